@@ -1,0 +1,69 @@
+"""Decorate a function. Every client that shows its result stays right.
+
+The names here are loaded when they are asked for, so that the client's runtime, `reactive_rpc.client`, installs and
+runs without FastAPI and SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reactive_rpc.app import ReactiveRPC
+    from reactive_rpc.errors import (
+        BadRequestError,
+        CaptureError,
+        ConflictError,
+        DefinitionError,
+        ForbiddenError,
+        NotFoundError,
+        PreconditionFailedError,
+        ReactiveRPCError,
+        RPCError,
+        ServiceUnavailableError,
+        TooManyRequestsError,
+        UnauthorizedError,
+        UnprocessableContentError,
+    )
+    from reactive_rpc.reactive.change import Change
+    from reactive_rpc.rpc.context import Context
+    from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
+    from reactive_rpc.settings import Settings
+
+__all__ = [
+    "BadRequestError",
+    "CaptureError",
+    "Change",
+    "ConflictError",
+    "Context",
+    "DefinitionError",
+    "ForbiddenError",
+    "NotFoundError",
+    "PreconditionFailedError",
+    "Procedure",
+    "RPCError",
+    "ReactiveRPC",
+    "ReactiveRPCError",
+    "ServiceUnavailableError",
+    "Settings",
+    "TooManyRequestsError",
+    "UnauthorizedError",
+    "UnprocessableContentError",
+    "define_reactive_function",
+]
+
+_MODULES = {
+    "Change": "reactive.change",
+    "Context": "rpc.context",
+    "Procedure": "rpc.procedure",
+    "ReactiveRPC": "app",
+    "Settings": "settings",
+    "define_reactive_function": "rpc.procedure",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)

@@ -1,0 +1,225 @@
+"""The composition root: one object that holds the server's parts, in order, and opens and closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import MetaData
+from sqlalchemy.engine import URL
+
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.capture.schema import TableCapture
+from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
+from reactive_rpc.delivery.hub import Hub
+from reactive_rpc.errors import ReactiveRPCError
+from reactive_rpc.log.sqlite import SQLiteLog
+from reactive_rpc.reactive.relations import parse_relations
+from reactive_rpc.rpc.caller import BoundCaller, Caller
+from reactive_rpc.rpc.execution import Executor
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.rpc.registry import Functions, Registry
+from reactive_rpc.settings import Settings
+from reactive_rpc.sql.database import Database
+from reactive_rpc.web.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.events import AckEndpoint, EventsEndpoint, SetsEndpoint, StoredSets
+from reactive_rpc.web.router import RPCRouter
+
+__all__ = ["ReactiveRPC", "Report"]
+
+logger = logging.getLogger(__name__)
+
+PRUNE_EVERY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What stands, for `reactive-rpc doctor`.
+
+    Attributes:
+        database: the file.
+        epoch: of its log.
+        tables: `{table: how it is captured}`.
+        procedures: `{path: procedure}`.
+    """
+
+    database: str
+    epoch: str
+    tables: Mapping[str, TableCapture]
+    procedures: Mapping[str, Procedure[..., Any]]
+
+
+class ReactiveRPC:
+    """Procedures on one database, ready for a FastAPI application.
+
+        rpc = ReactiveRPC("sqlite+aiosqlite:///team.db", functions={"agents": {"get_all": get_all}})
+        app = FastAPI(lifespan=rpc.lifespan)
+        app.include_router(rpc.router)
+
+    Args:
+        url: of the database: `sqlite+aiosqlite:///team.db`.
+        functions: `{"group": {"name": decorated function}}`, nested as deep as you like.
+        context: a FastAPI dependency that makes the context, resolved once a request; raise an HTTPException 401 in it
+            to refuse. Procedures with `scope="public"` do without.
+        relations: `{"agent": ["organization", "message.from_agent_id"]}`: what a change also counts as a change of.
+        metadata: its tables are created at start where they are missing; leave it out where migrations do that.
+        settings: read from the environment where left out.
+        prefix: of the router's paths.
+
+    Raises:
+        DefinitionError: something is declared wrongly; the message names it and the way out.
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        functions: Functions,
+        context: Callable[..., Any] | None = None,
+        relations: Mapping[str, Sequence[str]] | None = None,
+        metadata: MetaData | None = None,
+        settings: Settings | None = None,
+        prefix: str = "/rpc",
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.registry = Registry(functions, has_context=context is not None)
+        self._clock = clock or SystemClock()
+        self._ids = ids or RandomIds()
+        self._relations = relations or {}
+        self._metadata = metadata
+        self._database = Database(url, busy_timeout_seconds=self.settings.busy_timeout_seconds)
+        self._capture = SQLiteCapture(
+            self._database.path, ids=self._ids, busy_timeout_seconds=self.settings.busy_timeout_seconds
+        )
+        self._log = SQLiteLog(self._capture)
+        self._reader = Reader(self._log, MemoryStore(self.settings.cache_max_bytes))
+        self._log.subscribe(self._reader.apply)
+        strict = self.settings.environment == "development"
+        self._executor = Executor(self._database, lambda: self._log.schema, strict=strict)
+        self._caller = Caller(self.registry, self._executor, self._reader, self._log)
+        self._hub = Hub(
+            self._reader,
+            self._log,
+            clock=self._clock,
+            ids=self._ids,
+            max_events=self.settings.stream_queue_events,
+        )
+        self._opened: AsyncExitStack | None = None
+        self.router = self._make_router(prefix, context)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Open with the application and close with it: `FastAPI(lifespan=rpc.lifespan)`."""
+        await self.open()
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    async def open(self) -> None:
+        """Create missing tables, install or verify capture, check every declaration, begin to follow the log.
+
+        Raises:
+            DefinitionError: a declaration names a table that is not there.
+            CaptureError: nothing can be captured, with the way out.
+            ServiceUnavailableError: the database cannot be read.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.aclose)
+            if self._metadata is not None:
+                await asyncio.to_thread(self._database.create_tables, self._metadata)
+            await self._log.open()
+            stack.push_async_callback(self._log.aclose)
+            self.registry.check_tables(self._log.schema.tables)
+            self._reader.relations = parse_relations(self._relations, self._log.schema.tables)
+            stack.push_async_callback(self._reader.aclose)
+            stack.push_async_callback(self._hub.aclose)
+            self._supervise(stack, "tail", self._tail())
+            self._supervise(stack, "prune", self._prune())
+            self._opened = stack.pop_all()
+
+    async def aclose(self) -> None:
+        """Close in reverse order; idempotent."""
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            await opened.aclose()
+
+    def caller(self, ctx: object = None) -> BoundCaller:
+        """Return what calls procedures in this process, on behalf of `ctx`, as the server would."""
+        return BoundCaller(self._caller, ctx)
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters since the start, and how much is held now."""
+        return asdict(self._reader.stats) | {
+            "indexed": self._reader.indexed,
+            "streams": self._hub.streams,
+            "watches": self._hub.watches,
+        }
+
+    def report(self) -> Report:
+        """Return what stands; the application must be open."""
+        schema = self._log.schema
+        return Report(str(self._database.path), schema.epoch, schema.tables, self.registry)
+
+    def _make_router(self, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
+        router = RPCRouter(prefix, context=context, ids=self._ids)
+        limit = self.settings.max_body_bytes
+        for path, procedure in self.registry.items():
+            endpoint = ProcedureEndpoint(path, procedure, self._caller, self._ids, max_body_bytes=limit)
+            router.add_procedure(path, procedure, endpoint)
+        sets = StoredSets(self.settings.max_stored_sets)
+        router.add_events(
+            EventsEndpoint(
+                "events",
+                self._hub,
+                self._caller,
+                sets,
+                self._ids,
+                max_body_bytes=limit,
+                max_queries=self.settings.max_queries_per_stream,
+            ),
+            SetsEndpoint("events/sets", sets, self._ids, max_body_bytes=limit),
+            AckEndpoint("events/ack", self._hub, self._ids, max_body_bytes=limit),
+        )
+        return router
+
+    def _supervise(self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"reactive_rpc {name}")
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(stop)
+
+    async def _tail(self) -> None:
+        """Follow the log, so that streams are told of other processes' writes; outlive any failure, loudly."""
+        failed = False
+        while True:
+            try:
+                await self._log.fresh()
+                failed = False
+            except ReactiveRPCError as exc:
+                if not failed:
+                    logger.error("the log cannot be followed, retrying: %s", exc)
+                failed = True
+            except Exception:
+                logger.exception("the log cannot be followed, retrying")
+            await self._clock.sleep(self.settings.poll_interval_seconds)
+
+    async def _prune(self) -> None:
+        while True:
+            await self._clock.sleep(PRUNE_EVERY_SECONDS)
+            try:
+                await asyncio.to_thread(self._capture.prune, self.settings.outbox_retention_seconds)
+            except Exception:
+                logger.exception("the outbox could not be pruned, retrying later")

@@ -1,0 +1,85 @@
+"""An entry: one result, the bytes that are served, and what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Protocol
+
+from reactive_rpc.errors import RPCError
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.read_set import ReadSet
+
+__all__ = ["Computed", "Entry", "Key", "Query"]
+
+Key = tuple[str, bytes, bytes]
+"""`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What one run of a handler gave.
+
+    Attributes:
+        body: the output as JSON; empty where there is an error.
+        error: what the handler answered instead, on purpose; None normally.
+        read_set: everything that the outcome depends on.
+    """
+
+    body: bytes
+    read_set: ReadSet
+    error: RPCError | None = None
+
+
+class Query(Protocol):
+    """A call that can be computed again at any time: what the reader asks of one."""
+
+    @property
+    def key(self) -> Key:
+        """Its identity."""
+        ...
+
+    @property
+    def keep(self) -> Callable[[Change], bool] | None:
+        """Tell whether a change that touches the read set leaves the result as it was; None never does."""
+        ...
+
+    async def compute(self) -> Computed:
+        """Run the handler on a snapshot taken after this call.
+
+        Raises:
+            Exception: anything the handler did not raise on purpose; nothing is stored then.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One result. Compared by identity: a result computed again is another entry.
+
+    Attributes:
+        query: how to compute it again.
+        version: of the log, before the snapshot it was computed on.
+        live: whether it is indexed, so that every change that touches it is noticed.
+        cached: whether the store holds it.
+        watchers: how many streams need it indexed, whether or not it is cached.
+    """
+
+    query: Query
+    computed: Computed
+    version: int
+    live: bool = False
+    cached: bool = False
+    watchers: int = 0
+    etag: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        error = self.computed.error
+        content = self.computed.body if error is None else f"{error.code}:{error.message}".encode()
+        self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+
+    @property
+    def size_bytes(self) -> int:
+        """What it weighs in the store: its bytes, and about 1 kB for the rest."""
+        return len(self.computed.body) + len(self.query.key[1]) + len(self.query.key[2]) + 1000

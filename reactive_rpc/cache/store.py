@@ -1,0 +1,86 @@
+"""The memory store: results by key, bounded in bytes, the least recently used forgotten first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Protocol
+
+from reactive_rpc.cache.entry import Entry, Key
+
+__all__ = ["MemoryStore", "Store"]
+
+
+class Store(Protocol):
+    """Holds entries. Used on one event loop; `put` tells what it had to forget."""
+
+    def get(self, key: Key) -> Entry | None:
+        """Return the entry at `key`, or None."""
+        ...
+
+    def put(self, entry: Entry) -> list[Entry]:
+        """Hold `entry` in the place of any other at its key; return the entries that are no longer held."""
+        ...
+
+    def discard(self, entry: Entry) -> None:
+        """Forget `entry`; nothing happens where it is not held."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+
+class MemoryStore:
+    """A store in this process's memory.
+
+    Args:
+        max_bytes: the sum of `Entry.size_bytes` never exceeds it; a larger entry is not held at all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def get(self, key: Key) -> Entry | None:
+        """Return the entry at `key` and count it as used."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, entry: Entry) -> list[Entry]:
+        """Hold `entry`; return what had to go, which may be `entry` itself."""
+        gone = []
+        if old := self._entries.get(entry.query.key):
+            self.discard(old)
+            gone.append(old)
+        self._entries[entry.query.key] = entry
+        self.size_bytes += entry.size_bytes
+        while self.size_bytes > self.max_bytes:
+            oldest = next(iter(self._entries.values()))
+            self.discard(oldest)
+            gone.append(oldest)
+        return gone
+
+    def discard(self, entry: Entry) -> None:
+        """Forget `entry`."""
+        if self._entries.get(entry.query.key) is entry:
+            del self._entries[entry.query.key]
+            self.size_bytes -= entry.size_bytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.size_bytes = 0

@@ -1,0 +1,186 @@
+"""The asynchronous client: what a generated hub is built on."""
+
+from __future__ import annotations
+
+import random as _random
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.live import Live
+from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.transport import Transport, new_http_client
+from reactive_rpc.client.watch import Watch
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.errors import WireError
+
+__all__ = ["AsyncClient", "Mutation", "Query"]
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Talk to one server as one caller; use it as `async with`, or `open` and `aclose` it.
+
+    Args:
+        base_url: where the server is, without the prefix: `http://localhost:8000`.
+        token: sent as `Authorization: Bearer`; see `set_token`.
+        headers: sent with every request.
+        http: an HTTP client to use; it stays the caller's to close.
+        clock: the time of the pauses between two tries.
+        timeout_seconds: of a request, where `http` is not given; streams have none.
+        random: the jitter, between 0 and 1.
+    """
+
+    prefix: str = "/rpc"
+    """The path under which the server's procedures are; a generated client knows its own."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        timeout_seconds: float = 30.0,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._base_url = base_url
+        self._headers = {name.lower(): value for name, value in (headers or {}).items()}
+        self._token = token
+        self._http = http
+        self._owned_http: httpx.AsyncClient | None = None
+        self._clock = clock or SystemClock()
+        self._timeout_seconds = timeout_seconds
+        self._new_backoff = partial(Backoff, random=random)
+        self._transport: Transport | None = None
+        self._live: Live | None = None
+
+    async def open(self) -> None:
+        """Start the client's tasks; a client is opened once.
+
+        Raises:
+            RuntimeError: it is open, or was closed.
+        """
+        if self._state != "new":
+            raise RuntimeError(f"this client is {self._state}: a client is opened once")
+        self._state = "open"
+        if self._http is None:
+            self._http = self._owned_http = new_http_client(self._timeout_seconds)
+        self._transport = Transport(self._http, self._base_url, self.prefix, self._headers)
+        if self._token is not None:
+            self._transport.set_token(self._token)
+        self._live = Live(self._transport, clock=self._clock, new_backoff=self._new_backoff)
+        await self._live.open()
+
+    async def aclose(self) -> None:
+        """End every watch, stream and task; idempotent."""
+        if self._state != "open":
+            self._state = "closed"
+            return
+        self._state = "closed"
+        try:
+            if self._live is not None:
+                await self._live.aclose()
+        finally:
+            if self._owned_http is not None:
+                await self._owned_http.aclose()
+
+    def set_token(self, token: str | None) -> None:
+        """Be another caller from now on; None is nobody. Every watch is fetched again, the stream opened anew."""
+        self._token = token
+        if self._transport is not None and self._live is not None and self._state == "open":
+            self._transport.set_token(token)
+            self._live.reidentify()
+
+    async def call(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> T:
+        """Call a procedure and return its typed result.
+
+        Raises:
+            BadRequestError: the input does not fit; nothing is sent.
+            RPCError: what the server answered, as its class.
+            ConnectionFailedError: no answer came.
+            WireError: the answer is none of this protocol.
+        """
+        transport, _ = self._opened()
+        answer = await transport.call(procedure, procedure.encode_input(arguments))
+        return procedure.decode_output(answer.body or b"")
+
+    def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:
+        """Return a watch of a query, to be entered.
+
+        Raises:
+            BadRequestError: the input does not fit; nothing is sent.
+        """
+        _, live = self._opened()
+        return Watch(live, procedure, procedure.encode_input(arguments))
+
+    async def login_with_password(self, url: str, *, username: str, password: str) -> None:
+        """Log in by OAuth2's password flow at `url` and be that caller from now on; errors as in `call`."""
+        transport, _ = self._opened()
+        form = {"grant_type": "password", "username": username, "password": password}
+        body = await transport.post_form(url, form)
+        try:
+            answer = _TokenAnswer.model_validate_json(body)
+        except ValidationError as exc:
+            raise WireError(f"{url} answered without an access_token") from exc
+        self.set_token(answer.access_token)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        # An error in __init__ leaves an object without a state, which owns nothing.
+        if getattr(self, "_state", "new") == "open":
+            _warn(f"unclosed client {self!r}: use `async with`", ResourceWarning, source=self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._base_url} [{self._state}]>"
+
+    def _opened(self) -> tuple[Transport, Live]:
+        if self._transport is None or self._live is None or self._state != "open":
+            raise RuntimeError(f"this client is {self._state}: use it inside `async with {type(self).__name__}(...)`")
+        return self._transport, self._live
+
+
+class _TokenAnswer(BaseModel):
+    """RFC 6749, section 5.1; the rest of the answer is not needed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    access_token: str
+
+
+class Mutation(Generic[T]):
+    """A procedure bound to a client; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    async def _call(self, arguments: Mapping[str, Any]) -> T:
+        return await self._client.call(self._procedure, arguments)
+
+
+class Query(Mutation[T]):
+    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
+
+    def _watch(self, arguments: Mapping[str, Any]) -> Watch[T]:
+        return self._client.watch(self._procedure, arguments)

@@ -1,0 +1,107 @@
+"""A procedure as the client knows it: where it is, what it takes, what it returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from reactive_rpc.errors import BadRequestError, WireError
+
+__all__ = ["UNSET", "Procedure", "Unset"]
+
+T = TypeVar("T")
+
+
+class Unset:
+    """The type of `UNSET`: an argument that was not given, which is not the same as None."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET: Final[Any] = Unset()
+"""The default of an argument that may be left out. Typed `Any`, so that a signature reads `limit: int = UNSET`."""
+
+
+@dataclass(frozen=True)
+class Procedure(Generic[T]):
+    """One procedure.
+
+    Attributes:
+        path: its name: `agents.get_all`.
+        url: where it answers, after the server's base: `/rpc/agents/get_all`.
+        method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON.
+        input: the model that validates the input; None where it takes none.
+        output: the type of its result, as `TypeAdapter` takes it.
+    """
+
+    path: str
+    url: str
+    method: Literal["GET", "POST"]
+    input: type[BaseModel] | None
+    output: Any
+
+    @cached_property
+    def _output_adapter(self) -> TypeAdapter[T]:
+        return TypeAdapter(self.output)
+
+    def encode_input(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the input as JSON values, `{field: value}`; None for a procedure that takes none.
+
+        Arguments that are UNSET are left out, so that the server's defaults hold; over `GET` so is None, which a
+        query string cannot say.
+
+        Raises:
+            BadRequestError: the input does not fit; `details` lists each fault.
+        """
+        if self.input is None:
+            return None
+        given = {name: value for name, value in arguments.items() if value is not UNSET}
+        try:
+            fields = self.input.model_validate(given).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        except ValidationError as exc:
+            raise self._bad_request(exc) from exc
+        if self.method == "GET":
+            fields = {name: value for name, value in fields.items() if value is not None}
+        self._check_is_json(fields)
+        return fields
+
+    def decode_output(self, body: bytes) -> T:
+        """Return the result that `body` spells; an empty body is null.
+
+        Raises:
+            WireError: the body is no JSON, or of another shape than the document declares.
+        """
+        try:
+            return self._output_adapter.validate_json(body or b"null")
+        except ValidationError as exc:
+            fault = exc.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, fault["loc"])) or "the answer"
+            raise WireError(
+                f"{self.path} answered with another shape than its document declares ({where}: {fault['msg']}); "
+                "generate the client again if the server has changed"
+            ) from exc
+
+    def _bad_request(self, exc: ValidationError) -> BadRequestError:
+        faults = exc.errors(include_url=False, include_input=False, include_context=False)
+        details = [{"loc": list(fault["loc"]), "message": fault["msg"], "type": fault["type"]} for fault in faults]
+        first = details[0]
+        where = ".".join(map(str, first["loc"])) or "input"
+        return BadRequestError(f"{where}: {first['message']}", details=details, path=self.path)
+
+    def _check_is_json(self, fields: dict[str, Any]) -> None:
+        """Refuse NaN and the infinities, which Python's `json` would write and no server would read."""
+        try:
+            json.dumps(fields, allow_nan=False)
+        except ValueError as exc:
+            raise BadRequestError(f"the input is no JSON: {exc}", path=self.path) from exc

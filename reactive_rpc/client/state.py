@@ -1,0 +1,183 @@
+"""What a watch shows, and the one place where it changes.
+
+`Snapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. A result
+is vouched for (`is_stale` is False) only while both hold:
+
+- *covered*: a stream that is up has this query in its set, so any change would be told;
+- *current*: the last fetch began after the last thing that said the result may have changed.
+
+An invalidation during a fetch leaves `wanted` set, so the answer of that fetch, which may be older than the
+invalidation, does not count as current and another fetch follows. The errors of fetches and of the stream are kept
+apart: a fetch that succeeds must not hide that nobody is listening.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+__all__ = [
+    "Action",
+    "Covered",
+    "FetchFailed",
+    "FetchStarted",
+    "FetchUnchanged",
+    "Fetched",
+    "Invalidated",
+    "Reidentified",
+    "Snapshot",
+    "State",
+    "StreamFailed",
+    "Uncovered",
+    "reduce",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class State(Generic[T]):
+    """What a watch shows at one moment.
+
+    Attributes:
+        data: the last result; None until the first one. Kept when something fails.
+        is_stale: True whenever nobody can vouch for `data`: it may have changed and the answer is not in, or the
+            stream that would tell is down.
+        is_loading: a fetch is under way.
+        error: what went wrong with the last fetch, or with the stream; None while all is well.
+    """
+
+    data: T | None
+    is_stale: bool
+    is_loading: bool
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[T]):
+    """Everything that is known of one query.
+
+    Attributes:
+        data: the last result.
+        etag: the ETag that `data` came with.
+        covered: a stream that is up watches the query.
+        current: nothing has put the last answer in doubt.
+        wanted: a fetch should begin as soon as none is running.
+        loading: a fetch is running.
+        settled: at least one fetch has ended, well or not.
+        fetch_error: why the last fetch failed.
+        stream_error: why no stream covers the query.
+    """
+
+    data: T | None = None
+    etag: str | None = None
+    covered: bool = False
+    current: bool = False
+    wanted: bool = True
+    loading: bool = False
+    settled: bool = False
+    fetch_error: Exception | None = None
+    stream_error: Exception | None = None
+
+    @property
+    def state(self) -> State[T]:
+        """What is shown of it."""
+        return State(
+            data=self.data,
+            is_stale=not (self.covered and self.current),
+            is_loading=self.loading,
+            error=self.fetch_error or self.stream_error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStarted:
+    """A request is about to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A result came."""
+
+    data: Any
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchUnchanged:
+    """The result is the one that is held (304)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """No result came."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidated:
+    """The result may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """A stream watches the query from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """The stream has ended; another will be tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFailed:
+    """The stream could not be had, is over for good, or refuses this query."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Reidentified:
+    """The caller is somebody else now: what was held answers another's question."""
+
+
+Action = (
+    FetchStarted
+    | Fetched
+    | FetchUnchanged
+    | FetchFailed
+    | Invalidated
+    | Covered
+    | Uncovered
+    | StreamFailed
+    | Reidentified
+)
+
+
+def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
+    """Return the snapshot after `action`; never raises."""
+    match action:
+        case FetchStarted():
+            return replace(snapshot, wanted=False, loading=True)
+        case Fetched(data=data, etag=etag):
+            return replace(_answered(snapshot), data=data, etag=etag)
+        case FetchUnchanged():
+            return _answered(snapshot)
+        case FetchFailed(error=error):
+            return replace(snapshot, loading=False, settled=True, current=False, fetch_error=error)
+        case Invalidated():
+            return replace(snapshot, current=False, wanted=True)
+        case Covered():
+            return replace(snapshot, covered=True, stream_error=None)
+        case Uncovered():
+            return replace(snapshot, covered=False)
+        case StreamFailed(error=error):
+            return replace(snapshot, covered=False, stream_error=error)
+        case Reidentified():
+            return replace(snapshot, etag=None, covered=False, current=False, wanted=True, stream_error=None)
+
+
+def _answered(snapshot: Snapshot[T]) -> Snapshot[T]:
+    """Return the snapshot after an answer; current only if nothing put it in doubt while it was under way."""
+    return replace(snapshot, loading=False, settled=True, current=not snapshot.wanted, fetch_error=None)

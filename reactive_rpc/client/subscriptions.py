@@ -1,0 +1,225 @@
+"""Which queries a client shows, and what the stream's events mean for each: bookkeeping without I/O.
+
+When may a result be vouched for? The server compares the ETag that the *request* of the stream carried with the result
+at the moment it began to watch. So, when `connected` comes, a result is good only if it still is the one whose ETag
+was sent, was in no doubt, and no fetch is running (a fetch that began before the server watched may bring a result
+from before). Everything else is fetched again; with `If-None-Match` that costs a 304. The same rule serves a first
+connection, a reconnection and a change of the set, where the old stream's events may be lost as it closes.
+
+An event that names a key which the stream never announced, and a gap, widen: to the path, or to everything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.state import (
+    Action,
+    Covered,
+    Invalidated,
+    Reidentified,
+    Snapshot,
+    State,
+    StreamFailed,
+    Uncovered,
+    reduce,
+)
+from reactive_rpc.errors import RPCError, WireError, rpc_error
+from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, SubscriptionRequest
+
+__all__ = ["Entry", "Members", "Subscriptions"]
+
+T = TypeVar("T")
+
+
+class Entry(Generic[T]):
+    """One query with one input, shared by all watches that show it.
+
+    Attributes:
+        snapshot: what is known; changed by `dispatch` only.
+        ended: the client has closed.
+        cancel_fetch: stops the fetch that runs for the entry, or its pause.
+        hurry: ends the pause between two tries of a fetch.
+    """
+
+    def __init__(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> None:
+        self.procedure = procedure
+        self.fields = fields
+        self.snapshot: Snapshot[T] = Snapshot()
+        self.state: State[T] = self.snapshot.state
+        self.ended = False
+        self.holders = 0
+        self.cancel_fetch: Callable[[], None] | None = None
+        self.hurry: Callable[[], None] | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def dispatch(self, action: Action) -> None:
+        """Change the snapshot, and wake the listeners if that shows."""
+        self.snapshot = reduce(self.snapshot, action)
+        state = self.snapshot.state
+        if not _looks_alike(state, self.state):
+            self.state = state
+            self._notify()
+
+    def end(self) -> None:
+        """Tell the listeners that nothing more will come."""
+        self.ended = True
+        self._notify()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the state changes or the entry ends."""
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more."""
+        self._listeners.remove(listener)
+
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+
+def _looks_alike(one: State[Any], other: State[Any]) -> bool:
+    """Compare by identity: results may be large, and equal ones from two fetches are still news."""
+    return (
+        one.data is other.data
+        and one.error is other.error
+        and one.is_stale == other.is_stale
+        and one.is_loading == other.is_loading
+    )
+
+
+Members = dict[str, list[Entry[Any]]]
+"""The entries that a stream watches, by the server's key. Two entries may have one key: `{}` and `{"limit": 10}`."""
+
+
+class Subscriptions:
+    """All entries of a client, and the cursor up to which their invalidations have been applied."""
+
+    def __init__(self) -> None:
+        self.cursor: str | None = None
+        self._entries: dict[tuple[str, str], Entry[Any]] = {}
+
+    def __iter__(self) -> Iterator[Entry[Any]]:
+        return iter(tuple(self._entries.values()))
+
+    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> Entry[T]:
+        """Return the entry of this query, shared with everybody who holds it; give it back with `release`."""
+        key = _identity(procedure, fields)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(procedure, fields)
+        entry.holders += 1
+        return entry
+
+    def release(self, entry: Entry[Any]) -> None:
+        """Forget the entry when its last holder gives it back."""
+        entry.holders -= 1
+        if entry.holders == 0:
+            self._entries.pop(_identity(entry.procedure, entry.fields), None)
+            if entry.cancel_fetch is not None:
+                entry.cancel_fetch()
+
+    def settled(self) -> tuple[Entry[Any], ...]:
+        """Return what a stream should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
+        return tuple(entry for entry in self if entry.snapshot.settled)
+
+    def request(self, entries: Sequence[Entry[Any]]) -> SubscriptionRequest:
+        """Return what opens a stream for `entries` from where this client stands."""
+        queries = [
+            QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.etag) for entry in entries
+        ]
+        return SubscriptionRequest(queries=queries, cursor=self.cursor, acks=True)
+
+    def connect(self, entries: Sequence[Entry[Any]], request: SubscriptionRequest, connected: Connected) -> Members:
+        """Take in what a new stream says first and return what it watches.
+
+        Args:
+            entries: those that the request was made of, in its order.
+            request: as it was sent; the ETags of now may be other ones.
+
+        Raises:
+            WireError: the stream does not answer for every query that was asked for.
+        """
+        if len(connected.queries) != len(entries):
+            raise WireError(f"the stream answers for {len(connected.queries)} of {len(entries)} queries")
+        members: Members = {}
+        watched: list[tuple[Entry[Any], str | None]] = []
+        for entry, query, key in zip(entries, request.queries, connected.queries, strict=True):
+            refusal = _refusal(query, key, connected.errors)
+            if key is None or refusal is not None:
+                entry.dispatch(StreamFailed(refusal or RPCError("the server does not watch this query")))
+                continue
+            members.setdefault(key, []).append(entry)
+            watched.append((entry, query.etag))
+        stale = {id(entry) for entry in _affected(members, connected.stale)}
+        for entry, etag in watched:
+            if id(entry) in stale or not _is_vouched(entry.snapshot, etag):
+                entry.dispatch(Invalidated())
+            entry.dispatch(Covered())
+        self.cursor = connected.cursor
+        return members
+
+    def invalidate(self, members: Members, affected: Iterable[Affected], cursor: str) -> None:
+        """Put in doubt what a commit may have changed."""
+        for entry in _affected(members, affected):
+            entry.dispatch(Invalidated())
+        self.cursor = cursor
+
+    def gap(self, cursor: str) -> None:
+        """Put everything in doubt."""
+        for entry in self:
+            entry.dispatch(Invalidated())
+        self.cursor = cursor
+
+    def disconnect(self) -> None:
+        """No stream is up any more."""
+        for entry in self:
+            entry.dispatch(Uncovered())
+
+    def fail(self, error: Exception, *, uncovered_only: bool = False) -> None:
+        """Show why there is no stream; with `uncovered_only`, where an older stream does not still do its work."""
+        for entry in self:
+            if not (uncovered_only and entry.snapshot.covered):
+                entry.dispatch(StreamFailed(error))
+
+    def reidentify(self) -> None:
+        """Forget where the former caller stood, and doubt what was answered to it."""
+        self.cursor = None
+        for entry in self:
+            entry.dispatch(Reidentified())
+            if entry.hurry is not None:
+                entry.hurry()
+
+
+def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple[str, str]:
+    return procedure.path, json.dumps(fields, sort_keys=True)
+
+
+def _is_vouched(snapshot: Snapshot[Any], sent_etag: str | None) -> bool:
+    """Tell whether the server has compared exactly what is held (see the head of this module)."""
+    return sent_etag is not None and snapshot.etag == sent_etag and snapshot.current and not snapshot.loading
+
+
+def _refusal(query: QueryRef, key: str | None, errors: Iterable[RefusedQuery]) -> RPCError | None:
+    """Return why the server does not watch `query`; None where it does."""
+    for refused in errors:
+        same_key = key is not None and refused.key == key
+        if same_key or (refused.path == query.path and refused.input == query.input):
+            body = refused.error
+            return rpc_error(body.code, body.message, details=body.details, path=query.path, request_id=body.request_id)
+    return None
+
+
+def _affected(members: Members, affected: Iterable[Affected]) -> list[Entry[Any]]:
+    """Return the entries that are meant; for a key that the stream never announced, all of its path."""
+    found: list[Entry[Any]] = []
+    for one in affected:
+        known = members.get(one.key)
+        if known is None:
+            known = [entry for group in members.values() for entry in group if entry.procedure.path == one.path]
+        found += known
+    return found

@@ -1,0 +1,168 @@
+"""The synchronous client: the asynchronous one, driven on an event loop in a thread of its own (anyio's portal)."""
+
+from __future__ import annotations
+
+import random as _random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from reactive_rpc.client.async_client import AsyncClient
+from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.state import State
+from reactive_rpc.client.watch import Watch
+from reactive_rpc.clock import Clock
+
+__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncWatch"]
+
+T = TypeVar("T")
+
+
+class SyncClient:
+    """Talk to one server as one caller, from code without `async`; arguments as for `AsyncClient`. Thread-safe."""
+
+    prefix: str = "/rpc"
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        http: httpx.AsyncClient | None = None,
+        clock: Clock | None = None,
+        timeout_seconds: float = 30.0,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self._portal: BlockingPortal | None = None
+        self._stack = ExitStack()
+        self._client = AsyncClient(
+            base_url,
+            token=token,
+            headers=headers,
+            http=http,
+            clock=clock,
+            timeout_seconds=timeout_seconds,
+            random=random,
+        )
+        self._client.prefix = self.prefix
+
+    def open(self) -> None:
+        """Start the thread and the client's tasks; errors as in `AsyncClient.open`."""
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal(name="reactive_rpc.client"))
+            portal.call(self._client.open)
+            stack.callback(portal.call, self._client.aclose)
+            self._stack = stack.pop_all()
+        self._portal = portal
+
+    def close(self) -> None:
+        """End every watch, stream and task, and the thread; idempotent."""
+        # The portal goes first: a watch that ends because of the close must not wait for a thread that is gone.
+        self._portal = None
+        self._stack.close()
+
+    def set_token(self, token: str | None) -> None:
+        """Be another caller from now on; None is nobody."""
+        self._opened().call(self._client.set_token, token)
+
+    def call(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> T:
+        """Call a procedure and return its typed result; errors as in `AsyncClient.call`."""
+        result: T = self._opened().call(self._client.call, procedure, arguments)
+        return result
+
+    def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncWatch[T]:
+        """Return a watch of a query, to be entered; errors as in `AsyncClient.watch`."""
+        return SyncWatch(self, self._opened().call(self._client.watch, procedure, arguments))
+
+    def login_with_password(self, url: str, *, username: str, password: str) -> None:
+        """Log in by OAuth2's password flow at `url`; errors as in `AsyncClient.login_with_password`."""
+
+        async def login() -> None:
+            await self._client.login_with_password(url, username=username, password=password)
+
+        self._opened().call(login)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._client!r}>"
+
+    @property
+    def portal(self) -> BlockingPortal | None:
+        """What runs code on the client's event loop; None while the client is not open."""
+        return self._portal
+
+    def _opened(self) -> BlockingPortal:
+        if self._portal is None:
+            raise RuntimeError(f"open the client first: `with {type(self).__name__}(...) as hub:`")
+        return self._portal
+
+
+class SyncWatch(Generic[T]):
+    """Follow one query: `with hub.agents.get_all.watch() as live: for state in live: ...`."""
+
+    def __init__(self, client: SyncClient, watch: Watch[T]) -> None:
+        self._client = client
+        self._watch = watch
+
+    @property
+    def state(self) -> State[T]:
+        """The present state; errors as in `Watch.state`."""
+        return self._watch.state
+
+    def __enter__(self) -> Self:
+        if self._client.portal is not None:
+            self._client.portal.call(self._watch.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._client.portal is not None:
+            self._client.portal.call(self._watch.__aexit__, exc_type, exc, traceback)
+
+    def __iter__(self) -> Iterator[State[T]]:
+        return self
+
+    def __next__(self) -> State[T]:
+        portal = self._client.portal
+        state = None if portal is None else portal.call(self._watch.next_state)
+        if state is None:
+            raise StopIteration
+        return state
+
+
+class SyncMutation(Generic[T]):
+    """A procedure bound to a client; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    def _call(self, arguments: Mapping[str, Any]) -> T:
+        return self._client.call(self._procedure, arguments)
+
+
+class SyncQuery(SyncMutation[T]):
+    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
+
+    def _watch(self, arguments: Mapping[str, Any]) -> SyncWatch[T]:
+        return self._client.watch(self._procedure, arguments)

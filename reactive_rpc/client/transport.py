@@ -1,0 +1,152 @@
+"""The one seam to the network: HTTP requests out, bytes and errors of this project back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, NamedTuple
+
+import httpx
+
+from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_error
+from reactive_rpc.protocol.codes import code_for_status
+from reactive_rpc.protocol.envelopes import decode_error
+from reactive_rpc.protocol.events import Ack, SubscriptionRequest
+
+__all__ = ["Answer", "Transport", "new_http_client"]
+
+_JSON: Final = {"content-type": "application/json"}
+_REFUSED: Final = (401, 403)
+
+# Streams are silent while nothing changes, so only the kernel notices a peer that has vanished: 15 s + 3 * 5 s.
+_KEEPALIVE_SECONDS: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+class Answer(NamedTuple):
+    """A successful answer; `body` is None where the result is the one that the ETag names (304)."""
+
+    body: bytes | None
+    etag: str | None
+
+
+def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
+    """Return an HTTP client whose connections notice a peer that has vanished."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    options += [
+        (socket.IPPROTO_TCP, int(getattr(socket, name)), value)
+        for name, value in _KEEPALIVE_SECONDS.items()
+        if hasattr(socket, name)
+    ]
+    transport = httpx.AsyncHTTPTransport(socket_options=options)
+    return httpx.AsyncClient(transport=transport, timeout=timeout_seconds)
+
+
+class Transport:
+    """Requests to one server, with one caller's credentials.
+
+    Attributes:
+        headers: sent with every request; `authorization` is set from the token.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, base_url: str, prefix: str, headers: Mapping[str, str]) -> None:
+        self.headers = dict(headers)
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._events_url = f"{self._base_url}{prefix}/events"
+
+    def set_token(self, token: str | None) -> None:
+        """Send `token` as bearer from now on; None sends none."""
+        self.headers.pop("authorization", None)
+        if token is not None:
+            self.headers["authorization"] = f"Bearer {token}"
+
+    async def call(self, procedure: Procedure[Any], fields: dict[str, Any] | None, etag: str | None = None) -> Answer:
+        """Call a procedure with its encoded input.
+
+        Raises:
+            RPCError: the server's error, as its class.
+            ConnectionFailedError: no answer came.
+            WireError: the answer is none of this protocol.
+        """
+        headers = self.headers if etag is None else {**self.headers, "if-none-match": etag}
+        url = self._base_url + procedure.url
+        with _network_errors(url):
+            if procedure.method == "GET":
+                response = await self._http.get(url, params=_query_string(fields), headers=headers)
+            else:
+                body = b"" if fields is None else json.dumps(fields).encode()
+                response = await self._http.post(url, content=body, headers={**headers, **_JSON})
+        if response.status_code == 304 and etag is not None:
+            return Answer(None, etag)
+        if not response.is_success:
+            raise _error_of(response, response.content)
+        return Answer(response.content, response.headers.get("etag"))
+
+    async def post_form(self, url: str, form: Mapping[str, str]) -> bytes:
+        """Post a form (a login) and return the body; errors as in `call`."""
+        where = url if "://" in url else f"{self._base_url}/{url.lstrip('/')}"
+        headers = {name: value for name, value in self.headers.items() if name != "authorization"}
+        with _network_errors(where):
+            response = await self._http.post(where, data=dict(form), headers=headers)
+        if not response.is_success:
+            raise _error_of(response, response.content)
+        return response.content
+
+    @asynccontextmanager
+    async def events(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open an event stream and yield its chunks; errors as in `call`, also while reading."""
+        headers = {**self.headers, **_JSON, "accept": "text/event-stream", "cache-control": "no-store"}
+        opening = self._http.stream(
+            "POST",
+            self._events_url,
+            content=request.model_dump_json().encode(),
+            headers=headers,
+            timeout=httpx.Timeout(self._http.timeout.connect, read=None),
+        )
+        with _network_errors(self._events_url):
+            async with opening as response:
+                if response.status_code != 200:
+                    raise _error_of(response, await response.aread())
+                media_type = response.headers.get("content-type", "")
+                if not media_type.startswith("text/event-stream"):
+                    raise WireError(f"{self._events_url} answered with {media_type!r} instead of an event stream")
+                yield response.aiter_bytes()
+
+    async def acknowledge(self, ack: Ack) -> None:
+        """Tell the server what has arrived; errors as in `call`."""
+        url = f"{self._events_url}/ack"
+        with _network_errors(url):
+            response = await self._http.post(
+                url, content=ack.model_dump_json().encode(), headers={**self.headers, **_JSON}
+            )
+        if not response.is_success:
+            raise _error_of(response, response.content)
+
+
+@contextmanager
+def _network_errors(url: str) -> Iterator[None]:
+    """Turn what httpx raises into the errors of this project."""
+    try:
+        yield
+    except httpx.DecodingError as exc:
+        raise WireError(f"{url} answered with a body that cannot be decoded: {exc}") from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise ConnectionFailedError(f"no answer from {url}: {exc or type(exc).__name__}") from exc
+
+
+def _query_string(fields: dict[str, Any] | None) -> dict[str, str]:
+    """Return each field as one parameter: text as it is, everything else as JSON writes it."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in (fields or {}).items()}
+
+
+def _error_of(response: httpx.Response, body: bytes) -> RPCError | WireError:
+    """Return the error that the answer tells; a proxy's own page is a WireError, unless it refuses the caller."""
+    try:
+        return decode_error(body)
+    except WireError as exc:
+        if response.status_code in _REFUSED:
+            return rpc_error(code_for_status(response.status_code), f"{response.url} refused the caller")
+        return WireError(f"HTTP {response.status_code} from {response.url}: {exc}")

@@ -1,0 +1,1 @@
+"""Telling clients: streams, what they watch, and acknowledgements."""

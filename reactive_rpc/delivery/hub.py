@@ -1,0 +1,294 @@
+"""The hub: which streams watch which results, and telling them (G2).
+
+**What a stream is owed.** For every query it watches: an event for each commit that may have changed the result, in
+commit order, or a gap. A *watch* is one query (path, input, scope) with the streams that show it and, while it is
+settled, one indexed entry: the log finds every change that touches its read set.
+
+**After an invalidation** the old read set is worth nothing: what the handler reads may depend on what it read. So the
+streams are told at once, and the hub computes the query again by itself: it needs the new read set to notice the next
+change, the clients that come to fetch find the result ready, and a popular query is computed once for all of them.
+
+*The window.* Told at V0, settled again on a snapshot at s0. Clients may have fetched at any version between. If some
+change in (V0, now] touches the **new** read set, they are told again; if none does, then going back from now to any
+version between undoes only changes that do not touch the read set, so the result was the same all along: whatever
+they fetched is right. (Touching is symmetric: it looks at a row before and after.)
+
+**Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between. What is
+told about it before `connected` is sent is merged into `stale`, so `connected` is always first and the cursor never
+goes back. A result is stale where the client's ETag differs; without an ETag, where the log after the client's cursor
+touches the read set, by the same symmetry. A cursor of another epoch or from before the outbox's retention is a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reactive_rpc.cache.entry import Entry, Key
+from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.clock import Clock, IdSource
+from reactive_rpc.delivery.stream import Stream
+from reactive_rpc.errors import (
+    InternalServerError,
+    NotFoundError,
+    PreconditionFailedError,
+    RPCError,
+)
+from reactive_rpc.log.log import Log
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.envelopes import ErrorBody
+from reactive_rpc.protocol.events import Affected, Connected, Gap, Invalidation, QueryRef, RefusedQuery
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.call import QueryCall
+
+__all__ = ["Hub", "Subscription"]
+
+logger = logging.getLogger(__name__)
+
+REFRESH_RETRY_SECONDS = 1.0
+"""How long to wait before a watched query that failed by accident is computed again."""
+
+RECONNECT_MS = (1000, 5000)
+"""`retry:` of a stream is drawn from this range, so that clients do not come back in one instant."""
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    query: QueryCall
+    affected: Affected
+    streams: dict[Stream, None] = field(default_factory=dict)
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One query of a set, bound to its caller, or refused before that.
+
+    Attributes:
+        ref: as the client asked for it.
+        call: the query; None where it was refused.
+        error: why it was refused; None where it was not.
+    """
+
+    ref: QueryRef
+    call: QueryCall | None = None
+    error: RPCError | None = None
+
+
+class Hub:
+    """Streams and what they watch. Used on one event loop."""
+
+    def __init__(self, reader: Reader, log: Log, *, clock: Clock, ids: IdSource, max_events: int) -> None:
+        self._reader = reader
+        self._log = log
+        self._clock = clock
+        self._ids = ids
+        self._max_events = max_events
+        self._streams: dict[str, Stream] = {}
+        self._watches: dict[Key, _Watch] = {}
+        self._by_entry: dict[Entry, _Watch] = {}
+        self._by_stream: dict[Stream, set[_Watch]] = {}
+        self._refreshes: set[asyncio.Task[None]] = set()
+        reader.on_invalidated(self._invalidated)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    @property
+    def watches(self) -> int:
+        """How many queries are watched."""
+        return len(self._watches)
+
+    async def connect(
+        self, subscriptions: Sequence[Subscription], cursor: Cursor | None, *, acks: bool
+    ) -> tuple[Stream, bytes]:
+        """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        stream = Stream(self._ids.new_id(), acks=acks, max_events=self._max_events, clock=self._clock)
+        self._streams[stream.id] = stream
+        self._by_stream[stream] = set()
+        try:
+            connected = await self._settle(stream, subscriptions, cursor)
+        except BaseException:
+            self.disconnect(stream)
+            raise
+        return stream, connected.encode(retry_ms=random.randint(*RECONNECT_MS))  # noqa: S311  # jitter, no secret
+
+    def disconnect(self, stream: Stream) -> None:
+        """Forget a stream and what only it watched; idempotent."""
+        self._streams.pop(stream.id, None)
+        for watch in self._by_stream.pop(stream, ()):
+            watch.streams.pop(stream, None)
+            if not watch.streams:
+                self._forget(watch)
+
+    def acknowledge(self, stream_id: str, cursor: Cursor) -> None:
+        """Count everything up to `cursor` as received.
+
+        Raises:
+            NotFoundError: no such stream here: it has ended, or it is another worker's.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise NotFoundError(f"no stream {stream_id[:40]!r} is open here")
+        if cursor.epoch == self._log.epoch:
+            stream.acknowledge(cursor)
+
+    async def aclose(self) -> None:
+        """End every stream and every computation; idempotent."""
+        for stream in list(self._streams.values()):
+            stream.close()
+        for task in self._refreshes:
+            task.cancel()
+        await asyncio.gather(*self._refreshes, return_exceptions=True)
+
+    async def _settle(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
+        await self._log.fresh()
+        missed = None if cursor is None else await self._log.read_after(cursor)
+        gap = cursor is not None and missed is None
+        known = self._log.version
+        keys: list[str | None] = []
+        stale: dict[str, Affected] = {}
+        errors: list[RefusedQuery] = []
+        for subscription in subscriptions:
+            try:
+                watch, entry = await self._register(stream, subscription)
+            except RPCError as exc:
+                keys.append(None)
+                errors.append(_refused(subscription, exc))
+                continue
+            keys.append(watch.affected.key)
+            if gap or self._is_stale(subscription.ref, entry, missed, known):
+                stale[watch.affected.key] = watch.affected
+        for affected in stream.take_affected():
+            stale[affected.key] = affected
+        return Connected(
+            stream=stream.id, cursor=self._cursor(), queries=keys, stale=list(stale.values()), errors=errors
+        )
+
+    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[_Watch, Entry]:
+        """Settle one query and add the stream to its watch, with nothing awaited between the two."""
+        call = subscription.call
+        if call is None:
+            raise subscription.error or InternalServerError()
+        try:
+            entry = await self._reader.watch(call)
+        except RPCError:
+            raise
+        except Exception as exc:
+            logger.exception("%s failed while a stream subscribed to it", call.path)
+            raise InternalServerError(path=call.path) from exc
+        watch = self._watches.get(call.key)
+        if watch is None:
+            affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
+            watch = self._watches[call.key] = _Watch(call, affected)
+        self._adopt(watch, entry)
+        watch.streams[stream] = None
+        self._by_stream[stream].add(watch)
+        return watch, entry
+
+    def _adopt(self, watch: _Watch, entry: Entry) -> None:
+        """Let the watch hold `entry`, unless it holds one: both are live, so both are right."""
+        if watch.entry is None:
+            watch.entry = entry
+            self._by_entry[entry] = watch
+        else:
+            self._reader.unwatch(entry)
+
+    def _is_stale(self, ref: QueryRef, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
+        """Compare by ETag; without one, by what came after the cursor: `missed` up to `known`, and what came since."""
+        if ref.etag is not None:
+            return ref.etag != entry.etag
+        if missed is None:
+            return False
+        return self._reader.touched_by(missed, entry) or self._reader.touched_since(known, entry)
+
+    def _invalidated(self, invalidated: Invalidated) -> None:
+        """Tell the streams; called by the reader within the step that dropped the entries."""
+        if invalidated.flush is not None:
+            self._tell_all(invalidated.version, invalidated.flush)
+        touched = [watch for entry in invalidated.entries if (watch := self._by_entry.pop(entry, None)) is not None]
+        if invalidated.flush is None:
+            self._tell(touched, invalidated.version, sorted(invalidated.tables))
+        for watch in touched:
+            watch.entry = None
+            self._spawn(self._refresh(watch, invalidated.version), f"reactive_rpc refresh {watch.query.path}")
+
+    def _tell(self, watches: Sequence[_Watch], version: int, tables: list[str]) -> None:
+        """Push one event to each stream; streams that are owed the same share its bytes."""
+        owed: dict[Stream, list[_Watch]] = defaultdict(list)
+        for watch in watches:
+            for stream in watch.streams:
+                owed[stream].append(watch)
+        event_id = self._ids.new_id()
+        encoded: dict[tuple[int, ...], tuple[Invalidation, bytes]] = {}
+        for stream, affected in owed.items():
+            group = tuple(id(watch) for watch in affected)
+            if group not in encoded:
+                event = Invalidation(
+                    cursor=self._cursor(version),
+                    affected=[watch.affected for watch in affected],
+                    tables=tables,
+                    event_id=event_id,
+                )
+                encoded[group] = event, event.encode()
+            stream.push(version, *encoded[group])
+
+    def _tell_all(self, version: int, reason: str) -> None:
+        gap = Gap(cursor=self._cursor(version), reason=reason)
+        frame = gap.encode()
+        for stream in self._streams.values():
+            stream.push(version, gap, frame)
+
+    async def _refresh(self, watch: _Watch, told: int) -> None:
+        """Settle a watch again; tell its streams again where something was missed between."""
+        while watch.streams:
+            try:
+                entry = await self._reader.watch(watch.query)
+            except PreconditionFailedError as exc:
+                logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
+                for stream in watch.streams:
+                    stream.close()
+                return
+            except Exception as exc:
+                logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
+                await self._clock.sleep(REFRESH_RETRY_SECONDS)
+                continue
+            if not watch.streams:
+                self._reader.unwatch(entry)
+                return
+            self._adopt(watch, entry)
+            if self._reader.touched_since(told, entry):
+                self._tell([watch], self._log.version, sorted(entry.computed.read_set.tables))
+            return
+
+    def _forget(self, watch: _Watch) -> None:
+        self._watches.pop(watch.query.key, None)
+        if watch.entry is not None:
+            self._by_entry.pop(watch.entry, None)
+            self._reader.unwatch(watch.entry)
+            watch.entry = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
+
+    def _cursor(self, version: int | None = None) -> str:
+        return str(Cursor(self._log.epoch, self._log.version if version is None else version))
+
+
+def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:
+    body = ErrorBody(code=error.code, message=error.message, details=error.details, path=subscription.ref.path)
+    key = subscription.call.wire_key if subscription.call else None
+    return RefusedQuery(path=subscription.ref.path, input=subscription.ref.input, key=key, error=body)

@@ -1,0 +1,235 @@
+"""Every error of the project, in one tree.
+
+    ReactiveRPCError
+    ├── DefinitionError        a function, a relation or a router is declared wrongly (raised at start)
+    ├── CaptureError           writes cannot be captured on this database (raised at start)
+    ├── ConnectionFailedError  the client could not reach the server
+    ├── WireError              the other side sent what this protocol does not know
+    └── RPCError               what a call is answered with: a stable `code`, a message, details
+        ├── ParseError               PARSE_ERROR
+        ├── BadRequestError          BAD_REQUEST
+        ├── UnauthorizedError        UNAUTHORIZED
+        ├── ForbiddenError           FORBIDDEN
+        ├── NotFoundError            NOT_FOUND
+        ├── MethodNotSupportedError  METHOD_NOT_SUPPORTED
+        ├── RequestTimeoutError      TIMEOUT
+        ├── ConflictError            CONFLICT
+        ├── PreconditionFailedError  PRECONDITION_FAILED
+        ├── PayloadTooLargeError     PAYLOAD_TOO_LARGE
+        ├── UnsupportedMediaTypeError UNSUPPORTED_MEDIA_TYPE
+        ├── UnprocessableContentError UNPROCESSABLE_CONTENT
+        ├── TooManyRequestsError     TOO_MANY_REQUESTS
+        ├── ServiceUnavailableError  SERVICE_UNAVAILABLE
+        └── InternalServerError      INTERNAL_SERVER_ERROR
+
+A handler raises an `RPCError`; the generated client raises the same class with the same code, message and details.
+The numbers of HTTP and JSON-RPC that belong to a code stand in one table, `protocol/codes.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "BadRequestError",
+    "CaptureError",
+    "ConflictError",
+    "ConnectionFailedError",
+    "DefinitionError",
+    "ForbiddenError",
+    "InternalServerError",
+    "MethodNotSupportedError",
+    "NotFoundError",
+    "ParseError",
+    "PayloadTooLargeError",
+    "PreconditionFailedError",
+    "RPCError",
+    "ReactiveRPCError",
+    "RequestTimeoutError",
+    "ServiceUnavailableError",
+    "TooManyRequestsError",
+    "UnauthorizedError",
+    "UnprocessableContentError",
+    "UnsupportedMediaTypeError",
+    "WireError",
+    "rpc_error",
+]
+
+
+class ReactiveRPCError(Exception):
+    """Base of every error that this project raises."""
+
+    code: str = "REACTIVE_RPC_ERROR"
+
+
+class DefinitionError(ReactiveRPCError):
+    """Say which function or relation is declared wrongly, what is wrong, and the way out."""
+
+    code = "DEFINITION_ERROR"
+
+
+class CaptureError(ReactiveRPCError):
+    """Say why the writes of a database cannot be captured, and what to do about it."""
+
+    code = "CAPTURE_ERROR"
+
+
+class ConnectionFailedError(ReactiveRPCError):
+    """Tell that no answer came: refused, cut, or timed out."""
+
+    code = "CONNECTION_FAILED"
+
+
+class WireError(ReactiveRPCError):
+    """Tell that the other side sent what this protocol does not know."""
+
+    code = "WIRE_ERROR"
+
+
+class RPCError(ReactiveRPCError):
+    """What a call is answered with.
+
+    Args:
+        message: one sentence for the caller; never the internals of the server.
+        code: a key of `protocol.codes.CODES`; the class's own where left out.
+        details: anything JSON can hold, for programs to read.
+        path: the procedure, for example `agents.get_all`.
+        request_id: the server's id of the failed request, to find it in the logs.
+        headers: further HTTP headers of the answer, for example `www-authenticate`.
+    """
+
+    code = "INTERNAL_SERVER_ERROR"
+    by_code: ClassVar[dict[str, type[RPCError]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Register the class under its code, once: `rpc_error` finds it there."""
+        RPCError.by_code.setdefault(cls.code, cls)
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        details: Any = None,
+        path: str | None = None,
+        request_id: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.code = code or type(self).code
+        self.message = message or self.code.replace("_", " ").lower()
+        self.details = details
+        self.path = path
+        self.request_id = request_id
+        self.headers = headers or {}
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}{self.message} [{self.code}]"
+
+
+class ParseError(RPCError):
+    """The request is no JSON."""
+
+    code = "PARSE_ERROR"
+
+
+class BadRequestError(RPCError):
+    """The input does not fit the procedure; `details` lists each fault as `{"loc", "message", "type"}`."""
+
+    code = "BAD_REQUEST"
+
+
+class UnauthorizedError(RPCError):
+    """Nobody is logged in, or the token has expired."""
+
+    code = "UNAUTHORIZED"
+
+
+class ForbiddenError(RPCError):
+    """The caller is known and may not do this."""
+
+    code = "FORBIDDEN"
+
+
+class NotFoundError(RPCError):
+    """No such procedure, or no such record."""
+
+    code = "NOT_FOUND"
+
+
+class MethodNotSupportedError(RPCError):
+    """The HTTP method does not fit: a mutation by GET, for example."""
+
+    code = "METHOD_NOT_SUPPORTED"
+
+
+class RequestTimeoutError(RPCError):
+    """The server gave up waiting."""
+
+    code = "TIMEOUT"
+
+
+class ConflictError(RPCError):
+    """The write contradicts what is stored: a unique or foreign key, for example."""
+
+    code = "CONFLICT"
+
+
+class PreconditionFailedError(RPCError):
+    """A condition that the request depends on does not hold."""
+
+    code = "PRECONDITION_FAILED"
+
+
+class PayloadTooLargeError(RPCError):
+    """The request's body is over the server's limit."""
+
+    code = "PAYLOAD_TOO_LARGE"
+
+
+class UnsupportedMediaTypeError(RPCError):
+    """The body is not `application/json`."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class UnprocessableContentError(RPCError):
+    """The input is well formed and makes no sense."""
+
+    code = "UNPROCESSABLE_CONTENT"
+
+
+class TooManyRequestsError(RPCError):
+    """A limit of the server is reached; the message names it."""
+
+    code = "TOO_MANY_REQUESTS"
+
+
+class ServiceUnavailableError(RPCError):
+    """The database is locked or gone; try again later."""
+
+    code = "SERVICE_UNAVAILABLE"
+
+
+class InternalServerError(RPCError):
+    """Something unexpected: the server has logged it under `request_id` and sends no more than that."""
+
+    code = "INTERNAL_SERVER_ERROR"
+
+
+def rpc_error(
+    code: str,
+    message: str,
+    *,
+    details: Any = None,
+    path: str | None = None,
+    request_id: str | None = None,
+) -> RPCError:
+    """Return the error of the class that belongs to `code`; a code that is not known here stays on an `RPCError`.
+
+    >>> type(rpc_error("NOT_FOUND", "no agent zz")).__name__
+    'NotFoundError'
+    """
+    error_class = RPCError.by_code.get(code, RPCError)
+    return error_class(message, code=code, details=details, path=path, request_id=request_id)

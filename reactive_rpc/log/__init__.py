@@ -1,0 +1,1 @@
+"""Tailers: from the database's outbox to batches of changes, in commit order. One contract, `log.py`."""

@@ -1,0 +1,92 @@
+"""The contract of a log: the changes of a database, in commit order, with a version.
+
+The reader protocol (`cache/`) rests on two promises:
+
+1. `await log.fresh()` returns when every commit that was acknowledged to anybody before the call has been applied,
+   that is: handed to every subscriber, in order. `log.version` never names what has not been applied.
+2. A transaction that begins after `log.version` was read sees at least that version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.schema import Schema
+
+__all__ = ["Applier", "Batch", "Log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one poll found.
+
+    Attributes:
+        version: the log's version once the batch is applied.
+        changes: in commit order.
+        flush: why nothing that was known before can be trusted (new triggers, a restored database); None normally.
+            With it come a new epoch and no changes.
+    """
+
+    version: int
+    changes: tuple[Change, ...] = ()
+    flush: str | None = None
+
+
+Applier = Callable[[Batch], None]
+"""Called on the event loop, without awaiting, once a batch, in order; must not raise."""
+
+
+class Log(Protocol):
+    """The changes of one database. Used on one event loop; not safe across threads."""
+
+    @property
+    def epoch(self) -> str:
+        """Within an epoch versions can be compared."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The version applied so far."""
+        ...
+
+    @property
+    def schema(self) -> Schema:
+        """What is captured now."""
+        ...
+
+    def subscribe(self, apply: Applier) -> None:
+        """Hand every further batch to `apply`."""
+        ...
+
+    async def fresh(self) -> int:
+        """Apply every commit acknowledged before this call and return the version.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        ...
+
+    def changes_since(self, version: int) -> tuple[Change, ...] | None:
+        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
+        ...
+
+    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`, from the database; None is a gap."""
+        ...
+
+    async def open(self) -> None:
+        """Verify capture and stand at the end of the log.
+
+        Raises:
+            CaptureError: nothing can be captured, with the way out.
+            ServiceUnavailableError: the database cannot be read.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the database; idempotent."""
+        ...

@@ -1,0 +1,345 @@
+"""The log of a SQLite database: its outbox, read in the order of ids, gated by `PRAGMA data_version`.
+
+**Why an id is an exact cursor.** SQLite has one writer at a time: whoever holds the write lock takes ids from
+`sqlite_sequence` and commits before the next writer takes any. So ids appear in commit order, none appears late below
+one already seen, and a rolled back id was never visible (it is taken again by the next writer). AUTOINCREMENT keeps
+the ids of pruned rows from coming back.
+
+**Why `data_version` is enough for promise 1.** It is read by a fresh look at the file (WAL mode: at the shared index)
+and differs from the last reading whenever another connection has committed in between. A commit acknowledged before
+`poll` is therefore either in the last reading, and was applied then, or moves the value. The value is noted from
+*before* the read transaction, so a commit between the two is read now and merely looked for again.
+
+**Why the connection never writes.** Its own commits would not move its `data_version`: rows committed by others just
+before would hide behind them. Capture does its writing on connections of its own.
+
+**Schema.** Rows are applied only if, in the snapshot that shows them, schema version and epoch are those that capture
+has verified; else capture looks again and the snapshot is taken anew. New tables and indexes pass as ordinary changes;
+anything that may have hidden a write comes back as a new epoch, and the batch is a flush.
+
+**The file.** A deleted or replaced file keeps serving its old content to open connections, so each poll compares the
+device and inode behind the path (2 us), and begins a new epoch on the file that it finds.
+
+**Order inside a poll.** Everything is read before anything is applied, and subscribers are called before the version
+moves: a poll that fails has changed nothing, and is repeated in full by the next.
+
+Rejected: a thread for the polls (the gate takes 3 us, a hop takes 50), one long read transaction (it holds back
+checkpoints), `sqlite3_update_hook` (blind to other connections).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+
+from reactive_rpc.capture.schema import CaptureState
+from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow
+from reactive_rpc.capture.sqlite_tables import META, OUTBOX
+from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.log.log import Applier, Batch
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.reactive.change import Change
+
+__all__ = ["SQLiteLog"]
+
+SETTLE_ATTEMPTS = 10
+READ_TIMEOUT_SECONDS = 0.25  # it blocks the event loop; a WAL reader waits only while the WAL is recovered or reset
+
+_POSITION = (
+    f"SELECT (SELECT value FROM \"{META}\" WHERE key = 'epoch'),"
+    f" coalesce((SELECT CAST(value AS INTEGER) FROM \"{META}\" WHERE key = 'floor'), 0),"
+    f" coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
+)
+_TABLES_AFTER = f'SELECT DISTINCT tbl FROM "{OUTBOX}" WHERE id > ? AND id <= ? ORDER BY tbl'
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What one read transaction saw.
+
+    Attributes:
+        epoch: as meta holds it.
+        floor: the highest id pruned.
+        last: the highest id given out.
+        changes: `(id, change)` after the position asked for.
+    """
+
+    epoch: str
+    floor: int
+    last: int
+    changes: tuple[tuple[int, Change], ...]
+
+
+class SQLiteLog:
+    """The changes of one SQLite file; a `Log`. Used on one event loop; not safe across threads.
+
+    Args:
+        capture: what installs, verifies and decodes.
+        history_changes: how many changes `changes_since` reaches back, at most.
+        bulk_threshold: a poll that finds more rows tells one bulk change a table instead.
+    """
+
+    def __init__(self, capture: SQLiteCapture, *, history_changes: int = 20_000, bulk_threshold: int = 10_000) -> None:
+        self._capture = capture
+        self._history_changes = history_changes
+        self._bulk_threshold = bulk_threshold
+        self._appliers: list[Applier] = []
+        self._history: deque[tuple[int, Change]] = deque()
+        self._history_floor = 0
+        self._version = 0
+        self._state: CaptureState | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._data_version: int | None = None
+        self._doubt: str | None = None
+
+    @property
+    def epoch(self) -> str:
+        """Within an epoch versions can be compared."""
+        return self.schema.epoch
+
+    @property
+    def version(self) -> int:
+        """The highest id of the outbox that is applied."""
+        return self._version
+
+    @property
+    def schema(self) -> CaptureState:
+        """What is captured now.
+
+        Raises:
+            ServiceUnavailableError: the log is not open.
+        """
+        if self._state is None:
+            raise ServiceUnavailableError("the log is not open: await open() first")
+        return self._state
+
+    def subscribe(self, apply: Applier) -> None:
+        """Hand every further batch to `apply`."""
+        self._appliers.append(apply)
+
+    async def open(self) -> None:
+        """Install (or, where capture does not manage the schema, verify) and stand at the end of the log; idempotent.
+
+        Raises:
+            CaptureError: nothing can be captured, with the way out.
+            ServiceUnavailableError: the database cannot be read.
+        """
+        if self._state is not None:
+            return
+        with _unavailable(self._capture):
+            state = await asyncio.to_thread(self._capture.install)
+            self._connect()
+            state, found = self._settle(state, None)
+            self._state = state
+            self._stand_at(found.last)
+
+    async def aclose(self) -> None:
+        """Close the connection; idempotent. The log can be opened again."""
+        self._disconnect()
+        self._state = None
+
+    async def fresh(self) -> int:
+        """Apply every commit acknowledged before this call and return the version.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        return self.poll()
+
+    def poll(self) -> int:
+        """Do what `fresh` does, without awaiting: 5 us where nothing was committed.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read, or capture cannot be put in place again.
+        """
+        state = self.schema
+        try:
+            with _unavailable(self._capture):
+                self._catch_up(state)
+        except CaptureError as exc:
+            raise ServiceUnavailableError(f"writes to {self._capture.path} cannot be captured: {exc}") from exc
+        return self._version
+
+    def changes_since(self, version: int) -> tuple[Change, ...] | None:
+        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
+        if not self._history_floor <= version <= self._version:
+            return None
+        newer = list(takewhile(lambda entry: entry[0] > version, reversed(self._history)))
+        return tuple(change for _, change in reversed(newer))
+
+    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
+
+        A gap is: another epoch, a cursor ahead of `version`, or one below what is kept.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        state = self.schema
+        if cursor.epoch != state.epoch or cursor.version > self._version:
+            return None
+        with _unavailable(self._capture):
+            found = self._read(state, cursor.version, self._version)
+        if found is None or found.epoch != state.epoch or found.floor > cursor.version:
+            return None
+        return tuple(change for _, change in found.changes)
+
+    def _catch_up(self, state: CaptureState) -> None:
+        self._follow_file()
+        data_version = self._execute("PRAGMA data_version").fetchone()[0]
+        if data_version == self._data_version and self._doubt is None:
+            return
+        settled, found = self._settle(state, self._version)
+        reason = self._doubt
+        self._state = settled
+        if settled.epoch != state.epoch:
+            self._doubt = None
+            self._stand_at(found.last)
+            self._tell(Batch(found.last, flush=reason or "capture was installed anew, or another worker flushed"))
+        else:
+            self._advance(found)
+        self._data_version = data_version
+
+    def _advance(self, found: _Snapshot) -> None:
+        self._history.extend(found.changes)
+        while len(self._history) > self._history_changes:
+            self._history_floor = self._history.popleft()[0]
+        if found.changes:
+            self._tell(Batch(found.last, tuple(change for _, change in found.changes)))
+        self._version = found.last
+
+    def _stand_at(self, version: int) -> None:
+        """Forget the history: the next change is the one after `version`."""
+        self._history.clear()
+        self._history_floor = self._version = version
+
+    def _tell(self, batch: Batch) -> None:
+        for apply in self._appliers:
+            try:
+                apply(batch)
+            except Exception:  # must not happen; what the applier knows is then worth nothing
+                _log.exception("applying a batch failed: everything is flushed with the next poll")
+                self._doubt = "a subscriber failed"
+
+    def _settle(self, state: CaptureState, after: int | None) -> tuple[CaptureState, _Snapshot]:
+        """Return a snapshot and the state that capture verified at the same schema version and epoch.
+
+        Args:
+            state: what was verified last.
+            after: the version applied so far; None reads no rows.
+
+        Raises:
+            ServiceUnavailableError: schema or epoch changed again at every attempt.
+        """
+        known_epoch = state.epoch
+        for _ in range(SETTLE_ATTEMPTS):
+            reason = self._doubt if state.epoch == known_epoch else None
+            # In doubt, the file may hold another database: capture has to see to it before anything is read.
+            found = None if reason else self._read(state, after, None)
+            if found is not None and after is not None:
+                reason = self._loss(found, after, known_epoch)
+            if reason is None and found is not None and found.epoch == state.epoch:
+                return state, found
+            if reason is not None:
+                _log.warning("a new epoch begins on %s: %s", self._capture.path, reason)
+            state = self._capture.refresh(renew=reason is not None, at_least=after or 0)
+            self._doubt = reason or self._doubt
+        raise ServiceUnavailableError(f"the schema of {self._capture.path} keeps changing: try again later")
+
+    def _loss(self, found: _Snapshot, after: int, known_epoch: str) -> str | None:
+        """Return why rows cannot be told that lie after `after`; None where all are there."""
+        if found.last < after:
+            return "the database went back to an earlier state"
+        if found.epoch == known_epoch and found.floor > after:
+            return "changes were pruned before they were read"
+        return None
+
+    def _read(self, state: CaptureState, after: int | None, until: int | None) -> _Snapshot | None:
+        """Read in one transaction; None where the schema is not the one of `state`."""
+        self._execute("BEGIN")
+        try:
+            if self._execute("PRAGMA main.schema_version").fetchone()[0] != state.schema_version:
+                return None
+            epoch, floor, last = self._execute(_POSITION).fetchone()
+            changes = () if after is None else self._changes(state, after, last if until is None else until)
+            return _Snapshot(epoch or "", floor, last, changes)
+        finally:
+            self._rollback()
+
+    def _changes(self, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
+        if after >= until:
+            return ()
+        rows = self._execute(ROWS_AFTER, (after, self._bulk_threshold + 1)).fetchall()
+        if len(rows) > self._bulk_threshold:
+            tables = self._execute(_TABLES_AFTER, (after, until))
+            return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
+        decode = self._capture.decode
+        return tuple((row[0], decode(OutboxRow(*row), state)) for row in rows if row[0] <= until)
+
+    def _execute(self, sql: str, parameters: tuple[int, ...] = ()) -> sqlite3.Cursor:
+        if self._connection is None:
+            raise ServiceUnavailableError(f"the database {self._capture.path} is not open")
+        return self._connection.execute(sql, parameters)
+
+    def _rollback(self) -> None:
+        # SQLite has ended the transaction itself after some errors; `rollback` is then a no-op.
+        if self._connection is not None:
+            self._connection.rollback()
+
+    def _follow_file(self) -> None:
+        """Stay on the file behind the path; a file that was gone or replaced begins a new epoch.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        try:
+            here = _identity(self._capture.path)
+        except OSError:
+            self._disconnect()
+            raise
+        if self._connection is None or here != self._file:
+            self._doubt = f"the file {self._capture.path} was replaced"
+            self._connect()
+
+    def _connect(self) -> None:
+        self._disconnect()
+        self._file = _identity(self._capture.path)
+        connection = sqlite3.connect(
+            f"{self._capture.path.as_uri()}?mode=rw", uri=True, timeout=READ_TIMEOUT_SECONDS, isolation_level=None
+        )
+        try:
+            connection.execute("PRAGMA query_only=ON")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._file = self._data_version = None
+
+
+def _identity(path: os.PathLike[str]) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _unavailable(capture: SQLiteCapture) -> Iterator[None]:
+    """Turn what the database and the file system raise into the one error of the contract."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise ServiceUnavailableError(f"the database {capture.path} cannot be read: {exc}") from exc

@@ -1,0 +1,150 @@
+"""The events of `/rpc/events`: what a client asks for, what a stream says, what a client acknowledges.
+
+    client -> server  SubscriptionRequest   POST {prefix}/events
+    server -> client  Connected             first: where the stream stands, and what the client holds that is stale
+                      Invalidation          results that one commit may have changed
+                      Gap                   anything may be stale: fetch everything again
+                      Revoked               the stream is over for good
+    client -> server  Ack                   POST {prefix}/events/ack, cumulative
+
+Unknown fields and unknown events are ignored on both sides, so that either may be the newer one. `input` is any JSON;
+`key` is the server's own and means nothing to a client but equality.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from reactive_rpc.errors import WireError
+from reactive_rpc.protocol.envelopes import ErrorBody
+from reactive_rpc.protocol.sse import ServerSentEvent, encode_event
+
+__all__ = [
+    "Ack",
+    "Affected",
+    "Connected",
+    "Event",
+    "Gap",
+    "Invalidation",
+    "QueryRef",
+    "RefusedQuery",
+    "Revoked",
+    "SubscriptionRequest",
+    "decode_event",
+]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class QueryRef(BaseModel):
+    """A query that a client shows."""
+
+    path: str = Field(description="The procedure: agents.get_all, for example.")
+    input: Any = Field(default=None, description="Its input; null where it takes none.")
+    etag: str | None = Field(default=None, description="The ETag of the result that the client holds.")
+
+
+class SubscriptionRequest(BaseModel):
+    """The queries of one stream, and where the client stands."""
+
+    queries: list[QueryRef] = Field(default_factory=list)
+    cursor: str | None = Field(default=None, description="The last event's id, to resume after it.")
+    acks: bool = Field(default=False, description="Whether the client acknowledges what it receives.")
+
+
+class Affected(BaseModel):
+    """A query whose result may have changed."""
+
+    path: str
+    input: Any = None
+    key: str
+
+
+class RefusedQuery(BaseModel):
+    """A query that the server will not watch, and why."""
+
+    path: str
+    input: Any = None
+    key: str | None = None
+    error: ErrorBody
+
+
+class Event(BaseModel):
+    """What a stream says."""
+
+    name: ClassVar[str]
+
+    def encode(self, *, cursor: str | None = None, retry_ms: int | None = None) -> bytes:
+        """Return the event as SSE; its own cursor, or else `cursor`, is the `id:`."""
+        own: str | None = getattr(self, "cursor", None)
+        return encode_event(self.name, self.model_dump_json().encode(), own or cursor, retry_ms)
+
+
+class Connected(Event):
+    """Always first."""
+
+    name: ClassVar[str] = "connected"
+
+    stream: str = Field(description="Names the stream in acknowledgements.")
+    cursor: str
+    queries: list[str | None] = Field(default_factory=list, description="Keys in the request's order; null: refused.")
+    stale: list[Affected] = Field(default_factory=list, description="What differs from what the client holds.")
+    errors: list[RefusedQuery] = Field(default_factory=list)
+
+
+class Invalidation(Event):
+    """One commit."""
+
+    name: ClassVar[str] = "invalidation"
+
+    cursor: str
+    affected: list[Affected] = Field(default_factory=list)
+    tables: list[str] = Field(default_factory=list)
+    event_id: str = Field(description="The same when the event is sent again.")
+    retry: int | None = Field(default=None, exclude_if=_is_none, description="The how-manieth time it is sent again.")
+
+
+class Gap(Event):
+    """Something was missed."""
+
+    name: ClassVar[str] = "gap"
+
+    cursor: str
+    reason: str = ""
+
+
+class Revoked(Event):
+    """The caller may not listen any more."""
+
+    name: ClassVar[str] = "revoked"
+
+    reason: str = ""
+
+
+class Ack(BaseModel):
+    """Everything up to `cursor` has arrived."""
+
+    stream: str
+    cursor: str
+
+
+_BY_NAME: dict[str, type[Event]] = {event.name: event for event in (Connected, Invalidation, Gap, Revoked)}
+
+
+def decode_event(event: ServerSentEvent) -> Event | None:
+    """Return the event; None where its name is not known here.
+
+    Raises:
+        WireError: the name is known and the data does not fit it.
+    """
+    event_class = _BY_NAME.get(event.event)
+    if event_class is None:
+        return None
+    try:
+        return event_class.model_validate_json(event.data)
+    except ValidationError as exc:
+        raise WireError(f"the stream's {event.event!r} event is malformed: {event.data[:200]!r}") from exc

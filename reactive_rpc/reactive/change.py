@@ -1,0 +1,51 @@
+"""A change: one written row, as capture saw it.
+
+Images are *lean*: they hold the columns an index can use, in the database's own domain (what is stored, not what the
+ORM makes of it): `int`, `float`, `str` or None. A column that an image does not hold, or holds as `UNKNOWN`, may have
+any value: it matches every condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["UNKNOWN", "Change", "Image", "Operation", "Unknown", "Value"]
+
+
+class Unknown:
+    """The type of `UNKNOWN`: a value that was not captured (too long, or of a type with no exact image)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN: Final = Unknown()
+
+Value = int | float | str | None
+Image = Mapping[str, Value | Unknown]
+Operation = Literal["insert", "update", "delete", "bulk"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One written row, or a whole table.
+
+    Attributes:
+        table: the table's name in the database.
+        operation: `bulk` where anything in the table may have changed; both images are then None.
+        before: the row's image before; None for an insert.
+        after: the row's image after; None for a delete.
+        changed: the columns whose stored value differs; None where all may (insert, delete, bulk).
+        keys: values of the row's primary and foreign keys, before and after.
+    """
+
+    table: str
+    operation: Operation
+    before: Image | None = None
+    after: Image | None = None
+    changed: frozenset[str] | None = None
+    keys: frozenset[int | float | str] = frozenset()

@@ -1,0 +1,122 @@
+"""Relations: "a change here also counts as a change there".
+
+`{"agent": ["organization", "message.from_agent_id"]}` says that a change of agent X also counts as a change of the
+messages whose `from_agent_id` is X, and of the organization that X refers to. It only ever widens: the read sets
+find what a query read; relations are for what no query shows (a computation outside the database, a habit of the
+team). One step: what a relation adds is not widened again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reactive_rpc.errors import DefinitionError
+from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
+
+__all__ = ["Relation", "TableShape", "parse_relations", "widen"]
+
+
+class TableShape(Protocol):
+    """What relations ask of a table."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column."""
+        ...
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The columns of the primary key, in order."""
+        ...
+
+    @property
+    def foreign_keys(self) -> tuple[tuple[str, str, str], ...]:
+        """`(column, referred table, referred column)`, one a column."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A change of a `source` row counts as one of the `target` rows whose `column` equals its `source_column`.
+
+    `column` and `source_column` are None where nothing ties the rows together: then the whole target counts.
+    """
+
+    source: str
+    source_column: str | None
+    target: str
+    column: str | None
+
+
+def parse_relations(
+    relations: Mapping[str, Sequence[str]], tables: Mapping[str, TableShape]
+) -> dict[str, list[Relation]]:
+    """Return `{source table: relations}`.
+
+    Raises:
+        DefinitionError: a table or a column is unknown; the message names it and what there is.
+    """
+    return {
+        source: [_parse(source, target, tables) for target in targets]
+        for source, targets in relations.items()
+        if _known(source, source, tables)
+    }
+
+
+def _known(table: str, text: str, tables: Mapping[str, TableShape]) -> bool:
+    if table not in tables:
+        raise DefinitionError(
+            f"relations: {text!r} names the unknown table {table!r}; there are {', '.join(sorted(tables))}"
+        )
+    return True
+
+
+def _parse(source: str, text: str, tables: Mapping[str, TableShape]) -> Relation:
+    target, _, column = text.partition(".")
+    _known(target, text, tables)
+    if not column:
+        return _referred(source, target, tables[source])
+    if column not in tables[target].columns:
+        columns = ", ".join(tables[target].columns)
+        raise DefinitionError(f"relations: {text!r}: table {target!r} has no column {column!r}; it has {columns}")
+    for own, referred, referred_column in tables[target].foreign_keys:
+        if own == column and referred == source:
+            return Relation(source, referred_column, target, column)
+    key = tables[source].primary_key
+    return Relation(source, key[0], target, column) if len(key) == 1 else Relation(source, None, target, None)
+
+
+def _referred(source: str, target: str, shape: TableShape) -> Relation:
+    found = [
+        (column, referred_column) for column, referred, referred_column in shape.foreign_keys if referred == target
+    ]
+    if len(found) == 1:
+        return Relation(source, found[0][0], target, found[0][1])
+    return Relation(source, None, target, None)
+
+
+def widen(changes: Iterable[Change], relations: Mapping[str, Sequence[Relation]]) -> list[Change]:
+    """Return what `changes` also count as, in their order; not `changes` themselves."""
+    return [_follow(change, relation) for change in changes for relation in relations.get(change.table, ())]
+
+
+def _follow(change: Change, relation: Relation) -> Change:
+    bulk = Change(table=relation.target, operation="bulk")
+    if change.operation == "bulk" or relation.source_column is None or relation.column is None:
+        return bulk
+    images: list[Image | None] = []
+    for image in (change.before, change.after):
+        value = UNKNOWN if image is None else image.get(relation.source_column, UNKNOWN)
+        if image is not None and isinstance(value, Unknown):
+            return bulk
+        images.append(None if image is None or value is None else {relation.column: value})
+    keys = frozenset(
+        value
+        for image in images
+        if image is not None
+        for value in image.values()
+        if value is not None and not isinstance(value, Unknown)
+    )
+    return Change(table=relation.target, operation="update", before=images[0], after=images[1], keys=keys)

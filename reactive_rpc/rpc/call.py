@@ -1,0 +1,128 @@
+"""A call: a procedure, a validated input, and on whose behalf. A query's call knows its identity in the cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.errors import BadRequestError, ParseError
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.canonical import canonical
+from reactive_rpc.rpc.context import TenantView
+from reactive_rpc.rpc.execution import Executor
+from reactive_rpc.rpc.procedure import Procedure
+
+__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input"]
+
+logger = logging.getLogger(__name__)
+
+
+class QueryCall:
+    """A query's call: what `cache.entry.Query` asks for.
+
+    Attributes:
+        key: `(path, canonical input, canonical scope)`.
+        wire_key: names path and input, not the scope, in events.
+    """
+
+    __slots__ = ("_context", "_executor", "_input", "key", "path", "procedure")
+
+    def __init__(
+        self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+    ) -> None:
+        self.path = path
+        self.procedure = procedure
+        self._executor = executor
+        self._input = input
+        self._context = TenantView(ctx, path) if procedure.scope == "tenant" else ctx
+        self.key: Key = (path, canonical(input), _scope_key(procedure, ctx))
+
+    @property
+    def keep(self) -> Callable[[Change], bool] | None:
+        """Ask the author's predicates whether a change leaves the result as it was."""
+        return self._keep if self.procedure.invalidate_when else None
+
+    @property
+    def wire_key(self) -> str:
+        """24 hexadecimal characters."""
+        return blake2b(self.path.encode() + b"\0" + self.key[1], digest_size=12).hexdigest()
+
+    @property
+    def wire_input(self) -> Any:
+        """The input as JSON's own types."""
+        return None if self._input is None else self._input.model_dump(mode="json")
+
+    async def compute(self) -> Computed:
+        """Run the handler."""
+        return await self._executor.query(self.path, self.procedure, self._input, self._context)
+
+    def _keep(self, change: Change) -> bool:
+        predicate = self.procedure.invalidate_when.get(change.table)
+        if predicate is None:
+            return False
+        try:
+            return not predicate(change, self._input)
+        except Exception:
+            logger.exception("%s: invalidate_when[%r] failed; the change counts", self.path, change.table)
+            return False
+
+
+def _scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
+    if callable(procedure.scope):
+        return canonical(procedure.scope(ctx))
+    if procedure.scope == "tenant":
+        return canonical(ctx.tenant)
+    return canonical(ctx) if procedure.handler.takes_context else b""
+
+
+def decode_input(path: str, procedure: Procedure[..., Any], input: object) -> BaseModel | None:
+    """Validate Python values (or JSON's own types).
+
+    Raises:
+        BadRequestError: they do not fit; `details` lists each fault.
+    """
+    model = procedure.handler.input_model
+    if model is None:
+        return None
+    return _validated(path, lambda: model.model_validate({} if input is None else input))
+
+
+def decode_json_input(path: str, procedure: Procedure[..., Any], body: bytes) -> BaseModel | None:
+    """Validate a JSON body; an empty one is an empty input.
+
+    Raises:
+        ParseError: it is no JSON.
+        BadRequestError: it does not fit.
+    """
+    model = procedure.handler.input_model
+    if model is None:
+        return None
+    return _validated(path, lambda: model.model_validate_json(body or b"{}"))
+
+
+def decode_text_input(path: str, procedure: Procedure[..., Any], input: dict[str, str]) -> BaseModel | None:
+    """Validate the parameters of a URL.
+
+    Raises:
+        BadRequestError: they do not fit.
+    """
+    model = procedure.handler.input_model
+    return None if model is None else _validated(path, lambda: model.model_validate_strings(input))
+
+
+def _validated(path: str, validate: Callable[[], BaseModel]) -> BaseModel:
+    try:
+        return validate()
+    except ValidationError as exc:
+        faults = [
+            {"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors(include_url=False)
+        ]
+        if faults[0]["type"] == "json_invalid":
+            raise ParseError(f"the body is no JSON: {faults[0]['message']}", path=path) from exc
+        places = ", ".join(".".join(map(str, fault["loc"])) or "the input" for fault in faults[:5])
+        raise BadRequestError(f"the input does not fit {path}: {places}", details=faults, path=path) from exc

@@ -1,0 +1,86 @@
+"""The caller: procedures as calls, over the wire or in this process."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel
+
+from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.errors import MethodNotSupportedError
+from reactive_rpc.log.log import Log
+from reactive_rpc.rpc.call import QueryCall, decode_input
+from reactive_rpc.rpc.execution import Executor
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.rpc.registry import Registry
+
+__all__ = ["BoundCaller", "Caller"]
+
+logger = logging.getLogger(__name__)
+
+
+class Caller:
+    """Calls procedures with validated inputs."""
+
+    def __init__(self, registry: Registry, executor: Executor, reader: Reader, log: Log) -> None:
+        self.registry = registry
+        self._executor = executor
+        self._reader = reader
+        self._log = log
+
+    def bind(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> QueryCall:
+        """Return the call of a query, which can be computed again at any time."""
+        return QueryCall(self._executor, path, procedure, input, ctx)
+
+    def subscribe(self, path: str, input: object, ctx: object) -> QueryCall:
+        """Return the call of a query that a client names.
+
+        Raises:
+            NotFoundError: there is no such procedure.
+            MethodNotSupportedError: it is a mutation.
+            BadRequestError: the input does not fit.
+        """
+        procedure = self.registry.find(path)
+        if procedure.kind == "mutation":
+            raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
+        return self.bind(path, procedure, decode_input(path, procedure, input), ctx)
+
+    async def query(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Entry:
+        """Return the entry of a query, from the cache where that is right."""
+        return await self._reader.get(self.bind(path, procedure, input, ctx))
+
+    async def mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+        """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on."""
+        body = await self._executor.mutate(procedure, input, ctx)
+        try:
+            await self._log.fresh()
+        except Exception:
+            logger.exception("the log could not be read after a commit; its events will come with the next poll")
+        return body
+
+
+class BoundCaller:
+    """Procedures as Python calls, on behalf of one context: `await caller("agents.get_all", organization_id="o1")`."""
+
+    def __init__(self, caller: Caller, ctx: object) -> None:
+        self._caller = caller
+        self._ctx = ctx
+
+    async def __call__(self, path: str, /, **input: Any) -> Any:
+        """Validate, run as the server would, and return the output as the handler's annotated type.
+
+        Raises:
+            RPCError: as over the wire.
+        """
+        procedure = self._caller.registry.find(path)
+        validated = decode_input(path, procedure, input)
+        if procedure.kind == "mutation":
+            body = await self._caller.mutate(procedure, validated, self._ctx)
+        else:
+            entry = await self._caller.query(path, procedure, validated, self._ctx)
+            if entry.computed.error is not None:
+                raise entry.computed.error
+            body = entry.computed.body
+        return procedure.output.validate_json(body)

@@ -1,0 +1,84 @@
+"""Canonical bytes of a value: equal bytes mean that a handler cannot tell the values apart.
+
+Made from the validated values themselves and not from their JSON, because a serializer may lose what a handler sees:
+two `SecretStr` both dump as asterisks, and one entry would then answer two callers. Fields that were not set are
+named too, because a handler can ask for `model_fields_set`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from math import isfinite
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
+
+__all__ = ["canonical"]
+
+_SPELLED = (datetime, date, time, timedelta, Decimal, UUID, IPv4Address, IPv6Address, PurePath, AnyUrl)
+
+
+def canonical(value: object) -> bytes:
+    """Return bytes that are equal only for values that no handler can tell apart.
+
+    Raises:
+        TypeError: a type that this module does not know is in it; the message names it.
+
+    >>> canonical({"b": 1, "a": [True, None]}) == canonical({"a": [True, None], "b": 1})
+    True
+    >>> canonical(float("inf")) == canonical(float("-inf"))
+    False
+    """
+    return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
+
+
+def _plain(value: Any) -> object:
+    """Return `value` as JSON's own types; what JSON has no type for becomes `{"$type": spelling}`."""
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is int:
+        return value if -(2**63) <= value < 2**63 else {"$int": str(value)}
+    if kind is float:
+        return value if isfinite(value) else {"$float": repr(value)}
+    if kind is list:
+        return [_plain(item) for item in value]
+    return {f"${kind.__module__}.{kind.__qualname__}": _content(value)}
+
+
+def _content(value: Any) -> object:
+    if isinstance(value, BaseModel):
+        return _model(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, SecretStr | SecretBytes):
+        return _plain(value.get_secret_value())
+    if isinstance(value, _SPELLED):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, set | frozenset):
+        return sorted(canonical(item).decode() for item in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [_plain(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, dict):
+        return sorted([canonical(key).decode(), canonical(item).decode()] for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    for plain in (str, int, float):
+        if isinstance(value, plain):
+            return _plain(plain(value))
+    raise TypeError(f"a {type(value).__qualname__} cannot be part of a cache key")
+
+
+def _model(value: BaseModel) -> object:
+    fields = {name: _plain(item) for name, item in value.__dict__.items() if name in type(value).model_fields}
+    unset = sorted(type(value).model_fields.keys() - value.model_fields_set)
+    return [fields, unset, _plain(value.__pydantic_extra__), _plain(value.__pydantic_private__)]

@@ -1,0 +1,175 @@
+"""Running a handler: a fresh session for every call, validated output, one transaction for a mutation.
+
+The output is validated and encoded while the session is open, inside SQLAlchemy's greenlet: an attribute that the
+output model asks for and the handler did not load is then loaded, and counted as read, instead of failing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from anyio import to_thread
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
+
+from reactive_rpc.cache.entry import Computed
+from reactive_rpc.errors import InternalServerError, RPCError, rpc_error
+from reactive_rpc.reactive.read_set import Constraint, ReadSet
+from reactive_rpc.reactive.schema import Schema
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.sql.database import Database
+from reactive_rpc.sql.recorder import Recorder
+
+__all__ = ["Executor"]
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Runs handlers on one database.
+
+    Args:
+        database: where the sessions come from.
+        schema: returns what is captured now.
+        strict: whether reading an undeclared table is an error (development) or a logged warning (production).
+    """
+
+    def __init__(self, database: Database, schema: Callable[[], Schema], *, strict: bool) -> None:
+        self._database = database
+        self._schema = schema
+        self._strict = strict
+        self._warned: set[tuple[str, str]] = set()
+
+    async def query(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
+        """Run a query on one snapshot and tell what it read.
+
+        Raises:
+            InternalServerError: it wrote, read what it did not declare (in development), or its output is invalid.
+            ServiceUnavailableError: the database is locked or gone.
+            Exception: whatever the handler raised by accident.
+        """
+        recorder = Recorder(self._schema())
+        error: RPCError | None = None
+        body = b""
+        try:
+            if procedure.handler.is_async:
+                async with self._database.read(recorder) as session:
+                    body = await _run_async(procedure, session, input, ctx)
+            else:
+                body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
+        except InternalServerError:
+            raise
+        except RPCError as exc:
+            error = _detached(exc)
+        return Computed(body, self._declared(path, procedure, recorder.read_set()), error)
+
+    async def mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+        """Run a mutation in one transaction and return its output as JSON, committed.
+
+        Raises:
+            RPCError: the handler's answer, or the database's; nothing was written.
+            Exception: whatever the handler raised by accident; nothing was written.
+        """
+        if not procedure.handler.is_async:
+            return await to_thread.run_sync(self._mutate_sync, procedure, input, ctx)
+        async with self._database.write() as session:
+            return await _run_async(procedure, session, input, ctx)
+
+    def _query_sync(
+        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+    ) -> bytes:
+        with self._database.read_sync(recorder) as session:
+            return _encode(procedure, procedure.function(**_arguments(procedure, session, input, ctx)))
+
+    def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+        with self._database.write_sync() as session:
+            result = procedure.function(**_arguments(procedure, session, input, ctx))
+            session.flush()
+            return _encode(procedure, result)
+
+    def _declared(self, path: str, procedure: Procedure[..., Any], read_set: ReadSet) -> ReadSet:
+        """Hold what was read against what is declared; a declared table that was not read counts as read whole."""
+        if procedure.dependencies is None:
+            return read_set
+        for table in sorted(read_set.tables - procedure.dependencies):
+            self._undeclared(path, table, procedure.dependencies)
+        unread = sorted(procedure.dependencies - read_set.tables)
+        return replace(read_set, constraints=(*read_set.constraints, *map(Constraint, unread)))
+
+    def _undeclared(self, path: str, table: str, declared: frozenset[str]) -> None:
+        message = (
+            f"{path} reads {table!r}, which is not among its dependencies ({', '.join(sorted(declared)) or 'none'}): "
+            "add it, or leave dependencies out to have them observed"
+        )
+        if self._strict:
+            raise InternalServerError(message, path=path)
+        if (path, table) not in self._warned:
+            self._warned.add((path, table))
+            logger.warning("%s; the dependency is widened", message)
+
+
+async def _run_async(
+    procedure: Procedure[..., Any], session: AsyncSession, input: BaseModel | None, ctx: object
+) -> bytes:
+    result = await procedure.function(**_arguments(procedure, session, input, ctx))
+    await session.flush()
+    return await session.run_sync(lambda _: _encode(procedure, result))
+
+
+def _arguments(procedure: Procedure[..., Any], session: object, input: BaseModel | None, ctx: object) -> dict[str, Any]:
+    handler = procedure.handler
+    arguments = {"input": input, "db": session, "ctx": ctx}
+    wanted = {
+        "input": handler.input_model is not None,
+        "db": handler.session is not None,
+        "ctx": handler.takes_context,
+    }
+    return {name: value for name, value in arguments.items() if wanted[name]}
+
+
+def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
+    """Return `result` as the JSON that the procedure's output type declares.
+
+    Raises:
+        InternalServerError: it does not fit the type; the faults are logged, the caller is told no values.
+    """
+    adapter: TypeAdapter[Any] = procedure.output
+    try:
+        output = adapter.validate_python(result, from_attributes=True)
+        _order_fields(output)
+        return adapter.dump_json(output, by_alias=True)
+    except ValidationError as exc:
+        message = f"{procedure.name} returned what its annotation does not allow"
+        logger.error("%s: %s", message, exc)
+        raise InternalServerError(message) from exc
+
+
+def _order_fields(output: object) -> None:
+    """Put the attributes of table models into the order of their fields.
+
+    SQLAlchemy fills a loaded instance in the order of a set, and pydantic dumps it in that order: the same row would
+    have other bytes, and another ETag, in every process.
+    """
+    if isinstance(output, SQLModel) and hasattr(output, "__table__"):
+        state = output.__dict__
+        for name in type(output).model_fields:
+            if name in state:
+                state[name] = state.pop(name)
+    elif isinstance(output, BaseModel):
+        for value in output.__dict__.values():
+            _order_fields(value)
+    elif isinstance(output, list | tuple | set | frozenset):
+        for item in output:
+            _order_fields(item)
+    elif isinstance(output, dict):
+        for value in output.values():
+            _order_fields(value)
+
+
+def _detached(error: RPCError) -> RPCError:
+    """Return a copy without the traceback, whose frames would keep the session alive for as long as the entry."""
+    return rpc_error(error.code, error.message, details=error.details, path=error.path)

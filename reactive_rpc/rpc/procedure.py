@@ -1,0 +1,215 @@
+"""A procedure: a decorated function, checked as far as it can be before there is a database."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints, overload
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError
+from sqlalchemy import Table
+
+from reactive_rpc.errors import DefinitionError
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.sql.database import session_mode
+
+__all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Kind = Literal["query", "mutation"]
+Predicate = Callable[[Change, Any], bool]
+TableRef = str | type | Table
+Scope = Literal["identity", "tenant", "public"] | Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How a function wants to be called."""
+
+    input_model: type[BaseModel] | None
+    session: Literal["async", "sync"] | None
+    takes_context: bool
+    context_type: Any
+    is_async: bool
+
+
+class Procedure(Generic[P, R]):
+    """A decorated function. Calling it calls the function as it is: nothing is validated, cached or committed.
+
+    Attributes:
+        name: the function's own name; its path is given where it is registered.
+        kind: `query` or `mutation`.
+        dependencies: the tables declared; None where they are taken from what the handler reads.
+        invalidate_when: `{table: predicate(change, input)}`.
+        scope: whose results may be shared, see `define_reactive_function`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        kind: Kind,
+        dependencies: Sequence[TableRef] | None,
+        invalidate_when: Mapping[TableRef, Predicate] | None,
+        scope: Scope,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function = function
+        self.name = _name(function)
+        self.kind = kind
+        self.scope = scope
+        self.dependencies = None if dependencies is None else frozenset(self._table(ref) for ref in dependencies)
+        self.invalidate_when = {self._table(ref): check for ref, check in (invalidate_when or {}).items()}
+        self.handler, self.output_type = self._signature()
+        self._check()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, for a unit test of it."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return (inspect.getdoc(self.function) or self.name.replace("_", " ").capitalize()).split("\n")[0]
+
+    @property
+    def description(self) -> str:
+        """The docstring, which may be Markdown."""
+        return inspect.getdoc(self.function) or ""
+
+    @cached_property
+    def output(self) -> TypeAdapter[Any]:
+        """Validate and encode what the handler returns."""
+        return TypeAdapter(self.output_type)
+
+    def fault(self, message: str) -> DefinitionError:
+        """Return an error that names this function and where it stands."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        where = f" ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})" if code else ""
+        return DefinitionError(f"{self.name}{where}: {message}")
+
+    def _table(self, ref: TableRef) -> str:
+        table = getattr(ref, "__table__", ref)
+        name = table if isinstance(table, str) else getattr(table, "fullname", None)
+        if not isinstance(name, str):
+            raise self.fault(f"{ref!r} is no table: name one, or give a SQLModel or SQLAlchemy class with table=True")
+        return name
+
+    def _signature(self) -> tuple[Handler, Any]:
+        try:
+            hints = get_type_hints(self.function, include_extras=True)
+        except NameError as exc:
+            raise self.fault(f"the annotation {exc.name!r} cannot be resolved: import it at run time") from exc
+        if "return" not in hints:
+            raise self.fault(
+                "the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it"
+            )
+        unknown = inspect.signature(self.function).parameters.keys() - {"input", "db", "ctx"}
+        if unknown:
+            raise self.fault(f"unknown parameter {sorted(unknown)[0]!r}: a handler takes input, db and ctx")
+        parameters = inspect.signature(self.function).parameters
+        is_async = inspect.iscoroutinefunction(self.function)
+        handler = Handler(
+            input_model=self._input_model(hints) if "input" in parameters else None,
+            session=self._session(hints, is_async) if "db" in parameters else None,
+            takes_context="ctx" in parameters,
+            context_type=hints.get("ctx"),
+            is_async=is_async,
+        )
+        return handler, hints["return"]
+
+    def _input_model(self, hints: dict[str, Any]) -> type[BaseModel]:
+        if "input" not in hints:
+            raise self.fault("input is not annotated: give it a pydantic model (input: AgentRef)")
+        model = hints["input"]
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise self.fault(f"input is {model!r}: it must be a pydantic model, whose fields are what clients pass")
+        return model
+
+    def _session(self, hints: dict[str, Any], is_async: bool) -> Literal["async", "sync"]:
+        mode = session_mode(hints.get("db"))
+        if mode is None:
+            raise self.fault("db must be annotated as AsyncSession (async def) or Session (def)")
+        if (mode == "async") is not is_async:
+            way = "async def with AsyncSession, or def with Session"
+            raise self.fault(f"{'async def' if is_async else 'def'} with a {mode} session: use {way}")
+        return mode
+
+    def _check(self) -> None:
+        if self.kind == "mutation" and (
+            self.dependencies is not None or self.invalidate_when or self.scope != "identity"
+        ):
+            raise self.fault("a mutation is never cached: dependencies, invalidate_when and scope are for queries")
+        if self.dependencies is not None:
+            for table in self.invalidate_when.keys() - self.dependencies:
+                declared = ", ".join(sorted(self.dependencies)) or "none"
+                raise self.fault(
+                    f"invalidate_when names {table!r}, which is no dependency (declared: {declared}): "
+                    "add it to dependencies, or drop the predicate"
+                )
+        if self.scope == "public" and self.handler.takes_context:
+            raise self.fault("scope='public' and a ctx parameter contradict each other: drop one of them")
+        try:
+            _ = self.output
+        except PydanticSchemaGenerationError as exc:
+            raise self.fault(f"no schema can be made of the result type {self.output_type!r}: {exc.message}") from exc
+
+
+def _name(function: Callable[..., Any]) -> str:
+    if not callable(function) or isinstance(function, type):
+        raise DefinitionError(f"{function!r} is no function: decorate a def or an async def")
+    return getattr(function, "__name__", repr(function))
+
+
+@overload
+def define_reactive_function(function: Callable[P, R], /) -> Procedure[P, R]: ...
+
+
+@overload
+def define_reactive_function(
+    *,
+    kind: Kind = "query",
+    dependencies: Sequence[TableRef] | None = None,
+    invalidate_when: Mapping[Any, Predicate] | None = None,
+    scope: Scope = "identity",
+) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
+
+
+def define_reactive_function(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    kind: Kind = "query",
+    dependencies: Sequence[TableRef] | None = None,
+    invalidate_when: Mapping[Any, Predicate] | None = None,
+    scope: Scope = "identity",
+) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
+    """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
+
+    Args:
+        kind: a `query` reads, is cached and can be watched; a `mutation` runs in one transaction.
+        dependencies: the tables the handler reads, as names, models or `Table`s. Left out, they are observed. Given,
+            they are checked: reading any other table is an error in development; in production it is logged, and
+            widens the dependency. A declared table that a call did not read counts as read whole.
+        invalidate_when: `{table: predicate(change, input)}`: returns False for a change that does not matter after
+            all. It is asked about rows that the read set has found, never about others.
+        scope: who may share a result. `identity` (the default): callers whose whole context is equal, or everybody
+            where the handler takes no ctx. `tenant`: the whole tenant; the handler then sees only `ctx.tenant`.
+            `public`: everybody, and the context is not even resolved: no login is asked for. A function of ctx: those
+            for whom it returns the same.
+
+    Raises:
+        DefinitionError: the function or an argument is wrong; the message says what and the way out.
+    """
+
+    def decorate(function: Callable[P, R]) -> Procedure[P, R]:
+        return Procedure(function, kind=kind, dependencies=dependencies, invalidate_when=invalidate_when, scope=scope)
+
+    return decorate if function is None else decorate(function)

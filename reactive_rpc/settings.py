@@ -1,0 +1,42 @@
+"""The one reader of the environment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Everything that can be tuned; each field may come from the environment as `REACTIVE_RPC_<FIELD>`.
+
+    Raises:
+        pydantic.ValidationError: a value is of the wrong kind; it names the variable.
+
+    Attributes:
+        environment: in `development` a read of an undeclared table fails the call; in `production` it is logged
+            and widens the dependency.
+        cache_max_bytes: the memory store forgets the least recently used results past this.
+        poll_interval_seconds: how often the log is looked at when nobody asks.
+        busy_timeout_seconds: how long a statement waits for SQLite's write lock before it fails.
+        max_body_bytes: the largest request body.
+        max_queries_per_stream: the largest set of one stream.
+        max_stored_sets: how many sets for EventSource a worker remembers; the least recently used goes first.
+        stream_queue_events: how many events may wait for a slow reader before a gap takes their place.
+        outbox_retention_seconds: how far back a stream can resume.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REACTIVE_RPC_", frozen=True)
+
+    environment: Literal["development", "production"] = "development"
+    cache_max_bytes: NonNegativeInt = 64 * 1024 * 1024
+    poll_interval_seconds: PositiveFloat = 0.02
+    busy_timeout_seconds: PositiveFloat = 5.0
+    max_body_bytes: PositiveInt = 1024 * 1024
+    max_queries_per_stream: PositiveInt = 1000
+    max_stored_sets: PositiveInt = 10_000
+    stream_queue_events: PositiveInt = 256
+    outbox_retention_seconds: PositiveFloat = 3600.0

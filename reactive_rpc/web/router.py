@@ -1,0 +1,212 @@
+"""The router: a FastAPI `APIRouter` whose routes declare, and whose requests take a shorter way.
+
+Each procedure has an ordinary route, so OpenAPI, `include_router(prefix=..., dependencies=...)` and security schemes
+work as everywhere in FastAPI. But FastAPI would match and call it in several passes, validate twice and encode what is
+encoded already; so `matches` and `handle` are overridden: they look the path up in a table made of FastAPI's own
+effective routes (their full paths, their dependants) and hand the request to the endpoint's dispatcher.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from operator import getitem
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+from fastapi import APIRouter, Body, Depends, Query
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic.fields import FieldInfo
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+
+from reactive_rpc.clock import IdSource
+from reactive_rpc.errors import NotFoundError
+from reactive_rpc.protocol.envelopes import ErrorEnvelope
+from reactive_rpc.protocol.events import Ack, SubscriptionRequest
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.web.dependencies import CONTEXT
+from reactive_rpc.web.dispatcher import Endpoint, methods_of
+from reactive_rpc.web.events import QuerySet, StoredSet
+
+__all__ = ["RPCRouter"]
+
+ContextDependency = Callable[..., Any] | None
+
+
+class _Target(NamedTuple):
+    endpoint: Endpoint
+    dependencies: list[Dependant]
+
+
+class _UnknownPath(Endpoint):
+    """Answers for a path under the prefix that is no procedure."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> NoReturn:
+        """Say so."""
+        raise NotFoundError(f"No procedure found on path {self.path!r}")
+
+
+class RPCRouter(APIRouter):
+    """Serves procedures and events under one prefix.
+
+    Args:
+        prefix: `/rpc`, usually.
+        context: the FastAPI dependency that makes the context; None where there is none.
+        ids: makes request ids.
+    """
+
+    def __init__(self, prefix: str, *, context: ContextDependency, ids: IdSource) -> None:
+        super().__init__()
+        self._base = prefix
+        self._context = context
+        self._ids = ids
+        self._endpoints: dict[str, Endpoint] = {}
+        self._targets: dict[str, _Target] = {}
+        self._bases: set[str] = set()
+        self._built_for: tuple[int, int] | None = None
+
+    def add_procedure(self, path: str, procedure: Procedure[..., Any], endpoint: Endpoint) -> None:
+        """Serve `procedure` at `{prefix}/{path}` and document it there."""
+        method = methods_of(procedure)[0]
+        context = None if procedure.scope == "public" else self._context
+        responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
+        if procedure.kind == "query":
+            responses[304] = {"description": "The result still has the ETag given in If-None-Match."}
+        self._document(
+            endpoint,
+            path,
+            _signature(procedure, method, context),
+            methods=[method],
+            operation_id=path,
+            tags=[path.rpartition(".")[0]],
+            summary=procedure.summary,
+            description=procedure.description,
+            response_model=procedure.output_type,
+            responses=responses,
+            openapi_extra={"x-reactive-rpc": {"kind": procedure.kind, "path": path}},
+        )
+
+    def add_events(self, events: Endpoint, sets: Endpoint, ack: Endpoint) -> None:
+        """Serve streams at `{prefix}/events`."""
+        stream: dict[int | str, dict[str, Any]] = {
+            200: {
+                "description": "A stream of events.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            "default": _FAULT,
+        }
+        common = {"tags": ["events"], "response_class": Response, "response_model": None}
+        body = _parameters(self._context, request=Annotated[SubscriptionRequest, Body()])
+        self._document(
+            events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
+            description=_EVENTS, responses=stream, **common,
+        )  # fmt: skip
+        named = _parameters(self._context, set=Annotated[str, Query(description="The name of a stored set.")])
+        self._document(
+            events, "events", named, methods=["GET"], operation_id="events_by_set",
+            summary="Watch a stored set of queries", description=_EVENTS, responses=stream, **common,
+        )  # fmt: skip
+        self._document(
+            sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, Body()]), methods=["POST"],
+            operation_id="events_sets", summary="Store a set of queries for EventSource", tags=["events"],
+            response_model=StoredSet, responses={"default": _FAULT},
+        )  # fmt: skip
+        self._document(
+            ack, "events/ack", _parameters(None, request=Annotated[Ack, Body()]), methods=["POST"],
+            operation_id="events_ack", summary="Acknowledge every event up to a cursor", status_code=204,
+            responses={"default": _FAULT}, **common,
+        )  # fmt: skip
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every path under the prefix: an unknown one is answered here too, in our own words."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        path = _route_path(scope)
+        targets = self._table(scope)
+        known = path in targets or any(path.startswith(base) for base in self._bases)
+        return (Match.FULL, {}) if known else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that `matches` has let in."""
+        path = _route_path(scope)
+        target = self._table(scope).get(path)
+        if target is None:
+            name = next(path.removeprefix(base) for base in self._bases if path.startswith(base))
+            target = _Target(_UnknownPath(name[:200], self._ids), [])
+        await target.endpoint(scope, receive, send, target.dependencies)
+
+    def _document(self, endpoint: Endpoint, name: str, parameters: list[inspect.Parameter], **route: Any) -> None:
+        path = f"{self._base}/{name}"
+
+        async def declared() -> NoReturn:
+            raise RuntimeError(f"{path} is served by its dispatcher")
+
+        declared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
+        self._endpoints[path] = endpoint
+        self.add_api_route(path, declared, name=name, **route)
+
+    def _table(self, scope: Scope) -> dict[str, _Target]:
+        """Return `{full path: target}` of the application that the request came through."""
+        app = scope["app"]
+        version = id(app), len(app.routes)
+        if self._built_for != version:
+            self._targets = self._targets_in(app.routes)
+            self._bases = {path[: path.index(f"{self._base}/") + len(self._base) + 1] for path in self._targets}
+            self._built_for = version
+        return self._targets
+
+    def _targets_in(self, routes: list[Any]) -> dict[str, _Target]:
+        own = {id(route): route for route in self.routes if isinstance(route, APIRoute)}
+        targets = {}
+        for found in iter_route_contexts(routes):
+            route = own.get(id(found.original_route))
+            if route is not None and found.path is not None:
+                targets[found.path] = _Target(self._endpoints[route.path], list(found.dependant.dependencies))
+        return targets
+
+
+_FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong."}
+
+_EVENTS = """The first event is `connected`: the stream's id, its cursor, and which of the queries are stale.
+Then `invalidation` names the queries whose result a commit may have changed, and `gap` asks to fetch everything again.
+Each event's `id` is a cursor; send the last one as `Last-Event-ID` to resume after it."""
+
+
+def _route_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _signature(procedure: Procedure[..., Any], method: str, context: ContextDependency) -> list[inspect.Parameter]:
+    model = procedure.handler.input_model
+    if model is None:
+        return _parameters(context)
+    if method == "POST":
+        return _parameters(context, input=Annotated[model, Body()])
+    fields = {f"field_{n}": (name, field) for n, (name, field) in enumerate(model.model_fields.items())}
+    parameters = [_query_parameter(parameter, name, field) for parameter, (name, field) in fields.items()]
+    return [*parameters, *_parameters(context)]
+
+
+def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Parameter:
+    described = Query(
+        alias=str(field.validation_alias or field.alias or name),
+        title=field.title,
+        description=field.description,
+        examples=field.examples,
+        deprecated=field.deprecated,
+    )
+    annotation: Any = getitem(Annotated, (field.annotation, *field.metadata, described))
+    default = inspect.Parameter.empty if field.is_required() else field.get_default()
+    return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameters(context: ContextDependency, **annotations: Any) -> list[inspect.Parameter]:
+    """Return keyword parameters of these annotations, and the context's where there is one."""
+    if context is not None:
+        annotations[CONTEXT] = Annotated[Any, Depends(context)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(name, keyword, annotation=annotation) for name, annotation in annotations.items()]
