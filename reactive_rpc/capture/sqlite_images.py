@@ -109,7 +109,7 @@ def decode_row(row: OutboxRow, tables: Mapping[str, TableCapture]) -> Change:
         before = _decode_image(row.before, table.image)
         after = _decode_image(row.after, table.image)
         changed = _decode_changed(row.changed, table.columns)
-    except (ValueError, IndexError):
+    except (ValueError, TypeError, KeyError):
         return Change(table=row.table, operation="bulk")
     if (before is None) != (operation == "insert") or (after is None) != (operation == "delete"):
         return Change(table=row.table, operation="bulk")
@@ -145,7 +145,8 @@ def _decode_value(value: Any) -> Value | Unknown:
 def _decode_changed(text: str | None, columns: tuple[str, ...]) -> frozenset[str] | None:
     if text is None:
         return None
-    return frozenset(columns[int(ordinal)] for ordinal in text.split(",")[1:])
+    by_ordinal = dict(enumerate(columns))
+    return frozenset(by_ordinal[int(ordinal)] for ordinal in text.split(",")[1:])
 
 
 def _keys(columns: tuple[str, ...], image: Mapping[str, Value | Unknown] | None) -> frozenset[int | float | str]:

@@ -98,7 +98,10 @@ def affinity(declared: str, *, is_strict: bool = False) -> Affinity:
     name = declared.upper()
     if not name or (is_strict and name == "ANY"):
         return "none"
-    return next((found for parts, found in _AFFINITIES if any(part in name for part in parts)), "numeric")
+    for parts, found in _AFFINITIES:
+        if any(part in name for part in parts):
+            return found
+    return "numeric"
 
 
 def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
@@ -236,12 +239,12 @@ def _index_sql(connection: sqlite3.Connection, index: str) -> str:
 
 
 def _columns_named(sql: str, columns: tuple[Column, ...]) -> tuple[str, ...]:
-    """Return the columns whose name occurs in an index's text: it can rest on no other.
+    """Return the columns whose name occurs as a word of an index's text: it can rest on no other.
 
     All of them where the text is unknown, or where a generated column occurs, which may rest on any.
     """
-    text = sql.lower()
-    named = [column for column in columns if column.name.lower() in text or not column.name.isalnum()]
+    words = set(re.findall(r"[\w$]+", sql.lower()))
+    named = [column for column in columns if column.name.lower() in words or not re.fullmatch(r"[\w$]+", column.name)]
     if not sql or any(column.is_generated for column in named):
         return tuple(column.name for column in columns)
     return tuple(column.name for column in named)
