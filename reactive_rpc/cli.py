@@ -108,7 +108,7 @@ def _procedures(report: Report) -> Table:
             continue
         dependencies = procedure.dependencies
         uncaptured = [name for name in sorted(dependencies or ()) if not report.tables[name].captured]
-        shared = "a function of ctx" if callable(procedure.scope) else procedure.scope
+        shared: str = "a function of ctx" if callable(procedure.scope) else procedure.scope
         if procedure.scope == "identity" and not procedure.handler.takes_context:
             shared = "everybody let in"
         declared = "observed" if dependencies is None else ", ".join(sorted(dependencies)) or "none"

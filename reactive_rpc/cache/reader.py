@@ -118,6 +118,18 @@ class Reader:
         """Call `listener`, which must neither await nor raise, after each batch that touched an entry."""
         self._listeners.append(listener)
 
+    async def cached(self, key: Key) -> Entry | None:
+        """Return what is stored at `key` and fresh, or None.
+
+        Raises:
+            ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
+        """
+        await self._log.fresh()
+        entry = self._store.get(key)
+        if entry is not None:
+            self.stats.hits += 1
+        return entry
+
     async def get(self, query: Query) -> Entry:
         """Return the entry of `query`: stored, joined, or computed now.
 

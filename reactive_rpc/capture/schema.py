@@ -65,6 +65,11 @@ class CaptureState:
         found = self.tables.get(table)
         return found is not None and found.captured
 
+    def columns(self, table: str) -> frozenset[str]:
+        """Return the columns of a table; none where there is no such table."""
+        found = self.tables.get(table)
+        return frozenset() if found is None else frozenset(found.columns)
+
     def kind(self, table: str, column: str) -> Kind | None:
         """Return how `column` compares, or None where its image is not exact."""
         found = self.tables.get(table)

@@ -149,8 +149,10 @@ def _decode_changed(text: str | None, columns: tuple[str, ...]) -> frozenset[str
     return frozenset(by_ordinal[int(ordinal)] for ordinal in text.split(",")[1:])
 
 
-def _keys(columns: tuple[str, ...], image: Mapping[str, Value | Unknown] | None) -> frozenset[int | float | str]:
+def _keys(
+    columns: tuple[str, ...], image: Mapping[str, Value | Unknown] | None
+) -> frozenset[int | float | str | Unknown]:
     if image is None:
         return frozenset()
-    values = (image.get(column) for column in columns)
-    return frozenset(value for value in values if value is not None and not isinstance(value, Unknown))
+    values = (image.get(column, UNKNOWN) for column in columns)
+    return frozenset(value for value in values if value is not None)

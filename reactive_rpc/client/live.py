@@ -125,6 +125,8 @@ class Live:
     def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> Entry[T]:
         """Return the entry of this query, and begin to keep it right."""
         entry = self._subscriptions.acquire(procedure, fields)
+        if self._stop.is_set():
+            entry.end()
         if self._refusal is not None:
             entry.dispatch(StreamFailed(self._refusal))
         self._fetch_wanted()
@@ -208,8 +210,8 @@ class Live:
         self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Open a stream and read it to its end; raises only before it is connected."""
-        with anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS) as scope:
-            stream = _Stream(entries, scope)
+        stream = _Stream(entries, anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS))
+        with stream.scope:
             try:
                 await self._read(stream, task_status)
             except Exception as error:
@@ -303,18 +305,20 @@ class Live:
             elif entry.cancel_fetch is None:
                 scope = anyio.CancelScope()
                 entry.cancel_fetch = scope.cancel
+                entry.dispatch(FetchStarted())
                 self._group.start_soon(self._refresh, entry, scope, name=f"fetch {entry.procedure.path}")
 
     async def _refresh(self, entry: Entry[Any], scope: anyio.CancelScope) -> None:
         """Fetch until nothing is in doubt, or the server has said what no second try would change."""
         backoff = self._new_backoff()
         with scope:
-            while entry.snapshot.wanted:
-                entry.dispatch(FetchStarted())
+            while entry.snapshot.loading:
                 error = await self._fetch(entry)
                 self._changed.set()
                 if error is not None and _is_transient(error) and not entry.snapshot.wanted:
                     await self._pause(entry, backoff.next_delay())
+                if entry.snapshot.wanted:
+                    entry.dispatch(FetchStarted())
         entry.cancel_fetch = None
 
     async def _fetch(self, entry: Entry[Any]) -> Exception | None:

@@ -101,13 +101,14 @@ def _operation(url: str, method: str, operation: Schema) -> Operation:
         raise DefinitionError(f"{where}: {EXTENSION} holds a path and a kind, 'query' or 'mutation': {extension!r}")
     if method not in ("GET", "POST") or (kind == "mutation" and method == "GET"):
         raise DefinitionError(f"{where}: the {kind} {path!r} cannot be called by {method}")
+    output = _json_schema(operation.get("responses", {}).get("200", {}))
     return Operation(
         path=path,
         kind=kind,
         method=cast(Literal["GET", "POST"], method),
         url=url,
         input=_parameters(operation) if method == "GET" else _body(operation),
-        output=_json_schema(operation.get("responses", {}).get("200", {})) or {"type": "null"},
+        output={"type": "null"} if output is None else output,
         description=_description(operation),
     )
 

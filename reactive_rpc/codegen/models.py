@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from datamodel_code_generator import DataModelType, GenerateConfig, InputFileType, PythonVersion
+from datamodel_code_generator import GenerateConfig, InputFileType, PythonVersion
 from datamodel_code_generator import generate as generate_models
-from datamodel_code_generator.enums import DefaultValueType
+from datamodel_code_generator.enums import DataModelType, DefaultValueType
 from datamodel_code_generator.format import DatetimeClassType, Formatter
 
 from reactive_rpc.codegen.document import Document, Operation, Schema
@@ -239,8 +239,9 @@ def _plain(annotation: ast.expr) -> ast.expr:
 
 def _without_none(annotation: ast.expr) -> ast.expr:
     """Return `X` of `X | None`."""
-    if isinstance(annotation, ast.BinOp) and isinstance(annotation.right, ast.Constant) and annotation.right.value is None:
-        return annotation.left
+    match annotation:
+        case ast.BinOp(left=left, right=ast.Constant(value=None)):
+            return left
     return annotation
 
 

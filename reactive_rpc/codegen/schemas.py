@@ -28,7 +28,7 @@ Components = dict[str, Schema]
 
 
 def mend(components: Mapping[str, Schema], root: str) -> Components:
-    """Return what the component `root` reaches, itself included, as it should have been; the argument stays as it is."""
+    """Return what the component `root` reaches, itself included, as it should have been; change nothing in place."""
     mended = {name: _walk(schema, _mend_node) for name, schema in _reachable(components, root).items()}
     return _join_twins(mended)
 
@@ -117,7 +117,7 @@ def _named_integers(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _join_twins(components: Components) -> Components:
-    """Join each pair of twins that says the same; a pair may refer to another, so drop out until all that is left can."""
+    """Join each pair of twins that says the same; pairs refer to pairs, so drop some until all that are left can be."""
     pairs = {name.removesuffix("-Input") for name in components if name.endswith("-Input")}
     pairs = {name for name in pairs if f"{name}-Output" in components and name not in components}
     while True:

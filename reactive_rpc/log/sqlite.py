@@ -17,8 +17,8 @@ before would hide behind them. Capture does its writing on connections of its ow
 has verified; else capture looks again and the snapshot is taken anew. New tables and indexes pass as ordinary changes;
 anything that may have hidden a write comes back as a new epoch, and the batch is a flush.
 
-**The file.** A deleted or replaced file keeps serving its old content to open connections, so each poll compares the
-device and inode behind the path (2 us), and begins a new epoch on the file that it finds.
+**The file.** A deleted or replaced file keeps serving its old content to open connections, so polls compare the
+device and inode behind the path, at most every 20 ms (2 us), and begin a new epoch on the file that they find.
 
 **Order inside a poll.** Everything is read before anything is applied, and subscribers are called before the version
 moves: a poll that fails has changed nothing, and is repeated in full by the next.
@@ -33,6 +33,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,12 @@ from reactive_rpc.reactive.change import Change
 __all__ = ["SQLiteLog"]
 
 SETTLE_ATTEMPTS = 10
+
+LOOK_AT_FILE_SECONDS = 0.02
+"""How often the file behind the path is looked at; in between, a deleted or replaced file goes unnoticed."""
+
+UNREADABLE = "the database cannot be read: try again later"
+"""What callers are told; the cause is chained, for the log."""
 READ_TIMEOUT_SECONDS = 0.25  # it blocks the event loop; a WAL reader waits only while the WAL is recovered or reset
 
 _POSITION = (
@@ -101,6 +108,7 @@ class SQLiteLog:
         self._state: CaptureState | None = None
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._look_at = 0.0
         self._data_version: int | None = None
         self._doubt: str | None = None
 
@@ -138,7 +146,7 @@ class SQLiteLog:
         """
         if self._state is not None:
             return
-        with _unavailable(self._capture):
+        with _unavailable():
             state = await asyncio.to_thread(self._capture.install)
             self._connect()
             state, found = self._settle(state, None)
@@ -165,13 +173,12 @@ class SQLiteLog:
         Raises:
             ServiceUnavailableError: the database cannot be read, or capture cannot be put in place again.
         """
-        state = self.schema
         try:
-            self._catch_up(state)
+            self._catch_up(self.schema)
         except (sqlite3.Error, OSError) as exc:
-            raise _unreadable(self._capture, exc) from exc
+            raise ServiceUnavailableError(UNREADABLE) from exc
         except CaptureError as exc:
-            raise ServiceUnavailableError(f"writes to {self._capture.path} cannot be captured: {exc}") from exc
+            raise ServiceUnavailableError("writes to the database cannot be captured any more") from exc
         return self._version
 
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
@@ -192,14 +199,17 @@ class SQLiteLog:
         state = self.schema
         if cursor.epoch != state.epoch or cursor.version > self._version:
             return None
-        with _unavailable(self._capture):
+        with _unavailable():
             found = self._read(state, cursor.version, self._version)
         if found is None or found.epoch != state.epoch or found.floor > cursor.version:
             return None
         return tuple(change for _, change in found.changes)
 
     def _catch_up(self, state: CaptureState) -> None:
-        self._follow_file()
+        now = time.monotonic()
+        if now >= self._look_at or self._connection is None:
+            self._follow_file()
+            self._look_at = now + LOOK_AT_FILE_SECONDS
         data_version = self._execute("PRAGMA data_version").fetchone()[0]
         if data_version == self._data_version and self._doubt is None:
             return
@@ -259,7 +269,7 @@ class SQLiteLog:
                 _log.warning("a new epoch begins on %s: %s", self._capture.path, reason)
             state = self._capture.refresh(renew=reason is not None, at_least=after or 0)
             self._doubt = reason or self._doubt
-        raise ServiceUnavailableError(f"the schema of {self._capture.path} keeps changing: try again later")
+        raise ServiceUnavailableError("the schema of the database keeps changing: try again later")
 
     def _loss(self, found: _Snapshot, after: int, known_epoch: str) -> str | None:
         """Return why rows cannot be told that lie after `after`; None where all are there."""
@@ -293,7 +303,7 @@ class SQLiteLog:
 
     def _execute(self, sql: str, parameters: tuple[int, ...] = ()) -> sqlite3.Cursor:
         if self._connection is None:
-            raise ServiceUnavailableError(f"the database {self._capture.path} is not open")
+            raise ServiceUnavailableError("the database is not open")
         return self._connection.execute(sql, parameters)
 
     def _rollback(self) -> None:
@@ -341,13 +351,9 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _unavailable(capture: SQLiteCapture) -> Iterator[None]:
+def _unavailable() -> Iterator[None]:
     """Turn what the database and the file system raise into the one error of the contract."""
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
-        raise _unreadable(capture, exc) from exc
-
-
-def _unreadable(capture: SQLiteCapture, cause: Exception) -> ServiceUnavailableError:
-    return ServiceUnavailableError(f"the database {capture.path} cannot be read: {cause}")
+        raise ServiceUnavailableError(UNREADABLE) from exc

@@ -40,7 +40,7 @@ class Change:
         before: the row's image before; None for an insert.
         after: the row's image after; None for a delete.
         changed: the columns whose stored value differs; None where all may (insert, delete, bulk).
-        keys: values of the row's primary and foreign keys, before and after.
+        keys: values of the row's primary and foreign keys, before and after; `UNKNOWN` among them where one is.
     """
 
     table: str
@@ -48,4 +48,4 @@ class Change:
     before: Image | None = None
     after: Image | None = None
     changed: frozenset[str] | None = None
-    keys: frozenset[int | float | str] = frozenset()
+    keys: frozenset[int | float | str | Unknown] = frozenset()

@@ -112,11 +112,6 @@ def _follow(change: Change, relation: Relation) -> Change:
         if image is not None and isinstance(value, Unknown):
             return bulk
         images.append(None if image is None or value is None else {relation.column: value})
-    keys = frozenset(
-        value
-        for image in images
-        if image is not None
-        for value in image.values()
-        if value is not None and not isinstance(value, Unknown)
-    )
+    known = [value for image in images if image is not None for value in image.values() if value is not None]
+    keys = frozenset([*known, UNKNOWN])
     return Change(table=relation.target, operation="update", before=images[0], after=images[1], keys=keys)

@@ -17,6 +17,10 @@ class Schema(Protocol):
         """Tell whether every write to `table` is seen; a result that reads any other table is not cached."""
         ...
 
+    def columns(self, table: str) -> frozenset[str]:
+        """Return the columns of a captured table, as the database spells them; none where it is not known."""
+        ...
+
     def kind(self, table: str, column: str) -> Kind | None:
         """Return how `column` compares, or None where its image is not exact: no condition may rest on it."""
         ...

@@ -12,12 +12,14 @@ from pydantic import BaseModel, ValidationError
 from reactive_rpc.cache.entry import Computed, Key
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.known import UnknownValueError
 from reactive_rpc.rpc.canonical import canonical
 from reactive_rpc.rpc.context import TenantView
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.sql.images import as_known
 
-__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input"]
+__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class QueryCall:
         self._executor = executor
         self._input = input
         self._context = TenantView(ctx, path) if procedure.scope == "tenant" else ctx
-        self.key: Key = (path, canonical(input), _scope_key(procedure, ctx))
+        self.key: Key = (path, canonical(input), scope_key(procedure, ctx))
 
     @property
     def keep(self) -> Callable[[Change], bool] | None:
@@ -66,13 +68,16 @@ class QueryCall:
         if predicate is None:
             return False
         try:
-            return not predicate(change, self._input)
+            return not predicate(as_known(change, self.procedure.tables.get(change.table)), self._input)
+        except UnknownValueError as exc:
+            logger.debug("%s: invalidate_when[%r]: %s; the change counts", self.path, change.table, exc)
+            return False
         except Exception:
             logger.exception("%s: invalidate_when[%r] failed; the change counts", self.path, change.table)
             return False
 
 
-def _scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
+def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
     if callable(procedure.scope):
         return canonical(procedure.scope(ctx))
     if procedure.scope == "tenant":

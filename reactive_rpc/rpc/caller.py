@@ -11,7 +11,7 @@ from reactive_rpc.cache.entry import Entry
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.log.log import Log
-from reactive_rpc.rpc.call import QueryCall, decode_input
+from reactive_rpc.rpc.call import QueryCall, decode_input, scope_key
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
@@ -47,9 +47,13 @@ class Caller:
             raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
         return self.bind(path, procedure, decode_input(path, procedure, input), ctx)
 
-    async def query(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Entry:
+    async def cached(self, path: str, procedure: Procedure[..., Any], input_key: bytes, ctx: object) -> Entry | None:
+        """Return the stored, fresh entry of a query whose canonical input is known already, or None."""
+        return await self._reader.cached((path, input_key, scope_key(procedure, ctx)))
+
+    async def get(self, call: QueryCall) -> Entry:
         """Return the entry of a query, from the cache where that is right."""
-        return await self._reader.get(self.bind(path, procedure, input, ctx))
+        return await self._reader.get(call)
 
     async def mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on."""
@@ -79,7 +83,7 @@ class BoundCaller:
         if procedure.kind == "mutation":
             body = await self._caller.mutate(procedure, validated, self._ctx)
         else:
-            entry = await self._caller.query(path, procedure, validated, self._ctx)
+            entry = await self._caller.get(self._caller.bind(path, procedure, validated, self._ctx))
             if entry.computed.error is not None:
                 raise entry.computed.error
             body = entry.computed.body

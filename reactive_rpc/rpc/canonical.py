@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
-__all__ = ["canonical"]
+__all__ = ["canonical", "is_pure"]
 
 _SPELLED = (datetime, date, time, timedelta, Decimal, UUID, IPv4Address, IPv6Address, PurePath, AnyUrl)
 
@@ -37,6 +37,23 @@ def canonical(value: object) -> bytes:
     False
     """
     return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
+
+
+def is_pure(model: type[BaseModel] | None) -> bool:
+    """Tell whether validating the same text always gives the same input: no code of the application's own runs in it.
+
+    A validator may look at the clock, and a default factory usually does.
+    """
+    return model is None or not _runs_code(model.__pydantic_core_schema__)
+
+
+def _runs_code(schema: object) -> bool:
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if "default_factory" in schema or (isinstance(kind, str) and (kind.startswith("function-") or kind == "call")):
+            return True
+        return any(_runs_code(part) for key, part in schema.items() if key not in ("serialization", "metadata"))
+    return isinstance(schema, list | tuple) and any(_runs_code(part) for part in schema)
 
 
 def _plain(value: Any) -> object:

@@ -45,6 +45,7 @@ class Procedure(Generic[P, R]):
         kind: `query` or `mutation`.
         dependencies: the tables declared; None where they are taken from what the handler reads.
         invalidate_when: `{table: predicate(change, input)}`.
+        tables: `{table: Table}` of those declared by a model or a `Table`, not by name.
         scope: whose results may be shared, see `define_reactive_function`.
     """
 
@@ -62,6 +63,7 @@ class Procedure(Generic[P, R]):
         self.name = _name(function)
         self.kind = kind
         self.scope = scope
+        self.tables: dict[str, Table] = {}
         self.dependencies = None if dependencies is None else frozenset(self._table(ref) for ref in dependencies)
         self.invalidate_when = {self._table(ref): check for ref, check in (invalidate_when or {}).items()}
         self.handler, self.output_type = self._signature()
@@ -100,6 +102,8 @@ class Procedure(Generic[P, R]):
         name = table if isinstance(table, str) else getattr(table, "fullname", None)
         if not isinstance(name, str):
             raise self.fault(f"{ref!r} is no table: name one, or give a SQLModel or SQLAlchemy class with table=True")
+        if isinstance(table, Table):
+            self.tables[name] = table
         return name
 
     def _signature(self) -> tuple[Handler, Any]:
@@ -199,7 +203,9 @@ def define_reactive_function(
             they are checked: reading any other table is an error in development; in production it is logged, and
             widens the dependency. A declared table that a call did not read counts as read whole.
         invalidate_when: `{table: predicate(change, input)}`: returns False for a change that does not matter after
-            all. It is asked about rows that the read set has found, never about others.
+            all. It is asked about rows that the read set has found, never about others. A table given by its model
+            shows the values as the model does, one given by name shows them as they are stored. Asking for a value
+            that was not captured (long text, JSON, blobs) raises, and a predicate that raises narrows nothing.
         scope: who may share a result. `identity` (the default): callers whose whole context is equal, or everybody
             where the handler takes no ctx. `tenant`: the whole tenant; the handler then sees only `ctx.tenant`.
             `public`: everybody, and the context is not even resolved: no login is asked for. A function of ctx: those

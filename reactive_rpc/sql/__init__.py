@@ -1,1 +1,1 @@
-"""."""
+"""From a statement that SQLAlchemy renders to the read set of its result."""

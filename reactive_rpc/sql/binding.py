@@ -50,7 +50,16 @@ class Binder:
         for read in template.reads:
             conditions = self._conditions(read, values)
             if conditions is not None:
-                yield Constraint(read.table, read.columns, conditions)
+                yield Constraint(read.table, self._columns(read), conditions)
+
+    def _columns(self, read: Read) -> frozenset[str] | None:
+        """Return the columns rendered; None, which is all, where one is spelled otherwise than in the database.
+
+        SQLite takes `ID` for `id`, but a change names its columns as the database does.
+        """
+        if read.columns is None or not read.columns <= self._schema.columns(read.table):
+            return None
+        return read.columns
 
     def _conditions(self, read: Read, values: ParameterValues) -> dict[str, Condition] | None:
         """Return `{column: condition}`; None where no row satisfies them."""

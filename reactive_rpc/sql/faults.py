@@ -50,7 +50,8 @@ def translated() -> Iterator[None]:
         error = _translate(exc)
         if error is None:
             raise
-        logger.warning("%s: %s", error.code, exc.orig)
+        level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
+        logger.log(level, "%s: %s", error.code, exc.orig)
         raise error from exc
 
 

@@ -183,6 +183,12 @@ class RecordingCompiler(SQLCompiler):
             self.rendering.refuse("extracts from an expression that may be the current time")
         return self._renderer.visit_extract(extract, *args, **kwargs)
 
+    def visit_cast(self, cast: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse a CAST to a date from anything but a date, for the same reason."""
+        if isinstance(cast.type, _DATES) and not isinstance(cast.clause.type, _DATES):
+            self.rendering.refuse("casts an expression that may be the current time to a date")
+        return self._renderer.visit_cast(cast, *args, **kwargs)
+
 
 def _refusing(method: str, reason: str) -> Callable[..., Any]:
     """Return a visit method that makes the statement opaque and renders it as ever."""

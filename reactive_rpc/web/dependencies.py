@@ -38,7 +38,7 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         request.scope["fastapi_function_astack"] = function_stack
         solved = await solve_dependencies(
             request=request,
-            dependant=Dependant(path=request.url.path, dependencies=list(dependencies)),
+            dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
             dependency_overrides_provider=request.scope.get("app"),
             async_exit_stack=request_stack,
             embed_body_fields=False,

@@ -19,6 +19,7 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError
 from reactive_rpc.rpc.call import decode_json_input, decode_text_input
 from reactive_rpc.rpc.caller import Caller
+from reactive_rpc.rpc.canonical import is_pure
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.body import read_json_body
 from reactive_rpc.web.dependencies import resolved
@@ -28,6 +29,12 @@ from reactive_rpc.web.responses import error_of, send_bytes, send_error
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
 MAX_QUERY_STRING_BYTES = 16 * 1024
+
+MAX_SEEN = 1024
+"""How many texts of inputs one procedure remembers with their canonical form; all are forgotten past it."""
+
+MAX_SEEN_BYTES = 1024
+"""The longest text that is remembered."""
 
 
 def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
@@ -97,6 +104,8 @@ class ProcedureEndpoint(Endpoint):
         self._caller = caller
         self._max_body_bytes = max_body_bytes
         self._methods = methods_of(procedure)
+        self._is_pure = is_pure(procedure.handler.input_model)
+        self._seen: dict[tuple[bool, bytes], bytes] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Resolve the context, decode the input, call, send."""
@@ -108,21 +117,38 @@ class ProcedureEndpoint(Endpoint):
             await self._call(scope, receive, send, ctx)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, ctx: object) -> None:
-        input = await self._input(scope, receive)
+        by_post = scope["method"] == "POST"
+        text = (
+            await read_json_body(scope, receive, max_bytes=self._max_body_bytes) if by_post else scope["query_string"]
+        )
         if self._procedure.kind == "mutation":
+            input = decode_json_input(self.path, self._procedure, text)
             body = await self._caller.mutate(self._procedure, input, ctx)
             await send_bytes(send, 200, body, [(b"content-type", b"application/json"), (b"cache-control", b"no-store")])
             return
-        entry = await self._caller.query(self.path, self._procedure, input, ctx)
+        entry = await self._entry(text, ctx, by_post=by_post)
         if entry.computed.error is not None:
             raise entry.computed.error
         await _send_entry(scope, send, entry)
 
-    async def _input(self, scope: Scope, receive: Receive) -> BaseModel | None:
-        if scope["method"] == "POST":
-            body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
-            return decode_json_input(self.path, self._procedure, body)
-        return decode_text_input(self.path, self._procedure, parameters_of(scope["query_string"]))
+    async def _entry(self, text: bytes, ctx: object, *, by_post: bool) -> Entry:
+        """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
+        seen = self._seen.get((by_post, text))
+        if seen is not None:
+            entry = await self._caller.cached(self.path, self._procedure, seen, ctx)
+            if entry is not None:
+                return entry
+        decode = decode_json_input if by_post else _decode_query_string
+        call = self._caller.bind(self.path, self._procedure, decode(self.path, self._procedure, text), ctx)
+        if self._is_pure and len(text) <= MAX_SEEN_BYTES:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen[by_post, text] = call.key[1]
+        return await self._caller.get(call)
+
+
+def _decode_query_string(path: str, procedure: Procedure[..., object], query_string: bytes) -> BaseModel | None:
+    return decode_text_input(path, procedure, parameters_of(query_string))
 
 
 def parameters_of(query_string: bytes) -> dict[str, str]:

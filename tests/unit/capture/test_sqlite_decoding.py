@@ -45,12 +45,12 @@ def test_an_update_without_ordinals_may_have_changed_anything() -> None:
 
 
 def test_values_keep_their_types() -> None:
-    """Integers stay exact, reals and infinities are floats, what was not captured is UNKNOWN and is no key."""
+    """Integers stay exact, reals and infinities are floats, what was not captured is UNKNOWN, also among the keys."""
     change = _decode("I", after=b'[9223372036854775807,"r-Inf"]')
     assert change.after == {"id": 2**63 - 1, "team_id": float("-inf")}
     unknown = _decode("D", before=b'[null,"u"]')
     assert unknown.before == {"id": None, "team_id": UNKNOWN}
-    assert unknown.keys == frozenset()
+    assert unknown.keys == frozenset({UNKNOWN})
 
 
 @pytest.mark.parametrize(

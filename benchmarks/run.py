@@ -1,0 +1,22 @@
+"""Run every benchmark and print the ratios: `python -m benchmarks.run [reads] [writes]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import reads, writes
+
+BENCHMARKS = {"reads": reads.run, "writes": writes.run}
+
+
+def main(names: list[str]) -> None:
+    """Run those named, or all."""
+    for name in names or list(BENCHMARKS):
+        with tempfile.TemporaryDirectory() as folder:
+            BENCHMARKS[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,86 @@
+"""The servers that are compared: each answers the same bytes, under the same uvicorn."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Response
+from pydantic import BaseModel
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+
+BODY = b'[{"id":1,"room":"a","text":"' + b"x" * 300 + b'"}]'
+
+
+class Note(SQLModel, table=True):
+    """A row to read."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    room: str = Field(index=True)
+    text: str
+
+
+class Room(BaseModel):
+    """Which notes."""
+
+    room: str
+
+
+@define_reactive_function(scope="public")
+async def get_all(input: Room, db: AsyncSession) -> list[Note]:
+    """Return the notes of a room."""
+    return list((await db.exec(select(Note).where(Note.room == input.room))).all())
+
+
+@define_reactive_function
+async def get_mine(input: Room, db: AsyncSession, ctx: Context) -> list[Note]:
+    """Return the notes of a room, for one caller."""
+    return list((await db.exec(select(Note).where(Note.room == input.room))).all())
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Made by a FastAPI dependency."""
+
+    name: str
+
+
+async def context(authorization: Annotated[str, Header()] = "") -> Context:
+    """Stand for a login check that costs nothing but FastAPI's own work."""
+    return Context(identity=authorization, tenant="t")
+
+
+async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer as uvicorn allows at best."""
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    headers = [(b"content-length", str(len(BODY)).encode()), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+plain = FastAPI()
+
+
+@plain.get("/notes")
+async def notes(room: str, _: Annotated[Context, Depends(context)]) -> Response:
+    """Answer the same bytes from an ordinary route, with no cache and no database at all."""
+    return Response(BODY, media_type="application/json")
+
+
+rpc = ReactiveRPC(
+    f"sqlite+aiosqlite:///{os.environ.get('BENCH_DATABASE', 'bench.db')}",
+    functions={"notes": {"get_all": get_all, "get_mine": get_mine}},
+    context=context,
+    metadata=SQLModel.metadata,
+)
+reactive = FastAPI(lifespan=rpc.lifespan)
+reactive.include_router(rpc.router)

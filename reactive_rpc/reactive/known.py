@@ -1,0 +1,75 @@
+"""What a predicate may see of a change: known values only, and an error where it asks for anything else.
+
+`invalidate_when` may only narrow. A predicate that compares a value which was not captured, or a key of a type that is
+stored in another form, would quietly answer "does not matter", and the result would stay stale. So asking for what is
+not known raises, and a predicate that raises narrows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from reactive_rpc.errors import ReactiveRPCError
+from reactive_rpc.reactive.change import UNKNOWN, Unknown
+
+__all__ = ["KnownImage", "KnownKeys", "UnknownValueError"]
+
+
+class UnknownValueError(ReactiveRPCError):
+    """A predicate asked for what was not captured; the change counts."""
+
+    code = "UNKNOWN_VALUE"
+
+
+class KnownImage(Mapping[str, Any]):
+    """A row's captured values; any other column raises, also by `get` and `in`.
+
+    >>> image = KnownImage({"id": 1, "body": UNKNOWN})
+    >>> image["id"]
+    1
+    >>> image.get("body")
+    Traceback (most recent call last):
+    reactive_rpc.reactive.known.UnknownValueError: the value of 'body' was not captured
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, column: str) -> Any:
+        value = self._values.get(column, UNKNOWN)
+        if isinstance(value, Unknown):
+            raise UnknownValueError(f"the value of {column!r} was not captured")
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (column for column, value in self._values.items() if not isinstance(value, Unknown))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class KnownKeys(frozenset[Any]):
+    """A row's key values, before and after; `in` answers False only where that is sure.
+
+    >>> "a1" in KnownKeys({"a1", "org-1"}), "a2" in KnownKeys({"a1", "org-1"})
+    (True, False)
+    >>> 5 in KnownKeys({"a1"})
+    Traceback (most recent call last):
+    reactive_rpc.reactive.known.UnknownValueError: no key is of the type of 5: they are str
+    """
+
+    def __contains__(self, value: object) -> bool:
+        if super().__contains__(value):
+            return True
+        if super().__contains__(UNKNOWN):
+            raise UnknownValueError("a key of the row was not captured")
+        if value is not None and not any(_alike(key, value) for key in self):
+            kinds = ", ".join(sorted({type(key).__name__ for key in self})) or "none"
+            raise UnknownValueError(f"no key is of the type of {value!r}: they are {kinds}")
+        return False
+
+
+def _alike(key: object, value: object) -> bool:
+    numbers = (int, float)
+    return isinstance(value, type(key)) or (isinstance(key, numbers) and isinstance(value, numbers))

@@ -1,0 +1,1 @@
+"""The differential soundness test of read sets."""

@@ -1,0 +1,237 @@
+"""The whole server on a real file: what it answers and what a stream's client holds, against the truth.
+
+Queries are made of seeds by handlers, so that they are cached like any other; writes come through mutations, plain
+engines (one without foreign keys, like the sqlite3 shell) and another process, some of them while queries run. After
+each write, every answer must equal what a fresh connection reads, and so must what a client holds that fetches again
+only when its stream tells it to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from pydantic import BaseModel
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session as PlainSession
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc.delivery.hub import Subscription
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
+from reactive_rpc.protocol.sse import SSEDecoder
+
+from .generator import Generator
+from .model import METADATA, TABLES
+from .writers import OtherProcess, plain_engine, write_by
+
+__all__ = ["MEANS", "EndToEnd", "WrongError"]
+
+MEANS = ("mutation", "engine", "shell", "process")
+
+
+BETWEEN: ContextVar[list[Callable[[], Awaitable[None]]] | None] = ContextVar("between", default=None)
+"""What the next async handler that runs does in its middle, once."""
+
+
+class WrongError(AssertionError):
+    """Something stale was served, or a stream's client was not told; the message says how to see it again."""
+
+
+class Seed(BaseModel):
+    """What a query or a write is made of."""
+
+    seed: str
+
+
+def ask(session: PlainSession, seed: str) -> str:
+    """Return the result of the query that `seed` stands for."""
+    generator = Generator(random.Random(f"query {seed}"))
+    query = generator.orm() if generator.chance(5) else generator.core()
+    if callable(query):
+        return repr(query(session))
+    rows = [tuple(row) for row in session.execute(query)]
+    return repr(rows if getattr(query, "_limit_clause", None) is not None else sorted(rows, key=repr))
+
+
+@define_reactive_function
+async def ask_async(input: Seed, db: AsyncSession) -> str:
+    """Ask by an async session, twice; what is to happen between, happens: the snapshot must not notice."""
+    first = await db.run_sync(lambda session: ask(session, input.seed))
+    if between := BETWEEN.get():
+        await between.pop()()
+    second = await db.run_sync(lambda session: ask(session, input.seed))
+    return f"{first} {second}"
+
+
+@define_reactive_function
+def ask_sync(input: Seed, db: Session) -> str:
+    """Ask by a sync session, in a worker thread."""
+    answer = ask(db, input.seed)
+    return f"{answer} {answer}"
+
+
+@define_reactive_function(kind="mutation")
+def write(input: Seed, db: Session) -> None:
+    """Do the write that the seed stands for."""
+    Generator(random.Random(f"write {input.seed}")).write()(db.connection())
+
+
+class Client:
+    """Holds results and fetches again only what its stream names."""
+
+    def __init__(self, rpc: ReactiveRPC, queries: list[tuple[str, str]]) -> None:
+        self.queries = queries
+        self.held: dict[tuple[str, str], str] = {}
+        self._rpc = rpc
+        self._names: dict[str, tuple[str, str]] = {}
+        self._stale: set[tuple[str, str]] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Fetch everything and listen."""
+        hub, caller, log = self._rpc._hub, self._rpc._caller, self._rpc._log
+        cursor = Cursor(log.epoch, await log.fresh())
+        for path, seed in self.queries:
+            self.held[path, seed] = await self._rpc.caller()(path, seed=seed)
+        calls = [caller.subscribe(path, {"seed": seed}, None) for path, seed in self.queries]
+        self._names = {call.wire_key: query for call, query in zip(calls, self.queries, strict=True)}
+        refs = [QueryRef(path=path, input={"seed": seed}) for path, seed in self.queries]
+        subscriptions = [Subscription(ref, call=call) for ref, call in zip(refs, calls, strict=True)]
+        self._stream, first = await hub.connect(subscriptions, cursor, acks=False)
+        self._hear(first)
+        listener = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            hub.disconnect(self._stream)
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        async for frame in self._stream.frames():
+            self._hear(frame)
+
+    def _hear(self, frame: bytes) -> None:
+        for event in map(decode_event, SSEDecoder().feed(frame)):
+            if isinstance(event, Connected | Invalidation):
+                named = event.stale if isinstance(event, Connected) else event.affected
+                self._stale.update(self._names[affected.key] for affected in named)
+
+    async def settle(self) -> None:
+        """Fetch what is stale until nothing is, and the hub has nothing left to do."""
+        while self._stale or self._stream._waiting or self._rpc._hub._refreshes:
+            while self._stale:
+                path, seed = self._stale.pop()
+                self.held[path, seed] = await self._rpc.caller()(path, seed=seed)
+            await asyncio.sleep(0)
+
+
+class EndToEnd:
+    """One server on one file.
+
+    Attributes:
+        counters: `answers` compared, how many came as `hits`, how many `changed`, `told` or not.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.counters: Counter[str] = Counter()
+        self._path = folder / "end_to_end.db"
+        functions = {"generated": {"ask_async": ask_async, "ask_sync": ask_sync, "write": write}}
+        self.rpc = ReactiveRPC(f"sqlite:///{self._path}", functions=functions, metadata=METADATA)
+        self._engines = {
+            "engine": plain_engine(self._path),
+            "shell": plain_engine(self._path, foreign_keys=False),
+        }
+
+    async def run(self, seed: int, cases: int) -> None:
+        """Run so many cases.
+
+        Raises:
+            WrongError: a stale answer, or a client that was not told.
+        """
+        await self.rpc.open()
+        other = OtherProcess(self._path)
+        try:
+            for case in range(cases):
+                await self._run_case(f"{seed}:{case}", other)
+        finally:
+            other.close()
+            await self.rpc.aclose()
+            for engine in self._engines.values():
+                engine.dispose()
+        self.counters.update(hits=self.rpc.stats()["hits"])
+
+    async def _run_case(self, name: str, other: OtherProcess) -> None:
+        choices = random.Random(name)
+        self._fill(Generator(random.Random(f"rows {name}")))
+        queries = self._queries(name, choices)
+        client = Client(self.rpc, queries)
+        before = self._truths(queries)
+
+        async def interrupt() -> None:
+            await write_by(choices.choice(MEANS), f"{name}:between", self.rpc.caller(), self._engines, other)
+            await self.rpc._log.fresh()  # as any other request would
+
+        BETWEEN.set([interrupt])
+        async with client.listening():
+            BETWEEN.set(None)
+            truth = self._truths(queries)
+            self.counters.update(changed=sum(before[query] != truth[query] for query in queries))
+            await self._compare(f"case {name}, write during the first query", client, truth)
+            for number in range(choices.randint(8, 12)):
+                means, concurrent = choices.choice(MEANS), choices.random() < 0.5
+                write = write_by(means, f"{name}:{number}", self.rpc.caller(), self._engines, other)
+                asked = [self._ask(query) for query in queries] if concurrent else []
+                await asyncio.gather(write, *asked)
+                before, truth = truth, self._truths(queries)
+                self.counters.update(changed=sum(before[query] != truth[query] for query in queries))
+                await self._compare(f"case {name}, write {number} by {means}", client, truth)
+
+    def _queries(self, name: str, choices: random.Random) -> list[tuple[str, str]]:
+        """Return up to four queries, those first that find something: a write then has something to change."""
+        paths = ("generated.ask_async", "generated.ask_sync")
+        candidates = [(choices.choice(paths), f"{name}:{number}") for number in range(12)]
+        answers = self._truths(candidates)
+        return sorted(candidates, key=lambda query: answers[query] == "[] []")[:4]
+
+    async def _compare(self, name: str, client: Client, truth: dict[tuple[str, str], str]) -> None:
+        for query in client.queries:
+            self.counters.update(answers=1)
+            answer = await self._ask(query)
+            if answer != truth[query]:
+                raise WrongError(f"STALE: {name}: {query} answered {answer}, the database says {truth[query]}")
+        await client.settle()
+        for query in client.queries:
+            if client.held[query] != truth[query]:
+                raise WrongError(f"NOT TOLD: {name}: {query} shows {client.held[query]}, not {truth[query]}")
+
+    async def _ask(self, query: tuple[str, str]) -> str:
+        path, seed = query
+        answer: str = await self.rpc.caller()(path, seed=seed)
+        return answer
+
+    def _truths(self, queries: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Ask a connection that nothing is cached on."""
+        with PlainSession(self._engines["engine"]) as session:
+            answers = {query: ask(session, query[1]) for query in queries}
+        return {query: f"{answer} {answer}" for query, answer in answers.items()}
+
+    def _fill(self, generator: Generator) -> None:
+        engine: Engine = self._engines["engine"]
+        ids = 0
+        with engine.begin() as connection:
+            for table in reversed(TABLES.values()):
+                connection.execute(table.delete())
+            for table, least, most in (("parents", 1, 4), ("children", 1, 5), ("grandchildren", 0, 4)):
+                rows = generator.rows(table, least, most, ids)
+                ids = len(rows)
+                if rows:
+                    connection.execute(TABLES[table].insert(), rows)

@@ -1,0 +1,111 @@
+"""Nothing stale is served and nobody is left untold, whoever writes; and each seeded bug is found.
+
+`REACTIVE_SOUNDNESS_CASES` sets the number of cases; `make soundness` runs many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.capture import sqlite_triggers
+from reactive_rpc.delivery.hub import Hub
+from reactive_rpc.log.sqlite import SQLiteLog
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.index import Index
+
+from .end_to_end import EndToEnd, WrongError
+
+CASES = int(os.environ.get("REACTIVE_SOUNDNESS_CASES", "0")) // 10 or 40
+
+
+def run(folder: Path, cases: int, seed: int = 1) -> EndToEnd:
+    """Run cases on a fresh server."""
+    trial = EndToEnd(folder)
+    asyncio.run(trial.run(seed, cases))
+    return trial
+
+
+def test_nothing_is_stale_and_everybody_is_told(tmp_path: Path) -> None:
+    """Cached answers and a stream's client agree with the database after every write, by any means."""
+    trial = run(tmp_path, CASES)
+    assert trial.counters["changed"] > CASES // 2, "the writes must matter"
+    assert trial.counters["hits"] > CASES, "the cache must have been used"
+
+
+def _ignore_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fresh(self: SQLiteLog) -> int:
+        return self.version
+
+    monkeypatch.setattr(SQLiteLog, "fresh", fresh)
+
+
+def _match_after_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    match = Index.match
+
+    def only_after(self: Index[Any], change: Change) -> set[Any]:
+        image = None if change.operation == "update" else change.before
+        return match(
+            self,
+            Change(
+                table=change.table,
+                operation=change.operation,
+                before=image,
+                after=change.after,
+                changed=change.changed,
+                keys=change.keys,
+            ),
+        )
+
+    monkeypatch.setattr(Index, "match", only_after)
+
+
+def _no_replace_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sqlite_triggers.triggers_of
+
+    def without(table: Any) -> dict[str, str]:
+        return {name: sql for name, sql in made(table).items() if " BEFORE " not in sql}
+
+    monkeypatch.setattr("reactive_rpc.capture.sqlite.triggers_of", without)
+
+
+def _store_without_checking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "touched_since", lambda self, version, entry: False)
+
+
+def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refresh(self: Hub, watch: Any, told: int) -> None:
+        watch.entry = None
+
+    monkeypatch.setattr(Hub, "_refresh", refresh)
+
+
+def _drop_only_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = Reader._drop
+    monkeypatch.setattr(Reader, "_drop", lambda self, entries: drop(self, list(entries)[:1]))
+
+
+@pytest.mark.parametrize(
+    "seed_bug",
+    [
+        pytest.param(_ignore_log, id="hits are not validated against the log"),
+        pytest.param(_match_after_only, id="an update is matched after only"),
+        pytest.param(_no_replace_triggers, id="REPLACE is not captured"),
+        pytest.param(_store_without_checking, id="a result is stored although a write overtook it"),
+        pytest.param(_no_refresh, id="a watched query is not computed again"),
+        pytest.param(_drop_only_first, id="one of several touched entries is dropped"),
+    ],
+)
+def test_seeded_bug_is_found(
+    seed_bug: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a bug in the server, some case goes wrong: the test above can fail."""
+    seed_bug(monkeypatch)
+    with pytest.raises(WrongError):
+        run(tmp_path, 400)

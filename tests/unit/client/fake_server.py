@@ -1,0 +1,201 @@
+"""A small real server for the client's tests: uvicorn in a thread, streams that the test writes to and cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.envelopes import encode_error, http_status
+from reactive_rpc.protocol.events import Ack, Affected, Connected, Invalidation, SubscriptionRequest
+
+__all__ = ["FakeServer", "Stream", "running"]
+
+
+class Stream:
+    """One open event stream; the test says what goes onto it."""
+
+    def __init__(self, number: int, request: SubscriptionRequest) -> None:
+        self.id = f"s{number}"
+        self.request = request
+        self.closed = False
+        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    @property
+    def names(self) -> set[str]:
+        """The `name` inputs of its queries."""
+        return {query.input["name"] for query in self.request.queries}
+
+
+class FakeServer:
+    """A server with one query, `items.get(name)`; lives on its own event loop, so tests use `run` to touch it.
+
+    Attributes:
+        values: `{name: result}`; a name that is absent answers 404.
+        refuse_streams: what the next streams are answered with instead; the last one stays.
+        refuse_names: names that no stream watches.
+        hold: fetches wait for this event where it is set.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {"a": 1, "b": 1}
+        self.streams: list[Stream] = []
+        self.attempts = 0
+        self.fetches: list[tuple[str, int]] = []
+        self.tokens: list[str | None] = []
+        self.acks: list[Ack] = []
+        self.refuse_streams: RPCError | None = None
+        self.refuse_fetches: RPCError | None = None
+        self.refuse_names: dict[str, RPCError] = {}
+        self.hold: asyncio.Event | None = None
+        self.retry_ms: int | None = None
+        self.version = 0
+        self.url = ""
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def open_streams(self) -> list[Stream]:
+        """Streams that neither side has closed."""
+        return [stream for stream in self.streams if not stream.closed]
+
+    def do(self, action: Callable[[], object]) -> None:
+        """Run `action` on the server's event loop and wait for it."""
+
+        async def run() -> None:
+            action()
+
+        assert self.loop is not None
+        asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+
+    def send(self, stream: Stream, chunk: bytes | None) -> None:
+        """Put a chunk onto a stream; None ends it cleanly, an empty one cuts it."""
+        self.do(lambda: stream.chunks.put_nowait(chunk))
+
+    def change(self, name: str, value: Any, *, event_id: str | None = None, retry: int | None = None) -> None:
+        """Write a value and tell every open stream that watches it."""
+        self.version += 1
+        self.values[name] = value
+        affected = [Affected(path="items.get", input={"name": name}, key=f"items.get:{name}")]
+        event = Invalidation(
+            cursor=f"e:{self.version}", affected=affected, event_id=event_id or f"i{self.version}", retry=retry
+        )
+        for stream in self.open_streams:
+            if name in stream.names:
+                self.send(stream, event.encode())
+
+    def etag(self, name: str) -> str:
+        """Return the ETag of the value as it is now."""
+        return f'"{self.values.get(name)}"'
+
+    async def get(self, request: Request) -> Response:
+        """Answer the query."""
+        name = request.query_params["name"]
+        value, etag = self.values.get(name), self.etag(name)
+        self.tokens.append(request.headers.get("authorization"))
+        if self.hold is not None:
+            await self.hold.wait()
+        refusal = self.refuse_fetches or (None if name in self.values else RPCError(code="NOT_FOUND"))
+        if refusal is not None:
+            self.fetches.append((name, http_status(refusal)))
+            return Response(encode_error(refusal), http_status(refusal))
+        if request.headers.get("if-none-match") == etag:
+            self.fetches.append((name, 304))
+            return Response(status_code=304, headers={"etag": etag})
+        self.fetches.append((name, 200))
+        return Response(json.dumps(value), headers={"etag": etag}, media_type="application/json")
+
+    async def events(self, request: Request) -> Response:
+        """Open a stream."""
+        self.attempts += 1
+        if self.refuse_streams is not None:
+            return Response(encode_error(self.refuse_streams), http_status(self.refuse_streams))
+        asked = SubscriptionRequest.model_validate_json(await request.body())
+        stream = Stream(len(self.streams), asked)
+        self.streams.append(stream)
+        stream.chunks.put_nowait(self._connected(stream).encode(retry_ms=self.retry_ms))
+        return StreamingResponse(self._chunks(stream), media_type="text/event-stream")
+
+    def _connected(self, stream: Stream) -> Connected:
+        keys: list[str | None] = []
+        stale, errors = [], []
+        for query in stream.request.queries:
+            name = query.input["name"]
+            about = {"path": query.path, "input": query.input, "key": f"items.get:{name}"}
+            if name in self.refuse_names:
+                error = json.loads(encode_error(self.refuse_names[name]))["error"]
+                errors.append({**about, "key": None, "error": error})
+                keys.append(None)
+                continue
+            keys.append(f"items.get:{name}")
+            if query.etag != self.etag(name):
+                stale.append(about)
+        return Connected.model_validate(
+            {"stream": stream.id, "cursor": f"e:{self.version}", "queries": keys, "stale": stale, "errors": errors}
+        )
+
+    async def _chunks(self, stream: Stream) -> AsyncIterator[bytes]:
+        try:
+            while (chunk := await stream.chunks.get()) is not None:
+                if not chunk:
+                    raise ConnectionAbortedError("the test cuts the stream")
+                yield chunk
+        finally:
+            stream.closed = True
+
+    async def ack(self, request: Request) -> Response:
+        """Take an acknowledgement."""
+        self.acks.append(Ack.model_validate_json(await request.body()))
+        return Response(status_code=204)
+
+    async def login(self, request: Request) -> Response:
+        """Hand out a token that says who asked."""
+        form = (await request.body()).decode()
+        return Response(json.dumps({"access_token": form, "token_type": "bearer"}))
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        routes: list[tuple[str, Callable[[Request], Coroutine[Any, Any, Response]], str]] = [
+            ("/rpc/items/get", self.get, "GET"),
+            ("/rpc/events", self.events, "POST"),
+            ("/rpc/events/ack", self.ack, "POST"),
+            ("/token", self.login, "POST"),
+        ]
+        return Starlette(routes=[Route(path, handler, methods=[method]) for path, handler, method in routes])
+
+
+@contextmanager
+def running(server: FakeServer) -> Iterator[FakeServer]:
+    """Serve on a free port, in a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(server.app(), log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=1)
+    engine = uvicorn.Server(config)
+    started = threading.Event()
+
+    async def serve() -> None:
+        server.loop = asyncio.get_running_loop()
+        started.set()
+        await engine.serve([listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    started.wait(10)
+    try:
+        yield server
+    finally:
+        for stream in server.open_streams:
+            server.send(stream, None)
+        engine.should_exit = True
+        thread.join(10)
+        listener.close()

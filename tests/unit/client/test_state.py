@@ -1,0 +1,119 @@
+"""The reducer: no order of events makes a doubtful result look right, or an error silent."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.state import (
+    Action,
+    Covered,
+    Fetched,
+    FetchFailed,
+    FetchStarted,
+    FetchUnchanged,
+    Invalidated,
+    Reidentified,
+    Snapshot,
+    State,
+    StreamFailed,
+    Uncovered,
+    reduce,
+)
+
+ERROR = ValueError("no")
+ACTIONS: list[Action] = [
+    FetchStarted(),
+    Fetched(1, "e"),
+    FetchUnchanged(),
+    FetchFailed(ERROR),
+    Invalidated(),
+    Covered(),
+    Uncovered(),
+    StreamFailed(ERROR),
+    Reidentified(),
+]
+ANSWERS = (Fetched, FetchUnchanged, FetchFailed)
+DOUBTS = (Invalidated, FetchFailed, Reidentified)
+
+
+def after(*actions: Action) -> Snapshot[int]:
+    """Return the snapshot after `actions`."""
+    snapshot: Snapshot[int] = Snapshot()
+    for action in actions:
+        snapshot = reduce(snapshot, action)
+    return snapshot
+
+
+def legal(actions: list[Action]) -> list[Action]:
+    """Leave out what cannot happen: an answer while nothing runs, a start while something does."""
+    kept: list[Action] = []
+    for action in actions:
+        is_answer = isinstance(action, Fetched | FetchUnchanged | FetchFailed)
+        if is_answer != after(*kept).loading and isinstance(
+            action, Fetched | FetchUnchanged | FetchFailed | FetchStarted
+        ):
+            continue
+        kept.append(action)
+    return kept
+
+
+def test_a_first_fetch_and_a_stream_make_a_result_fresh() -> None:
+    """Fetched and covered, in either order, is vouched for; one of them alone is not."""
+    assert after(FetchStarted(), Fetched(1, "e")).state == State(1, is_stale=True, is_loading=False, error=None)
+    assert after(FetchStarted(), Fetched(1, "e"), Covered()).state == State(1, False, False, None)
+    assert after(Covered(), FetchStarted(), Fetched(1, "e")).state == State(1, False, False, None)
+
+
+def test_an_answer_older_than_an_invalidation_is_not_current() -> None:
+    """An invalidation during a fetch wants another one, and the answer stays stale until that is in."""
+    late = (Covered(), FetchStarted(), Invalidated(), Fetched(1, "e"))
+    assert after(*late).wanted
+    assert after(*late).state.is_stale
+    assert not after(*late, FetchStarted(), FetchUnchanged()).state.is_stale
+
+
+def test_an_error_keeps_the_data_and_makes_it_stale() -> None:
+    """What failed to be fetched again cannot be vouched for."""
+    failed = after(Covered(), FetchStarted(), Fetched(1, "e"), Invalidated(), FetchStarted(), FetchFailed(ERROR))
+    assert failed.state == State(1, is_stale=True, is_loading=False, error=ERROR)
+
+
+def test_a_fetch_that_succeeds_does_not_hide_the_streams_error() -> None:
+    """Nobody listens: that stays to be seen until a stream covers the query."""
+    down = after(FetchStarted(), StreamFailed(ERROR), Fetched(1, "e"))
+    assert down.state == State(1, is_stale=True, is_loading=False, error=ERROR)
+    assert reduce(down, Covered()).state.error is None
+
+
+def test_another_caller_gets_no_etag_of_the_former() -> None:
+    """After a new token the whole result is asked for."""
+    assert after(FetchStarted(), Fetched(1, "e"), Covered(), Reidentified()).etag is None
+
+
+@given(st.lists(st.sampled_from(ACTIONS), max_size=12))
+def test_fresh_means_covered_and_answered_since_the_last_doubt(actions: list[Action]) -> None:
+    """Whatever happens: not stale only if a stream is up, and a fetch began after the last doubt and was answered."""
+    actions = legal(actions)
+    snapshot = after(*actions)
+    if snapshot.state.is_stale:
+        return
+    stream = [action for action in actions if isinstance(action, Covered | Uncovered | StreamFailed | Reidentified)]
+    assert isinstance(stream[-1], Covered)
+    doubts = [index for index, action in enumerate(actions) if isinstance(action, DOUBTS)]
+    since = actions[doubts[-1] + 1 :] if doubts else actions
+    kinds = [type(action) for action in since]
+    assert FetchStarted in kinds
+    assert {Fetched, FetchUnchanged} & set(kinds[kinds.index(FetchStarted) :])
+
+
+@given(st.floats(0, 1), st.floats(0, 100))
+def test_a_pause_lies_between_the_floor_and_the_cap_above_it(jitter: float, floor: float) -> None:
+    """Full jitter never goes under the server's `retry:`, nor more than the cap over it, however often it fails."""
+    backoff = Backoff(random=lambda: jitter)
+    backoff.floor_seconds = floor
+    delays = [backoff.next_delay() for _ in range(40)]
+    assert all(floor <= delay <= floor + 15 for delay in delays)
+    backoff.reset()
+    assert backoff.next_delay() <= floor + 0.25

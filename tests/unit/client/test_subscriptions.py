@@ -1,0 +1,110 @@
+"""What the stream's first word means for each query: the bookkeeping, without I/O."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.state import Fetched, FetchStarted, Invalidated
+from reactive_rpc.client.subscriptions import Entry, Subscriptions
+from reactive_rpc.errors import ForbiddenError, WireError
+from reactive_rpc.protocol.envelopes import ErrorBody
+from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
+
+GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=None, output=int)
+
+
+def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -> Entry[int]:
+    """Return an entry whose first fetch is in."""
+    entry = subscriptions.acquire(GET, {"name": name})
+    entry.dispatch(FetchStarted())
+    entry.dispatch(Fetched(1, etag))
+    return entry
+
+
+def connect(subscriptions: Subscriptions, entry: Entry[int], connected: Connected) -> None:
+    """Open a stream for one entry."""
+    subscriptions.connect([entry], subscriptions.request([entry]), connected)
+
+
+def test_a_matching_etag_vouches_for_a_result() -> None:
+    """What the server compared and did not list as stale is fresh without a fetch."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"]))
+    assert not entry.state.is_stale
+    assert subscriptions.cursor == "e:1"
+
+
+@pytest.mark.parametrize("key", ["k", "unheard of"])
+def test_what_is_listed_as_stale_is_fetched(key: str) -> None:
+    """Also under a key that was not announced: then all of the path is doubted."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    stale = [Affected(path="items.get", key=key)]
+    connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"], stale=stale))
+    assert entry.snapshot.wanted
+    assert entry.state.is_stale
+
+
+def test_without_an_etag_nothing_can_be_compared() -> None:
+    """A result that came without an ETag is fetched again once the stream watches."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a", etag=None)
+    connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"]))
+    assert entry.snapshot.wanted
+
+
+@pytest.mark.parametrize("late", [[FetchStarted()], [FetchStarted(), Fetched(2, '"2"')], [Invalidated()]])
+def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchStarted | Fetched | Invalidated]) -> None:
+    """The server compared the ETag of the request; a result of since, or one under way, it has not seen."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    request = subscriptions.request([entry])
+    for action in late:
+        entry.dispatch(action)
+    subscriptions.connect([entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+    assert entry.snapshot.wanted
+    assert entry.state.is_stale
+
+
+def test_a_refusal_belongs_to_its_query_alone() -> None:
+    """The refused query says why; its neighbour is watched."""
+    subscriptions = Subscriptions()
+    entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
+    refused = RefusedQuery(
+        path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
+    )
+    connected = Connected(stream="s", cursor="e:1", queries=["k", None], errors=[refused])
+    subscriptions.connect(entries, subscriptions.request(entries), connected)
+    assert not entries[0].state.is_stale
+    assert isinstance(entries[1].state.error, ForbiddenError)
+
+
+def test_one_key_may_mean_two_queries() -> None:
+    """Inputs that the server takes for equal, a default spelled out, are both doubted."""
+    subscriptions = Subscriptions()
+    entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
+    connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
+    members = subscriptions.connect(entries, subscriptions.request(entries), connected)
+    subscriptions.invalidate(members, [Affected(path="items.get", key="k")], "e:2")
+    assert all(entry.snapshot.wanted for entry in entries)
+
+
+def test_a_stream_must_answer_for_every_query() -> None:
+    """Keys that do not pair with the request cannot be guessed at."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    with pytest.raises(WireError, match="0 of 1"):
+        connect(subscriptions, entry, Connected(stream="s", cursor="e:1"))
+
+
+def test_an_entry_lives_as_long_as_somebody_holds_it() -> None:
+    """Equal queries share an entry; when the last holder leaves it is forgotten."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    assert subscriptions.acquire(GET, {"name": "a"}) is entry
+    subscriptions.release(entry)
+    assert list(subscriptions) == [entry]
+    subscriptions.release(entry)
+    assert list(subscriptions) == []

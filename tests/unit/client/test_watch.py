@@ -1,0 +1,417 @@
+"""Watches against a real server: what is shown is right, or says that it may not be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from fake_server import FakeServer, running
+from pydantic import BaseModel
+
+from reactive_rpc.client import AsyncClient, Procedure, State, SyncClient, Watch
+from reactive_rpc.client.live import COALESCE_SECONDS
+from reactive_rpc.errors import (
+    ForbiddenError,
+    NotFoundError,
+    ServiceUnavailableError,
+    UnauthorizedError,
+)
+from reactive_rpc.protocol.events import Gap, Revoked
+from reactive_rpc.protocol.sse import encode_event
+
+
+class Name(BaseModel):
+    """The input of `items.get`."""
+
+    name: str
+
+
+GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=Name, output=int)
+
+
+class FakeClock:
+    """Time that stands still for long pauses until the test lets it pass; the gathering of changes takes no time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._waiting: list[asyncio.Event] = []
+
+    def monotonic(self) -> float:
+        """Return the time that the test has let pass."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `pass_time`; a gathering pause is over at once."""
+        if seconds == COALESCE_SECONDS:
+            await asyncio.sleep(0)
+            return
+        self.pauses.append(seconds)
+        event = asyncio.Event()
+        self._waiting.append(event)
+        await event.wait()
+        self.now += seconds
+
+    def pass_time(self) -> None:
+        """End every pause."""
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            event.set()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A server on a free port."""
+    with running(FakeServer()) as fake:
+        yield fake
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run an asynchronous test; afterwards no task may be left."""
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            await scenario()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, left
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds; the scenario's timeout bounds it."""
+    while not condition():  # noqa: ASYNC110  # what is waited for happens in the server's thread
+        await asyncio.sleep(0.002)
+
+
+async def shown(live: Watch[int], condition: Callable[[State[int]], bool]) -> State[int]:
+    """Return the first state for which the condition holds."""
+    async for state in live:
+        if condition(state):
+            return state
+    raise AssertionError("the watch ended")
+
+
+def fresh(data: int) -> Callable[[State[int]], bool]:
+    """Match a state that vouches for `data`."""
+    return lambda state: state == State(data, is_stale=False, is_loading=False, error=None)
+
+
+def _is_fresh(live: Watch[int], value: int) -> bool:
+    return fresh(value)(live.state)
+
+
+def _has_paused(clock: FakeClock, count: int) -> bool:
+    return len(clock.pauses) == count
+
+
+@asynccontextmanager
+async def watching(server: FakeServer, *names: str, **options: Any) -> AsyncIterator[tuple[AsyncClient, Watch[int]]]:
+    """Open a client that watches one item and wait until the server watches it too."""
+    async with AsyncClient(server.url, **options) as client, client.watch(GET, {"name": names[0]}) as live:
+        await shown(live, fresh(server.values[names[0]]))
+        yield client, live
+
+
+def test_a_change_is_shown_stale_at_once_and_then_right(server: FakeServer) -> None:
+    """An invalidation shows as is_stale before the new result, which is fetched once."""
+
+    async def scenario() -> None:
+        async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as live:
+            assert await anext(live) == State(None, is_stale=True, is_loading=True, error=None)
+            await shown(live, fresh(1))
+            server.change("a", 2)
+            stale = await anext(live)
+            assert (stale.data, stale.is_stale, stale.is_loading) == (1, True, True)
+            await shown(live, fresh(2))
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:1")
+        assert server.fetches == [("a", 200), ("a", 200)]
+        await until(lambda: not server.open_streams)
+
+    play(scenario)
+
+
+def test_the_first_result_is_stale_until_a_stream_vouches_for_it(server: FakeServer) -> None:
+    """A result nobody listens for may have changed, so it says so."""
+    server.refuse_streams = ServiceUnavailableError("busy")
+
+    async def scenario() -> None:
+        async with AsyncClient(server.url, clock=FakeClock()) as client, client.watch(GET, {"name": "a"}) as live:
+            state = await shown(live, lambda state: state.error is not None)
+            assert (state.data, state.is_stale) == (1, True)
+            assert isinstance(state.error, ServiceUnavailableError)
+
+    play(scenario)
+
+
+def test_equal_queries_are_fetched_once_and_all_share_one_stream(server: FakeServer) -> None:
+    """Two watches of one query are one fetch; another query joins by a take-over that names the cursor and ETags."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (client, live):
+            server.change("a", 2)
+            await shown(live, fresh(2))
+            async with client.watch(GET, {"name": "a"}) as same, client.watch(GET, {"name": "b"}) as other:
+                await shown(same, fresh(2))
+                await shown(other, fresh(1))
+                await until(lambda: len(server.open_streams) == 1)
+                (stream,) = server.open_streams
+                assert stream.request.cursor == "e:1"
+                assert [query.etag for query in stream.request.queries] == ['"2"', '"1"']
+                assert not live.state.is_stale
+            await until(lambda: [stream.names for stream in server.open_streams] == [{"a"}])
+        assert sorted(server.fetches) == [("a", 200), ("a", 200), ("b", 200)]
+
+    play(scenario)
+
+
+def test_a_slow_consumer_gets_the_latest_state_only(server: FakeServer) -> None:
+    """What lies between two looks is skipped, never queued."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            for value in range(2, 6):
+                server.change("a", value)
+                await until(partial(_is_fresh, live, value))
+            assert await anext(live) == State(5, is_stale=False, is_loading=False, error=None)
+
+    play(scenario)
+
+
+def test_an_invalidation_during_a_fetch_leads_to_another_fetch(server: FakeServer) -> None:
+    """An answer that may be older than the last invalidation is never shown as fresh."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            hold = server.hold = asyncio.Event()
+            server.change("a", 2)
+            await until(lambda: len(server.tokens) == 2)  # this fetch has read 2 and is held
+            server.change("a", 3)
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:2")
+            server.do(hold.set)
+            state = await shown(live, lambda state: state.data == 2)
+            assert state.is_stale
+            await shown(live, fresh(3))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("ending", [None, b"", b"event: invalidation\ndata: {"])
+def test_after_a_lost_stream_only_what_changed_is_fetched(server: FakeServer, ending: bytes | None) -> None:
+    """A stream that ends, cleanly, cut, or inside an event, is opened again with cursor and ETags."""
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        async with watching(server, "a", clock=clock) as (client, live), client.watch(GET, {"name": "b"}) as other:
+            await shown(other, fresh(1))
+            await until(lambda: len(server.open_streams) == 1)
+            (stream,) = server.open_streams
+            server.send(stream, ending)
+            server.send(stream, b"" if ending else None)
+            down = await shown(live, lambda state: state.is_stale)
+            assert (down.data, other.state.is_stale) == (1, True)
+            server.change("b", 2)
+            await until(lambda: clock.pauses)
+            clock.pass_time()
+            await shown(live, fresh(1))
+            await shown(other, fresh(2))
+            assert server.open_streams[0].request.cursor == "e:0"
+        assert server.fetches == [("a", 200), ("b", 200), ("b", 200)]
+
+    play(scenario)
+
+
+def test_pauses_grow_with_full_jitter_over_the_servers_retry(server: FakeServer) -> None:
+    """Each failure doubles the bound of the pause; `retry:` is the least of it."""
+    server.retry_ms = 2000
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        async with watching(server, "a", clock=clock, random=lambda: 0.5) as (_, live):
+            server.refuse_streams = ServiceUnavailableError("busy")
+            server.send(server.open_streams[0], None)
+            for count in range(1, 5):
+                await until(partial(_has_paused, clock, count))
+                clock.pass_time()
+            await until(lambda: len(clock.pauses) == 5)
+            assert live.state.is_stale
+            assert clock.pauses == [2.125, 2.25, 2.5, 3.0, 4.0]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("refusal", [UnauthorizedError("expired"), ForbiddenError("no")])
+def test_a_refused_stream_waits_for_another_token(server: FakeServer, refusal: Any) -> None:
+    """401 and 403 show in the state and are not repeated; set_token connects at once, as the new caller."""
+    server.refuse_streams = refusal
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        async with (
+            AsyncClient(server.url, token="old", clock=clock) as client,
+            client.watch(GET, {"name": "a"}) as live,
+        ):
+            state = await shown(live, lambda state: state.error is not None)
+            assert isinstance(state.error, type(refusal))
+            async with client.watch(GET, {"name": "b"}) as late:
+                await shown(late, lambda state: state.data == 1 and isinstance(state.error, type(refusal)))
+            assert (server.attempts, clock.pauses) == (1, [])
+            server.refuse_streams = None
+            client.set_token("new")
+            await shown(live, fresh(1))
+            assert server.tokens[-1] == "Bearer new"
+
+    play(scenario)
+
+
+def test_a_revoked_stream_is_over(server: FakeServer) -> None:
+    """After `revoked` every watch says UnauthorizedError and nothing reconnects."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            server.send(server.open_streams[0], Revoked(reason="logged out").encode())
+            state = await shown(live, lambda state: state.error is not None)
+            assert isinstance(state.error, UnauthorizedError)
+            assert (state.data, state.is_stale) == (1, True)
+            await until(lambda: not server.open_streams)
+            assert server.attempts == 1
+
+    play(scenario)
+
+
+def test_a_refused_query_says_so_and_leaves_the_others_alone(server: FakeServer) -> None:
+    """A query that the server does not watch is never fresh; the stream serves the rest."""
+    server.refuse_names = {"b": ForbiddenError("not yours")}
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (client, live), client.watch(GET, {"name": "b"}) as other:
+            state = await shown(other, lambda state: state.error is not None)
+            assert (state.data, state.is_stale, type(state.error)) == (1, True, ForbiddenError)
+            server.change("a", 2)
+            await shown(live, fresh(2))
+
+    play(scenario)
+
+
+def test_a_gap_and_an_unknown_key_widen(server: FakeServer) -> None:
+    """After a gap everything is fetched again; an event for a key nobody announced means the whole path."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            stream = server.open_streams[0]
+            server.values["a"] = 2
+            server.send(stream, Gap(cursor="e:5", reason="slow").encode())
+            await shown(live, fresh(2))
+            server.values["a"] = 3
+            data = b'{"cursor":"e:6","affected":[{"path":"items.get","key":"?"}],"event_id":"i"}'
+            server.send(stream, encode_event("novelty", b"{}") + encode_event("invalidation", data))
+            await shown(live, fresh(3))
+
+    play(scenario)
+
+
+def test_an_event_sent_again_is_acknowledged_and_not_fetched_again(server: FakeServer) -> None:
+    """A repeated event means a lost acknowledgement, not another change."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            server.change("a", 2, event_id="i")
+            await shown(live, fresh(2))
+            server.change("a", 2, event_id="i", retry=1)
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:2")
+            assert server.fetches == [("a", 200), ("a", 200)]
+
+    play(scenario)
+
+
+def test_data_outlives_an_error_and_a_transient_one_is_tried_again(server: FakeServer) -> None:
+    """A failed fetch keeps the last data; 503 is retried with backoff, 404 is an answer."""
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        async with watching(server, "a", clock=clock) as (client, live):
+            server.refuse_fetches = ServiceUnavailableError("busy")
+            server.change("a", 2)
+            state = await shown(live, lambda state: state.error is not None)
+            assert (state.data, state.is_stale) == (1, True)
+            server.refuse_fetches = None
+            await until(lambda: clock.pauses)
+            clock.pass_time()
+            await shown(live, fresh(2))
+            async with client.watch(GET, {"name": "none"}) as missing:
+                state = await shown(missing, lambda state: isinstance(state.error, NotFoundError))
+                assert (state.data, state.is_stale) == (None, True)
+            assert len(clock.pauses) == 1
+
+    play(scenario)
+
+
+def test_closing_the_client_ends_every_iteration(server: FakeServer) -> None:
+    """`async for` ends without an error, whatever task closes the client; closing twice is allowed."""
+
+    async def scenario() -> None:
+        client = AsyncClient(server.url)
+        await client.open()
+        async with client.watch(GET, {"name": "a"}) as live:
+            await shown(live, fresh(1))
+            consumer = asyncio.create_task(_drain(live))
+            await asyncio.create_task(client.aclose())
+            await consumer
+            await client.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            client.watch(GET, {"name": "a"})
+
+    play(scenario)
+
+
+def test_a_watch_entered_after_the_close_ends_at_once(server: FakeServer) -> None:
+    """A watch of a closed client hands out nothing, and does not hang."""
+
+    async def scenario() -> None:
+        async with AsyncClient(server.url) as client:
+            late = client.watch(GET, {"name": "a"})
+        async with late:
+            assert [state async for state in late] == []
+
+    play(scenario)
+
+
+async def _drain(live: Watch[int]) -> None:
+    async for _ in live:
+        pass
+
+
+def test_a_leaked_client_warns(server: FakeServer) -> None:
+    """A client that is dropped while open says so."""
+
+    async def scenario() -> None:
+        client = AsyncClient(server.url)
+        await client.open()
+        live, client._live = client._live, None
+        assert live is not None
+        http = client._owned_http
+        assert http is not None
+        with pytest.warns(ResourceWarning, match="unclosed client"):
+            client.__del__()
+        client._state = "closed"
+        await live.aclose()
+        await http.aclose()
+
+    play(scenario)
+
+
+def test_the_synchronous_client_shows_the_same(server: FakeServer) -> None:
+    """Calls, login, watches and closing work without `async`."""
+    with SyncClient(server.url) as client:
+        assert client.call(GET, {"name": "a"}) == 1
+        client.login_with_password("token", username="ann", password="x y")
+        with client.watch(GET, {"name": "a"}) as live:
+            assert next(state for state in live if not state.is_stale).data == 1
+            server.change("a", 2)
+            assert next(state for state in live if state.data == 2).data == 2
+    assert server.tokens[-1] == "Bearer grant_type=password&username=ann&password=x+y"
+    client.close()

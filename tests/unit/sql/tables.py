@@ -1,0 +1,109 @@
+"""Tables of the unit tests of `reactive_rpc.sql`."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    func,
+)
+
+from reactive_rpc.reactive.schema import Kind
+
+
+class Status(enum.Enum):
+    """Stored by name."""
+
+    open = 1
+    done = 2
+
+
+class Cents(TypeDecorator[float]):
+    """Stores hundredths."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Any) -> int | None:
+        return None if value is None else round(value * 100)
+
+
+class Lowered(TypeDecorator[str]):
+    """Compares with what SQL makes of the parameter."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.lower(bindparam)
+
+
+METADATA: Final = MetaData()
+TEAMS: Final = Table(
+    "teams", METADATA, Column("id", Integer, primary_key=True), Column("name", String), Column("size", Integer)
+)
+TASKS: Final = Table(
+    "tasks",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("team_id", Integer, ForeignKey("teams.id")),
+    Column("title", String),
+    Column("done", Boolean),
+    Column("status", Enum(Status)),
+    Column("due", Date),
+    Column("at", DateTime),
+    Column("token", Uuid),
+    Column("price", Numeric(10, 2, asdecimal=False)),
+    Column("weight", Float),
+    Column("cents", Cents),
+    Column("lowered", Lowered),
+    Column("nocase", String(collation="NOCASE")),
+    Column("data", JSON),
+)
+SECRETS: Final = Table("secrets", METADATA, Column("id", Integer, primary_key=True))
+
+_KINDS: Final[dict[str, Kind]] = {
+    "id": "integer",
+    "size": "integer",
+    "team_id": "integer",
+    "cents": "integer",
+    "name": "text",
+    "title": "text",
+    "status": "text",
+    "token": "text",
+    "lowered": "text",
+    "done": "numeric",
+    "due": "numeric",
+    "at": "numeric",
+    "price": "numeric",
+    "weight": "real",
+}
+
+
+class Known:
+    """Captures every table but `secrets`; a NOCASE and a JSON column have no kind."""
+
+    def captured(self, table: str) -> bool:
+        return table in ("teams", "tasks")
+
+    def columns(self, table: str) -> frozenset[str]:
+        return frozenset(METADATA.tables[table].columns.keys())
+
+    def kind(self, table: str, column: str) -> Kind | None:
+        return _KINDS.get(column)

@@ -1,0 +1,205 @@
+"""From whole statements to constraints: joins, subqueries, columns, and what is opaque."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    Integer,
+    and_,
+    cast,
+    column,
+    exists,
+    extract,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    table,
+    text,
+    true,
+    union,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnClause
+
+from reactive_rpc.reactive.read_set import Condition, Equals
+
+from .conftest import ReadSetOf
+from .tables import SECRETS, TASKS, TEAMS
+
+ONE: dict[str, Condition] = {"id": Equals(frozenset({1}))}
+OF_ONE: dict[str, Condition] = {"team_id": Equals(frozenset({1}))}
+DONE: dict[str, Condition] = {"done": Equals(frozenset({1}))}
+ALIAS = TASKS.alias("t")
+COUNT = select(func.count()).select_from(TASKS).where(TASKS.c.team_id == TEAMS.c.id).scalar_subquery()
+
+JOINS: list[tuple[str, Any, dict[str, list[dict[str, Condition]]]]] = [
+    (
+        "an inner join carries a constant over its equality",
+        select(TEAMS.c.id).join(TASKS).where(TEAMS.c.id == 1),
+        {"teams": [ONE], "tasks": [OF_ONE]},
+    ),
+    (
+        "so does a left join, from left to right",
+        select(TEAMS.c.id).outerjoin(TASKS).where(TEAMS.c.id == 1),
+        {"teams": [ONE], "tasks": [OF_ONE]},
+    ),
+    (
+        "the ON of a left join restricts the right side alone",
+        select(TEAMS.c.id).outerjoin(TASKS, and_(TASKS.c.team_id == TEAMS.c.id, TASKS.c.done, TEAMS.c.id == 1)),
+        {"teams": [{}], "tasks": [DONE]},
+    ),
+    (
+        "IS NULL does not restrict the side that may be left out",
+        select(TEAMS.c.id).outerjoin(TASKS).where(TASKS.c.id.is_(None)),
+        {"teams": [{}], "tasks": [{}]},
+    ),
+    (
+        "an atom that NULL fails does",
+        select(TEAMS.c.id).outerjoin(TASKS).where(TASKS.c.id == 1),
+        {"teams": [{}], "tasks": [ONE]},
+    ),
+    (
+        "the ON of a full join restricts nobody",
+        select(TEAMS.c.id).join(TASKS, and_(TASKS.c.team_id == TEAMS.c.id, TASKS.c.id == 1), full=True),
+        {"teams": [{}], "tasks": [{}]},
+    ),
+    (
+        "two aliases of a table are two reads",
+        select(TASKS.c.id).join(ALIAS, true()).where(TASKS.c.id == 1, ALIAS.c.done),
+        {"tasks": [ONE, DONE]},
+    ),
+    (
+        "a correlated subquery inherits what the outer WHERE says",
+        select(TEAMS.c.id, COUNT).where(TEAMS.c.id == 1),
+        {"teams": [ONE], "tasks": [OF_ONE]},
+    ),
+    (
+        "but not one branch of an outer OR",
+        select(TEAMS.c.id, COUNT).where(or_(TEAMS.c.id == 1, TEAMS.c.name == "a")),
+        {"teams": [ONE, {"name": Equals(frozenset({"a"}))}], "tasks": [{}]},
+    ),
+    (
+        "EXISTS restricts its own table",
+        select(TEAMS.c.id).where(exists().where(TASKS.c.team_id == TEAMS.c.id, TASKS.c.done)),
+        {"teams": [{}], "tasks": [DONE]},
+    ),
+    (
+        "every branch of a UNION stands alone",
+        union(select(TASKS.c.id).where(TASKS.c.id == 1), select(TEAMS.c.id).where(TEAMS.c.id == 1)),
+        {"tasks": [ONE], "teams": [ONE]},
+    ),
+    (
+        "so does a CTE",
+        select(func.count()).select_from(select(TASKS.c.title).where(TASKS.c.done).cte()),
+        {"tasks": [DONE]},
+    ),
+    (
+        "an equality in one branch of OR carries nothing into the other",
+        select(TEAMS.c.id).join(TASKS, or_(TASKS.c.team_id == TEAMS.c.id, TASKS.c.done)).where(TEAMS.c.id == 1),
+        {"teams": [ONE], "tasks": [OF_ONE, DONE]},
+    ),
+    (
+        "a table of another kind of column gets nothing carried over",
+        select(TEAMS.c.id).join(TASKS, TASKS.c.title == TEAMS.c.size).where(TASKS.c.title == "1"),
+        {"teams": [{}], "tasks": [{"title": Equals(frozenset({"1"}))}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "expected"), [case[1:] for case in JOINS], ids=[case[0] for case in JOINS])
+def test_conditions_of_every_table(
+    read_set_of: ReadSetOf, statement: Any, expected: dict[str, list[dict[str, Condition]]]
+) -> None:
+    """Each table of each SELECT body is restricted by what is true of every row that can matter."""
+    found: dict[str, list[dict[str, Condition]]] = {}
+    for constraint in read_set_of(statement).constraints:
+        found.setdefault(constraint.table, []).append(dict(constraint.conditions))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (select(TASKS.c.id).where(TASKS.c.done).order_by(TASKS.c.due), {"id", "done", "due"}),
+        (select(func.count()).select_from(TASKS), set()),
+        (select(func.count()).select_from(TASKS).where(TASKS.c.done), {"done"}),
+        (select(func.sum(TASKS.c.price)).group_by(TASKS.c.title), {"price", "title"}),
+        (select(TASKS.alias().c.title), {"title"}),
+        (select(literal(1)).where(exists().where(TASKS.c.done)), {"done"}),
+        (select(literal_column("*")).select_from(TASKS), None),
+        (select(func.count()).select_from(select(literal_column("*")).select_from(TASKS).subquery()), None),
+        (select(literal(1)).where(exists().where(TASKS.c.done).select_from(TASKS)), {"done"}),
+        (select(literal(1)).where(select(literal_column("*")).select_from(TASKS).distinct().offset(1).exists()), None),
+    ],
+)
+def test_columns_are_those_that_are_rendered(read_set_of: ReadSetOf, statement: Any, expected: set[str] | None) -> None:
+    """An update of a column that the text does not name cannot change the result; `*` names all."""
+    (constraint,) = read_set_of(statement).constraints
+    assert constraint.columns == expected
+
+
+class Clock(ColumnElement[Any]):
+    """A construct that renders itself."""
+
+    inherit_cache = True
+
+
+@compiles(Clock)
+def _render_clock(_element: Clock, _compiler: Any, **_kwargs: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+OPAQUE: list[tuple[Any, str]] = [
+    (text("SELECT id FROM tasks"), "text()"),
+    (select(TASKS.c.id).where(text("done = 1")), "text()"),
+    (select(func.now()), "calls now()"),
+    (select(func.random()), "calls random()"),
+    (select(func.current_timestamp()), "calls current_timestamp()"),
+    (select(TASKS.c.id).order_by(func.random()), "calls random()"),
+    (select(func.date("now")), "calls date()"),
+    (select(extract("year", literal("now"))), "extracts from an expression"),
+    (select(cast(literal("now"), Date)), "casts an expression"),
+    (select(literal_column("random()")), "literal_column('random()')"),
+    (select(TASKS.c.id.op("+ random() -")(1)), "operator"),
+    (select(Clock()), "Clock"),
+    (select(TASKS.c.id).with_for_update(), "FOR UPDATE"),
+    (select(TASKS.c.id).with_hint(TASKS, "INDEXED BY x", "other"), "hint"),
+    (select(func.json_each("[1]").table_valued("value")), "table-valued function"),
+    (insert(TEAMS).values(name="a"), "writes (INSERT)"),
+    (TEAMS.update().values(name="a"), "writes (UPDATE)"),
+    (TEAMS.delete(), "writes (DELETE)"),
+    (select(SECRETS.c.id), "reads table secrets, whose writes are not captured"),
+    (select(TASKS.c.id).where(TASKS.c.id.in_(select(SECRETS.c.id))), "reads table secrets"),
+    (select(table("tasks", column("rowid", Integer)).c.rowid), "rowid"),
+]
+
+
+@pytest.mark.parametrize(("statement", "reason"), OPAQUE, ids=[reason for _, reason in OPAQUE])
+def test_what_does_not_follow_from_rows_is_opaque(read_set_of: ReadSetOf, statement: Any, reason: str) -> None:
+    """A statement whose result may change without a captured write says why."""
+    found = read_set_of(statement).opaque
+    assert found is not None
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    "statement", [select(literal(1)), select(func.lower("A")), select(ColumnClause("1", is_literal=True))]
+)
+def test_a_statement_without_tables_reads_nothing(read_set_of: ReadSetOf, statement: Any) -> None:
+    """`SELECT 1` depends on no row, and is no fault."""
+    read_set = read_set_of(statement)
+    assert (read_set.opaque, read_set.constraints) == (None, ())
+
+
+def test_a_table_in_an_aliased_join_is_read_whole(read_set_of: ReadSetOf) -> None:
+    """A FROM that is not understood widens: its tables are read as a whole, next to those that are understood."""
+    joined = TEAMS.join(TASKS).select().where(TEAMS.c.id == 1).subquery().alias()
+    read_set = read_set_of(select(joined.c.title))
+    assert {constraint.table for constraint in read_set.constraints} == {"teams", "tasks"}
