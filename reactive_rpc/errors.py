@@ -123,6 +123,18 @@ class RPCError(ReactiveRPCError):
         self.headers = headers or {}
         super().__init__(self.message)
 
+    def detached(self, *, path: str | None = None) -> RPCError:
+        """Return a copy without the traceback, whose frames would keep what they hold alive.
+
+        Args:
+            path: the procedure, where the error does not name one itself.
+        """
+        copy = rpc_error(
+            self.code, self.message, details=self.details, path=self.path or path, request_id=self.request_id
+        )
+        copy.headers = self.headers
+        return copy
+
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
         return f"{where}{self.message} [{self.code}]"

@@ -31,6 +31,16 @@ class Computed:
     read_set: ReadSet
     error: RPCError | None = None
 
+    def answer(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RPCError: what the handler answered instead; a fresh one each time, as raising one leaves its mark on it.
+        """
+        if self.error is not None:
+            raise self.error.detached()
+        return self.body
+
 
 class Query(Protocol):
     """A call that can be computed again at any time: what the reader asks of one."""

@@ -125,6 +125,10 @@ class ReadSet:
         """The tables read."""
         return frozenset(constraint.table for constraint in self.constraints)
 
+    def __or__(self, other: ReadSet) -> ReadSet:
+        """Return what both depend on."""
+        return ReadSet((*self.constraints, *other.constraints), self.opaque or other.opaque)
+
     def touched_by(self, changes: Iterable[Change]) -> bool:
         """Tell whether one of `changes` may alter the result."""
         if self.opaque is not None:

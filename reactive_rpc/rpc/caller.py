@@ -15,6 +15,7 @@ from reactive_rpc.rpc.call import QueryCall, decode_input, scope_key
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
+from reactive_rpc.rpc.running import current
 
 __all__ = ["BoundCaller", "Caller"]
 
@@ -55,9 +56,9 @@ class Caller:
         """Return the entry of a query, from the cache where that is right."""
         return await self._reader.get(call)
 
-    async def mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on."""
-        body = await self._executor.mutate(procedure, input, ctx)
+        body = await self._executor.mutate(path, procedure, input, ctx)
         try:
             await self._log.fresh()
         except Exception:
@@ -81,10 +82,10 @@ class BoundCaller:
         procedure = self._caller.registry.find(path)
         validated = decode_input(path, procedure, input)
         if procedure.kind == "mutation":
-            body = await self._caller.mutate(procedure, validated, self._ctx)
+            body = await self._caller.mutate(path, procedure, validated, self._ctx)
         else:
             entry = await self._caller.get(self._caller.bind(path, procedure, validated, self._ctx))
-            if entry.computed.error is not None:
-                raise entry.computed.error
-            body = entry.computed.body
+            if (outer := current()) is not None:
+                outer.inner.append(entry.computed.read_set)
+            body = entry.computed.answer()
         return procedure.output.validate_json(body)

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from reactive_rpc.cache.entry import Computed
-from reactive_rpc.errors import InternalServerError, RPCError, rpc_error
+from reactive_rpc.errors import InternalServerError, RPCError
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.schema import Schema
 from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.recorder import Recorder
 
@@ -55,29 +56,32 @@ class Executor:
         recorder = Recorder(self._schema())
         error: RPCError | None = None
         body = b""
-        try:
-            if procedure.handler.is_async:
-                async with self._database.read(recorder) as session:
-                    body = await _run_async(procedure, session, input, ctx)
-            else:
-                body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
-        except InternalServerError:
-            raise
-        except RPCError as exc:
-            error = _detached(exc)
-        return Computed(body, self._declared(path, procedure, recorder.read_set()), error)
+        with running(Running(path, "query")) as call:
+            try:
+                if procedure.handler.is_async:
+                    async with self._database.read(recorder) as session:
+                        body = await _run_async(procedure, session, input, ctx)
+                else:
+                    body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
+            except InternalServerError:
+                raise
+            except RPCError as exc:
+                error = exc.detached()
+        return Computed(body, self._declared(path, procedure, recorder.read_set() | call.read_set), error)
 
-    async def mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
         Raises:
             RPCError: the handler's answer, or the database's; nothing was written.
             Exception: whatever the handler raised by accident; nothing was written.
         """
-        if not procedure.handler.is_async:
-            return await to_thread.run_sync(self._mutate_sync, procedure, input, ctx)
-        async with self._database.write() as session:
-            return await _run_async(procedure, session, input, ctx)
+        refuse_nested_mutation(path)
+        with running(Running(path, "mutation")):
+            if not procedure.handler.is_async:
+                return await to_thread.run_sync(self._mutate_sync, procedure, input, ctx)
+            async with self._database.write() as session:
+                return await _run_async(procedure, session, input, ctx)
 
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
@@ -155,7 +159,7 @@ def _order_fields(output: object) -> None:
     have other bytes, and another ETag, in every process.
     """
     if isinstance(output, SQLModel) and hasattr(output, "__table__"):
-        state = output.__dict__
+        state: dict[str, Any] = vars(output)
         for name in type(output).model_fields:
             if name in state:
                 state[name] = state.pop(name)
@@ -168,8 +172,3 @@ def _order_fields(output: object) -> None:
     elif isinstance(output, dict):
         for value in output.values():
             _order_fields(value)
-
-
-def _detached(error: RPCError) -> RPCError:
-    """Return a copy without the traceback, whose frames would keep the session alive for as long as the entry."""
-    return rpc_error(error.code, error.message, details=error.details, path=error.path)

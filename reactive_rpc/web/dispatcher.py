@@ -123,13 +123,11 @@ class ProcedureEndpoint(Endpoint):
         )
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
-            body = await self._caller.mutate(self._procedure, input, ctx)
+            body = await self._caller.mutate(self.path, self._procedure, input, ctx)
             await send_bytes(send, 200, body, [(b"content-type", b"application/json"), (b"cache-control", b"no-store")])
             return
         entry = await self._entry(text, ctx, by_post=by_post)
-        if entry.computed.error is not None:
-            raise entry.computed.error
-        await _send_entry(scope, send, entry)
+        await _send_entry(scope, send, entry, entry.computed.answer())
 
     async def _entry(self, text: bytes, ctx: object, *, by_post: bool) -> Entry:
         """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
@@ -171,11 +169,11 @@ def parameters_of(query_string: bytes) -> dict[str, str]:
     return parameters
 
 
-async def _send_entry(scope: Scope, send: Send, entry: Entry) -> None:
+async def _send_entry(scope: Scope, send: Send, entry: Entry, body: bytes) -> None:
     etag = entry.etag.encode()
     headers = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
     for name, value in scope["headers"]:
         if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
             await send_bytes(send, 304, b"", headers)
             return
-    await send_bytes(send, 200, entry.computed.body, [(b"content-type", b"application/json"), *headers])
+    await send_bytes(send, 200, body, [(b"content-type", b"application/json"), *headers])

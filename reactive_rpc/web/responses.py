@@ -44,8 +44,7 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     What nobody raised on purpose is logged in full under a fresh request id, and the caller gets the id alone.
     """
     if isinstance(exc, RPCError):
-        error = rpc_error(exc.code, exc.message, details=exc.details, path=exc.path or path)
-        error.headers = exc.headers
+        error = exc.detached(path=path)
     elif isinstance(exc, HTTPException):
         message = exc.detail if isinstance(exc.detail, str) else HTTPStatus(exc.status_code).phrase
         details = None if isinstance(exc.detail, str) else exc.detail

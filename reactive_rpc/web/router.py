@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from operator import getitem
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
 from fastapi import APIRouter, Body, Depends, Query
 from fastapi.dependencies.models import Dependant
@@ -199,7 +198,7 @@ def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Par
         examples=field.examples,
         deprecated=field.deprecated,
     )
-    annotation: Any = getitem(Annotated, (field.annotation, *field.metadata, described))
+    annotation: Any = cast(Any, Annotated)[field.annotation, *field.metadata, described]
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 

@@ -1,0 +1,87 @@
+# `make` lists the targets. Everything runs in .venv, which `make setup` makes; it needs Python 3.11 or newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+SOUNDNESS_CASES ?= 20000
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(STAMP) ## Make the virtual environment and install everything; quick when nothing has changed
+
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	if [ ! -x $(BIN)/python ]; then \
+		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+			if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+		done; \
+		if [ -z "$${found:-}" ]; then \
+			echo "Python 3.11 or newer is needed; python3 here is: $$(python3 --version 2>&1 || true)." >&2; \
+			echo "Install one (python.org, uv, pyenv, your package manager), or name it: make setup PYTHON=/path/to/python3.12" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$("$$found" --version)"; \
+		"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+.PHONY: run
+run: generate ## Seed a database and serve TeamHub on 127.0.0.1:8000 (PORT=... for another)
+	@$(BIN)/python -m app.seed
+	@$(BIN)/python -m app.welcome http://127.0.0.1:$(PORT)
+	@exec $(BIN)/python -m uvicorn app.main:app --host 127.0.0.1 --port $(PORT)
+
+.PHONY: demo
+demo: setup ## Watch a result change by itself, in the terminal
+	@$(BIN)/python -m app.demo
+
+.PHONY: test
+test: setup ## Run every test (PYTEST_ARGS=... for some)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: setup ## Check format, lint, types, layers, and that the generated files are current
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check
+	$(BIN)/reactive-rpc generate --check
+
+.PHONY: format
+format: setup ## Format, and repair what the linter can
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+
+.PHONY: generate
+generate: setup ## Write openapi/openapi.json and generated_client/ anew
+	@$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json
+	@$(BIN)/reactive-rpc generate
+
+.PHONY: bench
+bench: setup ## Measure, as ratios against a baseline of the same run
+	$(BIN)/python benchmarks/run.py
+
+.PHONY: soundness
+soundness: setup ## Run the differential test with a larger budget (SOUNDNESS_CASES=...)
+	REACTIVE_SOUNDNESS_CASES=$(SOUNDNESS_CASES) $(BIN)/pytest tests/integration/soundness $(PYTEST_ARGS)
+
+.PHONY: lock
+lock: setup ## Write constraints.txt: the versions that are installed now
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+	@touch $(STAMP)
+
+.PHONY: clean
+clean: ## Remove caches and the seeded database; .venv stays
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -f teamhub.db teamhub.db-wal teamhub.db-shm teamhub.secret
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+"""The caller's organization."""
+
+from __future__ import annotations
+
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from app.models import Organization
+from reactive_rpc import Context, NotFoundError, define_reactive_function
+
+__all__ = ["get_mine"]
+
+
+@define_reactive_function(scope="tenant")
+async def get_mine(db: AsyncSession, ctx: Context) -> Organization:
+    """The organization that you belong to."""
+    organization = (await db.exec(select(Organization).where(Organization.id == ctx.tenant))).first()
+    if organization is None:
+        raise NotFoundError("your organization is gone")
+    return organization

@@ -1,0 +1,43 @@
+"""TeamHub: the application that a server serves, `app`, and what stands behind it, `rpc`."""
+
+from __future__ import annotations
+
+from fastapi_offline import FastAPIOffline
+from sqlalchemy.engine import URL
+from sqlmodel import SQLModel
+
+from app.functions import agents, memory, messages, organizations, tools
+from app.security import get_context
+from app.security import router as login_router
+from app.settings import get_settings
+from reactive_rpc import ReactiveRPC
+
+__all__ = ["app", "rpc"]
+
+DESCRIPTION = """Organizations, their agents, and what these say, remember and use.
+
+Press **Authorize** and log in as `ada@org-01.example` with the password `teamhub`; then try every procedure."""
+
+rpc = ReactiveRPC(
+    URL.create("sqlite+aiosqlite", database=str(get_settings().database)),
+    functions={
+        "agents": {
+            "get_all": agents.get_all,
+            "get_one": agents.get_one,
+            "get_with_stats": agents.get_with_stats,
+            "create": agents.create,
+            "update": agents.update,
+            "delete": agents.delete,
+        },
+        "messages": {"get_all": messages.get_all, "send": messages.send},
+        "memory": {"recent": memory.recent, "add": memory.add},
+        "tools": {"available": tools.available},
+        "organizations": {"get_mine": organizations.get_mine},
+    },
+    context=get_context,
+    metadata=SQLModel.metadata,
+)
+
+app = FastAPIOffline(title="TeamHub", version="1.0.0", description=DESCRIPTION, lifespan=rpc.lifespan)
+app.include_router(login_router)
+app.include_router(rpc.router)

@@ -1,0 +1,71 @@
+"""The call that is running: what a call made inside it adds to its read set.
+
+A handler may call another procedure through a caller. What the inner query read is then part of what the outer one
+depends on. The inner result was right at some moment after the outer call began, so the outer reader's check of
+everything since then covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reactive_rpc.errors import InternalServerError
+from reactive_rpc.reactive.read_set import NOTHING, ReadSet
+
+__all__ = ["Running", "current", "refuse_nested_mutation", "running"]
+
+
+@dataclass(slots=True)
+class Running:
+    """A call under way, and what the calls inside it read."""
+
+    path: str
+    kind: Literal["query", "mutation"]
+    inner: list[ReadSet] = field(default_factory=list)
+
+    @property
+    def read_set(self) -> ReadSet:
+        """Everything that the calls inside it read."""
+        found = NOTHING
+        for read_set in self.inner:
+            found |= read_set
+        return found
+
+
+_current: ContextVar[Running | None] = ContextVar("reactive_rpc_running", default=None)
+
+
+@contextmanager
+def running(call: Running) -> Iterator[Running]:
+    """Make `call` the one that runs, in this task and in the threads and tasks it starts."""
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+def current() -> Running | None:
+    """Return the call that is running here; None outside of any."""
+    return _current.get()
+
+
+def refuse_nested_mutation(path: str) -> None:
+    """Let a mutation begin only outside of any call.
+
+    Raises:
+        InternalServerError: a query would write through it, or a mutation would wait for its own write lock.
+    """
+    outer = current()
+    if outer is None:
+        return
+    if outer.kind == "query":
+        raise InternalServerError(f"{outer.path} is a query and calls the mutation {path}: a query may not write")
+    raise InternalServerError(
+        f"{outer.path} and {path} are mutations, each a transaction of its own: "
+        "call the decorated function itself with your db instead of the caller"
+    )
