@@ -187,7 +187,13 @@ class ReactiveRPC:
                 max_body_bytes=limit,
                 max_queries=self.settings.max_queries_per_stream,
             ),
-            SetsEndpoint("events/sets", sets, self._ids, max_body_bytes=limit),
+            SetsEndpoint(
+                "events/sets",
+                sets,
+                self._ids,
+                max_body_bytes=limit,
+                max_queries=self.settings.max_queries_per_stream,
+            ),
             AckEndpoint("events/ack", self._hub, self._ids, max_body_bytes=limit),
         )
         return router

@@ -102,8 +102,9 @@ class RPCError(ReactiveRPCError):
     by_code: ClassVar[dict[str, type[RPCError]]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Register the class under its code, once: `rpc_error` finds it there."""
-        RPCError.by_code.setdefault(cls.code, cls)
+        """Register the classes of this module under their codes: `rpc_error` makes them of what the wire tells."""
+        if cls.__module__ == __name__:
+            RPCError.by_code[cls.code] = cls
 
     def __init__(
         self,
@@ -129,10 +130,9 @@ class RPCError(ReactiveRPCError):
         Args:
             path: the procedure, where the error does not name one itself.
         """
-        copy = rpc_error(
-            self.code, self.message, details=self.details, path=self.path or path, request_id=self.request_id
-        )
-        copy.headers = self.headers
+        copy = type(self).__new__(type(self), *self.args)  # an application's own class may have its own constructor
+        copy.__dict__.update(self.__dict__)
+        copy.path = self.path or path
         return copy
 
     def __str__(self) -> str:

@@ -70,14 +70,12 @@ class Invalidated:
 
     Attributes:
         version: the log's version.
-        entries: those that may have changed; they are not indexed any more.
-        tables: whose changes touched them.
+        entries: those that may have changed, each with the tables whose changes touched it; not indexed any more.
         flush: why everything is gone; None normally.
     """
 
     version: int
-    entries: list[Entry]
-    tables: frozenset[str]
+    entries: dict[Entry, set[str]]
     flush: str | None = None
 
 
@@ -194,16 +192,15 @@ class Reader:
         if batch.flush is not None:
             self._flush(batch)
             return
-        touched: dict[Entry, None] = {}
-        tables = set()
+        touched: dict[Entry, set[str]] = {}
         for change in [*batch.changes, *widen(batch.changes, self.relations)]:
             for entry in self._index.match(change):
-                if entry not in touched and not self._kept(change, entry.query):
-                    touched[entry] = None
-                    tables.add(change.table)
+                known = touched.get(entry, ())
+                if change.table not in known and not self._kept(change, entry.query):
+                    touched.setdefault(entry, set()).add(change.table)
         if touched:
             self._drop(touched)
-            self._tell(Invalidated(batch.version, list(touched), frozenset(tables)))
+            self._tell(Invalidated(batch.version, touched))
 
     async def aclose(self) -> None:
         """Abandon the flights under way; idempotent."""
@@ -273,7 +270,7 @@ class Reader:
         self._store.clear()
         for entry in entries:
             entry.live = entry.cached = False
-        self._tell(Invalidated(batch.version, entries, frozenset(), batch.flush))
+        self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
 
     def _tell(self, invalidated: Invalidated) -> None:
         for listener in self._listeners:

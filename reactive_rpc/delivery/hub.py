@@ -25,7 +25,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,15 +217,24 @@ class Hub:
         """Tell the streams; called by the reader within the step that dropped the entries."""
         if invalidated.flush is not None:
             self._tell_all(invalidated.version, invalidated.flush)
-        touched = [watch for entry in invalidated.entries if (watch := self._by_entry.pop(entry, None)) is not None]
+        touched: dict[_Watch, set[str]] = {}
+        for entry, tables in invalidated.entries.items():
+            watch = self._by_entry.pop(entry, None)
+            if watch is not None:
+                touched[watch] = tables
         if invalidated.flush is None:
-            self._tell(touched, invalidated.version, sorted(invalidated.tables))
+            self._tell(touched, invalidated.version)
         for watch in touched:
             watch.entry = None
             self._spawn(self._refresh(watch, invalidated.version), f"reactive_rpc refresh {watch.query.path}")
 
-    def _tell(self, watches: Sequence[_Watch], version: int, tables: list[str]) -> None:
-        """Push one event to each stream; streams that are owed the same share its bytes."""
+    def _tell(self, watches: Mapping[_Watch, Iterable[str]], version: int) -> None:
+        """Push one event to each stream; streams that are owed the same share its bytes.
+
+        Args:
+            watches: `{watch: the tables whose changes touched it}`; a stream is told of the tables of its own alone.
+            version: of the log.
+        """
         owed: dict[Stream, list[_Watch]] = defaultdict(list)
         for watch in watches:
             for stream in watch.streams:
@@ -238,7 +247,7 @@ class Hub:
                 event = Invalidation(
                     cursor=self._cursor(version),
                     affected=[watch.affected for watch in affected],
-                    tables=tables,
+                    tables=sorted({table for watch in affected for table in watches[watch]}),
                     event_id=event_id,
                 )
                 encoded[group] = event, event.encode()
@@ -269,7 +278,7 @@ class Hub:
                 return
             self._adopt(watch, entry)
             if self._reader.touched_since(told, entry):
-                self._tell([watch], self._log.version, sorted(entry.computed.read_set.tables))
+                self._tell({watch: entry.computed.read_set.tables}, self._log.version)
             return
 
     def _forget(self, watch: _Watch) -> None:

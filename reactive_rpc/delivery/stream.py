@@ -46,7 +46,6 @@ class Stream:
     def __init__(self, id: str, *, acks: bool, max_events: int, clock: Clock) -> None:
         self.id = id
         self.acks = acks
-        self.dropped = 0
         self._max_events = max_events
         self._clock = clock
         self._waiting: deque[tuple[_Sent, bytes]] = deque()
@@ -107,7 +106,6 @@ class Stream:
             await self._wait()
 
     def _overflow(self, version: int, cursor: str) -> None:
-        self.dropped += len(self._waiting) + 1
         self._waiting.clear()
         self._unacknowledged.clear()
         gap = Gap(cursor=cursor, reason="the stream was read too slowly")

@@ -17,8 +17,8 @@ before would hide behind them. Capture does its writing on connections of its ow
 has verified; else capture looks again and the snapshot is taken anew. New tables and indexes pass as ordinary changes;
 anything that may have hidden a write comes back as a new epoch, and the batch is a flush.
 
-**The file.** A deleted or replaced file keeps serving its old content to open connections, so polls compare the
-device and inode behind the path, at most every 20 ms (2 us), and begin a new epoch on the file that they find.
+**The file.** A deleted or replaced file keeps serving its old content to open connections, so each poll compares the
+device and inode behind the path (2 us), and begins a new epoch on the file that it finds.
 
 **Order inside a poll.** Everything is read before anything is applied, and subscribers are called before the version
 moves: a poll that fails has changed nothing, and is repeated in full by the next.
@@ -33,7 +33,6 @@ import asyncio
 import logging
 import os
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,9 +51,6 @@ from reactive_rpc.reactive.change import Change
 __all__ = ["SQLiteLog"]
 
 SETTLE_ATTEMPTS = 10
-
-LOOK_AT_FILE_SECONDS = 0.02
-"""How often the file behind the path is looked at; in between, a deleted or replaced file goes unnoticed."""
 
 UNREADABLE = "the database cannot be read: try again later"
 """What callers are told; the cause is chained, for the log."""
@@ -108,7 +104,6 @@ class SQLiteLog:
         self._state: CaptureState | None = None
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._look_at = 0.0
         self._data_version: int | None = None
         self._doubt: str | None = None
 
@@ -206,10 +201,7 @@ class SQLiteLog:
         return tuple(change for _, change in found.changes)
 
     def _catch_up(self, state: CaptureState) -> None:
-        now = time.monotonic()
-        if now >= self._look_at or self._connection is None:
-            self._follow_file()
-            self._look_at = now + LOOK_AT_FILE_SECONDS
+        self._follow_file()
         data_version = self._execute("PRAGMA data_version").fetchone()[0]
         if data_version == self._data_version and self._doubt is None:
             return

@@ -32,7 +32,7 @@ class ErrorEnvelope(BaseModel):
 
 
 def encode_error(error: RPCError) -> bytes:
-    """Return the envelope of `error` as JSON."""
+    """Return the envelope of `error` as JSON; what JSON cannot hold in its details is named by its type."""
     body = ErrorBody(
         code=error.code,
         message=error.message,
@@ -40,7 +40,7 @@ def encode_error(error: RPCError) -> bytes:
         path=error.path,
         request_id=error.request_id,
     )
-    return ErrorEnvelope(error=body).model_dump_json().encode()
+    return ErrorEnvelope(error=body).model_dump_json(fallback=lambda value: f"<{type(value).__name__}>").encode()
 
 
 def decode_error(body: bytes) -> RPCError:

@@ -58,6 +58,11 @@ def parse_relations(
     Raises:
         DefinitionError: a table or a column is unknown; the message names it and what there is.
     """
+    if not isinstance(relations, Mapping):
+        raise DefinitionError(f"relations={relations!r}: write {{'table': ['other', 'third.column']}}")
+    for source, targets in relations.items():
+        if isinstance(targets, str) or not isinstance(targets, Sequence):
+            raise DefinitionError(f"relations[{source!r}] is {targets!r}, no list: write [{targets!r}]")
     return {
         source: [_parse(source, target, tables) for target in targets]
         for source, targets in relations.items()

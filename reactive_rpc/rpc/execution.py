@@ -13,6 +13,7 @@ from typing import Any
 
 from anyio import to_thread
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
@@ -28,6 +29,9 @@ from reactive_rpc.sql.recorder import Recorder
 __all__ = ["Executor"]
 
 logger = logging.getLogger(__name__)
+
+
+READS_NOTHING = "reads no table, so nothing could tell when its result changes"
 
 
 class Executor:
@@ -67,7 +71,10 @@ class Executor:
                 raise
             except RPCError as exc:
                 error = exc.detached()
-        return Computed(body, self._declared(path, procedure, recorder.read_set() | call.read_set), error)
+        read_set = self._declared(path, procedure, recorder.read_set() | call.read_set)
+        if not read_set.constraints and not recorder.saw_table:
+            read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
+        return Computed(body, read_set, error)
 
     async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation in one transaction and return its output as JSON, committed.
@@ -145,8 +152,8 @@ def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
     try:
         output = adapter.validate_python(result, from_attributes=True)
         _order_fields(output)
-        return adapter.dump_json(output, by_alias=True)
-    except ValidationError as exc:
+        return adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
+    except (ValidationError, PydanticSerializationError) as exc:
         message = f"{procedure.name} returned what its annotation does not allow"
         logger.error("%s: %s", message, exc)
         raise InternalServerError(message) from exc

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints, overload
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 from sqlalchemy import Table
 
@@ -63,6 +63,7 @@ class Procedure(Generic[P, R]):
         self.name = _name(function)
         self.kind = kind
         self.scope = scope
+        self._check_arguments(dependencies, invalidate_when)
         self.tables: dict[str, Table] = {}
         self.dependencies = None if dependencies is None else frozenset(self._table(ref) for ref in dependencies)
         self.invalidate_when = {self._table(ref): check for ref, check in (invalidate_when or {}).items()}
@@ -97,6 +98,19 @@ class Procedure(Generic[P, R]):
         where = f" ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})" if code else ""
         return DefinitionError(f"{self.name}{where}: {message}")
 
+    def _check_arguments(self, dependencies: object, invalidate_when: object) -> None:
+        if self.kind not in ("query", "mutation"):
+            raise self.fault(f"kind={self.kind!r}: say 'query' or 'mutation'")
+        if not callable(self.scope) and self.scope not in ("identity", "tenant", "public"):
+            raise self.fault(f"scope={self.scope!r}: say 'identity', 'tenant' or 'public', or give a function of ctx")
+        if dependencies is not None and not isinstance(dependencies, list | tuple | set | frozenset):
+            raise self.fault(f"dependencies={dependencies!r} is no list: write dependencies=[Agent, Message]")
+        if invalidate_when is not None and not isinstance(invalidate_when, Mapping):
+            raise self.fault(f"invalidate_when={invalidate_when!r}: write {{Agent: lambda change, input: ...}}")
+        for table, predicate in (invalidate_when or {}).items():
+            if not callable(predicate):
+                raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
+
     def _table(self, ref: TableRef) -> str:
         table = getattr(ref, "__table__", ref)
         name = table if isinstance(table, str) else getattr(table, "fullname", None)
@@ -109,8 +123,8 @@ class Procedure(Generic[P, R]):
     def _signature(self) -> tuple[Handler, Any]:
         try:
             hints = get_type_hints(self.function, include_extras=True)
-        except NameError as exc:
-            raise self.fault(f"the annotation {exc.name!r} cannot be resolved: import it at run time") from exc
+        except (NameError, AttributeError, SyntaxError, TypeError) as exc:
+            raise self.fault(f"an annotation cannot be resolved: {exc}. Import what it names at run time") from exc
         if "return" not in hints:
             raise self.fault(
                 "the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it"
@@ -135,6 +149,13 @@ class Procedure(Generic[P, R]):
         model = hints["input"]
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise self.fault(f"input is {model!r}: it must be a pydantic model, whose fields are what clients pass")
+        if issubclass(model, RootModel):
+            raise self.fault(f"input is the root model {model.__name__}: clients pass fields by name, so give it some")
+        if hasattr(model, "__table__"):
+            raise self.fault(
+                f"input is the table {model.__name__}, and SQLModel does not validate tables: "
+                "give it a model without table=True"
+            )
         return model
 
     def _session(self, hints: dict[str, Any], is_async: bool) -> Literal["async", "sync"]:
@@ -147,10 +168,12 @@ class Procedure(Generic[P, R]):
         return mode
 
     def _check(self) -> None:
-        if self.kind == "mutation" and (
-            self.dependencies is not None or self.invalidate_when or self.scope != "identity"
-        ):
-            raise self.fault("a mutation is never cached: dependencies, invalidate_when and scope are for queries")
+        shared = callable(self.scope) or self.scope == "tenant"
+        if self.kind == "mutation" and (self.dependencies is not None or self.invalidate_when or shared):
+            raise self.fault(
+                "a mutation is never cached: dependencies, invalidate_when and scope are for queries "
+                "(but scope='public', which asks for no login)"
+            )
         if self.dependencies is not None:
             for table in self.invalidate_when.keys() - self.dependencies:
                 declared = ", ".join(sorted(self.dependencies)) or "none"

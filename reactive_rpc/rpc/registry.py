@@ -34,6 +34,10 @@ class Registry(Mapping[str, Procedure[..., Any]]):
                 raise DefinitionError(f"two functions are called {path!r}: rename one of them")
             _check_context(path, procedure, has_context=has_context)
             self._procedures[path] = procedure
+        for path in self._procedures:
+            group = path.rpartition(".")[0]
+            if group in self._procedures:
+                raise DefinitionError(f"{group!r} is a function and the group of {path!r}: rename one of them")
 
     def __getitem__(self, path: str) -> Procedure[..., Any]:
         return self._procedures[path]

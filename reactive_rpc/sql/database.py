@@ -2,15 +2,17 @@
 
 Queries and mutations have engines of their own, because SQLite can then hold each to its promise:
 
-- A query's connection has `PRAGMA query_only=ON`: a query that writes is refused by the database itself, however it
-  writes. It runs in one deferred transaction, so all its statements read one snapshot.
+- A query's connection is opened `mode=ro`, and `query_only` keeps it from temporary tables too: a query that writes is
+  refused by the database itself, however it writes. It runs in one deferred transaction, so all its statements read
+  one snapshot. (A read-only connection cannot make the WAL's shared memory; the log's own connection keeps it there.)
 - A mutation's transaction begins with `BEGIN IMMEDIATE`: it has the write lock from its start, so it cannot fail half
   way because another process wrote after it had read (SQLITE_BUSY_SNAPSHOT). The pool of one makes the writers of a
   process queue up fairly instead of polling for the lock.
 
 Python's own transaction handling is off (`isolation_level = None`): it begins too late, and not at all for a SELECT.
-Every session is bound to a connection whose transaction belongs to this module: `session.commit()` in a handler
-flushes, and the one real COMMIT comes when the handler has returned (SQLAlchemy's `join_transaction_mode`).
+Every session is bound to a connection whose transaction belongs to this module. In a handler, `commit()` and
+`rollback()` end a savepoint of it (SQLAlchemy's `join_transaction_mode`); the one real COMMIT comes when the handler
+has returned.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ from reactive_rpc.sql.faults import translated
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 
 __all__ = ["Database", "session_mode"]
+
+
+_WRITING: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": "create_savepoint"}
+"""A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
 
 
 class Database:
@@ -87,10 +93,10 @@ class Database:
         with translated():
             async with (
                 self._async_writer.begin() as connection,
-                AsyncSession(connection, expire_on_commit=False) as session,
+                AsyncSession(connection, **_WRITING) as session,
             ):
                 yield session
-                await session.flush()
+                await session.commit()
 
     @contextmanager
     def read_sync(self, recorder: Recorder) -> Iterator[Session]:
@@ -106,10 +112,10 @@ class Database:
         with (
             translated(),
             self._writer.begin() as connection,
-            Session(connection, expire_on_commit=False) as session,
+            Session(connection, **_WRITING) as session,
         ):
             yield session
-            session.flush()
+            session.commit()
 
     async def aclose(self) -> None:
         """Close every connection; idempotent. Connections are made anew when asked for again."""
@@ -119,18 +125,18 @@ class Database:
         self._writer.dispose()
 
     def _async_engine(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(self._url("sqlite+aiosqlite"), **self._options(writes=writes))
+        engine = create_async_engine(self._url("sqlite+aiosqlite", writes=writes), **self._options(writes=writes))
         self._prepare(engine.sync_engine, writes=writes)
         return engine
 
     def _engine(self, *, writes: bool) -> Engine:
-        engine = create_engine(self._url("sqlite"), **self._options(writes=writes))
+        engine = create_engine(self._url("sqlite", writes=writes), **self._options(writes=writes))
         self._prepare(engine, writes=writes)
         return engine
 
-    def _url(self, driver: str) -> URL:
+    def _url(self, driver: str, *, writes: bool) -> URL:
         """Return a URL that opens the file and never makes one: a database that is gone must not come back empty."""
-        return URL.create(driver, database=self.path.as_uri(), query={"mode": "rw", "uri": "true"})
+        return URL.create(driver, database=self.path.as_uri(), query={"mode": "rw" if writes else "ro", "uri": "true"})
 
     def _options(self, *, writes: bool) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout_seconds}}

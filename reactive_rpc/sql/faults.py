@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from reactive_rpc.errors import ConflictError, InternalServerError, RPCError, ServiceUnavailableError
+from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
 
 __all__ = ["QueryWroteError", "translated"]
 
@@ -38,6 +38,7 @@ def translated() -> Iterator[None]:
     """Turn a driver's error into an `RPCError`; let anything unexpected through as it is.
 
     Raises:
+        BadRequestError: a number does not fit into the database.
         ConflictError: a unique, foreign key, check or NOT NULL constraint is violated.
         ServiceUnavailableError: the database is locked, gone, full or broken.
         QueryWroteError: a read-only session was asked to write.
@@ -46,19 +47,25 @@ def translated() -> Iterator[None]:
         yield
     except PoolTimeoutError as exc:
         raise ServiceUnavailableError("the database is busy: no connection came free in time; try again") from exc
-    except DBAPIError as exc:
+    except OverflowError as exc:
+        if "SQLite" not in str(exc):
+            raise
+        raise BadRequestError("a number is beyond the 64 bits that the database holds") from exc
+    except (DBAPIError, sqlite3.Error) as exc:
         error = _translate(exc)
         if error is None:
             raise
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
-        logger.log(level, "%s: %s", error.code, exc.orig)
+        logger.log(level, "%s: %s", error.code, getattr(exc, "orig", exc))
         raise error from exc
 
 
-def _translate(error: DBAPIError) -> RPCError | None:
-    if isinstance(error, IntegrityError):
+def _translate(error: DBAPIError | sqlite3.Error) -> RPCError | None:
+    """Return what a caller is told; None for a fault of the statement. Below SQLAlchemy, errors come bare."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.IntegrityError):
         return ConflictError("the write contradicts a unique, foreign key, check or NOT NULL constraint")
-    code = getattr(error.orig, "sqlite_errorcode", None)
+    code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
         return None
     if code & 0xFF == sqlite3.SQLITE_READONLY:

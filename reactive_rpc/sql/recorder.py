@@ -48,11 +48,17 @@ class Recorder:
         self._lock = threading.Lock()
         self._constraints: dict[_ConstraintKey, Constraint] = {}
         self._opaque: str | None = None
+        self._saw_table = False
 
     def read_set(self) -> ReadSet:
         """Return what was read so far: no constraint twice, and the first reason why it could not be told."""
         with self._lock:
             return ReadSet(tuple(self._constraints.values()), self._opaque)
+
+    @property
+    def saw_table(self) -> bool:
+        """Whether a statement named a table, even one of which no row can matter (`id IN ()`)."""
+        return self._saw_table
 
     def record(self, context: DefaultExecutionContext | None) -> None:
         """Add the statement that `context` is about to execute."""
@@ -67,6 +73,7 @@ class Recorder:
             return
         found = [constraint for values in _executions(context) for constraint in binder.constraints(template, values)]
         with self._lock:
+            self._saw_table = self._saw_table or bool(template.tables)
             for constraint in found:
                 key = (constraint.table, constraint.columns, frozenset(constraint.conditions.items()))
                 self._constraints.setdefault(key, constraint)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from reactive_rpc.errors import PayloadTooLargeError, UnsupportedMediaTypeError
 
-__all__ = ["read_json_body"]
+__all__ = ["read_json_body", "replay"]
 
 
 async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
-    """Return the whole body; an empty one needs no content type.
+    """Return the whole body.
 
-    Asking for `application/json` is also what keeps a form of another site from calling a mutation with the
-    visitor's cookies: a browser asks that site's leave (CORS) before it sends JSON.
+    Asking for `application/json`, also of an empty body, is what keeps a page of another site from calling a mutation
+    with the visitor's cookies: a browser asks our leave (CORS) before it sends such a request there.
 
     Raises:
         UnsupportedMediaTypeError: it is not declared to be JSON.
@@ -22,16 +22,24 @@ async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> b
         ClientDisconnect: the client went away before the end.
     """
     headers = dict(scope["headers"])
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    body = await _read(receive, max_bytes)
     media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if body and media_type != b"application/json":
+    if media_type != b"application/json":
         raise UnsupportedMediaTypeError(
             f"the content type is {media_type.decode('latin-1')!r}: send JSON as application/json"
         )
-    return body
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    return await _read(receive, max_bytes)
+
+
+def replay(body: bytes) -> Receive:
+    """Return a `receive` that gives `body` again: a dependency may want to read it (to check a signature)."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 async def _read(receive: Receive, max_bytes: int) -> bytes:

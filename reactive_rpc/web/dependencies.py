@@ -9,29 +9,64 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import Request
+from starlette.types import Message, Send
 
-__all__ = ["CONTEXT", "resolved"]
+__all__ = ["CONTEXT", "Resolved", "resolved"]
 
 CONTEXT = "reactive_rpc_context"
 """The name of the parameter through which a documented route asks for the context."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the dependencies made.
+
+    Attributes:
+        context: what the context dependency returned; None where there is none.
+        headers: what they set on the response: cookies, for example.
+        background: what they left to be done once the answer is sent.
+    """
+
+    context: Any = None
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    background: StarletteBackgroundTasks | None = None
+
+    def sending(self, send: Send) -> Send:
+        """Return a `send` that adds the headers to the answer."""
+        if not self.headers:
+            return send
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *self.headers]}
+            await send(message)
+
+        return send_with_headers
+
+    async def finish(self) -> None:
+        """Do what was left to be done."""
+        if self.background is not None:
+            await self.background()
+
+
 @asynccontextmanager
-async def resolved(request: Request, dependencies: Sequence[Dependant]) -> AsyncIterator[Any]:
-    """Give the context, or None where no dependency makes one; leave by closing what `yield` dependencies hold.
+async def resolved(request: Request, dependencies: Sequence[Dependant]) -> AsyncIterator[Resolved]:
+    """Give what the dependencies make; leave by closing what `yield` dependencies hold.
 
     Raises:
         RequestValidationError: a header, a cookie or a parameter that a dependency asks for is wrong.
         Exception: whatever a dependency raised: an HTTPException, usually.
     """
     if not dependencies:
-        yield None
+        yield Resolved()
         return
     async with AsyncExitStack() as request_stack, AsyncExitStack() as function_stack:
         request.scope["fastapi_inner_astack"] = request_stack
@@ -45,4 +80,4 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         )
         if solved.errors:
             raise RequestValidationError(solved.errors)
-        yield solved.values.get(CONTEXT)
+        yield Resolved(solved.values.get(CONTEXT), solved.response.headers.raw, solved.background_tasks)

@@ -21,7 +21,7 @@ from reactive_rpc.rpc.call import decode_json_input, decode_text_input
 from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.rpc.canonical import is_pure
 from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.web.body import read_json_body
+from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.flat import is_flat
 from reactive_rpc.web.responses import error_of, send_bytes, send_error
@@ -110,23 +110,23 @@ class ProcedureEndpoint(Endpoint):
     async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Resolve the context, decode the input, call, send."""
         self.require_method(scope, self._methods)
+        text: bytes = scope["query_string"]
+        if scope["method"] == "POST":
+            text = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
         if not dependencies:
-            await self._call(scope, receive, send, None)
+            await self._call(scope, text, send, None)
             return
-        async with resolved(Request(scope, receive), dependencies) as ctx:
-            await self._call(scope, receive, send, ctx)
+        async with resolved(Request(scope, replay(text)), dependencies) as found:
+            await self._call(scope, text, found.sending(send), found.context)
+        await found.finish()
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send, ctx: object) -> None:
-        by_post = scope["method"] == "POST"
-        text = (
-            await read_json_body(scope, receive, max_bytes=self._max_body_bytes) if by_post else scope["query_string"]
-        )
+    async def _call(self, scope: Scope, text: bytes, send: Send, ctx: object) -> None:
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
             body = await self._caller.mutate(self.path, self._procedure, input, ctx)
             await send_bytes(send, 200, body, [(b"content-type", b"application/json"), (b"cache-control", b"no-store")])
             return
-        entry = await self._entry(text, ctx, by_post=by_post)
+        entry = await self._entry(text, ctx, by_post=scope["method"] == "POST")
         await _send_entry(scope, send, entry, entry.computed.answer())
 
     async def _entry(self, text: bytes, ctx: object, *, by_post: bool) -> Entry:

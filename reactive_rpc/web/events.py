@@ -27,7 +27,7 @@ from reactive_rpc.errors import BadRequestError, NotFoundError, ParseError, Payl
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Ack, QueryRef, SubscriptionRequest
 from reactive_rpc.rpc.caller import Caller
-from reactive_rpc.web.body import read_json_body
+from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import CONTEXT, resolved
 from reactive_rpc.web.dispatcher import Endpoint, parameters_of
 from reactive_rpc.web.responses import send_bytes
@@ -119,12 +119,15 @@ class EventsEndpoint(Endpoint):
     async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Resolve the context, let go of what resolving it held, and stream."""
         self.require_method(scope, ("POST", "GET"))
-        wanted = await self._request(scope, receive)
-        if len(wanted.queries) > self._max_queries:
-            raise PayloadTooLargeError(f"{len(wanted.queries)} queries in one set: the limit is {self._max_queries}")
+        body = b""
+        if scope["method"] == "POST":
+            body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        wanted = self._request(scope, body)
+        _require_at_most(self._max_queries, wanted.queries)
         cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
-        async with resolved(Request(scope, receive), self._needed(wanted.queries, dependencies)) as ctx:
-            subscriptions = [self._subscription(ref, ctx) for ref in wanted.queries]
+        async with resolved(Request(scope, replay(body)), self._needed(wanted.queries, dependencies)) as found:
+            subscriptions = [self._subscription(ref, found.context) for ref in wanted.queries]
+        await found.finish()
         stream, first = await self._hub.connect(subscriptions, cursor, acks=wanted.acks)
 
         async def frames() -> AsyncIterator[bytes]:
@@ -140,14 +143,13 @@ class EventsEndpoint(Endpoint):
             shutdown_grace_period=GOODBYE_SECONDS,
         )
         try:
-            await response(scope, receive, send)
+            await response(scope, receive, found.sending(send))
         finally:
             self._hub.disconnect(stream)
 
-    async def _request(self, scope: Scope, receive: Receive) -> SubscriptionRequest:
+    def _request(self, scope: Scope, body: bytes) -> SubscriptionRequest:
         last_event_id = dict(scope["headers"]).get(b"last-event-id")
         if scope["method"] == "POST":
-            body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
             wanted = _decode(SubscriptionRequest, body)
         else:
             parameters = parameters_of(scope["query_string"])
@@ -179,18 +181,23 @@ class EventsEndpoint(Endpoint):
 class SetsEndpoint(Endpoint):
     """Stores a set of queries under its hash."""
 
-    def __init__(self, path: str, sets: StoredSets, ids: IdSource, *, max_body_bytes: int) -> None:
+    def __init__(self, path: str, sets: StoredSets, ids: IdSource, *, max_body_bytes: int, max_queries: int) -> None:
         super().__init__(path, ids)
         self._sets = sets
         self._max_body_bytes = max_body_bytes
+        self._max_queries = max_queries
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Store the set, for callers whom the context lets through."""
         self.require_method(scope, ("POST",))
-        wanted = _decode(QuerySet, await read_json_body(scope, receive, max_bytes=self._max_body_bytes))
-        async with resolved(Request(scope, receive), dependencies):
-            stored = StoredSet(set=self._sets.put(wanted.queries))
-        await send_bytes(send, 200, stored.model_dump_json().encode(), [(b"content-type", b"application/json")])
+        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        async with resolved(Request(scope, replay(body)), dependencies) as found:
+            queries = _decode(QuerySet, body).queries
+            _require_at_most(self._max_queries, queries)
+            stored = StoredSet(set=self._sets.put(queries))
+            headers = [(b"content-type", b"application/json")]
+            await send_bytes(found.sending(send), 200, stored.model_dump_json().encode(), headers)
+        await found.finish()
 
 
 class AckEndpoint(Endpoint):
@@ -204,10 +211,17 @@ class AckEndpoint(Endpoint):
     async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Acknowledge everything up to the cursor."""
         self.require_method(scope, ("POST",))
-        ack = _decode(Ack, await read_json_body(scope, receive, max_bytes=self._max_body_bytes))
-        self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor))
+        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        async with resolved(Request(scope, replay(body)), dependencies):
+            ack = _decode(Ack, body)
+            self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor))
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _require_at_most(limit: int, queries: Sequence[QueryRef]) -> None:
+    if len(queries) > limit:
+        raise PayloadTooLargeError(f"{len(queries)} queries in one set: the limit is {limit}")
 
 
 def _decode(model: type[M], body: bytes) -> M:

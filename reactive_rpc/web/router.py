@@ -152,17 +152,19 @@ class RPCRouter(APIRouter):
         version = id(app), len(app.routes)
         if self._built_for != version:
             self._targets = self._targets_in(app.routes)
-            self._bases = {path[: path.index(f"{self._base}/") + len(self._base) + 1] for path in self._targets}
             self._built_for = version
         return self._targets
 
     def _targets_in(self, routes: list[Any]) -> dict[str, _Target]:
         own = {id(route): route for route in self.routes if isinstance(route, APIRoute)}
         targets = {}
+        self._bases = set()
         for found in iter_route_contexts(routes):
             route = own.get(id(found.original_route))
             if route is not None and found.path is not None:
                 targets[found.path] = _Target(self._endpoints[route.path], list(found.dependant.dependencies))
+                if self._base:  # without a prefix of our own, an unknown path may be anybody's
+                    self._bases.add(found.path.removesuffix(route.name))
         return targets
 
 
@@ -195,7 +197,9 @@ def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Par
         alias=str(field.validation_alias or field.alias or name),
         title=field.title,
         description=field.description,
-        examples=field.examples,
+        openapi_examples={
+            str(value): {"value": value} for value in field.examples or ()
+        },  # the docs page fills them in
         deprecated=field.deprecated,
     )
     annotation: Any = cast(Any, Annotated)[field.annotation, *field.metadata, described]

@@ -88,6 +88,8 @@ def test_no_schema_names_a_password_hash(document: dict[str, Any]) -> None:
 def test_a_documented_get_can_be_tried_out(ada: Caller, document: dict[str, Any]) -> None:
     """What the page would send from the documented parameters and their examples is answered."""
     operation = document["paths"]["/rpc/agents.get_one"]["get"]
-    parameters = {parameter["name"]: parameter["schema"]["examples"][0] for parameter in operation["parameters"]}
+    parameters = {
+        parameter["name"]: next(iter(parameter["examples"].values()))["value"] for parameter in operation["parameters"]
+    }
 
     assert ada.http.get("/rpc/agents.get_one", params=parameters).json()["id"] == "agent-0001"

@@ -1,0 +1,103 @@
+"""The commands, as a shell runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MAIN = """
+from fastapi import FastAPI
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from reactive_rpc import ReactiveRPC, define_reactive_function
+
+class Note(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    text: str
+
+@define_reactive_function(dependencies=[{dependency}])
+async def get_all(db: AsyncSession) -> list[Note]:
+    return list((await db.exec(select(Note))).all())
+
+rpc = ReactiveRPC("sqlite:///notes.db", functions={{"notes": {{"get_all": get_all}}}}, metadata=SQLModel.metadata)
+app = FastAPI(title="Notebook", lifespan=rpc.lifespan)
+app.include_router(rpc.router)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an application."""
+    (tmp_path / "main.py").write_text(MAIN.format(dependency="Note"), encoding="utf-8")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `reactive-rpc` in `folder`, in a wide terminal."""
+    command = [sys.executable, "-c", "from reactive_rpc.cli import main; main()", *arguments]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_export_and_generate_write_what_check_then_accepts(folder: Path) -> None:
+    """A fresh export and a fresh client are current; neither needs the database."""
+    for command in (["export-openapi", "main:app"], ["generate"]):
+        assert run(folder, *command, "--check").returncode == 1
+        assert run(folder, *command).returncode == 0
+        assert run(folder, *command, "--check").returncode == 0
+    assert (folder / "generated_client" / "client.py").is_file()
+    assert not (folder / "notes.db").exists()
+
+
+def test_check_tells_what_is_out_of_date_and_the_command_that_mends_it(folder: Path) -> None:
+    """A changed application is found, by the file's name."""
+    run(folder, "export-openapi", "main:app")
+    main = folder / "main.py"
+    main.write_text(main.read_text().replace("async def get_all(db", "async def get_all(db").replace("Notebook", "Pad"))
+    found = run(folder, "export-openapi", "main:app", "--check")
+    assert found.returncode == 1
+    assert "openapi.json is not current" in found.stderr
+    assert "reactive-rpc export-openapi main:app" in found.stderr
+
+
+def test_doctor_tells_what_is_captured_and_what_is_cached(folder: Path) -> None:
+    """Every table and every procedure has a line; all is well, so the code is 0."""
+    found = run(folder, "doctor", "main:rpc")
+    assert found.returncode == 0, found.stderr
+    assert "note" in found.stdout
+    assert "id, text" in found.stdout
+    assert "notes.get_all" in found.stdout
+
+
+def test_doctor_tells_a_wrong_definition(folder: Path) -> None:
+    """An unknown table is one sentence that names function, fault and way out; no traceback."""
+    (folder / "main.py").write_text(MAIN.format(dependency='"memo"'), encoding="utf-8")
+    found = run(folder, "doctor", "main:rpc")
+    assert found.returncode == 1
+    assert "Traceback" not in found.stderr
+    for part in ("get_all", "unknown table 'memo'", "the database has note", "Correct the name"):
+        assert part in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["doctor", "main"], "no module:name"),
+        (["doctor", "nothing:rpc"], "nothing"),
+        (["doctor", "main:nothing"], "nothing"),
+        (["doctor", "main:app"], "not a ReactiveRPC"),
+        (["generate", "--openapi", "nowhere.json"], "nowhere.json is not there"),
+    ],
+)
+def test_a_wrong_argument_is_told(folder: Path, arguments: list[str], fault: str) -> None:
+    """One sentence, code 1, no traceback."""
+    found = run(folder, *arguments)
+    assert found.returncode == 1
+    assert fault in found.stderr
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,189 @@
+"""An application with a bit of everything: rooms of notes, kept apart by tenant."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from sqlalchemy.orm import registry
+from sqlmodel import Field, Session, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Context, NotFoundError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc.rpc.registry import Functions
+
+JSON = {"content-type": "application/json"}
+
+
+class Base(SQLModel, registry=registry()):
+    """Keeps these tables out of the metadata that all of a test run's modules share."""
+
+
+class Note(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    tenant: str = "t"
+    room: str
+    text: str = Field(unique=True)
+
+
+class Visit(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    who: str
+
+
+METADATA = Base.metadata
+
+
+class InRoom(BaseModel):
+    room: str
+
+
+class NewNote(BaseModel):
+    room: str
+    text: str
+
+
+class NoteId(BaseModel):
+    id: int
+
+
+class Several(BaseModel):
+    rooms: list[str]
+
+
+@define_reactive_function
+async def in_room(input: InRoom, db: AsyncSession) -> list[Note]:
+    """The notes of a room, oldest first."""
+    return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
+
+
+@define_reactive_function
+def in_room_sync(input: InRoom, db: Session) -> list[Note]:
+    """The same from a thread."""
+    return list(db.exec(select(Note).where(Note.room == input.room).order_by(Note.text)).all())
+
+
+@define_reactive_function
+async def in_rooms(input: Several, db: AsyncSession) -> list[Note]:
+    """The notes of several rooms."""
+    return list((await db.exec(select(Note).where(Note.room.in_(input.rooms)).order_by(Note.text))).all())  # type: ignore[attr-defined]  # a column, not a str
+
+
+@define_reactive_function
+async def one(input: NoteId, db: AsyncSession) -> Note:
+    """One note."""
+    note = await db.get(Note, input.id)
+    if note is None:
+        raise NotFoundError(f"no note {input.id}")
+    return note
+
+
+@define_reactive_function(kind="mutation")
+async def add(input: NewNote, db: AsyncSession) -> Note:
+    """Add a note."""
+    note = Note(room=input.room, text=input.text)
+    db.add(note)
+    return note
+
+
+@define_reactive_function
+async def broken(db: AsyncSession) -> str:
+    """Fail by accident."""
+    raise ValueError("the password is hunter2")
+
+
+ROOMS: Functions = {
+    "notes": {
+        "in_room": in_room,
+        "in_room_sync": in_room_sync,
+        "in_rooms": in_rooms,
+        "one": one,
+        "add": add,
+        "broken": broken,
+    }
+}
+
+bearer = HTTPBearer(auto_error=False)
+
+
+def who(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Context:
+    """Read `Bearer user@tenant`; `expired` and nothing at all are refused."""
+    if credentials is None or credentials.credentials == "expired":
+        raise HTTPException(401, "log in again", headers={"www-authenticate": "Bearer"})
+    user, _, tenant = credentials.credentials.partition("@")
+    return Context(identity=user, tenant=tenant)
+
+
+@dataclass
+class Server:
+    """An application that is open, and what a test asks of it."""
+
+    rpc: ReactiveRPC
+    app: FastAPI
+    client: httpx.AsyncClient
+    path: Path
+
+    async def call(self, name: str, input: object = None, /, **headers: str) -> httpx.Response:
+        """POST an input as JSON; None is an empty body."""
+        content = b"" if input is None else json.dumps(input, separators=(",", ":")).encode()
+        return await self.client.post(f"/rpc/{name}", content=content, headers=JSON | headers)
+
+    def rows(self, query: str = "SELECT room, text FROM note ORDER BY id") -> list[Any]:
+        """Read the file by another connection."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query).fetchall()
+
+    def write(self, statement: str, *values: object) -> None:
+        """Write to the file by another connection."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(statement, values)
+
+
+def rpc_on(path: Path, functions: Functions = ROOMS, **options: Any) -> ReactiveRPC:
+    """Return the procedures on a file, quick to give up on a lock."""
+    settings: Mapping[str, Any] = {"busy_timeout_seconds": 0.2, **options.pop("settings", {})}
+    url = f"sqlite+aiosqlite:///{path}"
+    return ReactiveRPC(url, functions=functions, metadata=METADATA, settings=Settings(**settings), **options)
+
+
+def app_of(rpc: ReactiveRPC) -> FastAPI:
+    """Return an application with the router at its root."""
+    app = FastAPI(title="Rooms", lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
+    return app
+
+
+@asynccontextmanager
+async def serving(
+    path: Path, functions: Functions = ROOMS, *, make_app: Callable[[ReactiveRPC], FastAPI] = app_of, **options: Any
+) -> AsyncIterator[Server]:
+    """Open an application on `path` and give a client that calls it in this process."""
+    rpc = rpc_on(path, functions, **options)
+    app = make_app(rpc)
+    # As under a real server: what escapes the application is its answer 500, not an exception of the client's.
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with rpc.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield Server(rpc, app, client, path)
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """Return the error that an envelope tells."""
+    error = response.json()["error"]
+    assert isinstance(error, dict)
+    assert set(error) == {"code", "message", "details", "path", "request_id"}
+    return error
+
+
+def lines(response: httpx.Response) -> Iterator[str]:
+    """Yield the texts of the notes in an answer."""
+    assert response.status_code == 200, response.text
+    return (note["text"] for note in response.json())

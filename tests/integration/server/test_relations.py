@@ -1,0 +1,112 @@
+"""Relations: a change of one row counts as a change of others, however the query reads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import ReactiveRPC, define_reactive_function
+
+pytestmark = pytest.mark.anyio
+
+
+class Base(SQLModel, registry=registry()):
+    """Tables of this module alone."""
+
+
+class Team(Base, table=True):
+    id: str = Field(primary_key=True)
+    name: str = ""
+
+
+class Member(Base, table=True):
+    id: str = Field(primary_key=True)
+    team_id: str = Field(foreign_key="team.id")
+    name: str = ""
+
+
+class Post(Base, table=True):
+    id: str = Field(primary_key=True)
+    by: str = Field(foreign_key="member.id")
+
+
+class Ref(BaseModel):
+    id: str
+
+
+@define_reactive_function
+async def posts(input: Ref, db: AsyncSession) -> list[str]:
+    """The posts of a member, by id."""
+    return list((await db.exec(select(Post.id).where(Post.by == input.id))).all())
+
+
+@define_reactive_function
+async def team(input: Ref, db: AsyncSession) -> str:
+    """The name of a team."""
+    return (await db.exec(select(Team.name).where(Team.id == input.id))).one()
+
+
+@asynccontextmanager
+async def opened(file: Path, relations: dict[str, list[str]]) -> AsyncIterator[ReactiveRPC]:
+    functions = {"posts": {"by": posts}, "teams": {"name": team}}
+    rpc = ReactiveRPC(f"sqlite:///{file}", functions=functions, metadata=Base.metadata, relations=relations)
+    await rpc.open()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.executescript(
+            "INSERT INTO team VALUES ('t1', 'one'), ('t2', 'two');"
+            "INSERT INTO member VALUES ('m1', 't1', 'ann'), ('m2', 't2', 'bob');"
+            "INSERT INTO post VALUES ('p1', 'm1'), ('p2', 'm2');"
+        )
+    try:
+        yield rpc
+    finally:
+        await rpc.aclose()
+
+
+async def touched(rpc: ReactiveRPC, file: Path, sql: str) -> set[str]:
+    """Return which of four cached results the write made the server compute again."""
+    calls = {"p1": ("posts.by", "m1"), "p2": ("posts.by", "m2"), "t1": ("teams.name", "t1"), "t2": ("teams.name", "t2")}
+    for path, id in calls.values():
+        await rpc.caller()(path, id=id)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(sql)
+    again = set()
+    for name, (path, id) in calls.items():
+        misses = rpc.stats()["misses"]
+        await rpc.caller()(path, id=id)
+        if rpc.stats()["misses"] > misses:
+            again.add(name)
+    return again
+
+
+async def test_without_relations_only_what_was_read_counts(file: Path) -> None:
+    """A member's new name touches neither posts nor teams."""
+    async with opened(file, {}) as rpc:
+        assert await touched(rpc, file, "UPDATE member SET name = 'eve' WHERE id = 'm1'") == set()
+
+
+async def test_a_change_counts_as_a_change_of_the_rows_that_refer_to_it(file: Path) -> None:
+    """`message.from_agent_id` of the design: the posts of that member, and of no other."""
+    async with opened(file, {"member": ["post.by"]}) as rpc:
+        assert await touched(rpc, file, "UPDATE member SET name = 'eve' WHERE id = 'm1'") == {"p1"}
+
+
+async def test_a_change_counts_as_a_change_of_the_row_that_it_refers_to(file: Path) -> None:
+    """`organization` of the design: the member's own team, before and after."""
+    async with opened(file, {"member": ["team"]}) as rpc:
+        assert await touched(rpc, file, "UPDATE member SET name = 'eve' WHERE id = 'm2'") == {"t2"}
+        assert await touched(rpc, file, "UPDATE member SET team_id = 't1' WHERE id = 'm2'") == {"t1", "t2"}
+
+
+async def test_a_relation_that_nothing_ties_counts_for_the_whole_table(file: Path) -> None:
+    """A team does not refer to posts: any change of one counts as a change of all of them."""
+    async with opened(file, {"team": ["post"]}) as rpc:
+        assert await touched(rpc, file, "UPDATE team SET name = 'x' WHERE id = 't1'") == {"p1", "p2", "t1"}

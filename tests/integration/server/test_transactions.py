@@ -1,0 +1,257 @@
+"""Queries read, mutations are whole: what is refused writes nothing."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import insert, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import NotFoundError, define_reactive_function
+from reactive_rpc.rpc.procedure import Procedure
+
+from .rooms import NewNote, Note, Visit, error_of, serving
+
+pytestmark = pytest.mark.anyio
+
+NOTE = {"room": "a", "text": "x"}
+
+
+@define_reactive_function
+async def by_orm(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    return "written"
+
+
+@define_reactive_function
+async def by_orm_and_commit(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    await db.commit()
+    return "written"
+
+
+@define_reactive_function
+async def by_core(input: NewNote, db: AsyncSession) -> str:
+    await db.exec(insert(Note).values(tenant="t", room=input.room, text=input.text))
+    return "written"
+
+
+@define_reactive_function
+async def by_text(input: NewNote, db: AsyncSession) -> str:
+    connection = await db.connection()
+    await connection.execute(text("INSERT INTO note(tenant, room, text) VALUES ('t', :room, :text)"), dict(input))
+    return "written"
+
+
+@define_reactive_function
+async def by_driver(input: NewNote, db: AsyncSession) -> str:
+    connection = await db.connection()
+    await connection.exec_driver_sql("CREATE TABLE mine(x)")
+    return "written"
+
+
+@define_reactive_function
+def by_thread(input: NewNote, db: Session) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    db.commit()
+    return "written"
+
+
+@define_reactive_function
+async def in_a_savepoint(input: NewNote, db: AsyncSession) -> str:
+    async with db.begin_nested():
+        db.add(Note(room=input.room, text=input.text))
+    return "written"
+
+
+WRITERS: dict[str, Procedure[..., Any]] = {
+    each.name: each for each in (by_orm, by_orm_and_commit, by_core, by_text, by_driver, by_thread, in_a_savepoint)
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+async def test_a_query_that_writes_is_refused(file: Path, name: str) -> None:
+    """However it writes, the database refuses; the caller is told the way out, and nothing is written or cached."""
+    async with serving(file, {"notes": dict(WRITERS)}) as server:
+        for _ in range(2):
+            answer = await server.call(f"notes.{name}", NOTE)
+            assert answer.status_code == 500
+            assert "kind='mutation'" in error_of(answer)["message"]
+        assert server.rows() == []
+        assert server.rows("SELECT name FROM sqlite_master WHERE name = 'mine'") == []
+        assert server.rpc.stats()["stored"] == 0
+
+
+@define_reactive_function
+async def swallowing(input: NewNote, db: AsyncSession) -> str:
+    try:
+        await db.exec(insert(Note).values(tenant="t", room=input.room, text=input.text))
+    except Exception:
+        return "swallowed"
+    return "written"
+
+
+async def test_a_query_that_hides_its_refusal_still_writes_nothing(file: Path) -> None:
+    """Catching the refusal changes nothing but the answer, which is not cached."""
+    async with serving(file, {"notes": {"swallowing": swallowing}}) as server:
+        assert (await server.call("notes.swallowing", NOTE)).json() == "swallowed"
+        assert server.rows() == []
+        assert server.rpc.stats()["stored"] == 0
+
+
+@define_reactive_function(kind="mutation")
+async def by_accident(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    await db.flush()
+    raise ValueError("oh")
+
+
+@define_reactive_function(kind="mutation")
+async def on_purpose(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    await db.flush()
+    raise NotFoundError("no such room")
+
+
+@define_reactive_function(kind="mutation")
+async def after_a_commit(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    await db.commit()
+    db.add(Note(room=input.room, text=f"{input.text} again"))
+    await db.commit()
+    raise ValueError("oh")
+
+
+@define_reactive_function(kind="mutation")
+def in_a_thread(input: NewNote, db: Session) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    db.commit()
+    raise ValueError("oh")
+
+
+class Answer(BaseModel):
+    id: int
+
+
+@define_reactive_function(kind="mutation")
+async def with_a_wrong_output(input: NewNote, db: AsyncSession) -> Answer:
+    db.add(Note(room=input.room, text=input.text))
+    return {"id": "secret of the handler"}  # type: ignore[return-value]  # that is the point
+
+
+@define_reactive_function(kind="mutation")
+def with_a_wrong_output_in_a_thread(input: NewNote, db: Session) -> Answer:
+    db.add(Note(room=input.room, text=input.text))
+    return {"id": "secret of the handler"}  # type: ignore[return-value]  # that is the point
+
+
+FAILING: dict[str, tuple[Procedure[..., Any], int]] = {
+    "by_accident": (by_accident, 500),
+    "on_purpose": (on_purpose, 404),
+    "after_a_commit": (after_a_commit, 500),
+    "in_a_thread": (in_a_thread, 500),
+    "with_a_wrong_output": (with_a_wrong_output, 500),
+    "with_a_wrong_output_in_a_thread": (with_a_wrong_output_in_a_thread, 500),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+async def test_a_mutation_that_fails_writes_nothing(file: Path, name: str) -> None:
+    """An exception, an error on purpose or an output that does not fit undoes everything, `db.commit()` or not."""
+    procedure, status = FAILING[name]
+    async with serving(file, {"notes": {name: procedure}}) as server:
+        answer = await server.call(f"notes.{name}", NOTE)
+        assert answer.status_code == status
+        assert "secret" not in answer.text
+        assert server.rows() == []
+
+
+async def test_a_commit_in_a_mutation_is_the_mutations_own(file: Path) -> None:
+    """`db.commit()` publishes nothing: another connection sees the rows when the call has returned, not before."""
+    seen: list[int] = []
+
+    @define_reactive_function(kind="mutation")
+    async def add_and_look(input: NewNote, db: AsyncSession) -> int:
+        db.add(Note(room=input.room, text=input.text))
+        await db.commit()
+        with sqlite3.connect(file) as other:
+            seen.append(other.execute("SELECT count(*) FROM note").fetchone()[0])
+        other.close()
+        return len((await db.exec(select(Note))).all())
+
+    async with serving(file, {"notes": {"add": add_and_look}}) as server:
+        assert (await server.call("notes.add", NOTE)).json() == 1
+        assert seen == [0]
+        assert server.rows() == [("a", "x")]
+
+
+async def test_a_savepoint_saves_a_mutation_from_a_conflict(file: Path) -> None:
+    """`begin_nested` undoes its own part; what stands around it is committed."""
+
+    @define_reactive_function(kind="mutation")
+    async def add_once(input: NewNote, db: AsyncSession) -> str:
+        db.add(Visit(who=input.room))
+        try:
+            async with db.begin_nested():
+                db.add(Note(room=input.room, text=input.text))
+        except IntegrityError:
+            return "there already"
+        return "added"
+
+    async with serving(file, {"notes": {"add": add_once}}) as server:
+        answers = [(await server.call("notes.add", NOTE)).json() for _ in range(2)]
+        assert answers == ["added", "there already"]
+        assert server.rows() == [("a", "x")]
+        assert server.rows("SELECT count(*) FROM visit") == [(2,)]
+
+
+@define_reactive_function(dependencies=[Note])
+async def undeclared(db: AsyncSession) -> list[str]:
+    return [visit.who for visit in (await db.exec(select(Visit).order_by(Visit.who))).all()]
+
+
+async def test_reading_an_undeclared_table_fails_in_development(file: Path) -> None:
+    """The error names the procedure, the table, what is declared, and both ways out; nothing is cached."""
+    async with serving(file, {"visits": {"all": undeclared}}) as server:
+        answer = await server.call("visits.all")
+        message = error_of(answer)["message"]
+    assert answer.status_code == 500
+    assert all(word in message for word in ("visits.all", "'visit'", "(note)", "add it", "leave dependencies out"))
+
+
+async def test_reading_an_undeclared_table_widens_in_production(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is warned of once, and a write to that table counts all the same."""
+    with caplog.at_level(logging.WARNING):
+        async with serving(file, {"visits": {"all": undeclared}}, settings={"environment": "production"}) as server:
+            assert (await server.call("visits.all")).json() == []
+            server.write("INSERT INTO visit(who) VALUES ('ann')")
+            assert (await server.call("visits.all")).json() == ["ann"]
+            server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+            assert (await server.call("visits.all")).json() == ["ann"]
+            assert server.rpc.stats()["misses"] == 3
+    warnings = [record.getMessage() for record in caplog.records if "widened" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "visits.all reads 'visit'" in warnings[0]
+
+
+async def test_a_write_by_any_means_is_seen_by_the_next_read(file: Path) -> None:
+    """A mutation, another connection, an in-process call: each is reflected by the read that follows it."""
+    async with serving(file) as server:
+        read: Any = ("/rpc/notes.in_room?room=a",)
+        expected = []
+        for n in range(5):
+            await server.call("notes.add", {"room": "a", "text": f"{n} mutation"})
+            server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', ?)", f"{n} other")
+            await server.rpc.caller()("notes.add", room="a", text=f"{n} caller")
+            expected += [f"{n} caller", f"{n} mutation", f"{n} other"]
+            assert [note["text"] for note in (await server.client.get(*read)).json()] == expected
+        assert (await server.call("notes.in_room_sync", {"room": "a"})).json() == (
+            await server.client.get(*read)
+        ).json()

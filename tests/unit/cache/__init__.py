@@ -1,0 +1,1 @@
+"""The reader protocol, against a log that the test writes."""

@@ -1,0 +1,194 @@
+"""A log that a test writes, and queries on the little database behind it: every interleaving can be played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.errors import RPCError
+from reactive_rpc.log.log import Applier, Batch
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.reactive.schema import Kind, Schema
+
+Pause = Callable[[], Awaitable[None]]
+
+
+async def no_pause() -> None:
+    """Go on at once."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the other tasks run until `condition` holds.
+
+    Raises:
+        AssertionError: it never came true.
+    """
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the condition never came true")
+
+
+class Everything:
+    """A `Schema` in which every table is captured."""
+
+    def captured(self, table: str) -> bool:
+        return True
+
+    def columns(self, table: str) -> frozenset[str]:
+        return frozenset({"id", "value"})
+
+    def kind(self, table: str, column: str) -> Kind | None:
+        return "integer"
+
+
+def change(row: int, table: str = "item") -> Change:
+    """Return an update of one row."""
+    return Change(
+        table=table,
+        operation="update",
+        before={"id": row},
+        after={"id": row},
+        changed=frozenset({"value"}),
+        keys=frozenset({row}),
+    )
+
+
+@dataclass
+class ScriptedLog:
+    """A `Log` and the database it belongs to: `{row: how often it was written}`.
+
+    Attributes:
+        rows: as a transaction that begins now would see them.
+        pause: awaited within `fresh`, between reading the database and applying what was read.
+        down: what `fresh` raises; None normally.
+    """
+
+    rows: Counter[int] = field(default_factory=Counter)
+    pause: Pause = no_pause
+    down: RPCError | None = None
+    epoch: str = "e1"
+    version: int = 0
+    schema: Schema = field(default_factory=Everything)
+    remembers_from: int = 0
+    _committed: list[tuple[int, Change]] = field(default_factory=list)
+    _appliers: list[Applier] = field(default_factory=list)
+
+    @property
+    def committed(self) -> int:
+        """The version of the last commit, applied or not."""
+        return self._committed[-1][0] if self._committed else 0
+
+    def commit(self, *changes: Change) -> None:
+        """Commit one transaction, acknowledged and not yet applied."""
+        for each in changes:
+            self.rows.update(row for row in each.keys if isinstance(row, int))
+        version = self.committed + 1
+        self._committed += [(version, each) for each in changes]
+
+    def write(self, *rows: int) -> None:
+        """Commit an update of these rows."""
+        self.commit(*map(change, rows))
+
+    def flush(self, reason: str) -> None:
+        """Begin a new epoch."""
+        self.epoch = f"e{int(self.epoch[1:]) + 1}"
+        self.version = self.remembers_from = self.committed + 1
+        self._committed = [(self.version, change(-1, "none"))]
+        self._tell(Batch(self.version, flush=reason))
+
+    def subscribe(self, apply: Applier) -> None:
+        self._appliers.append(apply)
+
+    async def fresh(self) -> int:
+        target = self.committed
+        await self.pause()
+        if self.down is not None:
+            raise self.down
+        self.apply(target)
+        return self.version
+
+    def apply(self, target: int | None = None) -> None:
+        """Apply what was committed up to `target`, one batch."""
+        target = self.committed if target is None else target
+        if target <= self.version:
+            return
+        found = tuple(each for version, each in self._committed if self.version < version <= target)
+        self._tell(Batch(target, found))
+        self.version = target
+
+    def changes_since(self, version: int) -> tuple[Change, ...] | None:
+        if not self.remembers_from <= version <= self.version:
+            return None
+        return tuple(each for at, each in self._committed if version < at <= self.version)
+
+    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
+        return self.changes_since(cursor.version) if cursor.epoch == self.epoch else None
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def _tell(self, batch: Batch) -> None:
+        for apply in self._appliers:
+            apply(batch)
+
+
+@dataclass
+class RowQuery:
+    """A query that sums up some rows: a `Query`, and what the hub asks of a call besides.
+
+    Attributes:
+        pause: awaited before the snapshot is taken and after it.
+        opaque: as in `ReadSet`.
+        fails: what `compute` raises; None normally.
+        error: what the handler answers on purpose; None normally.
+        computed: how often it ran.
+    """
+
+    log: ScriptedLog
+    rows: tuple[int, ...]
+    scope: str = ""
+    path: str = "items.sum"
+    pause: Pause = no_pause
+    keep: Callable[[Change], bool] | None = None
+    opaque: str | None = None
+    fails: Exception | None = None
+    error: RPCError | None = None
+    padding: int = 0
+    computed: int = 0
+
+    @property
+    def key(self) -> Key:
+        return (self.path, repr(self.rows).encode(), self.scope.encode())
+
+    @property
+    def wire_key(self) -> str:
+        return f"{self.path}{list(self.rows)}{self.scope}"
+
+    @property
+    def wire_input(self) -> object:
+        return {"rows": list(self.rows), "scope": self.scope}
+
+    async def compute(self) -> Computed:
+        self.computed += 1
+        await self.pause()
+        value = sum(self.log.rows[row] for row in self.rows)
+        await self.pause()
+        if self.fails is not None:
+            raise self.fails
+        body = b"" if self.error else str(value).encode() + b" " * self.padding
+        return Computed(body, ReadSet(tuple(constraints(self.rows)), self.opaque), self.error)
+
+
+def constraints(rows: Iterable[int]) -> Iterable[Constraint]:
+    """Yield what a query on these rows reads, one constraint a row."""
+    return (Constraint("item", frozenset({"id", "value"}), {"id": Equals(frozenset({row}))}) for row in rows)

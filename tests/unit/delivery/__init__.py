@@ -1,0 +1,1 @@
+"""The hub and its streams, on time that stands still."""

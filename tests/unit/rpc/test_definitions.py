@@ -1,0 +1,273 @@
+"""Every wrong definition fails at start: the message names the function, the fault and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy.orm import registry
+from sqlmodel import Field, Session, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.rpc.registry import Registry
+
+
+class Base(SQLModel, registry=registry()):
+    """Keeps these tables out of the shared metadata."""
+
+
+class Item(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+
+
+class Ref(BaseModel):
+    id: int
+
+
+class Opaque:
+    """What pydantic makes no schema of."""
+
+
+async def get_item(input: Ref, db: AsyncSession) -> str:
+    return ""
+
+
+async def unannotated_input(input, db: AsyncSession) -> str:  # type: ignore[no-untyped-def]  # the fault
+    return ""
+
+
+async def plain_input(input: int, db: AsyncSession) -> str:
+    return ""
+
+
+async def unannotated_db(input: Ref, db) -> str:  # type: ignore[no-untyped-def]  # the fault
+    return ""
+
+
+async def async_with_sync(input: Ref, db: Session) -> str:
+    return ""
+
+
+def sync_with_async(input: Ref, db: AsyncSession) -> str:
+    return ""
+
+
+async def other_parameter(input: Ref, session: AsyncSession) -> str:
+    return ""
+
+
+async def no_result(input: Ref):  # type: ignore[no-untyped-def]  # the fault
+    return ""
+
+
+async def strange_result(input: Ref) -> Opaque:
+    return Opaque()
+
+
+async def unresolved(input: Missing) -> str:  # type: ignore[name-defined]  # noqa: F821  # the fault
+    return ""
+
+
+async def with_context(input: Ref, ctx: Context) -> str:
+    return ""
+
+
+async def with_any_context(ctx: Opaque) -> str:
+    return ""
+
+
+def never(_change: Change, _input: Ref) -> bool:
+    return False
+
+
+decorate: Callable[..., Any] = define_reactive_function
+
+AT_DECORATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+    "unannotated input": (lambda: decorate(unannotated_input), ("unannotated_input", "input: AgentRef")),
+    "input that is no model": (lambda: decorate(plain_input), ("plain_input", "int", "pydantic model")),
+    "unannotated session": (lambda: decorate(unannotated_db), ("unannotated_db", "AsyncSession", "Session (def)")),
+    "sync session in async def": (
+        lambda: decorate(async_with_sync), ("async_with_sync", "sync session", "async def with AsyncSession"),
+    ),
+    "async session in def": (
+        lambda: decorate(sync_with_async), ("sync_with_async", "async session", "def with Session"),
+    ),
+    "unknown parameter": (lambda: decorate(other_parameter), ("other_parameter", "'session'", "input, db and ctx")),
+    "no result type": (lambda: decorate(no_result), ("no_result", "-> list[Agent]")),
+    "result without a schema": (lambda: decorate(strange_result), ("strange_result", "Opaque")),
+    "unresolved annotation": (lambda: decorate(unresolved), ("unresolved", "'Missing'", "run time")),
+    "public with ctx": (
+        lambda: decorate(scope="public")(with_context), ("with_context", "scope='public'", "drop one"),
+    ),
+    "mutation with dependencies": (
+        lambda: decorate(kind="mutation", dependencies=[Item])(get_item), ("get_item", "mutation", "for queries"),
+    ),
+    "mutation with a predicate": (
+        lambda: decorate(kind="mutation", invalidate_when={Item: never})(get_item), ("get_item", "for queries"),
+    ),
+    "mutation with a scope": (
+        lambda: decorate(kind="mutation", scope="tenant")(get_item), ("get_item", "for queries"),
+    ),
+    "predicate for no dependency": (
+        lambda: decorate(dependencies=["other"], invalidate_when={Item: never})(get_item),
+        ("get_item", "'item'", "declared: other", "add it to dependencies"),
+    ),
+    "dependency that is no table": (lambda: decorate(dependencies=[Ref])(get_item), ("get_item", "Ref", "table=True")),
+    "a class": (lambda: decorate(Ref), ("Ref", "no function", "decorate a def")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", AT_DECORATION)
+def test_a_wrong_function_is_refused_when_it_is_decorated(fault: str) -> None:
+    """The message names the function, what is wrong, and what to write instead."""
+    define, words = AT_DECORATION[fault]
+    with pytest.raises(DefinitionError) as raised:
+        define()
+    missing = [word for word in words if word not in str(raised.value)]
+    assert not missing, str(raised.value)
+
+
+def test_the_message_says_where_the_function_stands() -> None:
+    """File and line, because names repeat."""
+    with pytest.raises(DefinitionError, match=r"no_result \(test_definitions\.py:\d+\)"):
+        decorate(no_result)
+
+
+good = define_reactive_function(get_item)
+context_taker = define_reactive_function(with_context)
+
+AT_REGISTRATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+    "two of one name": (
+        lambda: Registry({"a": {"b": good}, "a.b": good}, has_context=False), ("'a.b'", "rename one"),
+    ),
+    "no group": (lambda: Registry({"get": good}, has_context=False), ("'get'", "group")),
+    "not decorated": (lambda: Registry({"a": {"b": get_item}}, has_context=False), ("'a.b'", "decorate")),
+    "a hyphen": (lambda: Registry({"my-group": {"b": good}}, has_context=False), ("my-group", "letters, digits and _")),
+    "a keyword": (lambda: Registry({"a": {"class": good}}, has_context=False), ("a.class", "spell")),
+    "a leading underscore": (lambda: Registry({"a": {"_b": good}}, has_context=False), ("a._b", "spell")),
+    "an empty name": (lambda: Registry({"a": {"": good}}, has_context=False), ("spell",)),
+    "ctx without a context": (
+        lambda: Registry({"a": {"b": context_taker}}, has_context=False),
+        ("with_context", "a.b", "ReactiveRPC(context=...)"),
+    ),
+    "tenant without a context": (
+        lambda: Registry({"a": {"b": decorate(scope="tenant")(get_item)}}, has_context=False),
+        ("get_item", "scope='tenant'", "ReactiveRPC(context=...)"),
+    ),
+    "a context that cannot be compared": (
+        lambda: Registry({"a": {"b": decorate(with_any_context)}}, has_context=True),
+        ("with_any_context", "Opaque", "frozen dataclass", "scope="),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", AT_REGISTRATION)
+def test_a_wrong_registration_is_refused(fault: str) -> None:
+    """The message names the path, what is wrong, and the way out."""
+    define, words = AT_REGISTRATION[fault]
+    with pytest.raises(DefinitionError) as raised:
+        define()
+    missing = [word for word in words if word not in str(raised.value)]
+    assert not missing, str(raised.value)
+
+
+AT_START: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "unknown dependency": ({"dependencies": ["itme"]}, {}, ("get_item", "a.b", "'itme'", "item", "Correct the name")),
+    "unknown table of a predicate": ({"invalidate_when": {"itme": never}}, {}, ("get_item", "'itme'", "item")),
+    "relation of an unknown table": ({}, {"relations": {"itme": ["item"]}}, ("relations", "'itme'", "item")),
+    "relation to an unknown table": ({}, {"relations": {"item": ["itme.id"]}}, ("relations", "'itme.id'", "item")),
+    "relation by an unknown column": (
+        {}, {"relations": {"item": ["item.nmae"]}}, ("'item.nmae'", "no column 'nmae'", "id, name"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fault", AT_START)
+async def test_a_declaration_that_the_database_contradicts_fails_the_start(tmp_path: Path, fault: str) -> None:
+    """Against the real tables; what was opened before the fault is closed again, so a second start says the same."""
+    options, arguments, words = AT_START[fault]
+    rpc = ReactiveRPC(
+        f"sqlite:///{tmp_path / 'a.db'}",
+        functions={"a": {"b": decorate(**options)(get_item)}},
+        metadata=Base.metadata,
+        **arguments,
+    )
+    for _ in range(2):
+        with pytest.raises(DefinitionError) as raised:
+            await rpc.open()
+        missing = [word for word in words if word not in str(raised.value)]
+        assert not missing, str(raised.value)
+    await rpc.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "no database URL"),
+        ("postgresql://u:secret@h/d", "not supported yet"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str, words: str) -> None:
+    """It fails where it is given, and a password in it is not repeated."""
+    with pytest.raises(DefinitionError, match=words) as raised:
+        ReactiveRPC(url, functions={"a": {"b": good}})
+    assert "secret" not in str(raised.value)
+
+
+def test_a_procedure_is_still_its_function() -> None:
+    """Calling it calls the function; its name, its docstring and its kind can be read."""
+
+    @define_reactive_function(kind="mutation")
+    def shout(input: Ref) -> str:
+        """Shout the id.
+
+        Loudly.
+        """
+        return f"{input.id}!"
+
+    assert isinstance(shout, Procedure)
+    assert shout(Ref(id=1)) == "1!"
+    assert (shout.name, shout.kind, shout.summary) == ("shout", "mutation", "Shout the id.")
+    assert shout.description == "Shout the id.\n\nLoudly."
+
+
+def test_tables_are_named_by_model_table_or_name() -> None:
+    """Three spellings of one dependency."""
+    for table in (Item, "item", Item.__table__):  # type: ignore[attr-defined]  # SQLAlchemy's
+        assert decorate(dependencies=[table])(get_item).dependencies == {"item"}
+
+
+def test_names_nest() -> None:
+    """Groups within groups, or dots, are one path."""
+    registry = Registry({"a": {"b": {"c": good}}, "x.y": good}, has_context=False)
+    assert list(registry) == ["a.b.c", "x.y"]
+    assert (registry.find("x.y"), len(registry)) == (good, 2)
+    with pytest.raises(NotFoundError, match="nope"):
+        registry.find("nope")
+
+
+@dataclass(frozen=True)
+class Own:
+    name: str
+
+
+@pytest.mark.parametrize("kind", [Context, Own, Ref, str])
+def test_a_context_may_be_the_applications_own(kind: Any) -> None:
+    """A dataclass, a pydantic model or a plain value."""
+
+    async def whoami(ctx) -> str:  # type: ignore[no-untyped-def]  # annotated below
+        return ""
+
+    whoami.__annotations__["ctx"] = kind
+    assert len(Registry({"a": {"whoami": decorate(whoami)}}, has_context=True)) == 1
