@@ -139,11 +139,13 @@ class AgentsCreate(Mutation[models.Agent]):
         organization_id: str,
         name: str,
         role: str = UNSET,
-        description: models.Description | None = UNSET,
+        description: str | None = UNSET,
     ) -> models.Agent:
         """Add an agent to your organization.
 
-        Add an agent to your organization.
+        Args:
+            organization_id: Your own organization.
+            role: Default: 'assistant'.
         """
         return await self._call({
             'organization_id': organization_id,
@@ -163,7 +165,8 @@ class AgentsDelete(Mutation[models.AgentDeleted]):
     ) -> models.AgentDeleted:
         """Delete an agent with its memories and with every message it has sent or received.
 
-        Delete an agent with its memories and with every message it has sent or received.
+        Args:
+            agent_id: An agent of your organization.
         """
         return await self._call({'agent_id': agent_id})
 
@@ -178,7 +181,8 @@ class AgentsGetAll(Query[list[models.Agent]]):
     ) -> list[models.Agent]:
         """The agents of your organization, by name.
 
-        The agents of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return await self._call({'organization_id': organization_id})
 
@@ -191,7 +195,8 @@ class AgentsGetAll(Query[list[models.Agent]]):
 
         The agents of your organization, by name.
 
-        The agents of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._watch({'organization_id': organization_id})
 
@@ -206,7 +211,8 @@ class AgentsGetOne(Query[models.Agent]):
     ) -> models.Agent:
         """One agent.
 
-        One agent.
+        Args:
+            agent_id: An agent of your organization.
         """
         return await self._call({'agent_id': agent_id})
 
@@ -219,7 +225,8 @@ class AgentsGetOne(Query[models.Agent]):
 
         One agent.
 
-        One agent.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._watch({'agent_id': agent_id})
 
@@ -234,7 +241,8 @@ class AgentsGetWithStats(Query[models.AgentStats]):
     ) -> models.AgentStats:
         """One agent, with the number of messages it has sent and of memories it has.
 
-        One agent, with the number of messages it has sent and of memories it has.
+        Args:
+            agent_id: An agent of your organization.
         """
         return await self._call({'agent_id': agent_id})
 
@@ -247,7 +255,8 @@ class AgentsGetWithStats(Query[models.AgentStats]):
 
         One agent, with the number of messages it has sent and of memories it has.
 
-        One agent, with the number of messages it has sent and of memories it has.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._watch({'agent_id': agent_id})
 
@@ -259,14 +268,16 @@ class AgentsUpdate(Mutation[models.Agent]):
         self,
         *,
         agent_id: str,
-        name: models.Name | None = UNSET,
-        role: models.Role | None = UNSET,
-        description: models.Description2 | None = UNSET,
+        name: str | None = UNSET,
+        role: str | None = UNSET,
+        description: str | None = UNSET,
         is_active: bool | None = UNSET,
     ) -> models.Agent:
         """Change an agent: only the fields that are given.
 
-        Change an agent: only the fields that are given.
+        Args:
+            agent_id: An agent of your organization.
+            description: null removes it.
         """
         return await self._call({
             'agent_id': agent_id,
@@ -288,7 +299,8 @@ class MemoryAdd(Mutation[models.Memory]):
     ) -> models.Memory:
         """Let an agent remember something.
 
-        Let an agent remember something.
+        Args:
+            agent_id: An agent of your organization.
         """
         return await self._call({
             'agent_id': agent_id,
@@ -307,7 +319,9 @@ class MemoryRecent(Query[list[models.Memory]]):
     ) -> list[models.Memory]:
         """What an agent has remembered last, newest first.
 
-        What an agent has remembered last, newest first.
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 20.
         """
         return await self._call({
             'agent_id': agent_id,
@@ -324,7 +338,9 @@ class MemoryRecent(Query[list[models.Memory]]):
 
         What an agent has remembered last, newest first.
 
-        What an agent has remembered last, newest first.
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 20.
         """
         return self._watch({
             'agent_id': agent_id,
@@ -340,13 +356,16 @@ class MessagesGetAll(Query[list[models.Message]]):
         *,
         agent_id: str,
         limit: int = UNSET,
-        before: models.Before | None = UNSET,
+        before: str | None = UNSET,
     ) -> list[models.Message]:
         """The messages that an agent has sent or received, newest first.
 
-        The messages that an agent has sent or received, newest first.
-
         For the next page, give the last message's id as `before`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 50.
+            before: The last message of the page before this one.
         """
         return await self._call({
             'agent_id': agent_id,
@@ -359,15 +378,18 @@ class MessagesGetAll(Query[list[models.Message]]):
         *,
         agent_id: str,
         limit: int = UNSET,
-        before: models.Before | None = UNSET,
+        before: str | None = UNSET,
     ) -> Watch[list[models.Message]]:
         """Follow the result: its latest state now and after every change.
 
         The messages that an agent has sent or received, newest first.
 
-        The messages that an agent has sent or received, newest first.
-
         For the next page, give the last message's id as `before`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 50.
+            before: The last message of the page before this one.
         """
         return self._watch({
             'agent_id': agent_id,
@@ -383,12 +405,14 @@ class MessagesSend(Mutation[models.Message]):
         self,
         *,
         from_agent_id: str,
-        to_agent_id: models.ToAgentId1 | None = UNSET,
+        to_agent_id: str | None = UNSET,
         body: str,
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
-        Say something: to one agent, or to the whole organization.
+        Args:
+            from_agent_id: An agent of your organization.
+            to_agent_id: Another agent of your organization; null: all of them.
         """
         return await self._call({
             'from_agent_id': from_agent_id,
@@ -401,16 +425,11 @@ class OrganizationsGetMine(Query[models.Organization]):
     """`organizations.get_mine`: query."""
 
     async def __call__(self) -> models.Organization:
-        """The organization that you belong to.
-
-        The organization that you belong to.
-        """
+        """The organization that you belong to."""
         return await self._call({})
 
     def watch(self) -> Watch[models.Organization]:
         """Follow the result: its latest state now and after every change.
-
-        The organization that you belong to.
 
         The organization that you belong to.
         """
@@ -427,7 +446,8 @@ class ToolsAvailable(Query[list[models.Tool]]):
     ) -> list[models.Tool]:
         """The enabled tools of your organization, by name.
 
-        The enabled tools of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return await self._call({'organization_id': organization_id})
 
@@ -440,7 +460,8 @@ class ToolsAvailable(Query[list[models.Tool]]):
 
         The enabled tools of your organization, by name.
 
-        The enabled tools of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._watch({'organization_id': organization_id})
 
@@ -531,11 +552,13 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
         organization_id: str,
         name: str,
         role: str = UNSET,
-        description: models.Description | None = UNSET,
+        description: str | None = UNSET,
     ) -> models.Agent:
         """Add an agent to your organization.
 
-        Add an agent to your organization.
+        Args:
+            organization_id: Your own organization.
+            role: Default: 'assistant'.
         """
         return self._call({
             'organization_id': organization_id,
@@ -555,7 +578,8 @@ class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
     ) -> models.AgentDeleted:
         """Delete an agent with its memories and with every message it has sent or received.
 
-        Delete an agent with its memories and with every message it has sent or received.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._call({'agent_id': agent_id})
 
@@ -570,7 +594,8 @@ class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
     ) -> list[models.Agent]:
         """The agents of your organization, by name.
 
-        The agents of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._call({'organization_id': organization_id})
 
@@ -583,7 +608,8 @@ class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
 
         The agents of your organization, by name.
 
-        The agents of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._watch({'organization_id': organization_id})
 
@@ -598,7 +624,8 @@ class SyncAgentsGetOne(SyncQuery[models.Agent]):
     ) -> models.Agent:
         """One agent.
 
-        One agent.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._call({'agent_id': agent_id})
 
@@ -611,7 +638,8 @@ class SyncAgentsGetOne(SyncQuery[models.Agent]):
 
         One agent.
 
-        One agent.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._watch({'agent_id': agent_id})
 
@@ -626,7 +654,8 @@ class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
     ) -> models.AgentStats:
         """One agent, with the number of messages it has sent and of memories it has.
 
-        One agent, with the number of messages it has sent and of memories it has.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._call({'agent_id': agent_id})
 
@@ -639,7 +668,8 @@ class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
 
         One agent, with the number of messages it has sent and of memories it has.
 
-        One agent, with the number of messages it has sent and of memories it has.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._watch({'agent_id': agent_id})
 
@@ -651,14 +681,16 @@ class SyncAgentsUpdate(SyncMutation[models.Agent]):
         self,
         *,
         agent_id: str,
-        name: models.Name | None = UNSET,
-        role: models.Role | None = UNSET,
-        description: models.Description2 | None = UNSET,
+        name: str | None = UNSET,
+        role: str | None = UNSET,
+        description: str | None = UNSET,
         is_active: bool | None = UNSET,
     ) -> models.Agent:
         """Change an agent: only the fields that are given.
 
-        Change an agent: only the fields that are given.
+        Args:
+            agent_id: An agent of your organization.
+            description: null removes it.
         """
         return self._call({
             'agent_id': agent_id,
@@ -680,7 +712,8 @@ class SyncMemoryAdd(SyncMutation[models.Memory]):
     ) -> models.Memory:
         """Let an agent remember something.
 
-        Let an agent remember something.
+        Args:
+            agent_id: An agent of your organization.
         """
         return self._call({
             'agent_id': agent_id,
@@ -699,7 +732,9 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
     ) -> list[models.Memory]:
         """What an agent has remembered last, newest first.
 
-        What an agent has remembered last, newest first.
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 20.
         """
         return self._call({
             'agent_id': agent_id,
@@ -716,7 +751,9 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
 
         What an agent has remembered last, newest first.
 
-        What an agent has remembered last, newest first.
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 20.
         """
         return self._watch({
             'agent_id': agent_id,
@@ -732,13 +769,16 @@ class SyncMessagesGetAll(SyncQuery[list[models.Message]]):
         *,
         agent_id: str,
         limit: int = UNSET,
-        before: models.Before | None = UNSET,
+        before: str | None = UNSET,
     ) -> list[models.Message]:
         """The messages that an agent has sent or received, newest first.
 
-        The messages that an agent has sent or received, newest first.
-
         For the next page, give the last message's id as `before`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 50.
+            before: The last message of the page before this one.
         """
         return self._call({
             'agent_id': agent_id,
@@ -751,15 +791,18 @@ class SyncMessagesGetAll(SyncQuery[list[models.Message]]):
         *,
         agent_id: str,
         limit: int = UNSET,
-        before: models.Before | None = UNSET,
+        before: str | None = UNSET,
     ) -> SyncWatch[list[models.Message]]:
         """Follow the result: its latest state now and after every change.
 
         The messages that an agent has sent or received, newest first.
 
-        The messages that an agent has sent or received, newest first.
-
         For the next page, give the last message's id as `before`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many at most. Default: 50.
+            before: The last message of the page before this one.
         """
         return self._watch({
             'agent_id': agent_id,
@@ -775,12 +818,14 @@ class SyncMessagesSend(SyncMutation[models.Message]):
         self,
         *,
         from_agent_id: str,
-        to_agent_id: models.ToAgentId1 | None = UNSET,
+        to_agent_id: str | None = UNSET,
         body: str,
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
-        Say something: to one agent, or to the whole organization.
+        Args:
+            from_agent_id: An agent of your organization.
+            to_agent_id: Another agent of your organization; null: all of them.
         """
         return self._call({
             'from_agent_id': from_agent_id,
@@ -793,16 +838,11 @@ class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
     """`organizations.get_mine`: query."""
 
     def __call__(self) -> models.Organization:
-        """The organization that you belong to.
-
-        The organization that you belong to.
-        """
+        """The organization that you belong to."""
         return self._call({})
 
     def watch(self) -> SyncWatch[models.Organization]:
         """Follow the result: its latest state now and after every change.
-
-        The organization that you belong to.
 
         The organization that you belong to.
         """
@@ -819,7 +859,8 @@ class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
     ) -> list[models.Tool]:
         """The enabled tools of your organization, by name.
 
-        The enabled tools of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._call({'organization_id': organization_id})
 
@@ -832,7 +873,8 @@ class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
 
         The enabled tools of your organization, by name.
 
-        The enabled tools of your organization, by name.
+        Args:
+            organization_id: Your own organization.
         """
         return self._watch({'organization_id': organization_id})
 

@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, Field
 from typing import Annotated
-
-class Description(RootModel[str]):
-    root: Annotated[str, Field(max_length=1000)]
 
 class Agent(BaseModel):
     """
     An agent of an organization.
     """
-    id: Annotated[str, Field(max_length=64)]
-    organization_id: Annotated[str, Field(max_length=64)]
-    name: Annotated[str, Field(max_length=100)]
-    role: Annotated[str, Field(max_length=100)]
-    description: Description | None
+    id: str
+    organization_id: str
+    name: str
+    role: str
+    description: str | None
     is_active: bool
     created_at: datetime
 
@@ -29,7 +26,7 @@ class AgentCreate(BaseModel):
     organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], max_length=64, min_length=1)]
     name: Annotated[str, Field(max_length=100, min_length=1)]
     role: Annotated[str, Field(max_length=100, min_length=1)] = 'assistant'
-    description: Description | None = None
+    description: Annotated[str | None, Field(max_length=1000)] = None
 
 class AgentDeleted(BaseModel):
     """
@@ -53,41 +50,32 @@ class AgentStats(BaseModel):
     message_count: Annotated[int, Field(description='How many messages it has sent.')]
     memory_count: Annotated[int, Field(description='How many memories it has.')]
 
-class Name(RootModel[str]):
-    root: Annotated[str, Field(max_length=100, min_length=1)]
-
-class Role(RootModel[str]):
-    root: Annotated[str, Field(max_length=100, min_length=1)]
-
-class Description2(RootModel[str]):
-    root: Annotated[str, Field(description='null removes it.', max_length=1000)]
-
 class AgentUpdate(BaseModel):
     """
     What to change of an agent: a field that is left out stays as it is.
     """
     agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
-    name: Name | None = None
-    role: Role | None = None
-    description: Annotated[Description2 | None, Field(description='null removes it.')] = None
+    name: Annotated[str | None, Field(max_length=100, min_length=1)] = None
+    role: Annotated[str | None, Field(max_length=100, min_length=1)] = None
+    description: Annotated[str | None, Field(description='null removes it.', max_length=1000)] = None
     is_active: bool | None = None
 
 class AgentsGetAllInput(BaseModel):
-    organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], max_length=64, min_length=1)]
+    organization_id: Annotated[str, Field(description='Your own organization.', max_length=64, min_length=1)]
 
 class AgentsGetOneInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
 
 class AgentsGetWithStatsInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
 
 class Memory(BaseModel):
     """
     What an agent remembers.
     """
-    id: Annotated[str, Field(max_length=64)]
-    agent_id: Annotated[str, Field(max_length=64)]
-    content: Annotated[str, Field(max_length=4000)]
+    id: str
+    agent_id: str
+    content: str
     created_at: datetime
 
 class MemoryAdd(BaseModel):
@@ -98,59 +86,50 @@ class MemoryAdd(BaseModel):
     content: Annotated[str, Field(max_length=4000, min_length=1)]
 
 class MemoryRecentInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 20
-
-class ToAgentId(RootModel[str]):
-    root: Annotated[str, Field(max_length=64)]
 
 class Message(BaseModel):
     """
     What one agent said: to another of its organization, or to all of it where `to_agent_id` is null.
     """
-    id: Annotated[str, Field(max_length=64)]
-    from_agent_id: Annotated[str, Field(max_length=64)]
-    to_agent_id: ToAgentId | None
-    body: Annotated[str, Field(max_length=4000)]
+    id: str
+    from_agent_id: str
+    to_agent_id: str | None
+    body: str
     created_at: datetime
-
-class ToAgentId1(RootModel[str]):
-    root: Annotated[str, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], max_length=64, min_length=1)]
 
 class MessageSend(BaseModel):
     """
     A new message.
     """
     from_agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
-    to_agent_id: Annotated[ToAgentId1 | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'])] = None
+    to_agent_id: Annotated[str | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], max_length=64, min_length=1)] = None
     body: Annotated[str, Field(max_length=4000, min_length=1)]
 
-class Before(RootModel[str]):
-    root: Annotated[str, Field(description='The last message of the page before this one.', max_length=64, min_length=1)]
-
 class MessagesGetAllInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
-    before: Annotated[Before | None, Field(description='The last message of the page before this one.')] = None
+    before: Annotated[str | None, Field(description='The last message of the page before this one.', max_length=64, min_length=1)] = None
 
 class Organization(BaseModel):
     """
     A tenant: nothing of it is seen from another.
     """
-    id: Annotated[str, Field(max_length=64)]
-    name: Annotated[str, Field(max_length=100)]
+    id: str
+    name: str
     created_at: datetime
 
 class Tool(BaseModel):
     """
     Something the agents of an organization can use.
     """
-    id: Annotated[str, Field(max_length=64)]
-    organization_id: Annotated[str, Field(max_length=64)]
-    name: Annotated[str, Field(max_length=100)]
-    description: Annotated[str, Field(max_length=1000)]
+    id: str
+    organization_id: str
+    name: str
+    description: str
     is_enabled: bool
     created_at: datetime
 
 class ToolsAvailableInput(BaseModel):
-    organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], max_length=64, min_length=1)]
+    organization_id: Annotated[str, Field(description='Your own organization.', max_length=64, min_length=1)]

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.capture.schema import TableCapture
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.errors import ReactiveRPCError
@@ -96,7 +96,7 @@ class ReactiveRPC:
         self._ids = ids or RandomIds()
         self._relations = relations or {}
         self._metadata = metadata
-        self._database = Database(url, busy_timeout_seconds=self.settings.busy_timeout_seconds)
+        self._database = Database(url, busy_timeout_seconds=self.settings.busy_timeout_seconds, position=POSITION)
         self._capture = SQLiteCapture(
             self._database.path, ids=self._ids, busy_timeout_seconds=self.settings.busy_timeout_seconds
         )
@@ -104,7 +104,7 @@ class ReactiveRPC:
         self._reader = Reader(self._log, MemoryStore(self.settings.cache_max_bytes))
         self._log.subscribe(self._reader.apply)
         strict = self.settings.environment == "development"
-        self._executor = Executor(self._database, lambda: self._log.schema, strict=strict)
+        self._executor = Executor(self._database, self._log, strict=strict)
         self._caller = Caller(self.registry, self._executor, self._reader, self._log)
         self._hub = Hub(
             self._reader,
@@ -112,6 +112,7 @@ class ReactiveRPC:
             clock=self._clock,
             ids=self._ids,
             max_events=self.settings.stream_queue_events,
+            heartbeat_seconds=self.settings.heartbeat_seconds,
         )
         self._opened: AsyncExitStack | None = None
         self.router = self._make_router(prefix, context)
@@ -176,7 +177,7 @@ class ReactiveRPC:
         for path, procedure in self.registry.items():
             endpoint = ProcedureEndpoint(path, procedure, self._caller, self._ids, max_body_bytes=limit)
             router.add_procedure(path, procedure, endpoint)
-        sets = StoredSets(self.settings.max_stored_sets)
+        sets = StoredSets(self.settings.stored_sets_max_bytes)
         router.add_events(
             EventsEndpoint(
                 "events",

@@ -28,6 +28,8 @@ The numbers of HTTP and JSON-RPC that belong to a code stand in one table, `prot
 
 from __future__ import annotations
 
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any, ClassVar
 
 __all__ = [
@@ -133,6 +135,8 @@ class RPCError(ReactiveRPCError):
         copy = type(self).__new__(type(self), *self.args)  # an application's own class may have its own constructor
         copy.__dict__.update(self.__dict__)
         copy.path = self.path or path
+        with suppress(Exception):  # what cannot be copied is shared
+            copy.details = deepcopy(self.details)
         return copy
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -24,7 +24,9 @@ class Settings(BaseSettings):
         busy_timeout_seconds: how long a statement waits for SQLite's write lock before it fails.
         max_body_bytes: the largest request body.
         max_queries_per_stream: the largest set of one stream.
-        max_stored_sets: how many sets for EventSource a worker remembers; the least recently used goes first.
+        stored_sets_max_bytes: of sets for EventSource a worker remembers so much; the least recently used goes first.
+        heartbeat_seconds: how often an idle stream says that it lives; 0 is never. Set it where proxies or clients
+            cannot notice a dead connection otherwise.
         stream_queue_events: how many events may wait for a slow reader before a gap takes their place.
         outbox_retention_seconds: how far back a stream can resume.
     """
@@ -37,6 +39,7 @@ class Settings(BaseSettings):
     busy_timeout_seconds: PositiveFloat = 5.0
     max_body_bytes: PositiveInt = 1024 * 1024
     max_queries_per_stream: PositiveInt = 1000
-    max_stored_sets: PositiveInt = 10_000
+    stored_sets_max_bytes: PositiveInt = 16 * 1024 * 1024
+    heartbeat_seconds: NonNegativeFloat = 0.0
     stream_queue_events: PositiveInt = 256
     outbox_retention_seconds: PositiveFloat = 3600.0

@@ -13,6 +13,7 @@ event loop, and from then on the log finds it. Checking, indexing and storing mu
 
 *A shared flight.* A request that finds a flight under way may join it only if the flight's snapshot is late enough:
 `s0 >= version` where `version` is what `fresh()` has just returned. Otherwise it starts another, which replaces it.
+A flight that turns out to be opaque read what no version speaks of, so whoever joined it computes for itself.
 
 *Touched* is decided by the index alone, then narrowed by the author's `invalidate_when`. A predicate that raises, or
 one that is asked about a whole table, narrows nothing.
@@ -141,12 +142,13 @@ class Reader:
             self.stats.hits += 1
             return entry
         flight = self._flights.get(query.key)
-        if flight is None or flight.started_at < version:
-            self.stats.misses += 1
-            flight = self._start(query)
-        else:
+        if flight is not None and flight.started_at >= version:
             self.stats.joined += 1
-        return await asyncio.shield(flight.task)
+            entry = await asyncio.shield(flight.task)
+            if entry.computed.read_set.opaque is None:
+                return entry  # what it read is captured, so its version tells how fresh it is
+        self.stats.misses += 1
+        return await asyncio.shield(self._start(query).task)
 
     def touched_since(self, version: int, entry: Entry) -> bool:
         """Tell whether anything applied after `version` touches the entry; True where memory does not reach back."""
@@ -160,7 +162,8 @@ class Reader:
     async def watch(self, query: Query) -> Entry:
         """Return an entry of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
 
-        It computes again for as long as writes overtake the result.
+        Where a write has overtaken the result, the entry is not live and not watched: tell whoever must know, and ask
+        again.
 
         Raises:
             PreconditionFailedError: what the query reads cannot be told, so nobody could be told of a change.
@@ -169,12 +172,12 @@ class Reader:
         held = self._wanted.setdefault(query.key, [])
         self._wanting[query.key] += 1
         try:
-            while True:
-                entry = await self.get(query)
-                if entry.live:
-                    entry.watchers += 1
-                    return entry
+            entry = await self.get(query)
+            if entry.live:
+                entry.watchers += 1
+            else:
                 _refuse_unwatchable(entry)
+            return entry
         finally:
             self._wanting[query.key] -= 1
             if not self._wanting[query.key]:
@@ -296,8 +299,12 @@ class Reader:
 
 
 def _deliberate(error: RPCError) -> bool:
+    """Tell whether the error is an answer that holds until the data changes, and not one that passes with time."""
     code = CODES.get(error.code)
-    return code is None or code.http < 500
+    return code is None or (code.http < 500 and error.code not in _PASSING)
+
+
+_PASSING = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 def _refuse_unwatchable(entry: Entry) -> None:

@@ -51,13 +51,14 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError
 from reactive_rpc.reactive.change import Change
 
-__all__ = ["SQLiteCapture"]
+__all__ = ["POSITION", "SQLiteCapture"]
 
 MINIMUM_VERSION = (3, 35, 0)
 PRUNE_CHUNK_ROWS = 1_000
 WAL_RETRY_SECONDS = 0.02
 
-_SEQUENCE = f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
+POSITION = f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
+"""SQL that returns the highest id given out: the version that a snapshot shows."""
 
 _log = logging.getLogger(__name__)
 
@@ -409,7 +410,7 @@ def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def _begin_epoch(connection: sqlite3.Connection, epoch: str, at_least: int) -> None:
-    last = max(connection.execute(_SEQUENCE).fetchone()[0], at_least)
+    last = max(connection.execute(POSITION).fetchone()[0], at_least)
     connection.execute(f"INSERT INTO \"{OUTBOX}\"(id, tbl, op) VALUES (?, '', 'E')", (last + 1,))
     _set_meta(connection, "epoch", epoch)
 
@@ -434,7 +435,7 @@ def _script(statements: list[str]) -> str:
 def _last_older(connection: sqlite3.Connection, cutoff: float) -> int:
     """Return the last id before the first row that is younger; reads only as far as there is something to prune."""
     young = connection.execute(f'SELECT id FROM "{OUTBOX}" WHERE at >= ? ORDER BY id LIMIT 1', (cutoff,)).fetchone()
-    return int(connection.execute(_SEQUENCE).fetchone()[0] if young is None else young[0] - 1)
+    return int(connection.execute(POSITION).fetchone()[0] if young is None else young[0] - 1)
 
 
 def _prune_chunk(connection: sqlite3.Connection, last: int) -> int:

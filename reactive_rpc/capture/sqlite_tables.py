@@ -121,6 +121,8 @@ def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
             tables.append(_uncaptured(name, "a virtual table has no triggers"))
         elif kind == "shadow" or (not listed and any(name.lower().startswith(f"{v.lower()}_") for v in virtual)):
             tables.append(_uncaptured(name, "the shadow table of a virtual table"))
+        elif _is_cut_short(connection, name):
+            tables.append(_uncaptured(name, "an AFTER trigger with RAISE(IGNORE) may keep ours from running"))
         else:
             tables.append(_read_table(connection, name, sql, is_strict=bool(strict), is_utf8=is_utf8))
     return tuple(tables)
@@ -288,14 +290,27 @@ def _kind(column: Column, *, is_exact_text: bool) -> Kind | None:
     return column.affinity
 
 
-def _is_rewritten(connection: sqlite3.Connection, table: str) -> bool:
-    """Tell whether a BEFORE trigger of the user's may write: it could make a collision that ours did not see."""
+def _users_triggers(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the SQL of the triggers on `table` that are not ours."""
     rows = connection.execute(
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE"
         " AND substr(name, 1, ?) <> ?",
         (table, len(PREFIX), PREFIX),
     )
-    return any(_writes_before(sql) for (sql,) in rows)
+    return [sql for (sql,) in rows]
+
+
+def _is_rewritten(connection: sqlite3.Connection, table: str) -> bool:
+    """Tell whether a BEFORE trigger of the user's may write: it could make a collision that ours did not see."""
+    return any(_writes_before(sql) for sql in _users_triggers(connection, table))
+
+
+def _is_cut_short(connection: sqlite3.Connection, table: str) -> bool:
+    """Tell whether an AFTER trigger of the user's may end the statement's triggers: the row stays, ours never runs."""
+    triggers = _users_triggers(connection, table)
+    return any(
+        re.search(r"\bRAISE\s*\(\s*IGNORE\b", sql, re.I) and re.search(r"\bAFTER\b", sql, re.I) for sql in triggers
+    )
 
 
 def _writes_before(sql: str) -> bool:

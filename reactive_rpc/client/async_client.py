@@ -32,7 +32,8 @@ class AsyncClient:
         base_url: where the server is, without the prefix: `http://localhost:8000`.
         token: sent as `Authorization: Bearer`; see `set_token`.
         headers: sent with every request.
-        http: an HTTP client to use; it stays the caller's to close.
+        http: an HTTP client to use; it stays the caller's to close. Unless it probes its connections (TCP keep-alive),
+            a peer that vanishes is noticed only where the server sends heartbeats.
         clock: the time of the pauses between two tries.
         timeout_seconds: of a request, where `http` is not given; streams have none.
         random: the jitter, between 0 and 1.

@@ -12,9 +12,17 @@ A query joins the stream when its first fetch has ended: its ETag then lets the 
 second fetch that a query subscribed before its first answer would need. Rejected: subscribing first and fetching
 after; it doubles the time to the first result.
 
+The caller may change while a stream is being opened. The attempt is then cancelled, but its answer may be here by then,
+and a cancellation comes too late to undo it: each answer, good or bad, counts only for the caller who asked.
+
 401, 403 and `revoked` stop the supervisor until the caller has other credentials: the same ones would only be refused
 again. Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
 server that closes each stream at once is otherwise answered with a hot loop.
+
+A peer can vanish without a word (a pulled cable, a NAT that forgot): the stream then looks alive and says nothing. The
+kernel notices if it was told to probe, which is so for the HTTP client that we make and not for one that we are given.
+Where the server promises a heartbeat, silence for `HEARTBEATS_MISSED` of them ends the stream whoever made the client.
+Any byte counts as a sign of life, also of a comment or of an event that is not complete: it is the link that is tested.
 """
 
 from __future__ import annotations
@@ -48,7 +56,7 @@ from reactive_rpc.errors import (
 from reactive_rpc.protocol.events import Ack, Connected, Event, Gap, Invalidation, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 
-__all__ = ["COALESCE_SECONDS", "OPEN_SECONDS", "STABLE_SECONDS", "Live"]
+__all__ = ["COALESCE_SECONDS", "HEARTBEATS_MISSED", "OPEN_SECONDS", "STABLE_SECONDS", "Live"]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
@@ -58,6 +66,9 @@ COALESCE_SECONDS: Final = 0.01
 
 OPEN_SECONDS: Final = 30.0
 """How long a new stream may take to say `connected`."""
+
+HEARTBEATS_MISSED: Final = 2.5
+"""How many heartbeats may be missing before the stream counts as dead: one may be lost, another late."""
 
 STABLE_SECONDS: Final = 5.0
 """How long a stream lasts before the backoff starts over."""
@@ -73,17 +84,21 @@ class _Stream:
     Attributes:
         entries: what it was opened for, in order.
         scope: cancelling it closes the stream.
+        caller: whose it is, as `Live` counts them.
         id: its name in acknowledgements.
         members: what it watches, by key.
         connected_at: on the clock; None before.
+        silence_seconds: how long it may say nothing.
         seen: ids of the last events, to know one that is sent again.
     """
 
     entries: tuple[Entry[Any], ...]
     scope: anyio.CancelScope
+    caller: int
     id: str = ""
     members: Members = field(default_factory=dict)
     connected_at: float | None = None
+    silence_seconds: float = math.inf
     seen: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_EVENTS))
 
 
@@ -97,6 +112,7 @@ class Live:
         self._backoff = new_backoff()
         self._subscriptions = Subscriptions()
         self._active: _Stream | None = None
+        self._caller = 0
         self._refusal: Exception | None = None
         self._changed = asyncio.Event()
         self._not_before = clock.monotonic()
@@ -139,6 +155,7 @@ class Live:
 
     def reidentify(self) -> None:
         """Begin anew with the transport's new credentials: no stream, no cursor, every result in doubt."""
+        self._caller += 1
         self._refusal = None
         self._backoff.reset()
         self._not_before = self._clock.monotonic()
@@ -181,9 +198,10 @@ class Live:
         while (seconds := self._not_before - self._clock.monotonic()) > 0:
             await self._clock.sleep(seconds)
 
-    def _hold_off(self) -> None:
-        """Try again, though not before the backoff's next delay."""
-        self._not_before = self._clock.monotonic() + self._backoff.next_delay()
+    def _hold_off(self, error: Exception | None = None) -> None:
+        """Try again, though not before the backoff's next delay, after what the server asked for."""
+        wait_seconds = _retry_after_seconds(error) + self._backoff.next_delay()
+        self._not_before = self._clock.monotonic() + wait_seconds
         self._changed.set()
 
     async def _match_stream(self, entries: tuple[Entry[Any], ...]) -> None:
@@ -195,22 +213,26 @@ class Live:
             return
         if self._group is None:
             return
+        caller = self._caller
         try:
             await self._group.start(self._stream, entries, name="reactive_rpc.client.stream")
         except (UnauthorizedError, ForbiddenError) as error:
-            self._refuse(error)
+            if caller == self._caller:
+                self._refuse(error)
         except Exception as error:
             _report("the event stream", error)
+            if caller != self._caller:
+                return
             if isinstance(error, BadRequestError):
                 self._subscriptions.cursor = None  # the server may be unable to read it: the ETags suffice
             self._subscriptions.fail(error, uncovered_only=True)
-            self._hold_off()
+            self._hold_off(error)
 
     async def _stream(
         self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Open a stream and read it to its end; raises only before it is connected."""
-        stream = _Stream(entries, anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS))
+        stream = _Stream(entries, anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS), self._caller)
         with stream.scope:
             try:
                 await self._read(stream, task_status)
@@ -222,6 +244,8 @@ class Live:
                 raise WireError("the event stream ended before it said 'connected'")
         if stream.connected_at is None:
             raise ConnectionFailedError(f"the event stream did not say 'connected' within {OPEN_SECONDS:g} s")
+        if stream is self._active and stream.scope.cancelled_caught:
+            logger.info("the event stream was silent for %g s: the link is dead", stream.silence_seconds)
         self._ended(stream)
 
     async def _read(self, stream: _Stream, task_status: TaskStatus[None]) -> None:
@@ -229,12 +253,16 @@ class Live:
         decoder = SSEDecoder()
         async with self._transport.events(request) as chunks:
             async for chunk in chunks:
+                if stream.connected_at is not None:
+                    stream.scope.deadline = anyio.current_time() + stream.silence_seconds
                 for event in _decode(decoder, chunk):
                     if stream.connected_at is not None:
                         self._take(stream, event)
                         continue
                     if not isinstance(event, Connected):
                         raise WireError(f"the event stream began with {event.name!r} instead of 'connected'")
+                    if stream.caller != self._caller:
+                        raise ConnectionFailedError("the caller changed while the event stream was being opened")
                     stream.members = self._subscriptions.connect(stream.entries, request, event)
                     self._begin(stream, event)
                     task_status.started()
@@ -245,7 +273,8 @@ class Live:
         """Make `stream` the one that counts, and end the one before."""
         stream.id = connected.stream
         stream.connected_at = self._clock.monotonic()
-        stream.scope.deadline = math.inf
+        stream.silence_seconds = HEARTBEATS_MISSED * (connected.heartbeat_seconds or math.inf)
+        stream.scope.deadline = anyio.current_time() + stream.silence_seconds
         before, self._active = self._active, stream
         if before is not None:
             before.scope.cancel()
@@ -301,7 +330,8 @@ class Live:
             if not entry.snapshot.wanted:
                 continue
             if entry.hurry is not None:
-                entry.hurry()
+                if not entry.is_held_off:
+                    entry.hurry()
             elif entry.cancel_fetch is None:
                 scope = anyio.CancelScope()
                 entry.cancel_fetch = scope.cancel
@@ -315,8 +345,10 @@ class Live:
             while entry.snapshot.loading:
                 error = await self._fetch(entry)
                 self._changed.set()
-                if error is not None and _is_transient(error) and not entry.snapshot.wanted:
-                    await self._pause(entry, backoff.next_delay())
+                retry_after = _retry_after_seconds(error)
+                if error is not None and _is_transient(error) and (retry_after or not entry.snapshot.wanted):
+                    entry.is_held_off = retry_after > 0
+                    await self._pause(entry, retry_after + backoff.next_delay())
                 if entry.snapshot.wanted:
                     entry.dispatch(FetchStarted())
         entry.cancel_fetch = None
@@ -374,6 +406,11 @@ def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
 def _is_transient(error: Exception) -> bool:
     """Tell whether the same request may do better a little later."""
     return error.code in _TRANSIENT if isinstance(error, RPCError) else isinstance(error, ReactiveRPCError)
+
+
+def _retry_after_seconds(error: Exception | None) -> float:
+    """Return how long the server asked to be left alone."""
+    return float(error.headers.get("retry-after", 0)) if isinstance(error, RPCError) else 0.0
 
 
 def _report(what: str, error: Exception) -> None:

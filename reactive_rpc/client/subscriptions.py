@@ -43,6 +43,7 @@ class Entry(Generic[T]):
         ended: the client has closed.
         cancel_fetch: stops the fetch that runs for the entry, or its pause.
         hurry: ends the pause between two tries of a fetch.
+        is_held_off: the server asked for that pause (`Retry-After`): only another caller's credentials end it.
     """
 
     def __init__(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> None:
@@ -54,6 +55,7 @@ class Entry(Generic[T]):
         self.holders = 0
         self.cancel_fetch: Callable[[], None] | None = None
         self.hurry: Callable[[], None] | None = None
+        self.is_held_off = False
         self._listeners: list[Callable[[], None]] = []
 
     def dispatch(self, action: Action) -> None:

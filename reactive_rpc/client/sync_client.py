@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random as _random
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -86,6 +89,18 @@ class SyncClient:
             await self._client.login_with_password(url, username=username, password=password)
 
         self._opened().call(login)
+
+    def __del__(
+        self,
+        _warn: Callable[..., None] = warnings.warn,
+        _is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        # The garbage collector may run on the client's own thread, which cannot wait for its own end: another one does.
+        if getattr(self, "_portal", None) is None or _is_finalizing():
+            return
+        _warn(f"unclosed client {self!r}: use `with`", ResourceWarning, source=self)
+        self._portal = None
+        threading.Thread(target=self._stack.close, name="reactive_rpc.client closing", daemon=True).start()
 
     def __enter__(self) -> Self:
         self.open()

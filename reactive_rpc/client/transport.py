@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -16,10 +17,15 @@ from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, SubscriptionRequest
 
-__all__ = ["Answer", "Transport", "new_http_client"]
+__all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
 
 _JSON: Final = {"content-type": "application/json"}
-_REFUSED: Final = (401, 403)
+
+_PLAIN: Final = (401, 403, 429, 503)
+"""What a proxy says in its own words and means as this protocol does."""
+
+MAX_RETRY_AFTER_SECONDS: Final = 600.0
+"""The longest `Retry-After` that is honoured: a watch must not sleep for a day because of one wrong header."""
 
 # Streams are silent while nothing changes, so only the kernel notices a peer that has vanished: 15 s + 3 * 5 s.
 _KEEPALIVE_SECONDS: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -143,10 +149,29 @@ def _query_string(fields: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _error_of(response: httpx.Response, body: bytes) -> RPCError | WireError:
-    """Return the error that the answer tells; a proxy's own page is a WireError, unless it refuses the caller."""
+    """Return the error that the answer tells; a proxy's own page is a WireError, unless its status says enough.
+
+    An `RPCError` carries the answer's `Retry-After` in its `headers`, as seconds.
+    """
     try:
-        return decode_error(body)
+        error = decode_error(body)
     except WireError as exc:
-        if response.status_code in _REFUSED:
-            return rpc_error(code_for_status(response.status_code), f"{response.url} refused the caller")
-        return WireError(f"HTTP {response.status_code} from {response.url}: {exc}")
+        if response.status_code not in _PLAIN:
+            return WireError(f"HTTP {response.status_code} from {response.url}: {exc}")
+        error = rpc_error(code_for_status(response.status_code), f"{response.url} answered {response.status_code}")
+    seconds = _retry_after_seconds(response.headers)
+    if seconds is not None:
+        error.headers["retry-after"] = f"{seconds:g}"
+    return error
+
+
+def _retry_after_seconds(headers: httpx.Headers) -> float | None:
+    """Return RFC 9110's Retry-After in seconds; a date is read by the server's own clock, so that ours may be wrong."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
+    try:
+        seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+    except (TypeError, ValueError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

@@ -144,8 +144,9 @@ def _json_schema(holder: Schema) -> Schema | None:
 
 
 def _description(operation: Schema) -> str:
-    parts = (operation.get("summary", ""), operation.get("description", ""))
-    return "\n\n".join(part.strip() for part in parts if part.strip())
+    """Return summary and description; the description alone where it begins with the summary."""
+    summary, text = operation.get("summary", "").strip(), operation.get("description", "").strip()
+    return text if text.startswith(summary) else "\n\n".join(part for part in (summary, text) if part)
 
 
 def _check_names(operations: list[Operation]) -> None:

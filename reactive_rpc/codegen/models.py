@@ -32,12 +32,16 @@ _REF: Final = "#/components/schemas/"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One field of an input: `name` in Python, `wire_name` in JSON, `annotation` as Python source."""
+    """One field of an input: `name` in Python, `wire_name` in JSON, `annotation` as Python source.
+
+    `description` is what a docstring says of it, on one line; empty where the document says nothing.
+    """
 
     name: str
     wire_name: str
     annotation: str
     is_required: bool
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ def render_models(document: Document) -> Models:
     Raises:
         DefinitionError: the input of a procedure is no object.
     """
-    components = mend(_with_holder(document), _HOLDER)
+    outputs = {operation.path: operation.output for operation in document.operations}
+    components = mend(_with_holder(document), _HOLDER, returned=outputs)
     module = _Module(_generate(components), components)
     signatures = {
         operation.path: module.signature(operation, number) for number, operation in enumerate(document.operations)
@@ -198,7 +203,8 @@ class _Module:
         if not is_required and declared is not None and not is_nullable(declared, self._components):
             annotation = _without_none(annotation)
         spelled = self._spell(annotation)
-        return Parameter(f"{name}_" if name == "self" else name, wire_name, spelled, is_required)
+        description = _describe(declared or {})
+        return Parameter(f"{name}_" if name == "self" else name, wire_name, spelled, is_required, description)
 
     def _spell(self, annotation: ast.expr) -> str:
         """Return the annotation as source for another module: models qualified, imports noted."""
@@ -243,6 +249,13 @@ def _without_none(annotation: ast.expr) -> ast.expr:
         case ast.BinOp(left=left, right=ast.Constant(value=None)):
             return left
     return annotation
+
+
+def _describe(field: Schema) -> str:
+    """Return a field's description and default on one line."""
+    text = " ".join(str(field.get("description", "")).split())
+    default = field.get("default")
+    return text if default is None else f"{text} Default: {json.dumps(default, ensure_ascii=False)}.".strip()
 
 
 def _own_fields(node: ast.ClassDef) -> list[ast.AnnAssign]:

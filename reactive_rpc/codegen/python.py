@@ -195,7 +195,7 @@ class _Client:
         is_query = operation.kind == "query"
         base = f"{prefix}{'Query' if is_query else 'Mutation'}[{signature.output}]"
         lines = [f"class {prefix}{self._classes[operation.path]}({base}):"]
-        text = operation.description or f"Call `{operation.path}`."
+        text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(signature.parameters)
         lines += [*_docstring(f"`{operation.path}`: {operation.kind}.", 4), ""]
         lines += _head("def" if sync else "async def", "__call__", signature.parameters, signature.output)
         arguments = _arguments(signature.parameters)
@@ -270,6 +270,12 @@ def _arguments(parameters: tuple[Parameter, ...]) -> str:
     if len(pairs) < 2:
         return "{" + "".join(pairs) + "}"
     return "{\n" + "".join(f"            {pair},\n" for pair in pairs) + "        }"
+
+
+def _argument_docs(parameters: tuple[Parameter, ...]) -> str:
+    """Return the docstring's part about the arguments of which there is something to say; may be empty."""
+    lines = [f"    {parameter.name}: {parameter.description}" for parameter in parameters if parameter.description]
+    return "\n\nArgs:\n" + "\n".join(lines) if lines else ""
 
 
 def _docstring(text: str, indent: int) -> list[str]:

@@ -5,13 +5,18 @@
 - A `Decimal` comes as text with pydantic's pattern, or as number or such text; both become `format: decimal`. Newer
   versions of pydantic leave the pattern out: then only a pair of twins betrays it.
 - Members of an integer enum have no names in JSON Schema; without names of ours they are called `integer_1`.
+- A text or number that may be null, or is one branch of a union, becomes a class of its own as soon as a bound is on
+  it (`Description(RootModel[str])`), which nobody wants to write or read: with null alone the bounds move up beside
+  the null, in any other union they go. The server checks them all the same.
+- What the server returns has no bounds: a row that psql wrote longer than the model allows is still the truth, and
+  refusing to show it helps nobody. An input that is not also returned keeps its bounds, and is refused unsent.
 - FastAPI splits a model that is both taken and returned into `X-Input` and `X-Output`. Where the two say the same, or
   differ in `required` alone and a default fills what is absent, they become `X` again: a result can then be sent back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from reactive_rpc.codegen.document import Schema
@@ -23,19 +28,45 @@ _DECIMAL: Final = "^(?!^[-+.]*$)[+-]?0*"
 _NAMED: Final = ("properties", "$defs", "patternProperties", "dependentSchemas")
 _SINGLE: Final = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
+_NUMBER_BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_BOUNDS: Final = frozenset(
+    {*_NUMBER_BOUNDS, "minLength", "maxLength", "pattern", "minItems", "maxItems", "minProperties", "maxProperties"}
+)
+_SCALARS: Final = ("string", "integer", "number", "boolean")
 
 Components = dict[str, Schema]
 
 
-def mend(components: Mapping[str, Schema], root: str) -> Components:
-    """Return what the component `root` reaches, itself included, as it should have been; change nothing in place."""
-    mended = {name: _walk(schema, _mend_node) for name, schema in _reachable(components, root).items()}
-    return _join_twins(mended)
+def mend(components: Mapping[str, Schema], root: str, *, returned: Mapping[str, Schema]) -> Components:
+    """Return what the component `root` reaches, itself included, as it should have been; change nothing in place.
+
+    Args:
+        components: `{name: schema}`.
+        root: the name of the component that holds all inputs and outputs.
+        returned: the outputs alone, `{any name: schema}`.
+    """
+    decimals = {name: _walk(schema, _decimal) for name, schema in _reachable(components, [components[root]]).items()}
+    outputs = _reachable(components, returned.values())
+    twins = {name: components[name] for name in _twin_names(outputs) if name in components}
+    unbounded = {*outputs, *twins, *_reachable(components, twins.values())}
+    reached = {
+        name: _walk(schema, _without_bounds) if name in unbounded else schema for name, schema in decimals.items()
+    }
+    reached[root] = _walk(components[root], _decimal)
+    return _join_twins({name: _walk(schema, _mend_node) for name, schema in reached.items()})
 
 
-def _reachable(components: Mapping[str, Schema], root: str) -> Components:
-    found: Components = {root: components[root]}
-    pending = [components[root]]
+def _twin_names(outputs: Iterable[str]) -> Iterator[str]:
+    """Yield the name that each of `outputs` has as an input."""
+    for name in outputs:
+        if name.endswith("-Output"):
+            yield f"{name.removesuffix('-Output')}-Input"
+
+
+def _reachable(components: Mapping[str, Schema], roots: Iterable[Schema]) -> Components:
+    """Return the components that `roots` refer to, over any number of steps."""
+    found: Components = {}
+    pending = list(roots)
     while pending:
         for name in sorted(_references(pending.pop())):
             if name in components and name not in found:
@@ -78,7 +109,7 @@ def _walk(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> An
 
 
 def _mend_node(schema: dict[str, Any]) -> dict[str, Any]:
-    for rule in (_without_title, _decimal, _named_integers):
+    for rule in (_without_title, _named_integers, _nullable_scalar, _unbounded_union):
         schema = rule(schema)
     return schema
 
@@ -114,6 +145,33 @@ def _named_integers(schema: dict[str, Any]) -> dict[str, Any]:
         names = [f"VALUE_{value}".replace("-", "MINUS_") for value in values]
         schema.setdefault("x-enum-varnames", names)
     return schema
+
+
+def _without_bounds(schema: dict[str, Any]) -> dict[str, Any]:
+    if "prefixItems" in schema:
+        return schema  # its bounds are what makes it a tuple
+    return {key: value for key, value in schema.items() if key not in _BOUNDS}
+
+
+def _nullable_scalar(schema: dict[str, Any]) -> dict[str, Any]:
+    """Turn `anyOf: [{type: string, maxLength: 9}, {type: null}]` into `type: [string, null], maxLength: 9`."""
+    branches = schema.get("anyOf", ())
+    values = [branch for branch in branches if branch != {"type": "null"}]
+    if len(values) != 1 or len(branches) != 2 or not _is_bounded_scalar(values[0]):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**values[0], **rest, "type": [values[0]["type"], "null"]}
+
+
+def _unbounded_union(schema: dict[str, Any]) -> dict[str, Any]:
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            schema[key] = [_without_bounds(one) if _is_bounded_scalar(one) else one for one in schema[key]]
+    return schema
+
+
+def _is_bounded_scalar(schema: Schema) -> bool:
+    return schema.get("type") in _SCALARS and not _BOUNDS.isdisjoint(schema)
 
 
 def _join_twins(components: Components) -> Components:

@@ -8,15 +8,22 @@ settled, one indexed entry: the log finds every change that touches its read set
 streams are told at once, and the hub computes the query again by itself: it needs the new read set to notice the next
 change, the clients that come to fetch find the result ready, and a popular query is computed once for all of them.
 
+A write may overtake the computation, again and again. Each time the streams are told once more, at the version reached:
+nobody waits for the writing to pause.
+
 *The window.* Told at V0, settled again on a snapshot at s0. Clients may have fetched at any version between. If some
 change in (V0, now] touches the **new** read set, they are told again; if none does, then going back from now to any
 version between undoes only changes that do not touch the read set, so the result was the same all along: whatever
 they fetched is right. (Touching is symmetric: it looks at a row before and after.)
 
-**Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between. What is
-told about it before `connected` is sent is merged into `stale`, so `connected` is always first and the cursor never
-goes back. A result is stale where the client's ETag differs; without an ETag, where the log after the client's cursor
-touches the read set, by the same symmetry. A cursor of another epoch or from before the outbox's retention is a gap.
+*The cursor.* An `id:` says "everything up to here has been told". While a watch is unsettled, nobody knows what the
+commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
+
+**Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between; one that
+is overtaken is registered as stale and settled later. What is told before `connected` is sent is merged into `stale`,
+so `connected` is always first. A result is stale where the client's ETag differs, or where the log after the client's
+cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored set keeps none). A cursor of
+another epoch or from before the outbox's retention is a gap.
 """
 
 from __future__ import annotations
@@ -53,6 +60,9 @@ logger = logging.getLogger(__name__)
 REFRESH_RETRY_SECONDS = 1.0
 """How long to wait before a watched query that failed by accident is computed again."""
 
+REFRESHES_AT_ONCE = 8
+"""How many watched queries are computed again at a time, so that callers need not queue behind a large commit."""
+
 RECONNECT_MS = (1000, 5000)
 """`retry:` of a stream is drawn from this range, so that clients do not come back in one instant."""
 
@@ -63,6 +73,7 @@ class _Watch:
     affected: Affected
     streams: dict[Stream, None] = field(default_factory=dict)
     entry: Entry | None = None
+    told: int = 0  # while there is no entry: the version at which the streams were last told
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +94,21 @@ class Subscription:
 class Hub:
     """Streams and what they watch. Used on one event loop."""
 
-    def __init__(self, reader: Reader, log: Log, *, clock: Clock, ids: IdSource, max_events: int) -> None:
+    def __init__(
+        self, reader: Reader, log: Log, *, clock: Clock, ids: IdSource, max_events: int, heartbeat_seconds: float = 0.0
+    ) -> None:
         self._reader = reader
         self._log = log
         self._clock = clock
         self._ids = ids
         self._max_events = max_events
+        self.heartbeat_seconds = heartbeat_seconds
         self._streams: dict[str, Stream] = {}
         self._watches: dict[Key, _Watch] = {}
         self._by_entry: dict[Entry, _Watch] = {}
         self._by_stream: dict[Stream, set[_Watch]] = {}
         self._refreshes: set[asyncio.Task[None]] = set()
+        self._refreshing = asyncio.Semaphore(REFRESHES_AT_ONCE)
         reader.on_invalidated(self._invalidated)
 
     @property
@@ -168,12 +183,18 @@ class Hub:
                 errors.append(_refused(subscription, exc))
                 continue
             keys.append(watch.affected.key)
-            if gap or self._is_stale(subscription.ref, entry, missed, known):
+            if gap or not entry.live or self._is_stale(subscription.ref, entry, missed, known):
                 stale[watch.affected.key] = watch.affected
         for affected in stream.take_affected():
             stale[affected.key] = affected
+        cursor_now = self._cursor(self._told(stream, self._log.version))
         return Connected(
-            stream=stream.id, cursor=self._cursor(), queries=keys, stale=list(stale.values()), errors=errors
+            stream=stream.id,
+            cursor=cursor_now,
+            queries=keys,
+            stale=list(stale.values()),
+            errors=errors,
+            heartbeat_seconds=self.heartbeat_seconds or None,
         )
 
     async def _register(self, stream: Stream, subscription: Subscription) -> tuple[_Watch, Entry]:
@@ -182,6 +203,7 @@ class Hub:
         if call is None:
             raise subscription.error or InternalServerError()
         try:
+            affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
             entry = await self._reader.watch(call)
         except RPCError:
             raise
@@ -190,9 +212,11 @@ class Hub:
             raise InternalServerError(path=call.path) from exc
         watch = self._watches.get(call.key)
         if watch is None:
-            affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
             watch = self._watches[call.key] = _Watch(call, affected)
-        self._adopt(watch, entry)
+            if not entry.live:
+                self._unsettle(watch, self._log.version)
+        if entry.live:
+            self._adopt(watch, entry)
         watch.streams[stream] = None
         self._by_stream[stream].add(watch)
         return watch, entry
@@ -206,9 +230,9 @@ class Hub:
             self._reader.unwatch(entry)
 
     def _is_stale(self, ref: QueryRef, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
-        """Compare by ETag; without one, by what came after the cursor: `missed` up to `known`, and what came since."""
-        if ref.etag is not None:
-            return ref.etag != entry.etag
+        """Compare by ETag, and by what came after the cursor: `missed` up to `known`, and what came since."""
+        if ref.etag is not None and ref.etag != entry.etag:
+            return True
         if missed is None:
             return False
         return self._reader.touched_by(missed, entry) or self._reader.touched_since(known, entry)
@@ -222,11 +246,20 @@ class Hub:
             watch = self._by_entry.pop(entry, None)
             if watch is not None:
                 touched[watch] = tables
+        for watch in touched:
+            self._unsettle(watch, invalidated.version)
         if invalidated.flush is None:
             self._tell(touched, invalidated.version)
-        for watch in touched:
-            watch.entry = None
-            self._spawn(self._refresh(watch, invalidated.version), f"reactive_rpc refresh {watch.query.path}")
+
+    def _unsettle(self, watch: _Watch, told: int) -> None:
+        """Have a watch computed again, whose streams are told by now (or about to be, in this very step)."""
+        watch.entry = None
+        watch.told = told
+        self._spawn(self._refresh(watch), f"reactive_rpc refresh {watch.query.path}")
+
+    def _told(self, stream: Stream, version: int) -> int:
+        """Return up to which version a stream has been told everything."""
+        return min([version, *(watch.told for watch in self._by_stream.get(stream, ()) if watch.entry is None)])
 
     def _tell(self, watches: Mapping[_Watch, Iterable[str]], version: int) -> None:
         """Push one event to each stream; streams that are owed the same share its bytes.
@@ -242,16 +275,17 @@ class Hub:
         event_id = self._ids.new_id()
         encoded: dict[tuple[int, ...], tuple[Invalidation, bytes]] = {}
         for stream, affected in owed.items():
-            group = tuple(id(watch) for watch in affected)
+            told = self._told(stream, version)
+            group = (told, *(id(watch) for watch in affected))
             if group not in encoded:
                 event = Invalidation(
-                    cursor=self._cursor(version),
+                    cursor=self._cursor(told),
                     affected=[watch.affected for watch in affected],
                     tables=sorted({table for watch in affected for table in watches[watch]}),
                     event_id=event_id,
                 )
                 encoded[group] = event, event.encode()
-            stream.push(version, *encoded[group])
+            stream.push(told, *encoded[group])
 
     def _tell_all(self, version: int, reason: str) -> None:
         gap = Gap(cursor=self._cursor(version), reason=reason)
@@ -259,11 +293,13 @@ class Hub:
         for stream in self._streams.values():
             stream.push(version, gap, frame)
 
-    async def _refresh(self, watch: _Watch, told: int) -> None:
+    async def _refresh(self, watch: _Watch) -> None:
         """Settle a watch again; tell its streams again where something was missed between."""
-        while watch.streams:
+        await asyncio.sleep(0)  # let whoever unsettled it register its streams
+        while watch.streams and watch.entry is None:
             try:
-                entry = await self._reader.watch(watch.query)
+                async with self._refreshing:
+                    entry = await self._reader.watch(watch.query)
             except PreconditionFailedError as exc:
                 logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
                 for stream in watch.streams:
@@ -273,13 +309,15 @@ class Hub:
                 logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
                 await self._clock.sleep(REFRESH_RETRY_SECONDS)
                 continue
-            if not watch.streams:
+            tables = entry.computed.read_set.tables
+            missed = self._reader.touched_since(watch.told, entry)
+            if entry.live and watch.streams:
+                self._adopt(watch, entry)
+            elif entry.live:
                 self._reader.unwatch(entry)
-                return
-            self._adopt(watch, entry)
-            if self._reader.touched_since(told, entry):
-                self._tell({watch: entry.computed.read_set.tables}, self._log.version)
-            return
+            if missed:
+                watch.told = self._log.version
+                self._tell({watch: tables}, watch.told)
 
     def _forget(self, watch: _Watch) -> None:
         self._watches.pop(watch.query.key, None)

@@ -94,6 +94,12 @@ class Connected(Event):
     queries: list[str | None] = Field(default_factory=list, description="Keys in the request's order; null: refused.")
     stale: list[Affected] = Field(default_factory=list, description="What differs from what the client holds.")
     errors: list[RefusedQuery] = Field(default_factory=list)
+    heartbeat_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        exclude_if=_is_none,
+        description="The stream is never silent for longer, be it by a comment; left out, silence means nothing.",
+    )
 
 
 class Invalidation(Event):

@@ -7,7 +7,7 @@ any value: it matches every condition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -48,4 +48,4 @@ class Change:
     before: Image | None = None
     after: Image | None = None
     changed: frozenset[str] | None = None
-    keys: frozenset[int | float | str | Unknown] = frozenset()
+    keys: Set[int | float | str | Unknown] = frozenset()

@@ -7,7 +7,7 @@ not known raises, and a predicate that raises narrows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from reactive_rpc.errors import ReactiveRPCError
@@ -23,7 +23,7 @@ class UnknownValueError(ReactiveRPCError):
 
 
 class KnownImage(Mapping[str, Any]):
-    """A row's captured values; any other column raises, also by `get` and `in`.
+    """A row's captured values, to be asked for by name; what was not captured raises, also by `get` and `in`.
 
     >>> image = KnownImage({"id": 1, "body": UNKNOWN})
     >>> image["id"]
@@ -36,6 +36,9 @@ class KnownImage(Mapping[str, Any]):
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
 
+    def __repr__(self) -> str:
+        return f"KnownImage({dict(self._values)!r})"
+
     def __getitem__(self, column: str) -> Any:
         value = self._values.get(column, UNKNOWN)
         if isinstance(value, Unknown):
@@ -43,13 +46,13 @@ class KnownImage(Mapping[str, Any]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return (column for column, value in self._values.items() if not isinstance(value, Unknown))
+        raise UnknownValueError("an image may lack columns: ask for each by name")
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        raise UnknownValueError("an image may lack columns: ask for each by name")
 
 
-class KnownKeys(frozenset[Any]):
+class KnownKeys(Set[Any]):
     """A row's key values, before and after; `in` answers False only where that is sure.
 
     >>> "a1" in KnownKeys({"a1", "org-1"}), "a2" in KnownKeys({"a1", "org-1"})
@@ -59,15 +62,36 @@ class KnownKeys(frozenset[Any]):
     reactive_rpc.reactive.known.UnknownValueError: no key is of the type of 5: they are str
     """
 
+    def __init__(self, values: Iterable[Any]) -> None:
+        self._values = frozenset(values)
+
+    def __repr__(self) -> str:
+        return f"KnownKeys({set(self._values)!r})"
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> frozenset[Any]:  # what `&` and `|` make
+        return frozenset(it)
+
     def __contains__(self, value: object) -> bool:
-        if super().__contains__(value):
+        if value in self._values:
             return True
-        if super().__contains__(UNKNOWN):
-            raise UnknownValueError("a key of the row was not captured")
-        if value is not None and not any(_alike(key, value) for key in self):
-            kinds = ", ".join(sorted({type(key).__name__ for key in self})) or "none"
+        self._require_known()
+        if value is not None and not any(_alike(key, value) for key in self._values):
+            kinds = ", ".join(sorted({type(key).__name__ for key in self._values})) or "none"
             raise UnknownValueError(f"no key is of the type of {value!r}: they are {kinds}")
         return False
+
+    def __iter__(self) -> Iterator[Any]:
+        self._require_known()
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        self._require_known()
+        return len(self._values)
+
+    def _require_known(self) -> None:
+        if UNKNOWN in self._values:
+            raise UnknownValueError("a key of the row was not captured")
 
 
 def _alike(key: object, value: object) -> bool:

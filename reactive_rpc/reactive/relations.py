@@ -14,6 +14,7 @@ from typing import Protocol
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
+from reactive_rpc.reactive.schema import Kind
 
 __all__ = ["Relation", "TableShape", "parse_relations", "widen"]
 
@@ -29,6 +30,11 @@ class TableShape(Protocol):
     @property
     def primary_key(self) -> tuple[str, ...]:
         """The columns of the primary key, in order."""
+        ...
+
+    @property
+    def kinds(self) -> Mapping[str, Kind | None]:
+        """`{column: how it compares}`."""
         ...
 
     @property
@@ -82,24 +88,33 @@ def _parse(source: str, text: str, tables: Mapping[str, TableShape]) -> Relation
     target, _, column = text.partition(".")
     _known(target, text, tables)
     if not column:
-        return _referred(source, target, tables[source])
+        return _referred(source, target, tables)
     if column not in tables[target].columns:
         columns = ", ".join(tables[target].columns)
         raise DefinitionError(f"relations: {text!r}: table {target!r} has no column {column!r}; it has {columns}")
     for own, referred, referred_column in tables[target].foreign_keys:
         if own == column and referred == source:
-            return Relation(source, referred_column, target, column)
+            return _tied(source, referred_column, target, column, tables)
     key = tables[source].primary_key
-    return Relation(source, key[0], target, column) if len(key) == 1 else Relation(source, None, target, None)
+    return _tied(source, key[0] if len(key) == 1 else None, target, column, tables)
 
 
-def _referred(source: str, target: str, shape: TableShape) -> Relation:
-    found = [
-        (column, referred_column) for column, referred, referred_column in shape.foreign_keys if referred == target
-    ]
+def _referred(source: str, target: str, tables: Mapping[str, TableShape]) -> Relation:
+    keys = tables[source].foreign_keys
+    found = [(column, referred_column) for column, referred, referred_column in keys if referred == target]
     if len(found) == 1:
-        return Relation(source, found[0][0], target, found[0][1])
+        return _tied(source, found[0][0], target, found[0][1], tables)
     return Relation(source, None, target, None)
+
+
+def _tied(
+    source: str, source_column: str | None, target: str, column: str, tables: Mapping[str, TableShape]
+) -> Relation:
+    """Tie the rows by equal values, where both columns compare alike and exactly; else the whole target counts."""
+    kind = None if source_column is None else tables[source].kinds.get(source_column)
+    if kind is None or tables[target].kinds.get(column) != kind:
+        return Relation(source, None, target, None)
+    return Relation(source, source_column, target, column)
 
 
 def widen(changes: Iterable[Change], relations: Mapping[str, Sequence[Relation]]) -> list[Change]:

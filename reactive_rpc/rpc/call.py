@@ -57,11 +57,11 @@ class QueryCall:
     @property
     def wire_input(self) -> Any:
         """The input as JSON's own types."""
-        return None if self._input is None else self._input.model_dump(mode="json")
+        return None if self._input is None else self._input.model_dump(mode="json", by_alias=True)
 
     async def compute(self) -> Computed:
         """Run the handler."""
-        return await self._executor.query(self.path, self.procedure, self._input, self._context)
+        return await self._executor.query(self.key, self.procedure, self._input, self._context)
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)

@@ -11,11 +11,12 @@ from reactive_rpc.cache.entry import Entry
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.log.log import Log
+from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.rpc.call import QueryCall, decode_input, scope_key
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
-from reactive_rpc.rpc.running import current
+from reactive_rpc.rpc.running import current, refuse_recursion
 
 __all__ = ["BoundCaller", "Caller"]
 
@@ -84,8 +85,20 @@ class BoundCaller:
         if procedure.kind == "mutation":
             body = await self._caller.mutate(path, procedure, validated, self._ctx)
         else:
-            entry = await self._caller.get(self._caller.bind(path, procedure, validated, self._ctx))
-            if (outer := current()) is not None:
-                outer.inner.append(entry.computed.read_set)
+            entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
             body = entry.computed.answer()
         return procedure.output.validate_json(body)
+
+    async def _get(self, call: QueryCall) -> Entry:
+        """Return the entry; where another call is running, what this one reads counts for that one too."""
+        outer = current()
+        if outer is None:
+            return await self._caller.get(call)
+        refuse_recursion(call.key)
+        try:
+            entry = await self._caller.get(call)
+        except BaseException:
+            outer.inner.append(ReadSet(opaque=f"calls {call.path}, which failed"))
+            raise
+        outer.inner.append(entry.computed.read_set)
+        return entry

@@ -8,6 +8,7 @@ named too, because a handler can ask for `model_fields_set`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -47,10 +48,23 @@ def is_pure(model: type[BaseModel] | None) -> bool:
     return model is None or not _runs_code(model.__pydantic_core_schema__)
 
 
+_PURE = frozenset({
+    "any", "none", "bool", "int", "float", "decimal", "str", "bytes", "date", "time", "datetime", "timedelta",
+    "literal", "enum", "uuid", "url", "multi-host-url", "list", "tuple", "set", "frozenset", "dict", "nullable",
+    "union",
+    "tagged-union", "default", "definitions", "definition-ref", "model", "model-fields", "model-field",
+})  # fmt: skip
+"""The kinds of pydantic-core schema whose validation runs nothing of the application's."""
+
+
 def _runs_code(schema: object) -> bool:
     if isinstance(schema, dict):
         kind = schema.get("type")
-        if "default_factory" in schema or (isinstance(kind, str) and (kind.startswith("function-") or kind == "call")):
+        if isinstance(kind, str) and kind not in _PURE:
+            return True
+        if any(schema.get(hook) for hook in ("default_factory", "post_init", "custom_init", "missing")):
+            return True
+        if callable(schema.get("discriminator")):
             return True
         return any(_runs_code(part) for key, part in schema.items() if key not in ("serialization", "metadata"))
     return isinstance(schema, list | tuple) and any(_runs_code(part) for part in schema)
@@ -71,10 +85,15 @@ def _plain(value: Any) -> object:
 
 
 def _content(value: Any) -> object:
+    if hasattr(type(value), "__mapper__"):
+        raise TypeError(
+            f"{kind_of(value)} is a mapped class, whose attributes come and go: it cannot be part of a cache key. "
+            "Use a plain model or a frozen dataclass, or give scope= a function of ctx"
+        )
     if isinstance(value, BaseModel):
         return _model(value)
     if isinstance(value, Enum):
-        return value.name
+        return [value.name, _plain(value.value)]
     if isinstance(value, SecretStr | SecretBytes):
         return _plain(value.get_secret_value())
     if isinstance(value, _SPELLED):
@@ -84,7 +103,10 @@ def _content(value: Any) -> object:
     if isinstance(value, set | frozenset):
         return sorted(canonical(item).decode() for item in value)
     if "__dataclass_fields__" in vars(type(value)):  # of its own: a plain subclass may hold more than its fields
-        return [_plain(getattr(value, field.name)) for field in dataclasses.fields(value)]
+        names = [field.name for field in dataclasses.fields(value)]
+        _require_nothing_beside(value, names)
+        return [_plain(getattr(value, name)) for name in names]
+    _require_nothing_beside(value, ())
     if isinstance(value, dict):
         return [[_plain(key), _plain(item)] for key, item in value.items()]
     if isinstance(value, list | tuple):
@@ -92,7 +114,20 @@ def _content(value: Any) -> object:
     for plain in (str, int, float):
         if isinstance(value, plain):
             return _plain(plain(value))
-    raise TypeError(f"a {type(value).__qualname__} cannot be part of a cache key")
+    raise TypeError(f"a {kind_of(value)} cannot be part of a cache key")
+
+
+def kind_of(value: object) -> str:
+    """Return the name of a value's type."""
+    return type(value).__qualname__
+
+
+def _require_nothing_beside(value: object, names: Sequence[str]) -> None:
+    beside = getattr(value, "__dict__", {}).keys() - set(names)
+    if beside:
+        raise TypeError(
+            f"{kind_of(value)} cannot be part of a cache key: it holds {sorted(beside)[0]!r} beside its fields"
+        )
 
 
 def _model(value: BaseModel) -> object:

@@ -7,29 +7,31 @@ output model asks for and the handler did not load is then loaded, and counted a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from reactive_rpc.cache.entry import Computed
+from reactive_rpc.cache.entry import Computed, Key
 from reactive_rpc.errors import InternalServerError, RPCError
+from reactive_rpc.log.log import Log
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
-from reactive_rpc.reactive.schema import Schema
 from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
+from reactive_rpc.rpc.running import Running, current, refuse_nested_mutation, running
 from reactive_rpc.sql.database import Database
-from reactive_rpc.sql.recorder import Recorder
+from reactive_rpc.sql.recorder import Recorder, current_recorder
 
 __all__ = ["Executor"]
 
 logger = logging.getLogger(__name__)
 
+
+QUERIES_AT_ONCE = 32
+"""How many queries run at a time; each has a connection and a thread."""
 
 READS_NOTHING = "reads no table, so nothing could tell when its result changes"
 
@@ -39,17 +41,18 @@ class Executor:
 
     Args:
         database: where the sessions come from.
-        schema: returns what is captured now.
+        log: tells what is captured now, and the version that a snapshot must show.
         strict: whether reading an undeclared table is an error (development) or a logged warning (production).
     """
 
-    def __init__(self, database: Database, schema: Callable[[], Schema], *, strict: bool) -> None:
+    def __init__(self, database: Database, log: Log, *, strict: bool) -> None:
         self._database = database
-        self._schema = schema
+        self._log = log
+        self._at_once = CapacityLimiter(QUERIES_AT_ONCE)
         self._strict = strict
         self._warned: set[tuple[str, str]] = set()
 
-    async def query(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
+    async def query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
         """Run a query on one snapshot and tell what it read.
 
         Raises:
@@ -57,13 +60,20 @@ class Executor:
             ServiceUnavailableError: the database is locked or gone.
             Exception: whatever the handler raised by accident.
         """
-        recorder = Recorder(self._schema())
+        if current() is not None:  # a call inside a call must not wait for those outside
+            return await self._query(key, procedure, input, ctx)
+        async with self._at_once:
+            return await self._query(key, procedure, input, ctx)
+
+    async def _query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
+        recorder = Recorder(self._log.schema)
         error: RPCError | None = None
         body = b""
-        with running(Running(path, "query")) as call:
+        token = current_recorder.set(recorder)
+        with running(Running(key[0], "query", key)) as call:
             try:
                 if procedure.handler.is_async:
-                    async with self._database.read(recorder) as session:
+                    async with self._database.read(recorder, at_least=self._log.version) as session:
                         body = await _run_async(procedure, session, input, ctx)
                 else:
                     body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
@@ -71,7 +81,9 @@ class Executor:
                 raise
             except RPCError as exc:
                 error = exc.detached()
-        read_set = self._declared(path, procedure, recorder.read_set() | call.read_set)
+            finally:
+                current_recorder.reset(token)
+        read_set = self._declared(key[0], procedure, recorder.read_set() | call.read_set)
         if not read_set.constraints and not recorder.saw_table:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
         return Computed(body, read_set, error)
@@ -93,8 +105,10 @@ class Executor:
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
     ) -> bytes:
-        with self._database.read_sync(recorder) as session:
-            return _encode(procedure, procedure.function(**_arguments(procedure, session, input, ctx)))
+        with self._database.read_sync(recorder, at_least=self._log.version) as session:
+            result = procedure.function(**_arguments(procedure, session, input, ctx))
+            session.flush()
+            return _encode(procedure, result)
 
     def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         with self._database.write_sync() as session:

@@ -102,6 +102,11 @@ def _check_context(path: str, procedure: Procedure[..., Any], *, has_context: bo
     kind = handler.context_type
     if handler.takes_context and procedure.kind == "query" and procedure.scope == "identity" and isinstance(kind, type):
         keyed = dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel | tuple | str | int | dict)
+        if hasattr(kind, "__mapper__"):
+            raise procedure.fault(
+                f"{path} is cached by its whole context, and {kind.__name__} is a mapped class, whose attributes come "
+                "and go: make a plain model or a frozen dataclass of it, or give scope= a function of ctx"
+            )
         if not keyed:
             raise procedure.fault(
                 f"{path} is cached by its whole context, and {kind.__name__} cannot be compared: make it a frozen "

@@ -13,10 +13,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reactive_rpc.cache.entry import Key
 from reactive_rpc.errors import InternalServerError
 from reactive_rpc.reactive.read_set import NOTHING, ReadSet
 
-__all__ = ["Running", "current", "refuse_nested_mutation", "running"]
+__all__ = ["Running", "current", "refuse_nested_mutation", "refuse_recursion", "running"]
 
 
 @dataclass(slots=True)
@@ -25,7 +26,10 @@ class Running:
 
     path: str
     kind: Literal["query", "mutation"]
+    key: Key | None = None
     inner: list[ReadSet] = field(default_factory=list)
+    outer: Running | None = None
+    ended: bool = False
 
     @property
     def read_set(self) -> ReadSet:
@@ -42,16 +46,32 @@ _current: ContextVar[Running | None] = ContextVar("reactive_rpc_running", defaul
 @contextmanager
 def running(call: Running) -> Iterator[Running]:
     """Make `call` the one that runs, in this task and in the threads and tasks it starts."""
+    call.outer = current()
     token = _current.set(call)
     try:
         yield call
     finally:
+        call.ended = True
         _current.reset(token)
 
 
 def current() -> Running | None:
-    """Return the call that is running here; None outside of any."""
-    return _current.get()
+    """Return the call that is running here; None outside of any, and in a task that has outlived its call."""
+    call = _current.get()
+    return None if call is None or call.ended else call
+
+
+def refuse_recursion(key: Key) -> None:
+    """Let a query begin only if it is not waiting for itself.
+
+    Raises:
+        InternalServerError: a call of the same key is under way above this one.
+    """
+    call = current()
+    while call is not None:
+        if call.key == key:
+            raise InternalServerError(f"{key[0]} calls itself with the same input: it would wait for its own result")
+        call = call.outer
 
 
 def refuse_nested_mutation(path: str) -> None:

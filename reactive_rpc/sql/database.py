@@ -10,6 +10,14 @@ Queries and mutations have engines of their own, because SQLite can then hold ea
   process queue up fairly instead of polling for the lock.
 
 Python's own transaction handling is off (`isolation_level = None`): it begins too late, and not at all for a SELECT.
+**A snapshot is checked, not trusted.** A result that a handler left half read keeps its statement open, and an open
+statement keeps SQLite's read snapshot open past COMMIT and ROLLBACK: the next call on that connection would read the
+past. So each read transaction begins by asking for the version that it sees; one that is behind is thrown away with
+its connection.
+
+**What SQLAlchemy does not see.** A raw cursor runs statements that no recorder hears of. SQLite itself counts them: its
+trace callback hears every statement of a connection. Where more ran than were recorded, the result is opaque.
+
 Every session is bound to a connection whose transaction belongs to this module. In a handler, `commit()` and
 `rollback()` end a savepoint of it (SQLAlchemy's `join_transaction_mode`); the one real COMMIT comes when the handler
 has returned.
@@ -39,6 +47,12 @@ from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 __all__ = ["Database", "session_mode"]
 
 
+TRACED = "reactive_rpc_traced"
+"""Where a connection's `info` counts the statements that SQLite ran."""
+
+_TRANSACTIONAL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+"""What the count leaves out."""
+
 _WRITING: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": "create_savepoint"}
 """A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
 
@@ -49,6 +63,7 @@ class Database:
     Args:
         url: `sqlite:///team.db` or `sqlite+aiosqlite:///team.db`; both drivers are used, whichever is named.
         busy_timeout_seconds: how long to wait for the write lock.
+        position: SQL that returns the version a snapshot shows.
 
     Attributes:
         path: the file, absolute.
@@ -57,9 +72,10 @@ class Database:
         DefinitionError: the URL is none, or of a database that is not supported.
     """
 
-    def __init__(self, url: str | URL, *, busy_timeout_seconds: float) -> None:
+    def __init__(self, url: str | URL, *, busy_timeout_seconds: float, position: str) -> None:
         self.path = Path(str(_sqlite_url(url).database)).absolute()
         self._busy_timeout_seconds = busy_timeout_seconds
+        self._position = position
         self._async_reader = self._async_engine(writes=False)
         self._async_writer = self._async_engine(writes=True)
         self._reader = self._engine(writes=False)
@@ -79,13 +95,25 @@ class Database:
             metadata.create_all(self._writer)
 
     @asynccontextmanager
-    async def read(self, recorder: Recorder) -> AsyncIterator[AsyncSession]:
-        """Give a fresh read-only session on one snapshot; `recorder` sees every statement."""
+    async def read(self, recorder: Recorder, *, at_least: int) -> AsyncIterator[AsyncSession]:
+        """Give a fresh read-only session on one snapshot; `recorder` sees every statement.
+
+        Args:
+            recorder: of this call.
+            at_least: the version that the snapshot must show.
+        """
         with translated():
-            async with self._async_reader.connect() as connection:
-                await connection.execution_options(**{RECORDER_OPTION: recorder})
-                async with connection.begin(), AsyncSession(connection, expire_on_commit=False) as session:
+            connection = await self._async_reader.connect()
+            try:
+                while not await connection.run_sync(self._begin_read, recorder, at_least):
+                    await connection.invalidate()
+                    await connection.close()
+                    connection = await self._async_reader.connect()
+                async with AsyncSession(connection, expire_on_commit=False) as session:
                     yield session
+                await connection.run_sync(_end_read, recorder)
+            finally:
+                await connection.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
@@ -99,12 +127,20 @@ class Database:
                 await session.commit()
 
     @contextmanager
-    def read_sync(self, recorder: Recorder) -> Iterator[Session]:
+    def read_sync(self, recorder: Recorder, *, at_least: int) -> Iterator[Session]:
         """Do as `read`, in the calling thread."""
-        with translated(), self._reader.connect() as connection:
-            connection.execution_options(**{RECORDER_OPTION: recorder})
-            with connection.begin(), Session(connection, expire_on_commit=False) as session:
-                yield session
+        with translated():
+            connection = self._reader.connect()
+            try:
+                while not self._begin_read(connection, recorder, at_least):
+                    connection.invalidate()
+                    connection.close()
+                    connection = self._reader.connect()
+                with Session(connection, expire_on_commit=False) as session:
+                    yield session
+                _end_read(connection, recorder)
+            finally:
+                connection.close()
 
     @contextmanager
     def write_sync(self) -> Iterator[Session]:
@@ -116,6 +152,14 @@ class Database:
         ):
             yield session
             session.commit()
+
+    def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        """Begin a read transaction; tell whether its snapshot shows what it must."""
+        connection.execution_options(**{RECORDER_OPTION: recorder})
+        connection.begin()
+        (version,) = _run(connection.connection, self._position)
+        connection.info[TRACED] = 0
+        return bool(version >= at_least)
 
     async def aclose(self) -> None:
         """Close every connection; idempotent. Connections are made anew when asked for again."""
@@ -142,6 +186,10 @@ class Database:
         options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout_seconds}}
         if writes:
             options |= {"pool_size": 1, "max_overflow": 0, "pool_timeout": self._busy_timeout_seconds}
+        else:
+            options |= {
+                "max_overflow": -1
+            }  # a call inside a call must not wait for one outside; who calls is bounded above
         return options
 
     def _file(self) -> tuple[int, int] | None:
@@ -161,6 +209,8 @@ class Database:
             record.info["file"] = self._file()
             dbapi_connection.isolation_level = None
             _run(dbapi_connection, *(f"PRAGMA {pragma}" for pragma in pragmas))
+            if not writes:
+                _count_statements(dbapi_connection, record.info)
 
         @event.listens_for(engine, "checkout")
         def checkout(_dbapi_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
@@ -175,14 +225,35 @@ class Database:
             install(engine)
 
 
-def _run(dbapi_connection: Any, *statements: str) -> None:
-    """Execute below SQLAlchemy: these statements are not the handler's, so the recorder does not see them."""
+def _run(dbapi_connection: Any, *statements: str) -> Any:
+    """Execute below SQLAlchemy: these statements are not the handler's. Return the first row of the last."""
     cursor = dbapi_connection.cursor()
     try:
         for statement in statements:
             cursor.execute(statement)
+        return cursor.fetchone()
     finally:
         cursor.close()
+
+
+def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
+    """Have SQLite count the statements of a connection in its `info`, but for those that begin and end transactions."""
+
+    def count(statement: str) -> None:
+        if not statement.startswith(_TRANSACTIONAL):
+            info[TRACED] = info.get(TRACED, 0) + 1
+
+    if hasattr(dbapi_connection, "run_async"):
+        dbapi_connection.run_async(lambda connection: connection.set_trace_callback(count))
+    else:
+        dbapi_connection.set_trace_callback(count)
+
+
+def _end_read(connection: Connection, recorder: Recorder) -> None:
+    """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again."""
+    if connection.info[TRACED] > recorder.statements:
+        recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
+        connection.invalidate()
 
 
 def _sqlite_url(url: str | URL) -> URL:

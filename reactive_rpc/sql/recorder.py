@@ -7,14 +7,16 @@ would also break SQLAlchemy's own cache.) SQLAlchemy takes the lists of `IN` out
 parameter for each value in their place, under names that the execution context keeps.
 
 The recorder hangs on the connection, not on a `ContextVar`: a greenlet, a worker thread or a task that shares the
-context cannot mix up two calls. What SQLAlchemy answers from an identity map runs no statement, so a recorded session
-must be a fresh one.
+context cannot mix up two calls. A connection that a handler takes from the engine itself carries none; only there does
+the recorder of the current call count, which a `ContextVar` names. What SQLAlchemy answers from an identity map runs no
+statement, so a recorded session must be a fresh one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 from sqlalchemy import event
@@ -28,10 +30,13 @@ from reactive_rpc.sql.analysis import template_of
 from reactive_rpc.sql.binding import Binder, ParameterValues
 from reactive_rpc.sql.recording_compiler import recording
 
-__all__ = ["RECORDER_OPTION", "Recorder", "install"]
+__all__ = ["RECORDER_OPTION", "Recorder", "current_recorder", "install"]
 
 RECORDER_OPTION: Final = "reactive_rpc_recorder"
 """The execution option of a Connection that holds its `Recorder`."""
+
+current_recorder: ContextVar[Recorder | None] = ContextVar("reactive_rpc_recorder", default=None)
+"""The recorder of the call that is running, for connections that carry none."""
 
 _ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]]]
 
@@ -49,6 +54,7 @@ class Recorder:
         self._constraints: dict[_ConstraintKey, Constraint] = {}
         self._opaque: str | None = None
         self._saw_table = False
+        self._statements = 0
 
     def read_set(self) -> ReadSet:
         """Return what was read so far: no constraint twice, and the first reason why it could not be told."""
@@ -60,16 +66,23 @@ class Recorder:
         """Whether a statement named a table, even one of which no row can matter (`id IN ()`)."""
         return self._saw_table
 
+    @property
+    def statements(self) -> int:
+        """How many statements were recorded."""
+        return self._statements
+
     def record(self, context: DefaultExecutionContext | None) -> None:
         """Add the statement that `context` is about to execute."""
+        with self._lock:
+            self._statements += 1
         if context is None or context.compiled is None:
-            self._refuse("runs textual SQL, which is not analysed")
+            self.refuse("runs textual SQL, which is not analysed")
             return
         template = template_of(context.compiled)
         binder = Binder(self._schema, context.dialect.name)
         opaque = binder.opaque(template)
         if opaque is not None:
-            self._refuse(opaque)
+            self.refuse(opaque)
             return
         found = [constraint for values in _executions(context) for constraint in binder.constraints(template, values)]
         with self._lock:
@@ -78,7 +91,8 @@ class Recorder:
                 key = (constraint.table, constraint.columns, frozenset(constraint.conditions.items()))
                 self._constraints.setdefault(key, constraint)
 
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Make the read set opaque, for this reason unless there is one already."""
         with self._lock:
             self._opaque = self._opaque or reason
 
@@ -127,6 +141,8 @@ def _record(
     context: DefaultExecutionContext | None,
     _executemany: bool,
 ) -> None:
-    recorder = connection.get_execution_options().get(RECORDER_OPTION)
+    recorder: Recorder | None = connection.get_execution_options().get(RECORDER_OPTION)
     if recorder is not None:
         recorder.record(context)
+    elif (current := current_recorder.get()) is not None:
+        current.refuse("reads through a connection of its own: use the db it is given")

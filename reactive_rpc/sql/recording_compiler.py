@@ -146,11 +146,20 @@ class RecordingCompiler(SQLCompiler):
         """Note a table's column; a column that is text is opaque, but for `*` and whole numbers."""
         if column.is_literal:
             self._note_literal(str(column.name))
+        elif column.table is None:
+            self._note_bare(column.name)
         elif (table := base_table(column.table)) is not None:
             self.rendering.columns.setdefault(table.fullname, set()).add(column.name)
             if column.name.lower() in _SYSTEM_COLUMNS and not isinstance(column, Column):
                 self.rendering.refuse(f"reads {column.name}, a system column whose writes are not captured")
         return self._renderer.visit_column(column, *args, **kwargs)
+
+    def _note_bare(self, name: str) -> None:
+        """Take a column that names no table for all columns of the body: it may be any table's."""
+        if name.lower() in _SYSTEM_COLUMNS or not self.rendering.open_bodies:
+            self.rendering.refuse(f"renders column({name!r}), which belongs to no table")
+        else:
+            self.rendering.stars.add(self.rendering.open_bodies[-1])
 
     def _note_literal(self, text: str) -> None:
         if text == "*" and self.rendering.open_bodies:

@@ -2,8 +2,8 @@
 
 A stream carries its own set of queries, so any worker can serve it. `POST` takes the set in the body; a browser's
 `EventSource` can only GET, so it stores the set first (`POST /rpc/events/sets`) and names it (`?set=`). The bytes go
-out through sse-starlette, which ends open streams when the server is told to stop; its pings are off, as a stream
-says nothing when nothing happens.
+out through sse-starlette, which ends open streams when the server is told to stop; its pings are off unless heartbeats
+are configured, as a stream says nothing when nothing happens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel, Field, ValidationError
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -35,6 +35,9 @@ from reactive_rpc.web.responses import send_bytes
 __all__ = ["AckEndpoint", "EventsEndpoint", "QuerySet", "SetsEndpoint", "StoredSet", "StoredSets"]
 
 M = TypeVar("M", bound=BaseModel)
+
+HEARTBEAT = ServerSentEvent(comment="", sep="\n")
+"""What an idle stream says where heartbeats are configured: a comment, which no client dispatches."""
 
 GOODBYE_SECONDS = 1.0
 """How long an open stream may take to send what waits when the server stops."""
@@ -58,18 +61,21 @@ class StoredSets:
     A set is no secret and grants nothing: whoever names it subscribes on their own behalf.
     """
 
-    def __init__(self, max_sets: int) -> None:
-        self._max_sets = max_sets
-        self._sets: OrderedDict[str, list[QueryRef]] = OrderedDict()
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._sets: OrderedDict[str, bytes] = OrderedDict()
 
-    def put(self, queries: list[QueryRef]) -> str:
-        """Store a set and return its name; equal sets have one name."""
-        content = json.dumps([query.model_dump() for query in queries], sort_keys=True).encode()
+    def put(self, queries: Sequence[QueryRef]) -> str:
+        """Store a set and return its name; equal sets have one name. ETags are dropped: they would grow old."""
+        content = json.dumps([query.model_dump(exclude={"etag"}) for query in queries], sort_keys=True).encode()
         name = blake2b(content, digest_size=16).hexdigest()
-        self._sets[name] = queries
+        if name not in self._sets:
+            self._sets[name] = content
+            self._size_bytes += len(content)
         self._sets.move_to_end(name)
-        if len(self._sets) > self._max_sets:
-            self._sets.popitem(last=False)
+        while self._size_bytes > self._max_bytes and len(self._sets) > 1:
+            self._size_bytes -= len(self._sets.popitem(last=False)[1])
         return name
 
     def get(self, name: str) -> list[QueryRef]:
@@ -78,11 +84,11 @@ class StoredSets:
         Raises:
             NotFoundError: it was never stored here, or is forgotten.
         """
-        queries = self._sets.get(name)
-        if queries is None:
+        content = self._sets.get(name)
+        if content is None:
             raise NotFoundError(f"no set {name[:64]!r} is stored here: store it again (POST /rpc/events/sets)")
         self._sets.move_to_end(name)
-        return queries
+        return [QueryRef.model_validate(query) for query in json.loads(content)]
 
 
 class _EndStream:
@@ -137,7 +143,8 @@ class EventsEndpoint(Endpoint):
 
         response = EventSourceResponse(
             frames(),
-            ping=0,
+            ping=self._hub.heartbeat_seconds,
+            ping_message_factory=lambda: HEARTBEAT,
             headers={"cache-control": "no-store, no-transform"},
             shutdown_event=_EndStream(stream),  # type: ignore[arg-type]  # all it is asked for is `set`
             shutdown_grace_period=GOODBYE_SECONDS,

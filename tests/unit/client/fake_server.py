@@ -45,6 +45,8 @@ class FakeServer:
         values: `{name: result}`; a name that is absent answers 404.
         refuse_streams: what the next streams are answered with instead; the last one stays.
         refuse_names: names that no stream watches.
+        heartbeat_seconds: what the streams promise; the test keeps the promise.
+        refusal_headers: go with every refusal.
         hold: fetches wait for this event where it is set.
     """
 
@@ -60,6 +62,8 @@ class FakeServer:
         self.refuse_names: dict[str, RPCError] = {}
         self.hold: asyncio.Event | None = None
         self.retry_ms: int | None = None
+        self.heartbeat_seconds: float | None = None
+        self.refusal_headers: dict[str, str] = {}
         self.version = 0
         self.url = ""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +112,7 @@ class FakeServer:
         refusal = self.refuse_fetches or (None if name in self.values else RPCError(code="NOT_FOUND"))
         if refusal is not None:
             self.fetches.append((name, http_status(refusal)))
-            return Response(encode_error(refusal), http_status(refusal))
+            return Response(encode_error(refusal), http_status(refusal), self.refusal_headers)
         if request.headers.get("if-none-match") == etag:
             self.fetches.append((name, 304))
             return Response(status_code=304, headers={"etag": etag})
@@ -119,7 +123,8 @@ class FakeServer:
         """Open a stream."""
         self.attempts += 1
         if self.refuse_streams is not None:
-            return Response(encode_error(self.refuse_streams), http_status(self.refuse_streams))
+            status = http_status(self.refuse_streams)
+            return Response(encode_error(self.refuse_streams), status, self.refusal_headers)
         asked = SubscriptionRequest.model_validate_json(await request.body())
         stream = Stream(len(self.streams), asked)
         self.streams.append(stream)
@@ -141,7 +146,14 @@ class FakeServer:
             if query.etag != self.etag(name):
                 stale.append(about)
         return Connected.model_validate(
-            {"stream": stream.id, "cursor": f"e:{self.version}", "queries": keys, "stale": stale, "errors": errors}
+            {
+                "stream": stream.id,
+                "cursor": f"e:{self.version}",
+                "queries": keys,
+                "stale": stale,
+                "errors": errors,
+                "heartbeat_seconds": self.heartbeat_seconds,
+            }
         )
 
     async def _chunks(self, stream: Stream) -> AsyncIterator[bytes]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
+import respx
 from fake_server import FakeServer, running
 from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, SyncClient, Watch
-from reactive_rpc.client.live import COALESCE_SECONDS
+from reactive_rpc.client.live import COALESCE_SECONDS, HEARTBEATS_MISSED
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
+    RPCError,
     ServiceUnavailableError,
+    TooManyRequestsError,
     UnauthorizedError,
 )
-from reactive_rpc.protocol.events import Gap, Revoked
+from reactive_rpc.protocol.envelopes import encode_error, http_status
+from reactive_rpc.protocol.events import Connected, Gap, Revoked
 from reactive_rpc.protocol.sse import encode_event
 
 
@@ -415,3 +421,178 @@ def test_the_synchronous_client_shows_the_same(server: FakeServer) -> None:
             assert next(state for state in live if state.data == 2).data == 2
     assert server.tokens[-1] == "Bearer grant_type=password&username=ann&password=x+y"
     client.close()
+
+
+def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
+    """A stream that promised heartbeats and says nothing is given up, said to be stale, and opened anew."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        server.heartbeat_seconds = 0.02
+        async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, {"name": "a"}) as live:
+            await shown(live, fresh(1))
+            await shown(live, lambda state: state.is_stale)
+            server.heartbeat_seconds = None
+            while not _is_fresh(live, 1):
+                clock.pass_time()
+                await asyncio.sleep(0.002)
+            assert len(server.streams) == 2
+            assert server.fetches == [("a", 200)]
+
+    play(scenario)
+
+
+def test_comments_keep_a_stream_alive(server: FakeServer) -> None:
+    """Heartbeats are comments: as long as they come, the stream stays up through many times the allowed silence."""
+
+    async def scenario() -> None:
+        server.heartbeat_seconds = 0.2
+        async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as live:
+            await shown(live, fresh(1))
+            await until(lambda: server.open_streams)
+            loop = asyncio.get_running_loop()
+            enough = loop.time() + 5 * 0.2 * HEARTBEATS_MISSED
+            while loop.time() < enough:
+                server.send(server.streams[0], b": heartbeat\n\n")
+                await asyncio.sleep(0.05)
+            server.change("a", 2)
+            await shown(live, fresh(2))
+            assert len(server.streams) == 1
+
+    play(scenario)
+
+
+def test_without_heartbeats_silence_means_nothing(server: FakeServer) -> None:
+    """A server that promises none is never given up for its silence: `connected` then carries no such field."""
+    silent = Connected(stream="s", cursor="e:1")
+    assert "heartbeat_seconds" not in silent.model_dump_json()
+    assert '"heartbeat_seconds":2.0' in silent.model_copy(update={"heartbeat_seconds": 2.0}).model_dump_json()
+
+
+@pytest.mark.parametrize("what", ["refuse_fetches", "refuse_streams"])
+def test_retry_after_is_honoured(server: FakeServer, what: str) -> None:
+    """Fetches and streams that are refused with Retry-After are tried again no sooner than that, and then succeed."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        setattr(server, what, TooManyRequestsError("slow down"))
+        server.refusal_headers = {"retry-after": "7"}
+        async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, {"name": "a"}) as live:
+            await until(lambda: any(seconds >= 7 for seconds in clock.pauses))
+            assert isinstance(live.state.error, TooManyRequestsError)
+            setattr(server, what, None)
+            while not _is_fresh(live, 1):
+                clock.pass_time()
+                await asyncio.sleep(0.002)
+            assert clock.now >= 7
+
+    play(scenario)
+
+
+def test_news_does_not_shorten_retry_after(server: FakeServer) -> None:
+    """An invalidation during the pause that the server asked for waits for its end."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, {"name": "a"}) as live:
+            await shown(live, fresh(1))
+            server.refuse_fetches, server.refusal_headers = ServiceUnavailableError("busy"), {"retry-after": "7"}
+            server.change("a", 2)
+            await until(lambda: any(seconds >= 7 for seconds in clock.pauses))
+            fetches = len(server.fetches)
+            server.refuse_fetches = None
+            server.change("a", 3)
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:2")
+            assert len(server.fetches) == fetches
+            clock.pass_time()
+            await shown(live, fresh(3))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, "3"),
+        ({"retry-after": "999999"}, "600"),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:05 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, "5"),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, "0"),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:05 GMT", "date": "nonsense"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({}, None),
+    ],
+)
+@respx.mock
+def test_retry_after_as_it_is_written(headers: dict[str, str], seconds: str | None) -> None:
+    """Seconds and dates are read, dates by the server's own clock; nonsense is no Retry-After, too much is cut."""
+    respx.get("http://proxy.test/rpc/items/get").respond(503, headers=headers, text="<html>busy</html>")
+    with SyncClient("http://proxy.test") as client, pytest.raises(ServiceUnavailableError) as caught:
+        client.call(GET, {"name": "a"})
+    assert caught.value.headers.get("retry-after") == seconds
+
+
+def test_a_leaked_synchronous_client_warns_and_ends_its_thread(server: FakeServer) -> None:
+    """A synchronous client that is dropped while open says so, and its thread ends all the same."""
+    client = SyncClient(server.url)
+    client.open()
+    assert client.call(GET, {"name": "a"}) == 1
+    with pytest.warns(ResourceWarning, match="unclosed client"):
+        del client
+    for thread in threading.enumerate():
+        if thread.name.startswith("reactive_rpc.client"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+class _Answers(httpx.AsyncBaseTransport):
+    """Answers in the client's own event loop, at once: what `bad` gets for a stream is the test's to say."""
+
+    def __init__(self, refusal: RPCError | None, on_stream: Callable[[], None]) -> None:
+        self.listeners: list[str] = []
+        self._refusal = refusal
+        self._on_stream = on_stream
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a query, a stream or an acknowledgement."""
+        if request.url.path == "/rpc/items/get":
+            return httpx.Response(200, json=1, headers={"etag": '"1"'})
+        if request.url.path == "/rpc/events/ack":
+            return httpx.Response(204)
+        who = request.headers["authorization"]
+        self.listeners.append(who)
+        if who == "Bearer bad":
+            self._on_stream()
+            if self._refusal is not None:
+                return httpx.Response(http_status(self._refusal), content=encode_error(self._refusal))
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Endless())
+
+
+class _Endless(httpx.AsyncByteStream):
+    """Says `connected` and nothing more."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield Connected(stream="s", cursor="e:1", queries=["a"]).encode()
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("refusal", [UnauthorizedError("who?"), None])
+@pytest.mark.parametrize("hops", range(12))
+def test_an_answer_to_the_former_caller_does_not_count(hops: int, refusal: RPCError | None) -> None:
+    """At whatever turn of the event loop the caller changes while a stream is answered, the new one gets their own."""
+
+    async def scenario() -> None:
+        def change_caller(left: int = hops) -> None:
+            if left:
+                asyncio.get_running_loop().call_soon(change_caller, left - 1)
+            else:
+                client.set_token("good")
+
+        answers = _Answers(refusal, change_caller)
+        async with httpx.AsyncClient(transport=answers) as http:
+            client = AsyncClient("http://hub.test", token="bad", http=http)
+            async with client, client.watch(GET, {"name": "a"}) as live:
+                await until(lambda: "Bearer good" in answers.listeners)
+                await shown(live, fresh(1))
+
+    play(scenario)
