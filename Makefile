@@ -45,7 +45,7 @@ demo: setup ## Watch a result change by itself, in the terminal
 
 .PHONY: test
 test: setup ## Run every test (PYTEST_ARGS=... for some)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto $(PYTEST_ARGS)
 
 .PHONY: check
 check: setup ## Check format, lint, types, layers, and that the generated files are current
@@ -69,7 +69,7 @@ generate: setup ## Write openapi/openapi.json and generated_client/ anew
 
 .PHONY: bench
 bench: setup ## Measure, as ratios against a baseline of the same run
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 .PHONY: soundness
 soundness: setup ## Run the differential test with a larger budget (SOUNDNESS_CASES=...)

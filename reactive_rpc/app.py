@@ -31,6 +31,7 @@ from reactive_rpc.sql.database import Database
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.events import AckEndpoint, EventsEndpoint, SetsEndpoint, StoredSets
 from reactive_rpc.web.router import RPCRouter
+from reactive_rpc.web.shortcut import install_shortcut
 
 __all__ = ["ReactiveRPC", "Report"]
 
@@ -121,6 +122,7 @@ class ReactiveRPC:
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Open with the application and close with it: `FastAPI(lifespan=rpc.lifespan)`."""
         await self.open()
+        install_shortcut(app, self.router)
         try:
             yield
         finally:

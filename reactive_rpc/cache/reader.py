@@ -117,13 +117,17 @@ class Reader:
         """Call `listener`, which must neither await nor raise, after each batch that touched an entry."""
         self._listeners.append(listener)
 
-    async def cached(self, key: Key) -> Entry | None:
+    async def cached(self, key: Key, *, arrived: bool) -> Entry | None:
         """Return what is stored at `key` and fresh, or None.
+
+        Args:
+            key: of the query.
+            arrived: whether this is for a request that came in over a connection, see `Log.fresh_for_arrivals`.
 
         Raises:
             ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
         """
-        await self._log.fresh()
+        await (self._log.fresh_for_arrivals() if arrived else self._log.fresh())
         entry = self._store.get(key)
         if entry is not None:
             self.stats.hits += 1

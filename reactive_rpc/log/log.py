@@ -70,6 +70,17 @@ class Log(Protocol):
         """
         ...
 
+    async def fresh_for_arrivals(self) -> int:
+        """Do as `fresh`, for a request that came in over a connection; such requests may share one look.
+
+        The caller must run in a task of its own, begun after the request was read: a task that writes and then asks,
+        without ever giving way to the event loop, must use `fresh`.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        ...
+
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
         """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
         ...

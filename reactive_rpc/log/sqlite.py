@@ -13,6 +13,12 @@ and differs from the last reading whenever another connection has committed in b
 **Why the connection never writes.** Its own commits would not move its `data_version`: rows committed by others just
 before would hide behind them. Capture does its writing on connections of its own.
 
+**Why arrivals may share a poll.** The event loop runs what is ready in the order in which it became ready. The first
+arrival polls and appends the end of sharing to that order. A request whose task runs before that end became ready
+before it, that is, before the poll: it had been read from its socket by then. A request that is read after the poll
+becomes ready after the end, and polls anew. (With a task factory, tasks may run out of this order: then nobody shares.)
+Under load this spares nearly all polls, and costs nothing of the promise.
+
 **Schema.** Rows are applied only if, in the snapshot that shows them, schema version and epoch are those that capture
 has verified; else capture looks again and the snapshot is taken anew. New tables and indexes pass as ordinary changes;
 anything that may have hidden a write comes back as a new epoch, and the batch is a flush.
@@ -106,6 +112,7 @@ class SQLiteLog:
         self._file: tuple[int, int] | None = None
         self._data_version: int | None = None
         self._doubt: str | None = None
+        self._is_shared = False
 
     @property
     def epoch(self) -> str:
@@ -161,6 +168,23 @@ class SQLiteLog:
             ServiceUnavailableError: the database cannot be read.
         """
         return self.poll()
+
+    async def fresh_for_arrivals(self) -> int:
+        """Do as `fresh`, for a request that came in over a connection; many of them share one poll.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        if self._is_shared:
+            return self._version
+        loop = asyncio.get_running_loop()
+        if loop.get_task_factory() is None:
+            self._is_shared = True
+            loop.call_soon(self._end_sharing)
+        return self.poll()
+
+    def _end_sharing(self) -> None:
+        self._is_shared = False
 
     def poll(self) -> int:
         """Do what `fresh` does, without awaiting: about 10 us where nothing was committed.

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.log.log import Log
 from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.rpc.call import QueryCall, decode_input, scope_key
+from reactive_rpc.rpc.call import QueryCall, decode_input
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
@@ -49,9 +49,9 @@ class Caller:
             raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
         return self.bind(path, procedure, decode_input(path, procedure, input), ctx)
 
-    async def cached(self, path: str, procedure: Procedure[..., Any], input_key: bytes, ctx: object) -> Entry | None:
-        """Return the stored, fresh entry of a query whose canonical input is known already, or None."""
-        return await self._reader.cached((path, input_key, scope_key(procedure, ctx)))
+    async def cached(self, key: Key, *, arrived: bool) -> Entry | None:
+        """Return the stored, fresh entry of a query whose key is known already, or None."""
+        return await self._reader.cached(key, arrived=arrived)
 
     async def get(self, call: QueryCall) -> Entry:
         """Return the entry of a query, from the cache where that is right."""

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import Request
-from starlette.types import Message, Send
+
+from reactive_rpc.web.responses import Answer
+
+A = TypeVar("A", bound=Answer)
 
 __all__ = ["CONTEXT", "Resolved", "resolved"]
 
@@ -39,22 +42,11 @@ class Resolved:
     headers: Sequence[tuple[bytes, bytes]] = ()
     background: StarletteBackgroundTasks | None = None
 
-    def sending(self, send: Send) -> Send:
-        """Return a `send` that adds the headers to the answer."""
-        if not self.headers:
-            return send
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *self.headers]}
-            await send(message)
-
-        return send_with_headers
-
-    async def finish(self) -> None:
-        """Do what was left to be done."""
-        if self.background is not None:
-            await self.background()
+    def add_to(self, answer: A) -> A:
+        """Let the headers and the work left behind go with the answer."""
+        answer.headers.extend(self.headers)
+        answer.background = self.background
+        return answer
 
 
 @asynccontextmanager

@@ -12,19 +12,20 @@ from urllib.parse import parse_qsl
 from fastapi.dependencies.models import Dependant
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.cache.entry import Entry
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError
-from reactive_rpc.rpc.call import decode_json_input, decode_text_input
+from reactive_rpc.rpc.call import decode_json_input, decode_text_input, scope_key
 from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.rpc.canonical import is_pure
 from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.web.arrival import came_by_connection
 from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.flat import is_flat
-from reactive_rpc.web.responses import error_of, send_bytes, send_error
+from reactive_rpc.web.responses import Answer, error_answer, error_of
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -59,26 +60,19 @@ class Endpoint(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Serve one request; `dependencies` are what FastAPI says it depends on."""
-        started = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self.serve(scope, receive, send_and_note, dependencies)
+            answer = await self.answer(scope, receive, dependencies)
         except ClientDisconnect:
             return
         except Exception as exc:
-            error = error_of(exc, self.path, self._ids)
-            if started:
-                raise
-            await send_error(send, error)
+            answer = error_answer(error_of(exc, self.path, self._ids))
+        await answer(scope, receive, send)
+        if answer.background is not None:
+            await answer.background()
 
     @abstractmethod
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
-        """Serve one request; raise what goes wrong."""
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Return the answer to one request; raise what goes wrong."""
 
     def require_method(self, scope: Scope, methods: tuple[str, ...]) -> None:
         """Let only `methods` through.
@@ -107,33 +101,36 @@ class ProcedureEndpoint(Endpoint):
         self._is_pure = is_pure(procedure.handler.input_model)
         self._seen: dict[tuple[bool, bytes], bytes] = {}
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
-        """Resolve the context, decode the input, call, send."""
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Resolve the context, decode the input, call."""
         self.require_method(scope, self._methods)
         text: bytes = scope["query_string"]
         if scope["method"] == "POST":
             text = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
         if not dependencies:
-            await self._call(scope, text, send, None)
-            return
+            return await self._call(scope, text, None)
         async with resolved(Request(scope, replay(text)), dependencies) as found:
-            await self._call(scope, text, found.sending(send), found.context)
-        await found.finish()
+            return found.add_to(await self._call(scope, text, found.context))
 
-    async def _call(self, scope: Scope, text: bytes, send: Send, ctx: object) -> None:
+    async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
             body = await self._caller.mutate(self.path, self._procedure, input, ctx)
-            await send_bytes(send, 200, body, [(b"content-type", b"application/json"), (b"cache-control", b"no-store")])
-            return
+            return Answer(200, body, _UNCACHED)
         entry = await self._entry(text, ctx, by_post=scope["method"] == "POST")
-        await _send_entry(scope, send, entry, entry.computed.answer())
+        body = entry.computed.answer()
+        etag = entry.etag.encode()
+        for name, value in scope["headers"]:
+            if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
+                return Answer(304, b"", [(b"etag", etag), _REVALIDATE])
+        return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE])
 
     async def _entry(self, text: bytes, ctx: object, *, by_post: bool) -> Entry:
         """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
         seen = self._seen.get((by_post, text))
         if seen is not None:
-            entry = await self._caller.cached(self.path, self._procedure, seen, ctx)
+            key = (self.path, seen, scope_key(self._procedure, ctx))
+            entry = await self._caller.cached(key, arrived=came_by_connection())
             if entry is not None:
                 return entry
         decode = decode_json_input if by_post else _decode_query_string
@@ -143,6 +140,11 @@ class ProcedureEndpoint(Endpoint):
                 self._seen.clear()
             self._seen[by_post, text] = call.key[1]
         return await self._caller.get(call)
+
+
+_JSON = (b"content-type", b"application/json")
+_REVALIDATE = (b"cache-control", b"private, no-cache")
+_UNCACHED = [_JSON, (b"cache-control", b"no-store")]
 
 
 def _decode_query_string(path: str, procedure: Procedure[..., object], query_string: bytes) -> BaseModel | None:
@@ -167,13 +169,3 @@ def parameters_of(query_string: bytes) -> dict[str, str]:
     if len(parameters) < len(pairs):
         raise BadRequestError("a parameter is given twice")
     return parameters
-
-
-async def _send_entry(scope: Scope, send: Send, entry: Entry, body: bytes) -> None:
-    etag = entry.etag.encode()
-    headers = [(b"etag", etag), (b"cache-control", b"private, no-cache")]
-    for name, value in scope["headers"]:
-        if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
-            await send_bytes(send, 304, b"", headers)
-            return
-    await send_bytes(send, 200, body, [(b"content-type", b"application/json"), *headers])

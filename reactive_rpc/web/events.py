@@ -30,7 +30,7 @@ from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import CONTEXT, resolved
 from reactive_rpc.web.dispatcher import Endpoint, parameters_of
-from reactive_rpc.web.responses import send_bytes
+from reactive_rpc.web.responses import Answer
 
 __all__ = ["AckEndpoint", "EventsEndpoint", "QuerySet", "SetsEndpoint", "StoredSet", "StoredSets"]
 
@@ -91,14 +91,41 @@ class StoredSets:
         return [QueryRef.model_validate(query) for query in json.loads(content)]
 
 
-class _EndStream:
-    """What sse-starlette sets when the server is told to stop: the stream then ends by itself, completely."""
+class _StreamAnswer(Answer):
+    """A stream as an answer: it lasts until either side ends it, and is then forgotten."""
 
-    def __init__(self, stream: Stream) -> None:
+    __slots__ = ("_first", "_hub", "_stream")
+
+    def __init__(self, hub: Hub, stream: Stream, first: bytes) -> None:
+        super().__init__(200, b"", [(b"cache-control", b"no-store, no-transform")])
+        self._hub = hub
         self._stream = stream
+        self._first = first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames as they come."""
+        response = EventSourceResponse(
+            self._frames(),
+            ping=self._hub.heartbeat_seconds,
+            ping_message_factory=lambda: HEARTBEAT,
+            shutdown_event=self,  # type: ignore[arg-type]  # all that is done with it is `set`
+            shutdown_grace_period=GOODBYE_SECONDS,
+        )
+        del response.headers["cache-control"]
+        response.raw_headers.extend(self.headers)
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._hub.disconnect(self._stream)
 
     def set(self) -> None:
+        """End the stream by itself, completely: sse-starlette asks for it when the server is told to stop."""
         self._stream.close()
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        yield self._first
+        async for frame in self._stream.frames():
+            yield frame
 
 
 class EventsEndpoint(Endpoint):
@@ -122,7 +149,7 @@ class EventsEndpoint(Endpoint):
         self._max_body_bytes = max_body_bytes
         self._max_queries = max_queries
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, let go of what resolving it held, and stream."""
         self.require_method(scope, ("POST", "GET"))
         body = b""
@@ -133,26 +160,8 @@ class EventsEndpoint(Endpoint):
         cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
         async with resolved(Request(scope, replay(body)), self._needed(wanted.queries, dependencies)) as found:
             subscriptions = [self._subscription(ref, found.context) for ref in wanted.queries]
-        await found.finish()
         stream, first = await self._hub.connect(subscriptions, cursor, acks=wanted.acks)
-
-        async def frames() -> AsyncIterator[bytes]:
-            yield first
-            async for frame in stream.frames():
-                yield frame
-
-        response = EventSourceResponse(
-            frames(),
-            ping=self._hub.heartbeat_seconds,
-            ping_message_factory=lambda: HEARTBEAT,
-            headers={"cache-control": "no-store, no-transform"},
-            shutdown_event=_EndStream(stream),  # type: ignore[arg-type]  # all it is asked for is `set`
-            shutdown_grace_period=GOODBYE_SECONDS,
-        )
-        try:
-            await response(scope, receive, found.sending(send))
-        finally:
-            self._hub.disconnect(stream)
+        return found.add_to(_StreamAnswer(self._hub, stream, first))
 
     def _request(self, scope: Scope, body: bytes) -> SubscriptionRequest:
         last_event_id = dict(scope["headers"]).get(b"last-event-id")
@@ -194,17 +203,15 @@ class SetsEndpoint(Endpoint):
         self._max_body_bytes = max_body_bytes
         self._max_queries = max_queries
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Store the set, for callers whom the context lets through."""
         self.require_method(scope, ("POST",))
         body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             queries = _decode(QuerySet, body).queries
             _require_at_most(self._max_queries, queries)
-            stored = StoredSet(set=self._sets.put(queries))
-            headers = [(b"content-type", b"application/json")]
-            await send_bytes(found.sending(send), 200, stored.model_dump_json().encode(), headers)
-        await found.finish()
+            stored = StoredSet(set=self._sets.put(queries)).model_dump_json().encode()
+        return found.add_to(Answer(200, stored, [(b"content-type", b"application/json")]))
 
 
 class AckEndpoint(Endpoint):
@@ -215,15 +222,14 @@ class AckEndpoint(Endpoint):
         self._hub = hub
         self._max_body_bytes = max_body_bytes
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Acknowledge everything up to the cursor."""
         self.require_method(scope, ("POST",))
         body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
-        async with resolved(Request(scope, replay(body)), dependencies):
+        async with resolved(Request(scope, replay(body)), dependencies) as found:
             ack = _decode(Ack, body)
             self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        return found.add_to(Answer(204, b"", []))
 
 
 def _require_at_most(limit: int, queries: Sequence[QueryRef]) -> None:

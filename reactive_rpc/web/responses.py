@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTasks
 from starlette.exceptions import HTTPException
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 
-__all__ = ["error_of", "send_bytes", "send_error"]
+__all__ = ["Answer", "Headers", "error_answer", "error_of"]
 
 logger = logging.getLogger(__name__)
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
-async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole answer."""
-    if status != HTTPStatus.NOT_MODIFIED:
-        headers = [(b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class Answer:
+    """A whole answer, ready to be sent.
+
+    Args:
+        status: of HTTP.
+        body: the bytes as they go out.
+        headers: without the content length, which is added where the status allows a body.
+    """
+
+    __slots__ = ("background", "body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes, headers: Headers) -> None:
+        self.status = status
+        self.body = body
+        self.headers = [*headers]  # a copy: a middleware may change the list that it is sent
+        self.background: BackgroundTasks | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            self.headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
-async def send_error(send: Send, error: RPCError) -> None:
-    """Send an error as its envelope, with the status of its code."""
+def error_answer(error: RPCError) -> Answer:
+    """Return an error as its envelope, with the status of its code."""
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
     headers.append((b"content-type", b"application/json"))
     if error.code == "SERVICE_UNAVAILABLE":
         headers.append((b"retry-after", b"1"))
-    await send_bytes(send, http_status(error), encode_error(error), headers)
+    return Answer(http_status(error), encode_error(error), headers)
 
 
 def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:

@@ -29,12 +29,14 @@ from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
 from reactive_rpc.web.events import QuerySet, StoredSet
 
-__all__ = ["RPCRouter"]
+__all__ = ["RPCRouter", "Target"]
 
 ContextDependency = Callable[..., Any] | None
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
+    """What serves one full path, and what FastAPI says it depends on."""
+
     endpoint: Endpoint
     dependencies: list[Dependant]
 
@@ -42,7 +44,7 @@ class _Target(NamedTuple):
 class _UnknownPath(Endpoint):
     """Answers for a path under the prefix that is no procedure."""
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> NoReturn:
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> NoReturn:
         """Say so."""
         raise NotFoundError(f"No procedure found on path {self.path!r}")
 
@@ -62,7 +64,7 @@ class RPCRouter(APIRouter):
         self._context = context
         self._ids = ids
         self._endpoints: dict[str, Endpoint] = {}
-        self._targets: dict[str, _Target] = {}
+        self._targets: dict[str, Target] = {}
         self._bases: set[str] = set()
         self._built_for: tuple[int, int] | None = None
 
@@ -118,6 +120,10 @@ class RPCRouter(APIRouter):
             responses={"default": _FAULT}, **common,
         )  # fmt: skip
 
+    def target(self, scope: Scope) -> Target | None:
+        """Return what serves a request; None where the path is no procedure's."""
+        return self._table(scope).get(_route_path(scope))
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match every path under the prefix: an unknown one is answered here too, in our own words."""
         if scope["type"] != "http":
@@ -133,7 +139,7 @@ class RPCRouter(APIRouter):
         target = self._table(scope).get(path)
         if target is None:
             name = next(path.removeprefix(base) for base in self._bases if path.startswith(base))
-            target = _Target(_UnknownPath(name[:200], self._ids), [])
+            target = Target(_UnknownPath(name[:200], self._ids), [])
         await target.endpoint(scope, receive, send, target.dependencies)
 
     def _document(self, endpoint: Endpoint, name: str, parameters: list[inspect.Parameter], **route: Any) -> None:
@@ -146,7 +152,7 @@ class RPCRouter(APIRouter):
         self._endpoints[path] = endpoint
         self.add_api_route(path, declared, name=name, **route)
 
-    def _table(self, scope: Scope) -> dict[str, _Target]:
+    def _table(self, scope: Scope) -> dict[str, Target]:
         """Return `{full path: target}` of the application that the request came through."""
         app = scope["app"]
         version = id(app), len(app.routes)
@@ -155,14 +161,14 @@ class RPCRouter(APIRouter):
             self._built_for = version
         return self._targets
 
-    def _targets_in(self, routes: list[Any]) -> dict[str, _Target]:
+    def _targets_in(self, routes: list[Any]) -> dict[str, Target]:
         own = {id(route): route for route in self.routes if isinstance(route, APIRoute)}
         targets = {}
         self._bases = set()
         for found in iter_route_contexts(routes):
             route = own.get(id(found.original_route))
             if route is not None and found.path is not None:
-                targets[found.path] = _Target(self._endpoints[route.path], list(found.dependant.dependencies))
+                targets[found.path] = Target(self._endpoints[route.path], list(found.dependant.dependencies))
                 if self._base:  # without a prefix of our own, an unknown path may be anybody's
                     self._bases.add(found.path.removesuffix(route.name))
         return targets

@@ -114,6 +114,9 @@ class ScriptedLog:
         self.apply(target)
         return self.version
 
+    async def fresh_for_arrivals(self) -> int:
+        return await self.fresh()
+
     def apply(self, target: int | None = None) -> None:
         """Apply what was committed up to `target`, one batch."""
         target = self.committed if target is None else target

@@ -65,6 +65,15 @@ def test_an_application_that_does_not_start_is_told(caplog: pytest.LogCaptureFix
     async def app(scope: object, receive: object, send: object) -> None:
         raise ValueError("no database")
 
-    with caplog.at_level(logging.ERROR), pytest.raises(RuntimeError, match="did not start"), running(app):
-        raise AssertionError
+    uvicorn_log = logging.getLogger("uvicorn.error")  # another test's uvicorn may have kept it from propagating
+    uvicorn_log.addHandler(caplog.handler)
+    try:
+        with (
+            caplog.at_level(logging.ERROR, "uvicorn.error"),
+            pytest.raises(RuntimeError, match="did not start"),
+            running(app),
+        ):
+            raise AssertionError
+    finally:
+        uvicorn_log.removeHandler(caplog.handler)
     assert "no database" in caplog.text

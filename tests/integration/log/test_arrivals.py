@@ -1,0 +1,102 @@
+"""Requests that arrive together share a look at the database, and none misses a commit of before it arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.clock import RandomIds
+from reactive_rpc.log.sqlite import SQLiteLog
+
+
+class CountedLog(SQLiteLog):
+    """Counts its polls."""
+
+    polls = 0
+
+    def poll(self) -> int:
+        self.polls += 1
+        return super().poll()
+
+
+def opened(path: Path) -> CountedLog:
+    """Return a log on a file with one table, not open yet."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE item (id INTEGER PRIMARY KEY)")
+    return CountedLog(SQLiteCapture(path, ids=RandomIds()))
+
+
+def commit(path: Path) -> None:
+    """Commit a row, as another program does."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO item DEFAULT VALUES")
+
+
+def test_what_is_ready_together_shares_one_poll(tmp_path: Path) -> None:
+    """Twenty requests read in one turn of the loop cost one look; each later turn looks anew."""
+
+    async def arrive() -> None:
+        log = opened(tmp_path / "a.db")
+        await log.open()
+        versions = await asyncio.gather(*(log.fresh_for_arrivals() for _ in range(20)))
+        assert log.polls == 1
+        commit(tmp_path / "a.db")
+        await asyncio.sleep(0)
+        assert await asyncio.create_task(log.fresh_for_arrivals()) == versions[0] + 1
+        assert log.polls == 2
+        await log.aclose()
+
+    asyncio.run(arrive())
+
+
+def test_a_request_that_became_ready_after_the_poll_polls_again(tmp_path: Path) -> None:
+    """A commit between the poll and the next arrival is seen, though both fall into one turn of the loop."""
+
+    async def arrive() -> None:
+        log = opened(tmp_path / "a.db")
+        await log.open()
+        later: list[asyncio.Task[int]] = []
+
+        async def first() -> int:
+            version = await log.fresh_for_arrivals()
+            commit(tmp_path / "a.db")
+            later.append(asyncio.create_task(log.fresh_for_arrivals()))  # read from its socket after the commit
+            return version
+
+        before = await asyncio.create_task(first())
+        assert await later[0] == before + 1
+        await log.aclose()
+
+    asyncio.run(arrive())
+
+
+def test_with_a_task_factory_nobody_shares(tmp_path: Path) -> None:
+    """Eager tasks run out of order: each looks for itself."""
+
+    async def arrive() -> None:
+        log = opened(tmp_path / "a.db")
+        await log.open()
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
+        await asyncio.gather(*(log.fresh_for_arrivals() for _ in range(5)))
+        assert log.polls == 5
+        await log.aclose()
+
+    asyncio.run(arrive())
+
+
+def test_a_writer_that_asks_at_once_is_not_fooled(tmp_path: Path) -> None:
+    """`fresh` shares nothing: who commits and asks without giving way sees the commit."""
+
+    async def ask() -> None:
+        log = opened(tmp_path / "a.db")
+        await log.open()
+        before = await log.fresh_for_arrivals()
+        commit(tmp_path / "a.db")
+        assert await log.fresh() == before + 1
+        await log.aclose()
+
+    asyncio.run(ask())

@@ -1,0 +1,31 @@
+"""Who may share a look at the database: requests that a server has read, and nobody else."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from reactive_rpc.testing import running
+from reactive_rpc.web.arrival import came_by_connection
+
+app = FastAPI()
+
+
+@app.get("/")
+async def arrived() -> bool:
+    """Answer what the server says of this very request."""
+    return came_by_connection()
+
+
+def test_a_request_that_uvicorn_read_came_by_connection() -> None:
+    """If uvicorn names its coroutine otherwise one day, this fails, and reads are slower until it is mended."""
+    with running(app) as url:
+        assert httpx.get(url).json() is True
+
+
+@pytest.mark.anyio
+async def test_a_request_made_in_this_process_did_not() -> None:
+    """An in-process transport runs in the caller's task, which may have written a moment ago."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+        assert (await client.get("/")).json() is False
