@@ -222,12 +222,16 @@ class Hub:
         return watch, entry
 
     def _adopt(self, watch: _Watch, entry: Entry) -> None:
-        """Let the watch hold `entry`, unless it holds one: both are live, so both are right."""
-        if watch.entry is None:
-            watch.entry = entry
-            self._by_entry[entry] = watch
-        else:
+        """Let the watch hold a live `entry`, unless it holds one: both are right. Whoever settles a watch tells its
+        streams again where something was missed since they were told.
+        """
+        if watch.entry is not None:
             self._reader.unwatch(entry)
+            return
+        watch.entry = entry
+        self._by_entry[entry] = watch
+        if watch.streams and self._reader.touched_since(watch.told, entry):
+            self._tell({watch: entry.computed.read_set.tables}, self._log.version)
 
     def _is_stale(self, ref: QueryRef, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
         """Compare by ETag, and by what came after the cursor: `missed` up to `known`, and what came since."""
@@ -294,7 +298,7 @@ class Hub:
             stream.push(version, gap, frame)
 
     async def _refresh(self, watch: _Watch) -> None:
-        """Settle a watch again; tell its streams again where something was missed between."""
+        """Settle a watch again, unless somebody who connects does it first."""
         await asyncio.sleep(0)  # let whoever unsettled it register its streams
         while watch.streams and watch.entry is None:
             try:
@@ -309,15 +313,13 @@ class Hub:
                 logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
                 await self._clock.sleep(REFRESH_RETRY_SECONDS)
                 continue
-            tables = entry.computed.read_set.tables
-            missed = self._reader.touched_since(watch.told, entry)
-            if entry.live and watch.streams:
-                self._adopt(watch, entry)
-            elif entry.live:
-                self._reader.unwatch(entry)
-            if missed:
+            if not entry.live:  # overtaken: whoever has fetched meanwhile must hear of it, and on it goes
                 watch.told = self._log.version
-                self._tell({watch: tables}, watch.told)
+                self._tell({watch: entry.computed.read_set.tables}, watch.told)
+            elif watch.streams:
+                self._adopt(watch, entry)
+            else:
+                self._reader.unwatch(entry)
 
     def _forget(self, watch: _Watch) -> None:
         self._watches.pop(watch.query.key, None)

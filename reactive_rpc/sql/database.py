@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,9 @@ from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 
 __all__ = ["Database", "session_mode"]
 
+
+SNAPSHOT_ATTEMPTS = 10
+"""How many connections a read tries until one shows a snapshot that is late enough."""
 
 TRACED = "reactive_rpc_traced"
 """Where a connection's `info` counts the statements that SQLite ran."""
@@ -105,7 +109,10 @@ class Database:
         with translated():
             connection = await self._async_reader.connect()
             try:
-                while not await connection.run_sync(self._begin_read, recorder, at_least):
+                for attempt in count(1):
+                    if await connection.run_sync(self._begin_read, recorder, at_least):
+                        break
+                    _give_up_after(attempt)
                     await connection.invalidate()
                     await connection.close()
                     connection = await self._async_reader.connect()
@@ -132,7 +139,10 @@ class Database:
         with translated():
             connection = self._reader.connect()
             try:
-                while not self._begin_read(connection, recorder, at_least):
+                for attempt in count(1):
+                    if self._begin_read(connection, recorder, at_least):
+                        break
+                    _give_up_after(attempt)
                     connection.invalidate()
                     connection.close()
                     connection = self._reader.connect()
@@ -223,6 +233,16 @@ class Database:
 
         if not writes:
             install(engine)
+
+
+def _give_up_after(attempt: int) -> None:
+    """Let a read try again on another connection, so often.
+
+    Raises:
+        ServiceUnavailableError: fresh connections see the past too: the database was put back to an earlier state.
+    """
+    if attempt == SNAPSHOT_ATTEMPTS:
+        raise ServiceUnavailableError("the database shows an earlier state than before: try again")
 
 
 def _run(dbapi_connection: Any, *statements: str) -> Any:

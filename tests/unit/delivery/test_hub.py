@@ -14,7 +14,7 @@ from cache.scripted import RowQuery, ScriptedLog, change, until
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.delivery.hub import REFRESH_RETRY_SECONDS, Hub, Subscription
+from reactive_rpc.delivery.hub import REFRESH_RETRY_SECONDS, REFRESHES_AT_ONCE, Hub, Subscription
 from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
@@ -337,6 +337,22 @@ async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
     assert isinstance(events[0], Gap)
     assert all(isinstance(event, Invalidation) for event in events[1:])
     assert [event.cursor for event in quick.events][-1] == events[-1].cursor == "e1:20"
+
+
+async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
+    """A second stream connects before the watch is computed again: the first is told what it missed meanwhile."""
+    first = await w.connect(w.row(1))
+    for _ in range(REFRESHES_AT_ONCE):
+        await w.hub._refreshing.acquire()  # nothing is computed again for now
+    w.log.write(1)
+    w.log.apply()
+    await until(lambda: len(first.heard) == 1)
+    w.log.write(1)  # the first client has fetched what it was told of, before this
+    w.log.apply()
+    await w.connect(w.row(1))
+    await until(lambda: len(first.heard) == 2)
+    for _ in range(REFRESHES_AT_ONCE):
+        w.hub._refreshing.release()
 
 
 @pytest.mark.parametrize("max_bytes", [0, 1_000_000])
