@@ -118,8 +118,8 @@ class Database:
                     connection = await self._async_reader.connect()
                 async with AsyncSession(connection, expire_on_commit=False) as session:
                     yield session
-                await connection.run_sync(_end_read, recorder)
             finally:
+                await connection.run_sync(_end_read, recorder)
                 await connection.close()
 
     @asynccontextmanager
@@ -148,8 +148,8 @@ class Database:
                     connection = self._reader.connect()
                 with Session(connection, expire_on_commit=False) as session:
                     yield session
-                _end_read(connection, recorder)
             finally:
+                _end_read(connection, recorder)
                 connection.close()
 
     @contextmanager
@@ -270,8 +270,11 @@ def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
 
 
 def _end_read(connection: Connection, recorder: Recorder) -> None:
-    """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again."""
-    if connection.info[TRACED] > recorder.statements:
+    """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again.
+
+    An error that the handler answered is a result like any other, so this is asked after one, too.
+    """
+    if not connection.invalidated and connection.info.get(TRACED, 0) > recorder.statements:
         recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
         connection.invalidate()
 
