@@ -52,6 +52,8 @@ check: setup ## Check format, lint, types, layers, and that the generated files 
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	MYPYPATH=tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
+		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check

@@ -83,7 +83,7 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, tup
             throughput, cpu = found["bare ASGI"]
             for name, (own_throughput, own_cpu) in found.items():
                 shares[name].append((own_throughput / throughput, cpu / own_cpu))
-    return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in shares.items()}  # type: ignore[misc]
+    return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in shares.items()}
 
 
 async def _measure_one(server: Served, target: Target, seconds: float) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import reads, writes
 
-BENCHMARKS = {"reads": reads.run, "writes": writes.run}
+BENCHMARKS: dict[str, Callable[[Path], None]] = {"reads": reads.run, "writes": writes.run}
 
 
 def main(names: list[str]) -> None:

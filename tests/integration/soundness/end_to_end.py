@@ -230,8 +230,8 @@ class EndToEnd:
         with engine.begin() as connection:
             for table in reversed(TABLES.values()):
                 connection.execute(table.delete())
-            for table, least, most in (("parents", 1, 4), ("children", 1, 5), ("grandchildren", 0, 4)):
-                rows = generator.rows(table, least, most, ids)
+            for name, least, most in (("parents", 1, 4), ("children", 1, 5), ("grandchildren", 0, 4)):
+                rows = generator.rows(name, least, most, ids)
                 ids = len(rows)
                 if rows:
-                    connection.execute(TABLES[table].insert(), rows)
+                    connection.execute(TABLES[name].insert(), rows)
