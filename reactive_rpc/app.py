@@ -16,18 +16,16 @@ from sqlalchemy.engine import URL
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.capture.schema import TableCapture
-from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.errors import ReactiveRPCError
-from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.reactive.relations import parse_relations
 from reactive_rpc.rpc.caller import BoundCaller, Caller
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Functions, Registry
 from reactive_rpc.settings import Settings
-from reactive_rpc.sql.database import Database
+from reactive_rpc.sources import CaptureMode, make_source
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.events import AckEndpoint, EventsEndpoint, SetsEndpoint, StoredSets
 from reactive_rpc.web.router import RPCRouter
@@ -71,6 +69,8 @@ class ReactiveRPC:
             to refuse. Procedures with `scope="public"` do without.
         relations: `{"agent": ["organization", "message.from_agent_id"]}`: what a change also counts as a change of.
         metadata: its tables are created at start where they are missing; leave it out where migrations do that.
+        capture: how writes are seen: `triggers` in the database, which see every writer, or, where the database may not
+            have triggers, `session`: what the mutations of this process write, and nothing else.
         settings: read from the environment where left out.
         prefix: of the router's paths.
 
@@ -86,6 +86,7 @@ class ReactiveRPC:
         context: Callable[..., Any] | None = None,
         relations: Mapping[str, Sequence[str]] | None = None,
         metadata: MetaData | None = None,
+        capture: CaptureMode = "triggers",
         settings: Settings | None = None,
         prefix: str = "/rpc",
         clock: Clock | None = None,
@@ -97,11 +98,8 @@ class ReactiveRPC:
         self._ids = ids or RandomIds()
         self._relations = relations or {}
         self._metadata = metadata
-        self._database = Database(url, busy_timeout_seconds=self.settings.busy_timeout_seconds, position=POSITION)
-        self._capture = SQLiteCapture(
-            self._database.path, ids=self._ids, busy_timeout_seconds=self.settings.busy_timeout_seconds
-        )
-        self._log = SQLiteLog(self._capture)
+        source = make_source(url, settings=self.settings, ids=self._ids, capture=capture)
+        self._database, self._capture, self._log = source.database, source.capture, source.log
         self._reader = Reader(self._log, MemoryStore(self.settings.cache_max_bytes))
         self._log.subscribe(self._reader.apply)
         strict = self.settings.environment == "development"
@@ -171,7 +169,7 @@ class ReactiveRPC:
     def report(self) -> Report:
         """Return what stands; the application must be open."""
         schema = self._log.schema
-        return Report(str(self._database.path), schema.epoch, schema.tables, self.registry)
+        return Report(self._database.name, schema.epoch, schema.tables, self.registry)
 
     def _make_router(self, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
         router = RPCRouter(prefix, context=context, ids=self._ids)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from reactive_rpc.reactive.schema import Kind
+from reactive_rpc.reactive.schema import Kind, View
 
 __all__ = ["CaptureState", "ForeignKey", "TableCapture"]
 
@@ -25,6 +25,7 @@ class TableCapture:
         key_columns: the columns of the primary key and of the foreign keys.
         primary_key: its columns, in the key's order.
         foreign_keys: one entry a column.
+        unique: the columns that are unique by themselves.
         captured: whether every write is seen.
         reason: why not; None where it is.
     """
@@ -36,6 +37,7 @@ class TableCapture:
     key_columns: tuple[str, ...]
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...]
+    unique: frozenset[str] = frozenset()
     captured: bool
     reason: str | None = None
 
@@ -52,13 +54,26 @@ class CaptureState:
 
     Attributes:
         epoch: versions of the outbox can be compared within it.
-        schema_version: the database's own count of schema changes when this was verified.
-        tables: `{name: how it is captured}`.
+        mark: what the database said of its schema when this was verified: rows are decoded by this state only where
+            it says the same in the snapshot that shows them.
+        tables: `{canonical name: how it is captured}`.
+        names: `{another name that statements may use: canonical name}`.
+        views: `{name that statements may use: what lies behind it}`.
     """
 
     epoch: str
-    schema_version: int
+    mark: int | str
     tables: Mapping[str, TableCapture]
+    names: Mapping[str, str] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
+
+    def table(self, name: str) -> str | None:
+        """Return the canonical name of the table that a statement calls `name`; None where there is none."""
+        return name if name in self.tables else self.names.get(name)
+
+    def view(self, name: str) -> View | None:
+        """Return what lies behind the view that a statement calls `name`; None where there is none."""
+        return self.views.get(name)
 
     def captured(self, table: str) -> bool:
         """Tell whether every write to `table` is seen."""
@@ -74,3 +89,8 @@ class CaptureState:
         """Return how `column` compares, or None where its image is not exact."""
         found = self.tables.get(table)
         return None if found is None or not found.captured else found.kinds.get(column)
+
+    def is_unique(self, table: str, column: str) -> bool:
+        """Tell whether at most one row has any given value of `column`, other than NULL."""
+        found = self.tables.get(table)
+        return found is not None and column in found.unique

@@ -48,7 +48,7 @@ from reactive_rpc.capture.sqlite_images import OutboxRow, decode_row, quoted
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, Table, read_tables
 from reactive_rpc.capture.sqlite_triggers import BASE_TABLES, triggers_of
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import CaptureError
+from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.reactive.change import Change
 
 __all__ = ["POSITION", "SQLiteCapture"]
@@ -142,7 +142,7 @@ class _Findings:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
         return CaptureState(
             epoch=self.meta.epoch,
-            schema_version=self.mark[0],
+            mark=self.mark[0],
             tables={table.name: self._capture(table) for table in self.tables},
         )
 
@@ -195,7 +195,7 @@ class SQLiteCapture:
 
         Raises:
             CaptureError: SQLite is too old, the file system refuses WAL, or (`manage=False`) something is missing.
-            sqlite3.Error: the database cannot be read or stays locked.
+            ServiceUnavailableError: the database cannot be read or stays locked.
         """
         if not self.manage:
             return self.verify()
@@ -210,7 +210,7 @@ class SQLiteCapture:
 
         Raises:
             CaptureError: something is missing; the message holds the SQL to run.
-            sqlite3.Error: the database cannot be read or stays locked.
+            ServiceUnavailableError: the database cannot be read or stays locked.
         """
         with self._connected() as connection:
             if _journal_mode(connection) != "wal":
@@ -227,7 +227,7 @@ class SQLiteCapture:
 
         Raises:
             CaptureError: the outbox is gone and `manage` is off, or WAL is refused.
-            sqlite3.Error: the database is gone, cannot be read or stays locked.
+            ServiceUnavailableError: the database is gone, cannot be read or stays locked.
         """
         with self._connected() as connection:
             if self.manage:
@@ -236,12 +236,26 @@ class SQLiteCapture:
         self._warn_of_uncaptured(state)
         return state
 
+    @property
+    def guarantee(self) -> str:
+        """What is seen of whose writes."""
+        return "triggers see every write to the file, whoever wrote it"
+
+    def script(self) -> str:
+        """Return the SQL that `install` would run now; empty where all is in place.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read or stays locked.
+        """
+        with self._connected() as connection:
+            return _script(_inspect(connection).statements)
+
     def uninstall(self) -> None:
         """Drop the triggers, the outbox and the meta table; idempotent.
 
         Raises:
             CaptureError: `manage` is off; the message holds the SQL to run.
-            sqlite3.Error: the database cannot be read or stays locked.
+            ServiceUnavailableError: the database cannot be read or stays locked.
         """
         with self._connected() as connection:
             if not self.manage:
@@ -257,7 +271,7 @@ class SQLiteCapture:
         writer waits for more than one chunk, and a reader finds either a row or a floor above it.
 
         Raises:
-            sqlite3.Error: the database cannot be read or stays locked; what was deleted stays deleted.
+            ServiceUnavailableError: the database cannot be read or stays locked; what was deleted stays deleted.
         """
         deleted = 0
         with self._connected() as connection:
@@ -273,11 +287,14 @@ class SQLiteCapture:
     @contextmanager
     def _connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
         uri = f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}"
-        with closing(
-            sqlite3.connect(uri, uri=True, timeout=self.busy_timeout_seconds, isolation_level=None)
-        ) as connection:
-            _refuse_old_library(connection)
-            yield connection
+        try:
+            with closing(
+                sqlite3.connect(uri, uri=True, timeout=self.busy_timeout_seconds, isolation_level=None)
+            ) as connection:
+                _refuse_old_library(connection)
+                yield connection
+        except (sqlite3.Error, OSError) as exc:
+            raise ServiceUnavailableError(f"{self.path} cannot be read or written: {exc}") from exc
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         """Switch to WAL; SQLite does not call its busy handler for that, so wait here for other processes."""

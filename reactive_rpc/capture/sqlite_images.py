@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.capture.sqlite_tables import OUTBOX, Table
-from reactive_rpc.reactive.change import UNKNOWN, Change, Operation, Unknown, Value
+from reactive_rpc.reactive.change import UNKNOWN, Change, Known, Operation, Unknown, Value
 
 __all__ = ["ROWS_AFTER", "OutboxRow", "balanced", "decode_row", "image_sql", "quoted"]
 
@@ -149,9 +149,7 @@ def _decode_changed(text: str | None, columns: tuple[str, ...]) -> frozenset[str
     return frozenset(by_ordinal[int(ordinal)] for ordinal in text.split(",")[1:])
 
 
-def _keys(
-    columns: tuple[str, ...], image: Mapping[str, Value | Unknown] | None
-) -> frozenset[int | float | str | Unknown]:
+def _keys(columns: tuple[str, ...], image: Mapping[str, Value | Unknown] | None) -> frozenset[Known | Unknown]:
     if image is None:
         return frozenset()
     values = (image.get(column, UNKNOWN) for column in columns)

@@ -334,7 +334,7 @@ class Hub:
         task.add_done_callback(self._refreshes.discard)
 
     def _cursor(self, version: int | None = None) -> str:
-        return str(Cursor(self._log.epoch, self._log.version if version is None else version))
+        return str(self._log.cursor_at(self._log.version if version is None else version))
 
 
 def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:

@@ -9,15 +9,16 @@ The reader protocol (`cache/`) rests on two promises:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.schema import Schema
+from reactive_rpc.reactive.lookup import Lookup
 
-__all__ = ["Applier", "Batch", "Log"]
+__all__ = ["Applier", "Batch", "Log", "WantedLookups"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Batch:
     changes: tuple[Change, ...] = ()
     flush: str | None = None
 
+
+WantedLookups = Callable[[str], Collection[Lookup]]
+"""Tell which virtual columns the images of a table should hold, now."""
 
 Applier = Callable[[Batch], None]
 """Called on the event loop, without awaiting, once a batch, in order; must not raise."""
@@ -54,12 +58,23 @@ class Log(Protocol):
         ...
 
     @property
-    def schema(self) -> Schema:
+    def schema(self) -> CaptureState:
         """What is captured now."""
         ...
 
     def subscribe(self, apply: Applier) -> None:
         """Hand every further batch to `apply`."""
+        ...
+
+    def enrich_with(self, wanted: WantedLookups) -> None:
+        """Add the virtual columns that `wanted` names to the images of every further batch, see `reactive/lookup.py`.
+
+        They are read in the snapshot that shows the batch. An image that lacks one is as good as unknown there.
+        """
+        ...
+
+    def cursor_at(self, version: int) -> Cursor:
+        """Return the cursor of a version that was once `version` here, or of an earlier one, which tells more."""
         ...
 
     async def fresh(self) -> int:

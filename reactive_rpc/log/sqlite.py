@@ -50,7 +50,7 @@ from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.log.log import Applier, Batch
+from reactive_rpc.log.log import Applier, Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
 
@@ -104,6 +104,7 @@ class SQLiteLog:
         self._history_changes = history_changes
         self._bulk_threshold = bulk_threshold
         self._appliers: list[Applier] = []
+        self._wanted: WantedLookups = lambda table: ()
         self._history: deque[tuple[int, Change]] = deque()
         self._history_floor = 0
         self._version = 0
@@ -138,6 +139,14 @@ class SQLiteLog:
     def subscribe(self, apply: Applier) -> None:
         """Hand every further batch to `apply`."""
         self._appliers.append(apply)
+
+    def enrich_with(self, wanted: WantedLookups) -> None:
+        """Add the virtual columns that `wanted` names to the images of every further batch."""
+        self._wanted = wanted
+
+    def cursor_at(self, version: int) -> Cursor:
+        """Return the cursor of a version."""
+        return Cursor(self.epoch, version)
 
     async def open(self) -> None:
         """Install (or, where capture does not manage the schema, verify) and stand at the end of the log; idempotent.
@@ -299,7 +308,7 @@ class SQLiteLog:
         """Read in one transaction; None where the schema is not the one of `state`."""
         self._execute("BEGIN")
         try:
-            if self._execute("PRAGMA main.schema_version").fetchone()[0] != state.schema_version:
+            if self._execute("PRAGMA main.schema_version").fetchone()[0] != state.mark:
                 return None
             epoch, floor, last = self._execute(_POSITION).fetchone()
             changes = () if after is None else self._changes(state, after, last if until is None else until)

@@ -1,30 +1,41 @@
 """Cursors: where a client stands in the log of changes.
 
-A cursor is `(epoch, version)`. The version grows with the log; the epoch changes when versions of before mean
-nothing any more (a restored database, new triggers). Cursors of different epochs cannot be compared: a gap.
+A cursor is `(epoch, version)`, and on databases where a number alone does not say which commits it covers, the place
+in their own terms. The version grows with the log; the epoch changes when versions of before mean nothing any more (a
+restored database, new triggers). Cursors of different epochs cannot be compared: a gap.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 from reactive_rpc.errors import BadRequestError
 
 __all__ = ["Cursor"]
 
 
+_TEXT: Final = re.compile(r"([^:]{1,100}):([0-9]{1,20})(?::([0-9:,]{1,1000}))?")
+
+
 class Cursor(NamedTuple):
-    """A place in the log; on the wire `epoch:version`, which is also the `id:` of an SSE event.
+    """A place in the log; on the wire `epoch:version[:position]`, which is also the `id:` of an SSE event.
 
     >>> str(Cursor("Xk3", 17)), Cursor.parse("Xk3:17").version
     ('Xk3:17', 17)
+    >>> Cursor.parse("Xk3:17:15:18:16").position
+    '15:18:16'
+
+    Attributes:
+        position: the database's own name of the place, for example a `pg_snapshot`; empty where the version says all.
     """
 
     epoch: str
     version: int
+    position: str = ""
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.version}"
+        return f"{self.epoch}:{self.version}" + (f":{self.position}" if self.position else "")
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -33,7 +44,7 @@ class Cursor(NamedTuple):
         Raises:
             BadRequestError: `text` is no cursor.
         """
-        epoch, colon, version = text.partition(":")
-        if not (epoch and colon and version.isascii() and version.isdigit() and len(version) <= 20):
+        found = _TEXT.fullmatch(text)
+        if found is None:
             raise BadRequestError(f"{text[:80]!r} is no cursor: send back the `id:` of the last event as it was")
-        return cls(epoch, int(version))
+        return cls(found[1], int(found[2]), found[3] or "")

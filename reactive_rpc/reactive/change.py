@@ -1,7 +1,8 @@
 """A change: one written row, as capture saw it.
 
 Images are *lean*: they hold the columns an index can use, in the database's own domain (what is stored, not what the
-ORM makes of it): `int`, `float`, `str` or None. A column that an image does not hold, or holds as `UNKNOWN`, may have
+ORM makes of it): `int`, `float`, `Decimal`, `str` or None. Python compares and hashes the three kinds of numbers by
+their exact value, so they may meet. A column that an image does not hold, or holds as `UNKNOWN`, may have
 any value: it matches every condition.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal
 
-__all__ = ["UNKNOWN", "Change", "Image", "Operation", "Unknown", "Value"]
+__all__ = ["UNKNOWN", "Change", "Image", "Known", "Operation", "Unknown", "Value"]
 
 
 class Unknown:
@@ -25,7 +27,8 @@ class Unknown:
 
 UNKNOWN: Final = Unknown()
 
-Value = int | float | str | None
+Known = int | float | Decimal | str
+Value = Known | None
 Image = Mapping[str, Value | Unknown]
 Operation = Literal["insert", "update", "delete", "bulk"]
 
@@ -48,4 +51,4 @@ class Change:
     before: Image | None = None
     after: Image | None = None
     changed: frozenset[str] | None = None
-    keys: Set[int | float | str | Unknown] = frozenset()
+    keys: Set[Known | Unknown] = frozenset()

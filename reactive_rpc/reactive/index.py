@@ -16,13 +16,13 @@ from collections.abc import Hashable, Iterator, Mapping
 from itertools import product
 from typing import Generic, TypeVar
 
-from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
+from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Known, Unknown
 from reactive_rpc.reactive.read_set import Condition, Constraint, Equals, ReadSet
 
 __all__ = ["Index"]
 
 E = TypeVar("E", bound=Hashable)
-Values = tuple[int | float | str, ...]
+Values = tuple[Known, ...]
 ShapeKey = tuple[frozenset[str] | None, tuple[str, ...], bool]
 Conditions = Mapping[str, Condition]
 
@@ -172,7 +172,7 @@ class Index(Generic[E]):
             self._tables.pop(shape.table, None)
 
 
-def _widen(equal: dict[str, frozenset[int | float | str]]) -> None:
+def _widen(equal: dict[str, frozenset[Known]]) -> None:
     """Drop the longest lists until the product of the rest is small enough."""
     while True:
         keys = 1

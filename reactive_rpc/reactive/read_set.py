@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown, Value
+from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Known, Unknown, Value
+from reactive_rpc.reactive.lookup import Lookup
 
 __all__ = ["NOTHING", "Between", "Condition", "Constraint", "Equals", "IsNull", "NotNull", "ReadSet"]
 
@@ -23,7 +24,7 @@ __all__ = ["NOTHING", "Between", "Condition", "Constraint", "Equals", "IsNull", 
 class Equals:
     """The column equals one of `values` (never None: SQL's NULL equals nothing)."""
 
-    values: frozenset[int | float | str]
+    values: frozenset[Known]
 
     def admits(self, value: Value) -> bool:
         """Tell whether a row with this value satisfies the condition."""
@@ -34,9 +35,9 @@ class Equals:
 class Between:
     """The column lies between two bounds; None is open."""
 
-    low: int | float | str | None
+    low: Value
     low_inclusive: bool
-    high: int | float | str | None
+    high: Value
     high_inclusive: bool
 
     def admits(self, value: Value) -> bool:
@@ -82,11 +83,13 @@ class Constraint:
         table: the table's name in the database.
         columns: the columns that the statement renders; None means all of them.
         conditions: `{column: condition}`; empty means the whole table.
+        lookups: the virtual columns among them.
     """
 
     table: str
     columns: frozenset[str] | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    lookups: tuple[Lookup, ...] = ()
 
     def touched_by(self, change: Change) -> bool:
         """Tell whether `change` may alter what was read here."""

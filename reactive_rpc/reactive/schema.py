@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Kind", "Schema"]
+__all__ = ["Kind", "Schema", "View"]
 
-Kind = Literal["integer", "real", "numeric", "text"]
-"""How the database compares a column's stored values, bytewise and without collation tricks."""
+Kind = Literal["integer", "real", "numeric", "text", "decimal", "label", "uuid", "date", "timestamp", "timestamptz"]
+"""How the database compares a column's stored values, and what an image holds of them.
+
+SQLite has the first four, its affinities; `numeric` there is a number or text. PostgreSQL:
+
+- `integer` (also booleans, as 0 and 1), `real` (float8), `decimal` (numeric, as `Decimal`): by value, ordered.
+- `text`: equal and ordered by code points (collation C). `label`: equal bytewise, but ordered otherwise (text of
+  another deterministic collation, enums). `uuid`: the canonical text, ordered as such.
+- `date`: days since 1970-01-01. `timestamp`, `timestamptz`: microseconds since 1970-01-01 (UTC). All integers.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What lies behind a view.
+
+    Attributes:
+        tables: every table it reads, by canonical name, through other views too.
+        opaque: why its rows do not follow from those of its tables; None where they do.
+    """
+
+    tables: frozenset[str]
+    opaque: str | None = None
 
 
 class Schema(Protocol):
-    """What capture knows of the tables. It may change between two calls (a migration), so nobody keeps an answer."""
+    """What capture knows of the tables. It may change between two calls (a migration), so nobody keeps an answer.
+
+    Each table has one canonical name, which is what `Change.table` and `Constraint.table` hold.
+    """
+
+    def table(self, name: str) -> str | None:
+        """Return the canonical name of the table that a statement calls `name`; None where there is no such table.
+
+        `main.team` on SQLite and `public.team` on PostgreSQL are `team`; a partition is its root.
+        """
+        ...
+
+    def view(self, name: str) -> View | None:
+        """Return what lies behind the view that a statement calls `name`; None where there is no such view."""
+        ...
 
     def captured(self, table: str) -> bool:
         """Tell whether every write to `table` is seen; a result that reads any other table is not cached."""
@@ -23,4 +59,8 @@ class Schema(Protocol):
 
     def kind(self, table: str, column: str) -> Kind | None:
         """Return how `column` compares, or None where its image is not exact: no condition may rest on it."""
+        ...
+
+    def is_unique(self, table: str, column: str) -> bool:
+        """Tell whether at most one row has any given value of `column`, other than NULL."""
         ...

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from reactive_rpc.reactive.change import Known
 from reactive_rpc.reactive.schema import Kind
 
 __all__ = ["Comparable", "comparable", "ordered"]
 
-Comparable = int | float | str
+Comparable = Known
 
 _EXACT_ELSEWHERE: Final = frozenset({"integer", "text"})
 """On other databases than SQLite a number may be rounded by a cast on its way to the comparison."""

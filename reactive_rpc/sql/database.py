@@ -1,102 +1,75 @@
-"""One database: fresh sessions for queries and for mutations, async and sync.
+"""What a database is to the rest: fresh sessions for queries and for mutations, async and sync.
 
-Queries and mutations have engines of their own, because SQLite can then hold each to its promise:
-
-- A query's connection is opened `mode=ro`, and `query_only` keeps it from temporary tables too: a query that writes is
-  refused by the database itself, however it writes. It runs in one deferred transaction, so all its statements read
-  one snapshot. (A read-only connection cannot make the WAL's shared memory; the log's own connection keeps it there.)
-- A mutation's transaction begins with `BEGIN IMMEDIATE`: it has the write lock from its start, so it cannot fail half
-  way because another process wrote after it had read (SQLITE_BUSY_SNAPSHOT). The pool of one makes the writers of a
-  process queue up fairly instead of polling for the lock.
-
-Python's own transaction handling is off (`isolation_level = None`): it begins too late, and not at all for a SELECT.
-**A snapshot is checked, not trusted.** A result that a handler left half read keeps its statement open, and an open
-statement keeps SQLite's read snapshot open past COMMIT and ROLLBACK: the next call on that connection would read the
-past. So each read transaction begins by asking for the version that it sees; one that is behind is thrown away with
-its connection.
-
-**What SQLAlchemy does not see.** A raw cursor runs statements that no recorder hears of. SQLite itself counts them: its
-trace callback hears every statement of a connection. Where more ran than were recorded, the result is opaque.
-
-Every session is bound to a connection whose transaction belongs to this module. In a handler, `commit()` and
+Every session is bound to a connection whose transaction belongs to the database. In a handler, `commit()` and
 `rollback()` end a savepoint of it (SQLAlchemy's `join_transaction_mode`); the one real COMMIT comes when the handler
 has returned.
+
+Three things differ between databases, and stand in the subclasses: how a connection is made that cannot write, how a
+read transaction begins and proves that its snapshot is late enough, and how it is found out at its end whether more was
+read than the recorder was told.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import Session as SQLAlchemySession
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
+from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.sql.faults import translated
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 
 __all__ = ["Database", "session_mode"]
 
-
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
-
-TRACED = "reactive_rpc_traced"
-"""Where a connection's `info` counts the statements that SQLite ran."""
-
-_TRANSACTIONAL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-"""What the count leaves out."""
 
 _WRITING: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": "create_savepoint"}
 """A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
 
 
-class Database:
-    """Sessions on one SQLite file.
-
-    Args:
-        url: `sqlite:///team.db` or `sqlite+aiosqlite:///team.db`; both drivers are used, whichever is named.
-        busy_timeout_seconds: how long to wait for the write lock.
-        position: SQL that returns the version a snapshot shows.
+class Database(ABC):
+    """Sessions on one database. Engines are made when they are first needed.
 
     Attributes:
-        path: the file, absolute.
-
-    Raises:
-        DefinitionError: the URL is none, or of a database that is not supported.
+        name: the database without a password, for people.
     """
 
-    def __init__(self, url: str | URL, *, busy_timeout_seconds: float, position: str) -> None:
-        self.path = Path(str(_sqlite_url(url).database)).absolute()
-        self._busy_timeout_seconds = busy_timeout_seconds
-        self._position = position
-        self._async_reader = self._async_engine(writes=False)
-        self._async_writer = self._async_engine(writes=True)
-        self._reader = self._engine(writes=False)
-        self._writer = self._engine(writes=True)
+    name: str
 
+    @abstractmethod
     def create_tables(self, metadata: MetaData) -> None:
-        """Create the file if it is missing, and the tables that are, as `metadata.create_all` does.
+        """Create the tables that are missing, as `metadata.create_all` does. Blocks.
 
         Raises:
-            ServiceUnavailableError: the file cannot be made, or is locked.
+            ServiceUnavailableError: the database cannot be reached, or is locked.
         """
-        try:
-            self.path.touch()
-        except OSError as exc:
-            raise ServiceUnavailableError(f"{self.path} cannot be made: {exc.strerror}") from exc
-        with translated():
-            metadata.create_all(self._writer)
+
+    @abstractmethod
+    def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
+        """Return an engine; one that does not write must not be able to."""
+
+    @abstractmethod
+    def _make_engine(self, *, writes: bool) -> Engine:
+        """Return an engine for handlers that are no coroutines."""
+
+    @abstractmethod
+    def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        """Begin a read transaction on one snapshot; tell whether it shows what it must."""
+
+    @abstractmethod
+    def _end_read(self, connection: Connection, recorder: Recorder) -> None:
+        """Hold what the database ran against what was recorded. Asked also after an error, which is a result too."""
 
     @asynccontextmanager
     async def read(self, recorder: Recorder, *, at_least: int) -> AsyncIterator[AsyncSession]:
@@ -105,21 +78,22 @@ class Database:
         Args:
             recorder: of this call.
             at_least: the version that the snapshot must show.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or shows only earlier states.
         """
         with translated():
             connection = await self._async_reader.connect()
             try:
                 for attempt in count(1):
-                    if await connection.run_sync(self._begin_read, recorder, at_least):
+                    if await connection.run_sync(self._start_read, recorder, at_least):
                         break
                     _give_up_after(attempt)
-                    await connection.invalidate()
-                    await connection.close()
-                    connection = await self._async_reader.connect()
+                    connection = await self._replaced(connection)
                 async with AsyncSession(connection, expire_on_commit=False) as session:
                     yield session
             finally:
-                await connection.run_sync(_end_read, recorder)
+                await connection.run_sync(self._end_read, recorder)
                 await connection.close()
 
     @asynccontextmanager
@@ -140,7 +114,7 @@ class Database:
             connection = self._reader.connect()
             try:
                 for attempt in count(1):
-                    if self._begin_read(connection, recorder, at_least):
+                    if self._start_read(connection, recorder, at_least):
                         break
                     _give_up_after(attempt)
                     connection.invalidate()
@@ -149,7 +123,7 @@ class Database:
                 with Session(connection, expire_on_commit=False) as session:
                     yield session
             finally:
-                _end_read(connection, recorder)
+                self._end_read(connection, recorder)
                 connection.close()
 
     @contextmanager
@@ -163,76 +137,45 @@ class Database:
             yield session
             session.commit()
 
-    def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
-        """Begin a read transaction; tell whether its snapshot shows what it must."""
-        connection.execution_options(**{RECORDER_OPTION: recorder})
-        connection.begin()
-        (version,) = _run(connection.connection, self._position)
-        connection.info[TRACED] = 0
-        return bool(version >= at_least)
-
     async def aclose(self) -> None:
         """Close every connection; idempotent. Connections are made anew when asked for again."""
-        await self._async_reader.dispose()
-        await self._async_writer.dispose()
-        self._reader.dispose()
-        self._writer.dispose()
+        made = vars(self)
+        for name in ("_async_reader", "_async_writer"):
+            if name in made:
+                await made[name].dispose()
+        for name in ("_reader", "_writer"):
+            if name in made:
+                made[name].dispose()
 
-    def _async_engine(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(self._url("sqlite+aiosqlite", writes=writes), **self._options(writes=writes))
-        self._prepare(engine.sync_engine, writes=writes)
+    @cached_property
+    def _async_reader(self) -> AsyncEngine:
+        engine = self._make_async_engine(writes=False)
+        install(engine.sync_engine)
         return engine
 
-    def _engine(self, *, writes: bool) -> Engine:
-        engine = create_engine(self._url("sqlite", writes=writes), **self._options(writes=writes))
-        self._prepare(engine, writes=writes)
+    @cached_property
+    def _async_writer(self) -> AsyncEngine:
+        return self._make_async_engine(writes=True)
+
+    @cached_property
+    def _reader(self) -> Engine:
+        engine = self._make_engine(writes=False)
+        install(engine)
         return engine
 
-    def _url(self, driver: str, *, writes: bool) -> URL:
-        """Return a URL that opens the file and never makes one: a database that is gone must not come back empty."""
-        return URL.create(driver, database=self.path.as_uri(), query={"mode": "rw" if writes else "ro", "uri": "true"})
+    @cached_property
+    def _writer(self) -> Engine:
+        return self._make_engine(writes=True)
 
-    def _options(self, *, writes: bool) -> dict[str, Any]:
-        options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout_seconds}}
-        if writes:
-            options |= {"pool_size": 1, "max_overflow": 0, "pool_timeout": self._busy_timeout_seconds}
-        else:
-            options |= {
-                "max_overflow": -1
-            }  # a call inside a call must not wait for one outside; who calls is bounded above
-        return options
+    def _start_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        connection.execution_options(**{RECORDER_OPTION: recorder})
+        return self._begin_read(connection, recorder, at_least)
 
-    def _file(self) -> tuple[int, int] | None:
-        """Return the identity of the file behind the path: an open connection outlives a file that is replaced."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _prepare(self, engine: Engine, *, writes: bool) -> None:
-        pragmas = ["foreign_keys=ON", "recursive_triggers=ON", f"query_only={'OFF' if writes else 'ON'}"]
-        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
-
-        @event.listens_for(engine, "connect")
-        def connect(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
-            record.info["file"] = self._file()
-            dbapi_connection.isolation_level = None
-            _run(dbapi_connection, *(f"PRAGMA {pragma}" for pragma in pragmas))
-            if not writes:
-                _count_statements(dbapi_connection, record.info)
-
-        @event.listens_for(engine, "checkout")
-        def checkout(_dbapi_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
-            if record.info["file"] != self._file():
-                raise DisconnectionError("the file was replaced")  # the pool connects anew
-
-        @event.listens_for(engine, "begin")
-        def begin_transaction(connection: Connection) -> None:
-            _run(connection.connection, begin)
-
-        if not writes:
-            install(engine)
+    async def _replaced(self, connection: AsyncConnection) -> AsyncConnection:
+        """Throw a connection away that shows the past, and return another."""
+        await connection.invalidate()
+        await connection.close()
+        return await self._async_reader.connect()
 
 
 def _give_up_after(attempt: int) -> None:
@@ -243,58 +186,6 @@ def _give_up_after(attempt: int) -> None:
     """
     if attempt == SNAPSHOT_ATTEMPTS:
         raise ServiceUnavailableError("the database shows an earlier state than before: try again")
-
-
-def _run(dbapi_connection: Any, *statements: str) -> Any:
-    """Execute below SQLAlchemy: these statements are not the handler's. Return the first row of the last."""
-    cursor = dbapi_connection.cursor()
-    try:
-        for statement in statements:
-            cursor.execute(statement)
-        return cursor.fetchone()
-    finally:
-        cursor.close()
-
-
-def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
-    """Have SQLite count the statements of a connection in its `info`, but for those that begin and end transactions."""
-
-    def count(statement: str) -> None:
-        if not statement.startswith(_TRANSACTIONAL):
-            info[TRACED] = info.get(TRACED, 0) + 1
-
-    if hasattr(dbapi_connection, "run_async"):
-        dbapi_connection.run_async(lambda connection: connection.set_trace_callback(count))
-    else:
-        dbapi_connection.set_trace_callback(count)
-
-
-def _end_read(connection: Connection, recorder: Recorder) -> None:
-    """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again.
-
-    An error that the handler answered is a result like any other, so this is asked after one, too.
-    """
-    if not connection.invalidated and connection.info.get(TRACED, 0) > recorder.statements:
-        recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
-        connection.invalidate()
-
-
-def _sqlite_url(url: str | URL) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as exc:
-        raise DefinitionError(f"{url!r} is no database URL: sqlite+aiosqlite:///team.db is one") from exc
-    if parsed.get_backend_name() != "sqlite":
-        raise DefinitionError(
-            f"{parsed.render_as_string()}: {parsed.get_backend_name()} is not supported yet; "
-            "use SQLite: sqlite+aiosqlite:///team.db"
-        )
-    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-        raise DefinitionError(
-            f"{parsed.render_as_string()}: a database in memory is another one for each connection; "
-            "use a file (for tests, in a temporary folder): sqlite+aiosqlite:///team.db"
-        )
-    return parsed
 
 
 def session_mode(annotation: object) -> Literal["async", "sync"] | None:

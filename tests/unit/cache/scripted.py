@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.errors import RPCError
-from reactive_rpc.log.log import Applier, Batch
+from reactive_rpc.log.log import Applier, Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.reactive.schema import Kind, Schema
 
 Pause = Callable[[], Awaitable[None]]
 
@@ -35,17 +35,22 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition never came true")
 
 
-class Everything:
-    """A `Schema` in which every table is captured."""
-
-    def captured(self, table: str) -> bool:
-        return True
-
-    def columns(self, table: str) -> frozenset[str]:
-        return frozenset({"id", "value"})
-
-    def kind(self, table: str, column: str) -> Kind | None:
-        return "integer"
+ITEMS = CaptureState(
+    epoch="e1",
+    mark=1,
+    tables={
+        "item": TableCapture(
+            name="item",
+            columns=("id", "value"),
+            image=("id", "value"),
+            kinds={"id": "integer", "value": "integer"},
+            key_columns=("id",),
+            primary_key=("id",),
+            foreign_keys=(),
+            captured=True,
+        )
+    },
+)
 
 
 def change(row: int, table: str = "item") -> Change:
@@ -75,7 +80,7 @@ class ScriptedLog:
     down: RPCError | None = None
     epoch: str = "e1"
     version: int = 0
-    schema: Schema = field(default_factory=Everything)
+    schema: CaptureState = ITEMS
     remembers_from: int = 0
     _committed: list[tuple[int, Change]] = field(default_factory=list)
     _appliers: list[Applier] = field(default_factory=list)
@@ -105,6 +110,12 @@ class ScriptedLog:
 
     def subscribe(self, apply: Applier) -> None:
         self._appliers.append(apply)
+
+    def enrich_with(self, wanted: WantedLookups) -> None:
+        """Images here are complete."""
+
+    def cursor_at(self, version: int) -> Cursor:
+        return Cursor(self.epoch, version)
 
     async def fresh(self) -> int:
         target = self.committed

