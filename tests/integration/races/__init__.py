@@ -1,0 +1,1 @@
+"""Several processes on one database, killed at the worst moments: nobody reads the past, nobody stays behind."""

@@ -1,0 +1,288 @@
+"""Two servers, two writers, readers and watchers on one database; what any of them saw too late is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from reactive_rpc.protocol.sse import SSEDecoder
+
+from .database import GROUPS, ROWS, fill, truth_of
+from .places import Crash
+
+__all__ = ["Arena", "Report"]
+
+FOLDER = Path(__file__).parents[1]
+READERS = 3
+CALM_SECONDS = 30.0
+"""How long all may take to be right once nobody writes; they need a fraction of one."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was seen.
+
+    Attributes:
+        stale: `who asked: what it missed`, of answers that lacked a write acknowledged before they were asked for.
+        behind: watchers that still showed the past when all was quiet.
+        counts: of `commits`, `reads`, `told`, `crashes`.
+    """
+
+    stale: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Process:
+    """A Python process of ours that may be killed and started again."""
+
+    def __init__(
+        self, *arguments: str, output: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._arguments = arguments
+        self._environment = {**os.environ, "PYTHONPATH": str(FOLDER), **(environment or {})}
+        self._output = output
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [sys.executable, *self._arguments],
+            cwd=FOLDER,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    @property
+    def output(self) -> IO[str]:
+        """What it prints."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+        self._process.wait(CALM_SECONDS)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Node(Process):
+    """A server, always at the same port."""
+
+    def __init__(self, url: str, *, naive: bool) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {"RACES_URL": url} | ({"RACES_NAIVE": "1"} if naive else {})
+        command = [
+            "-m",
+            "uvicorn",
+            "--factory",
+            "races.served:make_app",
+            "--port",
+            str(port),
+            "--log-level",
+            "critical",
+        ]
+        super().__init__(*command, environment=environment)
+
+    def wait_until_it_answers(self) -> None:
+        """Return once it serves."""
+        _wait_for(lambda: _answer(self.url, 0) is not None, f"{self.url} does not answer")
+
+
+class Arena:
+    """The players on the database at `url`, which `served.py` fills with `ROWS` accounts."""
+
+    def __init__(self, url: str, *, seed: int, naive: bool = False) -> None:
+        self.report = Report()
+        self._url = url
+        self._naive = naive
+        self._random = random.Random(seed)
+        self._acknowledged: Counter[int] = Counter()
+        self._over = threading.Event()
+        self._settled = threading.Event()
+        self._shown: dict[tuple[int, int], dict[int, int]] = {}
+        self._nodes: list[Node] = []
+
+    def play(self, seconds: float, *, crashes: Sequence[Crash] = ()) -> Report:
+        """Play for so long, and until servers were killed at each of these places; then see who is behind."""
+        watchers = [(number, group) for number in (0, 1) for group in range(GROUPS)]
+        self._nodes = [Node(self._url, naive=self._naive)]
+        try:
+            self._nodes[0].wait_until_it_answers()
+            fill(self._url)
+            self._nodes.append(Node(self._url, naive=self._naive))
+            self._nodes[1].wait_until_it_answers()
+            with self._threads(self._watch, watchers):
+                try:
+                    with self._writers(), self._threads(self._read, [(seed,) for seed in range(READERS)]):
+                        self._play(seconds, crashes)
+                    self._settle()
+                finally:
+                    self._over.set()
+                    self._settled.set()
+                    for node in self._nodes:
+                        node.kill()
+        finally:
+            for node in self._nodes:
+                node.kill()
+        return self.report
+
+    def _play(self, seconds: float, crashes: Sequence[Crash]) -> None:
+        end = time.monotonic() + seconds
+        try:
+            for place in crashes:
+                self._crash(place)
+            self._over.wait(end - time.monotonic())
+        finally:
+            self._over.set()
+
+    def _read(self, seed: int) -> None:
+        choices = random.Random(seed)
+        while not self._over.is_set():
+            self._ask(choices.choice(self._nodes).url, choices.randrange(GROUPS), "reader")
+
+    def _watch(self, number: int, group: int) -> None:
+        """Show a group as a client does: fetch what `connected` lists as stale, and whatever one is told of.
+
+        It is fetched from the other server, which may not have heard of the write yet.
+        """
+        url, other = self._nodes[number].url, self._nodes[1 - number].url
+        body: dict[str, Any] = {"queries": [{"path": "accounts.of_group", "input": {"g": group}}]}
+        while not self._settled.is_set():
+            try:
+                with httpx.stream("POST", f"{url}/rpc/events", json=body, timeout=CALM_SECONDS) as response:
+                    decoder = SSEDecoder()
+                    for chunk in response.iter_bytes():
+                        for event in decoder.feed(chunk):
+                            if "cursor" not in body or event.event != "connected" or json.loads(event.data)["stale"]:
+                                self._show(number, group, (other, url))
+                            body["cursor"] = event.id
+            except httpx.HTTPError:
+                continue
+
+    def _show(self, number: int, group: int, urls: tuple[str, str]) -> None:
+        self.report.counts["told"] += 1
+        while not self._settled.is_set():
+            for url in urls:
+                answer = self._ask(url, group, f"watcher {number}")
+                if answer is not None:
+                    self._shown[number, group] = answer
+                    return
+
+    def _ask(self, url: str, group: int, who: str) -> dict[int, int] | None:
+        owed = {row: self._acknowledged[row] for row in range(group, ROWS, GROUPS)}
+        answer = _answer(url, group)
+        if answer is not None:
+            self.report.counts["reads"] += 1
+            missed = {row: (value, answer.get(row)) for row, value in owed.items() if answer.get(row, -1) < value}
+            if missed:
+                self.report.stale.append(f"{who}: {missed}")
+        return answer
+
+    def _crash(self, at: Crash) -> None:
+        """Have a server kill itself at a place, and start it again."""
+        node = self._random.choice(self._nodes)
+        row = self._random.randrange(ROWS)
+        with suppress(httpx.HTTPError), httpx.Client(base_url=node.url, timeout=CALM_SECONDS) as client:
+            answer = client.post("/rpc/accounts.add", json={"id": row, "crash": at}).raise_for_status()
+            self._acknowledge(row, answer.json())
+            # It dies when it stores what it computes for one of these.
+            for group in range(GROUPS):
+                client.get("/rpc/accounts.of_group", params={"g": group})
+        node.wait()
+        self.report.counts["crashes"] += 1
+        node.start()
+        node.wait_until_it_answers()
+
+    def _acknowledge(self, row: int, value: int) -> None:
+        self._acknowledged[row] = max(self._acknowledged[row], value)
+        self.report.counts["commits"] += 1
+
+    @contextmanager
+    def _writers(self) -> Iterator[None]:
+        arguments = ["-m", "races.writer", self._url]
+        writers = [Process(*arguments, str(seed), str(ROWS), output=subprocess.PIPE) for seed in (1, 2)]
+        with self._threads(self._listen, [(writer,) for writer in writers]):
+            try:
+                yield
+            finally:
+                for writer in writers:
+                    writer.kill()
+        for writer in writers:
+            writer.output.close()
+
+    def _listen(self, writer: Process) -> None:
+        for line in writer.output:
+            row, value = line.split()
+            self._acknowledge(int(row), int(value))
+
+    def _settle(self) -> None:
+        """Wait until every watcher shows the truth, or long enough; note who does not, and which server is wrong."""
+        truth = truth_of(self._url)
+        give_up = time.monotonic() + (2.0 if self._naive else CALM_SECONDS)
+        while self._late(truth) and time.monotonic() < give_up:
+            time.sleep(0.02)
+        self.report.behind += self._late(truth)
+        for node in self._nodes:
+            wrong = [group for group in range(GROUPS) if _answer(node.url, group) != truth[group]]
+            self.report.behind += [f"{node.url} answers the past of group {group}" for group in wrong]
+
+    def _late(self, truth: dict[int, dict[int, int]]) -> list[str]:
+        return [
+            f"watcher {number} of group {group} shows {self._shown.get((number, group))}, not {truth[group]}"
+            for number in (0, 1)
+            for group in range(GROUPS)
+            if self._shown.get((number, group)) != truth[group]
+        ]
+
+    @contextmanager
+    def _threads(self, play: Callable[..., None], parts: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+        threads = [threading.Thread(target=play, args=arguments) for arguments in parts]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for thread in threads:
+                thread.join()
+
+
+def _answer(url: str, group: int) -> dict[int, int] | None:
+    """Return what a server answers; None where it is down."""
+    try:
+        response = httpx.get(f"{url}/rpc/accounts.of_group", params={"g": group}, timeout=CALM_SECONDS)
+    except httpx.HTTPError:
+        return None
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return None
+    return {int(row): value for row, value in response.raise_for_status().json().items()}
+
+
+def _wait_for(condition: Callable[[], bool], fault: str) -> None:
+    give_up = time.monotonic() + CALM_SECONDS
+    while not condition():
+        if time.monotonic() > give_up:
+            raise AssertionError(fault)
+        time.sleep(0.02)
