@@ -1,4 +1,4 @@
-"""Run every benchmark and print the ratios: `python -m benchmarks.run [reads] [writes]`."""
+"""Run every benchmark and print the ratios: `python -m benchmarks.run [reads] [writes] [index] [precision]`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import reads, writes
+from benchmarks import index, precision, reads, writes
 
-BENCHMARKS: dict[str, Callable[[Path], None]] = {"reads": reads.run, "writes": writes.run}
+BENCHMARKS: dict[str, Callable[[Path], None]] = {
+    "reads": reads.run,
+    "writes": writes.run,
+    "index": index.run,
+    "precision": precision.run,
+}
 
 
 def main(names: list[str]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reactive_rpc.reactive.change import Change
     from reactive_rpc.rpc.context import Context
     from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
+    from reactive_rpc.rpc.topics import Topic, topic
     from reactive_rpc.settings import Settings
 
 __all__ = [
@@ -48,9 +49,11 @@ __all__ = [
     "ServiceUnavailableError",
     "Settings",
     "TooManyRequestsError",
+    "Topic",
     "UnauthorizedError",
     "UnprocessableContentError",
     "define_reactive_function",
+    "topic",
 ]
 
 _MODULES = {
@@ -59,7 +62,9 @@ _MODULES = {
     "Procedure": "rpc.procedure",
     "ReactiveRPC": "app",
     "Settings": "settings",
+    "Topic": "rpc.topics",
     "define_reactive_function": "rpc.procedure",
+    "topic": "rpc.topics",
 }
 
 

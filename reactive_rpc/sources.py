@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
+from reactive_rpc.capture.announcements import Announce, announce_on_postgresql, announce_on_sqlite
 from reactive_rpc.capture.capture import Capture
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.capture.session import SessionCapture
 from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import DefinitionError
+from reactive_rpc.log.local import LocalLog
 from reactive_rpc.log.log import Log
+from reactive_rpc.log.postgresql import PostgreSQLLog
 from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.settings import Settings
 from reactive_rpc.sql.database import Database
+from reactive_rpc.sql.generic_database import GenericDatabase
+from reactive_rpc.sql.postgresql_database import PostgreSQLDatabase
 from reactive_rpc.sql.sqlite_database import SQLiteDatabase
 
 __all__ = ["CaptureMode", "Source", "make_source"]
@@ -27,11 +34,12 @@ CaptureMode = Literal["triggers", "session"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One database."""
+    """One database, and how topics are announced on it."""
 
     database: Database
     capture: Capture
     log: Log
+    announce: Announce
 
 
 def make_source(url: str | URL, *, settings: Settings, ids: IdSource, capture: CaptureMode = "triggers") -> Source:
@@ -41,11 +49,17 @@ def make_source(url: str | URL, *, settings: Settings, ids: IdSource, capture: C
         DefinitionError: the URL is none, or of a database that is not supported.
     """
     parsed = _parsed(url)
+    if capture not in get_args(CaptureMode):
+        raise DefinitionError(f"capture={capture!r}: say 'triggers' or 'session'")
+    if capture == "session":
+        return _by_session(parsed, settings, ids)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, settings, ids)
+    if parsed.get_backend_name() == "postgresql":
+        return _postgresql(parsed, settings, ids)
     raise DefinitionError(
-        f"{parsed.render_as_string()}: {parsed.get_backend_name()} is not supported yet; "
-        "use SQLite: sqlite+aiosqlite:///team.db"
+        f"{parsed.render_as_string()}: triggers are known for SQLite (sqlite+aiosqlite:///team.db) and PostgreSQL "
+        "(postgresql+asyncpg://user@host/team); use one of them, or capture='session'"
     )
 
 
@@ -53,7 +67,30 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
     capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout)
-    return Source(database, capture, SQLiteLog(capture))
+    return Source(database, capture, SQLiteLog(capture), announce_on_sqlite)
+
+
+def _postgresql(url: URL, settings: Settings, ids: IdSource) -> Source:
+    database = _postgresql_database(url, settings)
+    capture = PostgreSQLCapture(url, ids=ids)
+    return Source(database, capture, PostgreSQLLog(capture, url), announce_on_postgresql)
+
+
+def _postgresql_database(url: URL, settings: Settings) -> PostgreSQLDatabase:
+    return PostgreSQLDatabase(url, pool_size=settings.pool_size, pool_timeout_seconds=settings.pool_timeout_seconds)
+
+
+def _by_session(url: URL, settings: Settings, ids: IdSource) -> Source:
+    """Return the parts for any database of SQLAlchemy's, of which nothing is asked but tables."""
+    database: Database
+    if url.get_backend_name() == "sqlite":
+        database = SQLiteDatabase(url, busy_timeout_seconds=settings.busy_timeout_seconds, position=None)
+    elif url.get_backend_name() == "postgresql":
+        database = _postgresql_database(url, settings)
+    else:
+        database = GenericDatabase(url)
+    capture = SessionCapture(database, ids=ids)
+    return Source(database, capture, LocalLog(capture, ids=ids), capture.announce)
 
 
 def _parsed(url: str | URL) -> URL:

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import ReadSet
 
@@ -15,6 +16,9 @@ __all__ = ["Computed", "Entry", "Key", "Query"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
+
+
+_PASSING = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,14 @@ class Computed:
     body: bytes
     read_set: ReadSet
     error: RPCError | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the outcome holds until the data changes: a result, or an error that does not pass with time."""
+        if self.error is None:
+            return True
+        code = CODES.get(self.error.code)
+        return code is None or (code.http < 500 and self.error.code not in _PASSING)
 
     def answer(self) -> bytes:
         """Return the body.
@@ -48,6 +60,11 @@ class Query(Protocol):
     @property
     def key(self) -> Key:
         """Its identity."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many calls it was made inside of: those wait for it, so it must not wait for others like them."""
         ...
 
     @property
@@ -74,6 +91,7 @@ class Entry:
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
         watchers: how many streams need it indexed, whether or not it is cached.
+        vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
     """
 
     query: Query
@@ -82,6 +100,7 @@ class Entry:
     live: bool = False
     cached: bool = False
     watchers: int = 0
+    vetoed: frozenset[str] = frozenset()
     etag: str = field(init=False)
 
     def __post_init__(self) -> None:

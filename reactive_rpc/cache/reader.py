@@ -14,6 +14,11 @@ event loop, and from then on the log finds it. Checking, indexing and storing mu
 *A shared flight.* A request that finds a flight under way may join it only if the flight's snapshot is late enough:
 `s0 >= version` where `version` is what `fresh()` has just returned. Otherwise it starts another, which replaces it.
 A flight that turns out to be opaque read what no version speaks of, so whoever joined it computes for itself.
+A call inside a call joins only flights that were begun as deep inside or deeper: any other may be waiting for its turn
+behind the very call that waits here.
+
+*A token* spares a hit the first step where its holder has seen nothing newer (`cache/freshness.py`). For its sake a
+result is held against the log once more before it is stored: what is stored never shows more than `log.version`.
 
 *Touched* is decided by the index alone, then narrowed by the author's `invalidate_when`. A predicate that raises, or
 one that is asked about a whole table, narrows nothing.
@@ -34,24 +39,40 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.entry import Entry, Key, Query
+from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.store import Store
-from reactive_rpc.errors import PreconditionFailedError, RPCError
+from reactive_rpc.errors import PreconditionFailedError
 from reactive_rpc.log.log import Batch, Log
-from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.index import Index
-from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.reactive.relations import Relation, widen
 
 __all__ = ["Invalidated", "Reader", "Stats"]
 
 logger = logging.getLogger(__name__)
 
+MAX_DROPPED = 10_000
+"""Of so many dropped entries the ETag is remembered, to tell which need not have been dropped."""
+
 
 @dataclass(slots=True)
 class Stats:
-    """Counters since the start."""
+    """Counters since the start.
+
+    Attributes:
+        hits: answered from the store; `served_stale` of them during an outage, with a mark.
+        misses: answered by a run of the handler, of one's own.
+        joined: answered by a run that was under way.
+        stored: results that were put into the store.
+        outdated: results that a write overtook while they were computed: served, not stored.
+        uncacheable: results of which nothing could tell when they change: served, not stored.
+        invalidated: entries dropped as a change touched them; `needless` of them came out the same again.
+        kept: changes that touched an entry and that `invalidate_when` called harmless.
+        evicted: entries dropped as there was no room.
+        flushes: how often everything was dropped.
+    """
 
     hits: int = 0
     misses: int = 0
@@ -60,6 +81,8 @@ class Stats:
     outdated: int = 0
     uncacheable: int = 0
     invalidated: int = 0
+    needless: int = 0
+    served_stale: int = 0
     kept: int = 0
     evicted: int = 0
     flushes: int = 0
@@ -83,6 +106,7 @@ class Invalidated:
 @dataclass(slots=True)
 class _Flight:
     started_at: int
+    depth: int
     task: asyncio.Task[Entry]
 
 
@@ -92,19 +116,31 @@ class Reader:
     Args:
         log: its batches are applied here, by `apply`, which the composition root subscribes.
         store: holds what may be served again.
+        freshness: looks at the log.
+
+    Attributes:
         relations: `{table: what a change of it also counts as}`.
+        auditor: is offered what is served from the store and what `invalidate_when` has kept; may be None.
+        hits_by_path: `Stats.hits`, `{path of a procedure: hits}`.
+        misses_by_path: the same of misses and joined flights.
     """
 
-    def __init__(self, log: Log, store: Store) -> None:
+    def __init__(self, log: Log, store: Store, *, freshness: Freshness | None = None) -> None:
         self.stats = Stats()
+        self.freshness = freshness or Freshness(log)
         self.relations: dict[str, list[Relation]] = {}
+        self.auditor: Auditor | None = None
+        self.hits_by_path: Counter[str] = Counter()
+        self.misses_by_path: Counter[str] = Counter()
         self._log = log
         self._store = store
         self._index: Index[Entry] = Index()
+        log.enrich_with(self._index.lookups)
         self._flights: dict[Key, _Flight] = {}
         self._tasks: set[asyncio.Task[Entry]] = set()
         self._listeners: list[Callable[[Invalidated], None]] = []
         self._reported: set[str] = set()
+        self._dropped: dict[int, tuple[str, int]] = {}
         self._wanting: Counter[Key] = Counter()
         self._wanted: dict[Key, list[Entry]] = {}
 
@@ -112,6 +148,21 @@ class Reader:
     def indexed(self) -> int:
         """How many entries the index holds."""
         return len(self._index)
+
+    @property
+    def flights(self) -> int:
+        """How many handlers run for the reader now."""
+        return len(self._tasks)
+
+    @property
+    def cached_entries(self) -> int:
+        """How many entries the store holds."""
+        return len(self._store)
+
+    @property
+    def cached_bytes(self) -> int:
+        """What they weigh."""
+        return self._store.size_bytes
 
     def on_invalidated(self, listener: Callable[[Invalidated], None]) -> None:
         """Call `listener`, which must neither await nor raise, after each batch that touched an entry."""
@@ -127,10 +178,28 @@ class Reader:
         Raises:
             ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
         """
-        await (self._log.fresh_for_arrivals() if arrived else self._log.fresh())
+        await self.freshness.look(arrived=arrived)
+        return self.stored(key)
+
+    def stored(self, key: Key) -> Entry | None:
+        """Return what is stored at `key`, or None: for a caller who knows by `freshness` that it is fresh enough."""
         entry = self._store.get(key)
         if entry is not None:
             self.stats.hits += 1
+            self.hits_by_path[key[0]] += 1
+            if self.auditor is not None:
+                self.auditor.offer(entry)
+        return entry
+
+    def stored_in_outage(self, key: Key, *, within_seconds: float) -> Entry | None:
+        """Return what is stored at `key` if the log could be read `within_seconds` ago; whoever serves it says so."""
+        if self.freshness.age_seconds > within_seconds:
+            return None
+        entry = self._store.get(key)
+        if entry is not None:
+            self.stats.hits += 1
+            self.stats.served_stale += 1
+            self.hits_by_path[key[0]] += 1
         return entry
 
     async def get(self, query: Query) -> Entry:
@@ -140,13 +209,13 @@ class Reader:
             ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
             Exception: whatever the handler raised by accident.
         """
-        version = await self._log.fresh()
-        entry = self._store.get(query.key)
+        version = await self.freshness.look()
+        entry = self.stored(query.key)
         if entry is not None:
-            self.stats.hits += 1
             return entry
+        self.misses_by_path[query.key[0]] += 1
         flight = self._flights.get(query.key)
-        if flight is not None and flight.started_at >= version:
+        if flight is not None and flight.started_at >= version and flight.depth >= query.depth:
             self.stats.joined += 1
             entry = await asyncio.shield(flight.task)
             if entry.computed.read_set.opaque is None:
@@ -157,11 +226,11 @@ class Reader:
     def touched_since(self, version: int, entry: Entry) -> bool:
         """Tell whether anything applied after `version` touches the entry; True where memory does not reach back."""
         changes = self._log.changes_since(version)
-        return changes is None or self._touched(changes, entry.computed.read_set, entry.query)
+        return changes is None or self._touched(changes, entry, is_later=version >= entry.version)
 
     def touched_by(self, changes: Iterable[Change], entry: Entry) -> bool:
         """Tell whether one of `changes`, which came before the entry or after, touches it."""
-        return self._touched(list(changes), entry.computed.read_set, entry.query)
+        return self._touched(changes, entry, is_later=False)
 
     async def watch(self, query: Query) -> Entry:
         """Return an entry of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
@@ -202,12 +271,21 @@ class Reader:
         touched: dict[Entry, set[str]] = {}
         for change in [*batch.changes, *widen(batch.changes, self.relations)]:
             for entry in self._index.match(change):
-                known = touched.get(entry, ())
-                if change.table not in known and not self._kept(change, entry.query):
+                if change.table in touched.get(entry, ()):
+                    continue
+                if self._kept(change, entry.query):
+                    self._note_veto(entry, change.table)
+                else:
                     touched.setdefault(entry, set()).add(change.table)
         if touched:
-            self._drop(touched)
+            self._drop(touched, batch.version)
             self._tell(Invalidated(batch.version, touched))
+
+    def drop(self, entry: Entry) -> None:
+        """Drop an entry that was found to be wrong, and tell the listeners as if a change had touched it."""
+        if entry.live:
+            self._drop([entry], self._log.version)
+            self._tell(Invalidated(self._log.version, {entry: set(entry.computed.read_set.tables)}))
 
     async def aclose(self) -> None:
         """Abandon the flights under way; idempotent."""
@@ -218,7 +296,7 @@ class Reader:
     def _start(self, query: Query) -> _Flight:
         started_at = self._log.version
         task = asyncio.create_task(self._fly(query, started_at), name=f"reactive_rpc flight {query.key[0]}")
-        flight = self._flights[query.key] = _Flight(started_at, task)
+        flight = self._flights[query.key] = _Flight(started_at, query.depth, task)
         self._tasks.add(task)
 
         def land(done: asyncio.Task[Entry]) -> None:
@@ -233,14 +311,18 @@ class Reader:
 
     async def _fly(self, query: Query, started_at: int) -> Entry:
         computed = await query.compute()
+        await self.freshness.look()  # its snapshot may have shown more than has been applied
         entry = Entry(query, computed, started_at)
+        self._count_needless(entry)
         if computed.read_set.opaque is not None:
             self.stats.uncacheable += 1
             self._report(query.key[0], computed.read_set.opaque)
         elif self.touched_since(started_at, entry):
             self.stats.outdated += 1
-        elif computed.error is None or _deliberate(computed.error):
+        elif computed.lasts:
             self._keep(entry)
+            if entry.vetoed and self.auditor is not None:
+                self.auditor.offer(entry)
         return entry
 
     def _keep(self, entry: Entry) -> None:
@@ -263,8 +345,9 @@ class Reader:
         entry.live = False
         self._index.remove(entry)
 
-    def _drop(self, entries: Iterable[Entry]) -> None:
+    def _drop(self, entries: Iterable[Entry], version: int) -> None:
         for entry in entries:
+            self._remember(entry, version)
             self._index.remove(entry)
             self._store.discard(entry)
             entry.live = entry.cached = False
@@ -283,12 +366,36 @@ class Reader:
         for listener in self._listeners:
             listener(invalidated)
 
-    def _touched(self, changes: Iterable[Change], read_set: ReadSet, query: Query) -> bool:
+    def _remember(self, entry: Entry, version: int) -> None:
+        """Remember what is dropped at `version`, by the hash of its key: a key may be large."""
+        self._dropped[hash(entry.query.key)] = entry.etag, version
+        if len(self._dropped) > MAX_DROPPED:
+            del self._dropped[next(iter(self._dropped))]
+
+    def _count_needless(self, entry: Entry) -> None:
+        """Count the drop of the entry's predecessor as needless if its result is the same on a snapshot after it."""
+        name = hash(entry.query.key)
+        etag, version = self._dropped.get(name, ("", 0))
+        if etag and entry.version >= version:
+            del self._dropped[name]
+            self.stats.needless += etag == entry.etag
+
+    def _touched(self, changes: Iterable[Change], entry: Entry, *, is_later: bool) -> bool:
+        """Tell whether one of `changes` touches the entry; those that came later and are vetoed put it under audit."""
         direct = list(changes)
-        return any(
-            read_set.touched_by([change]) and not self._kept(change, query)
-            for change in [*direct, *widen(direct, self.relations)]
-        )
+        for change in [*direct, *widen(direct, self.relations)]:
+            if not entry.computed.read_set.touched_by([change]):
+                continue
+            if not self._kept(change, entry.query):
+                return True
+            if is_later:
+                self._note_veto(entry, change.table)
+        return False
+
+    def _note_veto(self, entry: Entry, table: str) -> None:
+        entry.vetoed |= {table}
+        if self.auditor is not None and entry.live:
+            self.auditor.offer(entry)
 
     def _kept(self, change: Change, query: Query) -> bool:
         if query.keep is None or change.operation == "bulk" or not query.keep(change):
@@ -302,18 +409,9 @@ class Reader:
             logger.warning("%s is not cached: it %s", path, reason)
 
 
-def _deliberate(error: RPCError) -> bool:
-    """Tell whether the error is an answer that holds until the data changes, and not one that passes with time."""
-    code = CODES.get(error.code)
-    return code is None or (code.http < 500 and error.code not in _PASSING)
-
-
-_PASSING = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
-
-
 def _refuse_unwatchable(entry: Entry) -> None:
     path, computed = entry.query.key[0], entry.computed
     if computed.read_set.opaque is not None:
         raise PreconditionFailedError(f"{path} cannot be watched: it {computed.read_set.opaque}", path=path)
-    if computed.error is not None and not _deliberate(computed.error):
+    if computed.error is not None and not computed.lasts:
         raise computed.error

@@ -14,6 +14,11 @@ __all__ = ["MemoryStore", "Store"]
 class Store(Protocol):
     """Holds entries. Used on one event loop; `put` tells what it had to forget."""
 
+    @property
+    def size_bytes(self) -> int:
+        """What its entries weigh, see `Entry.size_bytes`."""
+        ...
+
     def get(self, key: Key) -> Entry | None:
         """Return the entry at `key`, or None."""
         ...
@@ -44,7 +49,7 @@ class MemoryStore:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self.size_bytes = 0
+        self._size_bytes = 0
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
 
     def __len__(self) -> int:
@@ -52,6 +57,11 @@ class MemoryStore:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of its entries' `size_bytes`."""
+        return self._size_bytes
 
     def get(self, key: Key) -> Entry | None:
         """Return the entry at `key` and count it as used."""
@@ -67,8 +77,8 @@ class MemoryStore:
             self.discard(old)
             gone.append(old)
         self._entries[entry.query.key] = entry
-        self.size_bytes += entry.size_bytes
-        while self.size_bytes > self.max_bytes:
+        self._size_bytes += entry.size_bytes
+        while self._size_bytes > self.max_bytes:
             oldest = next(iter(self._entries.values()))
             self.discard(oldest)
             gone.append(oldest)
@@ -78,9 +88,9 @@ class MemoryStore:
         """Forget `entry`."""
         if self._entries.get(entry.query.key) is entry:
             del self._entries[entry.query.key]
-            self.size_bytes -= entry.size_bytes
+            self._size_bytes -= entry.size_bytes
 
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
-        self.size_bytes = 0
+        self._size_bytes = 0

@@ -40,16 +40,18 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.capture.sqlite_images import OutboxRow, decode_row, quoted
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, Table, read_tables
 from reactive_rpc.capture.sqlite_triggers import BASE_TABLES, triggers_of
+from reactive_rpc.capture.sqlite_views import names_of, read_views
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.schema import View
 
 __all__ = ["POSITION", "SQLiteCapture"]
 
@@ -80,6 +82,7 @@ class _Findings:
         meta: what was recorded last.
         mark: schema version and number of objects now.
         tables: every table, captured or not.
+        views: what lies behind each view.
         expected: `{table: {trigger: SQL}}` of the tables to capture.
         existing: `{object: SQL}` of our own tables and triggers.
     """
@@ -87,6 +90,7 @@ class _Findings:
     meta: _Meta
     mark: tuple[int, int]
     tables: tuple[Table, ...]
+    views: Mapping[str, View]
     expected: Mapping[str, Mapping[str, str]]
     existing: Mapping[str, str]
 
@@ -144,23 +148,14 @@ class _Findings:
             epoch=self.meta.epoch,
             mark=self.mark[0],
             tables={table.name: self._capture(table) for table in self.tables},
+            names=names_of(table.name for table in self.tables),
+            views=self.views,
         )
 
     def _capture(self, table: Table) -> TableCapture:
         if table.name not in self.incomplete:
             return table.capture
-        capture = table.capture
-        return TableCapture(
-            name=capture.name,
-            columns=capture.columns,
-            image=capture.image,
-            kinds=capture.kinds,
-            key_columns=capture.key_columns,
-            primary_key=capture.primary_key,
-            foreign_keys=capture.foreign_keys,
-            captured=False,
-            reason="its triggers are missing",
-        )
+        return replace(table.capture, captured=False, reason="its triggers are missing")
 
 
 class SQLiteCapture:
@@ -404,6 +399,7 @@ def _inspect(connection: sqlite3.Connection) -> _Findings:
         meta=_read_meta(connection) if existing.get(META) == BASE_TABLES[META] else _Meta(digests={}),
         mark=(version, objects),
         tables=tables,
+        views=read_views(connection, [table.name for table in tables]),
         expected={table.name: triggers_of(table) for table in tables if table.capture.captured},
         existing=existing,
     )

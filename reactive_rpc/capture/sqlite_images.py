@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.capture.sqlite_tables import OUTBOX, Table
 from reactive_rpc.reactive.change import UNKNOWN, Change, Known, Operation, Unknown, Value
+from reactive_rpc.reactive.topics import changes_of
 
-__all__ = ["ROWS_AFTER", "OutboxRow", "balanced", "decode_row", "image_sql", "quoted"]
+__all__ = ["ROWS_AFTER", "OutboxRow", "balanced", "decode_row", "decode_value", "image_sql", "quoted", "value_sql"]
 
 TEXT_BYTES = 48
 _ARGUMENTS = 100
@@ -41,7 +42,7 @@ class OutboxRow(NamedTuple):
     Attributes:
         id: grows in commit order.
         table: the table's name.
-        operation: I, U, D, or B for a whole table.
+        operation: I, U, D, B for a whole table, or T for a topic, whose key `after` is.
         changed: `,3,7`: the ordinals of the changed columns; None where all may have changed.
         before: the image before, as JSON.
         after: the image after, as JSON.
@@ -79,7 +80,7 @@ def balanced(terms: Sequence[str], operator: str) -> str:
 def image_sql(table: Table, row: str) -> str:
     """Return the expression of the image of `row` (OLD, NEW or an alias)."""
     terms = [
-        f"{row}.{quoted(name)}" if name == table.integer_key else _value_sql(f"{row}.{quoted(name)}")
+        f"{row}.{quoted(name)}" if name == table.integer_key else value_sql(f"{row}.{quoted(name)}")
         for name in table.capture.image
     ]
     if len(terms) <= _ARGUMENTS:
@@ -88,7 +89,8 @@ def image_sql(table: Table, row: str) -> str:
     return "json_array(" + ",".join(f"json_array({','.join(chunk)})" for chunk in chunks) + ")"
 
 
-def _value_sql(value: str) -> str:
+def value_sql(value: str) -> str:
+    """Return the expression of what an image holds of `value`, itself an expression."""
     digits = f"printf('%!.17g',{value})"
     return (
         f"CASE typeof({value}) WHEN 'integer' THEN {value} WHEN 'null' THEN NULL"
@@ -101,6 +103,8 @@ def _value_sql(value: str) -> str:
 
 def decode_row(row: OutboxRow, tables: Mapping[str, TableCapture]) -> Change:
     """Return the change that a row of the outbox tells; a bulk change of its table where the row cannot be read."""
+    if row.operation == "T":
+        return _announced(row)
     table = tables.get(row.table)
     operation = _OPERATIONS.get(row.operation)
     if table is None or operation is None:
@@ -123,16 +127,27 @@ def decode_row(row: OutboxRow, tables: Mapping[str, TableCapture]) -> Change:
     )
 
 
+def _announced(row: OutboxRow) -> Change:
+    """Return what a row tells of a topic: `after` is a key of it as text, or NULL for all."""
+    key = None if row.after is None else row.after.decode(errors="replace")
+    return changes_of(row.table, None if key is None else [key])[0]
+
+
 def _decode_image(text: bytes | None, columns: tuple[str, ...]) -> dict[str, Value | Unknown] | None:
     if text is None:
         return None
     values = json.loads(text)
     if len(columns) > _ARGUMENTS:
         values = [value for chunk in values for value in chunk]
-    return {column: _decode_value(value) for column, value in zip(columns, values, strict=True)}
+    return {column: decode_value(value) for column, value in zip(columns, values, strict=True)}
 
 
-def _decode_value(value: Any) -> Value | Unknown:
+def decode_value(value: Any) -> Value | Unknown:
+    """Return the value that an image holds as `value`.
+
+    Raises:
+        ValueError: an image holds no such thing.
+    """
     if value is None or type(value) is int:
         return value
     if not isinstance(value, str) or value[:1] not in ("s", "r", "u"):

@@ -177,6 +177,7 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str, *, is_stric
         key_columns=tuple(dict.fromkeys((*primary_key, *foreign_columns))),
         primary_key=primary_key,
         foreign_keys=foreign_keys,
+        unique=_unique_columns(integer_key, unique_keys),
         captured=True,
     )
     return Table(
@@ -191,6 +192,12 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str, *, is_stric
         is_rewritten=_is_rewritten(connection, name),
         capture=capture,
     )
+
+
+def _unique_columns(integer_key: str | None, keys: tuple[UniqueKey, ...]) -> frozenset[str]:
+    """Return the columns that are unique by themselves: an index of another collation only forbids more."""
+    alone = {key.parts[0][0] for key in keys if len(key.parts) == 1}
+    return frozenset(alone | ({integer_key} if integer_key is not None else set()))
 
 
 def _exists(connection: sqlite3.Connection, index: str) -> bool:

@@ -18,7 +18,7 @@ from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.transport import Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.errors import WireError
+from reactive_rpc.errors import ServiceUnavailableError, WireError
 
 __all__ = ["AsyncClient", "Mutation", "Query"]
 
@@ -107,12 +107,19 @@ class AsyncClient:
 
         Raises:
             BadRequestError: the input does not fit; nothing is sent.
+            ServiceUnavailableError: the server's database cannot be read. Where the procedure has `stale_if_error`, the
+                server has a stored result; only a watch can say of it that it is stale, so only a watch shows it.
             RPCError: what the server answered, as its class.
             ConnectionFailedError: no answer came.
             WireError: the answer is none of this protocol.
         """
         transport, _ = self._opened()
         answer = await transport.call(procedure, procedure.encode_input(arguments))
+        if answer.is_stale:
+            raise ServiceUnavailableError(
+                "the server cannot read its database; an older result is stored: watch the query to show it as stale",
+                path=procedure.path,
+            )
         return procedure.decode_output(answer.body or b"")
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:

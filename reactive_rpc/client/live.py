@@ -50,6 +50,7 @@ from reactive_rpc.errors import (
     ForbiddenError,
     ReactiveRPCError,
     RPCError,
+    ServiceUnavailableError,
     UnauthorizedError,
     WireError,
 )
@@ -354,10 +355,12 @@ class Live:
         entry.cancel_fetch = None
 
     async def _fetch(self, entry: Entry[Any]) -> Exception | None:
-        """Fetch once; return what went wrong, which is also in the state."""
+        """Fetch once; return what went wrong, which also shows in the state: as an error, or as a stale result."""
         try:
-            answer = await self._transport.call(entry.procedure, entry.fields, entry.snapshot.etag)
+            answer = await self._transport.call(entry.procedure, entry.fields, entry.snapshot.etag, was_told=True)
             entry.dispatch(_fetched(entry, answer))
+            if answer.is_stale:
+                return ServiceUnavailableError("the server's database cannot be read", path=entry.procedure.path)
         except Exception as error:
             _report(entry.procedure.path, error)
             entry.dispatch(FetchFailed(error))
@@ -399,8 +402,8 @@ def _decode(decoder: SSEDecoder, chunk: bytes) -> list[Event]:
 
 def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
     if answer.body is None:
-        return FetchUnchanged()
-    return Fetched(entry.procedure.decode_output(answer.body), answer.etag)
+        return FetchUnchanged(answer.is_stale)
+    return Fetched(entry.procedure.decode_output(answer.body), answer.etag, answer.is_stale)
 
 
 def _is_transient(error: Exception) -> bool:

@@ -4,7 +4,8 @@
 is vouched for (`is_stale` is False) only while both hold:
 
 - *covered*: a stream that is up has this query in its set, so any change would be told;
-- *current*: the last fetch began after the last thing that said the result may have changed.
+- *current*: the last fetch began after the last thing that said the result may have changed, and its answer was not
+  one that the server itself calls stale.
 
 An invalidation during a fetch leaves `wanted` set, so the answer of that fetch, which may be older than the
 invalidation, does not count as current and another fetch follows. The errors of fetches and of the stream are kept
@@ -97,15 +98,18 @@ class FetchStarted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A result came."""
+    """A result came; `is_stale` where the server itself cannot vouch for it."""
 
     data: Any
     etag: str | None
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchUnchanged:
-    """The result is the one that is held (304)."""
+    """The result is the one that is held (304); `is_stale` as in `Fetched`."""
+
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +164,10 @@ def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
     match action:
         case FetchStarted():
             return replace(snapshot, wanted=False, loading=True)
-        case Fetched(data=data, etag=etag):
-            return replace(_answered(snapshot), data=data, etag=etag)
-        case FetchUnchanged():
-            return _answered(snapshot)
+        case Fetched(data=data, etag=etag, is_stale=is_stale):
+            return replace(_answered(snapshot, is_stale), data=data, etag=etag)
+        case FetchUnchanged(is_stale=is_stale):
+            return _answered(snapshot, is_stale)
         case FetchFailed(error=error):
             return replace(snapshot, loading=False, settled=True, current=False, fetch_error=error)
         case Invalidated():
@@ -178,6 +182,7 @@ def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
             return replace(snapshot, etag=None, covered=False, current=False, wanted=True, stream_error=None)
 
 
-def _answered(snapshot: Snapshot[T]) -> Snapshot[T]:
+def _answered(snapshot: Snapshot[T], is_stale: bool) -> Snapshot[T]:
     """Return the snapshot after an answer; current only if nothing put it in doubt while it was under way."""
-    return replace(snapshot, loading=False, settled=True, current=not snapshot.wanted, fetch_error=None)
+    current = not snapshot.wanted and not is_stale
+    return replace(snapshot, loading=False, settled=True, current=current, fetch_error=None)

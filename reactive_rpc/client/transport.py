@@ -12,10 +12,12 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.token import Token
 from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, SubscriptionRequest
+from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN
 
 __all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
 
@@ -32,10 +34,16 @@ _KEEPALIVE_SECONDS: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPI
 
 
 class Answer(NamedTuple):
-    """A successful answer; `body` is None where the result is the one that the ETag names (304)."""
+    """A successful answer.
+
+    Attributes:
+        body: None where the result is the one that the ETag names (304).
+        is_stale: whether the server cannot vouch for it: its database cannot be read, and this is what it had stored.
+    """
 
     body: bytes | None
     etag: str | None
+    is_stale: bool = False
 
 
 def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
@@ -59,6 +67,7 @@ class Transport:
 
     def __init__(self, http: httpx.AsyncClient, base_url: str, prefix: str, headers: Mapping[str, str]) -> None:
         self.headers = dict(headers)
+        self._token = Token()
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._events_url = f"{self._base_url}{prefix}/events"
@@ -69,8 +78,20 @@ class Transport:
         if token is not None:
             self.headers["authorization"] = f"Bearer {token}"
 
-    async def call(self, procedure: Procedure[Any], fields: dict[str, Any] | None, etag: str | None = None) -> Answer:
+    async def call(
+        self,
+        procedure: Procedure[Any],
+        fields: dict[str, Any] | None,
+        etag: str | None = None,
+        *,
+        was_told: bool = False,
+    ) -> Answer:
         """Call a procedure with its encoded input.
+
+        Args:
+            etag: of the result that is held.
+            was_told: whether a stream may have told of a change that no answer has shown yet: the server must then look
+                at its log, as an event's cursor may lie below the change that it tells of.
 
         Raises:
             RPCError: the server's error, as its class.
@@ -78,6 +99,9 @@ class Transport:
             WireError: the answer is none of this protocol.
         """
         headers = self.headers if etag is None else {**self.headers, "if-none-match": etag}
+        token, era = UNKNOWN if was_told else self._token.value, self._token.era
+        if token is not None:
+            headers = {**headers, CURSOR: token}
         url = self._base_url + procedure.url
         with _network_errors(url):
             if procedure.method == "GET":
@@ -85,11 +109,13 @@ class Transport:
             else:
                 body = b"" if fields is None else json.dumps(fields).encode()
                 response = await self._http.post(url, content=body, headers={**headers, **_JSON})
+        self._token.learn(response.headers.get(CURSOR), era=era)
+        is_stale = STALE in response.headers
         if response.status_code == 304 and etag is not None:
-            return Answer(None, etag)
+            return Answer(None, etag, is_stale)
         if not response.is_success:
             raise _error_of(response, response.content)
-        return Answer(response.content, response.headers.get("etag"))
+        return Answer(response.content, response.headers.get("etag"), is_stale)
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> bytes:
         """Post a form (a login) and return the body; errors as in `call`."""

@@ -29,7 +29,7 @@ class Batch:
         version: the log's version once the batch is applied.
         changes: in commit order.
         flush: why nothing that was known before can be trusted (new triggers, a restored database); None normally.
-            With it come a new epoch and no changes.
+            With it come no changes and, unless the reason concerns this log alone, a new epoch.
     """
 
     version: int

@@ -26,6 +26,9 @@ anything that may have hidden a write comes back as a new epoch, and the batch i
 **The file.** A deleted or replaced file keeps serving its old content to open connections, so each poll compares the
 device and inode behind the path (2 us), and begins a new epoch on the file that it finds.
 
+**Look-ups** of virtual columns run in the read transaction that shows the rows. One that fails, for want of a collation
+for example, leaves its column out of the images: unknown, not wrong.
+
 **Order inside a poll.** Everything is read before anything is applied, and subscribers are called before the version
 moves: a poll that fails has changed nothing, and is repeated in full by the next.
 
@@ -39,20 +42,21 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.capture.sqlite import SQLiteCapture
-from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow
+from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, decode_value, quoted, value_sql
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.log.enrichment import by_key, enriched, keys_to_look_up, lookups_of
+from reactive_rpc.log.history import History
 from reactive_rpc.log.log import Applier, Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.change import Change, Known, Unknown, Value
+from reactive_rpc.reactive.lookup import Lookup
 
 __all__ = ["SQLiteLog"]
 
@@ -101,12 +105,10 @@ class SQLiteLog:
     def __init__(self, capture: SQLiteCapture, *, history_changes: int = 20_000, bulk_threshold: int = 10_000) -> None:
         self._capture = capture
         self._path = str(capture.path)
-        self._history_changes = history_changes
         self._bulk_threshold = bulk_threshold
         self._appliers: list[Applier] = []
         self._wanted: WantedLookups = lambda table: ()
-        self._history: deque[tuple[int, Change]] = deque()
-        self._history_floor = 0
+        self._history = History(history_changes)
         self._version = 0
         self._state: CaptureState | None = None
         self._connection: sqlite3.Connection | None = None
@@ -162,7 +164,7 @@ class SQLiteLog:
             self._connect()
             state, found = self._settle(state, None)
             self._state = state
-            self._forget(found.last)
+            self._history.restart(found.last)
             self._version = found.last
 
     async def aclose(self) -> None:
@@ -211,10 +213,7 @@ class SQLiteLog:
 
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
         """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
-        if not self._history_floor <= version <= self._version:
-            return None
-        newer = list(takewhile(lambda entry: entry[0] > version, reversed(self._history)))
-        return tuple(change for _, change in reversed(newer))
+        return self._history.since(version) if version <= self._version else None
 
     async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
         """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
@@ -228,7 +227,7 @@ class SQLiteLog:
         if cursor.epoch != state.epoch or cursor.version > self._version:
             return None
         with _unavailable():
-            found = self._read(state, cursor.version, self._version)
+            found = self._read(state, cursor.version, until=self._version)
         if found is None or found.epoch != state.epoch or found.floor > cursor.version:
             return None
         return tuple(change for _, change in found.changes)
@@ -243,7 +242,7 @@ class SQLiteLog:
         self._state = settled
         if settled.epoch != state.epoch:
             self._doubt = None
-            self._forget(found.last)
+            self._history.restart(found.last)
             self._tell(Batch(found.last, flush=reason or "capture was installed anew, or another worker flushed"))
             self._version = found.last
         else:
@@ -252,16 +251,9 @@ class SQLiteLog:
 
     def _advance(self, found: _Snapshot) -> None:
         self._history.extend(found.changes)
-        while len(self._history) > self._history_changes:
-            self._history_floor = self._history.popleft()[0]
         if found.changes:
             self._tell(Batch(found.last, tuple(change for _, change in found.changes)))
         self._version = found.last
-
-    def _forget(self, version: int) -> None:
-        """Forget the history: what comes next lies after `version`."""
-        self._history.clear()
-        self._history_floor = version
 
     def _tell(self, batch: Batch) -> None:
         for apply in self._appliers:
@@ -285,7 +277,7 @@ class SQLiteLog:
         for _ in range(SETTLE_ATTEMPTS):
             reason = self._doubt if state.epoch == known_epoch else None
             # In doubt, the file may hold another database: capture has to see to it before anything is read.
-            found = None if reason else self._read(state, after, None)
+            found = None if reason else self._read(state, after)
             if found is not None and after is not None:
                 reason = self._loss(found, after, known_epoch)
             if reason is None and found is not None and found.epoch == state.epoch:
@@ -304,14 +296,19 @@ class SQLiteLog:
             return "changes were pruned before they were read"
         return None
 
-    def _read(self, state: CaptureState, after: int | None, until: int | None) -> _Snapshot | None:
-        """Read in one transaction; None where the schema is not the one of `state`."""
+    def _read(self, state: CaptureState, after: int | None, *, until: int | None = None) -> _Snapshot | None:
+        """Read in one transaction; None where the schema is not the one of `state`.
+
+        Without `until`, up to the end of the log, and with virtual columns: the rows are then those of a batch.
+        """
         self._execute("BEGIN")
         try:
             if self._execute("PRAGMA main.schema_version").fetchone()[0] != state.mark:
                 return None
             epoch, floor, last = self._execute(_POSITION).fetchone()
             changes = () if after is None else self._changes(state, after, last if until is None else until)
+            if until is None:
+                changes = self._enriched(state, changes)
             return _Snapshot(epoch or "", floor, last, changes)
         finally:
             self._rollback()
@@ -326,7 +323,37 @@ class SQLiteLog:
         decode = self._capture.decode
         return tuple((row[0], decode(OutboxRow(*row), state)) for row in rows if row[0] <= until)
 
-    def _execute(self, sql: str, parameters: tuple[int, ...] = ()) -> sqlite3.Cursor:
+    def _enriched(self, state: CaptureState, found: tuple[tuple[int, Change], ...]) -> tuple[tuple[int, Change], ...]:
+        """Add the virtual columns that are wanted; within the transaction that read the rows."""
+        changes = [change for _, change in found]
+        tables = dict.fromkeys(change.table for change in changes if change.operation != "bulk")
+        lookups = lookups_of(tables, self._wanted, state)
+        if not lookups:
+            return found
+        parents = {
+            lookup: values
+            for lookup, keys in keys_to_look_up(changes, lookups, state).items()
+            if (values := self._parents(lookup, keys)) is not None
+        }
+        return tuple(zip((id_ for id_, _ in found), enriched(changes, parents, state), strict=True))
+
+    def _parents(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
+        """Return `{key: the parent's value}`; None where it cannot be read."""
+        if not keys:
+            return {}
+        key, value = quoted(lookup.key), quoted(lookup.value)
+        sql = (
+            f"SELECT {value_sql(f'p.{key}')}, {value_sql(f'p.{value}')} FROM main.{quoted(lookup.parent)} AS p"
+            f" WHERE p.{key} IN ({','.join('?' * len(keys))})"
+        )
+        try:
+            rows = self._execute(sql, tuple(keys)).fetchall()
+            return by_key((decode_value(found), decode_value(parent)) for found, parent in rows)
+        except (sqlite3.Error, ValueError) as exc:
+            _log.debug("%s cannot be looked up, so it counts as unknown: %s", lookup.name, exc)
+            return None
+
+    def _execute(self, sql: str, parameters: Sequence[Known] = ()) -> sqlite3.Cursor:
         if self._connection is None:
             raise ServiceUnavailableError("the database is not open")
         return self._connection.execute(sql, parameters)

@@ -4,19 +4,28 @@
 messages whose `from_agent_id` is X, and of the organization that X refers to. It only ever widens: the read sets
 find what a query read; relations are for what no query shows (a computation outside the database, a habit of the
 team). One step: what a relation adds is not widened again.
+
+`"auto"` takes every foreign key, both ways: a change of a row counts as a change of the row that it refers to, and of
+the rows that refer to it. With `message.from_agent_id` a foreign key to `agent`, a new message of agent X counts as a
+change of agent X, and a change of agent X as one of each of its messages; but not as one of the organization that X
+belongs to *because* a message was written: that would be a second step. Columns whose values do not compare exactly tie
+no rows together: there the whole table counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
 from reactive_rpc.reactive.schema import Kind
 
-__all__ = ["Relation", "TableShape", "parse_relations", "widen"]
+__all__ = ["Relation", "Relations", "TableShape", "parse_relations", "widen"]
+
+Relations = Mapping[str, Sequence[str]] | Literal["auto"]
+"""`{source table: targets}`, or every foreign key both ways."""
 
 
 class TableShape(Protocol):
@@ -56,16 +65,16 @@ class Relation:
     column: str | None
 
 
-def parse_relations(
-    relations: Mapping[str, Sequence[str]], tables: Mapping[str, TableShape]
-) -> dict[str, list[Relation]]:
+def parse_relations(relations: Relations, tables: Mapping[str, TableShape]) -> dict[str, list[Relation]]:
     """Return `{source table: relations}`.
 
     Raises:
         DefinitionError: a table or a column is unknown; the message names it and what there is.
     """
+    if relations == "auto":
+        return _by_foreign_keys(tables)
     if not isinstance(relations, Mapping):
-        raise DefinitionError(f"relations={relations!r}: write {{'table': ['other', 'third.column']}}")
+        raise DefinitionError(f"relations={relations!r}: write {{'table': ['other', 'third.column']}}, or 'auto'")
     for source, targets in relations.items():
         if isinstance(targets, str) or not isinstance(targets, Sequence):
             raise DefinitionError(f"relations[{source!r}] is {targets!r}, no list: write [{targets!r}]")
@@ -74,6 +83,17 @@ def parse_relations(
         for source, targets in relations.items()
         if _known(source, source, tables)
     }
+
+
+def _by_foreign_keys(tables: Mapping[str, TableShape]) -> dict[str, list[Relation]]:
+    """Return the relations of every foreign key, to the row it refers to and back; a key of several columns by each."""
+    found: dict[str, list[Relation]] = {}
+    for child, shape in tables.items():
+        for column, parent, referred in shape.foreign_keys:
+            if parent in tables:
+                found.setdefault(child, []).append(_tied(child, column, parent, referred, tables))
+                found.setdefault(parent, []).append(_tied(parent, referred, child, column, tables))
+    return {source: list(dict.fromkeys(relations)) for source, relations in found.items()}
 
 
 def _known(table: str, text: str, tables: Mapping[str, TableShape]) -> bool:

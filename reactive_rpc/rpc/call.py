@@ -17,7 +17,7 @@ from reactive_rpc.rpc.canonical import canonical
 from reactive_rpc.rpc.context import TenantView
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.sql.images import as_known
+from reactive_rpc.rpc.running import depth
 
 __all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
 
@@ -30,14 +30,16 @@ class QueryCall:
     Attributes:
         key: `(path, canonical input, canonical scope)`.
         wire_key: names path and input, not the scope, in events.
+        depth: how many calls it was made inside of.
     """
 
-    __slots__ = ("_context", "_executor", "_input", "key", "path", "procedure")
+    __slots__ = ("_context", "_executor", "_input", "depth", "key", "path", "procedure")
 
     def __init__(
         self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
     ) -> None:
         self.path = path
+        self.depth = depth()
         self.procedure = procedure
         self._executor = executor
         self._input = input
@@ -61,14 +63,14 @@ class QueryCall:
 
     async def compute(self) -> Computed:
         """Run the handler."""
-        return await self._executor.query(self.key, self.procedure, self._input, self._context)
+        return await self._executor.query(self.key, self.procedure, self._input, self._context, depth=self.depth)
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)
         if predicate is None:
             return False
         try:
-            return not predicate(as_known(change, self.procedure.tables.get(change.table)), self._input)
+            return not predicate(self._executor.known(change, self.procedure), self._input)
         except UnknownValueError as exc:
             logger.debug("%s: invalidate_when[%r]: %s; the change counts", self.path, change.table, exc)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,7 +11,7 @@ from pydantic import BaseModel
 from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.errors import MethodNotSupportedError
-from reactive_rpc.log.log import Log
+from reactive_rpc.protocol.headers import UNKNOWN
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.rpc.call import QueryCall, decode_input
 from reactive_rpc.rpc.execution import Executor
@@ -18,19 +19,41 @@ from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
 from reactive_rpc.rpc.running import current, refuse_recursion
 
-__all__ = ["BoundCaller", "Caller"]
+__all__ = ["BoundCaller", "Caller", "Mutated"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutated:
+    """What a mutation gave.
+
+    Attributes:
+        body: its output as JSON.
+        token: the cursor of a place in the log that shows what it wrote, or `UNKNOWN`.
+    """
+
+    body: bytes
+    token: str
 
 
 class Caller:
     """Calls procedures with validated inputs."""
 
-    def __init__(self, registry: Registry, executor: Executor, reader: Reader, log: Log) -> None:
+    def __init__(self, registry: Registry, executor: Executor, reader: Reader) -> None:
         self.registry = registry
         self._executor = executor
         self._reader = reader
-        self._log = log
+
+    @property
+    def token(self) -> str:
+        """The cursor of an answer that is sent now."""
+        return self._reader.freshness.token
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long ago the log could last be read."""
+        return self._reader.freshness.age_seconds
 
     def bind(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> QueryCall:
         """Return the call of a query, which can be computed again at any time."""
@@ -53,18 +76,27 @@ class Caller:
         """Return the stored, fresh entry of a query whose key is known already, or None."""
         return await self._reader.cached(key, arrived=arrived)
 
+    def cached_for(self, token: str | None, key: Key) -> Entry | None:
+        """Return the stored entry if it is fresh enough for the holder of `token`, without a look at the log."""
+        return self._reader.stored(key) if self._reader.freshness.suffices(token) else None
+
+    def cached_in_outage(self, call: QueryCall) -> Entry | None:
+        """Return the stored entry if the procedure allows it in an outage that has lasted so long."""
+        return self._reader.stored_in_outage(call.key, within_seconds=call.procedure.stale_if_error)
+
     async def get(self, call: QueryCall) -> Entry:
         """Return the entry of a query, from the cache where that is right."""
         return await self._reader.get(call)
 
-    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Mutated:
         """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on."""
         body = await self._executor.mutate(path, procedure, input, ctx)
         try:
-            await self._log.fresh()
+            await self._reader.freshness.look()
         except Exception:
             logger.exception("the log could not be read after a commit; its events will come with the next poll")
-        return body
+            return Mutated(body, UNKNOWN)
+        return Mutated(body, self.token)
 
 
 class BoundCaller:
@@ -75,7 +107,7 @@ class BoundCaller:
         self._ctx = ctx
 
     async def __call__(self, path: str, /, **input: Any) -> Any:
-        """Validate, run as the server would, and return the output as the handler's annotated type.
+        """Validate, run as the server would, and return the output as the handler's annotated type; always strict.
 
         Raises:
             RPCError: as over the wire.
@@ -83,7 +115,7 @@ class BoundCaller:
         procedure = self._caller.registry.find(path)
         validated = decode_input(path, procedure, input)
         if procedure.kind == "mutation":
-            body = await self._caller.mutate(path, procedure, validated, self._ctx)
+            body = (await self._caller.mutate(path, procedure, validated, self._ctx)).body
         else:
             entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
             body = entry.computed.answer()

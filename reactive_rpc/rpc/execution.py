@@ -7,7 +7,10 @@ output model asks for and the handler did not load is then loaded, and counted a
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -19,21 +22,42 @@ from sqlmodel import SQLModel
 from reactive_rpc.cache.entry import Computed, Key
 from reactive_rpc.errors import InternalServerError, RPCError
 from reactive_rpc.log.log import Log
+from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
+from reactive_rpc.reactive.topics import constraint_on
 from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.running import Running, current, refuse_nested_mutation, running
+from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
+from reactive_rpc.rpc.topics import Topic
 from reactive_rpc.sql.database import Database
+from reactive_rpc.sql.images import as_known
 from reactive_rpc.sql.recorder import Recorder, current_recorder
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Observation", "Observer"]
 
 logger = logging.getLogger(__name__)
 
 
-QUERIES_AT_ONCE = 32
-"""How many queries run at a time; each has a connection and a thread."""
-
 READS_NOTHING = "reads no table, so nothing could tell when its result changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one run of a query read.
+
+    Attributes:
+        path: of the procedure.
+        declared: its dependencies; None where it declares none.
+        read: the tables it read, by canonical name.
+        opaque: why it could not be told what was read; None where it could.
+    """
+
+    path: str
+    declared: frozenset[str] | None
+    read: frozenset[str]
+    opaque: str | None
+
+
+Observer = Callable[[Observation], None]
 
 
 class Executor:
@@ -48,25 +72,33 @@ class Executor:
     def __init__(self, database: Database, log: Log, *, strict: bool) -> None:
         self._database = database
         self._log = log
-        self._at_once = CapacityLimiter(QUERIES_AT_ONCE)
+        self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
+            partial(CapacityLimiter, database.queries_at_once)
+        )
         self._strict = strict
         self._warned: set[tuple[str, str]] = set()
+        self.observers: list[Observer] = []
 
-    async def query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
+    async def query(
+        self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, *, depth: int = 0
+    ) -> Computed:
         """Run a query on one snapshot and tell what it read.
+
+        Each running query has a connection, so only so many run at a time. A call inside a call would wait for ever for
+        those outside, which wait for it; so the calls of each depth wait only for others of the same depth, and what
+        those wait for is deeper.
 
         Raises:
             InternalServerError: it wrote, read what it did not declare (in development), or its output is invalid.
             ServiceUnavailableError: the database is locked or gone.
             Exception: whatever the handler raised by accident.
         """
-        if current() is not None:  # a call inside a call must not wait for those outside
-            return await self._query(key, procedure, input, ctx)
-        async with self._at_once:
+        async with self._at_once[depth]:
             return await self._query(key, procedure, input, ctx)
 
     async def _query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
         recorder = Recorder(self._log.schema)
+        topics = _topic_constraints(key[0], procedure, input)
         error: RPCError | None = None
         body = b""
         token = current_recorder.set(recorder)
@@ -83,10 +115,19 @@ class Executor:
                 error = exc.detached()
             finally:
                 current_recorder.reset(token)
-        read_set = self._declared(key[0], procedure, recorder.read_set() | call.read_set)
+        observed = recorder.read_set() | call.read_set
+        for observe in self.observers:
+            observe(Observation(key[0], procedure.dependencies, observed.tables, observed.opaque))
+        read_set = self._declared(key[0], procedure, observed)
+        read_set = replace(read_set, constraints=(*read_set.constraints, *topics))
         if not read_set.constraints and not recorder.saw_table:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
         return Computed(body, read_set, error)
+
+    def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
+        """Return a change as the procedure's predicates may see it."""
+        table = procedure.tables.get(change.table)
+        return as_known(change, table, self._log.schema, self._database.dialect)
 
     async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation in one transaction and return its output as JSON, committed.
@@ -120,7 +161,7 @@ class Executor:
         """Hold what was read against what is declared; a declared table that was not read counts as read whole."""
         if procedure.dependencies is None:
             return read_set
-        for table in sorted(read_set.tables - procedure.dependencies):
+        for table in sorted(read_set.tables - procedure.dependencies - procedure.topic_tables):
             self._undeclared(path, table, procedure.dependencies)
         unread = sorted(procedure.dependencies - read_set.tables)
         return replace(read_set, constraints=(*read_set.constraints, *map(Constraint, unread)))
@@ -135,6 +176,13 @@ class Executor:
         if (path, table) not in self._warned:
             self._warned.add((path, table))
             logger.warning("%s; the dependency is widened", message)
+
+
+def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:
+    return [
+        constraint_on(ref.table, None) if isinstance(ref, Topic) else ref.constraint(path, input)
+        for ref in procedure.topics
+    ]
 
 
 async def _run_async(

@@ -14,15 +14,18 @@ from sqlalchemy import Table
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.topics import KeyedTopic, Topic
 from reactive_rpc.sql.database import session_mode
 
-__all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
+__all__ = ["FreshnessMode", "Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = Literal["query", "mutation"]
+FreshnessMode = Literal["strict", "token"]
 Predicate = Callable[[Change, Any], bool]
 TableRef = str | type | Table
+Dependency = TableRef | Topic | KeyedTopic
 Scope = Literal["identity", "tenant", "public"] | Callable[[Any], object]
 
 
@@ -44,9 +47,13 @@ class Procedure(Generic[P, R]):
         name: the function's own name; its path is given where it is registered.
         kind: `query` or `mutation`.
         dependencies: the tables declared; None where they are taken from what the handler reads.
+        topics: the topics declared, each whole or by a key of the input.
         invalidate_when: `{table: predicate(change, input)}`.
         tables: `{table: Table}` of those declared by a model or a `Table`, not by name.
         scope: whose results may be shared, see `define_reactive_function`.
+        examples: inputs that `doctor` and `check` may try.
+        freshness: `strict` or `token`; None is as the settings say.
+        stale_if_error: for how many seconds of an outage a stored result is served, marked as stale.
     """
 
     def __init__(
@@ -54,19 +61,31 @@ class Procedure(Generic[P, R]):
         function: Callable[P, R],
         *,
         kind: Kind,
-        dependencies: Sequence[TableRef] | None,
-        invalidate_when: Mapping[TableRef, Predicate] | None,
+        dependencies: Sequence[Dependency] | None,
+        invalidate_when: Mapping[TableRef | Topic, Predicate] | None,
         scope: Scope,
+        examples: Sequence[Mapping[str, Any]] = (),
+        freshness: FreshnessMode | None = None,
+        stale_if_error: float = 0.0,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
         self.name = _name(function)
         self.kind = kind
         self.scope = scope
+        self.examples = tuple(examples)
+        self.freshness = freshness
+        self.stale_if_error = stale_if_error
         self._check_arguments(dependencies, invalidate_when)
         self.tables: dict[str, Table] = {}
-        self.dependencies = None if dependencies is None else frozenset(self._table(ref) for ref in dependencies)
-        self.invalidate_when = {self._table(ref): check for ref, check in (invalidate_when or {}).items()}
+        declared = dependencies or ()
+        self.topics = tuple(ref for ref in declared if isinstance(ref, Topic | KeyedTopic))
+        tables = frozenset(self._table(ref) for ref in declared if not isinstance(ref, Topic | KeyedTopic))
+        self.dependencies = None if dependencies is None else tables
+        self.invalidate_when = {
+            ref.table if isinstance(ref, Topic) else self._table(ref): check
+            for ref, check in (invalidate_when or {}).items()
+        }
         self.handler, self.output_type = self._signature()
         self._check()
 
@@ -76,6 +95,11 @@ class Procedure(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
+
+    @property
+    def topic_tables(self) -> frozenset[str]:
+        """What the topics declared are called in a log."""
+        return frozenset(ref.table if isinstance(ref, Topic) else ref.topic.table for ref in self.topics)
 
     @property
     def summary(self) -> str:
@@ -107,6 +131,12 @@ class Procedure(Generic[P, R]):
             raise self.fault(f"dependencies={dependencies!r} is no list: write dependencies=[Agent, Message]")
         if invalidate_when is not None and not isinstance(invalidate_when, Mapping):
             raise self.fault(f"invalidate_when={invalidate_when!r}: write {{Agent: lambda change, input: ...}}")
+        if self.freshness not in (None, "strict", "token"):
+            raise self.fault(f"freshness={self.freshness!r}: say 'strict' or 'token', or leave it to the settings")
+        if not isinstance(self.stale_if_error, int | float) or not self.stale_if_error >= 0:
+            raise self.fault(f"stale_if_error={self.stale_if_error!r}: give a number of seconds, 0 for never")
+        if self.kind == "mutation" and (self.freshness or self.stale_if_error):
+            raise self.fault("a mutation is never cached: freshness and stale_if_error are for queries")
         for table, predicate in (invalidate_when or {}).items():
             if not callable(predicate):
                 raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
@@ -175,8 +205,8 @@ class Procedure(Generic[P, R]):
                 "(but scope='public', which asks for no login)"
             )
         if self.dependencies is not None:
-            for table in self.invalidate_when.keys() - self.dependencies:
-                declared = ", ".join(sorted(self.dependencies)) or "none"
+            for table in self.invalidate_when.keys() - self.dependencies - self.topic_tables:
+                declared = ", ".join(sorted(self.dependencies | self.topic_tables)) or "none"
                 raise self.fault(
                     f"invalidate_when names {table!r}, which is no dependency (declared: {declared}): "
                     "add it to dependencies, or drop the predicate"
@@ -203,9 +233,12 @@ def define_reactive_function(function: Callable[P, R], /) -> Procedure[P, R]: ..
 def define_reactive_function(
     *,
     kind: Kind = "query",
-    dependencies: Sequence[TableRef] | None = None,
+    dependencies: Sequence[Dependency] | None = None,
     invalidate_when: Mapping[Any, Predicate] | None = None,
     scope: Scope = "identity",
+    examples: Sequence[Mapping[str, Any]] = (),
+    freshness: FreshnessMode | None = None,
+    stale_if_error: float = 0.0,
 ) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
 
 
@@ -214,9 +247,12 @@ def define_reactive_function(
     /,
     *,
     kind: Kind = "query",
-    dependencies: Sequence[TableRef] | None = None,
+    dependencies: Sequence[Dependency] | None = None,
     invalidate_when: Mapping[Any, Predicate] | None = None,
     scope: Scope = "identity",
+    examples: Sequence[Mapping[str, Any]] = (),
+    freshness: FreshnessMode | None = None,
+    stale_if_error: float = 0.0,
 ) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
     """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
 
@@ -224,7 +260,8 @@ def define_reactive_function(
         kind: a `query` reads, is cached and can be watched; a `mutation` runs in one transaction.
         dependencies: the tables the handler reads, as names, models or `Table`s. Left out, they are observed. Given,
             they are checked: reading any other table is an error in development; in production it is logged, and
-            widens the dependency. A declared table that a call did not read counts as read whole.
+            widens the dependency. A declared table that a call did not read counts as read whole. A topic, or one key
+            of it for each input (`weather.of(lambda input: input.city)`), stands for what is no table.
         invalidate_when: `{table: predicate(change, input)}`: returns False for a change that does not matter after
             all. It is asked about rows that the read set has found, never about others. A table given by its model
             shows the values as the model does, one given by name shows them as they are stored. Asking for a value
@@ -233,12 +270,29 @@ def define_reactive_function(
             where the handler takes no ctx. `tenant`: the whole tenant; the handler then sees only `ctx.tenant`.
             `public`: everybody, and the context is not even resolved: no login is asked for. A function of ctx: those
             for whom it returns the same.
+        examples: inputs, as a client would pass them; `reactive-rpc doctor` and `check` try them.
+        freshness: how sure a stored result must be; the settings' `freshness` where left out. `strict`: it reflects
+            every write that was acknowledged, to anybody, before the request. `token`: it reflects what this client
+            wrote and has seen, through any worker, and what others wrote up to two poll intervals ago.
+        stale_if_error: for how many seconds, after the log could last be read, a stored result is still served when it
+            cannot be; 0 never does, and answers SERVICE_UNAVAILABLE. Such an answer has the header
+            `reactive-stale: true`; a watch of the Python client shows it with `is_stale`, and a typed call, which
+            cannot say so, raises all the same.
 
     Raises:
         DefinitionError: the function or an argument is wrong; the message says what and the way out.
     """
 
     def decorate(function: Callable[P, R]) -> Procedure[P, R]:
-        return Procedure(function, kind=kind, dependencies=dependencies, invalidate_when=invalidate_when, scope=scope)
+        return Procedure(
+            function,
+            kind=kind,
+            dependencies=dependencies,
+            invalidate_when=invalidate_when,
+            scope=scope,
+            examples=examples,
+            freshness=freshness,
+            stale_if_error=stale_if_error,
+        )
 
     return decorate if function is None else decorate(function)

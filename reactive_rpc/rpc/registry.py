@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from reactive_rpc.errors import DefinitionError, NotFoundError
 from reactive_rpc.reactive.relations import TableShape
+from reactive_rpc.reactive.topics import PREFIX
 from reactive_rpc.rpc.procedure import Procedure
 
 __all__ = ["Functions", "Registry"]
@@ -63,10 +64,17 @@ class Registry(Mapping[str, Procedure[..., Any]]):
         """Hold every declaration against the database's own tables.
 
         Raises:
-            DefinitionError: a dependency or a predicate names a table that is not there.
+            DefinitionError: a dependency or a predicate names a table that is not there; or a topic, one that is.
         """
         for path, procedure in self.items():
-            for table in sorted((procedure.dependencies or frozenset()) | procedure.invalidate_when.keys()):
+            for name in (table.removeprefix(PREFIX) for table in sorted(procedure.topic_tables)):
+                if name in tables:
+                    raise procedure.fault(
+                        f"{path} depends on topic({name!r}), and there is a table of that name, whose writes need no "
+                        "topic: declare the table, or give the topic another name"
+                    )
+            declared = (procedure.dependencies or frozenset()) | procedure.invalidate_when.keys()
+            for table in sorted(declared - procedure.topic_tables):
                 if table not in tables:
                     known = ", ".join(sorted(tables)) or "none"
                     raise procedure.fault(

@@ -17,7 +17,15 @@ from reactive_rpc.cache.entry import Key
 from reactive_rpc.errors import InternalServerError
 from reactive_rpc.reactive.read_set import NOTHING, ReadSet
 
-__all__ = ["Running", "current", "refuse_nested_mutation", "refuse_recursion", "running"]
+__all__ = [
+    "Running",
+    "current",
+    "depth",
+    "refuse_announcement",
+    "refuse_nested_mutation",
+    "refuse_recursion",
+    "running",
+]
 
 
 @dataclass(slots=True)
@@ -61,6 +69,14 @@ def current() -> Running | None:
     return None if call is None or call.ended else call
 
 
+def depth() -> int:
+    """Return how many calls are running above a call made here."""
+    call, found = current(), 0
+    while call is not None:
+        call, found = call.outer, found + 1
+    return found
+
+
 def refuse_recursion(key: Key) -> None:
     """Let a query begin only if it is not waiting for itself.
 
@@ -89,3 +105,21 @@ def refuse_nested_mutation(path: str) -> None:
         f"{outer.path} and {path} are mutations, each a transaction of its own: "
         "call the decorated function itself with your db instead of the caller"
     )
+
+
+def refuse_announcement(topic: str, *, in_transaction: bool) -> None:
+    """Let a topic be announced outside of any call, or by a mutation in its own transaction.
+
+    Raises:
+        InternalServerError: a query would write, or a mutation would wait for its own write lock.
+    """
+    outer = current()
+    if outer is None:
+        return
+    if outer.kind == "query":
+        raise InternalServerError(f"{outer.path} is a query and announces {topic}: a query may not write")
+    if not in_transaction:
+        raise InternalServerError(
+            f"{outer.path} announces {topic} beside its own transaction: "
+            "pass it the mutation's db, then it is rolled back with it"
+        )

@@ -27,7 +27,9 @@ from typing import Any, Final
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import Compiled, SQLCompiler
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
+from sqlalchemy.types import Integer
 
+from reactive_rpc.sql.enrichment import parent_atoms
 from reactive_rpc.sql.predicates import (
     MAX_TERMS,
     Comparison,
@@ -38,13 +40,13 @@ from reactive_rpc.sql.predicates import (
     conjunction,
 )
 from reactive_rpc.sql.propagation import carried, known
-from reactive_rpc.sql.recording_compiler import RecordingCompiler, Rendering, SelectBody
+from reactive_rpc.sql.recording_compiler import RecordingCompiler, Rendering, SelectBody, is_dateless
 from reactive_rpc.sql.scope import Restriction, Scope, restricting
 from reactive_rpc.sql.template import Read, RowAtom, Template
 
 __all__ = ["analyse", "template_of"]
 
-_NOT_SQL: Final = Template(opaque="runs a statement that is no SELECT")
+_NOT_SQL: Final = Template(opaque="runs a statement that is no SELECT: do it in a mutation")
 
 
 @dataclass(slots=True)
@@ -68,27 +70,39 @@ def template_of(compiled: Compiled) -> Template:
 def analyse(compiled: RecordingCompiler) -> Template:
     """Return what `compiled` reads."""
     rendering = compiled.rendering
-    opaque = rendering.opaque or _unknown_construct(compiled)
-    if opaque is not None:
-        return Template(opaque=opaque)
-    bodies = [body for body in rendering.bodies if body is not None]
-    if len(bodies) != len(rendering.bodies):
-        return Template(opaque="renders a SELECT in a way that is not understood")
-    opened = _open_bodies(compiled, bodies)
+    if rendering.opaque is not None:
+        return Template(opaque=rendering.opaque)
+    textual = rendering.textual or _unknown_construct(compiled)
+    if textual is not None:
+        return Template(textual=textual)
+    opened = _open_bodies(compiled, [body for body in rendering.bodies if body is not None])
     reads = [read for body in opened for term in body.where for read in _reads(body, term, rendering)]
-    return Template(tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])), tuple(rendering.tables))
+    return Template(
+        reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
+        tables=tuple(rendering.tables),
+        dates=_dates(compiled),
+    )
 
 
 def _unknown_construct(compiled: RecordingCompiler) -> str | None:
     """Name what the compiler's methods did not get to see: constructs that render themselves, renamed schemas."""
     if compiled.schema_translate_map:
-        return "translates schema names (schema_translate_map)"
+        return "schema_translate_map"
+    if None in compiled.rendering.bodies:
+        return "a SELECT of a kind of its own"
+    if any(not isinstance(parameter.type, Integer) for parameter in compiled.literal_execute_params):
+        return "a value in the text (literal_execute)"
     statements: list[Any] = [body.statement for body in compiled.rendering.bodies if body is not None]
     for statement in [compiled.statement, *statements]:
         for element in visitors.iterate(statement) if statement is not None else ():
             if hasattr(type(element), "_compiler_dispatcher"):
-                return f"renders {type(element).__name__}, a construct of its own (@compiles)"
+                return f"{type(element).__name__}, a construct of its own (@compiles)"
     return None
+
+
+def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
+    """Return the names of the parameters whose text, if they are one, could be read as a date."""
+    return tuple(name for parameter, name in compiled.bind_names.items() if not is_dateless(parameter.type))
 
 
 def _open_bodies(compiled: RecordingCompiler, selects: list[SelectBody]) -> list[_Body]:
@@ -132,11 +146,13 @@ def _reads(body: _Body, term: Term, rendering: Rendering) -> Iterator[Read]:
     # What goes over links never goes back into WHERE: it holds for the rows that matter, not for every joined row.
     linked = carried(facts, body.scope.links)
     atoms = [*(atom for atom in term if isinstance(atom, Nullness)), *facts, *linked]
+    parents = parent_atoms(term, facts, body.scope.links)
     for identity, source in body.scope.sources.items():
         own = restricting(atoms, identity, source.nullable)
         for extra in _alternatives(body.scope.restrictions.get(identity, ()), identity):
             conditions = tuple(dict.fromkeys(own + extra))
-            yield Read(source.table, _columns(source.table, conditions, rendering), conditions)
+            columns = _columns(source.table, conditions, rendering)
+            yield Read(source.table, columns, conditions, parents.get(identity, ()))
 
 
 def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:

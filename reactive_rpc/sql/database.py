@@ -11,12 +11,13 @@ read than the recorder was told.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,10 +27,13 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.sql.faults import translated
+from reactive_rpc.sql.faults import connecting, translated
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.sql.text_reads import Oracle
 
-__all__ = ["Database", "session_mode"]
+__all__ = ["Database", "WriteObserver", "session_mode"]
+
+T = TypeVar("T")
 
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
@@ -38,14 +42,33 @@ _WRITING: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": 
 """A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
 
 
+class WriteObserver(Protocol):
+    """What follows the mutations of this process, where no triggers do."""
+
+    def listen(self, engine: Engine) -> None:
+        """Follow an engine that writes; called before its first mutation."""
+        ...
+
+    def begin(self, connection: Connection, session: SQLAlchemySession) -> Callable[[BaseException | None], None]:
+        """Note what is written from here on; the result is called when the transaction has ended, with its error."""
+        ...
+
+
 class Database(ABC):
     """Sessions on one database. Engines are made when they are first needed.
 
     Attributes:
         name: the database without a password, for people.
+        dialect: whose types images are read with, by its name in SQLAlchemy.
+        queries_at_once: how many queries should run at a time, not counting those inside of others.
+        oracle: tells what a text reads; None where nobody can.
     """
 
     name: str
+    dialect: str = "sqlite"
+    queries_at_once: int = 32
+    oracle: Oracle | None = None
+    _observer: WriteObserver | None = None
 
     @abstractmethod
     def create_tables(self, metadata: MetaData) -> None:
@@ -82,8 +105,9 @@ class Database(ABC):
         Raises:
             ServiceUnavailableError: the database cannot be reached, or shows only earlier states.
         """
-        with translated():
-            connection = await self._async_reader.connect()
+        with translated(writes=False):
+            with connecting():
+                connection = await self._async_reader.connect()
             try:
                 for attempt in count(1):
                     if await connection.run_sync(self._start_read, recorder, at_least):
@@ -93,25 +117,29 @@ class Database(ABC):
                 async with AsyncSession(connection, expire_on_commit=False) as session:
                     yield session
             finally:
-                await connection.run_sync(self._end_read, recorder)
-                await connection.close()
+                try:
+                    await connection.run_sync(self._end_read, recorder)
+                finally:
+                    await connection.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """Give a fresh session in one transaction: committed on leaving, rolled back on an exception."""
         with translated():
-            async with (
-                self._async_writer.begin() as connection,
-                AsyncSession(connection, **_WRITING) as session,
-            ):
-                yield session
-                await session.commit()
+            async with _connected(self._async_writer) as connection:
+                transaction = await connection.begin()
+                async with AsyncSession(connection, **_WRITING) as session:
+                    with self._observed(connection.sync_connection, session.sync_session):
+                        yield session
+                        await session.commit()
+                        await _undisturbed(transaction.commit())
 
     @contextmanager
     def read_sync(self, recorder: Recorder, *, at_least: int) -> Iterator[Session]:
         """Do as `read`, in the calling thread."""
-        with translated():
-            connection = self._reader.connect()
+        with translated(writes=False):
+            with connecting():
+                connection = self._reader.connect()
             try:
                 for attempt in count(1):
                     if self._start_read(connection, recorder, at_least):
@@ -119,23 +147,43 @@ class Database(ABC):
                     _give_up_after(attempt)
                     connection.invalidate()
                     connection.close()
-                    connection = self._reader.connect()
+                    with connecting():
+                        connection = self._reader.connect()
                 with Session(connection, expire_on_commit=False) as session:
                     yield session
             finally:
-                self._end_read(connection, recorder)
-                connection.close()
+                try:
+                    self._end_read(connection, recorder)
+                finally:
+                    connection.close()
 
     @contextmanager
     def write_sync(self) -> Iterator[Session]:
         """Do as `write`, in the calling thread."""
-        with (
-            translated(),
-            self._writer.begin() as connection,
-            Session(connection, **_WRITING) as session,
-        ):
-            yield session
-            session.commit()
+        with translated(), _connected_sync(self._writer) as connection:
+            transaction = connection.begin()
+            with Session(connection, **_WRITING) as session, self._observed(connection, session):
+                yield session
+                session.commit()
+                transaction.commit()
+
+    def examine(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` makes of a connection that is no mutation's. Blocks.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        with translated(), _connected_sync(self._writer) as connection:
+            return work(connection)
+
+    def observe(self, observer: WriteObserver) -> None:
+        """Have `observer` follow every mutation that begins after this call; at most one can."""
+        self._observer = observer
+        made = vars(self)
+        if "_async_writer" in made:
+            observer.listen(made["_async_writer"].sync_engine)
+        if "_writer" in made:
+            observer.listen(made["_writer"])
 
     async def aclose(self) -> None:
         """Close every connection; idempotent. Connections are made anew when asked for again."""
@@ -155,7 +203,10 @@ class Database(ABC):
 
     @cached_property
     def _async_writer(self) -> AsyncEngine:
-        return self._make_async_engine(writes=True)
+        engine = self._make_async_engine(writes=True)
+        if self._observer is not None:
+            self._observer.listen(engine.sync_engine)
+        return engine
 
     @cached_property
     def _reader(self) -> Engine:
@@ -165,9 +216,29 @@ class Database(ABC):
 
     @cached_property
     def _writer(self) -> Engine:
-        return self._make_engine(writes=True)
+        engine = self._make_engine(writes=True)
+        if self._observer is not None:
+            self._observer.listen(engine)
+        return engine
+
+    @contextmanager
+    def _observed(self, connection: Connection | None, session: SQLAlchemySession) -> Iterator[None]:
+        if self._observer is None or connection is None:
+            yield
+            return
+        ended = self._observer.begin(connection, session)
+        try:
+            yield
+        except BaseException as exc:
+            ended(exc)
+            raise
+        ended(None)
 
     def _start_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        if self._observer is not None:
+            # Versions then count this process's commits, which no snapshot can show; one begun after a commit has it.
+            at_least = 0
+        recorder.oracle = self.oracle
         connection.execution_options(**{RECORDER_OPTION: recorder})
         return self._begin_read(connection, recorder, at_least)
 
@@ -175,7 +246,44 @@ class Database(ABC):
         """Throw a connection away that shows the past, and return another."""
         await connection.invalidate()
         await connection.close()
-        return await self._async_reader.connect()
+        with connecting():
+            return await self._async_reader.connect()
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    with connecting():
+        connection = await engine.connect()
+    try:
+        yield connection
+    finally:
+        await asyncio.shield(asyncio.create_task(connection.close()))  # a cancelled caller leaves none behind
+
+
+@contextmanager
+def _connected_sync(engine: Engine) -> Iterator[Connection]:
+    with connecting():
+        connection = engine.connect()
+    with connection:
+        yield connection
+
+
+async def _undisturbed(commit: Coroutine[Any, Any, None]) -> None:
+    """Await a COMMIT to its end, also when the caller is cancelled: nobody may be told of it before it has happened.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; the COMMIT has succeeded nevertheless.
+    """
+    committing = asyncio.ensure_future(commit)
+    cancelled: asyncio.CancelledError | None = None
+    while not committing.done():
+        try:
+            await asyncio.wait([committing])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    committing.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _give_up_after(attempt: int) -> None:

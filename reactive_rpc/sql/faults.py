@@ -1,4 +1,10 @@
-"""From what the database raises to what a caller is told. The driver's own words are logged, never sent."""
+"""From what the database raises to what a caller is told. The driver's own words are logged, never sent.
+
+Three kinds of errors arrive here: SQLAlchemy's, which hold the driver's as `orig`; those of a driver itself, from
+statements run below SQLAlchemy; and those of SQLAlchemy's adapter around asyncpg, whose cause is asyncpg's. PostgreSQL
+says in a SQLSTATE what is wrong (`postgresql.org/docs/current/errcodes-appendix.html`); a driver that fails by itself
+(a connection that is gone, a value that cannot be sent) says it in its class and its words.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,17 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
+import asyncpg
+import psycopg
+from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
 
-__all__ = ["QueryWroteError", "translated"]
+__all__ = ["QueryWroteError", "connecting", "translated"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +38,48 @@ _UNAVAILABLE = frozenset({
 })  # fmt: skip
 """Primary result codes that say the database is in the way, not the statement. Source: sqlite.org/rescode.html."""
 
+_OF_DATABASES: Final[tuple[type[Exception], ...]] = (
+    DBAPIError,
+    AsyncAdapt_Error,
+    sqlite3.Error,
+    psycopg.Error,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+_OF_CONNECTING: Final[tuple[type[Exception], ...]] = (*_OF_DATABASES, OSError)
+
+_READ_ONLY: Final = "25006"
+_AGAIN: Final = ("40001", "40P01")
+_UNAVAILABLE_STATES: Final = ("08", "53", "57P", "57014", "55P03", "25P03", "25P04")
+"""Connections, resources, a server that stops, cancelled by a timeout, lock not available, idle or too long."""
+_BAD_VALUES: Final = ("22001", "22003", "22008", "22021", "22P05")
+"""Too long, out of range (numbers, dates), and text that the database's encoding does not hold (NUL)."""
+_SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached statement plan is invalid")
+"""The server's words, and asyncpg's; SQLAlchemy forgets the statements then, and the next call succeeds."""
+
+_ASYNCPG_BAD_VALUES: Final = ("out of range", "out of int", "value out of", "surrogates not allowed")
+_PSYCOPG_BAD_VALUES: Final = ("NUL (0x00)", "too large", "too small", "out of range")
+_ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "connection has been released")
+
+_GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
+
 
 class QueryWroteError(InternalServerError):
     """A query tried to write; the database refused."""
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(*, writes: bool = True) -> Iterator[None]:
     """Turn a driver's error into an `RPCError`; let anything unexpected through as it is.
 
+    Args:
+        writes: whether the transaction may write. One that only reads contradicts nobody: where it gets into the way
+            of others, that passes with time, and must not be taken for an answer.
+
     Raises:
-        BadRequestError: a number does not fit into the database.
-        ConflictError: a unique, foreign key, check or NOT NULL constraint is violated.
+        BadRequestError: a value does not fit into the database.
+        ConflictError: a unique, foreign key, check or NOT NULL constraint is violated; or two transactions got into
+            each other's way, and `details` is `{"retry": True}`.
         ServiceUnavailableError: the database is locked, gone, full or broken.
         QueryWroteError: a read-only session was asked to write.
     """
@@ -51,8 +91,8 @@ def translated() -> Iterator[None]:
         if "SQLite" not in str(exc):
             raise
         raise BadRequestError("a number is beyond the 64 bits that the database holds") from exc
-    except (DBAPIError, sqlite3.Error) as exc:
-        error = _translate(exc)
+    except _OF_DATABASES as exc:
+        error = _translate(exc, writes)
         if error is None:
             raise
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
@@ -60,16 +100,87 @@ def translated() -> Iterator[None]:
         raise error from exc
 
 
-def _translate(error: DBAPIError | sqlite3.Error) -> RPCError | None:
-    """Return what a caller is told; None for a fault of the statement. Below SQLAlchemy, errors come bare."""
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Turn whatever keeps a connection from being made into a ServiceUnavailableError.
+
+    Raises:
+        ServiceUnavailableError: refused, timed out, no such database, no right to it; the log says which.
+    """
+    try:
+        yield
+    except PoolTimeoutError:
+        raise
+    except _OF_CONNECTING as exc:
+        logger.warning("no connection to the database: %s", getattr(exc, "orig", exc))
+        raise ServiceUnavailableError(_GONE_MESSAGE) from exc
+
+
+def _translate(error: Exception, writes: bool) -> RPCError | None:
+    """Return what a caller is told; None for a fault of the statement."""
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return _of_sqlite(cause)
+    state = _sqlstate(cause)
+    # asyncpg gives a value that it cannot send a SQLSTATE of its own choice.
+    return (None if state is None else _of_sqlstate(state, str(cause), writes)) or _of_driver(cause)
+
+
+def _of_sqlite(cause: sqlite3.Error) -> RPCError | None:
     if isinstance(cause, sqlite3.IntegrityError):
-        return ConflictError("the write contradicts a unique, foreign key, check or NOT NULL constraint")
+        return _contradiction()
     code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
         return None
     if code & 0xFF == sqlite3.SQLITE_READONLY:
-        return QueryWroteError("a query may not write: define the function with kind='mutation'")
-    if code & 0xFF in _UNAVAILABLE:
-        return ServiceUnavailableError("the database is locked or cannot be reached; try again")
+        return _query_wrote()
+    return ServiceUnavailableError(_GONE_MESSAGE) if code & 0xFF in _UNAVAILABLE else None
+
+
+def _sqlstate(cause: BaseException | None) -> str | None:
+    """Return the server's code; SQLAlchemy's adapter keeps some of asyncpg's errors only as its cause."""
+    while cause is not None:
+        state = getattr(cause, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+        cause = cause.__cause__
     return None
+
+
+def _of_sqlstate(state: str, words: str, writes: bool) -> RPCError | None:
+    if state.startswith("23"):
+        return _contradiction()
+    if state == _READ_ONLY:
+        return _query_wrote()
+    if state in _AGAIN and writes:
+        return ConflictError("another write came in between, nothing was written: try again", details={"retry": True})
+    if state in _AGAIN or state.startswith(_UNAVAILABLE_STATES):
+        return ServiceUnavailableError(_GONE_MESSAGE)
+    if state in _BAD_VALUES:
+        return BadRequestError("a value does not fit into the database: too long, out of range, or with a NUL")
+    if any(part in words for part in _SCHEMA_MOVED):
+        return ServiceUnavailableError("the database's tables have just been changed; try again")
+    return None
+
+
+def _of_driver(cause: BaseException | None) -> RPCError | None:
+    """Read what a driver says by itself, without the server."""
+    words = str(cause)
+    if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
+        return ServiceUnavailableError(_GONE_MESSAGE)
+    if isinstance(cause, psycopg.DataError) and any(part in words for part in _PSYCOPG_BAD_VALUES):
+        return BadRequestError("a value does not fit into the database: out of range, or with a NUL")
+    if isinstance(cause, AsyncAdapt_Error | asyncpg.PostgresError | asyncpg.InterfaceError):
+        if any(part in words for part in _ASYNCPG_GONE):
+            return ServiceUnavailableError(_GONE_MESSAGE)
+        if any(part in words for part in _ASYNCPG_BAD_VALUES):
+            return BadRequestError("a value does not fit into the database: out of range")
+    return None
+
+
+def _contradiction() -> ConflictError:
+    return ConflictError("the write contradicts a unique, foreign key, check or NOT NULL constraint")
+
+
+def _query_wrote() -> QueryWroteError:
+    return QueryWroteError("a query may not write: define the function with kind='mutation'")

@@ -1,30 +1,62 @@
 """Images as an application knows them: stored values through the types of its own tables.
 
-SQLite stores a UUID as text, an enum as its name and a boolean as a number. A predicate of `invalidate_when` compares
-what it gets with values of its input, so it must get what the ORM would give it.
+An image holds what the database compares: a UUID as text, an enum as its name, a date as a number. A predicate of
+`invalidate_when` compares what it gets with values of its input, so it must get what the ORM would give it. That takes
+two steps: from the column's kind to what the driver answers, and from there through the column's type, as a SELECT's
+result goes. A value that a type cannot read counts as not known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from datetime import date, datetime, timedelta, timezone
+from functools import cache, lru_cache
+from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Table
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as PostgreSQLDialect
 from sqlalchemy.dialects.sqlite import dialect as SQLiteDialect  # a class, exported in lower case
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import Boolean
 
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
 from reactive_rpc.reactive.known import KnownImage, KnownKeys
+from reactive_rpc.reactive.schema import Kind, Schema
 
 __all__ = ["as_known"]
 
 Processor = Callable[[Any], Any]
 
+_EPOCH: Final = datetime(1970, 1, 1)
+_EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # reads like the naive one above
 
-def as_known(change: Change, table: Table | None) -> Change:
-    """Return the change as a predicate may see it; as it is stored where there is no `table` to tell the types."""
-    before, after = _python(change.before, table), _python(change.after, table)
+_ANSWERED: Final[Mapping[Kind, Processor]] = {
+    "uuid": UUID,
+    "date": lambda days: date.fromordinal(_EPOCH.toordinal() + days),
+    "timestamp": lambda microseconds: _EPOCH + timedelta(microseconds=microseconds),
+    "timestamptz": lambda microseconds: _EPOCH_UTC + timedelta(microseconds=microseconds),
+}
+"""`{kind: what the driver answers for a value of an image}`; the other kinds are answered as they are."""
+
+_TYPE_NUMBERS: Final[Mapping[Kind, int]] = {"integer": 20, "real": 701, "decimal": 1700}
+"""PostgreSQL's numbers of the types that its drivers answer for these kinds; a Numeric asks for them."""
+
+_DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"sqlite": SQLiteDialect, "postgresql": PostgreSQLDialect}
+
+
+def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) -> Change:
+    """Return the change as a predicate may see it.
+
+    Args:
+        change: as it was captured.
+        table: tells the types; None where the application has none, then values are what the driver answers.
+        schema: tells the kinds.
+        dialect: the database's name in SQLAlchemy.
+    """
+    kinds = {name: schema.kind(change.table, name) for image in (change.before, change.after) for name in image or ()}
+    before, after = (_python(image, table, kinds, dialect) for image in (change.before, change.after))
     keys = set(change.keys)
     for image in (before, after):
         keys.update(image[name] for name in _key_columns(table) if image is not None and name in image)
@@ -36,15 +68,16 @@ def as_known(change: Change, table: Table | None) -> Change:
     )
 
 
-def _python(image: Image | None, table: Table | None) -> dict[str, Any] | None:
+def _python(
+    image: Image | None, table: Table | None, kinds: Mapping[str, Kind | None], dialect: str
+) -> dict[str, Any] | None:
     if image is None:
         return None
-    processors = {} if table is None else _processors(table)
-    return {column: _process(processors.get(column), value) for column, value in image.items()}
+    return {name: _process(_processor(table, name, kinds[name], dialect), value) for name, value in image.items()}
 
 
-def _process(processor: Processor | None, value: Any) -> Any:
-    if processor is None or value is None or isinstance(value, Unknown):
+def _process(processor: Processor, value: Any) -> Any:
+    if value is None or isinstance(value, Unknown):
         return value
     try:
         return processor(value)
@@ -52,11 +85,23 @@ def _process(processor: Processor | None, value: Any) -> Any:
         return UNKNOWN
 
 
-@cache
-def _processors(table: Table) -> dict[str, Processor]:
-    dialect = SQLiteDialect()
-    found = {column.name: column.type.dialect_impl(dialect).result_processor(dialect, None) for column in table.columns}
-    return {name: processor for name, processor in found.items() if processor is not None}
+@lru_cache(maxsize=10_000)
+def _processor(table: Table | None, name: str, kind: Kind | None, dialect: str) -> Processor:
+    """Return what makes a column's value in an image what the ORM would give."""
+    answered = _ANSWERED.get(kind, _as_it_is) if kind is not None else _as_it_is
+    column = None if table is None else next((each for each in table.columns if each.name == name), None)
+    if column is None:
+        return answered
+    made = _DIALECTS.get(dialect, SQLiteDialect)()
+    type_ = column.type.dialect_impl(made)
+    # Where the database knows booleans the type leaves them alone; in an image they are numbers.
+    untouched: Processor = bool if isinstance(type_, Boolean) else _as_it_is
+    result = type_.result_processor(made, None if kind is None else _TYPE_NUMBERS.get(kind)) or untouched
+    return lambda value: result(answered(value))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 @cache

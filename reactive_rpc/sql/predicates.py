@@ -24,8 +24,10 @@ from sqlalchemy.sql.elements import (
     Grouping,
     Null,
     True_,
+    Tuple,
     UnaryExpression,
 )
+from sqlalchemy.sql.lambdas import LambdaElement
 
 from reactive_rpc.sql.tables import base_table
 
@@ -72,9 +74,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A bound parameter, by the name under which the compiled statement knows it."""
+    """A bound parameter.
+
+    Attributes:
+        name: under which the compiled statement knows it.
+        place: `(i, n)` where it is a list of n-tuples, one after the other, and the i-th of each is meant.
+    """
 
     name: str
+    place: tuple[int, int] = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,12 @@ _MIRRORED: Final[dict[Any, Any]] = {
     operators.le: operators.ge,
     operators.ge: operators.le,
 }
+_OR_EQUAL: Final[dict[Any, Operator]] = {
+    operators.lt: "le",
+    operators.le: "le",
+    operators.gt: "ge",
+    operators.ge: "ge",
+}
 
 
 def field_of(expression: object) -> Field | None:
@@ -182,8 +196,8 @@ def disjunction(parts: Iterable[Terms]) -> Terms:
 
 
 def _ungrouped(expression: Any) -> Any:
-    while isinstance(expression, Grouping):
-        expression = expression.element
+    while isinstance(expression, Grouping | LambdaElement):
+        expression = expression.element if isinstance(expression, Grouping) else expression._resolved
     return expression
 
 
@@ -227,6 +241,8 @@ class PredicateReader:
         operator: Any = expression.operator
         if negated:
             operator = _NEGATED.get(operator)
+        if isinstance(left, Tuple):
+            return self._row(list(left.clauses), operator, right)
         if operator in (operators.is_, operators.is_not):
             return self._is(left, right, operator is operators.is_not)
         if operator is operators.in_op:
@@ -237,6 +253,21 @@ class PredicateReader:
             left, right, operator = right, left, _MIRRORED[operator]
         if operator in _COMPARISONS:
             return self._compare(left, _COMPARISONS[operator], right)
+        return ANYTHING
+
+    def _row(self, columns: list[Any], operator: Any, right: Any) -> Terms:
+        """Read a comparison of row values, column by column; an order says something of the first column alone."""
+        if operator is operators.in_op and isinstance(right, BindParameter):
+            width = len(columns)
+            return conjunction(self._compare(each, "in", right, (i, width)) for i, each in enumerate(columns))
+        if not isinstance(right, Tuple) or len(right.clauses) != len(columns):
+            return ANYTHING
+        values = list(right.clauses)
+        if operator is operators.eq:
+            pairs = zip(columns, values, strict=True)
+            return conjunction(self._compare(_ungrouped(left), "eq", _ungrouped(value)) for left, value in pairs)
+        if operator in _OR_EQUAL:
+            return self._compare(_ungrouped(columns[0]), _OR_EQUAL[operator], _ungrouped(values[0]))
         return ANYTHING
 
     def _is(self, left: Any, right: Any, negated: bool) -> Terms:
@@ -253,19 +284,19 @@ class PredicateReader:
         low, high = (_ungrouped(bound) for bound in right.clauses)
         return conjunction([self._compare(left, "ge", low), self._compare(left, "le", high)])
 
-    def _compare(self, left: Any, operator: Operator, right: Any) -> Terms:
+    def _compare(self, left: Any, operator: Operator, right: Any, place: tuple[int, int] = (0, 1)) -> Terms:
         field, other = field_of(left), field_of(right)
         if field is None:
             return ANYTHING
         if other is not None:
             return ((SameValue(field, other),),) if operator == "eq" else ANYTHING
-        operand = self._operand(right, operator)
+        operand = self._operand(right, operator, place)
         return ANYTHING if operand is None else ((Comparison(field, operator, operand),),)
 
-    def _operand(self, expression: Any, operator: Operator) -> Operand | None:
+    def _operand(self, expression: Any, operator: Operator, place: tuple[int, int]) -> Operand | None:
         if isinstance(expression, True_ | False_):
             return Constant(int(isinstance(expression, True_)))
         if not isinstance(expression, BindParameter) or bool(expression.expanding) != (operator == "in"):
             return None
         name = self._name_of(expression)
-        return None if name is None else Parameter(name)
+        return None if name is None else Parameter(name, place)

@@ -8,8 +8,9 @@ from the rows read. The record is made once a `Compiled`, which SQLAlchemy cache
 Rejected: walking the statement before it is compiled (it knows nothing of eager loads and lazy correlation), and
 parsing the text afterwards (100 times slower, and it would have to undo what the compiler did).
 
-Whatever is not known to be a pure function of rows and parameters makes the statement opaque: the functions allowed
-are a list, since volatile ones cannot be listed.
+Two things can keep a statement from being analysed. What is *known* not to be a pure function of rows and parameters
+(a volatile function, a lock, a write) makes it opaque. What is *text* to SQLAlchemy may be anything; there the database
+itself, or a parser, is asked about the whole rendered text (`text_reads.py`).
 """
 
 from __future__ import annotations
@@ -22,37 +23,15 @@ from typing import Any, Final
 
 from sqlalchemy.sql import operators, sqltypes
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.elements import ColumnClause, Grouping, Label
 from sqlalchemy.sql.schema import Column
 from sqlalchemy.sql.selectable import FromClause, Select
 
+from reactive_rpc.sql.functions import DATE_FUNCTIONS, PURE_FUNCTIONS
 from reactive_rpc.sql.tables import base_table
 from reactive_rpc.sql.template import Template
 
-__all__ = ["PURE_FUNCTIONS", "RecordingCompiler", "Rendering", "SelectBody", "recording"]
-
-# fmt: off
-PURE_FUNCTIONS: Final = frozenset(
-    {
-        # Aggregates and windows.
-        "aggregate_strings", "any", "array_agg", "avg", "bool_and", "bool_or", "count", "cume_dist", "dense_rank",
-        "every", "first_value", "group_concat", "json_agg", "json_group_array", "json_group_object", "jsonb_agg",
-        "lag", "last_value", "lead", "max", "min", "nth_value", "ntile", "percent_rank", "rank", "row_number",
-        "string_agg", "sum", "total",
-        # Text.
-        "char_length", "character_length", "concat", "concat_ws", "hex", "instr", "length", "lower", "lpad",
-        "ltrim", "octet_length", "replace", "reverse", "rpad", "rtrim", "split_part", "strpos", "substr",
-        "substring", "trim", "unicode", "upper",
-        # Numbers.
-        "abs", "ceil", "ceiling", "exp", "floor", "ln", "log", "mod", "pow", "power", "round", "sign", "sqrt",
-        "trunc",
-        # Choice and JSON.
-        "coalesce", "greatest", "ifnull", "iif", "json_array_length", "json_extract", "json_type",
-        "jsonb_array_length", "least", "nullif",
-    }
-)
-"""Functions whose result follows from their arguments alone, in every dialect that has them."""
-# fmt: on
+__all__ = ["PURE_FUNCTIONS", "RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
 
 _SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _OPERATOR_SIGNS: Final = re.compile(r"[^\w\s()'\"]+")
@@ -84,6 +63,7 @@ class Rendering:
         columns: `{table: names of its columns rendered anywhere}`.
         stars: the bodies that render `*`.
         opaque: the first reason why the result does not follow from the rows read; None where it does.
+        textual: the first piece that is text, and so unknown; None where there is none.
         open_bodies: the SELECTs being rendered, from the outermost in.
     """
 
@@ -92,11 +72,21 @@ class Rendering:
     columns: dict[str, set[str]] = field(default_factory=dict)
     stars: set[int] = field(default_factory=set)
     opaque: str | None = None
+    textual: str | None = None
     open_bodies: list[int] = field(default_factory=list)
 
     def refuse(self, reason: str) -> None:
         """Make the statement opaque; the first reason stays."""
         self.opaque = self.opaque or reason
+
+    def note_text(self, reason: str) -> None:
+        """Have the statement's whole text looked at; the first reason stays."""
+        self.textual = self.textual or reason
+
+    def read_all_columns(self) -> None:
+        """Count every column of the innermost body's tables as rendered."""
+        if self.open_bodies:
+            self.stars.add(self.open_bodies[-1])
 
 
 class RecordingCompiler(SQLCompiler):
@@ -131,9 +121,9 @@ class RecordingCompiler(SQLCompiler):
         *enclosing, index = self.rendering.open_bodies
         self.rendering.bodies[index] = SelectBody(select, tuple(froms), enclosing[-1] if enclosing else None)
         if select._for_update_arg is not None:
-            self.rendering.refuse("locks rows (FOR UPDATE)")
+            self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
         if select._hints or select._statement_hints:
-            self.rendering.refuse("renders a hint, which is text")
+            self.rendering.note_text("a hint")
         return self._renderer._compose_select_body(text, select, compile_state, inner_columns, froms, *args, **kwargs)
 
     def visit_table(self, table: Any, asfrom: Any = False, *args: Any, **kwargs: Any) -> Any:
@@ -143,7 +133,7 @@ class RecordingCompiler(SQLCompiler):
         return self._renderer.visit_table(table, asfrom, *args, **kwargs)
 
     def visit_column(self, column: ColumnClause[Any], *args: Any, **kwargs: Any) -> Any:
-        """Note a table's column; a column that is text is opaque, but for `*` and whole numbers."""
+        """Note a table's column; `literal_column()` is text, but for `*` and whole numbers."""
         if column.is_literal:
             self._note_literal(str(column.name))
         elif column.table is None:
@@ -157,21 +147,21 @@ class RecordingCompiler(SQLCompiler):
     def _note_bare(self, name: str) -> None:
         """Take a column that names no table for all columns of the body: it may be any table's."""
         if name.lower() in _SYSTEM_COLUMNS or not self.rendering.open_bodies:
-            self.rendering.refuse(f"renders column({name!r}), which belongs to no table")
-        else:
-            self.rendering.stars.add(self.rendering.open_bodies[-1])
+            self.rendering.note_text(f"column({name!r})")
+        self.rendering.read_all_columns()
 
     def _note_literal(self, text: str) -> None:
-        if text == "*" and self.rendering.open_bodies:
-            self.rendering.stars.add(self.rendering.open_bodies[-1])
+        if text == "*":
+            self.rendering.read_all_columns()
         elif not text.isdecimal():
-            self.rendering.refuse(f"renders literal_column({text!r}), which is text")
+            self.rendering.note_text(f"literal_column({text!r})")
 
     def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a function that is not known to be pure; `count(*)` reads no column."""
-        name = str(func.name)
-        if name.lower() not in PURE_FUNCTIONS or func.packagenames:
-            self.rendering.refuse(f"calls {name}(), which is not known to depend on its arguments alone")
+        if not _is_pure(func):
+            self.rendering.refuse(
+                f"calls {func.name}(), which is not known to depend on its arguments alone: pass in its value"
+            )
         stars = set(self.rendering.stars)
         text = self._renderer.visit_function(func, *args, **kwargs)
         if _counts_rows(func):
@@ -186,17 +176,27 @@ class RecordingCompiler(SQLCompiler):
             self.rendering.stars.discard(inner)
         return text
 
+    def visit_table_valued_column(self, element: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count every column as read: the whole row is one value."""
+        self.rendering.read_all_columns()
+        return self._renderer.visit_table_valued_column(element, *args, **kwargs)
+
     def visit_extract(self, extract: Any, *args: Any, **kwargs: Any) -> Any:
-        """Refuse EXTRACT from anything but a date column: of the text 'now' it is the clock."""
-        if not (isinstance(extract.expr, Column) and isinstance(extract.expr.type, _DATES)):
-            self.rendering.refuse("extracts from an expression that may be the current time")
+        """Refuse EXTRACT from anything but a date: of the text 'now' it is the clock."""
+        if not _is_date(extract.expr):
+            self.rendering.refuse("extracts from what may be the text 'now': extract from a date column")
         return self._renderer.visit_extract(extract, *args, **kwargs)
 
     def visit_cast(self, cast: Any, *args: Any, **kwargs: Any) -> Any:
-        """Refuse a CAST to a date from anything but a date, for the same reason."""
-        if isinstance(cast.type, _DATES) and not isinstance(cast.clause.type, _DATES):
-            self.rendering.refuse("casts an expression that may be the current time to a date")
+        """Refuse a CAST to a date, or to a type that may hold one, from anything but a date, for the same reason."""
+        if not is_dateless(cast.type) and not _is_date(cast.clause):
+            self.rendering.refuse("casts what may be the text 'now' to a date: cast in Python")
         return self._renderer.visit_cast(cast, *args, **kwargs)
+
+    def for_update_clause(self, select: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse a lock; a compound select has its own."""
+        self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
+        return self._renderer.for_update_clause(select, *args, **kwargs)
 
 
 def _refusing(method: str, reason: str) -> Callable[..., Any]:
@@ -209,31 +209,39 @@ def _refusing(method: str, reason: str) -> Callable[..., Any]:
     return visit
 
 
+def _noting(method: str, construct: str) -> Callable[..., Any]:
+    """Return a visit method that notes a construct that is text and renders it as ever."""
+
+    def visit(self: RecordingCompiler, element: Any, *args: Any, **kwargs: Any) -> Any:
+        self.rendering.note_text(construct)
+        return getattr(self._renderer, method)(element, *args, **kwargs)
+
+    return visit
+
+
 def _checking_operator(method: str) -> Callable[..., Any]:
-    """Return a visit method that refuses a custom operator of more than signs or a known word: it may hold any SQL."""
+    """Return a visit method that takes a custom operator of more than signs or a known word for text."""
 
     def visit(self: RecordingCompiler, element: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
         text = operator.opstring.strip()
         if not _OPERATOR_SIGNS.fullmatch(text) and text.upper() not in _OPERATOR_WORDS:
-            self.rendering.refuse(f"renders the operator {text!r}, which is text")
+            self.rendering.note_text(f"the operator {text!r}")
         return getattr(self._renderer, method)(element, operator, *args, **kwargs)
 
     return visit
 
 
 _REFUSED: Final = {
-    "visit_textclause": "renders text(), which is not analysed",
-    "visit_textual_select": "renders text(), which is not analysed",
-    "visit_tstring": "renders tstring(), which is not analysed",
-    "visit_tablesample": "takes a random sample (TABLESAMPLE)",
-    "visit_table_valued_alias": "reads from a table-valued function",
-    "visit_table_valued_column": "uses a whole row as one value",
-    "visit_scalar_function_column": "takes a column of a function's result",
-    "visit_next_value_func": "takes the next value of a sequence",
-    "visit_sequence": "takes the next value of a sequence",
-    "visit_insert": "writes (INSERT)",
-    "visit_update": "writes (UPDATE)",
-    "visit_delete": "writes (DELETE)",
+    "visit_tablesample": "takes a random sample (TABLESAMPLE): nothing to cache",
+    "visit_sequence": "takes the next value of a sequence: do it in a mutation",
+    "visit_insert": "writes (INSERT): define it with kind='mutation'",
+    "visit_update": "writes (UPDATE): define it with kind='mutation'",
+    "visit_delete": "writes (DELETE): define it with kind='mutation'",
+}
+_TEXTUAL: Final = {
+    "visit_textclause": "text()",
+    "visit_textual_select": "text()",
+    "visit_tstring": "tstring()",
 }
 _CUSTOM_OPERATORS: Final = (
     "visit_custom_op_binary",
@@ -242,17 +250,55 @@ _CUSTOM_OPERATORS: Final = (
 )
 for _method, _reason in _REFUSED.items():
     setattr(RecordingCompiler, _method, _refusing(_method, _reason))
+for _method, _construct in _TEXTUAL.items():
+    setattr(RecordingCompiler, _method, _noting(_method, _construct))
 for _method in _CUSTOM_OPERATORS:
     setattr(RecordingCompiler, _method, _checking_operator(_method))
 
 _DATES: Final = (sqltypes.Date, sqltypes.DateTime, sqltypes.Time)
+_DATELESS: Final = (
+    sqltypes.Boolean,
+    sqltypes.Enum,
+    sqltypes.Integer,
+    sqltypes.Interval,
+    sqltypes.JSON,
+    sqltypes.LargeBinary,
+    sqltypes.Numeric,
+    sqltypes.String,
+    sqltypes.Uuid,
+)
+
+
+def is_dateless(type_: Any) -> bool:
+    """Tell whether no text reads as a date in this type."""
+    if isinstance(type_, sqltypes.ARRAY):
+        return is_dateless(type_.item_type)
+    return issubclass(type_._type_affinity, _DATELESS)
+
+
+def _is_date(expression: Any) -> bool:
+    """Tell whether an expression is a column that holds dates."""
+    while isinstance(expression, Grouping | Label):
+        expression = expression.element
+    return isinstance(expression, ColumnClause) and isinstance(expression.type, _DATES)
+
+
+def _is_pure(function: Any) -> bool:
+    name = function.name.lower()
+    if function.packagenames:
+        return False
+    if name in DATE_FUNCTIONS:
+        dates = list(function.clauses)[DATE_FUNCTIONS[name] :]
+        return bool(dates) and _is_date(dates[0])
+    return name in PURE_FUNCTIONS
 
 
 def _counts_rows(function: Any) -> bool:
+    if function.name.lower() != "count":
+        return False
     arguments = list(function.clauses)
     return (
-        function.name.lower() == "count"
-        and len(arguments) == 1
+        len(arguments) == 1
         and isinstance(arguments[0], ColumnClause)
         and arguments[0].is_literal
         and arguments[0].name == "*"

@@ -29,19 +29,20 @@ from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import translated
 from reactive_rpc.sql.recorder import Recorder
+from reactive_rpc.sql.sqlite_oracle import EXPLAIN, SQLiteOracle
 
 __all__ = ["SQLiteDatabase"]
 
 TRACED = "reactive_rpc_traced"
 """Where a connection's `info` counts the statements that SQLite ran."""
 
-_TRANSACTIONAL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+_UNCOUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", EXPLAIN)
 """What the count leaves out."""
 
 
@@ -51,7 +52,8 @@ class SQLiteDatabase(Database):
     Args:
         url: `sqlite:///team.db` or `sqlite+aiosqlite:///team.db`; both drivers are used, whichever is named.
         busy_timeout_seconds: how long to wait for the write lock.
-        position: SQL that returns the version a snapshot shows.
+        position: SQL that returns the version a snapshot shows; None where none can: each read then has a connection
+            of its own, on which nothing can hold an old snapshot open.
 
     Attributes:
         path: the file, absolute.
@@ -60,11 +62,12 @@ class SQLiteDatabase(Database):
         DefinitionError: the database is in memory.
     """
 
-    def __init__(self, url: URL, *, busy_timeout_seconds: float, position: str) -> None:
+    def __init__(self, url: URL, *, busy_timeout_seconds: float, position: str | None) -> None:
         self.path = _path(url)
         self.name = str(self.path)
         self._busy_timeout_seconds = busy_timeout_seconds
         self._position = position
+        self.oracle = SQLiteOracle()
 
     def create_tables(self, metadata: MetaData) -> None:
         """Create the file if it is missing, and the tables that are, as `metadata.create_all` does.
@@ -81,6 +84,9 @@ class SQLiteDatabase(Database):
 
     def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
         connection.begin()
+        connection.info[TRACED] = 0
+        if self._position is None:
+            return True
         (version,) = _run(connection.connection, self._position)
         connection.info[TRACED] = 0
         return bool(version >= at_least)
@@ -109,6 +115,8 @@ class SQLiteDatabase(Database):
         options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout_seconds}}
         if writes:
             return options | {"pool_size": 1, "max_overflow": 0, "pool_timeout": self._busy_timeout_seconds}
+        if self._position is None:
+            return options | {"poolclass": NullPool}
         # A call inside a call must not wait for one outside; who calls is bounded above.
         return options | {"max_overflow": -1}
 
@@ -154,10 +162,10 @@ def _run(dbapi_connection: Any, *statements: str) -> Any:
 
 
 def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
-    """Have SQLite count the statements of a connection in its `info`, but for those that begin and end transactions."""
+    """Have SQLite count the statements of a connection in its `info`, but for those that are not the handler's."""
 
     def count(statement: str) -> None:
-        if not statement.startswith(_TRANSACTIONAL):
+        if not statement.startswith(_UNCOUNTED):
             info[TRACED] = info.get(TRACED, 0) + 1
 
     if hasattr(dbapi_connection, "run_async"):

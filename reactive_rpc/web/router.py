@@ -120,6 +120,13 @@ class RPCRouter(APIRouter):
             responses={"default": _FAULT}, **common,
         )  # fmt: skip
 
+    def add_metrics(self, metrics: Endpoint) -> None:
+        """Serve `{prefix}/metrics`, undocumented: it is for the monitoring, not for clients."""
+        self._document(
+            metrics, "metrics", [], methods=["GET"], include_in_schema=False, response_class=Response,
+            response_model=None,
+        )  # fmt: skip
+
     def target(self, scope: Scope) -> Target | None:
         """Return what serves a request; None where the path is no procedure's."""
         return self._table(scope).get(_route_path(scope))

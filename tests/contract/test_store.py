@@ -23,6 +23,7 @@ class Stored:
 
     key: Key
     keep: Callable[[Change], bool] | None = None
+    depth: int = 0
 
     async def compute(self) -> Computed:
         """Never asked for here."""

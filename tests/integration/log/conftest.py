@@ -1,21 +1,26 @@
-"""A log on a real SQLite file, and what it has told."""
+"""Logs on real databases, and what they have told."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.log.log import Batch
+from reactive_rpc.log.postgresql import PostgreSQLLog
 from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.reactive.change import Change
+
+from . import postgresql_tails
 
 
 @dataclass
@@ -81,3 +86,27 @@ def make_tail(path: Path) -> Iterator[MakeTail]:
 def tail(make_tail: MakeTail) -> Tail:
     """Return one open log."""
     return make_tail()
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def open_tail(runner: asyncio.Runner) -> Iterator[postgresql_tails.OpenTail]:
+    """Return a function that opens a log on the database of a URL."""
+    with ExitStack() as stack:
+
+        def make(url: str, *, timeout_seconds: float = 5.0) -> postgresql_tails.Tail:
+            parsed = make_url(url)
+            capture = PostgreSQLCapture(parsed, ids=RandomIds())
+            log = PostgreSQLLog(capture, parsed, timeout_seconds=timeout_seconds)
+            tail = postgresql_tails.Tail(log, runner.run)
+            tail.log.subscribe(tail.batches.append)
+            stack.callback(lambda: runner.run(tail.log.aclose()))
+            runner.run(tail.log.open())
+            return tail
+
+        yield make

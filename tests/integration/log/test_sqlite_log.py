@@ -20,6 +20,7 @@ from reactive_rpc.log.log import Batch
 from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.lookup import Lookup
 
 from .conftest import MakeTail, Tail
 
@@ -299,3 +300,16 @@ def test_opening_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailableError, match="not open"):
         log.poll()
     asyncio.run(log.aclose())
+
+
+def test_text_in_a_column_of_numbers_is_not_looked_up(tail: Tail, writer: sqlite3.Connection) -> None:
+    """It is compared by a collation that images do not know, so the parent's value counts as unknown."""
+    writer.executescript(
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, t_id INTEGER);"
+        "CREATE TABLE parent (id INTEGER UNIQUE COLLATE NOCASE, n INTEGER); INSERT INTO parent VALUES ('A', 7), (1, 8)"
+    )
+    tail.poll()
+    parent = Lookup("child", "t_id", "parent", "id", "n")
+    tail.log.enrich_with(lambda table: [parent] if table == "child" else [])
+    writer.executescript("INSERT INTO child VALUES (1, 'a'); INSERT INTO child VALUES (2, 1)")
+    assert [(change.after or {}).get(parent.name, "unknown") for change in tail.told()] == ["unknown", 8]

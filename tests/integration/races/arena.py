@@ -150,8 +150,9 @@ class Arena:
         return self.report
 
     def _play(self, seconds: float, crashes: Sequence[Crash]) -> None:
-        end = time.monotonic() + seconds
         try:
+            _wait_for(lambda: self.report.counts["commits"] > 0, "the writers do not write")
+            end = time.monotonic() + seconds
             for place in crashes:
                 self._crash(place)
             self._over.wait(end - time.monotonic())

@@ -6,14 +6,18 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import make_url
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
+from reactive_rpc.reactive.relations import Relations
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +59,7 @@ async def team(input: Ref, db: AsyncSession) -> str:
 
 
 @asynccontextmanager
-async def opened(file: Path, relations: dict[str, list[str]]) -> AsyncIterator[ReactiveRPC]:
+async def opened(file: Path, relations: Relations) -> AsyncIterator[ReactiveRPC]:
     functions = {"posts": {"by": posts}, "teams": {"name": team}}
     rpc = ReactiveRPC(f"sqlite:///{file}", functions=functions, metadata=Base.metadata, relations=relations)
     await rpc.open()
@@ -110,3 +114,41 @@ async def test_a_relation_that_nothing_ties_counts_for_the_whole_table(file: Pat
     """A team does not refer to posts: any change of one counts as a change of all of them."""
     async with opened(file, {"team": ["post"]}) as rpc:
         assert await touched(rpc, file, "UPDATE team SET name = 'x' WHERE id = 't1'") == {"p1", "p2", "t1"}
+
+
+async def test_auto_follows_every_foreign_key_both_ways_one_step(file: Path) -> None:
+    """A member counts as its team and as its posts; a post as its member, and no further; a team as its members."""
+    async with opened(file, "auto") as rpc:
+        assert await touched(rpc, file, "UPDATE member SET name = 'eve' WHERE id = 'm1'") == {"p1", "t1"}
+        assert await touched(rpc, file, "UPDATE team SET name = 'x' WHERE id = 't2'") == {"t2"}
+        assert await touched(rpc, file, "INSERT INTO post VALUES ('p3', 'm2')") == {"p2"}
+
+
+async def test_auto_reads_the_foreign_keys_of_postgresql(postgresql_url: str) -> None:
+    """The same habit on PostgreSQL, where another program writes."""
+    functions = {"posts": {"by": posts}, "teams": {"name": team}}
+    rpc = ReactiveRPC(postgresql_url, functions=functions, metadata=Base.metadata, relations="auto")
+    plain = make_url(postgresql_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    await rpc.open()
+    try:
+        with psycopg.connect(plain, autocommit=True) as writer:
+            writer.execute("INSERT INTO team VALUES ('t1', 'one'), ('t2', 'two')")
+            writer.execute("INSERT INTO member VALUES ('m1', 't1', 'ann'), ('m2', 't2', 'bob')")
+            for id in ("t1", "t2"):
+                await rpc.caller()("teams.name", id=id)
+            writer.execute("UPDATE member SET name = 'eve' WHERE id = 'm1'")
+            misses = rpc.stats()["misses"]
+            await rpc.caller()("teams.name", id="t2")
+            assert rpc.stats()["misses"] == misses
+            await rpc.caller()("teams.name", id="t1")
+            assert rpc.stats()["misses"] == misses + 1
+    finally:
+        await rpc.aclose()
+
+
+@pytest.mark.parametrize("relations", ["automatic", ["member"], 5])
+async def test_what_are_no_relations_is_refused(file: Path, relations: Any) -> None:
+    """The message says both forms."""
+    with pytest.raises(DefinitionError, match="or 'auto'"):
+        async with opened(file, relations):
+            pass

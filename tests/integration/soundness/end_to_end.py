@@ -167,7 +167,7 @@ class EndToEnd:
             await self.rpc.aclose()
             for engine in self._engines.values():
                 engine.dispose()
-        self.counters.update(hits=self.rpc.stats()["hits"])
+        self.counters.update(hits=int(self.rpc.stats()["hits"]))
 
     async def _run_case(self, name: str, other: OtherProcess) -> None:
         choices = random.Random(name)
@@ -226,12 +226,9 @@ class EndToEnd:
 
     def _fill(self, generator: Generator) -> None:
         engine: Engine = self._engines["engine"]
-        ids = 0
         with engine.begin() as connection:
             for table in reversed(TABLES.values()):
                 connection.execute(table.delete())
-            for name, least, most in (("parents", 1, 4), ("children", 1, 5), ("grandchildren", 0, 4)):
-                rows = generator.rows(name, least, most, ids)
-                ids = len(rows)
+            for name, rows in generator.tables().items():
                 if rows:
                     connection.execute(TABLES[name].insert(), rows)

@@ -88,7 +88,7 @@ def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _drop_only_first(monkeypatch: pytest.MonkeyPatch) -> None:
     drop = Reader._drop
-    monkeypatch.setattr(Reader, "_drop", lambda self, entries: drop(self, list(entries)[:1]))
+    monkeypatch.setattr(Reader, "_drop", lambda self, entries, version: drop(self, list(entries)[:1], version))
 
 
 @pytest.mark.parametrize(

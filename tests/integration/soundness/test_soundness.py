@@ -1,6 +1,6 @@
-"""No result goes stale without its read set being touched; and a rule that is broken is found out.
+"""No result goes stale without its read set being touched, on both databases; and a rule that is broken is found out.
 
-`REACTIVE_SOUNDNESS_CASES` sets how many cases the first test runs.
+`REACTIVE_SOUNDNESS_CASES` sets how many cases the first test runs on each.
 """
 
 from __future__ import annotations
@@ -11,57 +11,71 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import BinaryExpression
+from sqlalchemy import BinaryExpression, select
 from sqlalchemy.sql import operators
 
-from reactive_rpc.reactive.schema import Kind
-from reactive_rpc.sql import analysis, binding, predicates, recorder, scope
+from reactive_rpc.log import enrichment as looked_up
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.index import Index
+from reactive_rpc.sql import analysis, binding, comparable_values, enrichment, predicates, recorder, scope
 from reactive_rpc.sql.predicates import PredicateReader
 from reactive_rpc.sql.scope import Scope
+from reactive_rpc.testing.postgresql import PostgreSQL
 
-from .differential import Differential, StaleError
-from .model import Declared
+from . import differential
+from .differential import Differential, StaleError, postgresql_engine, sqlite_engine
+from .drawing import Write
+from .model import CHILDREN, PARENTS, Declared, Dialect
 
-CASES = int(os.environ.get("REACTIVE_SOUNDNESS_CASES", "800"))
-BOUND = 400
+CASES = int(os.environ.get("REACTIVE_SOUNDNESS_CASES", "20"))
+BOUND = 40
 """Cases within which a seeded bug is found; each has the seed that finds it soonest."""
 
+Patch = pytest.MonkeyPatch
+Open = Callable[[Dialect], Differential]
 
-class Differentials:
-    """Opens differentials and closes them at the end."""
 
-    def __init__(self) -> None:
-        self.opened: list[Differential] = []
-
-    def open(self, schema: Declared) -> Differential:
-        self.opened.append(Differential(schema))
-        return self.opened[-1]
+@pytest.fixture(scope="module")
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[str]:
+    """Return the URL of a database with the tables, which every case leaves empty."""
+    url = postgresql.new_database(driver="postgresql+psycopg")
+    postgresql_engine(url).dispose()
+    yield url
+    postgresql.drop_database(url)
 
 
 @pytest.fixture
-def differentials() -> Iterator[Differentials]:
-    opened = Differentials()
-    yield opened
-    for differential in opened.opened:
-        differential.close()
+def differential_on(postgresql_database: str) -> Iterator[Open]:
+    """Return what opens a differential test on one of the databases."""
+    opened: list[Differential] = []
+
+    def open_on(dialect: Dialect) -> Differential:
+        engine = sqlite_engine() if dialect == "sqlite" else postgresql_engine(postgresql_database)
+        opened.append(Differential(engine, Declared(dialect)))
+        return opened[-1]
+
+    yield open_on
+    for each in opened:
+        each.close()
 
 
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_a_changed_result_has_had_its_read_set_touched(
-    differentials: Differentials, record_property: Callable[[str, object], None]
+    dialect: Dialect, differential_on: Open, record_property: Callable[[str, object], None]
 ) -> None:
     """Over random queries and writes no result goes stale, nothing is opaque, and far less is touched than by table."""
-    differential = differentials.open(Declared())
-    differential.run(seed=20240131, cases=CASES)
-    counters = differential.counters
-    record_property("soundness", dict(counters))
-    assert counters["changed"] > CASES // 5
+    trial = differential_on(dialect)
+    trial.run(seed=20261121, cases=CASES)
+    counters = trial.counters
+    record_property(f"soundness on {dialect}", dict(counters))
+    assert counters["changed"] > CASES
     assert counters["opaque"] == 0
+    assert counters["virtual"] > CASES
+    assert counters["refused"] < CASES
     assert counters["touched"] < 0.7 * counters["by_table"]
 
 
 # Each bug breaks one rule from outside, as a wrong line in that rule would.
-
-Patch = pytest.MonkeyPatch
 
 
 def or_reads_its_first_branch(patch: Patch) -> None:
@@ -118,6 +132,16 @@ def full_join_restricts(patch: Patch) -> None:
     patch.setattr(Scope, "_full_join", restricted)
 
 
+def full_join_links(patch: Patch) -> None:
+    full_join = Scope._full_join
+
+    def linked(self: Scope, both: Any, terms: Any) -> Any:
+        self._link(terms, both.sources, both.sources)
+        return full_join(self, both, terms)
+
+    patch.setattr(Scope, "_full_join", linked)
+
+
 def is_null_restricts_the_nullable_side(patch: Patch) -> None:
     restricting = scope.restricting
 
@@ -133,29 +157,20 @@ def columns_are_only_those_of_conditions(patch: Patch) -> None:
 
 
 def values_skip_the_bind_processor(patch: Patch) -> None:
-    driver_values = recorder._driver_values
-    patch.setattr(
-        recorder, "_driver_values", lambda parameters, expanded, processors: driver_values(parameters, expanded, {})
-    )
+    patch.setattr(recorder, "_processed", lambda value, processor: value)
 
 
 def a_list_is_its_first_value(patch: Patch) -> None:
-    driver_values = recorder._driver_values
-    patch.setattr(
-        recorder,
-        "_driver_values",
-        lambda parameters, expanded, processors: driver_values(
-            parameters, {name: names[:1] for name, names in expanded.items()}, processors
-        ),
-    )
+    given = binding.Binder._given
+    patch.setattr(binding.Binder, "_given", lambda self, operand, values: (given(self, operand, values) or [None])[:1])
 
 
 def bounds_are_exclusive(patch: Patch) -> None:
     comparison = binding.Binder._comparison
 
-    def strict(self: binding.Binder, atom: Any, values: Any) -> Any:
+    def strict(self: binding.Binder, atom: Any, kind: Any, values: Any) -> Any:
         strictly: Any = {"ge": "gt", "le": "lt"}
-        return comparison(self, replace(atom, operator=strictly.get(atom.operator, atom.operator)), values)
+        return comparison(self, replace(atom, operator=strictly.get(atom.operator, atom.operator)), kind, values)
 
     patch.setattr(binding.Binder, "_comparison", strict)
 
@@ -181,42 +196,132 @@ def nothing_is_read_by_subqueries(patch: Patch) -> None:
     )
 
 
-class Nocase(Declared):
-    """Says that a NOCASE column compares bytewise."""
-
-    def kind(self, table: str, column: str) -> Kind | None:
-        return "text" if column == "n" else super().kind(table, column)
+def labels_are_ordered(patch: Patch) -> None:
+    patch.setattr(binding, "ordered", lambda kind: True)
 
 
-@pytest.mark.parametrize(
-    ("bug", "seed"),
-    [
-        pytest.param(or_reads_its_first_branch, 1, id="or_reads_its_first_branch"),
-        pytest.param(unequal_reads_as_equal, 2, id="unequal_reads_as_equal"),
-        pytest.param(left_join_is_as_good_as_where, 2, id="left_join_is_as_good_as_where"),
-        pytest.param(is_null_restricts_the_nullable_side, 3, id="is_null_restricts_the_nullable_side"),
-        pytest.param(values_skip_the_bind_processor, 4, id="values_skip_the_bind_processor"),
-        pytest.param(bounds_are_exclusive, 5, id="bounds_are_exclusive"),
-        pytest.param(links_lead_back, 2, id="links_lead_back"),
-        pytest.param(not_is_ignored_inside_and, 5, id="not_is_ignored_inside_and"),
-        pytest.param(left_join_restricts_its_left_side, 2, id="left_join_restricts_its_left_side"),
-        pytest.param(full_join_restricts, 5, id="full_join_restricts"),
-        pytest.param(columns_are_only_those_of_conditions, 1, id="columns_are_only_those_of_conditions"),
-        pytest.param(a_list_is_its_first_value, 4, id="a_list_is_its_first_value"),
-        pytest.param(an_unsure_value_is_left_out_of_its_list, 1, id="an_unsure_value_is_left_out_of_its_list"),
-        pytest.param(nothing_is_read_by_subqueries, 1, id="nothing_is_read_by_subqueries"),
-    ],
+def times_lose_their_zone(patch: Patch) -> None:
+    of_timestamp = comparable_values._microseconds
+    converters: Any = comparable_values._ON_POSTGRESQL
+    patch.setitem(converters, "timestamptz", lambda value: of_timestamp(value.replace(tzinfo=None)))
+
+
+def a_cast_keeps_every_value(patch: Patch) -> None:
+    patch.setattr(recorder, "kept_by_cast", lambda value, type_, dialect: True)
+
+
+def parents_rest_on_each_other(patch: Patch) -> None:
+    patch.setattr(enrichment, "_leads_to", lambda target, start, rests_on: start == target)
+
+
+def is_null_of_a_parent_goes_over_an_on(patch: Patch) -> None:
+    by_source = enrichment._by_source
+    calls: list[Any] = []
+
+    def first_of_two(atoms: Any) -> Any:
+        calls.append(by_source(atoms))
+        return calls[len(calls) - 1 & ~1]
+
+    patch.setattr(enrichment, "_by_source", first_of_two)
+
+
+def both_images_have_the_parent_of_the_new_one(patch: Patch) -> None:
+    enriched = looked_up.enriched
+
+    def by_new(changes: Any, found: Any, schema: Any) -> Any:
+        virtual = {lookup.name for lookup in found}
+        return tuple(
+            replace(change, before={**change.before, **{n: v for n, v in change.after.items() if n in virtual}})
+            if change.before is not None and change.after is not None
+            else change
+            for change in enriched(changes, found, schema)
+        )
+
+    patch.setattr(differential, "enriched", by_new)
+
+
+def children_are_looked_up_by_any_row_of_the_parent(patch: Patch) -> None:
+    def confused(pairs: Any) -> Any:
+        found = list(looked_up.by_key(pairs).items())
+        return {key: found[number - 1][1] for number, (key, _) in enumerate(found)}
+
+    patch.setattr(differential, "by_key", confused)
+
+
+def the_index_matches_new_images_only(patch: Patch) -> None:
+    match = Index.match
+
+    def only_after(self: Index[Any], change: Change) -> set[Any]:
+        return match(self, replace(change, before=None) if change.operation == "update" else change)
+
+    patch.setattr(Index, "match", only_after)
+
+
+def case_is_told_apart(patch: Patch) -> None:
+    kind = Declared.kind
+    patch.setattr(Declared, "kind", lambda self, table, name: "text" if name == "n" else kind(self, table, name))
+
+
+BUGS: tuple[tuple[Callable[[Patch], None], Dialect, int], ...] = (
+    (or_reads_its_first_branch, "sqlite", 1),
+    (unequal_reads_as_equal, "sqlite", 1),
+    (left_join_is_as_good_as_where, "sqlite", 1),
+    (is_null_restricts_the_nullable_side, "sqlite", 1),
+    (values_skip_the_bind_processor, "sqlite", 1),
+    (bounds_are_exclusive, "sqlite", 1),
+    (links_lead_back, "sqlite", 1),
+    (not_is_ignored_inside_and, "sqlite", 1),
+    (left_join_restricts_its_left_side, "sqlite", 1),
+    (full_join_restricts, "sqlite", 1),
+    (full_join_links, "sqlite", 1),
+    (columns_are_only_those_of_conditions, "sqlite", 1),
+    (a_list_is_its_first_value, "sqlite", 1),
+    (an_unsure_value_is_left_out_of_its_list, "sqlite", 1),
+    (nothing_is_read_by_subqueries, "sqlite", 1),
+    (is_null_of_a_parent_goes_over_an_on, "sqlite", 1),
+    (both_images_have_the_parent_of_the_new_one, "sqlite", 1),
+    (children_are_looked_up_by_any_row_of_the_parent, "sqlite", 1),
+    (the_index_matches_new_images_only, "sqlite", 1),
+    (case_is_told_apart, "sqlite", 1),
+    (labels_are_ordered, "postgresql", 1),
+    (times_lose_their_zone, "postgresql", 1),
+    (a_cast_keeps_every_value, "postgresql", 1),
 )
+
+
+@pytest.mark.parametrize(("bug", "dialect", "seed"), BUGS, ids=[bug.__name__ for bug, _, _ in BUGS])
 def test_seeded_bug_is_found(
-    bug: Callable[[Patch], None], seed: int, differentials: Differentials, monkeypatch: pytest.MonkeyPatch
+    bug: Callable[[Patch], None], dialect: Dialect, seed: int, differential_on: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The differential test fails where one rule is broken: it can fail, and its generator reaches the rule."""
     bug(monkeypatch)
     with pytest.raises(StaleError, match=f"STALE: seed {seed}, case"):
-        differentials.open(Declared()).run(seed=seed, cases=BOUND)
+        differential_on(dialect).run(seed=seed, cases=BOUND)
 
 
-def test_wrong_kind_of_a_column_is_found(differentials: Differentials) -> None:
-    """A schema that calls a NOCASE column bytewise makes results stale, and the test sees it."""
-    with pytest.raises(StaleError, match="STALE: seed 1"):
-        differentials.open(Nocase()).run(seed=1, cases=BOUND)
+def _circle(trial: Differential) -> None:
+    """Pair a parent and a child that are each other's parents, and change both ends of the pair in one batch."""
+    query = select(CHILDREN.c.id).where(
+        CHILDREN.c.parent_id == PARENTS.c.id,
+        PARENTS.c.x == CHILDREN.c.id,
+        PARENTS.c.s == "p",
+        CHILDREN.c.s == "p",
+    )
+    with trial.case("circle", "circle") as case:
+        case.fill({"parents": [{"id": 1, "x": 2, "s": "p"}], "children": [{"id": 2, "parent_id": 1, "s": "p"}]})
+        case.ask(query)
+        case.write(Write(table.update().values(s="q")) for table in (PARENTS, CHILDREN))
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_a_circle_of_parents_is_opened(
+    dialect: Dialect, differential_on: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are each other's parents cannot hide one another's change; they would if both rested on the other.
+
+    Chance makes few of these, so it is tried on purpose.
+    """
+    _circle(differential_on(dialect))
+    parents_rest_on_each_other(monkeypatch)
+    with pytest.raises(StaleError, match="STALE: circle"):
+        _circle(differential_on(dialect))

@@ -166,6 +166,7 @@ class RowQuery:
         fails: what `compute` raises; None normally.
         error: what the handler answers on purpose; None normally.
         computed: how often it ran.
+        depth: as in `Query`.
     """
 
     log: ScriptedLog
@@ -179,6 +180,7 @@ class RowQuery:
     error: RPCError | None = None
     padding: int = 0
     computed: int = 0
+    depth: int = 0
 
     @property
     def key(self) -> Key:

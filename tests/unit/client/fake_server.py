@@ -19,6 +19,7 @@ from starlette.routing import Route
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.events import Ack, Affected, Connected, Invalidation, SubscriptionRequest
+from reactive_rpc.protocol.headers import CURSOR
 
 __all__ = ["FakeServer", "Stream", "running"]
 
@@ -47,6 +48,8 @@ class FakeServer:
         refuse_names: names that no stream watches.
         heartbeat_seconds: what the streams promise; the test keeps the promise.
         refusal_headers: go with every refusal.
+        answer_headers: go with every answer of the query.
+        cursors: the `reactive-cursor` of each fetch.
         hold: fetches wait for this event where it is set.
     """
 
@@ -64,6 +67,8 @@ class FakeServer:
         self.retry_ms: int | None = None
         self.heartbeat_seconds: float | None = None
         self.refusal_headers: dict[str, str] = {}
+        self.answer_headers: dict[str, str] = {}
+        self.cursors: list[str | None] = []
         self.version = 0
         self.url = ""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +112,7 @@ class FakeServer:
         name = request.query_params["name"]
         value, etag = self.values.get(name), self.etag(name)
         self.tokens.append(request.headers.get("authorization"))
+        self.cursors.append(request.headers.get(CURSOR))
         if self.hold is not None:
             await self.hold.wait()
         refusal = self.refuse_fetches or (None if name in self.values else RPCError(code="NOT_FOUND"))
@@ -115,9 +121,9 @@ class FakeServer:
             return Response(encode_error(refusal), http_status(refusal), self.refusal_headers)
         if request.headers.get("if-none-match") == etag:
             self.fetches.append((name, 304))
-            return Response(status_code=304, headers={"etag": etag})
+            return Response(status_code=304, headers={"etag": etag, **self.answer_headers})
         self.fetches.append((name, 200))
-        return Response(json.dumps(value), headers={"etag": etag}, media_type="application/json")
+        return Response(json.dumps(value), headers={"etag": etag, **self.answer_headers}, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
         """Open a stream."""

@@ -26,7 +26,9 @@ ERROR = ValueError("no")
 ACTIONS: list[Action] = [
     FetchStarted(),
     Fetched(1, "e"),
+    Fetched(1, "e", is_stale=True),
     FetchUnchanged(),
+    FetchUnchanged(is_stale=True),
     FetchFailed(ERROR),
     Invalidated(),
     Covered(),
@@ -87,6 +89,14 @@ def test_a_fetch_that_succeeds_does_not_hide_the_streams_error() -> None:
     assert reduce(down, Covered()).state.error is None
 
 
+def test_an_answer_that_the_server_calls_stale_is_shown_and_not_vouched_for() -> None:
+    """Whether it brings a result or names the one that is held; the next good answer is."""
+    for answer in (Fetched(1, "e", is_stale=True), FetchUnchanged(is_stale=True)):
+        shown = after(Covered(), FetchStarted(), Fetched(1, "e"), Invalidated(), FetchStarted(), answer)
+        assert shown.state == State(1, is_stale=True, is_loading=False, error=None)
+        assert not reduce(reduce(shown, FetchStarted()), FetchUnchanged()).state.is_stale
+
+
 def test_another_caller_gets_no_etag_of_the_former() -> None:
     """After a new token the whole result is asked for."""
     assert after(FetchStarted(), Fetched(1, "e"), Covered(), Reidentified()).etag is None
@@ -105,7 +115,9 @@ def test_fresh_means_covered_and_answered_since_the_last_doubt(actions: list[Act
     since = actions[doubts[-1] + 1 :] if doubts else actions
     kinds = [type(action) for action in since]
     assert FetchStarted in kinds
-    assert {Fetched, FetchUnchanged} & set(kinds[kinds.index(FetchStarted) :])
+    answers = [action for action in since[kinds.index(FetchStarted) :] if isinstance(action, Fetched | FetchUnchanged)]
+    assert answers
+    assert not answers[-1].is_stale
 
 
 @given(st.floats(0, 1), st.floats(0, 100))

@@ -213,7 +213,8 @@ async def test_a_declaration_that_the_database_contradicts_fails_the_start(tmp_p
     ("url", "words"),
     [
         ("nonsense", "no database URL"),
-        ("postgresql://u:secret@h/d", "not supported yet"),
+        ("mysql://u:secret@h/d", "capture='session'"),
+        ("postgresql+psycopg2://u:secret@h/d", "psycopg2 is not supported"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
     ],

@@ -24,7 +24,7 @@ from sqlalchemy import (
     func,
 )
 
-from reactive_rpc.reactive.schema import Kind
+from reactive_rpc.reactive.schema import Kind, View
 
 
 class Status(enum.Enum):
@@ -96,8 +96,22 @@ _KINDS: Final[dict[str, Kind]] = {
 }
 
 
+_VIEWS: Final = {
+    "open_tasks": View(frozenset({"tasks", "teams"})),
+    "secret_names": View(frozenset({"secrets"})),
+    "lucky_tasks": View(frozenset({"tasks"}), "calls random()"),
+}
+
+
 class Known:
-    """Captures every table but `secrets`; a NOCASE and a JSON column have no kind."""
+    """Captures every table but `secrets`; a NOCASE and a JSON column have no kind. Every `id` is unique."""
+
+    def table(self, name: str) -> str | None:
+        canonical = name.removeprefix("main.")
+        return canonical if canonical in METADATA.tables else None
+
+    def view(self, name: str) -> View | None:
+        return _VIEWS.get(name)
 
     def captured(self, table: str) -> bool:
         return table in ("teams", "tasks")
@@ -107,3 +121,6 @@ class Known:
 
     def kind(self, table: str, column: str) -> Kind | None:
         return _KINDS.get(column)
+
+    def is_unique(self, table: str, column: str) -> bool:
+        return column == "id"

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from sqlalchemy import Integer, and_, bindparam, cast, func, literal, not_, or_, select
+from sqlalchemy import Integer, and_, bindparam, cast, func, literal, not_, or_, select, tuple_
 
 from reactive_rpc.reactive.read_set import Between, Condition, Equals, IsNull, NotNull
 
@@ -54,6 +54,11 @@ NARROW: list[tuple[Any, list[dict[str, Condition]]]] = [
     (T.weight <= 2, [{"weight": Between(None, False, 2, True)}]),
     (T.cents == 1.25, [{"cents": equals(125)}]),
     (T.cents.in_([1.25, 2]), [{"cents": equals(125, 200)}]),
+    (tuple_(T.id, T.cents).in_([(1, 1.25), (2, 2)]), [{"id": equals(1, 2), "cents": equals(125, 200)}]),
+    (tuple_(T.id, T.cents).in_([]), []),
+    (tuple_(T.id, T.title) == (1, "a"), [{"id": equals(1), "title": equals("a")}]),
+    (tuple_(T.id, T.title) > (1, "a"), [{"id": Between(1, True, None, False)}]),
+    (tuple_(T.id, T.title) <= (1, "a"), [{"id": Between(None, False, 1, True)}]),
 ]
 
 WIDE: list[Any] = [
@@ -63,7 +68,7 @@ WIDE: list[Any] = [
     not_(T.id.between(1, 2)),
     not_(and_(T.done, T.done)),
     T.id == 1.5,
-    T.id.in_(range(300)),
+    T.id.in_(range(2_001)),
     T.id + 1 == 5,
     cast(T.title, Integer) == 5,
     func.lower(T.title) == "a",
@@ -74,6 +79,8 @@ WIDE: list[Any] = [
     T.lowered == "A",
     T.data["k"].as_integer() == 1,
     T.id.is_distinct_from(5),
+    tuple_(T.id, T.title) != (1, "a"),
+    not_(tuple_(T.id, T.title).in_([(1, "a")])),
     T.id == bindparam("inlined", 5, literal_execute=True),
     or_(T.id == 1, T.title.like("a%")),
     T.id == select(func.max(TASKS.alias().c.id)).scalar_subquery(),
@@ -106,6 +113,24 @@ def test_too_many_terms_say_nothing(read_set_of: ReadSetOf) -> None:
     factors = [or_(*(T.id == 100 * factor + number for number in range(20))) for factor in range(2)]
     assert conditions(read_set_of, and_(*factors)) == [{"id": equals(number)} for number in range(20)]
     assert conditions(read_set_of, or_(*(T.id == number for number in range(65)))) == [{}]
+
+
+def test_a_long_list_becomes_several_constraints(read_set_of: ReadSetOf) -> None:
+    """No value of a list is lost, and each part spells no more keys than an index takes."""
+    found = conditions(read_set_of, and_(T.id.in_(range(600)), T.cents.in_([1, 2])))
+    lists = [found["id"] for found in found if isinstance(found["id"], Equals)]
+    assert [len(part.values) for part in lists] == [128, 128, 128, 128, 88]
+    assert frozenset().union(*(part.values for part in lists)) == frozenset(range(600))
+    assert {part["cents"] for part in found} == {equals(100, 200)}
+
+
+def test_a_lambda_is_what_it_returns(read_set_of: ReadSetOf) -> None:
+    """A criterion in a lambda restricts, by the value that its closure has when it runs."""
+
+    def found(number: int) -> list[dict[str, Condition]]:
+        return conditions(read_set_of, lambda: T.id == number)
+
+    assert (found(1), found(2)) == ([{"id": equals(1)}], [{"id": equals(2)}])
 
 
 def test_values_come_from_the_execution(read_set_of: ReadSetOf) -> None:

@@ -6,14 +6,17 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from reactive_rpc.reactive.read_set import Constraint, Equals
+from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.reactive.schema import Schema
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.sql.text_reads import TextRead
 
 from .tables import METADATA, TASKS, TEAMS, Known
 
@@ -52,13 +55,41 @@ def test_a_connection_without_a_recorder_is_left_alone(engine: Engine) -> None:
 
 
 def test_raw_sql_is_opaque_and_the_first_reason_stays(engine: Engine) -> None:
-    """What reaches the driver as text cannot be told; later faults do not hide the first."""
+    """What reaches the driver as text cannot be told without an oracle; later faults do not hide the first."""
     recorder = Recorder(Known())
     with engine.connect() as connection:
         connection.execution_options(**{RECORDER_OPTION: recorder})
         connection.exec_driver_sql("SELECT 1")
         connection.execute(TEAMS.delete())
-    assert recorder.read_set().opaque == "runs textual SQL, which is not analysed"
+    assert recorder.read_set().opaque == "renders exec_driver_sql(), which is not analysed: write it with select()"
+
+
+def test_a_text_reads_what_the_oracle_says(engine: Engine) -> None:
+    """The oracle is given what the driver gets, and its answer is the read set; a refusal names the construct."""
+    asked: list[tuple[str, Any]] = []
+
+    def oracle(_connection: Connection, statement: str, parameters: Any, _schema: Schema) -> TextRead:
+        asked.append((statement, parameters))
+        return TextRead({"teams": frozenset({"id"})}) if "tasks" not in statement else TextRead(opaque="calls now()")
+
+    recorder = Recorder(Known(), oracle)
+    with engine.connect() as connection:
+        connection.execution_options(**{RECORDER_OPTION: recorder})
+        connection.execute(text("SELECT id FROM teams WHERE id = :id"), {"id": 1})
+        assert recorder.read_set() == ReadSet((Constraint("teams", frozenset({"id"})),))
+        connection.execute(select(TASKS.c.id).where(text("done")))
+    assert asked[0] == ("SELECT id FROM teams WHERE id = ?", (1,))
+    assert recorder.read_set().opaque == "calls now() (in text())"
+
+
+def test_tables_are_widened(engine: Engine) -> None:
+    """A table that was read unseen counts as read whole, beside what is known of it."""
+    recorder = Recorder(Known())
+    with engine.connect() as connection:
+        connection.execution_options(**{RECORDER_OPTION: recorder})
+        connection.execute(select(TEAMS.c.id).where(TEAMS.c.id == 1))
+    recorder.widen(["teams", "tasks"])
+    assert recorder.read_set().constraints == (team(1), Constraint("teams"), Constraint("tasks"))
 
 
 def test_install_twice_records_once() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import (
     ColumnElement,
     Date,
+    DateTime,
     Integer,
+    TypeDecorator,
     and_,
+    bindparam,
     cast,
     column,
     exists,
@@ -136,6 +140,9 @@ def test_conditions_of_every_table(
         (select(literal_column("*")).select_from(TASKS), None),
         (select(func.count()).select_from(select(literal_column("*")).select_from(TASKS).subquery()), None),
         (select(literal(1)).where(exists().where(TASKS.c.done).select_from(TASKS)), {"done"}),
+        (select(func.strftime("%Y", TASKS.c.due)), {"due"}),
+        (select(TASKS.c.id, func.json_each(TASKS.c.data).table_valued("value")), {"id", "data"}),
+        (select(column("title")).select_from(TASKS), None),
         (select(literal(1)).where(select(literal_column("*")).select_from(TASKS).distinct().offset(1).exists()), None),
     ],
 )
@@ -156,22 +163,33 @@ def _render_clock(_element: Clock, _compiler: Any, **_kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"
 
 
+class Moment(TypeDecorator[datetime.datetime]):
+    """A date under a name of its own."""
+
+    impl = DateTime
+    cache_ok = True
+
+
 OPAQUE: list[tuple[Any, str]] = [
-    (text("SELECT id FROM tasks"), "text()"),
-    (select(TASKS.c.id).where(text("done = 1")), "text()"),
+    (text("SELECT id FROM tasks"), "renders text()"),
+    (select(TASKS.c.id).where(text("done = 1")), "renders text()"),
+    (select(TASKS.c.id).prefix_with("ALL"), "renders text()"),
     (select(func.now()), "calls now()"),
     (select(func.random()), "calls random()"),
     (select(func.current_timestamp()), "calls current_timestamp()"),
     (select(TASKS.c.id).order_by(func.random()), "calls random()"),
     (select(func.date("now")), "calls date()"),
-    (select(extract("year", literal("now"))), "extracts from an expression"),
-    (select(cast(literal("now"), Date)), "casts an expression"),
+    (select(func.date(TASKS.c.title)), "calls date()"),
+    (select(func.strftime("%Y", literal("now"))), "calls strftime()"),
+    (select(extract("year", literal("now"))), "extracts from what may be the text 'now'"),
+    (select(cast(literal("now"), Date)), "casts what may be the text 'now'"),
+    (select(cast(TASKS.c.title, Moment)), "casts what may be the text 'now'"),
     (select(literal_column("random()")), "literal_column('random()')"),
-    (select(TASKS.c.id.op("+ random() -")(1)), "operator"),
-    (select(Clock()), "Clock"),
+    (select(TASKS.c.id.op("+ random() -")(1)), "the operator '+ random() -'"),
+    (select(Clock()), "Clock, a construct of its own"),
     (select(TASKS.c.id).with_for_update(), "FOR UPDATE"),
-    (select(TASKS.c.id).with_hint(TASKS, "INDEXED BY x", "other"), "hint"),
-    (select(func.json_each("[1]").table_valued("value")), "table-valued function"),
+    (select(TASKS.c.id).with_hint(TASKS, "INDEXED BY x", "other"), "a hint"),
+    (select(TASKS.c.id).where(TASKS.c.title == bindparam("x", "a", literal_execute=True)), "literal_execute"),
     (insert(TEAMS).values(name="a"), "writes (INSERT)"),
     (TEAMS.update().values(name="a"), "writes (UPDATE)"),
     (TEAMS.delete(), "writes (DELETE)"),
@@ -203,3 +221,11 @@ def test_a_table_in_an_aliased_join_is_read_whole(read_set_of: ReadSetOf) -> Non
     joined = TEAMS.join(TASKS).select().where(TEAMS.c.id == 1).subquery().alias()
     read_set = read_set_of(select(joined.c.title))
     assert {constraint.table for constraint in read_set.constraints} == {"teams", "tasks"}
+
+
+def test_a_column_in_another_case_is_the_same_column(read_set_of: ReadSetOf) -> None:
+    """SQLite takes `ID` for `id`; a change names its columns as the database spells them."""
+    tasks = table("tasks", column("ID", Integer), column("Title"))
+    (constraint,) = read_set_of(select(tasks.c.Title).where(tasks.c.ID == 1)).constraints
+    assert constraint.columns == frozenset({"id", "title"})
+    assert constraint.conditions == ONE

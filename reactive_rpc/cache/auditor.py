@@ -1,0 +1,219 @@
+"""The auditor: computes a share of what is served again, and tells where the cache was wrong.
+
+Nothing here makes an answer right; it measures whether the rest does, on the application's own queries. What is wrong
+is a *stale* answer (no change was seen to touch it, and the result is another one) or a *veto* (a change did touch it,
+`invalidate_when` called it harmless, and it was not).
+
+**Why a difference proves it.** A result computed again may differ simply because a commit came between. So, after the
+computation, the log is looked at once more: every commit that the new snapshot shows has then been applied. An entry
+that still is live after that was touched by none of them, and the snapshots of both results are equal as far as the
+read set goes. Bytes that differ then have one of two causes: the invalidation failed, or the handler answers
+differently by itself (a random order, its own clock). Nobody can tell these apart from outside, so the message names
+both. An entry that is not live any more proves nothing and is let go.
+
+**What it costs.** One handler at a time, from a queue that is bounded: past it, audits are skipped and counted. No
+request waits for one. The share is 0 unless the application says otherwise: an audit is a run of the handler on the
+database, which a cache is there to spare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random as _random
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.freshness import Freshness
+
+__all__ = ["AuditStats", "Auditor", "Finding"]
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 1000
+"""How many entries may wait to be audited."""
+
+MAX_FINDINGS = 100
+"""How many findings are remembered; the counters go on."""
+
+
+@dataclass(slots=True)
+class AuditStats:
+    """Counters since the start.
+
+    Attributes:
+        audited: compared with a result computed again, whatever came of it.
+        stale: of these, answers that were stale.
+        wrong_vetoes: of these, answers that a wrong veto had kept.
+        audits_undecided: computed again and not compared: a change came between, or the handler failed.
+        audits_skipped: not audited as too many were waiting.
+    """
+
+    audited: int = 0
+    stale: int = 0
+    wrong_vetoes: int = 0
+    audits_undecided: int = 0
+    audits_skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer that was wrong.
+
+    Attributes:
+        kind: `stale`, or `veto` where an `invalidate_when` had kept the entry.
+        path: of the procedure.
+        table: whose change was vetoed; empty for `stale`. Several such tables are several findings.
+        difference: in which way the results differ, without their values.
+    """
+
+    kind: Literal["stale", "veto"]
+    path: str
+    table: str
+    difference: str
+
+    def __str__(self) -> str:
+        if self.kind == "veto":
+            return (
+                f"{self.path}: invalidate_when[{self.table!r}] vetoed a change, and computed again the result has "
+                f"{self.difference}: let the predicate return True for such a change"
+            )
+        return f"{self.path}: a stored result was stale: computed again it has {self.difference}"
+
+
+NOT_DETERMINISTIC = (
+    "a handler that answers differently by itself (an order that is not told, its own clock, chance) looks the same: "
+    "make it depend on its input and the database alone"
+)
+
+
+class Auditor:
+    """Audits entries in the background. Used on one event loop.
+
+    Args:
+        drop: called with each entry that was found to be wrong.
+        share: how many of those offered are audited, between 0 and 1.
+        random: draws them, between 0 and 1.
+
+    Attributes:
+        share: may be set at any time.
+    """
+
+    def __init__(
+        self,
+        freshness: Freshness,
+        drop: Callable[[Entry], None],
+        *,
+        share: float,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self.stats = AuditStats()
+        self._freshness = freshness
+        self._drop = drop
+        self.share = share
+        self._random = random
+        self._waiting: dict[Entry, None] = {}
+        self._findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found, the latest last."""
+        return tuple(self._findings)
+
+    def offer(self, entry: Entry) -> None:
+        """Audit `entry`, which is live, perhaps; returns at once."""
+        if not self.share or self._random() >= self.share or entry in self._waiting:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self.stats.audits_skipped += 1
+            return
+        self._waiting[entry] = None
+        if self._task is None:
+            # In an empty context: the audit is no part of the call that is running here.
+            self._task = asyncio.get_running_loop().create_task(
+                self._work(), name="reactive_rpc audit", context=Context()
+            )
+
+    async def settle(self) -> None:
+        """Return once everything that was offered has been audited."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def aclose(self) -> None:
+        """Abandon what is waiting, but where everything is to be audited (a check); idempotent."""
+        if self.share >= 1.0:
+            await self.settle()
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None  # a task that never ran could not say so itself
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                entry = next(iter(self._waiting))
+                del self._waiting[entry]  # from here on it may be offered again: its next change is another matter
+                if entry.live:
+                    await self._audit(entry)
+        finally:
+            self._task = None
+
+    async def _audit(self, entry: Entry) -> None:
+        try:
+            again = Entry(entry.query, await entry.query.compute(), entry.version)
+            await self._freshness.look()
+        except Exception as exc:
+            logger.debug("%s could not be audited: %r", entry.query.key[0], exc)
+            self.stats.audits_undecided += 1
+            return
+        if not (entry.live and again.computed.lasts and again.computed.read_set.opaque is None):
+            self.stats.audits_undecided += 1
+            return
+        self.stats.audited += 1
+        if again.etag != entry.etag:
+            self._report(entry, again)
+            self._drop(entry)
+
+    def _report(self, entry: Entry, again: Entry) -> None:
+        path, difference = entry.query.key[0], _difference(entry, again)
+        if entry.vetoed:
+            self.stats.wrong_vetoes += 1
+            found = [Finding("veto", path, table, difference) for table in sorted(entry.vetoed)]
+        else:
+            self.stats.stale += 1
+            found = [Finding("stale", path, "", difference)]
+        for finding in found:
+            self._findings.append(finding)
+            logger.error("%s; %s", finding, NOT_DETERMINISTIC)
+
+
+def _difference(served: Entry, again: Entry) -> str:
+    errors = (served.computed.error, again.computed.error)
+    if errors != (None, None):
+        return "another error" if None not in errors else "an error where there was a result, or the reverse"
+    return _json_difference(json.loads(served.computed.body), json.loads(again.computed.body))
+
+
+def _json_difference(one: Any, other: Any) -> str:
+    """Tell in which way two JSON values differ, without a word of what they hold.
+
+    >>> _json_difference([1, 2], [2, 1]), _json_difference([1], [1, 2]), _json_difference({"a": 1}, {"a": 2})
+    ('its items in another order', 'another number of items', 'other values')
+    """
+    if type(one) is not type(other):
+        return "another type"
+    if isinstance(one, list):
+        if len(one) != len(other):
+            return "another number of items"
+        spelled = [sorted(json.dumps(item, sort_keys=True) for item in items) for items in (one, other)]
+        return "its items in another order" if spelled[0] == spelled[1] else "items with other values"
+    if isinstance(one, dict) and one.keys() != other.keys():
+        return "other keys"
+    return "other values"

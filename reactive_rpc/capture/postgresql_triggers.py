@@ -1,0 +1,294 @@
+"""The triggers of a table on PostgreSQL: what makes every write land in the outbox, in the writer's own transaction.
+
+One statement-level trigger for each of INSERT, UPDATE, DELETE and TRUNCATE, on the table and on each of its partitions
+(a statement fires the triggers of the relation that it names, of no other), all calling one function of that relation.
+`ENABLE ALWAYS` keeps them firing under `session_replication_role = replica`.
+
+**A trigger must not make the user's statement fail.** Everything that can fail (a column that was renamed since, an
+array past jsonb's 256 MB) is computed in a block that catches all, and writes nothing, so its subtransaction takes no
+transaction id. Then comes the one INSERT: the images, or after a failure or above 10,000 rows, `B`: the whole table may
+have changed. Only that INSERT may fail, because a write that cannot be told must not commit.
+
+**Pairs of rows.** UPDATE has two transition tables without a common key, both in the order in which the rows were
+written, so rows pair by number. What rests on it is safe whatever the pairing: a statement takes some rows away and
+brings others, and any way to pair them describes the same difference; a pair of equal rows cancels out, and a result
+that uses no column in which a pair differs cannot tell them apart. Still the mask is given only where the primary key
+shows that it is the same row, so that `changed` means what its reader thinks. Where the numbers of rows differ (a
+trigger of the user's swallowed a row on its way to another partition), it is `B`.
+
+**What changed** is decided byte by byte (`*<>`), because `=` calls 1.0 and 1.00 equal, and -0.0 and 0.0; of types where
+it makes no difference by the cheaper IS DISTINCT FROM. Virtual generated columns have no value in a trigger: they count
+as changed with any other.
+
+**Names.** The function sees `pg_catalog` only, whatever the writer's search path. Columns are renamed at once to `c0`,
+`c1` and so on, so none can be mistaken for a transition table, an alias or a variable of plpgsql.
+
+**Plans** are made once a session, perhaps for a statement of one row: without `enable_nestloop = off` an update of
+10,000 rows would then compare 100 million pairs.
+
+**Inheritance.** What is written to a child is told of its ancestors too, with their columns. What is updated or deleted
+through a parent may be rows of any child: the children count as changed whole.
+
+Rejected: row triggers (a call a row, and COPY of a million rows writes a million outbox rows); full images
+(`to_jsonb(row)` fetches every long value, and copies secrets); joining by the primary key (a new key has no partner).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from reactive_rpc.capture.postgresql_images import MASK_COLUMNS, item_sql, literal, quoted
+from reactive_rpc.capture.postgresql_tables import SCHEMA, Column, Relation, Table
+
+__all__ = [
+    "BASE",
+    "BULK_ROWS",
+    "FUNCTION_SETTINGS",
+    "TRIGGER_PREFIX",
+    "RelationTriggers",
+    "base_statements",
+    "triggers_of",
+]
+
+BULK_ROWS: Final = 10_000
+TRIGGER_PREFIX: Final = "reactive_rpc_"
+
+_ARGUMENTS: Final = 100
+_OLD, _NEW = "reactive_rpc_old", "reactive_rpc_new"
+
+# pg_trigger.tgtype of a statement-level AFTER trigger, by event.
+_EVENTS: Final = {
+    "insert": (4, f"AFTER INSERT ON {{}} REFERENCING NEW TABLE AS {_NEW}"),
+    "delete": (8, f"AFTER DELETE ON {{}} REFERENCING OLD TABLE AS {_OLD}"),
+    "update": (16, f"AFTER UPDATE ON {{}} REFERENCING OLD TABLE AS {_OLD} NEW TABLE AS {_NEW}"),
+    "truncate": (32, "AFTER TRUNCATE ON {}"),
+}
+FUNCTION_SETTINGS: Final = ("search_path=pg_catalog, pg_temp", "enable_nestloop=off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelationTriggers:
+    """What must stand on one relation.
+
+    Attributes:
+        function: its name in our schema.
+        body: its plpgsql.
+    """
+
+    relation: Relation
+    function: str
+    body: str
+
+    @property
+    def signatures(self) -> dict[str, tuple[object, ...]]:
+        """Return `{trigger: (function, tgtype, tgenabled, old table, new table)}` as the catalog should show it."""
+        return {
+            f"{TRIGGER_PREFIX}{event}": (
+                self.function,
+                kind,
+                "A",
+                _OLD if "OLD TABLE" in clause else None,
+                _NEW if "NEW TABLE" in clause else None,
+            )
+            for event, (kind, clause) in _EVENTS.items()
+        }
+
+    @property
+    def statements(self) -> list[str]:
+        """The DDL that puts everything in place, whatever stands there.
+
+        The lock waits for every transaction that has written to the relation, perhaps by an older function, and a bulk
+        row is logged after them by whoever runs this.
+        """
+        table = quoted(self.relation.schema, self.relation.name)
+        return [
+            f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE",
+            f"CREATE OR REPLACE FUNCTION {quoted(SCHEMA, self.function)}() RETURNS trigger LANGUAGE plpgsql"
+            " SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_nestloop = off"
+            f" AS {_dollars(self.body)}",
+            *(
+                f"CREATE OR REPLACE TRIGGER {TRIGGER_PREFIX}{event} {clause.format(table)}"
+                f" FOR EACH STATEMENT EXECUTE FUNCTION {quoted(SCHEMA, self.function)}()"
+                for event, (_, clause) in _EVENTS.items()
+            ),
+            f"ALTER TABLE ONLY {table} "
+            + ", ".join(f"ENABLE ALWAYS TRIGGER {TRIGGER_PREFIX}{event}" for event in _EVENTS),
+        ]
+
+
+def triggers_of(table: Table, related: dict[str, Table]) -> list[RelationTriggers]:
+    """Return what must stand on a captured table and its partitions.
+
+    Args:
+        related: every captured table, by name.
+    """
+    told = [table, *(related[name] for name in table.ancestors if name in related)]
+    widened = [name for name in table.descendants if name in related]
+    body = _body(told, widened)
+    return [
+        RelationTriggers(relation=relation, function=_function_name(relation), body=body)
+        for relation in table.relations
+    ]
+
+
+def _function_name(relation: Relation) -> str:
+    """Return a name that is readable, within 63 bytes, and another for every relation."""
+    digest = hashlib.sha256(quoted(relation.schema, relation.name).encode()).hexdigest()[:10]
+    readable = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in relation.name)
+    return f"capture_{readable[:40]}_{digest}"
+
+
+def _dollars(body: str) -> str:
+    tag = "$capture$"
+    while tag in body:
+        tag = f"{tag[:-1]}_$"
+    return f"{tag}{body}{tag}"
+
+
+def _body(told: Sequence[Table], widened: Sequence[str]) -> str:
+    names = [table.name for table in told] + list(widened)
+    steps = "\n".join(_step(table) for table in told)
+    bulk = "\n".join(f"    {_log_bulk(name)}" for name in widened)
+    widening = f"  IF TG_OP <> 'INSERT' THEN\n{bulk}\n  END IF;\n" if widened else ""
+    return (
+        "\nDECLARE\n  total bigint;\n  olds bigint;\n  news bigint;\n  items jsonb;\nBEGIN\n"
+        "  IF TG_OP = 'TRUNCATE' THEN\n"
+        + "".join(f"    {_log_bulk(name)}\n" for name in names)
+        + f"    RETURN NULL;\n  END IF;\n{steps}\n{widening}  RETURN NULL;\nEND\n"
+    )
+
+
+def _log_bulk(name: str) -> str:
+    return f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES ({literal(name)}, 'B');"
+
+
+def _step(table: Table) -> str:
+    """Return the statements that tell one table of the rows written."""
+    name = literal(table.name)
+    return f"""  BEGIN
+    IF TG_OP = 'INSERT' THEN
+      SELECT count(*), jsonb_agg({_image(table, "r")}) INTO total, items
+      FROM (SELECT {_renamed(table.columns)} FROM {_NEW} AS t LIMIT {BULK_ROWS + 1}) AS r;
+    ELSIF TG_OP = 'DELETE' THEN
+      SELECT count(*), jsonb_agg({_image(table, "r")}) INTO total, items
+      FROM (SELECT {_renamed(table.columns)} FROM {_OLD} AS t LIMIT {BULK_ROWS + 1}) AS r;
+    ELSE
+{_update(table)}
+      IF olds <> news THEN
+        total := -1;
+      END IF;
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    total := -1;
+  END;
+  IF total NOT BETWEEN 0 AND {BULK_ROWS} THEN
+    {_log_bulk(table.name)}
+  ELSIF items IS NOT NULL THEN
+    INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ({name}, left(TG_OP, 1)::"char", items);
+  END IF;"""
+
+
+def _update(table: Table) -> str:
+    masks = _masks(table.columns)
+    chunks = [f"({mask}) AS m{place}" for place, mask in enumerate(masks)]
+    any_changed = " OR ".join(f"p.m{place} <> 0" for place in range(len(masks))) or "false"
+    mask = f"jsonb_build_array({', '.join(f'p.m{place}' for place in range(len(masks)))})"
+    imaged = [place for place, column in enumerate(table.columns) if column.kind is not None]
+    taken = [f"{side}.c{place} AS {side}{place}" for side in "on" for place in imaged]
+    outputs = ", ".join(["o.k AS ok", "n.k AS nk", f"{_same_key(table)} AS same", *chunks, *taken])
+    kinds = [column.kind for column in table.columns if column.kind is not None]
+    before = _array(item_sql(kind, f"p.o{place}") for kind, place in zip(kinds, imaged, strict=True))
+    after = _array(item_sql(kind, f"p.n{place}") for kind, place in zip(kinds, imaged, strict=True))
+    return f"""      SELECT count(*), count(p.ok), count(p.nk),
+        jsonb_agg(jsonb_build_array(CASE WHEN p.same THEN {mask} END, {before}, {after})) FILTER (WHERE {any_changed})
+      INTO total, olds, news, items
+      FROM (
+        SELECT {outputs}
+        FROM (SELECT {_numbered(table.columns)} FROM {_OLD} AS t LIMIT {BULK_ROWS + 1}) AS o
+        FULL JOIN (SELECT {_numbered(table.columns)} FROM {_NEW} AS t LIMIT {BULK_ROWS + 1}) AS n ON n.k = o.k
+        OFFSET 0
+      ) AS p;"""
+
+
+def _renamed(columns: Iterable[Column]) -> str:
+    return ", ".join(f"t.{quoted(column.name)} AS c{place}" for place, column in enumerate(columns))
+
+
+def _numbered(columns: Sequence[Column]) -> str:
+    return ", ".join(["row_number() OVER () AS k", *filter(None, [_renamed(columns)])])
+
+
+def _image(table: Table, alias: str) -> str:
+    return _array(
+        item_sql(column.kind, f"{alias}.c{place}")
+        for place, column in enumerate(table.columns)
+        if column.kind is not None
+    )
+
+
+def _array(values: Iterable[str]) -> str:
+    """Return one jsonb array of any number of values: a call takes 100 at most."""
+    found = list(values)
+    chunks = [found[start : start + _ARGUMENTS] for start in range(0, len(found), _ARGUMENTS)] or [[]]
+    return " || ".join(f"jsonb_build_array({', '.join(chunk)})" for chunk in chunks)
+
+
+def _differs(column: Column, place: int) -> str:
+    old, new = f"o.c{place}", f"n.c{place}"
+    return f"{old} IS DISTINCT FROM {new}" if column.is_plain else f"ROW({old})::record *<> ROW({new})::record"
+
+
+def _masks(columns: Sequence[Column]) -> list[str]:
+    """Return the numbers of the mask, each of 60 columns, as SQL."""
+    seen = [_differs(column, place) for place, column in enumerate(columns) if column.generated != "v"]
+    any_seen = "(" + (" OR ".join(seen) or "false") + ")"
+    bits = [
+        f"({any_seen if column.generated == 'v' else _differs(column, place)})::int::bigint << {place % MASK_COLUMNS}"
+        for place, column in enumerate(columns)
+    ]
+    return [
+        " | ".join(f"({bit})" for bit in bits[start : start + MASK_COLUMNS])
+        for start in range(0, len(bits), MASK_COLUMNS)
+    ]
+
+
+def _same_key(table: Table) -> str:
+    keyed = [
+        f"NOT ({_differs(column, place)})"
+        for place, column in enumerate(table.columns)
+        if column.name in table.capture.primary_key
+    ]
+    return " AND ".join(keyed) or "false"
+
+
+BASE: Final = {
+    "outbox": (
+        f"CREATE TABLE {SCHEMA}.outbox (id bigint GENERATED ALWAYS AS IDENTITY,"
+        ' xid xid8 NOT NULL DEFAULT pg_current_xact_id(), tbl text NOT NULL, op "char" NOT NULL, rows jsonb)',
+        f"CREATE INDEX outbox_xid_id ON {SCHEMA}.outbox (xid, id)",
+    ),
+    "meta": (f"CREATE TABLE {SCHEMA}.meta (key text PRIMARY KEY, value text NOT NULL)",),
+    "horizon": (f"CREATE TABLE {SCHEMA}.horizon (at timestamptz NOT NULL, xid xid8 NOT NULL)",),
+}
+"""Our tables, and the DDL of each."""
+
+_ANNOUNCE: Final = (
+    f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void LANGUAGE sql"
+    " SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $announce$"
+    f"INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys)$announce$"
+)
+
+
+def base_statements(existing: Iterable[str], *, has_announce: bool) -> list[str]:
+    """Return the DDL of what is missing of our own tables and functions.
+
+    Args:
+        existing: the tables of `BASE` that stand.
+    """
+    missing = [name for name in BASE if name not in set(existing)]
+    statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if missing else []
+    statements += [statement for name in missing for statement in BASE[name]]
+    return statements if has_announce else [*statements, _ANNOUNCE]

@@ -1,0 +1,164 @@
+"""Hold declarations against what really happens.
+
+A declaration can drift from the handler it stands on: it names a table that is no longer read, a read was added that it
+does not name, or an `invalidate_when` vetoes a change that matters after all. None of the first two is ever stale (see
+`rpc/execution.py`: both widen), but each costs; the third is stale, and no analysis can find it, so it is tried: after
+a veto the query is computed again and compared (`cache/auditor.py`).
+
+`reactive-rpc check` runs the calls it is given; the fixture of `pytest_plugin.py` watches those of a test.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reactive_rpc.app import ReactiveRPC
+from reactive_rpc.errors import ReactiveRPCError, RPCError
+from reactive_rpc.rpc.execution import Observation
+from reactive_rpc.rpc.procedure import Procedure
+
+__all__ = ["Checker", "Drift", "Outcome", "calls_of", "try_calls"]
+
+Calls = Mapping[str, Sequence[Mapping[str, Any]]]
+"""`{path: inputs}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One declaration that does not hold.
+
+    Attributes:
+        path: of the procedure.
+        kind: `undeclared` (read and not declared), `unread` (declared, and no observed call read it), or `veto` (an
+            `invalidate_when` called a change harmless that altered the result).
+        table: which the declaration names, or should.
+    """
+
+    path: str
+    kind: Literal["undeclared", "unread", "veto"]
+    table: str
+
+    def __str__(self) -> str:
+        told = {
+            "undeclared": f"reads {self.table!r}, which is not among its dependencies: add it, or declare none",
+            "unread": f"declares {self.table!r} and never read it: drop it, or call it so that it does",
+            "veto": f"invalidate_when[{self.table!r}] vetoed a change that altered the result: widen the predicate",
+        }
+        return f"{self.path} {told[self.kind]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one query, for `doctor`.
+
+    Attributes:
+        calls: how many ran.
+        uncacheable: why a result could not be cached; None where all could.
+        error: what a call answered instead; None where none did.
+    """
+
+    calls: int = 0
+    uncacheable: str | None = None
+    error: str | None = None
+
+
+class Checker:
+    """Watches the queries that an application runs, from its making on.
+
+    Args:
+        rpc: open or not; with `audit_share=1.0` in its settings every veto is tried.
+    """
+
+    def __init__(self, rpc: ReactiveRPC) -> None:
+        self._rpc = rpc
+        self._read: defaultdict[str, set[str]] = defaultdict(set)
+        self._declared: dict[str, frozenset[str]] = {}
+        rpc.observe(self._note)
+
+    async def settle(self) -> None:
+        """Wait until every veto so far has been tried."""
+        await self._rpc.auditor.settle()
+
+    def drifts(self) -> tuple[Drift, ...]:
+        """Return what was found so far, by path."""
+        return tuple(sorted({*self._declarations(), *self._vetoes()}, key=lambda drift: (drift.path, drift.kind)))
+
+    def _note(self, observation: Observation) -> None:
+        if observation.declared is not None:
+            self._declared[observation.path] = observation.declared
+            self._read[observation.path] |= observation.read
+
+    def _declarations(self) -> Iterator[Drift]:
+        for path, declared in self._declared.items():
+            for table in self._read[path] - declared:
+                yield Drift(path, "undeclared", table)
+            for table in declared - self._read[path]:
+                yield Drift(path, "unread", table)
+
+    def _vetoes(self) -> Iterator[Drift]:
+        for finding in self._rpc.auditor.findings:
+            if finding.kind == "veto":
+                yield Drift(finding.path, "veto", finding.table)
+
+
+def calls_of(procedure: Procedure[..., Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the inputs that are known for a query: its `examples`, or none at all where it needs none."""
+    if procedure.examples:
+        return procedure.examples
+    model = procedure.handler.input_model
+    needs_input = model is not None and any(field.is_required() for field in model.model_fields.values())
+    return () if needs_input else ({},)
+
+
+async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Outcome]:
+    """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
+
+    Args:
+        rpc: open.
+        calls: inputs beside those of `calls_of`.
+        ctx: on whose behalf.
+
+    Raises:
+        DefinitionError: `calls` names what is no query.
+    """
+    unknown = calls.keys() - {path for path, procedure in rpc.registry.items() if procedure.kind == "query"}
+    if unknown:
+        raise rpc.registry.find(min(unknown)).fault("is a mutation: only queries are tried")
+    outcomes = {}
+    for path, procedure in rpc.registry.items():
+        if procedure.kind == "query":
+            outcomes[path] = await _try_query(rpc, path, [*calls_of(procedure), *calls.get(path, ())], ctx)
+    return outcomes
+
+
+async def _try_query(rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, Any]], ctx: object) -> Outcome:
+    async with _observed(rpc, path) as observations:
+        error = None
+        for input in inputs:
+            try:
+                await rpc.caller(ctx)(path, **input)
+            except RPCError as exc:
+                error = f"{exc.code}: {exc.message}"
+            except (ReactiveRPCError, Exception) as exc:  # a handler's own fault is what is looked for
+                error = f"{type(exc).__name__}: {exc}"
+    opaque = next((each.opaque for each in observations if each.opaque is not None), None)
+    return Outcome(len(inputs), opaque, error)
+
+
+@asynccontextmanager
+async def _observed(rpc: ReactiveRPC, path: str) -> AsyncIterator[list[Observation]]:
+    found: list[Observation] = []
+
+    def note(observation: Observation) -> None:
+        if observation.path == path:
+            found.append(observation)
+
+    rpc.observe(note)
+    try:
+        yield found
+    finally:
+        rpc.observe(note, stop=True)

@@ -1,0 +1,34 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from reactive_rpc.cli.database import database
+from reactive_rpc.cli.diagnosis import check, doctor
+from reactive_rpc.cli.generation import export_openapi, generate
+from reactive_rpc.cli.shared import err
+from reactive_rpc.errors import ReactiveRPCError
+
+__all__ = ["cli", "main"]
+
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Export the OpenAPI document, generate clients, prepare the database, see what stands and what is wrong.",
+)
+cli.command("export-openapi")(export_openapi)
+cli.command()(generate)
+cli.command()(doctor)
+cli.command()(check)
+cli.add_typer(database, name="db")
+
+
+def main() -> None:
+    """Run, and print what goes wrong as one sentence."""
+    try:
+        cli()
+    except ReactiveRPCError as exc:
+        err.print(f"[bold red]error[/] {exc}", highlight=False)
+        raise SystemExit(1) from exc

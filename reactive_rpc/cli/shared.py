@@ -1,0 +1,46 @@
+"""What the commands have in common: where they print, how they find an object, how they fail."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from reactive_rpc.errors import ReactiveRPCError
+
+__all__ = ["Rpc", "err", "failure", "load", "out"]
+
+out = Console()
+err = Console(stderr=True)
+
+Rpc = Annotated[str, typer.Argument(help="The ReactiveRPC object: app.main:rpc")]
+
+
+def load(reference: str, wanted: type[Any] = object) -> Any:
+    """Return the object at `module:name`.
+
+    Raises:
+        typer.Exit: there is none, or it is something else; what is wrong has been printed.
+    """
+    module_name, colon, name = reference.partition(":")
+    if not (module_name and colon and name):
+        raise failure(f"{reference!r} is no module:name: app.main:app is one")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as exc:
+        raise failure(f"{reference}: {exc}") from exc
+    except ReactiveRPCError as exc:
+        raise failure(str(exc)) from exc
+    if not isinstance(found, wanted):
+        raise failure(f"{reference} is a {type(found).__name__}, not a {wanted.__name__}")
+    return found
+
+
+def failure(message: str) -> typer.Exit:
+    """Print what is wrong and return what to raise."""
+    err.print(f"[bold red]error[/] {message}", highlight=False)
+    return typer.Exit(1)

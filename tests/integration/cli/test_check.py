@@ -1,0 +1,187 @@
+"""`reactive-rpc check`, and the fixture `no_drift`: declarations that do not hold are found and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .test_cli import run
+
+pytest_plugins = ["pytester"]
+
+MAIN = """
+import asyncio
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy import func, text
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from reactive_rpc import ReactiveRPC, define_reactive_function
+
+class Note(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    room: str
+    text: str
+
+class Room(SQLModel, table=True):
+    name: str = Field(primary_key=True)
+
+class InRoom(BaseModel):
+    room: str
+
+class NewNote(BaseModel):
+    room: str
+    text: str
+
+@define_reactive_function(dependencies=[DEPENDENCIES], examples=[{"room": "kitchen"}], invalidate_when=PREDICATE)
+async def in_room(input: InRoom, db: AsyncSession) -> list[str]:
+    return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())
+
+@define_reactive_function
+async def now(db: AsyncSession) -> str:
+    return str((await db.exec(select(func.now(), Note.id))).first())
+
+@define_reactive_function
+async def fails(db: AsyncSession) -> int:
+    raise RuntimeError("no such luck")
+
+@define_reactive_function
+async def needs(input: InRoom, db: AsyncSession) -> list[str]:
+    return []
+
+@define_reactive_function(kind="mutation")
+async def add(input: NewNote, db: AsyncSession) -> int:
+    note = Note(room=input.room, text=input.text)
+    db.add(note)
+    await db.flush()
+    return note.id
+
+FUNCTIONS = {"in_room": in_room, "add": add}
+rpc = ReactiveRPC("sqlite:///notes.db", functions={"notes": FUNCTIONS}, metadata=SQLModel.metadata)
+app = FastAPI(lifespan=rpc.lifespan)
+app.include_router(rpc.router)
+"""
+
+
+def write_main(folder: Path, dependencies: str = "Note", predicate: str = "None", functions: str = "") -> None:
+    """Write an application whose declarations are these."""
+    text = MAIN.replace("DEPENDENCIES", dependencies).replace("PREDICATE", predicate)
+    (folder / "main.py").write_text(text.replace('"add": add}', f'"add": add{functions}}}'), encoding="utf-8")
+
+
+def test_declarations_that_hold_pass(tmp_path: Path) -> None:
+    """What was tried is counted, and the code is 0."""
+    write_main(tmp_path)
+    found = run(tmp_path, "check", "main:rpc")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "1 queries were tried; every declaration holds" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "told"),
+    [
+        ("Room", "notes.in_room reads 'note', which is not among its dependencies"),
+        ("Note, Room", "notes.in_room declares 'room' and never read it"),
+    ],
+)
+def test_a_dependency_that_does_not_hold_is_named(tmp_path: Path, dependencies: str, told: str) -> None:
+    """Read and not declared, declared and not read: each is one line, and the code is 1."""
+    write_main(tmp_path, dependencies)
+    found = run(tmp_path, "check", "main:rpc")
+    assert found.returncode == 1
+    assert told in found.stdout
+
+
+def test_inputs_come_from_a_file_of_calls(tmp_path: Path) -> None:
+    """A query without examples is named as not tried, and tried once a file holds an input for it."""
+    write_main(tmp_path, functions=', "needs": needs')
+    assert "not tried, for want of an input: notes.needs" in run(tmp_path, "check", "main:rpc").stdout
+    (tmp_path / "calls.json").write_text(json.dumps({"notes.needs": [{"room": "hall"}]}))
+    found = run(tmp_path, "check", "main:rpc", "--calls", "calls.json")
+    assert "2 queries were tried" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ("[1]", "write {"),
+        ("{", "calls.json"),
+        ('{"notes.add": [{}]}', "is a mutation"),
+        ('{"notes.none": [{}]}', "No procedure found on path 'notes.none'"),
+    ],
+)
+def test_a_wrong_file_of_calls_is_told(tmp_path: Path, calls: str, told: str) -> None:
+    """One sentence, code 1, no traceback."""
+    write_main(tmp_path)
+    (tmp_path / "calls.json").write_text(calls)
+    found = run(tmp_path, "check", "main:rpc", "--calls", "calls.json")
+    assert found.returncode == 1
+    assert told in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_query_that_fails_is_told(tmp_path: Path) -> None:
+    """The error's type and words stand beside the path."""
+    write_main(tmp_path, functions=', "fails": fails')
+    found = run(tmp_path, "check", "main:rpc")
+    assert found.returncode == 1
+    assert "notes.fails: RuntimeError: no such luck" in found.stdout
+
+
+def test_doctor_says_why_a_query_cannot_be_cached(tmp_path: Path) -> None:
+    """Each query is tried where its input is known: the reason names the construct."""
+    write_main(tmp_path, functions=', "now": now, "needs": needs')
+    found = run(tmp_path, "doctor", "main:rpc")
+    lines = {line.split()[1]: line for line in found.stdout.splitlines() if "notes." in line}
+    assert "no: it calls now()" in lines["notes.now"]
+    assert "not tried" in lines["notes.needs"]
+    assert "yes" in lines["notes.in_room"]
+    assert "capture   triggers see every write" in found.stdout
+
+
+WATCHED = """
+import asyncio
+import pytest
+from main import rpc
+
+def test_writes_between_reads(no_drift):
+    no_drift(rpc)
+    async def play():
+        await rpc.open()
+        try:
+            call = rpc.caller()
+            assert await call("notes.in_room", room="kitchen") == []
+            await call("notes.add", room="kitchen", text="x")
+            await call("notes.in_room", room="kitchen")
+        finally:
+            await rpc.aclose()
+    asyncio.run(play())
+"""
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "predicate", "told"),
+    [
+        ("Note", "None", None),
+        ("Note, Room", "None", "declares 'room' and never read it"),
+        (
+            "Note",
+            "{Note: lambda change, input: False}",
+            "invalidate_when['note'] vetoed a change that altered the result",
+        ),
+    ],
+)
+def test_the_fixture_fails_a_test_on_drift(
+    pytester: pytest.Pytester, dependencies: str, predicate: str, told: str | None
+) -> None:
+    """Declarations that hold pass; others fail the test at its end, in so many words."""
+    write_main(pytester.path, dependencies, predicate)
+    pytester.makepyfile(test_watched=WATCHED)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    if told is None:
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(passed=1, errors=1)
+        result.stdout.fnmatch_lines([f"*notes.in_room {told.replace('[', '[[]')}*"])

@@ -1,0 +1,76 @@
+"""`reactive-rpc db`: capture put in, looked at, and taken out again, on both databases."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from reactive_rpc.testing.postgresql import PostgreSQL
+
+from .test_cli import run
+
+TABLE = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(20))"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a database with one table."""
+    if request.param == "sqlite":
+        with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
+            file.execute(TABLE)
+        return f"sqlite:///{tmp_path / 'notes.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    url = server.new_database()
+    with psycopg.connect(url.replace("+asyncpg", "")) as connection:
+        connection.execute(TABLE)
+    return url
+
+
+def test_install_verify_uninstall(url: str, tmp_path: Path) -> None:
+    """Each does what it says, twice as well as once, and `verify` tells what is missing with the SQL for it."""
+    missing = run(tmp_path, "db", "verify", url)
+    assert missing.returncode == 1
+    assert "CREATE" in missing.stderr
+    assert "Traceback" not in missing.stderr
+    for command in ("install", "install", "verify"):
+        found = run(tmp_path, "db", command, url)
+        assert found.returncode == 0, found.stderr
+        assert "1 of 1 tables are captured" in found.stdout
+    for _ in range(2):
+        assert run(tmp_path, "db", "uninstall", url).returncode == 0
+    assert run(tmp_path, "db", "verify", url).returncode == 1
+
+
+def test_the_script_is_what_install_runs(url: str, tmp_path: Path) -> None:
+    """`install --sql` runs nothing; an administrator who runs what it prints has installed capture."""
+    script = run(tmp_path, "db", "install", url, "--sql").stdout
+    assert run(tmp_path, "db", "verify", url).returncode == 1
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
+            file.execute("PRAGMA journal_mode=WAL")
+            file.executescript(script)
+    else:
+        with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True) as connection:
+            connection.execute(script.encode())
+    found = run(tmp_path, "db", "verify", url)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "no database URL"),
+        ("postgresql://127.0.0.1:1/none", "cannot be reached"),
+        ("oracle://x/y", "not supported"),
+    ],
+)
+def test_a_wrong_database_is_told(tmp_path: Path, url: str, told: str) -> None:
+    """One sentence, code 1, no traceback."""
+    found = run(tmp_path, "db", "verify", url)
+    assert found.returncode == 1
+    assert told in found.stderr
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,291 @@
+"""What a caller is told when PostgreSQL refuses, fails or goes away: by both drivers, from coroutines and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import httpx
+import psycopg
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import String, column, select, table, text, update
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import define_reactive_function
+from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.testing.postgresql import PostgreSQLServer
+
+from .postgresql_rooms import DRIVERS, Server, eventually, serving, with_driver
+from .rooms import ROOMS, NewNote, Note, NoteId, error_of
+
+pytestmark = pytest.mark.anyio
+
+EXTRAS: Final = b"CREATE TABLE short(id int PRIMARY KEY, word varchar(3)); INSERT INTO short VALUES (1, 'one')"
+SHORT: Final = table("short", column("id"), column("word", String))
+
+
+class Word(BaseModel):
+    word: str
+
+
+class Statement(BaseModel):
+    sql: str
+
+
+class Pair(BaseModel):
+    first: int
+    second: int
+
+
+@define_reactive_function(kind="mutation")
+def add_sync(input: NewNote, db: Session) -> Note:
+    """Add a note from a thread."""
+    note = Note(room=input.room, text=input.text)
+    db.add(note)
+    return note
+
+
+@define_reactive_function
+def one_sync(input: NoteId, db: Session) -> str:
+    """Look for a note from a thread."""
+    note = db.get(Note, input.id)
+    return "nothing" if note is None else note.text
+
+
+@define_reactive_function(kind="mutation")
+async def set_word(input: Word, db: AsyncSession) -> str:
+    await (await db.connection()).execute(update(SHORT).values(word=input.word))
+    return input.word
+
+
+@define_reactive_function(kind="mutation")
+def set_word_sync(input: Word, db: Session) -> str:
+    db.connection().execute(update(SHORT).values(word=input.word))
+    return input.word
+
+
+@define_reactive_function(kind="mutation")
+async def run(input: Statement, db: AsyncSession) -> str:
+    await (await db.connection()).execute(text(input.sql))
+    return "done"
+
+
+@define_reactive_function(kind="mutation")
+async def run_in_parts(input: Statement, db: AsyncSession) -> str:
+    """Run statements one by one: asyncpg prepares only one at a time."""
+    for part in input.sql.split("; "):
+        await (await db.connection()).execute(text(part))
+    return "done"
+
+
+@define_reactive_function(kind="mutation")
+def run_sync(input: Statement, db: Session) -> str:
+    db.connection().execute(text(input.sql))
+    return "done"
+
+
+@define_reactive_function
+async def everything(db: AsyncSession) -> str:
+    rows = await (await db.connection()).execute(select(text("*")).select_from(SHORT))
+    return repr([tuple(row) for row in rows])
+
+
+@define_reactive_function
+def everything_sync(db: Session) -> str:
+    return repr([tuple(row) for row in db.connection().execute(select(text("*")).select_from(SHORT))])
+
+
+FUNCTIONS: Functions = {
+    **ROOMS,
+    "more": {
+        "add_sync": add_sync,
+        "one_sync": one_sync,
+        "set_word": set_word,
+        "set_word_sync": set_word_sync,
+        "run": run,
+        "run_in_parts": run_in_parts,
+        "run_sync": run_sync,
+        "everything": everything,
+        "everything_sync": everything_sync,
+    },
+}
+
+
+@pytest.fixture(params=DRIVERS)
+async def server(request: pytest.FixtureRequest, postgresql_url: str, anyio_backend: str) -> AsyncIterator[Server]:
+    with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
+        connection.execute(EXTRAS)
+    async with serving(with_driver(postgresql_url, request.param), FUNCTIONS) as opened:
+        yield opened
+
+
+def assert_told(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Return the error, which must be of this kind and hold no word of the driver's."""
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (status, code), response.text
+    for word in ("asyncpg", "psycopg", "sqlalche", "SQL:", "SELECT", "note_text_key"):
+        assert word not in response.text
+    return error
+
+
+NOTE = {"room": "a", "text": "x"}
+REFUSED = {
+    "unique": (NOTE, ("notes.add", "more.add_sync"), 409, "CONFLICT"),
+    "NUL": ({"room": "a", "text": "x\0y"}, ("notes.add", "more.add_sync"), 400, "BAD_REQUEST"),
+    "a number out of range": ({"id": 2**40}, ("notes.one", "more.one_sync"), 400, "BAD_REQUEST"),
+    "a number out of all ranges": ({"id": 2**80}, ("notes.one", "more.one_sync"), 400, "BAD_REQUEST"),
+    "a text too long": ({"word": "seven"}, ("more.set_word", "more.set_word_sync"), 400, "BAD_REQUEST"),
+    "a programming error": ({"sql": "SELECT nonsense"}, ("more.run", "more.run_sync"), 500, "INTERNAL_SERVER_ERROR"),
+    "a timeout": (
+        {"sql": "SET LOCAL statement_timeout = 20; SELECT pg_sleep(9)"},
+        ("more.run_in_parts", "more.run_sync"),
+        503,
+        "SERVICE_UNAVAILABLE",
+    ),
+}
+
+
+async def test_what_the_database_refuses(server: Server) -> None:
+    """A caller learns what is wrong with the call, by its code alone, and a refused mutation writes nothing."""
+    await server.answer("notes.add", NOTE)
+    for case, (input, names, status, code) in REFUSED.items():
+        for name in names:
+            response = await server.call(name, input)
+            assert response.status_code == status, (case, name, response.text)
+            assert_told(response, status, code)
+    assert server.rows() == [("a", "x")]
+    assert server.rows("SELECT word FROM short") == [("one",)]
+
+
+def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, Procedure[..., Any]]:
+    """Return mutations that update the notes `first` and then `second`, and meet in between."""
+
+    def touch(id: int) -> Any:
+        return update(Note.__table__).values(room="b").where(Note.__table__.c.id == id)  # type: ignore[attr-defined]  # SQLModel makes it
+
+    @define_reactive_function(kind="mutation")
+    async def cross(input: Pair, db: AsyncSession) -> str:
+        connection = await db.connection()
+        await connection.execute(touch(input.first))
+        await meeting.wait()
+        await connection.execute(touch(input.second))
+        return "done"
+
+    @define_reactive_function(kind="mutation")
+    def cross_sync(input: Pair, db: Session) -> str:
+        db.connection().execute(touch(input.first))
+        barrier.wait()
+        db.connection().execute(touch(input.second))
+        return "done"
+
+    return {"cross": cross, "cross_sync": cross_sync}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("name", ["cross", "cross_sync"])
+async def test_a_deadlock_may_be_tried_again(postgresql_url: str, driver: str, name: str) -> None:
+    """Of two mutations that wait for each other one is whole, and the other is told that it may try again."""
+    with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET deadlock_timeout = '50ms'".encode())
+    functions: Functions = {**ROOMS, "more": crossing(threading.Barrier(2), asyncio.Barrier(2))}
+    async with serving(with_driver(postgresql_url, driver), functions) as server:
+        ids = [(await server.answer("notes.add", {"room": "a", "text": each}))["id"] for each in "xy"]
+        pairs = [{"first": ids[0], "second": ids[1]}, {"first": ids[1], "second": ids[0]}]
+        responses = await asyncio.gather(*(server.call(f"more.{name}", pair) for pair in pairs))
+        won, lost = sorted(responses, key=lambda response: response.status_code)
+        assert won.status_code == 200
+        assert assert_told(lost, 409, "CONFLICT")["details"] == {"retry": True}
+        assert server.rows("SELECT room FROM note") == [("b",), ("b",)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_serialization_failure_may_be_tried_again(postgresql_url: str, driver: str) -> None:
+    """Where the database's own isolation refuses a write that was overtaken, the caller is told to try again."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @define_reactive_function(kind="mutation")
+    async def overtaken(db: AsyncSession) -> str:
+        connection = await db.connection()
+        await connection.execute(text("SELECT count(*) FROM note"))
+        started.set()
+        await go_on.wait()
+        await connection.execute(text("UPDATE note SET room = 'b'"))
+        return "done"
+
+    with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
+        setting = "default_transaction_isolation = 'repeatable read'"
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}".encode())
+    async with serving(with_driver(postgresql_url, driver), {**ROOMS, "more": {"overtaken": overtaken}}) as server:
+        await server.answer("notes.add", NOTE)
+        calling = asyncio.create_task(server.call("more.overtaken"))
+        await started.wait()
+        server.write("UPDATE note SET room = 'c'")
+        go_on.set()
+        assert assert_told(await calling, 409, "CONFLICT")["details"] == {"retry": True}
+
+
+async def test_statements_that_were_prepared_survive_ddl(server: Server) -> None:
+    """After a column was added, each kind of query shows it at the latest when it is asked again."""
+    for name in ("more.everything", "more.everything_sync"):
+        for number in range(8):  # psycopg prepares what it runs more often than five times
+            server.write("UPDATE short SET word = %s", str(number))
+            assert await server.answer(name) == repr([(1, str(number))])
+    server.write("ALTER TABLE short ADD COLUMN more int")
+    for name in ("more.everything", "more.everything_sync"):
+        response = await server.call(name)
+        if response.status_code != 200:
+            assert_told(response, 503, "SERVICE_UNAVAILABLE")
+        assert await server.answer(name) == repr([(1, "7", None)])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_server_that_is_killed_and_comes_back(own_postgresql: PostgreSQLServer, driver: str) -> None:
+    """While it is down every call is told so, one under way too; then calls of every kind succeed at once."""
+    url = own_postgresql.new_database(driver=driver)
+    calls = [("notes.in_room", {"room": "a"}), ("notes.in_room_sync", {"room": "a"})]
+    writes = [("notes.add", "b"), ("more.add_sync", "c")]
+    async with serving(url, FUNCTIONS) as server:
+        await server.answer("notes.add", NOTE)
+        await server.answer("more.add_sync", {"room": "b", "text": "y"})
+        for name, input in calls:
+            await server.answer(name, input)
+        sleeping = asyncio.create_task(server.call("more.run", {"sql": "SELECT pg_sleep(30)"}))
+        await wait_for_sleeper(url)
+        own_postgresql.stop(how="kill")
+        assert_told(await sleeping, 503, "SERVICE_UNAVAILABLE")
+        for name, input in calls:
+            assert_told(await server.call(name, input), 503, "SERVICE_UNAVAILABLE")
+        for name, word in writes:
+            assert_told(await server.call(name, {"room": "a", "text": word}), 503, "SERVICE_UNAVAILABLE")
+        own_postgresql.start()
+        for name, word in writes:
+            await server.answer(name, {"room": "a", "text": word})
+        for name, input in calls:
+            assert [note["text"] for note in await server.answer(name, input)] == ["b", "c", "x"]
+
+
+async def wait_for_sleeper(url: str) -> None:
+    """Wait until somebody sleeps in the database."""
+    query = b"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"
+    with psycopg.connect(with_driver(url, "postgresql"), autocommit=True) as connection:
+        await eventually(lambda: connection.execute(query).fetchone() != (0,))
+
+
+async def test_mutations_wait_for_a_connection_so_long(server: Server) -> None:
+    """With every connection in use a mutation is told to try again; queries are not kept waiting by mutations."""
+    await server.answer("notes.add", NOTE)
+    sleeps = [
+        asyncio.create_task(server.call("more.run", {"sql": f"SELECT {number}, pg_sleep(1.5)"})) for number in range(4)
+    ]
+    await wait_for_sleeper(server.url)
+    refused = await server.call("notes.add", {"room": "a", "text": "y"})
+    while refused.status_code == 200:  # not all of them were at work yet
+        refused = await server.call("notes.add", {"room": "a", "text": f"y{len(server.rows())}"})
+    assert_told(refused, 503, "SERVICE_UNAVAILABLE")
+    assert len(await server.answer("notes.in_room", {"room": "a"})) == len(server.rows())
+    assert [response.status_code for response in await asyncio.gather(*sleeps)] == [200] * 4

@@ -1,0 +1,212 @@
+"""What a text reads, by the oracle of each database: never too little, and refused where it cannot be told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ColumnElement, literal_column, make_url, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.compiler import compiles
+
+from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.clock import RandomIds
+from reactive_rpc.reactive.read_set import Constraint, ReadSet
+from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.sql.sqlite_database import TRACED, SQLiteDatabase
+from reactive_rpc.sql.text_reads import TextRead
+
+from .models import Task
+from .shapes import rows
+from .world import Query, World, open_world
+
+
+class Shouted(ColumnElement[str]):
+    """A construct that renders itself."""
+
+    inherit_cache = True
+
+
+@compiles(Shouted)
+def _render_shouted(_element: Shouted, _compiler: Any, **_kwargs: Any) -> str:
+    return "upper(title)"
+
+
+def driver_sql(statement: str) -> Query:
+    """Return the query that hands a text to the driver as it is."""
+    return lambda session: sorted(map(tuple, session.connection().exec_driver_sql(statement)), key=repr)
+
+
+TEXTS: list[tuple[str, Query, set[str]]] = [
+    ("one table", rows(text("SELECT name FROM team WHERE id = :id").bindparams(id=1)), {"team"}),
+    ("a join", rows(text("SELECT t.id, count(u.id) FROM team t LEFT JOIN task u ON u.team_id = t.id GROUP BY t.id")),
+     {"team", "task"}),
+    ("a subquery", rows(text("SELECT id FROM team WHERE id NOT IN (SELECT team_id FROM task WHERE title = 'b')")),
+     {"team", "task"}),
+    ("a CTE named like a table", rows(text("WITH team AS (SELECT id, title FROM task) SELECT * FROM team")), {"task"}),
+    ("a recursive CTE", rows(text(
+        "WITH RECURSIVE r(id) AS (SELECT id FROM team WHERE id = 1 UNION ALL"
+        " SELECT t.id FROM team t JOIN r ON t.parent_id = r.id) SELECT id FROM r")), {"team"}),
+    ("a view", rows(text("SELECT label FROM open_task WHERE number = 2")), {"task"}),
+    ("a UNION", rows(text("SELECT name FROM team UNION SELECT role FROM member ORDER BY 1")), {"team", "member"}),
+    ("the driver's own call", driver_sql("SELECT max(lives) FROM animal"), {"animal"}),
+    ("text in a WHERE", rows(select(Task.id).where(Task.team_id == 1, text("id = 3 OR title = 'a'"))), {"task"}),
+    ("text in a list of columns", rows(select(literal_column("upper(title)")).select_from(Task)), {"task"}),
+    ("a construct that renders itself", rows(select(Shouted()).select_from(Task)), {"task"}),
+    ("text as an entity", lambda session: sorted(
+        task.title or "" for task in session.scalars(
+            select(Task).from_statement(text("SELECT * FROM task WHERE team_id = 1")))), {"task"}),
+    ("upper case", rows(text("SELECT COUNT(*) FROM NOTE WHERE TEXT LIKE 'y%'")), {"note"}),
+]  # fmt: skip
+
+REFUSED: list[tuple[str, str]] = [
+    ("SELECT CURRENT_TIMESTAMP", "current_timestamp"),
+    ("SELECT random()", "random()"),
+    ("SELECT id FROM team ORDER BY random()", "random()"),
+    ("SELECT id FROM unseen", "reads table unseen"),
+]
+
+REFUSED_BY_SQLITE: list[tuple[str, str]] = [
+    ("SELECT date('now')", "calls date()"),
+    ("SELECT rowid FROM member", "rowid"),
+    ("SELECT name FROM sqlite_schema", "sqlite_master"),
+    ("SELECT name FROM pragma_table_info('team')", "pragma_table_info"),
+    ("PRAGMA cache_size", "does more than read"),
+    ("SELECT changes()", "changes()"),
+]
+
+REFUSED_BY_POSTGRESQL: list[tuple[str, str]] = [
+    ("SELECT 'now'::timestamp", "which may be a date"),
+    ("SELECT id FROM task WHERE due >= 'today'", "which may be a date"),
+    ("SELECT title::date FROM task WHERE false", "casts title to a date"),
+    ("SELECT t.title FROM (SELECT title AS due FROM task) t WHERE false AND (t.title || '')::date IS NULL", "casts"),
+    ("SELECT id FROM team FOR SHARE", "FOR UPDATE"),
+    ("SELECT id FROM team TABLESAMPLE SYSTEM (50)", "system()"),
+    ("SELECT ctid FROM team", "system column"),
+    ("SELECT relname FROM pg_class", "pg_class"),
+    ("SELECT pg_catalog.now()", "calls now()"),
+    ('SELECT "clock_timestamp"()', "calls clock_timestamp()"),
+    ("WITH w AS (UPDATE team SET size = 1 RETURNING id) SELECT id FROM w", "Update"),
+    ("SELECT nextval('animal_id_seq')", "calls nextval()"),
+    ("SELECT t.full_name FROM team t", "reads full_name, which is no captured column"),
+    ("SELECT (t).full_name FROM team t", "which is not understood"),
+    ("SHOW search_path", "not one SELECT"),
+]
+
+
+@pytest.mark.parametrize(("query", "tables"), [case[1:] for case in TEXTS], ids=[case[0] for case in TEXTS])
+def test_a_text_reads_the_tables_that_it_names(world: World, query: Query, tables: set[str]) -> None:
+    """Through views and common table expressions, in any case; a table of another name is at most too much."""
+    read_set = world.ask(query).read_set
+    assert read_set.opaque is None
+    assert tables <= read_set.tables
+    assert read_set.tables - tables <= {"team"}
+    assert all(not constraint.conditions for constraint in read_set.constraints)
+
+
+def test_no_write_is_missed(world: World) -> None:
+    """Whatever write changes the result of a text touches its read set."""
+    found = world.differential({name: query for name, query, _ in TEXTS})
+    assert {name: each.missed for name, each in found.items() if each.missed} == {}
+    assert [name for name, each in found.items() if not each.told] == []
+
+
+def read_of(world: World, statement: str, parameters: Any = ()) -> TextRead:
+    """Return what the oracle says of a text, which is not run."""
+    with world.engine.connect() as connection:
+        return world.oracle(connection, statement, parameters, world.schema)
+
+
+@pytest.mark.parametrize(("statement", "reason"), REFUSED)
+def test_a_text_that_may_change_by_itself_is_refused(world: World, statement: str, reason: str) -> None:
+    """A clock, chance, and a table whose writes nobody sees."""
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS unseen (id integer)")
+    assert reason in (read_of(world, statement).opaque or "").lower()
+
+
+@pytest.mark.parametrize(("statement", "reason"), REFUSED_BY_SQLITE)
+def test_what_sqlite_refuses(sqlite_world: World, statement: str, reason: str) -> None:
+    """What is not rows: the rowid, the schema, the connection; and whatever is no SELECT, which is not run."""
+    assert reason in (read_of(sqlite_world, statement).opaque or "")
+
+
+@pytest.mark.parametrize(("statement", "reason"), REFUSED_BY_POSTGRESQL)
+def test_what_postgresql_refuses(postgresql_world: World, statement: str, reason: str) -> None:
+    """What is not rows, and every way to ask for the time."""
+    assert reason in (read_of(postgresql_world, statement).opaque or "")
+
+
+def test_a_parameter_that_may_be_a_date_is_refused(postgresql_world: World) -> None:
+    """PostgreSQL reads a parameter's text as a date where one is wanted; the same text of another word is a text."""
+    statement = "SELECT id FROM task WHERE due >= %(day)s"
+    assert "such as 'today'" in (read_of(postgresql_world, statement, {"day": "today"}).opaque or "")
+    assert read_of(postgresql_world, statement, {"day": "2024-01-01"}).tables == {"task": None}
+
+
+def test_columns_on_sqlite_are_those_that_are_read(sqlite_world: World) -> None:
+    """SQLite tells the columns, through the view."""
+    assert read_of(sqlite_world, "SELECT label FROM open_task").tables == {"task": frozenset({"id", "title", "done"})}
+    assert read_of(sqlite_world, "SELECT count(*) FROM team").tables == {"team": frozenset()}
+
+
+def test_json_each_declares_itself_first(sqlite_world: World) -> None:
+    """The first statement on a connection that uses json_each is told from one that writes to the schema."""
+    world = open_world("sqlite://")
+    for _ in range(2):
+        statement = "SELECT value FROM task, json_each(task.data)"
+        assert read_of(world, statement).tables == {"task": frozenset({"data"})}
+    assert "may not be modified" in (read_of(world, "DELETE FROM sqlite_schema").opaque or "")
+    world.engine.dispose()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sqlite3", "aiosqlite"])
+def test_sqlite_counts_no_question_of_ours(tmp_path: Path, is_async: bool) -> None:
+    """The oracle's own statement is not held against the handler, and it is asked once for a text and a schema."""
+    path = tmp_path / "texts.db"
+    world = open_world(f"sqlite:///{path}")
+    world.engine.dispose()
+    state = SQLiteCapture(path, ids=RandomIds()).install()
+    database = SQLiteDatabase(make_url(f"sqlite:///{path}"), busy_timeout_seconds=5.0, position="SELECT 0")
+    statement = text("SELECT LABEL FROM Main.OPEN_TASK")
+
+    async def read() -> ReadSet:
+        recorder = Recorder(state)
+        async with database.read(recorder, at_least=0) as session:
+            connection = await session.connection()
+            await connection.execute(statement)
+            await connection.execute(statement)
+            assert (await connection.run_sync(lambda sync: sync.info[TRACED])) == recorder.statements == 2
+        await database.aclose()
+        return recorder.read_set()
+
+    def read_sync() -> ReadSet:
+        recorder = Recorder(state)
+        with database.read_sync(recorder, at_least=0) as session:
+            session.connection().execute(statement)
+        asyncio.run(database.aclose())
+        return recorder.read_set()
+
+    found = asyncio.run(read()) if is_async else read_sync()
+    assert found == ReadSet((Constraint("task", frozenset({"id", "title", "done"})),))
+
+
+async def _read_with_asyncpg(url: str, world: World) -> ReadSet:
+    engine = create_async_engine(url)
+    install(engine.sync_engine)
+    recorder = Recorder(world.schema, world.oracle)
+    async with engine.connect() as connection:
+        await connection.execution_options(**{RECORDER_OPTION: recorder})
+        await connection.execute(text("SELECT label FROM open_task WHERE number = :number"), {"number": 1})
+        await connection.exec_driver_sql("SELECT name FROM team WHERE id = $1", (1,))
+    await engine.dispose()
+    return recorder.read_set()
+
+
+def test_asyncpg_writes_parameters_its_own_way(postgresql_world: World) -> None:
+    """The oracle understands the text of either driver."""
+    url = postgresql_world.engine.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+    found = asyncio.run(_read_with_asyncpg(url, postgresql_world))
+    assert found == ReadSet((Constraint("task"), Constraint("team")))

@@ -1,0 +1,245 @@
+"""The auditor: finds what is stale, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import pytest
+
+from reactive_rpc.cache import auditor as auditing
+from reactive_rpc.cache.auditor import Auditor, Finding
+from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.log.log import Batch
+
+from .scripted import Pause, RowQuery, ScriptedLog, no_pause, until
+
+pytestmark = pytest.mark.anyio
+
+
+class IgnoresRowOne(Reader):
+    """A seeded bug: changes of row 1 are not seen."""
+
+    def apply(self, batch: Batch) -> None:
+        super().apply(Batch(batch.version, tuple(c for c in batch.changes if 1 not in c.keys), batch.flush))
+
+
+@dataclass
+class World:
+    """A reader under audit."""
+
+    log: ScriptedLog
+    reader: Reader
+    auditor: Auditor
+    told: list[Invalidated]
+
+    async def value(self, row: int, **options: object) -> int:
+        """Return what the reader answers."""
+        query = RowQuery(self.log, (row,), **options)  # type: ignore[arg-type]  # its fields, by name
+        return int((await self.reader.get(query)).computed.body)
+
+
+def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -> World:
+    """Return a reader whose hits are audited where `drawn` is below `share`."""
+    log = ScriptedLog()
+    reader = make(log, MemoryStore(1_000_000))
+    log.subscribe(reader.apply)
+    reader.auditor = Auditor(reader.freshness, reader.drop, share=share, random=lambda: drawn)
+    told: list[Invalidated] = []
+    reader.on_invalidated(told.append)
+    return World(log, reader, reader.auditor, told)
+
+
+async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+    """The stale entry is counted, named without its values, dropped, and whoever watches is told."""
+    w = world(IgnoresRowOne)
+    await w.value(1)
+    w.log.write(1)
+    assert await w.value(1) == 0
+    with caplog.at_level(logging.ERROR):
+        await w.auditor.settle()
+    assert w.auditor.findings == (Finding("stale", "items.sum", "", "other values"),)
+    assert (w.auditor.stats.audited, w.auditor.stats.stale) == (1, 1)
+    [record] = caplog.records
+    assert "items.sum: a stored result was stale" in record.getMessage()
+    assert len(w.told) == 1
+    assert await w.value(1) == 1
+
+
+async def test_what_is_right_is_left_alone() -> None:
+    """A hit that is audited stays stored."""
+    w = world(IgnoresRowOne)
+    await w.value(2)
+    await w.value(2)
+    await w.auditor.settle()
+    assert (w.auditor.stats.audited, w.auditor.findings, w.reader.indexed) == (1, (), 1)
+
+
+@pytest.mark.parametrize(("share", "drawn", "audited"), [(0.0, 0.0, 0), (0.5, 0.4, 1), (0.5, 0.5, 0), (1.0, 0.99, 1)])
+async def test_a_share_is_drawn(share: float, drawn: float, audited: int) -> None:
+    """Zero audits nothing, one audits everything."""
+    w = world(share=share, drawn=drawn)
+    await w.value(1)
+    await w.value(1)
+    await w.auditor.settle()
+    assert w.auditor.stats.audited == audited
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+async def test_a_commit_between_is_no_finding(moment: int) -> None:
+    """Before or after the snapshot of the audit: the entry was right when it was served."""
+    w = world()
+    paused = 0
+
+    async def commit() -> None:
+        nonlocal paused
+        paused += 1
+        if paused == moment:
+            w.log.write(1)
+
+    query = RowQuery(w.log, (1,))
+    await w.reader.get(query)
+    query.pause = commit
+    await w.reader.get(query)
+    await w.auditor.settle()
+    assert (w.auditor.stats.audits_undecided, w.auditor.findings) == (1, ())
+
+
+async def test_an_audit_that_fails_is_no_finding() -> None:
+    """Neither an accident of the handler, nor an error that passes, nor a log that cannot be read."""
+    w = world()
+    query = RowQuery(w.log, (1,))
+    entry = await w.reader.get(query)
+    for query.fails, query.error, w.log.down in (
+        (ValueError("oh"), None, None),
+        (None, ServiceUnavailableError("busy"), None),
+        (None, None, ServiceUnavailableError("gone")),
+    ):
+        w.auditor.offer(entry)
+        await w.auditor.settle()
+    assert (w.auditor.stats.audits_undecided, w.auditor.stats.audited, w.auditor.findings) == (3, 0, ())
+
+
+async def test_a_veto_that_hid_a_change_is_found_without_a_hit() -> None:
+    """The predicate said that nothing changes, and something did: the finding names its table."""
+    w = world()
+    await w.value(1, keep=lambda _change: True)
+    w.log.write(1)
+    w.log.apply()
+    await w.auditor.settle()
+    assert w.auditor.findings == (Finding("veto", "items.sum", "item", "other values"),)
+    assert (w.auditor.stats.wrong_vetoes, w.auditor.stats.stale) == (1, 0)
+    assert await w.value(1) == 1
+
+
+async def test_a_veto_during_the_computation_is_audited_too() -> None:
+    """The result is stored though a change overtook it, on the predicate's word alone."""
+    w = world()
+    written = False
+
+    async def commit_after_the_snapshot() -> None:
+        nonlocal written
+        if snapshot and not written:
+            written = True
+            w.log.write(1)
+        snapshot.append(1)
+
+    snapshot: list[int] = []
+    assert await w.value(1, pause=commit_after_the_snapshot, keep=lambda _change: True) == 0
+    await w.auditor.settle()
+    assert [finding.kind for finding in w.auditor.findings] == ["veto"]
+
+
+async def test_a_veto_that_is_right_is_no_finding() -> None:
+    """The change touched the read set and left the result as it was."""
+    w = world()
+    query = RowQuery(w.log, (1,), keep=lambda _change: True)
+    await w.reader.get(query)
+    w.log.rows[1] -= 1
+    w.log.write(1)
+    w.log.apply()
+    await w.auditor.settle()
+    assert (w.auditor.stats.audited, w.auditor.findings) == (1, ())
+
+
+async def test_too_many_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue is bounded, the rest is counted, and no request waits: one audit runs at a time."""
+    monkeypatch.setattr(auditing, "MAX_WAITING", 2)
+    w = world()
+    gate = asyncio.Event()
+    running = most = 0
+
+    async def held() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+
+    queries = [RowQuery(w.log, (row,)) for row in range(5)]
+    for query in queries:
+        await w.reader.get(query)
+        query.pause = held
+    for query in queries:
+        await w.reader.get(query)
+    assert w.auditor.stats.audits_skipped == 3
+    await until(lambda: running == 1)
+    gate.set()
+    await w.auditor.settle()
+    assert (w.auditor.stats.audited, most) == (2, 1)
+
+
+async def test_closing_abandons_what_waits() -> None:
+    """A share below one is a sample: nothing is owed. Closing twice is closing once."""
+    w = world(share=0.9)
+    gate = asyncio.Event()
+    pause: Pause = no_pause
+
+    async def held() -> None:
+        await gate.wait()
+
+    query = RowQuery(w.log, (1,), pause=pause)
+    await w.reader.get(query)
+    query.pause = held
+    await w.reader.get(query)
+    await w.auditor.aclose()
+    await w.auditor.aclose()
+    await w.auditor.settle()
+    assert w.auditor.stats.audited == 0
+
+
+async def test_a_check_is_finished_when_it_closes() -> None:
+    """With a share of one, everything that was offered has been compared by then."""
+    w = world()
+    await w.value(1)
+    await w.value(1)
+    await w.auditor.aclose()
+    assert w.auditor.stats.audited == 1
+
+
+async def test_a_needless_invalidation_is_counted() -> None:
+    """The result came out the same again; one that changed does not count, nor one that was computed before."""
+    w = world()
+    await w.value(1)
+    w.log.rows[1] -= 1
+    w.log.write(1)
+    await w.value(1)
+    assert w.reader.stats.needless == 1
+    w.log.write(1)
+    await w.value(1)
+    assert (w.reader.stats.needless, w.reader.stats.invalidated) == (1, 2)
+
+
+async def test_a_flight_from_before_the_drop_proves_nothing() -> None:
+    """It read the same old data; only the one after it can tell."""
+    w = world()
+    entry = await w.reader.get(RowQuery(w.log, (1,)))
+    flight_at = w.log.version
+    w.log.write(1)
+    w.log.apply()
+    late = type(entry)(entry.query, entry.computed, flight_at)
+    w.reader._count_needless(late)
+    assert w.reader.stats.needless == 0
