@@ -109,7 +109,7 @@ class ReactiveRPC:
         self.registry = Registry(functions, has_context=context is not None)
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
-        self._relations = relations or {}
+        self._relations: Relations = relations or {}
         self._metadata = metadata
         source = make_source(url, settings=self.settings, ids=self._ids, capture=capture)
         self._database, self._capture, self._log = source.database, source.capture, source.log

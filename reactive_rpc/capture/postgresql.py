@@ -80,8 +80,8 @@ from reactive_rpc.capture.postgresql_views import Views, read_insecure, read_vie
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.sql.functions import PURE_FUNCTIONS
 from reactive_rpc.sql.postgresql_url import libpq_url
-from reactive_rpc.sql.recording_compiler import PURE_FUNCTIONS
 
 __all__ = ["FINGERPRINT", "INCARNATION", "OutboxRow", "PostgreSQLCapture", "decode", "decode_value", "value_sql"]
 
@@ -137,7 +137,7 @@ _NEWEST_HORIZON: Final[LiteralString] = f"""
 SELECT xid::text, at FROM {SCHEMA}.horizon
 WHERE at <= clock_timestamp() - make_interval(secs => %s) ORDER BY at DESC, xid DESC LIMIT 1
 """
-_PRUNE_CHUNK: Final[LiteralString] = f"""
+_PRUNE_CHUNK: Final = f"""
 DELETE FROM {SCHEMA}.outbox WHERE ctid = ANY(ARRAY(
   SELECT ctid FROM {SCHEMA}.outbox WHERE xid < %s::xid8 ORDER BY xid, id LIMIT {PRUNE_CHUNK_ROWS}))
 """
@@ -452,7 +452,7 @@ class PostgreSQLCapture:
         with self._connected() as connection:
             floor = _raise_floor(connection, older_than_seconds)
             deleted = 0
-            while floor is not None and (chunk := connection.execute(_PRUNE_CHUNK, [floor]).rowcount):
+            while floor is not None and (chunk := connection.execute(_PRUNE_CHUNK.encode(), [floor]).rowcount):
                 deleted += chunk
             return deleted
 
@@ -577,7 +577,7 @@ def _lock(connection: psycopg.Connection[Any]) -> None:
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> None:
-    connection.execute(statement)
+    connection.execute(statement.encode())
 
 
 def _run_all(connection: psycopg.Connection[Any], found: _Findings, *, skip_busy: bool) -> None:

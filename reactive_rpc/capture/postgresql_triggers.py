@@ -36,7 +36,7 @@ Rejected: row triggers (a call a row, and COPY of a million rows writes a millio
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -199,9 +199,7 @@ def _update(table: Table) -> str:
     imaged = [place for place, column in enumerate(table.columns) if column.kind is not None]
     taken = [f"{side}.c{place} AS {side}{place}" for side in "on" for place in imaged]
     outputs = ", ".join(["o.k AS ok", "n.k AS nk", f"{_same_key(table)} AS same", *chunks, *taken])
-    kinds = [column.kind for column in table.columns if column.kind is not None]
-    before = _array(item_sql(kind, f"p.o{place}") for kind, place in zip(kinds, imaged, strict=True))
-    after = _array(item_sql(kind, f"p.n{place}") for kind, place in zip(kinds, imaged, strict=True))
+    before, after = (_array(_items(table, f"p.{side}")) for side in "on")
     return f"""      SELECT count(*), count(p.ok), count(p.nk),
         jsonb_agg(jsonb_build_array(CASE WHEN p.same THEN {mask} END, {before}, {after})) FILTER (WHERE {any_changed})
       INTO total, olds, news, items
@@ -222,11 +220,14 @@ def _numbered(columns: Sequence[Column]) -> str:
 
 
 def _image(table: Table, alias: str) -> str:
-    return _array(
-        item_sql(column.kind, f"{alias}.c{place}")
-        for place, column in enumerate(table.columns)
-        if column.kind is not None
-    )
+    return _array(_items(table, f"{alias}.c"))
+
+
+def _items(table: Table, prefix: str) -> Iterator[str]:
+    """Yield the items of an image, of columns that are called `prefix` and their place."""
+    for place, column in enumerate(table.columns):
+        if column.kind is not None:
+            yield item_sql(column.kind, f"{prefix}{place}")
 
 
 def _array(values: Iterable[str]) -> str:

@@ -338,8 +338,8 @@ def _commit(connection: Connection) -> None:
         return
     _look_below(connection, notes)
     if connection.dialect.name == "postgresql":
-        version = connection.dialect.server_version_info or (0,)
-        query = _WRITTEN_TABLES.format(flush=_FLUSH if version >= (15,) else "")
+        major = (connection.dialect.server_version_info or (0,))[0]
+        query = _WRITTEN_TABLES.format(flush=_FLUSH if int(major) >= 15 else "")
         with notes.apart():
             found = connection.exec_driver_sql(query).all()
         _hold_against(notes, found)

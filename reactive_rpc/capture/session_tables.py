@@ -100,7 +100,7 @@ def _sqlite(connection: sqlite3.Connection) -> Tables:
     )
     texts = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'")
     spelled = {name.lower(): name for name in tables}
-    rewritten = {spelled.get(name.lower(), name) for (name,) in triggered}
+    rewritten: set[str] = {spelled.get(str(name).lower(), str(name)) for (name,) in triggered}
     rewritten |= {name for name, sql in texts if _WHOLE_REPLACE.search(sql or "")}
     return Tables(
         tables={name: table.capture for name, table in tables.items()},
@@ -167,7 +167,7 @@ def _inspected(connection: Connection, inspector: Inspector) -> Tables:
 
 
 def _table(name: str, columns: list[Any], primary: Any, foreign_keys: list[Any]) -> TableCapture:
-    kinds = {column["name"]: _kind(column) for column in columns}
+    kinds: dict[str, Kind | None] = {column["name"]: _kind(column) for column in columns}
     keys = tuple(primary["constrained_columns"]) if primary else ()
     references = tuple(
         (column, key["referred_table"], referred)

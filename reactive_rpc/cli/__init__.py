@@ -1,4 +1,4 @@
-"""`reactive-rpc`: export the OpenAPI document, generate clients, prepare the database, see what stands and what is wrong."""
+"""`reactive-rpc`: documents, clients, databases, and what stands or is wrong."""
 
 from __future__ import annotations
 

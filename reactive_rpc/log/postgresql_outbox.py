@@ -36,7 +36,7 @@ from reactive_rpc.reactive.change import Known
 __all__ = ["FAULTS", "Look", "Outbox"]
 
 MAX_STORED_BYTES: Final = 4_000_000
-CONNECT_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 5
 CLOSE_SECONDS: Final = 1.0
 
 FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)

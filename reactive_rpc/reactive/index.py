@@ -128,7 +128,8 @@ class _Shape(ABC, Generic[E]):
             return
         # What is NULL equals nothing; what is unknown may equal anything.
         equal = row[: self.width]
-        if any(isinstance(value, Unknown) for value in equal) and None not in equal:
+        unknown = [value for value in equal if isinstance(value, Unknown)]
+        if unknown and None not in equal:
             for key in self._keys_like(equal):
                 self.collect(key, row, found)
 
@@ -194,19 +195,20 @@ class _PlainShape(_Shape[E]):
 
 
 class _RangeShape(_Shape[E]):
-    """A shape with ranges: `{values: spans of the first range}`."""
+    """A shape with ranges: `{values: spans of the first range}`; the others are compared."""
 
-    __slots__ = ("_buckets",)
+    __slots__ = ("_buckets", "_is_compared")
 
     def __init__(self, table: str, key: _ShapeKey) -> None:
         super().__init__(table, key)
+        self._is_compared = len(key.ranges) > 1
         self._buckets: dict[Key, Spans[E]] = {}
 
     def is_empty(self) -> bool:
         return not self._buckets
 
     def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> Span[E]:
-        span = Span(entry, ranges[0], tuple(enumerate(ranges[1:], self.width + 1)))
+        span = Span(entry, ranges[0], tuple(enumerate(ranges[1:], self.width + 1)) if self._is_compared else ())
         self._buckets[values] = put(self._buckets.get(values), span)
         return span
 
@@ -229,11 +231,14 @@ class _RangeShape(_Shape[E]):
         value = row[self.width]
         if value is not None:
             spans = spans_of(bucket) if isinstance(value, Unknown) else spans_in(bucket, value)
-            found.update([span.entry for span in spans if not span.rest or _admits(span.rest, row)])
+            if self._is_compared:
+                spans = [span for span in spans if _admits(span.rest, row)]
+            found.update([span.entry for span in spans])
         return True
 
 
 _Place = tuple[_Shape[E], Key, Span[E] | None]
+"""A bucket of a shape, and what is needed to discard the entry there. An entry's only place is held as it is."""
 
 
 class Index(Generic[E]):
@@ -242,7 +247,7 @@ class Index(Generic[E]):
     def __init__(self) -> None:
         self._tables: dict[str, dict[_ShapeKey, _Shape[E]]] = {}
         self._lookups: dict[str, tuple[Lookup, ...]] = {}
-        self._places: dict[E, list[_Place[E]]] = {}
+        self._places: dict[E, _Place[E] | list[_Place[E]]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -252,16 +257,18 @@ class Index(Generic[E]):
 
     def add(self, entry: E, read_set: ReadSet) -> None:
         """Index `entry` under its read set, which must not be opaque."""
-        places = self._places[entry] = []
+        places: list[_Place[E]] = []
         for constraint, key, terms in _by_shape(read_set.constraints):
             shape = self._shape(constraint, key)
             for term in terms:
                 for values in term.buckets():
                     places.append((shape, values, shape.add(values, entry, term.ranges)))
+        self._places[entry] = places[0] if len(places) == 1 else places
 
     def remove(self, entry: E) -> None:
         """Forget `entry`; nothing happens where it is not indexed."""
-        for shape, values, span in self._places.pop(entry, ()):
+        places = self._places.pop(entry, [])
+        for shape, values, span in [places] if isinstance(places, tuple) else places:
             shape.discard(values, entry, span)
             if shape.is_empty():
                 self._drop(shape)
@@ -372,17 +379,18 @@ def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
     names, values = _bounded(equal)
     if not ranges and not nulls:
         return _ShapeKey(constraint.columns, names), _Term(values)
-    ranges.sort(key=lambda each: each[:2])
-    key = _ShapeKey(constraint.columns, names, tuple(column for _, column, _ in ranges), tuple(sorted(nulls)))
-    return key, _Term(values, tuple(between for _, _, between in ranges))
+    if len(ranges) > 1:
+        ranges.sort(key=lambda each: each[:2])
+    key = _ShapeKey(constraint.columns, names, tuple([column for _, column, _ in ranges]), tuple(sorted(nulls)))
+    return key, _Term(values, tuple([between for _, _, between in ranges]))
 
 
 def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
     """Return columns and values, in order, without the longest lists where their product would be too large."""
-    names = sorted(equal)
-    while prod(len(equal[name]) for name in names) > MAX_PRODUCT:
+    names = sorted(equal) if len(equal) > 1 else list(equal)
+    while prod([len(equal[name]) for name in names]) > MAX_PRODUCT:
         names.remove(max(names, key=lambda name: len(equal[name])))
-    return tuple(names), tuple(equal[name] for name in names)
+    return tuple(names), tuple([equal[name] for name in names])
 
 
 def _together(key: _ShapeKey, terms: Iterable[_Term]) -> tuple[_ShapeKey, _Term]:

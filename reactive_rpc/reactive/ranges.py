@@ -56,7 +56,7 @@ E = TypeVar("E", bound=Hashable)
 FEW = 8
 """So many ranges of a bucket are compared one by one: nothing is kept in order for them."""
 
-FEW_IN_CELL = 16
+FEW_IN_CELL = 8
 """So many ranges of a cell are compared one by one; most of them hold what is sought there."""
 
 CHUNK = 512
@@ -150,6 +150,8 @@ class Ladder(Generic[E]):
 
     def until(self, key: Key, found: list[Span[E]]) -> None:
         """Append the spans whose key is `key` or comes before it."""
+        if not self._chunks or self._chunks[0][0][0] > key:
+            return
         last = bisect_right(self._lasts, key)
         for _, steps in self._chunks[:last]:
             _climb(steps, found)
@@ -159,10 +161,11 @@ class Ladder(Generic[E]):
 
     def since(self, key: Key, found: list[Span[E]]) -> None:
         """Append the spans whose key is `key` or comes after it."""
+        if not self._lasts or self._lasts[-1] < key:
+            return
         first = bisect_left(self._lasts, key)
-        if first < len(self._chunks):
-            keys, steps = self._chunks[first]
-            _climb(steps[bisect_left(keys, key) :], found)
+        keys, steps = self._chunks[first]
+        _climb(steps[bisect_left(keys, key) :], found)
         for _, steps in self._chunks[first + 1 :]:
             _climb(steps, found)
 

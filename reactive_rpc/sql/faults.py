@@ -59,7 +59,8 @@ _SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached state
 
 _ASYNCPG_BAD_VALUES: Final = ("out of range", "out of int", "value out of", "surrogates not allowed")
 _PSYCOPG_BAD_VALUES: Final = ("NUL (0x00)", "too large", "too small", "out of range")
-_ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "connection has been released")
+_ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "cannot switch to state")
+"""The last is what a statement meets that the loss of its connection caught between two messages."""
 
 _GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
 
@@ -118,6 +119,8 @@ def connecting() -> Iterator[None]:
 
 def _translate(error: Exception, writes: bool) -> RPCError | None:
     """Return what a caller is told; None for a fault of the statement."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return ServiceUnavailableError(_GONE_MESSAGE)
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
         return _of_sqlite(cause)

@@ -55,7 +55,8 @@ def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) 
         schema: tells the kinds.
         dialect: the database's name in SQLAlchemy.
     """
-    kinds = {name: schema.kind(change.table, name) for image in (change.before, change.after) for name in image or ()}
+    names = [name for image in (change.before, change.after) for name in image or ()]
+    kinds: dict[str, Kind | None] = {name: schema.kind(change.table, name) for name in names}
     before, after = (_python(image, table, kinds, dialect) for image in (change.before, change.after))
     keys = set(change.keys)
     for image in (before, after):

@@ -77,7 +77,7 @@ def _places(query: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
     """Return `host` and `port` as libpq spells them, of `host=a,b&port=1,2`, or of `host=a:1&host=b:2`."""
     hosts, ports = _list(query.get("host", ())), _list(query.get("port", ()))
     if not ports and not any(host.startswith("/") for host in hosts):
-        pairs = [host.partition(":") for host in hosts]
+        pairs = [host.partition(":") if host.count(":") == 1 else (host, "", "") for host in hosts]  # not of IPv6
         hosts = [host for host, _, _ in pairs]
         ports = [port for _, _, port in pairs] if any(port for _, _, port in pairs) else []
     places = {"host": ",".join(hosts), "port": ",".join(ports)}

@@ -31,7 +31,7 @@ from reactive_rpc.sql.functions import DATE_FUNCTIONS, PURE_FUNCTIONS
 from reactive_rpc.sql.tables import base_table
 from reactive_rpc.sql.template import Template
 
-__all__ = ["PURE_FUNCTIONS", "RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
+__all__ = ["RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
 
 _SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _OPERATOR_SIGNS: Final = re.compile(r"[^\w\s()'\"]+")

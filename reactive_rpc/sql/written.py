@@ -16,7 +16,7 @@ import sqlglot
 from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
-from reactive_rpc.sql.recording_compiler import PURE_FUNCTIONS
+from reactive_rpc.sql.functions import PURE_FUNCTIONS
 
 __all__ = ["Written", "written"]
 

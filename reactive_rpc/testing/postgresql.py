@@ -62,13 +62,13 @@ class PostgreSQL:
         """Create a database, copied from `template`, and return its URL."""
         name = f"reactive_{os.getpid()}_{next(self._numbers)}"
         with psycopg.connect(self.admin_url.render_as_string(hide_password=False), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
         return self.url(name, driver)
 
     def drop_database(self, url: str) -> None:
         """Drop a database, whoever is connected."""
         with psycopg.connect(self.admin_url.render_as_string(hide_password=False), autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+            connection.execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)'.encode())
 
 
 class PostgreSQLServer(PostgreSQL):
@@ -110,7 +110,9 @@ class PostgreSQLServer(PostgreSQL):
         places = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, cwd="/", **_as_nobody())
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, stdout=output, stderr=output, cwd="/", **_as_nobody()
+            )
         self._process = process
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():

@@ -1,4 +1,4 @@
-"""A ground truth for capture on PostgreSQL: what truly changed, by a diff of whole tables, against what the outbox tells.
+"""A ground truth for capture on PostgreSQL: what truly changed, by a diff of tables, against what the outbox tells.
 
 Rows are read as text by another connection, so that every byte counts, and an image's values are made from that text in
 Python, by other means than the triggers'.

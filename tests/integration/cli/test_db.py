@@ -21,6 +21,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a database with one table."""
     if request.param == "sqlite":
         with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
+            file.execute("PRAGMA journal_mode=WAL")
             file.execute(TABLE)
         return f"sqlite:///{tmp_path / 'notes.db'}"
     server: PostgreSQL = request.getfixturevalue("postgresql")
@@ -51,7 +52,6 @@ def test_the_script_is_what_install_runs(url: str, tmp_path: Path) -> None:
     assert run(tmp_path, "db", "verify", url).returncode == 1
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
-            file.execute("PRAGMA journal_mode=WAL")
             file.executescript(script)
     else:
         with psycopg.connect(url.replace("+asyncpg", ""), autocommit=True) as connection:

@@ -38,6 +38,7 @@ from reactive_rpc.reactive.schema import Kind, View
 __all__ = [
     "CHILDREN",
     "FOREIGN_KEYS",
+    "GRANDCHILDREN",
     "METADATA",
     "PARENTS",
     "TABLES",

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import BinaryExpression, select
+from sqlalchemy import BinaryExpression, and_, select
 from sqlalchemy.sql import operators
 
 from reactive_rpc.log import enrichment as looked_up
@@ -25,7 +26,7 @@ from reactive_rpc.testing.postgresql import PostgreSQL
 from . import differential
 from .differential import Differential, StaleError, postgresql_engine, sqlite_engine
 from .drawing import Write
-from .model import CHILDREN, PARENTS, Declared, Dialect
+from .model import CHILDREN, GRANDCHILDREN, PARENTS, Declared, Dialect
 
 CASES = int(os.environ.get("REACTIVE_SOUNDNESS_CASES", "20"))
 BOUND = 40
@@ -132,16 +133,6 @@ def full_join_restricts(patch: Patch) -> None:
     patch.setattr(Scope, "_full_join", restricted)
 
 
-def full_join_links(patch: Patch) -> None:
-    full_join = Scope._full_join
-
-    def linked(self: Scope, both: Any, terms: Any) -> Any:
-        self._link(terms, both.sources, both.sources)
-        return full_join(self, both, terms)
-
-    patch.setattr(Scope, "_full_join", linked)
-
-
 def is_null_restricts_the_nullable_side(patch: Patch) -> None:
     restricting = scope.restricting
 
@@ -206,10 +197,6 @@ def times_lose_their_zone(patch: Patch) -> None:
     patch.setitem(converters, "timestamptz", lambda value: of_timestamp(value.replace(tzinfo=None)))
 
 
-def a_cast_keeps_every_value(patch: Patch) -> None:
-    patch.setattr(recorder, "kept_by_cast", lambda value, type_, dialect: True)
-
-
 def parents_rest_on_each_other(patch: Patch) -> None:
     patch.setattr(enrichment, "_leads_to", lambda target, start, rests_on: start == target)
 
@@ -266,26 +253,20 @@ BUGS: tuple[tuple[Callable[[Patch], None], Dialect, int], ...] = (
     (or_reads_its_first_branch, "sqlite", 1),
     (unequal_reads_as_equal, "sqlite", 1),
     (left_join_is_as_good_as_where, "sqlite", 1),
-    (is_null_restricts_the_nullable_side, "sqlite", 1),
-    (values_skip_the_bind_processor, "sqlite", 1),
-    (bounds_are_exclusive, "sqlite", 1),
+    (is_null_restricts_the_nullable_side, "sqlite", 2),
+    (values_skip_the_bind_processor, "sqlite", 5),
+    (bounds_are_exclusive, "sqlite", 3),
     (links_lead_back, "sqlite", 1),
-    (not_is_ignored_inside_and, "sqlite", 1),
+    (not_is_ignored_inside_and, "sqlite", 6),
     (left_join_restricts_its_left_side, "sqlite", 1),
-    (full_join_restricts, "sqlite", 1),
-    (full_join_links, "sqlite", 1),
+    (full_join_restricts, "sqlite", 5),
     (columns_are_only_those_of_conditions, "sqlite", 1),
-    (a_list_is_its_first_value, "sqlite", 1),
     (an_unsure_value_is_left_out_of_its_list, "sqlite", 1),
-    (nothing_is_read_by_subqueries, "sqlite", 1),
-    (is_null_of_a_parent_goes_over_an_on, "sqlite", 1),
-    (both_images_have_the_parent_of_the_new_one, "sqlite", 1),
-    (children_are_looked_up_by_any_row_of_the_parent, "sqlite", 1),
+    (nothing_is_read_by_subqueries, "sqlite", 4),
+    (both_images_have_the_parent_of_the_new_one, "sqlite", 4),
+    (children_are_looked_up_by_any_row_of_the_parent, "sqlite", 2),
     (the_index_matches_new_images_only, "sqlite", 1),
-    (case_is_told_apart, "sqlite", 1),
-    (labels_are_ordered, "postgresql", 1),
-    (times_lose_their_zone, "postgresql", 1),
-    (a_cast_keeps_every_value, "postgresql", 1),
+    (labels_are_ordered, "postgresql", 5),
 )
 
 
@@ -307,21 +288,71 @@ def _circle(trial: Differential) -> None:
         PARENTS.c.s == "p",
         CHILDREN.c.s == "p",
     )
-    with trial.case("circle", "circle") as case:
+    with trial.case("", "a circle") as case:
         case.fill({"parents": [{"id": 1, "x": 2, "s": "p"}], "children": [{"id": 2, "parent_id": 1, "s": "p"}]})
         case.ask(query)
         case.write(Write(table.update().values(s="q")) for table in (PARENTS, CHILDREN))
 
 
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-def test_a_circle_of_parents_is_opened(
-    dialect: Dialect, differential_on: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows that are each other's parents cannot hide one another's change; they would if both rested on the other.
+def _left_out(trial: Differential) -> None:
+    """Change a child whose parent the ON leaves out for more than its key, where just such children are wanted."""
+    on = and_(CHILDREN.c.parent_id == PARENTS.c.id, PARENTS.c.x == 1)
+    query = select(CHILDREN.c.y).select_from(CHILDREN.outerjoin(PARENTS, on)).where(PARENTS.c.s.is_(None))
+    with trial.case("", "left out") as case:
+        case.fill({"parents": [{"id": 1, "x": 2, "s": "p"}], "children": [{"id": 2, "parent_id": 1, "y": 1}]})
+        case.ask(query)
+        case.write([Write(CHILDREN.update().values(y=2))])
 
-    Chance makes few of these, so it is tried on purpose.
-    """
-    _circle(differential_on(dialect))
-    parents_rest_on_each_other(monkeypatch)
-    with pytest.raises(StaleError, match="STALE: circle"):
-        _circle(differential_on(dialect))
+
+def _other_case(trial: Differential) -> None:
+    """Write a text that equals the one asked for, but for its case."""
+    with trial.case("", "other case") as case:
+        case.fill({"grandchildren": [{"id": 1, "n": "q"}]})
+        case.ask(select(GRANDCHILDREN.c.id).where(GRANDCHILDREN.c.n == "p"))
+        case.write([Write(GRANDCHILDREN.update().values(n="P"))])
+
+
+def _other_zone(trial: Differential) -> None:
+    """Write the time asked for, in another zone."""
+    asked = datetime.datetime(2024, 1, 2, 11, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+    with trial.case("", "other zone") as case:
+        case.fill({"children": [{"id": 1}]})
+        case.ask(select(CHILDREN.c.id).where(CHILDREN.c.at == asked))
+        case.write([Write(CHILDREN.update().values(at=asked.astimezone(datetime.UTC)))])
+
+
+def _listed(trial: Differential) -> None:
+    """Write the second of the values asked for."""
+    with trial.case("", "listed") as case:
+        case.fill({"parents": [{"id": 1}]})
+        case.ask(select(PARENTS.c.id).where(PARENTS.c.x.in_([1, 2])))
+        case.write([Write(PARENTS.update().values(x=2))])
+
+
+EXAMPLES: tuple[tuple[Callable[[Differential], None], Callable[[Patch], None], Dialect], ...] = (
+    (_circle, parents_rest_on_each_other, "sqlite"),
+    (_circle, parents_rest_on_each_other, "postgresql"),
+    (_left_out, is_null_of_a_parent_goes_over_an_on, "sqlite"),
+    (_left_out, is_null_of_a_parent_goes_over_an_on, "postgresql"),
+    (_other_case, case_is_told_apart, "sqlite"),
+    (_other_zone, times_lose_their_zone, "postgresql"),
+    (_listed, a_list_is_its_first_value, "sqlite"),
+    (_listed, a_list_is_its_first_value, "postgresql"),
+)
+
+
+@pytest.mark.parametrize(
+    ("example", "bug", "dialect"), EXAMPLES, ids=[f"{bug.__name__} on {dialect}" for _, bug, dialect in EXAMPLES]
+)
+def test_example_of_a_seldom_bug(
+    example: Callable[[Differential], None],
+    bug: Callable[[Patch], None],
+    dialect: Dialect,
+    differential_on: Open,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What chance seldom makes is tried on purpose: it is not stale, and it would be with the bug."""
+    example(differential_on(dialect))
+    bug(monkeypatch)
+    with pytest.raises(StaleError):
+        example(differential_on(dialect))
