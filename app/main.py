@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.engine import URL
 from sqlmodel import SQLModel
 
+from app.database import database_url
 from app.functions import agents, memory, messages, organizations, tools
 from app.security import get_context
 from app.security import router as login_router
@@ -19,7 +19,7 @@ DESCRIPTION = """Organizations, their agents, and what these say, remember and u
 Press **Authorize** and log in as `ada@org-01.example` with the password `teamhub`; then try every procedure."""
 
 rpc = ReactiveRPC(
-    URL.create("sqlite+aiosqlite", database=str(get_settings().database)),
+    database_url(get_settings().database),
     functions={
         "agents": {
             "get_all": agents.get_all,

@@ -102,7 +102,7 @@ def _signing_key() -> str:
     settings = get_settings()
     if settings.secret is not None:
         return settings.secret.get_secret_value()
-    return _kept_secret(settings.database.with_suffix(".secret"))
+    return _kept_secret(settings.secret_file)
 
 
 def _kept_secret(path: Path) -> str:

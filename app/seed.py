@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 from sqlmodel import SQLModel, select
 
-from app.database import new_engine
+from app.database import database_url, new_engine
 from app.models import Agent, Memory, Message, Organization, Tool, User
 from app.security import passwords
 from app.settings import get_settings
@@ -42,7 +42,7 @@ THINGS = ("the budget", "the contract", "the design", "the figures", "the meetin
 Row = dict[str, Any]
 
 
-def seed(database: Path) -> bool:
+def seed(database: Path | str) -> bool:
     """Make the tables and fill them; return False, having changed nothing, where there are organizations already."""
     engine = new_engine(database, create=True)
     SQLModel.metadata.create_all(engine)
@@ -148,7 +148,8 @@ def main() -> None:
     """Seed the database of the settings."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     database = get_settings().database
-    logger.info("%s is %s", database, "seeded" if seed(database) else "seeded already")
+    name = database_url(database).render_as_string() if "://" in database else database  # without its password
+    logger.info("%s is %s", name, "seeded" if seed(database) else "seeded already")
 
 
 if __name__ == "__main__":

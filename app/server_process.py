@@ -11,11 +11,11 @@ from reactive_rpc import testing
 __all__ = ["serving"]
 
 
-def serving(database: Path, *, environment: Mapping[str, str] | None = None) -> AbstractContextManager[str]:
+def serving(database: Path | str, *, environment: Mapping[str, str] | None = None) -> AbstractContextManager[str]:
     """Serve `database` on a free port of 127.0.0.1, give the base URL, and stop the server on leaving.
 
     Args:
-        database: the SQLite file.
+        database: a SQLite file, or the URL of a PostgreSQL database.
         environment: further variables of the server's environment.
 
     Raises:

@@ -18,16 +18,23 @@ class Settings(BaseSettings):
         pydantic.ValidationError: a value is of the wrong kind; it names the field.
 
     Attributes:
-        database: the SQLite file; it is made where it is missing.
-        secret: signs tokens, at least 32 characters; left out, one is made and kept beside the database.
+        database: a SQLite file, which is made where it is missing, or the URL of a PostgreSQL database:
+            `postgresql+asyncpg://user@host/teamhub`.
+        secret: signs tokens, at least 32 characters; left out, one is made and kept beside the file, or with PostgreSQL
+            in the working folder. Servers on several machines must be given the same.
         token_lifetime_seconds: how long a login lasts.
     """
 
     model_config = SettingsConfigDict(env_prefix="TEAMHUB_", frozen=True)
 
-    database: Path = Path("teamhub.db")
+    database: str = "teamhub.db"
     secret: SecretStr | None = Field(default=None, min_length=32)
     token_lifetime_seconds: PositiveInt = 3600
+
+    @property
+    def secret_file(self) -> Path:
+        """Where the secret is kept that was made."""
+        return Path("teamhub.secret" if "://" in self.database else self.database).with_suffix(".secret")
 
 
 @cache

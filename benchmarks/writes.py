@@ -7,16 +7,18 @@ import statistics
 import time
 from pathlib import Path
 
-from sqlalchemy import event, update
+from sqlalchemy import event, make_url, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlmodel import SQLModel, create_engine
 
 from benchmarks.servers import Note
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 
 
-def _prepare(path: Path, *, captured: bool, synchronous: str) -> AsyncEngine:
+def _prepare_file(path: Path, *, captured: bool, synchronous: str) -> AsyncEngine:
     plain = create_engine(f"sqlite:///{path}")
     with plain.begin() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -34,6 +36,16 @@ def _prepare(path: Path, *, captured: bool, synchronous: str) -> AsyncEngine:
         cursor.close()
 
     return engine
+
+
+def _prepare_server(server: PostgreSQLServer, *, captured: bool) -> AsyncEngine:
+    url = make_url(server.new_database())
+    plain = create_engine(url.set(drivername="postgresql+psycopg"))
+    SQLModel.metadata.create_all(plain)
+    plain.dispose()
+    if captured:
+        PostgreSQLCapture(url, ids=RandomIds()).install()
+    return create_async_engine(url)
 
 
 async def _inserts(engine: AsyncEngine, rows: int) -> float:
@@ -54,10 +66,8 @@ async def _updates(engine: AsyncEngine, rows: int) -> float:
     return rows / (time.perf_counter() - started)
 
 
-async def measure(folder: Path, *, rounds: int, rows: int, synchronous: str) -> dict[str, float]:
+async def measure(plain: AsyncEngine, captured: AsyncEngine, *, rounds: int, rows: int) -> dict[str, float]:
     """Return `{kind of write: median of the captured throughput over the plain one of the same round}`."""
-    plain = _prepare(folder / f"plain-{synchronous}.db", captured=False, synchronous=synchronous)
-    captured = _prepare(folder / f"captured-{synchronous}.db", captured=True, synchronous=synchronous)
     shares: dict[str, list[float]] = {"insert": [], "update": []}
     for number in range(rounds):
         for kind, write in (("insert", _inserts), ("update", _updates)):
@@ -72,6 +82,18 @@ async def measure(folder: Path, *, rounds: int, rows: int, synchronous: str) -> 
 def run(folder: Path, *, rounds: int = 7, rows: int = 300) -> None:
     """Measure and print."""
     print("One-row writes through SQLAlchemy async, share of the same writes without capture:")
+
+    def tell(where: str, plain: AsyncEngine, captured: AsyncEngine) -> None:
+        for kind, share in asyncio.run(measure(plain, captured, rounds=rounds, rows=rows)).items():
+            print(f"  {kind}, {where:34} {share:5.2f}")
+
     for synchronous in ("FULL", "OFF"):
-        for kind, share in asyncio.run(measure(folder, rounds=rounds, rows=rows, synchronous=synchronous)).items():
-            print(f"  {kind}, synchronous={synchronous:4} {share:5.2f}")
+        files = [
+            _prepare_file(folder / f"{captured}-{synchronous}.db", captured=captured, synchronous=synchronous)
+            for captured in (False, True)
+        ]
+        tell(f"SQLite, synchronous={synchronous}", *files)
+    for durable in (True, False):
+        with postgresql_server(durable=durable) as server:
+            databases = [_prepare_server(server, captured=captured) for captured in (False, True)]
+            tell(f"PostgreSQL, {'waiting' if durable else 'not waiting'} for the disk", *databases)

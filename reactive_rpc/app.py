@@ -297,7 +297,7 @@ class ReactiveRPC:
                 failed = False
             except ReactiveRPCError as exc:
                 if not failed:
-                    logger.error("the log cannot be followed, retrying: %s", exc)
+                    logger.error("the log cannot be followed, retrying: %s", exc.__cause__ or exc)
                 failed = True
             except Exception:
                 logger.exception("the log cannot be followed, retrying")

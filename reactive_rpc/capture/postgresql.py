@@ -13,11 +13,13 @@ was committed in between that matters.
 rows are decoded by the columns they were written with. It ends when
 
 - capture was not installed, or the database is another one (a restored dump, a copy, another timeline);
+- the outbox was truncated (or rewritten, which looks the same): what was not read yet is gone;
 - the server was restarted: it may have crashed, which empties unlogged tables and lets transaction ids be given out
   again, or be an older copy;
 - a captured table was dropped, created anew or renamed, or its columns, row-level security or inheritance were altered:
   every ALTER TABLE on columns (also SET NOT NULL, SET DEFAULT, SET STATISTICS), and GRANT on single columns;
 - one of its triggers or functions was dropped, disabled or replaced, or a unique constraint dropped;
+- somebody defined a function or an operator that is also built in, as statements may mean it now;
 - an enum's label or a composite type was altered (new labels and new types are harmless), a view replaced or dropped,
   or a name now means something else (a table that shadows another in the search path, an attached partition).
 
@@ -39,9 +41,9 @@ So each prune notes, beside the time, the oldest transaction still open then. Al
 taken; so whoever has read the log since has seen it, and once the note is older than the retention, it may go. A reader
 whose own snapshot begins below the floor may have missed some.
 
-**Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; functions that are
-redefined without touching a table, where a generated column rests on them. `ALTER ROLE ... SET search_path` changes
-what names mean only once this process starts again.
+**Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; rows of the outbox that
+are deleted by hand; functions that are redefined without touching a table, where a generated column rests on them.
+`ALTER ROLE ... SET search_path` changes what names mean only once this process starts again.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, LiteralString
 
@@ -80,7 +82,7 @@ from reactive_rpc.capture.postgresql_views import Views, read_insecure, read_vie
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.sql.functions import PURE_FUNCTIONS
+from reactive_rpc.sql.functions import date_functions, pure_functions
 from reactive_rpc.sql.postgresql_url import libpq_url
 
 __all__ = ["FINGERPRINT", "INCARNATION", "OutboxRow", "PostgreSQLCapture", "decode", "decode_value", "value_sql"]
@@ -96,10 +98,19 @@ ADVISORY_LOCK: Final = 0x7265616374697665  # "reactive"
 
 _log = logging.getLogger(__name__)
 
+_PURE: Final = pure_functions("postgresql")
+_CALLABLE: Final = sorted(_PURE | date_functions("postgresql").keys())
+
 INCARNATION: Final[LiteralString] = """concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
   extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))"""
 """SQL that names one run of the server: another after each start, and after each recovery from a crash, which drops the
 statistics. A crash undoes what was not on disk yet, and gives the same transaction ids out again (see the log)."""
+
+_SETTINGS: Final = """
+SET default_transaction_read_only = off; SET statement_timeout = 0; SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0
+"""
+"""What role or database may set for others must not keep capture from its work; it bounds its own waits."""
 
 _SERVER: Final[LiteralString] = f"""
 SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid,
@@ -116,8 +127,17 @@ WHERE c.relkind = 'c' AND c.oid >= 16384 AND a.attnum > 0
 GROUP BY a.attrelid
 ORDER BY 1
 """
+# An extension's functions and operators are for its own types, and do as the built-in ones do.
+_REDEFINED: Final[LiteralString] = """
+SELECT p.proname::text FROM pg_proc p WHERE p.oid >= 16384 AND p.proname = ANY(%s) AND NOT EXISTS (
+  SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+UNION
+SELECT o.oprname::text FROM pg_operator o WHERE o.oid >= 16384 AND NOT EXISTS (
+  SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')
+ORDER BY 1
+"""
 _OURS: Final[LiteralString] = f"""
-SELECT c.relname::text, c.oid::bigint FROM pg_class c
+SELECT c.relname::text, c.oid || '/' || c.relfilenode FROM pg_class c
 WHERE c.relnamespace = to_regnamespace('{SCHEMA}') AND c.relkind = 'r'
 """
 _FUNCTIONS: Final[LiteralString] = f"""
@@ -165,9 +185,10 @@ class _Record:
 
     Attributes:
         epoch: empty where nothing was installed.
-        server: `[system and database, timeline and incarnation, oids of our tables]`.
+        server: `[system and database, timeline and incarnation, oids and files of our tables]`.
         tables: the complete ones.
         types: `{enum label or composite type: what it is}`.
+        redefined: functions and operators, see `CaptureState.redefines`.
         names: `{other name of a table, or name of a view: what it means}`.
     """
 
@@ -176,6 +197,7 @@ class _Record:
     tables: dict[str, _Entry]
     types: dict[str, str]
     names: dict[str, str]
+    redefined: list[str] = field(default_factory=list)
 
 
 _Trigger = tuple[str, tuple[object, ...]]
@@ -194,7 +216,7 @@ class _Findings:
         functions: `{function of ours: (version, body, is as it should be otherwise)}`.
         triggers: `{relation: {trigger of ours: (version, signature)}}`.
         relations: `{relation with triggers of ours: quoted name}`.
-        ours: `{table of ours: oid}`.
+        ours: `{table of ours: oid and file}`; TRUNCATE, too, gives it another file.
     """
 
     record: _Record
@@ -205,9 +227,10 @@ class _Findings:
     functions: Mapping[str, tuple[str, str, bool]]
     triggers: Mapping[int, Mapping[str, _Trigger]]
     relations: Mapping[int, str]
-    ours: Mapping[str, int]
+    ours: Mapping[str, str]
     server: tuple[str, str]
     types: Mapping[str, str]
+    redefined: frozenset[str]
 
     @cached_property
     def base(self) -> list[str]:
@@ -289,6 +312,7 @@ class _Findings:
             tables={name: entry for name, entry in self.entries.items() if name not in self.incomplete},
             types=dict(self.types),
             names=dict(self.catalog.names) | {name: f"view {of}" for name, of in self.views.versions.items()},
+            redefined=sorted(self.redefined),
         )
 
     @cached_property
@@ -302,7 +326,10 @@ class _Findings:
         if not self.record.epoch or self.base:
             return "capture was not installed"
         if self.record.server != self.now.server:
-            return "the server was restarted or promoted, or the database restored or copied, or the outbox made anew"
+            return (
+                "the server was restarted or promoted, the database restored or copied, or the outbox truncated or made"
+                " anew"
+            )
         return self._doubted_table or self._doubted_meaning
 
     @property
@@ -322,6 +349,8 @@ class _Findings:
         for name, meaning in self.record.types.items():
             if self.types.get(name, meaning) != meaning:
                 return f"a type was altered: {meaning!r} is now {self.types[name]!r}"
+        if not self.redefined <= set(self.record.redefined):
+            return "a function or operator that is built in was defined once more"
         for name, meaning in self.record.names.items():
             now = self.now.names.get(name, name if name in self.entries else None)
             if now != meaning and not (now is None and not meaning.startswith("view ")):
@@ -347,6 +376,7 @@ class _Findings:
             tables={table.name: self._capture(table) for table in self.catalog.tables},
             names=self.catalog.names,
             views=self.views.found,
+            redefined=self.redefined,
         )
 
     def _capture(self, table: Table) -> TableCapture:
@@ -472,6 +502,7 @@ class PostgreSQLCapture:
                 client_encoding="utf-8",
             ) as connection:
                 _refuse_unfit(connection)
+                _run(connection, _SETTINGS)
                 yield connection
         except errors.InsufficientPrivilege as exc:
             raise self._not_allowed(exc) from exc
@@ -629,7 +660,7 @@ def _fingerprint(connection: psycopg.Connection[Any]) -> str:
 
 
 def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bool) -> _Findings:
-    catalog = read_catalog(connection, read_insecure(connection, PURE_FUNCTIONS))
+    catalog = read_catalog(connection, read_insecure(connection, _PURE))
     captured = {table.name: table for table in catalog.tables if table.capture.captured}
     ours = {name: oid for name, oid in connection.execute(_OURS) if name in BASE}
     triggers: dict[int, dict[str, _Trigger]] = {}
@@ -645,7 +676,7 @@ def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bo
         record=_read_record(connection) if may_read and "meta" in ours else _no_record(),
         mark=fingerprint,
         catalog=catalog,
-        views=read_views(connection, catalog, PURE_FUNCTIONS),
+        views=read_views(connection, catalog, _PURE),
         expected={name: triggers_of(table, captured) for name, table in captured.items()},
         functions={
             name: (version, body, is_definer and tuple(settings) == FUNCTION_SETTINGS)
@@ -656,6 +687,7 @@ def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bo
         ours=ours,
         server=("", "") if server is None else (server[0], server[1]),
         types=dict(connection.execute(_TYPES).fetchall()),
+        redefined=frozenset(name for (name,) in connection.execute(_REDEFINED, [_CALLABLE])),
     )
 
 
@@ -680,12 +712,18 @@ def _read_record(connection: psycopg.Connection[Any]) -> _Record:
     record = json.loads(values["record"])
     tables = {name: (digest, unique, relations) for name, (digest, unique, relations) in record["tables"].items()}
     return _Record(
-        epoch=values["epoch"], server=record["server"], tables=tables, types=record["types"], names=record["names"]
+        epoch=values["epoch"],
+        server=record["server"],
+        tables=tables,
+        types=record["types"],
+        names=record["names"],
+        redefined=record.get("redefined", []),
     )
 
 
 def _write_record(connection: psycopg.Connection[Any], record: _Record) -> None:
-    text = json.dumps({"server": record.server, "tables": record.tables, "types": record.types, "names": record.names})
+    fields = ("server", "tables", "types", "names", "redefined")
+    text = json.dumps({name: getattr(record, name) for name in fields})
     for key, value in (("epoch", record.epoch), ("record", text)):
         connection.execute(
             f"INSERT INTO {SCHEMA}.meta(key, value) VALUES (%s, %s)"

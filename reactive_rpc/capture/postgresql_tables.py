@@ -164,7 +164,8 @@ FINGERPRINT: Final[LiteralString] = r"""
   (SELECT sum(hashint8extended(t.oid::bigint, t.xmin::text::bigint)) FROM pg_trigger t
    WHERE t.oid >= 16384 AND t.tgname ^@ 'reactive_rpc_'),
   (SELECT sum(hashint8extended(p.oid::bigint, p.xmin::text::bigint)) FROM pg_proc p
-   WHERE p.oid >= 16384 AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reactive_rpc')),
+   WHERE p.oid >= 16384),
+  (SELECT sum(hashint8extended(o.oid::bigint, o.xmin::text::bigint)) FROM pg_operator o WHERE o.oid >= 16384),
   (SELECT sum(hashint8extended(r.oid::bigint, r.xmin::text::bigint)) FROM pg_rewrite r
    WHERE r.oid >= 16384 AND r.ev_class IN (SELECT oid FROM relations)),
   (SELECT sum(hashint8extended(i.inhrelid::bigint << 32 | i.inhparent::bigint, i.xmin::text::bigint)) FROM pg_inherits i

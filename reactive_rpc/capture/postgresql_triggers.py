@@ -23,8 +23,9 @@ as changed with any other.
 **Names.** The function sees `pg_catalog` only, whatever the writer's search path. Columns are renamed at once to `c0`,
 `c1` and so on, so none can be mistaken for a transition table, an alias or a variable of plpgsql.
 
-**Plans** are made once a session, perhaps for a statement of one row: without `enable_nestloop = off` an update of
-10,000 rows would then compare 100 million pairs.
+**Plans** are made once a session, perhaps for a statement of one row, and used for one of 10,000. A FULL JOIN is always
+hashed or merged, so it never compares 100 million pairs. An update of one row, the usual one, has a query of its own,
+without numbers and hashes: a third cheaper.
 
 **Inheritance.** What is written to a child is told of its ancestors too, with their columns. What is updated or deleted
 through a parent may be rows of any child: the children count as changed whole.
@@ -66,7 +67,7 @@ _EVENTS: Final = {
     "update": (16, f"AFTER UPDATE ON {{}} REFERENCING OLD TABLE AS {_OLD} NEW TABLE AS {_NEW}"),
     "truncate": (32, "AFTER TRUNCATE ON {}"),
 }
-FUNCTION_SETTINGS: Final = ("search_path=pg_catalog, pg_temp", "enable_nestloop=off")
+FUNCTION_SETTINGS: Final = ("search_path=pg_catalog, pg_temp",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class RelationTriggers:
         return [
             f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE",
             f"CREATE OR REPLACE FUNCTION {quoted(SCHEMA, self.function)}() RETURNS trigger LANGUAGE plpgsql"
-            " SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_nestloop = off"
+            " SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
             f" AS {_dollars(self.body)}",
             *(
                 f"CREATE OR REPLACE TRIGGER {TRIGGER_PREFIX}{event} {clause.format(table)}"
@@ -198,17 +199,31 @@ def _update(table: Table) -> str:
     mask = f"jsonb_build_array({', '.join(f'p.m{place}' for place in range(len(masks)))})"
     imaged = [place for place, column in enumerate(table.columns) if column.kind is not None]
     taken = [f"{side}.c{place} AS {side}{place}" for side in "on" for place in imaged]
-    outputs = ", ".join(["o.k AS ok", "n.k AS nk", f"{_same_key(table)} AS same", *chunks, *taken])
+    outputs = ", ".join([f"{_same_key(table)} AS same", *chunks, *taken])
     before, after = (_array(_items(table, f"p.{side}")) for side in "on")
-    return f"""      SELECT count(*), count(p.ok), count(p.nk),
-        jsonb_agg(jsonb_build_array(CASE WHEN p.same THEN {mask} END, {before}, {after})) FILTER (WHERE {any_changed})
-      INTO total, olds, news, items
-      FROM (
-        SELECT {outputs}
-        FROM (SELECT {_numbered(table.columns)} FROM {_OLD} AS t LIMIT {BULK_ROWS + 1}) AS o
-        FULL JOIN (SELECT {_numbered(table.columns)} FROM {_NEW} AS t LIMIT {BULK_ROWS + 1}) AS n ON n.k = o.k
-        OFFSET 0
-      ) AS p;"""
+    items = (
+        f"jsonb_agg(jsonb_build_array(CASE WHEN p.same THEN {mask} END, {before}, {after}))"
+        f" FILTER (WHERE {any_changed})"
+    )
+    renamed, numbered = _renamed(table.columns), _numbered(table.columns)
+    return f"""      SELECT count(*) INTO olds FROM (SELECT FROM {_OLD} LIMIT 2) AS r;
+      IF olds = 1 THEN
+        SELECT count(*), count(*), {items} INTO total, news, items
+        FROM (
+          SELECT {outputs}
+          FROM (SELECT {renamed} FROM {_OLD} AS t LIMIT 1) AS o
+          CROSS JOIN (SELECT {renamed} FROM {_NEW} AS t LIMIT 2) AS n
+          OFFSET 0
+        ) AS p;
+      ELSE
+        SELECT count(*), count(p.ok), count(p.nk), {items} INTO total, olds, news, items
+        FROM (
+          SELECT o.k AS ok, n.k AS nk, {outputs}
+          FROM (SELECT {numbered} FROM {_OLD} AS t LIMIT {BULK_ROWS + 1}) AS o
+          FULL JOIN (SELECT {numbered} FROM {_NEW} AS t LIMIT {BULK_ROWS + 1}) AS n ON n.k = o.k
+          OFFSET 0
+        ) AS p;
+      END IF;"""
 
 
 def _renamed(columns: Iterable[Column]) -> str:

@@ -6,6 +6,8 @@ every relation and every function by oid, where the SQL would have to be parsed 
 - `:relid` each relation of each FROM list, also in subqueries; `:funcid`, `:aggfnoid`, `:winfnoid` each call;
 - a built-in function is taken to depend on its arguments alone if it is IMMUTABLE, or on a list of names that are
   known to (`concat` is STABLE); a user's function never is: a label proves nothing;
+- a view reads in the name of its owner: where row-level security restricts the owner, policies add tables and
+  conditions that stand neither in the view nor in the statement, so it is refused;
 - operators are those of built-in types or refused like functions; nodes that read the clock, the user or a sequence,
   lock rows or draw a sample are refused by name.
 
@@ -28,11 +30,21 @@ from reactive_rpc.reactive.schema import View
 __all__ = ["Views", "read_insecure", "read_views"]
 
 _VIEWS: Final[LiteralString] = """
-SELECT c.oid::bigint, n.nspname, c.relname, pg_table_is_visible(c.oid), r.oid || '/' || r.xmin, r.ev_action::text
+SELECT c.oid::bigint, n.nspname, c.relname, pg_table_is_visible(c.oid),
+  concat_ws('/', r.oid, r.xmin, c.relowner, c.reloptions::text), r.ev_action::text
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'v' AND r.ev_type = '1' AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'reactive_rpc')
 ORDER BY n.nspname, c.relname
+"""
+_RESTRICTED: Final[LiteralString] = """
+SELECT v.oid::bigint, array_agg(t.oid::bigint)
+FROM pg_class v JOIN pg_roles o ON o.oid = v.relowner, pg_class t
+WHERE v.relkind = 'v' AND t.relrowsecurity AND NOT (o.rolsuper OR o.rolbypassrls)
+  AND (t.relforcerowsecurity OR NOT pg_has_role(v.relowner, t.relowner, 'USAGE'))
+  AND NOT EXISTS (SELECT FROM pg_options_to_table(v.reloptions)
+                  WHERE option_name = 'security_invoker' AND option_value::boolean)
+GROUP BY v.oid
 """
 _POLICIES: Final[LiteralString] = """
 SELECT p.polrelid::bigint, p.polname, coalesce(p.polqual::text, '') || coalesce(p.polwithcheck::text, '')
@@ -80,9 +92,16 @@ class Views:
 
 @dataclass(frozen=True, slots=True)
 class _View:
+    """A view.
+
+    Attributes:
+        restricted: the tables whose row-level security would apply to the view's owner, in whose name it reads.
+    """
+
     names: tuple[str, ...]
     version: str
     tree: str
+    restricted: frozenset[int]
 
     def reads(self, own: int) -> set[int]:
         """Return the oids of the relations in its query; older servers list the view itself too."""
@@ -96,9 +115,11 @@ def read_views(connection: psycopg.Connection[Any], catalog: Catalog, pure: Set[
         pure: names of functions that depend on their arguments alone.
     """
     views: dict[int, _View] = {}
+    restricted = {oid: frozenset(tables) for oid, tables in connection.execute(_RESTRICTED)}
     for oid, schema, name, is_visible, version, tree in connection.execute(_VIEWS):
         qualified = f"{schema}.{name}"
-        views[oid] = _View((name, qualified) if is_visible else (qualified,), version, tree)
+        names = (name, qualified) if is_visible else (qualified,)
+        views[oid] = _View(names, version, tree, restricted.get(oid, frozenset()))
     purity = _Purity(connection, [view.tree for view in views.values()], pure)
     found, versions = {}, {}
     for oid, view in views.items():
@@ -125,6 +146,10 @@ def _behind(oid: int, views: Mapping[int, _View], catalog: Catalog, purity: _Pur
             else:
                 what = "a system catalog" if relation < _FIRST_USER_OID else "a sequence or another relation"
                 reasons.append(f"the view {view.names[0]} reads {what}, whose writes are not seen")
+    # Views may read through others in the name of any of their owners.
+    restricted = frozenset[int]().union(*(views[each].restricted for each in seen if each in views))
+    if restricted & seen:
+        reasons.append(f"the view {views[oid].names[0]} is subject to its owner's row-level security")
     return View(frozenset(tables), min(reasons, default=None))
 
 

@@ -59,6 +59,7 @@ class CaptureState:
         tables: `{canonical name: how it is captured}`.
         names: `{another name that statements may use: canonical name}`.
         views: `{name that statements may use: what lies behind it}`.
+        redefined: see `redefines`.
     """
 
     epoch: str
@@ -66,6 +67,7 @@ class CaptureState:
     tables: Mapping[str, TableCapture]
     names: Mapping[str, str] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
+    redefined: frozenset[str] = frozenset()
 
     def table(self, name: str) -> str | None:
         """Return the canonical name of the table that a statement calls `name`; None where there is none."""
@@ -94,3 +96,7 @@ class CaptureState:
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         found = self.tables.get(table)
         return found is not None and column in found.unique
+
+    def redefines(self, name: str) -> bool:
+        """Tell whether a function or operator that is built in is also one of the database's users'."""
+        return name in self.redefined

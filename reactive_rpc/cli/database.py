@@ -44,7 +44,7 @@ def uninstall(url: Url) -> None:
     """Take outbox and triggers out. A running server puts them back: stop it first."""
     source = _source(url)
     source.capture.uninstall()
-    out.print(f"{source.database.name}: capture is taken out", highlight=False, soft_wrap=True)
+    out.print(f"{source.database.name}: capture is taken out", highlight=False, markup=False, soft_wrap=True)
 
 
 def _source(url: str) -> Source:
@@ -56,9 +56,10 @@ def _print(source: Source, state: CaptureState) -> None:
     out.print(
         f"{source.database.name}: {len(state.tables) - len(uncaptured)} of {len(state.tables)} tables are captured",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     for name, reason in sorted(uncaptured.items()):
-        out.print(f"  {name}: {reason}", highlight=False, soft_wrap=True)
+        out.print(f"  {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if uncaptured:
         raise typer.Exit(1)

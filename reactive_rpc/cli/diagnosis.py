@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from reactive_rpc.app import ReactiveRPC, Report
@@ -36,7 +37,11 @@ def doctor(rpc: Rpc, calls: CallsFile = None, context: Ctx = None) -> None:
     Queries that need no input, or have examples, are run once.
     """
     report, outcomes = asyncio.run(_inspect(load(rpc, ReactiveRPC), _calls(calls), _context(context)))
-    out.print(f"database  {report.database}\nepoch     {report.epoch}\ncapture   {report.guarantee}", soft_wrap=True)
+    out.print(
+        f"database  {report.database}\nepoch     {report.epoch}\ncapture   {report.guarantee}",
+        markup=False,
+        soft_wrap=True,
+    )
     out.print(_tables(report))
     out.print(_procedures(report, outcomes))
     if any(not table.captured for table in report.tables.values()):
@@ -50,10 +55,10 @@ def check(rpc: Rpc, calls: CallsFile = None, context: Ctx = None, watch: Watch =
     """
     drifts, outcomes = asyncio.run(_check(load(rpc, ReactiveRPC), _calls(calls), _context(context), watch))
     for drift in drifts:
-        out.print(f"[bold red]drift[/] {drift}", highlight=False, soft_wrap=True)
+        out.print(f"[bold red]drift[/] {escape(str(drift))}", highlight=False, soft_wrap=True)
     failed = {path: outcome.error for path, outcome in outcomes.items() if outcome.error is not None}
     for path, error in failed.items():
-        out.print(f"[bold red]error[/] {path}: {error}", highlight=False, soft_wrap=True)
+        out.print(f"[bold red]error[/] {path}: {escape(error)}", highlight=False, soft_wrap=True)
     untried = sorted(path for path, outcome in outcomes.items() if not outcome.calls)
     if untried:
         out.print(f"not tried, for want of an input: {', '.join(untried)}. Give examples= or --calls", soft_wrap=True)
@@ -113,7 +118,7 @@ def _tables(report: Report) -> Table:
     table = Table("table", "captured", "compared exactly", title="Tables", title_justify="left")
     for name, capture in sorted(report.tables.items()):
         exact = ", ".join(column for column, kind in capture.kinds.items() if kind is not None)
-        table.add_row(name, "yes" if capture.captured else f"no: {capture.reason}", exact or "nothing")
+        table.add_row(name, "yes" if capture.captured else escape(f"no: {capture.reason}"), exact or "nothing")
     return table
 
 
@@ -125,7 +130,7 @@ def _procedures(report: Report, outcomes: dict[str, Outcome]) -> Table:
             continue
         dependencies = procedure.dependencies
         declared = "observed" if dependencies is None else ", ".join(sorted(dependencies)) or "none"
-        table.add_row(path, "query", declared, _sharers(procedure), _cached(procedure, report, outcomes[path]))
+        table.add_row(path, "query", declared, _sharers(procedure), escape(_cached(procedure, report, outcomes[path])))
     return table
 
 

@@ -7,7 +7,7 @@ import typer
 from reactive_rpc.cli.database import database
 from reactive_rpc.cli.diagnosis import check, doctor
 from reactive_rpc.cli.generation import export_openapi, generate
-from reactive_rpc.cli.shared import err
+from reactive_rpc.cli.shared import failure
 from reactive_rpc.errors import ReactiveRPCError
 
 __all__ = ["cli", "main"]
@@ -30,5 +30,5 @@ def main() -> None:
     try:
         cli()
     except ReactiveRPCError as exc:
-        err.print(f"[bold red]error[/] {exc}", highlight=False)
+        failure(str(exc))
         raise SystemExit(1) from exc

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from reactive_rpc.errors import ReactiveRPCError
 
@@ -42,5 +43,5 @@ def load(reference: str, wanted: type[Any] = object) -> Any:
 
 def failure(message: str) -> typer.Exit:
     """Print what is wrong and return what to raise."""
-    err.print(f"[bold red]error[/] {message}", highlight=False)
+    err.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)  # SQL is there to be copied
     return typer.Exit(1)

@@ -20,10 +20,10 @@ they fetched is right. (Touching is symmetric: it looks at a row before and afte
 commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
 
 **Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between; one that
-is overtaken is registered as stale and settled later. What is told before `connected` is sent is merged into `stale`,
-so `connected` is always first. A result is stale where the client's ETag differs, or where the log after the client's
-cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored set keeps none). A cursor of
-another epoch or from before the outbox's retention is a gap.
+is overtaken, or cannot be computed just now, is registered as stale and settled later. What is told before `connected`
+is sent is merged into `stale`, so `connected` is always first. A result is stale where the client's ETag differs, or
+where the log after the client's cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored
+set keeps none). A cursor of another epoch or from before the outbox's retention is a gap.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from reactive_rpc.errors import (
     NotFoundError,
     PreconditionFailedError,
     RPCError,
+    ServiceUnavailableError,
 )
 from reactive_rpc.log.log import Log
 from reactive_rpc.protocol.cursors import Cursor
@@ -183,7 +184,7 @@ class Hub:
                 errors.append(_refused(subscription, exc))
                 continue
             keys.append(watch.affected.key)
-            if gap or not entry.live or self._is_stale(subscription.ref, entry, missed, known):
+            if gap or entry is None or not entry.live or self._is_stale(subscription.ref, entry, missed, known):
                 stale[watch.affected.key] = watch.affected
         for affected in stream.take_affected():
             stale[affected.key] = affected
@@ -197,14 +198,21 @@ class Hub:
             heartbeat_seconds=self.heartbeat_seconds or None,
         )
 
-    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[_Watch, Entry]:
-        """Settle one query and add the stream to its watch, with nothing awaited between the two."""
+    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[_Watch, Entry | None]:
+        """Settle one query and add the stream to its watch, with nothing awaited between the two.
+
+        None instead of an entry is a query that cannot be computed just now.
+        """
         call = subscription.call
         if call is None:
             raise subscription.error or InternalServerError()
+        entry: Entry | None
         try:
             affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
             entry = await self._reader.watch(call)
+        except ServiceUnavailableError as exc:
+            logger.warning("%s could not be computed, retrying: %r", call.path, exc)
+            entry = None
         except RPCError:
             raise
         except Exception as exc:
@@ -213,9 +221,9 @@ class Hub:
         watch = self._watches.get(call.key)
         if watch is None:
             watch = self._watches[call.key] = _Watch(call, affected)
-            if not entry.live:
+            if entry is None or not entry.live:
                 self._unsettle(watch, self._log.version)
-        if entry.live:
+        if entry is not None and entry.live:
             self._adopt(watch, entry)
         watch.streams[stream] = None
         self._by_stream[stream].add(watch)

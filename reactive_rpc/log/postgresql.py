@@ -115,6 +115,7 @@ class PostgreSQLLog:
     ) -> None:
         self._capture = capture
         self._bulk_threshold = bulk_threshold
+        self._name = url.render_as_string()
         self._outbox = Outbox(libpq_url(url), timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
         self._appliers: list[Applier] = []
         self._wanted: WantedLookups = lambda table: ()
@@ -175,7 +176,7 @@ class PostgreSQLLog:
         if self._state is not None:
             return
         async with self._lock:
-            with self._hanging_up():
+            with self._hanging_up(f"{self._name} cannot be read: {{}}"):
                 await self._connect()
                 state = await asyncio.to_thread(self._capture.install)
                 state, look, _ = await self._settle(state, None)
@@ -393,7 +394,10 @@ class PostgreSQLLog:
         return by_key((decode_value(kinds[0], key), decode_value(kinds[1], value)) for key, value in pairs)
 
     async def _refresh(self, *, renew: bool = False) -> CaptureState:
-        return await asyncio.to_thread(self._capture.refresh, renew=renew, at_least=self._version)
+        try:
+            return await asyncio.to_thread(self._capture.refresh, renew=renew, at_least=self._version)
+        except ServiceUnavailableError as exc:  # its words name the server
+            raise ServiceUnavailableError(UNREADABLE) from exc
 
     async def _catch_up_version(self, count: int) -> None:
         if count > MAX_EMPTY_TRANSACTIONS:
@@ -407,13 +411,17 @@ class PostgreSQLLog:
         self._is_reconnected = True
 
     @contextmanager
-    def _hanging_up(self) -> Iterator[None]:
-        """Turn what goes wrong into the errors of the contract, and begin anew on another connection."""
+    def _hanging_up(self, message: str = UNREADABLE) -> Iterator[None]:
+        """Turn what goes wrong into the errors of the contract, and begin anew on another connection.
+
+        Args:
+            message: what the error says; `{}` stands for the cause.
+        """
         try:
             yield
         except FAULTS as exc:
             self._outbox.terminate()
-            raise ServiceUnavailableError(UNREADABLE) from exc
+            raise ServiceUnavailableError(message.replace("{}", str(exc) or "it does not answer")) from exc
         except BaseException:
             self._outbox.terminate()
             raise

@@ -12,7 +12,8 @@ bytes; past either bound the answer is cut, and tells which tables occur.
 
 **Settings of the connection.** `row_security=off` turns a policy that would hide a parent from a look-up into an error,
 which leaves the value unknown. `jit=off`: the estimates for the catalogs are high enough to compile a statement that
-runs for a millisecond. A serializable poll could fail for what others do. Left alone, the planner would plan each poll
+runs for a millisecond. A serializable poll could fail for what others do, and so could one under the timeouts of the
+role: each statement has its own. Left alone, the planner would plan each poll
 anew, which takes as long as the poll; and as it does not know the snapshot, it expects a third of the outbox to be new,
 and must be kept from reading all of it.
 """
@@ -50,10 +51,14 @@ STANDBY: Final = (
 _SETTINGS: Final = {
     "application_name": "reactive_rpc log",
     "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
     "enable_seqscan": "off",
+    "idle_in_transaction_session_timeout": "0",
     "jit": "off",
+    "lock_timeout": "0",
     "plan_cache_mode": "force_generic_plan",
     "row_security": "off",
+    "statement_timeout": "0",
 }
 
 _ROWS: Final = "SELECT id, xid, tbl, op::text AS op, rows FROM reactive_rpc.outbox"

@@ -15,10 +15,10 @@ meets three cells at most. So in the cell of a value v on that level
 - the ranges that end there began before v: a suffix in order of their upper keys;
 - any other range covers the cell, and v.
 
-A search looks into one cell of each level that any range is on (levels are as many as there are magnitudes of length:
-64 at most for the numbers of a database, about ten in practice), and walks through hits alone. Cells with few ranges
-keep no order: each is compared. Where a and b are one code, a range is a point: it stands in one cell, of that code,
-and each is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no cell.
+A search looks into one cell of each level that any range is on (as many as there are magnitudes of length: never more
+than a code has bits, 65 for the numbers of a database, and about ten in practice), and walks through hits alone. Cells
+with few ranges keep no order: each is compared. Where a and b are one code, a range is a point: it stands in one cell,
+of that code, and is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no cell.
 
 **Keys and codes.** Between integers, the code of a bound is twice the bound, one more where it is exclusive below and
 one less where it is exclusive above, and that is the key as well: values that are no integers get the odd codes
@@ -222,7 +222,9 @@ class _Crowd(Generic[E]):
     def collect(self, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
         self.begins.until(begun, found)
         self.ends.since(not_ended, found)
-        found.extend([span for span in self.others if span.low <= begun and span.high >= not_ended])
+        for span in self.others:
+            if span.low <= begun and span.high >= not_ended:
+                found.append(span)
 
 
 _Cell = Span[E] | tuple[Span[E], ...] | _Crowd[E]
@@ -289,7 +291,7 @@ class Grid(Generic[E]):
                     del cells[number]
             else:
                 left = tuple([each for each in cell if each is not span])
-                cells[number] = left if len(left) > 1 else left[0]
+                cells[number] = left[0] if len(left) == 1 else left
         if not cells:
             del self._levels[level]
 
@@ -409,11 +411,9 @@ class _IntegerSide(_Side[E]):
             key = whole * 2 + (whole != value)
         else:
             key = value  # past every integer, so in no closed range
-        if self.at_least:
-            self.at_least.until(key, found)
-        if self.at_most:
-            self.at_most.since(key, found)
-        if self.closed and isinstance(key, int):
+        self.at_least.until(key, found)
+        self.at_most.since(key, found)
+        if isinstance(key, int):
             self.closed.collect(key, key, key, found)
 
 
@@ -436,10 +436,8 @@ class _OrderedSide(_Side[E]):
 
     def collect(self, value: Known, found: list[Span[E]]) -> None:
         begun, not_ended = (value, False), (value, True)
-        if self.at_least:
-            self.at_least.until(begun, found)
-        if self.at_most:
-            self.at_most.since(not_ended, found)
+        self.at_least.until(begun, found)
+        self.at_most.since(not_ended, found)
         if self.closed:
             self.closed.collect(_code(value), begun, not_ended, found)
 

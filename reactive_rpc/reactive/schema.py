@@ -64,3 +64,13 @@ class Schema(Protocol):
     def is_unique(self, table: str, column: str) -> bool:
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         ...
+
+    def redefines(self, name: str) -> bool:
+        """Tell whether a function or operator that is built in is also one of the database's users'.
+
+        Which of the two a statement calls is for the database to say, and what theirs does nobody knows.
+
+        Args:
+            name: of a function, in lower case, or an operator's sign.
+        """
+        ...

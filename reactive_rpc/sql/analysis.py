@@ -81,6 +81,7 @@ def analyse(compiled: RecordingCompiler) -> Template:
         reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
         tables=tuple(rendering.tables),
         dates=_dates(compiled),
+        calls=frozenset(rendering.calls),
     )
 
 

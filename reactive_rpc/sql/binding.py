@@ -48,6 +48,9 @@ class Binder:
         """Return why a result of `template` must not be cached; None where it may."""
         if template.opaque is not None:
             return template.opaque
+        redefined = next(filter(self._schema.redefines, sorted(template.calls)), None)
+        if redefined is not None:
+            return f"calls {redefined}, which somebody has defined in this database: pass in its value"
         return next((reason for name in template.tables if (reason := self._unseen(name)) is not None), None)
 
     def tables(self, template: Template) -> frozenset[str]:

@@ -4,83 +4,120 @@ Volatile functions cannot be listed, since anybody may define one; so the pure o
 the same arguments give the same result for as long as no captured table is written and the session's settings (time
 zone, locale) stay: `lower`, but also `to_char`.
 
+They are listed by database: `hex` is SQLite's own, and on PostgreSQL somebody's. There a function may also be
+*overloaded* by one of the same name: what the database's users define is in no list, see `Schema.redefines`.
+
 Functions of dates are pure only of values that are dates already: a text may read 'now'. PostgreSQL's take a text for
 a date in one case alone, a literal, which is looked at where it stands. SQLite's take any text, so those of
-`DATE_FUNCTIONS` are pure of a date column only.
+`date_functions` are pure of a date column only.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["DATE_FUNCTIONS", "PURE_FUNCTIONS", "is_clock_word"]
+__all__ = ["date_functions", "is_clock_word", "pure_functions"]
 
 # fmt: off
-PURE_FUNCTIONS: Final = frozenset(
-    {
-        # Aggregates and windows.
-        "aggregate_strings", "any", "any_value", "array_agg", "avg", "bit_and", "bit_or", "bit_xor", "bool_and",
-        "bool_or", "corr", "count", "covar_pop", "covar_samp", "cube", "cume_dist", "dense_rank", "every",
-        "first_value", "group_concat", "grouping", "grouping sets", "grouping_sets", "json_agg", "json_group_array",
-        "json_group_object", "json_object_agg", "jsonb_agg", "jsonb_object_agg", "lag", "last_value", "lead", "max",
-        "min", "mode", "nth_value", "ntile", "percent_rank", "percentile_cont", "percentile_disc", "range_agg",
-        "rank", "rollup", "row_number", "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum", "total",
-        "var_pop", "var_samp", "variance",
-        # Text.
-        "ascii", "btrim", "char", "char_length", "character_length", "chr", "concat", "concat_ws", "decode",
-        "encode", "format", "glob", "hex", "initcap", "instr", "left", "length", "like", "lower", "lpad", "ltrim",
-        "md5", "octet_length", "overlay", "position", "printf", "quote", "regexp_count", "regexp_instr",
-        "regexp_like", "regexp_match", "regexp_matches", "regexp_replace", "regexp_split_to_array",
-        "regexp_split_to_table", "regexp_substr", "repeat", "replace", "reverse", "right", "rpad", "rtrim",
-        "split_part", "starts_with", "string_to_array", "string_to_table", "strpos", "substr", "substring",
-        "translate", "trim", "unicode", "upper",
-        # Full text.
-        "phraseto_tsquery", "plainto_tsquery", "setweight", "to_tsquery", "to_tsvector", "ts_headline", "ts_rank",
-        "ts_rank_cd", "websearch_to_tsquery",
-        # Numbers.
-        "abs", "cbrt", "ceil", "ceiling", "degrees", "div", "exp", "floor", "gcd", "lcm", "ln", "log", "log10",
-        "log2", "mod", "pi", "pow", "power", "radians", "round", "sign", "sqrt", "trunc", "width_bucket",
-        # Dates, on PostgreSQL.
-        "date_bin", "date_part", "date_trunc", "extract", "isfinite", "justify_days", "justify_hours",
-        "justify_interval", "make_date", "make_interval", "make_time", "make_timestamp", "make_timestamptz",
-        "timezone", "to_char", "to_date", "to_number", "to_timestamp",
-        # Choice and types.
-        "coalesce", "greatest", "ifnull", "iif", "least", "likelihood", "likely", "nullif", "pg_typeof", "row",
-        "typeof", "unlikely",
-        # JSON.
-        "->", "->>", "json", "json_array", "json_array_elements", "json_array_elements_text", "json_array_length",
-        "json_build_array", "json_build_object", "json_each", "json_each_text", "json_extract", "json_extract_path",
-        "json_extract_path_text", "json_insert", "json_object", "json_object_keys", "json_patch", "json_quote",
-        "json_remove", "json_replace", "json_set", "json_strip_nulls", "json_tree", "json_type", "json_typeof",
-        "json_valid", "jsonb_array_elements", "jsonb_array_elements_text", "jsonb_array_length",
-        "jsonb_build_array", "jsonb_build_object", "jsonb_each", "jsonb_each_text", "jsonb_extract_path",
-        "jsonb_extract_path_text", "jsonb_insert", "jsonb_object", "jsonb_object_keys", "jsonb_path_exists",
-        "jsonb_path_match", "jsonb_path_query", "jsonb_path_query_array", "jsonb_path_query_first", "jsonb_pretty",
-        "jsonb_set", "jsonb_strip_nulls", "jsonb_typeof", "row_to_json", "to_json", "to_jsonb",
-        # Arrays and ranges.
-        "array_append", "array_cat", "array_dims", "array_length", "array_lower", "array_ndims", "array_position",
-        "array_positions", "array_prepend", "array_remove", "array_replace", "array_to_json", "array_to_string",
-        "array_upper", "cardinality", "daterange", "generate_series", "generate_subscripts", "int4range",
-        "int8range", "isempty", "lower_inc", "lower_inf", "numrange", "range_merge", "tsrange", "tstzrange",
-        "unnest", "upper_inc", "upper_inf",
-    }
-)
-"""Pure in every dialect that has them."""
+_EVERYWHERE: Final = frozenset({
+    # Aggregates and windows; SQLAlchemy spells the first as each database does.
+    "aggregate_strings", "avg", "count", "cume_dist", "dense_rank", "first_value", "lag", "last_value", "lead", "max",
+    "min", "nth_value", "ntile", "percent_rank", "rank", "row_number", "sum",
+    # Text.
+    "concat", "concat_ws", "length", "lower", "ltrim", "replace", "rtrim", "substr", "substring", "trim", "upper",
+    # Numbers.
+    "abs", "ceil", "ceiling", "degrees", "exp", "floor", "ln", "log", "log10", "mod", "pi", "pow", "power", "radians",
+    "round", "sign", "sqrt",
+    # Choice.
+    "coalesce", "nullif",
+})
+
+_ON_SQLITE: Final = frozenset({
+    "->", "->>", "char", "format", "glob", "group_concat", "hex", "ifnull", "iif", "instr", "json", "json_array",
+    "json_array_length", "json_each", "json_extract", "json_group_array", "json_group_object", "json_insert",
+    "json_object", "json_patch", "json_quote", "json_remove", "json_replace", "json_set", "json_tree", "json_type",
+    "json_valid", "like", "likelihood", "likely", "log2", "octet_length", "printf", "quote", "string_agg", "total",
+    "trunc", "typeof", "unicode", "unlikely",
+})
+
+_ON_POSTGRESQL: Final = frozenset({
+    # Aggregates and grouping.
+    "any", "any_value", "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "covar_pop",
+    "covar_samp", "cube", "every", "grouping", "grouping sets", "grouping_sets", "json_agg", "json_object_agg",
+    "jsonb_agg", "jsonb_object_agg", "mode", "percentile_cont", "percentile_disc", "range_agg", "rollup", "stddev",
+    "stddev_pop", "stddev_samp", "string_agg", "var_pop", "var_samp", "variance",
+    # Text.
+    "ascii", "btrim", "char_length", "character_length", "chr", "decode", "encode", "format", "initcap", "left",
+    "like", "lpad", "md5", "octet_length", "overlay", "position", "regexp_count", "regexp_instr", "regexp_like",
+    "regexp_match", "regexp_matches", "regexp_replace", "regexp_split_to_array", "regexp_split_to_table",
+    "regexp_substr", "repeat", "reverse", "right", "rpad", "split_part", "starts_with", "string_to_array",
+    "string_to_table", "strpos", "translate",
+    # Full text.
+    "phraseto_tsquery", "plainto_tsquery", "setweight", "to_tsquery", "to_tsvector", "ts_headline", "ts_rank",
+    "ts_rank_cd", "websearch_to_tsquery",
+    # Numbers.
+    "cbrt", "div", "gcd", "lcm", "trunc", "width_bucket",
+    # Dates.
+    "date_bin", "date_part", "date_trunc", "extract", "isfinite", "justify_days", "justify_hours",
+    "justify_interval", "make_date", "make_interval", "make_time", "make_timestamp", "make_timestamptz",
+    "timezone", "to_char", "to_date", "to_number", "to_timestamp",
+    # Choice and types.
+    "greatest", "least", "pg_typeof", "row",
+    # JSON.
+    "json_array", "json_array_elements", "json_array_elements_text", "json_array_length", "json_build_array",
+    "json_build_object", "json_each", "json_each_text", "json_extract_path", "json_extract_path_text", "json_object",
+    "json_object_keys", "json_strip_nulls", "json_typeof", "jsonb_array_elements", "jsonb_array_elements_text",
+    "jsonb_array_length", "jsonb_build_array", "jsonb_build_object", "jsonb_each", "jsonb_each_text",
+    "jsonb_extract_path", "jsonb_extract_path_text", "jsonb_insert", "jsonb_object", "jsonb_object_keys",
+    "jsonb_path_exists", "jsonb_path_match", "jsonb_path_query", "jsonb_path_query_array", "jsonb_path_query_first",
+    "jsonb_pretty", "jsonb_set", "jsonb_strip_nulls", "jsonb_typeof", "row_to_json", "to_json", "to_jsonb",
+    # Arrays and ranges.
+    "array_append", "array_cat", "array_dims", "array_length", "array_lower", "array_ndims", "array_position",
+    "array_positions", "array_prepend", "array_remove", "array_replace", "array_to_json", "array_to_string",
+    "array_upper", "cardinality", "daterange", "generate_series", "generate_subscripts", "int4range", "int8range",
+    "isempty", "lower_inc", "lower_inf", "numrange", "range_merge", "tsrange", "tstzrange", "unnest", "upper_inc",
+    "upper_inf",
+})
 # fmt: on
 
-DATE_FUNCTIONS: Final = {"date": 0, "datetime": 0, "julianday": 0, "strftime": 1, "time": 0, "unixepoch": 0}
-"""`{function: the place of the argument that must be a date column}`."""
+_PURE: Final[Mapping[str, frozenset[str]]] = {
+    "sqlite": _EVERYWHERE | _ON_SQLITE,
+    "postgresql": _EVERYWHERE | _ON_POSTGRESQL,
+}
+_OF_DATES: Final[Mapping[str, Mapping[str, int]]] = {
+    "sqlite": {"date": 0, "datetime": 0, "julianday": 0, "strftime": 1, "time": 0, "unixepoch": 0},
+    "postgresql": {"date": 0, "time": 0},
+}
 
+
+def pure_functions(database: str) -> frozenset[str]:
+    """Return the functions that are pure on a database, in lower case.
+
+    Args:
+        database: by its name in SQLAlchemy; of one that is not known, what nearly all have.
+    """
+    return _PURE.get(database, _EVERYWHERE)
+
+
+def date_functions(database: str) -> Mapping[str, int]:
+    """Return `{function: the place of the argument that must be a date column}`."""
+    return _OF_DATES.get(database, {})
+
+
+_QUOTING: Final = re.compile(r'[\\"]')
 _CLOCK_WORD: Final = re.compile(r"(?<![a-z])(?:now|today|tomorrow|yesterday)(?![a-z])", re.I)
 
 
 def is_clock_word(value: object) -> bool:
     """Tell whether PostgreSQL may read `value`, or one of its items, as a date that is another one every day.
 
-    >>> is_clock_word("Today 12:00"), is_clock_word(["2024-01-31"]), is_clock_word("unknown")
-    (True, False, False)
+    In the text of an array or a range, characters may be quoted and escaped.
+
+    >>> is_clock_word("Today 12:00"), is_clock_word(["2024"]), is_clock_word('{"n\\\\ow"}'), is_clock_word("unknown")
+    (True, False, True, False)
     """
     if isinstance(value, list | tuple | set | frozenset):
         return any(map(is_clock_word, value))
-    return isinstance(value, str) and _CLOCK_WORD.search(value) is not None
+    return isinstance(value, str) and _CLOCK_WORD.search(_QUOTING.sub("", value)) is not None

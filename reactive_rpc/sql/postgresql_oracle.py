@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import sqlglot
@@ -33,7 +34,7 @@ from sqlglot.dialects import Postgres
 from sqlglot.errors import SqlglotError
 
 from reactive_rpc.reactive.schema import Kind, Schema
-from reactive_rpc.sql.functions import PURE_FUNCTIONS, is_clock_word
+from reactive_rpc.sql.functions import is_clock_word, pure_functions
 from reactive_rpc.sql.text_reads import TextRead, refused
 
 __all__ = ["Parsed", "PostgreSQLOracle", "parse"]
@@ -74,6 +75,7 @@ _CLOCK_WORDS: Final = frozenset({
 """Functions that are called without parentheses."""
 # fmt: on
 
+_PURE: Final = pure_functions("postgresql")
 _QUANTIFIERS: Final = frozenset({"all", "any", "some"})
 _WORD: Final = re.compile(r"\w+")
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
@@ -96,6 +98,7 @@ class Parsed:
         cast_columns: columns that are cast to a date.
         attributes: what is selected from something by a dot.
         aliases: the names that the text gives to columns.
+        words: everything that may be the name of a function or an operator.
         opaque: why the result does not follow from the tables' rows; None where it does.
     """
 
@@ -104,7 +107,11 @@ class Parsed:
     cast_columns: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
     aliases: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
     opaque: str | None = None
+
+
+_VALUES: Final = frozenset({"STRING", "NUMBER"})
 
 
 def parse(statement: str) -> Parsed:
@@ -125,7 +132,7 @@ def parse(statement: str) -> Parsed:
     tree: Any = trees[0]
     ctes = frozenset(_name(cte.args["alias"].this) for cte in tree.find_all(exp.CTE))
     aliases = _aliases(tree)
-    opaque = _called(tokens, ctes | aliases) or _unknown(tree)
+    opaque = _called(tokens, ctes | aliases) or _split_literal(tokens) or _unknown(tree)
     if opaque is not None:
         return Parsed(opaque=opaque)
     tables = dict.fromkeys(_table_name(table) for table in tree.find_all(exp.Table) if not _is_function(table))
@@ -137,6 +144,7 @@ def parse(statement: str) -> Parsed:
         ),
         attributes=frozenset(_name(column.this) for column in _attributes(tree)),
         aliases=aliases,
+        words=frozenset(_word(token) for token in tokens if token.token_type.name not in _VALUES),
     )
 
 
@@ -175,20 +183,24 @@ def _type_name(cast: Any) -> str:
     return str(cast.to.this.name) if isinstance(cast.to.this, exp.DataType.Type) else str(cast.to.this)
 
 
+def _word(token: Any) -> str:
+    return str(token.text) if token.token_type.name == "IDENTIFIER" else str(token.text).lower()
+
+
 def _called(tokens: list[Any], given: frozenset[str]) -> str | None:
     """Return what the text calls and should not; `given` are the names of its own that may precede a column list."""
     before = [""] + [token.text.lower() for token in tokens]
     after = [token.text for token in tokens[1:]] + [""]
     for token, preceding, following in zip(tokens, before, after, strict=False):
         kind, is_qualified = token.token_type.name, preceding == "."
-        word = token.text if kind == "IDENTIFIER" else token.text.lower()
+        word = _word(token)
         if kind != "IDENTIFIER" and not is_qualified and word in _CLOCK_WORDS:
             return f"asks for {word.upper()}: pass in its value"
-        if kind in ("STRING", "NUMBER") or following != "(" or not _WORD.fullmatch(word):
+        if kind in _VALUES or following != "(" or not _WORD.fullmatch(word):
             continue
         is_syntax = kind != "IDENTIFIER" and (word in _BEFORE_PARENTHESES or preceding in _BETWEEN.get(word, ()))
         is_given = word in given and word.upper() not in Postgres.Parser.FUNCTIONS
-        if is_qualified or not (word in PURE_FUNCTIONS or is_syntax or is_given):
+        if is_qualified or not (word in _PURE or is_syntax or is_given):
             return _impure(word)
     return None
 
@@ -197,13 +209,19 @@ def _impure(function: str) -> str:
     return f"calls {function}(), which is not known to depend on its arguments alone: pass in its value"
 
 
+def _split_literal(tokens: list[Any]) -> str | None:
+    """Refuse a literal that goes on after a line break: what it says as a whole, the tree does not tell."""
+    pairs = pairwise(token.token_type.name for token in tokens)
+    return "runs text with a literal in several parts: write it in one" if ("STRING", "STRING") in pairs else None
+
+
 def _unknown(tree: Any) -> str | None:
     """Return what the tree holds that is not known to be a matter of rows alone."""
     for node in tree.walk():
         kind = type(node).__name__
         if isinstance(node, exp.Lock):
             return "locks rows (FOR UPDATE): lock in a mutation"
-        if isinstance(node, exp.Anonymous) and str(node.name).lower() not in PURE_FUNCTIONS | _QUANTIFIERS:
+        if isinstance(node, exp.Anonymous) and str(node.name).lower() not in _PURE | _QUANTIFIERS:
             return _impure(node.name)
         if not isinstance(node, exp.Func) and kind not in _UNDERSTOOD:
             return f"runs text with {kind}, which is not understood"
@@ -274,7 +292,13 @@ def _text_read(parsed: Parsed, schema: Schema) -> TextRead:
     if unseen is not None:
         return refused(f"reads table {unseen}, whose writes are not captured")
     doubtful = _doubtful(parsed, tables, schema, has_views=has_views)
+    doubtful = doubtful or _redefined(parsed, schema)
     return refused(doubtful) if doubtful else TextRead(dict.fromkeys(sorted(tables)))
+
+
+def _redefined(parsed: Parsed, schema: Schema) -> str | None:
+    name = next(filter(schema.redefines, sorted(parsed.words)), None)
+    return None if name is None else f"calls {name}, which somebody has defined in this database: pass in its value"
 
 
 def _doubtful(parsed: Parsed, tables: set[str], schema: Schema, *, has_views: bool) -> str | None:

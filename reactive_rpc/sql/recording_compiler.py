@@ -27,13 +27,15 @@ from sqlalchemy.sql.elements import ColumnClause, Grouping, Label
 from sqlalchemy.sql.schema import Column
 from sqlalchemy.sql.selectable import FromClause, Select
 
-from reactive_rpc.sql.functions import DATE_FUNCTIONS, PURE_FUNCTIONS
+from reactive_rpc.sql.functions import date_functions, pure_functions
 from reactive_rpc.sql.tables import base_table
 from reactive_rpc.sql.template import Template
 
 __all__ = ["RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
 
-_SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+_RESERVED_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+"""No table of PostgreSQL's can have a column of its own that is called so."""
+_SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_"}) | _RESERVED_COLUMNS
 _OPERATOR_SIGNS: Final = re.compile(r"[^\w\s()'\"]+")
 _OPERATOR_WORDS: Final = frozenset({"GLOB", "MATCH", "REGEXP", "SIMILAR TO", "LIKE", "ILIKE", "RLIKE", "DIV", "XOR"})
 
@@ -63,6 +65,7 @@ class Rendering:
         columns: `{table: names of its columns rendered anywhere}`.
         stars: the bodies that render `*`.
         opaque: the first reason why the result does not follow from the rows read; None where it does.
+        calls: the functions rendered, in lower case, and the signs of operators that SQLAlchemy does not know.
         textual: the first piece that is text, and so unknown; None where there is none.
         open_bodies: the SELECTs being rendered, from the outermost in.
     """
@@ -71,6 +74,7 @@ class Rendering:
     tables: Counter[str] = field(default_factory=Counter)
     columns: dict[str, set[str]] = field(default_factory=dict)
     stars: set[int] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
     opaque: str | None = None
     textual: str | None = None
     open_bodies: list[int] = field(default_factory=list)
@@ -140,9 +144,16 @@ class RecordingCompiler(SQLCompiler):
             self._note_bare(column.name)
         elif (table := base_table(column.table)) is not None:
             self.rendering.columns.setdefault(table.fullname, set()).add(column.name)
-            if column.name.lower() in _SYSTEM_COLUMNS and not isinstance(column, Column):
+            if self._is_system(column):
                 self.rendering.refuse(f"reads {column.name}, a system column whose writes are not captured")
         return self._renderer.visit_column(column, *args, **kwargs)
+
+    def _is_system(self, column: ColumnClause[Any]) -> bool:
+        """Tell whether a column is the database's own; on SQLite a table may have one that is only called so."""
+        name = column.name.lower()
+        if name in _RESERVED_COLUMNS and self.dialect.name == "postgresql":
+            return True
+        return name in _SYSTEM_COLUMNS and (not isinstance(column, Column) or column.system)
 
     def _note_bare(self, name: str) -> None:
         """Take a column that names no table for all columns of the body: it may be any table's."""
@@ -158,7 +169,8 @@ class RecordingCompiler(SQLCompiler):
 
     def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a function that is not known to be pure; `count(*)` reads no column."""
-        if not _is_pure(func):
+        self.rendering.calls.add(func.name.lower())
+        if not _is_pure(func, self.dialect.name):
             self.rendering.refuse(
                 f"calls {func.name}(), which is not known to depend on its arguments alone: pass in its value"
             )
@@ -224,6 +236,7 @@ def _checking_operator(method: str) -> Callable[..., Any]:
 
     def visit(self: RecordingCompiler, element: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
         text = operator.opstring.strip()
+        self.rendering.calls.add(text)
         if not _OPERATOR_SIGNS.fullmatch(text) and text.upper() not in _OPERATOR_WORDS:
             self.rendering.note_text(f"the operator {text!r}")
         return getattr(self._renderer, method)(element, operator, *args, **kwargs)
@@ -263,6 +276,7 @@ _DATELESS: Final = (
     sqltypes.Interval,
     sqltypes.JSON,
     sqltypes.LargeBinary,
+    sqltypes.Float,
     sqltypes.Numeric,
     sqltypes.String,
     sqltypes.Uuid,
@@ -283,14 +297,15 @@ def _is_date(expression: Any) -> bool:
     return isinstance(expression, ColumnClause) and isinstance(expression.type, _DATES)
 
 
-def _is_pure(function: Any) -> bool:
+def _is_pure(function: Any, database: str) -> bool:
     name = function.name.lower()
     if function.packagenames:
         return False
-    if name in DATE_FUNCTIONS:
-        dates = list(function.clauses)[DATE_FUNCTIONS[name] :]
+    of_dates = date_functions(database)
+    if name in of_dates:
+        dates = list(function.clauses)[of_dates[name] :]
         return bool(dates) and _is_date(dates[0])
-    return name in PURE_FUNCTIONS
+    return name in pure_functions(database)
 
 
 def _counts_rows(function: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from reactive_rpc.reactive.schema import Schema
-from reactive_rpc.sql.functions import PURE_FUNCTIONS
+from reactive_rpc.sql.functions import pure_functions
 from reactive_rpc.sql.text_reads import TextRead, refused
 
 __all__ = ["EXPLAIN", "TABLE_FUNCTIONS", "Explained", "SQLiteOracle", "explain"]
@@ -57,7 +57,7 @@ class Explained:
     @property
     def opaque(self) -> str | None:
         """Why the result does not follow from rows; None where it does."""
-        impure = sorted(self.functions - PURE_FUNCTIONS)
+        impure = sorted(self.functions - pure_functions("sqlite"))
         if self.failure is None and impure:
             return f"calls {impure[0]}(), which is not known to depend on its arguments alone: pass in its value"
         return self.failure

@@ -41,6 +41,7 @@ class Template:
         opaque: why it cannot be told what is read; None where it can.
         textual: the piece of text for which the whole rendered text must be looked at; None where there is none.
         dates: the parameters that PostgreSQL may read as dates.
+        calls: the functions that are called, in lower case, and the signs of operators that SQLAlchemy does not know.
     """
 
     reads: tuple[Read, ...] = ()
@@ -48,3 +49,4 @@ class Template:
     opaque: str | None = None
     textual: str | None = None
     dates: tuple[str, ...] = ()
+    calls: frozenset[str] = frozenset()

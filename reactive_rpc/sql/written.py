@@ -16,7 +16,7 @@ import sqlglot
 from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
-from reactive_rpc.sql.functions import PURE_FUNCTIONS
+from reactive_rpc.sql.functions import pure_functions
 
 __all__ = ["Written", "written"]
 
@@ -101,4 +101,5 @@ def _calls_unknown(tree: Any, dialect: str) -> bool:
     """Tell whether a function is called that may write; on SQLite none can."""
     if dialect == "sqlite":
         return False
-    return any(call.name.lower() not in PURE_FUNCTIONS for call in tree.find_all(exp.Anonymous))
+    pure = pure_functions(dialect)
+    return any(call.name.lower() not in pure for call in tree.find_all(exp.Anonymous))

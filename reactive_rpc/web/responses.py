@@ -60,7 +60,8 @@ def error_answer(error: RPCError) -> Answer:
 def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     """Return what a caller is told of `exc`: an `RPCError` as it is, FastAPI's own translated, the rest nothing.
 
-    What nobody raised on purpose is logged in full under a fresh request id, and the caller gets the id alone.
+    What nobody raised on purpose is logged in full under a fresh request id, and the caller gets the id alone. What an
+    outage does to every call takes a line of the log each.
     """
     if isinstance(exc, RPCError):
         error = exc.detached(path=path)
@@ -75,6 +76,8 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     else:
         error = InternalServerError("something went wrong on the server; it is logged under this request id", path=path)
     error.request_id = ids.new_id()
-    if http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.code == "SERVICE_UNAVAILABLE":
+        logger.warning("%s failed, request %s: %s", path, error.request_id, exc.__cause__ or exc)
+    elif http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s failed, request %s", path, error.request_id, exc_info=exc)
     return error

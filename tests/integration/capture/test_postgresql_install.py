@@ -303,6 +303,40 @@ def test_row_security_must_rest_on_rows(make_world: Callable[..., World]) -> Non
     assert "current_setting()" in (world.state.tables["a"].reason or "")
 
 
+def test_a_view_under_its_owners_row_security_is_opaque(make_world: Callable[..., World]) -> None:
+    """Policies that restrict a view's owner, through other views too, add to it what nobody sees; others do not."""
+    world = make_world("""
+        CREATE TABLE a (id int, owner text); ALTER TABLE a ENABLE ROW LEVEL SECURITY;
+        CREATE TABLE b (id int); CREATE POLICY p ON a USING (EXISTS (SELECT FROM b WHERE b.id = a.id));
+        CREATE VIEW mine AS SELECT id FROM a;
+        CREATE VIEW theirs AS SELECT id FROM a; ALTER VIEW theirs OWNER TO pg_monitor;
+        CREATE VIEW over_theirs AS SELECT id FROM theirs;
+        CREATE VIEW invoked WITH (security_invoker = on) AS SELECT id FROM a; ALTER VIEW invoked OWNER TO pg_monitor;
+        CREATE VIEW over_invoked AS SELECT id FROM invoked; ALTER VIEW over_invoked OWNER TO pg_monitor;
+        CREATE VIEW elsewhere AS SELECT id FROM b; ALTER VIEW elsewhere OWNER TO pg_monitor;
+    """)
+    opaque = {name for name, view in world.state.views.items() if view.opaque and "." not in name}
+    assert opaque == {"theirs", "over_theirs", "over_invoked"}
+    world.reader.execute("ALTER VIEW mine OWNER TO pg_monitor")
+    state = world.capture.refresh()
+    assert state.epoch != world.state.epoch
+    assert state.views["mine"].opaque
+
+
+def test_overloads_of_pure_functions_are_known(make_world: Callable[..., World]) -> None:
+    """A user's function with the name of a pure one, and any operator of theirs, are named; new ones begin an epoch."""
+    world = make_world("CREATE FUNCTION round(float8, int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    assert world.state.redefines("round")
+    assert not world.state.redefines("lower")
+    world.reader.execute("CREATE FUNCTION unlike(text) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    assert world.capture.refresh().epoch == world.state.epoch
+    world.reader.execute("CREATE FUNCTION bare(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    world.reader.execute("CREATE OPERATOR ### (leftarg = int, rightarg = int, function = bare)")
+    state = world.capture.refresh()
+    assert state.epoch != world.state.epoch
+    assert state.redefines("###")
+
+
 def test_names_and_uniqueness(make_world: Callable[..., World]) -> None:
     """A table has one canonical name, without its schema where it needs none; columns that prove one row are known."""
     world = make_world("""

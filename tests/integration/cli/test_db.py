@@ -64,8 +64,8 @@ def test_the_script_is_what_install_runs(url: str, tmp_path: Path) -> None:
     ("url", "told"),
     [
         ("nonsense", "no database URL"),
-        ("postgresql://127.0.0.1:1/none", "cannot be reached"),
-        ("oracle://x/y", "not supported"),
+        ("postgresql://127.0.0.1:1/none", "cannot be read or written"),
+        ("oracle://x/y", "triggers are known for SQLite"),
     ],
 )
 def test_a_wrong_database_is_told(tmp_path: Path, url: str, told: str) -> None:

@@ -28,6 +28,9 @@ __all__ = ["Arena", "Report"]
 
 FOLDER = Path(__file__).parents[1]
 READERS = 3
+START_SECONDS = 120.0
+"""How long a process may take to start, beside all the others."""
+
 CALM_SECONDS = 30.0
 """How long all may take to be right once nobody writes; they need a fraction of one."""
 
@@ -225,14 +228,16 @@ class Arena:
     def _writers(self) -> Iterator[None]:
         arguments = ["-m", "races.writer", self._url]
         writers = [Process(*arguments, str(seed), str(ROWS), output=subprocess.PIPE) for seed in (1, 2)]
-        with self._threads(self._listen, [(writer,) for writer in writers]):
-            try:
-                yield
-            finally:
-                for writer in writers:
-                    writer.kill()
-        for writer in writers:
-            writer.output.close()
+        try:
+            with self._threads(self._listen, [(writer,) for writer in writers]):
+                try:
+                    yield
+                finally:
+                    for writer in writers:
+                        writer.kill()
+        finally:
+            for writer in writers:
+                writer.output.close()
 
     def _listen(self, writer: Process) -> None:
         for line in writer.output:
@@ -282,7 +287,7 @@ def _answer(url: str, group: int) -> dict[int, int] | None:
 
 
 def _wait_for(condition: Callable[[], bool], fault: str) -> None:
-    give_up = time.monotonic() + CALM_SECONDS
+    give_up = time.monotonic() + START_SECONDS
     while not condition():
         if time.monotonic() > give_up:
             raise AssertionError(fault)

@@ -253,6 +253,9 @@ class Declared:
     def is_unique(self, table: str, column: str) -> bool:
         return (table, column) in _UNIQUE
 
+    def redefines(self, name: str) -> bool:
+        return False
+
 
 class Parent:
     """ORM class of `parents`."""

@@ -12,10 +12,13 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import (
     CTE,
+    Column,
     Date,
     Integer,
+    MetaData,
     Sequence,
     String,
+    Table,
     and_,
     bindparam,
     case,
@@ -58,6 +61,7 @@ __all__ = ["REFUSED", "SHAPES", "Shape", "rows"]
 Conditions = Mapping[str, Any]
 T, U = Team.__table__.c, Task.__table__.c
 TEAM: Final[Any] = Team.__table__
+_XMIN: Final = Table("team", MetaData(), Column("xmin", String, system=True)).c.xmin
 OPEN: Final = table("open_task", column("number", Integer), column("label", String))
 
 
@@ -322,6 +326,7 @@ REFUSED: Final[list[tuple[str, Any, str]]] = [
      "calls random()"),
     ("a text for a date", select(U.id).where(U.due >= literal("today", Date)), "compares a date with a text"),
     ("texts for dates", select(U.id).where(U.due.in_(DAYS)), "compares a date with a text"),
+    ("a column of the system", select(_XMIN).where(false()), "reads xmin"),
     ("a function of a schema", select(func.pg_catalog.lower(T.name)), "calls lower()"),
 ]  # fmt: skip
 """`(name, statement, reason)` on PostgreSQL."""

@@ -93,6 +93,9 @@ REFUSED_BY_POSTGRESQL: list[tuple[str, str]] = [
     ("SELECT t.full_name FROM team t", "reads full_name, which is no captured column"),
     ("SELECT (t).full_name FROM team t", "which is not understood"),
     ("SHOW search_path", "not one SELECT"),
+    ("SELECT id FROM task WHERE due >= 'to'\n'day'", "a literal in several parts"),
+    (r"SELECT id FROM task WHERE due = ANY ('{to\\day}')", "which may be a date"),
+    (r"""SELECT id FROM task WHERE daterange('["to"d\\ay,)') @> due""", "which may be a date"),
 ]
 
 

@@ -124,3 +124,6 @@ class Known:
 
     def is_unique(self, table: str, column: str) -> bool:
         return column == "id"
+
+    def redefines(self, name: str) -> bool:
+        return name == "mod"

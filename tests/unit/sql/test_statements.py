@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Date,
     DateTime,
     Integer,
+    MetaData,
+    Table,
     TypeDecorator,
     and_,
     bindparam,
@@ -196,6 +199,8 @@ OPAQUE: list[tuple[Any, str]] = [
     (select(SECRETS.c.id), "reads table secrets, whose writes are not captured"),
     (select(TASKS.c.id).where(TASKS.c.id.in_(select(SECRETS.c.id))), "reads table secrets"),
     (select(table("tasks", column("rowid", Integer)).c.rowid), "rowid"),
+    (select(Table("tasks", MetaData(), Column("rowid", Integer, system=True)).c.rowid), "rowid"),
+    (select(func.mod(TASKS.c.id, 2)), "calls mod, which somebody has defined"),
 ]
 
 
