@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
-SOUNDNESS_CASES ?= 20000
+SOUNDNESS_CASES ?= 6000
+RACES_SECONDS ?= 60
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -76,6 +77,10 @@ bench: setup ## Measure, as ratios against a baseline of the same run
 .PHONY: soundness
 soundness: setup ## Run the differential test with a larger budget (SOUNDNESS_CASES=...)
 	REACTIVE_SOUNDNESS_CASES=$(SOUNDNESS_CASES) $(BIN)/pytest tests/integration/soundness $(PYTEST_ARGS)
+
+.PHONY: races
+races: setup ## Race processes and kill servers for longer (RACES_SECONDS=...)
+	REACTIVE_RACES_SECONDS=$(RACES_SECONDS) $(BIN)/pytest tests/integration/races $(PYTEST_ARGS)
 
 .PHONY: lock
 lock: setup ## Write constraints.txt: the versions that are installed now

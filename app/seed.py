@@ -20,8 +20,9 @@ from app.database import database_url, new_engine
 from app.models import Agent, Memory, Message, Organization, Tool, User
 from app.security import passwords
 from app.settings import get_settings
+from reactive_rpc import Context
 
-__all__ = ["EMAIL", "PASSWORD", "main", "seed"]
+__all__ = ["DEMO", "EMAIL", "PASSWORD", "main", "seed"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ MESSAGES = 20_000
 MEMORIES = 10_000
 EMAIL = "ada@org-01.example"
 PASSWORD = "teamhub"  # noqa: S105  # printed by `make run`, for everybody to try
+DEMO = Context(identity="user-01", tenant="org-01")
+"""On whose behalf `reactive-rpc doctor` and `check` may call: `--context app.seed:DEMO`."""
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 NAMES = ("Ada", "Alan", "Barbara", "Claude", "Donald", "Edsger", "Grace", "Hedy", "John", "Katherine", "Leslie", "Tim")

@@ -57,11 +57,13 @@ class Outcome:
 
     Attributes:
         calls: how many ran.
+        wanting: what it needs to be tried at all; None where it was tried.
         uncacheable: why a result could not be cached; None where all could.
         error: what a call answered instead; None where none did.
     """
 
     calls: int = 0
+    wanting: str | None = None
     uncacheable: str | None = None
     error: str | None = None
 
@@ -106,12 +108,13 @@ class Checker:
 
 
 def calls_of(procedure: Procedure[..., Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the inputs that are known for a query: its `examples`, or none at all where it needs none."""
+    """Return the inputs that are known for a query: its `examples`, or one made of the first examples of its fields."""
     if procedure.examples:
         return procedure.examples
     model = procedure.handler.input_model
-    needs_input = model is not None and any(field.is_required() for field in model.model_fields.values())
-    return () if needs_input else ({},)
+    fields = {} if model is None else model.model_fields
+    required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
+    return ({name: examples[0] for name, examples in required.items() if examples},) if all(required.values()) else ()
 
 
 async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Outcome]:
@@ -131,8 +134,17 @@ async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Ou
     outcomes = {}
     for path, procedure in rpc.registry.items():
         if procedure.kind == "query":
-            outcomes[path] = await _try_query(rpc, path, [*calls_of(procedure), *calls.get(path, ())], ctx)
+            inputs = [*calls_of(procedure), *calls.get(path, ())]
+            wanting = _wanting(procedure, inputs, ctx)
+            outcomes[path] = Outcome(wanting=wanting) if wanting else await _try_query(rpc, path, inputs, ctx)
     return outcomes
+
+
+def _wanting(procedure: Procedure[..., Any], inputs: Sequence[Mapping[str, Any]], ctx: object) -> str | None:
+    sees_context = procedure.handler.takes_context or callable(procedure.scope) or procedure.scope == "tenant"
+    if sees_context and ctx is None:
+        return "a context (--context)"
+    return None if inputs else "an input (examples=, or --calls)"
 
 
 async def _try_query(rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, Any]], ctx: object) -> Outcome:
@@ -146,7 +158,7 @@ async def _try_query(rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, 
             except (ReactiveRPCError, Exception) as exc:  # a handler's own fault is what is looked for
                 error = f"{type(exc).__name__}: {exc}"
     opaque = next((each.opaque for each in observations if each.opaque is not None), None)
-    return Outcome(len(inputs), opaque, error)
+    return Outcome(len(inputs), None, opaque, error)
 
 
 @asynccontextmanager

@@ -43,7 +43,9 @@ whose own snapshot begins below the floor may have missed some.
 
 **Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; rows of the outbox that
 are deleted by hand; functions that are redefined without touching a table, where a generated column rests on them.
-`ALTER ROLE ... SET search_path` changes what names mean only once this process starts again.
+Settings that are altered for a role, the database or the server (search_path, timezone), text search configurations,
+and the roles that row-level security names count only once this process starts again. A user's operator that overloads
+a sign of SQLAlchemy's own (`=`, `<<`), and a user's cast, are taken to depend on their arguments and on what they lock.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ from reactive_rpc.capture.postgresql_tables import (
     Catalog,
     Table,
     read_catalog,
+    read_redefined,
 )
 from reactive_rpc.capture.postgresql_triggers import (
     BASE,
@@ -82,7 +85,7 @@ from reactive_rpc.capture.postgresql_views import Views, read_insecure, read_vie
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.sql.functions import date_functions, pure_functions
+from reactive_rpc.sql.functions import pure_functions
 from reactive_rpc.sql.postgresql_url import libpq_url
 
 __all__ = ["FINGERPRINT", "INCARNATION", "OutboxRow", "PostgreSQLCapture", "decode", "decode_value", "value_sql"]
@@ -99,7 +102,6 @@ ADVISORY_LOCK: Final = 0x7265616374697665  # "reactive"
 _log = logging.getLogger(__name__)
 
 _PURE: Final = pure_functions("postgresql")
-_CALLABLE: Final = sorted(_PURE | date_functions("postgresql").keys())
 
 INCARNATION: Final[LiteralString] = """concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
   extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))"""
@@ -125,15 +127,6 @@ SELECT 'c' || a.attrelid, string_agg(a.attname || '/' || a.xmin, ' ' ORDER BY a.
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relkind = 'c' AND c.oid >= 16384 AND a.attnum > 0
 GROUP BY a.attrelid
-ORDER BY 1
-"""
-# An extension's functions and operators are for its own types, and do as the built-in ones do.
-_REDEFINED: Final[LiteralString] = """
-SELECT p.proname::text FROM pg_proc p WHERE p.oid >= 16384 AND p.proname = ANY(%s) AND NOT EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-UNION
-SELECT o.oprname::text FROM pg_operator o WHERE o.oid >= 16384 AND NOT EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')
 ORDER BY 1
 """
 _OURS: Final[LiteralString] = f"""
@@ -172,6 +165,15 @@ SELECT r.rolname, r.rolsuper OR CASE WHEN to_regnamespace('{SCHEMA}') IS NULL
   THEN has_database_privilege(current_database(), 'CREATE')
   ELSE (SELECT pg_has_role(n.nspowner, 'USAGE') FROM pg_namespace n WHERE n.nspname = '{SCHEMA}') END
 FROM pg_roles r WHERE r.rolname = current_user
+"""
+_HAS_GRANTS: Final[LiteralString] = f"""
+SELECT coalesce(has_schema_privilege(to_regnamespace('{SCHEMA}'), 'USAGE')
+  AND bool_and(coalesce(has_table_privilege(c.oid, kind), false))
+  AND has_function_privilege(to_regprocedure('{SCHEMA}.announce(text, jsonb)'), 'EXECUTE'), false)
+FROM (VALUES ('outbox', 'SELECT'), ('outbox', 'INSERT'), ('outbox', 'DELETE'),
+  ('horizon', 'SELECT'), ('horizon', 'INSERT'), ('horizon', 'DELETE'),
+  ('meta', 'SELECT'), ('meta', 'INSERT'), ('meta', 'UPDATE')) AS needed(relation, kind)
+LEFT JOIN pg_class c ON c.relname = relation AND c.relnamespace = to_regnamespace('{SCHEMA}')
 """
 
 
@@ -572,8 +574,8 @@ class PostgreSQLCapture:
     def _refuse_missing(self, connection: psycopg.Connection[Any], found: _Findings) -> None:
         if found.statements:
             raise CaptureError(
-                f"capture is not in place on {self._name}. Call install(), or let an administrator run, in one"
-                f" transaction:\n{_script(_wanted_of_administrator(connection, found))}"
+                f"capture is not in place on {self._name}. Run `reactive-rpc db install`, or let an administrator"
+                f" run, in one transaction:\n{_script(_wanted_of_administrator(connection, found))}"
             )
 
     def _warn_of_uncaptured(self, state: CaptureState) -> None:
@@ -687,7 +689,7 @@ def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bo
         ours=ours,
         server=("", "") if server is None else (server[0], server[1]),
         types=dict(connection.execute(_TYPES).fetchall()),
-        redefined=frozenset(name for (name,) in connection.execute(_REDEFINED, [_CALLABLE])),
+        redefined=read_redefined(connection),
     )
 
 
@@ -765,7 +767,13 @@ def _wanted_of_administrator(connection: psycopg.Connection[Any], found: _Findin
     role, is_owner = row if row is not None else ("", False)
     if is_owner and not _lacks_table(connection, found):
         return found.statements
-    return [*found.statements, *_grants(quoted(role))]
+    return [*found.statements, *([] if _has_grants(connection) else _grants(quoted(role)))]
+
+
+def _has_grants(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the current role may do what `_grants` allows; not while anything of ours is missing."""
+    row = connection.execute(_HAS_GRANTS).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _lacks_table(connection: psycopg.Connection[Any], found: _Findings) -> bool:

@@ -28,6 +28,7 @@ from psycopg.rows import class_row
 
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
 from reactive_rpc.reactive.schema import Kind
+from reactive_rpc.sql.functions import date_functions, pure_functions
 
 __all__ = [
     "FINGERPRINT",
@@ -37,6 +38,7 @@ __all__ = [
     "Relation",
     "Table",
     "read_catalog",
+    "read_redefined",
 ]
 
 SCHEMA: Final = "reactive_rpc"
@@ -249,6 +251,15 @@ _PARENTS: Final[LiteralString] = (
     "SELECT inhrelid::bigint, inhparent::bigint, xmin::text FROM pg_inherits ORDER BY inhrelid, inhparent"
 )
 
+# An extension's functions and operators are for its own types, and do as the built-in ones do.
+_REDEFINED: Final[LiteralString] = """
+SELECT p.proname::text FROM pg_proc p WHERE p.oid >= 16384 AND p.proname = ANY(%s) AND NOT EXISTS (
+  SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+UNION
+SELECT o.oprname::text FROM pg_operator o WHERE o.oid >= 16384 AND NOT EXISTS (
+  SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')
+ORDER BY 1
+"""
 _DATABASE: Final[LiteralString] = """
 SELECT pg_encoding_to_char(encoding) = 'UTF8', pg_encoding_to_char(encoding) = 'SQL_ASCII',
   coalesce(to_jsonb(d)->>'datlocprovider', 'c') = 'b'
@@ -267,6 +278,12 @@ def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str
     reader = _Reader(connection, insecure)
     tables = [reader.table(relation) for relation in reader.relations.values() if not relation.is_partition]
     return _named(tables, reader)
+
+
+def read_redefined(connection: psycopg.Connection[Any]) -> frozenset[str]:
+    """Return the functions that are pure on PostgreSQL and also somebody's own, and the operators that are."""
+    names = sorted(pure_functions("postgresql") | date_functions("postgresql").keys())
+    return frozenset(name for (name,) in connection.execute(_REDEFINED, [names]))
 
 
 class _Reader:

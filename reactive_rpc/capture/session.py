@@ -139,7 +139,13 @@ class SessionCapture:
         found = self._database.examine(_read)
         with self._lock:
             self._tables = found
-            self._state = CaptureState(epoch=self._ids.new_id(), mark=0, tables=found.tables, names=found.names)
+            self._state = CaptureState(
+                epoch=self._ids.new_id(),
+                mark=0,
+                tables=found.tables,
+                names=found.names,
+                redefined=found.redefined,
+            )
             self._mark_distrusted()
             return self._state
 

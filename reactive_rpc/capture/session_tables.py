@@ -73,6 +73,7 @@ class Tables:
         rewritten: the tables on which a trigger, a rule or a conflict clause may write more than was asked for;
             None where that cannot be told.
         unset: `{table: columns}` that an UPDATE may change without setting them; None where that cannot be told.
+        redefined: see `CaptureState.redefines`.
     """
 
     tables: Mapping[str, TableCapture]
@@ -80,6 +81,7 @@ class Tables:
     actions: tuple[Action, ...]
     rewritten: frozenset[str] | None
     unset: Mapping[str, frozenset[str]] | None
+    redefined: frozenset[str] = frozenset()
 
 
 def read(connection: Connection) -> Tables:
@@ -119,7 +121,10 @@ def _acts(action: str | None) -> bool:
 
 
 def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
-    from reactive_rpc.capture.postgresql_tables import read_catalog  # noqa: PLC0415  # its driver is an extra
+    from reactive_rpc.capture.postgresql_tables import (  # noqa: PLC0415  # its driver is an extra
+        read_catalog,
+        read_redefined,
+    )
 
     secured = connection.execute(_ROW_SECURITY).fetchall()
     catalog = read_catalog(connection, {oid: "its row-level security may depend on the session" for (oid,) in secured})
@@ -141,6 +146,7 @@ def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
             table.name: frozenset(column.name for column in table.columns if column.generated)
             for table in catalog.tables
         },
+        redefined=read_redefined(connection),
     )
 
 

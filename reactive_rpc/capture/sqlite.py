@@ -343,7 +343,7 @@ class SQLiteCapture:
     def _refuse_missing(self, found: _Findings) -> None:
         if found.statements:
             raise CaptureError(
-                f"capture is not in place on {self.path}. Call install(), or let an administrator run:\n"
+                f"capture is not in place on {self.path}. Run `reactive-rpc db install`, or let an administrator run:\n"
                 + _script(found.statements)
             )
 

@@ -59,9 +59,9 @@ def check(rpc: Rpc, calls: CallsFile = None, context: Ctx = None, watch: Watch =
     failed = {path: outcome.error for path, outcome in outcomes.items() if outcome.error is not None}
     for path, error in failed.items():
         out.print(f"[bold red]error[/] {path}: {escape(error)}", highlight=False, soft_wrap=True)
-    untried = sorted(path for path, outcome in outcomes.items() if not outcome.calls)
-    if untried:
-        out.print(f"not tried, for want of an input: {', '.join(untried)}. Give examples= or --calls", soft_wrap=True)
+    untried = {path: outcome.wanting for path, outcome in outcomes.items() if outcome.wanting is not None}
+    for path, wanting in untried.items():
+        out.print(f"not tried {path}: it needs {wanting}", highlight=False, soft_wrap=True)
     if drifts or failed:
         raise typer.Exit(1)
     out.print(f"{len(outcomes) - len(untried)} queries were tried; every declaration holds")
@@ -149,4 +149,4 @@ def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) ->
         return f"no: it {outcome.uncacheable}"
     if outcome.error is not None:
         return f"not known, it answered {outcome.error}"
-    return "yes" if outcome.calls else "not tried: it needs an input (examples=, or --calls)"
+    return "yes" if outcome.wanting is None else f"not tried: it needs {outcome.wanting}"

@@ -55,7 +55,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy.engine import URL
 
 from reactive_rpc.capture.postgresql import PostgreSQLCapture

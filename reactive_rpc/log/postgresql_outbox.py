@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
 from reactive_rpc.capture.postgresql import FINGERPRINT, INCARNATION
 from reactive_rpc.capture.postgresql_images import OutboxRow

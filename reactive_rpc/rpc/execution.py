@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.rpc.topics import Topic
 from reactive_rpc.sql.database import Database
+from reactive_rpc.sql.faults import SchemaMovedError
 from reactive_rpc.sql.images import as_known
 from reactive_rpc.sql.recorder import Recorder, current_recorder
 
@@ -88,12 +90,18 @@ class Executor:
         those outside, which wait for it; so the calls of each depth wait only for others of the same depth, and what
         those wait for is deeper.
 
+        It runs again where a change of the schema has put a prepared statement out of date.
+
         Raises:
             InternalServerError: it wrote, read what it did not declare (in development), or its output is invalid.
             ServiceUnavailableError: the database is locked or gone.
             Exception: whatever the handler raised by accident.
         """
         async with self._at_once[depth]:
+            # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
+            for _ in range(self._database.queries_at_once):
+                with suppress(SchemaMovedError):
+                    return await self._query(key, procedure, input, ctx)
             return await self._query(key, procedure, input, ctx)
 
     async def _query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
@@ -109,7 +117,7 @@ class Executor:
                         body = await _run_async(procedure, session, input, ctx)
                 else:
                     body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
-            except InternalServerError:
+            except (InternalServerError, SchemaMovedError):
                 raise
             except RPCError as exc:
                 error = exc.detached()

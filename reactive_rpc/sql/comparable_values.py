@@ -31,6 +31,9 @@ _EXACT_AS_FLOAT: Final = 2**53
 _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # reads like the naive one above
 _MICROSECOND: Final = timedelta(microseconds=1)
+_INFINITE_DATES: Final = (date.min, date.max)
+_INFINITE_TIMES: Final = tuple((time - _EPOCH) // _MICROSECOND for time in (datetime.min, datetime.max))
+"""asyncpg sends the first and the last moment that Python knows as -infinity and infinity; psycopg as they are."""
 
 
 def comparable(value: object, kind: Kind, dialect: str) -> Comparable | None:
@@ -111,19 +114,23 @@ def _uuid(value: object) -> str | None:
 def _days(value: object) -> int | None:
     if isinstance(value, datetime) or not isinstance(value, date):
         return None
-    return value.toordinal() - _EPOCH.toordinal()
+    return None if value in _INFINITE_DATES else value.toordinal() - _EPOCH.toordinal()
 
 
 def _microseconds(value: object) -> int | None:
     if not isinstance(value, datetime) or value.tzinfo is not None:
         return None
-    return (value - _EPOCH) // _MICROSECOND
+    return _finite((value - _EPOCH) // _MICROSECOND)
 
 
 def _microseconds_utc(value: object) -> int | None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         return None
-    return (value - _EPOCH_UTC) // _MICROSECOND
+    return _finite((value - _EPOCH_UTC) // _MICROSECOND)
+
+
+def _finite(microseconds: int) -> int | None:
+    return None if microseconds in _INFINITE_TIMES else microseconds
 
 
 _ON_POSTGRESQL: Final[Mapping[Kind, Callable[[object], Comparable | None]]] = {

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
 
-__all__ = ["QueryWroteError", "connecting", "translated"]
+__all__ = ["QueryWroteError", "SchemaMovedError", "connecting", "translated"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ _UNAVAILABLE_STATES: Final = ("08", "53", "57P", "57014", "55P03", "25P03", "25P
 _BAD_VALUES: Final = ("22001", "22003", "22008", "22021", "22P05")
 """Too long, out of range (numbers, dates), and text that the database's encoding does not hold (NUL)."""
 _SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached statement plan is invalid")
-"""The server's words, and asyncpg's; SQLAlchemy forgets the statements then, and the next call succeeds."""
+"""The server's words, and asyncpg's; SQLAlchemy or psycopg forgets the statements then, and the next call succeeds."""
 
 _ASYNCPG_BAD_VALUES: Final = ("out of range", "out of int", "value out of", "surrogates not allowed")
 _PSYCOPG_BAD_VALUES: Final = ("NUL (0x00)", "too large", "too small", "out of range")
@@ -67,6 +67,10 @@ _GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
 
 class QueryWroteError(InternalServerError):
     """A query tried to write; the database refused."""
+
+
+class SchemaMovedError(ServiceUnavailableError):
+    """A statement was prepared before a change of the schema; this connection has forgotten it now."""
 
 
 @contextmanager
@@ -82,6 +86,7 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         ConflictError: a unique, foreign key, check or NOT NULL constraint is violated; or two transactions got into
             each other's way, and `details` is `{"retry": True}`.
         ServiceUnavailableError: the database is locked, gone, full or broken.
+        SchemaMovedError: a prepared statement is out of date, and forgotten now.
         QueryWroteError: a read-only session was asked to write.
     """
     try:
@@ -162,7 +167,7 @@ def _of_sqlstate(state: str, words: str, writes: bool) -> RPCError | None:
     if state in _BAD_VALUES:
         return BadRequestError("a value does not fit into the database: too long, out of range, or with a NUL")
     if any(part in words for part in _SCHEMA_MOVED):
-        return ServiceUnavailableError("the database's tables have just been changed; try again")
+        return SchemaMovedError("the database's tables have just been changed; try again")
     return None
 
 

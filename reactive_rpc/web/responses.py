@@ -77,7 +77,8 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
         error = InternalServerError("something went wrong on the server; it is logged under this request id", path=path)
     error.request_id = ids.new_id()
     if error.code == "SERVICE_UNAVAILABLE":
-        logger.warning("%s failed, request %s: %s", path, error.request_id, exc.__cause__ or exc)
+        cause, _, _ = str(exc.__cause__ or exc).partition("\n")
+        logger.warning("%s failed, request %s: %s", path, error.request_id, cause)
     elif http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s failed, request %s", path, error.request_id, exc_info=exc)
     return error

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from sqlalchemy import make_url
 

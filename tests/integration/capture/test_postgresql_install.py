@@ -77,6 +77,7 @@ DOUBTFUL = [
     "ALTER TABLE team DROP CONSTRAINT team_name_key",
     "CREATE SCHEMA s; ALTER TABLE task SET SCHEMA s",
     "DROP TABLE reactive_rpc.outbox",
+    "TRUNCATE reactive_rpc.outbox",
     "DROP SCHEMA reactive_rpc CASCADE",
 ]
 

@@ -573,3 +573,11 @@ async def test_a_generic_query_may_not_write(url: str) -> None:
             async with world.database.read(Recorder(world.log.schema), at_least=5) as db:
                 await db.execute(text("DELETE FROM team"))
         assert len(world.execute("SELECT id FROM team")) == 2
+
+
+async def test_functions_that_shadow_pure_ones_are_known(postgresql_url: str) -> None:
+    """A function of the database's users is not taken for the built-in one of its name."""
+    async with opened(postgresql_url) as world:
+        assert not world.log.schema.redefines("round")
+        world.execute("CREATE FUNCTION round(float8, int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+        assert world.capture.refresh().redefines("round")

@@ -97,7 +97,7 @@ def test_a_dependency_that_does_not_hold_is_named(tmp_path: Path, dependencies: 
 def test_inputs_come_from_a_file_of_calls(tmp_path: Path) -> None:
     """A query without examples is named as not tried, and tried once a file holds an input for it."""
     write_main(tmp_path, functions=', "needs": needs')
-    assert "not tried, for want of an input: notes.needs" in run(tmp_path, "check", "main:rpc").stdout
+    assert "not tried notes.needs: it needs an input" in run(tmp_path, "check", "main:rpc").stdout
     (tmp_path / "calls.json").write_text(json.dumps({"notes.needs": [{"room": "hall"}]}))
     found = run(tmp_path, "check", "main:rpc", "--calls", "calls.json")
     assert "2 queries were tried" in found.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import psycopg
@@ -12,6 +13,8 @@ import pytest
 from sqlalchemy import (
     BigInteger,
     Column,
+    Date,
+    DateTime,
     Double,
     Enum,
     Integer,
@@ -59,6 +62,7 @@ CREATE SEQUENCE tickets;
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE feeling(who text PRIMARY KEY, mood mood NOT NULL);
 INSERT INTO feeling VALUES ('ann', 'calm');
+CREATE TABLE term(id int PRIMARY KEY, day date, at timestamptz);
 """
 
 
@@ -68,6 +72,7 @@ class Mood(enum.Enum):
 
 
 VISIT = Table("visit", MetaData(), Column("id", Integer, primary_key=True), Column("who", String))
+TERM = Table("term", MetaData(), Column("day", Date), Column("at", DateTime(timezone=True)))
 FEELING = Table("feeling", MetaData(), Column("who", String, primary_key=True), Column("mood", Enum(Mood, name="mood")))
 
 
@@ -169,6 +174,16 @@ async def by_overload_in_text(db: AsyncSession) -> int:
 
 
 @define_reactive_function
+async def days_before_the_last(db: AsyncSession) -> int:
+    return await number(db, select(func.count()).where(TERM.c.day < date.max))
+
+
+@define_reactive_function
+async def times_before_the_last(db: AsyncSession) -> int:
+    return await number(db, select(func.count()).where(TERM.c.at < datetime.max.replace(tzinfo=UTC)))
+
+
+@define_reactive_function
 async def moods(db: AsyncSession) -> list[str]:
     rows = await (await db.connection()).execute(select(FEELING.c.who).where(FEELING.c.mood == Mood.calm))
     return [str(row[0]) for row in rows]
@@ -190,6 +205,8 @@ READS = {
         "by_own_operator": by_own_operator,
         "by_overload_in_text": by_overload_in_text,
         "lower": lower,
+        "days_before_the_last": days_before_the_last,
+        "times_before_the_last": times_before_the_last,
         "moods": moods,
     }
 }
@@ -247,6 +264,16 @@ async def test_an_overload_defined_while_the_server_runs_ends_what_was_cached(se
     assert await server.answer("reads.lower") in ("mine", "zoe")
     assert await server.answer("reads.lower") in ("mine", "zoe")
     assert server.hits == 0
+
+
+async def test_the_last_day_that_python_knows(server: Server) -> None:
+    """asyncpg sends it as infinity, so the last finite day lies before it; psycopg does not."""
+    days, times = await server.answer("reads.days_before_the_last"), await server.answer("reads.times_before_the_last")
+    assert (days, times) == (0, 0)
+    server.write("INSERT INTO term VALUES (1, '9999-12-31', '9999-12-31 23:59:59.999999Z')")
+    expected = int(make_url(server.url).get_driver_name() == "asyncpg")
+    assert await server.answer("reads.days_before_the_last") == expected
+    assert await server.answer("reads.times_before_the_last") == expected
 
 
 async def test_looking_a_type_up_is_no_read(server: Server) -> None:

@@ -1,0 +1,32 @@
+"""TeamHub's own declarations hold: every query is tried on the examples that its documentation shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.seed import seed
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("command", "told"), [("check", "7 queries were tried"), ("doctor", "organizations.get_mine")])
+def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, command: str, told: str) -> None:
+    """No query is left untried, fails, or cannot be cached; no dependency drifts."""
+    seed(tmp_path / "teamhub.db")
+    arguments = [command, "app.main:rpc", "--context", "app.seed:DEMO"]
+    found = subprocess.run(
+        [sys.executable, "-c", "from reactive_rpc.cli import main; main()", *arguments],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert told in found.stdout
+    assert not any(words in found.stdout for words in ("not tried", "no: it", "not known"))
