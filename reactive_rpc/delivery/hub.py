@@ -206,13 +206,9 @@ class Hub:
         call = subscription.call
         if call is None:
             raise subscription.error or InternalServerError()
-        entry: Entry | None
         try:
             affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
-            entry = await self._reader.watch(call)
-        except ServiceUnavailableError as exc:
-            logger.warning("%s could not be computed, retrying: %r", call.path, exc)
-            entry = None
+            entry = await self._computed(call)
         except RPCError:
             raise
         except Exception as exc:
@@ -228,6 +224,14 @@ class Hub:
         watch.streams[stream] = None
         self._by_stream[stream].add(watch)
         return watch, entry
+
+    async def _computed(self, call: QueryCall) -> Entry | None:
+        """Return the watched entry of a query; None where it cannot be computed just now."""
+        try:
+            return await self._reader.watch(call)
+        except ServiceUnavailableError as exc:
+            logger.warning("%s could not be computed, retrying: %r", call.path, exc)
+            return None
 
     def _adopt(self, watch: _Watch, entry: Entry) -> None:
         """Let the watch hold a live `entry`, unless it holds one: both are right. Whoever settles a watch tells its
