@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
@@ -27,6 +27,11 @@ from reactive_rpc.sql.postgresql_database import PostgreSQLDatabase
 from reactive_rpc.sql.sqlite_database import SQLiteDatabase
 
 __all__ = ["CaptureMode", "Source", "make_source"]
+
+_NO_URL: Final = (
+    "this is no database URL (it is not shown, as it may hold a password): sqlite+aiosqlite:///team.db is one, and "
+    "postgresql+asyncpg://user:password@host:5432/team, where signs like @ / : in a password are percent-encoded"
+)
 
 CaptureMode = Literal["triggers", "session"]
 """`triggers` sees every write, whoever wrote it. `session` sees what this process writes through its mutations."""
@@ -94,7 +99,18 @@ def _by_session(url: URL, settings: Settings, ids: IdSource) -> Source:
 
 
 def _parsed(url: str | URL) -> URL:
+    """Return the URL, its password where `render_as_string` hides it. What cannot be parsed may hold one: none is told.
+
+    Raises:
+        DefinitionError: it is no URL, or one that SQLAlchemy has another name for.
+    """
     try:
-        return make_url(url)
-    except ArgumentError as exc:
-        raise DefinitionError(f"{url!r} is no database URL: sqlite+aiosqlite:///team.db is one") from exc
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # a ValueError is a port that is no number, and quotes it
+        raise DefinitionError(_NO_URL) from None
+    if parsed.drivername == "postgres":
+        raise DefinitionError("postgres:// is called postgresql:// here: write postgresql+asyncpg://user@host/team")
+    password = parsed.query.get("password")
+    if isinstance(password, str):
+        parsed = parsed.set(password=password).difference_update_query(["password"])
+    return parsed

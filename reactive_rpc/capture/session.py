@@ -60,7 +60,7 @@ _TOTAL: Final = "reactive_rpc_total_changes"
 """Where a SQLite connection's `info` keeps the number of rows that it had written when we last looked."""
 
 _WRITTEN_TABLES: Final = """
-SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END,
+SELECT n.nspname || '.' || c.relname,
        pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) + pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
        + pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid){flush}
 FROM pg_catalog.pg_locks AS l
@@ -71,6 +71,8 @@ WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.relk
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """
+"""Named by their schemas: what a statement calls `orders` may be another table than usual, by SET search_path."""
+
 _FLUSH: Final = ", pg_catalog.pg_stat_force_next_flush()"
 """PostgreSQL counts on until it hands its counters on, which it does once a second unless told to (from 15 on). What it
 still counts of a transaction before makes a table count whole: wider, never narrower."""

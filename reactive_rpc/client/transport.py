@@ -103,13 +103,18 @@ class Transport:
         if token is not None:
             headers = {**headers, CURSOR: token}
         url = self._base_url + procedure.url
-        with _network_errors(url):
-            if procedure.method == "GET":
-                response = await self._http.get(url, params=_query_string(fields), headers=headers)
-            else:
-                body = b"" if fields is None else json.dumps(fields).encode()
-                response = await self._http.post(url, content=body, headers={**headers, **_JSON})
-        self._token.learn(response.headers.get(CURSOR), era=era)
+        cursor: str | None = UNKNOWN
+        try:
+            with _network_errors(url):
+                if procedure.method == "GET":
+                    response = await self._http.get(url, params=_query_string(fields), headers=headers)
+                else:
+                    body = b"" if fields is None else json.dumps(fields).encode()
+                    response = await self._http.post(url, content=body, headers={**headers, **_JSON})
+            cursor = response.headers.get(CURSOR, UNKNOWN if response.is_server_error else None)
+        finally:
+            # Without an answer, or with a gateway's, the server may have written, and nobody has said how far.
+            self._token.learn(cursor, era=era)
         is_stale = STALE in response.headers
         if response.status_code == 304 and etag is not None:
             return Answer(None, etag, is_stale)

@@ -11,8 +11,10 @@ change of everything.
 the image of their rows: SQLite's writer holds the lock from its beginning, so what it has loaded in this transaction
 nobody else can have changed. Elsewhere another transaction may have, between the load and the flush, and an image of
 loaded values would hide the row from those who have cached its true ones. For the same reason an instance counts only
-if this session loaded or inserted it, and no statement but the flush's has written its table. A row's generated key
-comes from the instance: rows with equal known values are interchangeable, so it does not matter which one gets it.
+if this session loaded or inserted it, and no statement but the flush's has written its table; and none does once a
+statement may have loaded under a column's name what is not in the column (`from_statement`, `adapt_on_names`). A row's
+generated key comes from the instance: rows with equal known values are interchangeable, so it does not matter which one
+gets it.
 
 **What is rolled back to a savepoint** leaves loaded values behind that are not the database's, so from there on every
 table counts whole; what was noted stays noted, which is wider.
@@ -28,12 +30,16 @@ from typing import Any, Final
 from sqlalchemy import Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 from sqlalchemy.orm import object_mapper as mapper_of
 from sqlalchemy.orm.base import instance_state
-from sqlalchemy.sql import dml, operators
+from sqlalchemy.orm.context import FromStatement
+from sqlalchemy.orm.util import AliasedInsp
+from sqlalchemy.sql import dml, operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 from sqlalchemy.sql.schema import Column
+from sqlalchemy.sql.selectable import CompoundSelect, Select
+from sqlalchemy.types import TypeEngine
 
 from reactive_rpc.reactive.change import UNKNOWN, Change, Known, Operation, Value
 from reactive_rpc.reactive.schema import Schema
@@ -109,6 +115,7 @@ class WriteNotes:
     committing: bool = False
     _is_apart: bool = False
     _is_flushing: bool = False
+    _is_misled: bool = False
     _by_statement: set[str] = field(default_factory=set)
     _trusted: set[Any] = field(default_factory=set)
     _known: dict[tuple[str, tuple[Value, ...]], _Values] = field(default_factory=dict)
@@ -169,6 +176,7 @@ class WriteNotes:
 
     def listen(self, session: Session) -> None:
         """Follow a session's flushes."""
+        event.listen(session, "do_orm_execute", self._before_load)
         event.listen(session, "loaded_as_persistent", self._trust)
         event.listen(session, "pending_to_persistent", self._trust)
         event.listen(session, "before_flush", self._before_flush)
@@ -213,8 +221,9 @@ class WriteNotes:
             return RowWrite(table, "delete", before=before)
         if found.sets is None or not found.sets <= self.schema.columns(table):
             return RowWrite(table, "update", before=before, after={})
-        kept = {column: value for column, value in before.items() if column not in found.sets}
-        changed = None if self.unset is None else found.sets | self.unset.get(table, frozenset())
+        unset = frozenset[str]() if self.unset is None else self.unset.get(table, frozenset())
+        kept = {column: value for column, value in before.items() if column not in found.sets | unset}
+        changed = None if self.unset is None else found.sets | unset
         return RowWrite(table, "update", before=before, after=kept | set_to, changed=changed)
 
     def _set_to(
@@ -224,7 +233,7 @@ class WriteNotes:
         found: _Values = {}
         for bind, name in names.items():
             column = statement.table.columns.get(name) if bind._is_crud else None
-            if column is not None and name in values and kept_by_cast(values[name], bind.type, self.dialect):
+            if column is not None and name in values and self._is_sent_as_is(values[name], bind):
                 self._put(found, table, column.name, values[name], stored=True)
         return found
 
@@ -235,9 +244,12 @@ class WriteNotes:
         found: _Values = {}
         for column, bind in _equalities(statement._where_criteria):
             value = values.get(names.get(bind, ""))
-            if column.table is statement.table and value is not None and kept_by_cast(value, bind.type, self.dialect):
+            if column.table is statement.table and value is not None and self._is_sent_as_is(value, bind):
                 self._put(found, table, column.name, value, stored=False)
         return found
+
+    def _is_sent_as_is(self, value: object, bind: BindParameter[Any]) -> bool:
+        return not _has_own_sql(bind.type, self.dialect) and kept_by_cast(value, bind.type, self.dialect)
 
     def _put(self, image: _Values, table: str, column: str, value: object, *, stored: bool) -> None:
         """Put a driver's value into an image, where it says what the column holds."""
@@ -267,6 +279,10 @@ class WriteNotes:
     def _identity(self, source: Table, table: str, image: Mapping[str, Value]) -> tuple[str, tuple[Value, ...]]:
         return table, tuple(image.get(column.name) for column in source.primary_key)
 
+    def _before_load(self, state: ORMExecuteState) -> None:
+        if self.dialect.name == "sqlite" and not self._is_misled:
+            self._is_misled = _loads_other_values(state.statement)
+
     def _trust(self, _session: Session, instance: object) -> None:
         self._trusted.add(instance_state(instance))
 
@@ -274,7 +290,7 @@ class WriteNotes:
         self._is_flushing = True
         self._known.clear()
         self._unnamed.clear()
-        if self.dialect.name != "sqlite":
+        if self.dialect.name != "sqlite" or self._is_misled:
             return
         for instance in (*session.dirty, *session.deleted):
             if _is_trusted(self._trusted, instance):
@@ -325,7 +341,7 @@ class WriteNotes:
         """Return what the instance holds for its row in `source`."""
         image: _Values = {}
         for column in source.columns:
-            if column in mapper._columntoproperty:
+            if column in mapper._columntoproperty and not _has_own_sql(column.type, self.dialect):
                 held = getattr(instance, "__dict__", {}).get(mapper.get_property_by_column(column).key)
                 process = column.type.dialect_impl(self.dialect).bind_processor(self.dialect)
                 self._put(image, table, column.name, process(held) if process else held, stored=True)
@@ -387,7 +403,25 @@ def _committed(
 def _is_identity(column: Column[Any], dialect: Dialect) -> bool:
     """Tell whether Python holds the column's values as the database does."""
     kind = column.type.dialect_impl(dialect)
-    return kind.bind_processor(dialect) is None and kind.result_processor(dialect, None) is None
+    return (
+        not _has_own_sql(column.type, dialect)
+        and kind.bind_processor(dialect) is None
+        and kind.result_processor(dialect, None) is None
+    )
+
+
+def _has_own_sql(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Tell whether the type puts SQL around its values, on the way in or out: they are stored as that makes them."""
+    kind = type_.dialect_impl(dialect)
+    return kind._has_bind_expression or kind._has_column_expression
+
+
+def _loads_other_values(statement: Any) -> bool:
+    """Tell whether a statement may fill an attribute with something else than its column."""
+    if not isinstance(statement, Select | CompoundSelect):
+        return isinstance(statement, FromStatement)
+    entities = (element._annotations.get("parententity") for element in visitors.iterate(statement))
+    return any(isinstance(entity, AliasedInsp) and entity._adapt_on_names for entity in entities)
 
 
 def _key_values(columns: Collection[str], images: Collection[Mapping[str, Value] | None]) -> Iterator[Any]:

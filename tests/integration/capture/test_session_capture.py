@@ -13,11 +13,24 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import ForeignKey, bindparam, delete, insert, make_url, select, text, update
+from sqlalchemy import (
+    Computed,
+    ForeignKey,
+    String,
+    TypeDecorator,
+    bindparam,
+    delete,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql as on_postgresql
 from sqlalchemy.dialects import sqlite as on_sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient_to_detached, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, make_transient_to_detached, mapped_column, relationship
 
 from reactive_rpc.capture.session import GUARANTEE, SessionCapture
 from reactive_rpc.clock import RandomIds
@@ -76,11 +89,30 @@ class Copied(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+class Lowered(TypeDecorator[str]):
+    """Text that the database stores in small letters."""
+
+    impl = String
+    cache_ok = True
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        return func.lower(bindparam)
+
+
+class Coded(Base):
+    __tablename__ = "coded"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(Lowered)
+    size: Mapped[int] = mapped_column(default=0)
+    doubled: Mapped[int] = mapped_column(Computed("size * 2", persisted=True))
+
+
 TABLES = [table.name for table in Base.metadata.sorted_tables]
 ROWS = (
     "INSERT INTO team (id, name, size) VALUES (1, 'red', 1), (2, 'blue', 2)",
     "INSERT INTO member (id, team_id, name, score) VALUES (1, 1, 'ann', 1.5), (2, 1, 'bob', 2), (3, 2, 'cy', 0)",
     "INSERT INTO badge (id, member_id) VALUES (1, 1), (2, 3)",
+    "INSERT INTO coded (id, code, size) VALUES (1, 'abc', 2)",
 )
 TRIGGERS = {
     "sqlite": [
@@ -397,12 +429,45 @@ async def calls_function(db: AsyncSession) -> None:
         await db.execute(text("REPLACE INTO team (id, name, size) VALUES (1, 'replaced', 0)"))
 
 
+async def type_with_sql(db: AsyncSession) -> None:
+    await db.execute(insert(Coded).values(id=2, code="ABCD", size=2))
+    db.add(Coded(code="ABCDE", size=3))
+
+
+async def condition_on_type_with_sql(db: AsyncSession) -> None:
+    await db.execute(update(Coded).where(Coded.code == "ABC").values(size=8))
+
+
+async def generated_by_database(db: AsyncSession) -> None:
+    table: Any = Coded.__table__
+    await (await db.connection()).execute(update(table).where(table.c.doubled == 4).values(size=9))
+
+
+async def orm_from_statement(db: AsyncSession) -> None:
+    """Load under a column's name what is not in the column."""
+    shouted = text("SELECT id, upper(name) AS name, size FROM team WHERE id = 1")
+    (await db.execute(select(Team).from_statement(shouted))).scalar_one().size = 99
+
+
+async def orm_from_subquery(db: AsyncSession) -> None:
+    shouted = select(Team.id, func.upper(Team.name).label("name"), Team.size).subquery()
+    found = await db.execute(select(aliased(Team, shouted, adapt_on_names=True)).where(shouted.c.id == 1))
+    found.scalar_one().size = 98
+
+
+async def orm_merge_unloaded(db: AsyncSession) -> None:
+    stranger = Member(id=1, team_id=2, name="ann", score=1.5)
+    make_transient_to_detached(stranger)
+    (await db.merge(stranger, load=False)).name = "anna"
+
+
 WRITES: list[Write] = [
     orm_insert, orm_update, orm_move, orm_twice, orm_new_key, orm_delete, orm_delete_parent, orm_insert_then_update,
     orm_stale_detached, core_insert, core_insert_one, core_insert_select, core_update, core_update_expression,
     core_update_of_the_condition, core_update_many, core_then_orm, core_delete, core_delete_all, bulk_save, upsert,
     textual, textual_cte, driver_sql, unreadable, triggered, orm_stranger, savepoint, savepoint_below,
-    handler_rollback, below, calls_function,
+    handler_rollback, below, calls_function, type_with_sql, condition_on_type_with_sql, generated_by_database,
+    orm_from_statement, orm_from_subquery, orm_merge_unloaded,
 ]  # fmt: skip
 
 
@@ -460,6 +525,18 @@ async def test_single_rows_are_told_of_where_they_are_known(world: World) -> Non
     generated = await world.check(orm_insert)
     assert [change.operation for change in generated] == ["insert", "insert"]
     assert len({(change.after or {}).get("id") for change in generated} - {None}) == 2
+
+
+@pytest.mark.parametrize("url", BACKENDS[1:], indirect=True)
+async def test_another_search_path_writes_another_table(world: World) -> None:
+    """With SET search_path a name means another table: what PostgreSQL says was written counts, not the name."""
+    world.execute("CREATE SCHEMA sales", "CREATE TABLE sales.badge (id int PRIMARY KEY, member_id int)")
+    await asyncio.to_thread(world.capture.refresh)
+    async with world.database.write() as db:
+        await db.execute(text("SET LOCAL search_path TO sales"))
+        await db.execute(insert(Badge).values(id=5))
+    await world.log.fresh()
+    assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.told}
 
 
 async def test_what_is_rolled_back_is_not_told(world: World) -> None:

@@ -42,6 +42,32 @@ def test_a_call_sends_the_highest_that_was_seen(server: FakeServer) -> None:
     assert server.cursors == [None, "e:9", "e:10", "e:10", "e:11"]
 
 
+def test_what_got_no_answer_may_have_written(server: FakeServer) -> None:
+    """After a lost answer, a given-up call and a gateway's error the server must look; a refusal changes nothing."""
+
+    async def scenario() -> None:
+        async with AsyncClient(server.url) as client:
+            server.answer_headers = {CURSOR: "e:1"}
+            await client.call(GET, A)
+            hold = server.hold = asyncio.Event()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.call(GET, A), 0.2)
+            server.do(hold.set)
+            await client.call(GET, A)
+            await client.call(GET, A)
+            server.refuse_fetches = ServiceUnavailableError("the answer of COMMIT was lost")
+            with pytest.raises(ServiceUnavailableError):
+                await client.call(GET, A)
+            server.refuse_fetches = None
+            await client.call(GET, A)
+            with pytest.raises(NotFoundError):
+                await client.call(GET, {"name": "nobody"})
+            await client.call(GET, A)
+
+    play(scenario)
+    assert server.cursors == [None, "e:1", UNKNOWN, "e:1", "e:1", UNKNOWN, "e:1", "e:1"]
+
+
 def test_a_watch_asks_for_more_than_it_can_name(server: FakeServer) -> None:
     """The event that told of a change may carry an older cursor: the fetch that follows must not be answered by it."""
 
