@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import psycopg
 from sqlalchemy import make_url
@@ -109,9 +109,7 @@ class PostgreSQLServer(PostgreSQL):
         places = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
-                command, stdout=output, stderr=output, cwd="/", **_as_nobody()
-            )
+            process = _started(command, output)
         self._process = process
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -166,6 +164,13 @@ def postgresql_server(*, version: Literal["16", "18"] = "18", durable: bool = Fa
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    if os.geteuid() != 0:
+        return subprocess.Popen(command, stdout=output, stderr=output, cwd="/")
+    user, group = _NOBODY["user"], _NOBODY["group"]
+    return subprocess.Popen(command, stdout=output, stderr=output, cwd="/", user=user, group=group, extra_groups=[])
 
 
 def _as_nobody() -> dict[str, Any]:
