@@ -219,12 +219,18 @@ class Generator(Drawing):
         if shape == 0:
             return select(func.count()).select_from(joined)
         if shape == 1:
-            return select(func.count(self.pick(columns)), func.max(self.pick(greatest))).select_from(joined)
+            return select(func.count(self.pick(columns)), func.max(_told_apart(self.pick(greatest)))).select_from(
+                joined
+            )
         if shape == 2:
-            group = self.pick(plain)
-            grouped = select(group, func.count(), func.min(self.pick(greatest))).select_from(joined).group_by(group)
+            group = _told_apart(self.pick(plain))
+            least = func.min(_told_apart(self.pick(greatest)))
+            grouped = select(group, func.count(), least).select_from(joined).group_by(group)
             return grouped.having(func.count() > self.random.randrange(3)) if self.chance(2) else grouped
-        chosen = [self.pick(columns).label(f"k{number}") for number in range(self.random.randint(1, 3))]
+        picked = [self.pick(columns) for _ in range(self.random.randint(1, 3))]
+        if shape == 3:
+            picked = [_told_apart(column) for column in picked]
+        chosen = [column.label(f"k{number}") for number, column in enumerate(picked)]
         statement = select(*chosen).select_from(joined)
         if shape == 3:
             return statement.distinct()
@@ -290,7 +296,8 @@ class Generator(Drawing):
             if not columns:
                 source = self.alias("parents", always=True)
                 joined, sources, columns = source, [source], [each for each in source.c if type(each.type) is kind]
-            branches.append(select(self.pick(columns).label("u")).select_from(joined).where(self.tree(sources, 1)))
+            column = _told_apart(self.pick(columns)).label("u")
+            branches.append(select(column).select_from(joined).where(self.tree(sources, 1)))
         return self.pick([union, union_all, except_, intersect])(*branches)
 
     def _recursive(self) -> Any:
@@ -343,3 +350,8 @@ class Generator(Drawing):
 def _name(source: Any) -> str:
     """Return the name of the table behind an alias."""
     return str(source.element.name if hasattr(source, "element") else source.name)
+
+
+def _told_apart(column: Any) -> Any:
+    """Return a column whose equal values look alike: whether 'p' or 'P' stands for both is the database's to choose."""
+    return func.lower(column) if getattr(column.type, "collation", None) == "NOCASE" else column
