@@ -8,10 +8,12 @@ from contextlib import closing
 import psycopg
 from sqlalchemy import make_url
 
-__all__ = ["GROUPS", "ROWS", "dsn_of", "file_of", "fill", "truth_of"]
+__all__ = ["GROUPS", "QUIET_GROUP", "QUIET_ROW", "ROWS", "dsn_of", "file_of", "fill", "truth_of"]
 
 GROUPS = 6
 ROWS = 24
+QUIET_ROW, QUIET_GROUP = ROWS, GROUPS
+"""An account that no writer touches, in a group of its own."""
 
 
 def file_of(url: str) -> str | None:
@@ -27,7 +29,7 @@ def dsn_of(url: str) -> str:
 
 def fill(url: str) -> None:
     """Make the accounts, `ROWS` of them in `GROUPS` groups."""
-    rows = [(row, row % GROUPS) for row in range(ROWS)]
+    rows = [*((row, row % GROUPS) for row in range(ROWS)), (QUIET_ROW, QUIET_GROUP)]
     file = file_of(url)
     if file is not None:
         with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
@@ -39,7 +41,7 @@ def fill(url: str) -> None:
 
 def truth_of(url: str) -> dict[int, dict[int, int]]:
     """Return `{group: {id: n}}`."""
-    truth: dict[int, dict[int, int]] = {group: {} for group in range(GROUPS)}
+    truth: dict[int, dict[int, int]] = {}
     file = file_of(url)
     if file is not None:
         with closing(sqlite3.connect(file, timeout=30)) as connection:
@@ -48,5 +50,5 @@ def truth_of(url: str) -> dict[int, dict[int, int]]:
         with psycopg.connect(dsn_of(url)) as server:
             rows = server.execute("SELECT id, g, n FROM acc").fetchall()
     for row, group, value in rows:
-        truth[group][row] = value
+        truth.setdefault(group, {})[row] = value
     return truth
