@@ -92,7 +92,8 @@ class Process:
 class Node(Process):
     """A server, always at the same port."""
 
-    def __init__(self, url: str, *, naive: bool) -> None:
+    def __init__(self, url: str, http: httpx.Client, *, naive: bool) -> None:
+        self._http = http
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -111,7 +112,7 @@ class Node(Process):
 
     def wait_until_it_answers(self) -> None:
         """Return once it serves."""
-        _wait_for(lambda: _answer(self.url, 0) is not None, f"{self.url} does not answer")
+        _wait_for(lambda: _answer(self._http, self.url, 0) is not None, f"{self.url} does not answer")
 
 
 class Arena:
@@ -127,15 +128,17 @@ class Arena:
         self._settled = threading.Event()
         self._shown: dict[tuple[int, int], dict[int, int]] = {}
         self._nodes: list[Node] = []
+        # One for all: making one for each request would take longer than the request.
+        self._http = httpx.Client(verify=False, timeout=CALM_SECONDS, limits=httpx.Limits(max_connections=None))
 
     def play(self, seconds: float, *, crashes: Sequence[Crash] = ()) -> Report:
         """Play for so long, and until servers were killed at each of these places; then see who is behind."""
         watchers = [(number, group) for number in (0, 1) for group in range(GROUPS)]
-        self._nodes = [Node(self._url, naive=self._naive)]
+        self._nodes = [Node(self._url, self._http, naive=self._naive)]
         try:
             self._nodes[0].wait_until_it_answers()
             fill(self._url)
-            self._nodes.append(Node(self._url, naive=self._naive))
+            self._nodes.append(Node(self._url, self._http, naive=self._naive))
             self._nodes[1].wait_until_it_answers()
             with self._threads(self._watch, watchers):
                 try:
@@ -150,6 +153,7 @@ class Arena:
         finally:
             for node in self._nodes:
                 node.kill()
+            self._http.close()
         return self.report
 
     def _play(self, seconds: float, crashes: Sequence[Crash]) -> None:
@@ -176,7 +180,7 @@ class Arena:
         body: dict[str, Any] = {"queries": [{"path": "accounts.of_group", "input": {"g": group}}]}
         while not self._settled.is_set():
             try:
-                with httpx.stream("POST", f"{url}/rpc/events", json=body, timeout=CALM_SECONDS) as response:
+                with self._http.stream("POST", f"{url}/rpc/events", json=body) as response:
                     decoder = SSEDecoder()
                     for chunk in response.iter_bytes():
                         for event in decoder.feed(chunk):
@@ -197,7 +201,7 @@ class Arena:
 
     def _ask(self, url: str, group: int, who: str) -> dict[int, int] | None:
         owed = {row: self._acknowledged[row] for row in range(group, ROWS, GROUPS)}
-        answer = _answer(url, group)
+        answer = _answer(self._http, url, group)
         if answer is not None:
             self.report.counts["reads"] += 1
             missed = {row: (value, answer.get(row)) for row, value in owed.items() if answer.get(row, -1) < value}
@@ -209,11 +213,12 @@ class Arena:
         """Have a server kill itself at a place, and start it again."""
         node = self._random.choice(self._nodes)
         row = QUIET_ROW if at == "storing" else self._random.randrange(ROWS)
-        with suppress(httpx.HTTPError), httpx.Client(base_url=node.url, timeout=CALM_SECONDS) as client:
-            answer = client.post("/rpc/accounts.add", json={"id": row, "crash": at}).raise_for_status()
+        with suppress(httpx.HTTPError):
+            order = {"id": row, "crash": at}
+            answer = self._http.post(f"{node.url}/rpc/accounts.add", json=order).raise_for_status()
             self._acknowledge(row, answer.json())
             if at == "storing":  # and no writer overtakes the result
-                client.get("/rpc/accounts.of_group", params={"g": QUIET_GROUP})
+                self._http.get(f"{node.url}/rpc/accounts.of_group", params={"g": QUIET_GROUP})
         node.wait()
         self.report.counts["crashes"] += 1
         node.start()
@@ -251,7 +256,7 @@ class Arena:
             time.sleep(0.02)
         self.report.behind += self._late(truth)
         for node in self._nodes:
-            wrong = [group for group in range(GROUPS) if _answer(node.url, group) != truth[group]]
+            wrong = [group for group in range(GROUPS) if _answer(self._http, node.url, group) != truth[group]]
             self.report.behind += [f"{node.url} answers the past of group {group}" for group in wrong]
 
     def _late(self, truth: dict[int, dict[int, int]]) -> list[str]:
@@ -274,10 +279,10 @@ class Arena:
                 thread.join()
 
 
-def _answer(url: str, group: int) -> dict[int, int] | None:
+def _answer(http: httpx.Client, url: str, group: int) -> dict[int, int] | None:
     """Return what a server answers; None where it is down."""
     try:
-        response = httpx.get(f"{url}/rpc/accounts.of_group", params={"g": group}, timeout=CALM_SECONDS)
+        response = http.get(f"{url}/rpc/accounts.of_group", params={"g": group})
     except httpx.HTTPError:
         return None
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
