@@ -26,8 +26,8 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture
 def own_postgresql() -> Iterator[PostgreSQLServer]:
-    """Return a server of the test's own, which it may stop and kill."""
-    with postgresql_server() as server:
+    """Return a server of the test's own, which it may stop and kill: it keeps what it has acknowledged."""
+    with postgresql_server(durable=True) as server:
         yield server
 
 
