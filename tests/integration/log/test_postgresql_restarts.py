@@ -30,6 +30,7 @@ def test_a_crash_begins_a_new_epoch(own_postgresql: PostgreSQLServer, open_tail:
         connection.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("CHECKPOINT")
+        connection.execute("SET synchronous_commit = off")
         for n in range(3):
             connection.execute(f"INSERT INTO w VALUES ({n}, 0)")
     for tail in tails:
