@@ -247,7 +247,7 @@ class ReactiveRPC:
                 path, procedure, self._caller, self._ids, max_body_bytes=limit, by_token=by_token
             )
             router.add_procedure(path, procedure, endpoint)
-        sets = StoredSets(self.settings.stored_sets_max_bytes)
+        sets = StoredSets(16 * 1024 * 1024)
         router.add_events(
             EventsEndpoint(
                 "events",

@@ -35,11 +35,36 @@ class Settings(BaseSettings):
         pool_timeout_seconds: how long a mutation waits for a connection before it fails.
         max_body_bytes: the largest request body.
         max_queries_per_stream: the largest set of one stream.
-        stored_sets_max_bytes: of sets for EventSource a worker remembers so much; the least recently used goes first.
+        max_streams: how many event streams one worker holds open; past it, clients are sent elsewhere (503).
+        max_streams_per_identity: how many of them one caller may have; callers whom the context does not name count by
+            their address.
+        stream_opens_per_second: how many streams one caller may open a second, over a while; at once, ten times that.
+        recheck_seconds: how often the context of an open stream is resolved again, so that an expired token or a
+            caller who lost a right is noticed; 0 is never. `rpc.revoke` acts at once.
+        ticket_seconds: how long a ticket for a stream's URL may wait to be used, once.
+        set_seconds: how long a stored set for EventSource is kept after it was last stored or used.
+        poll_wait_seconds: how long a long poll waits at most before it answers that nothing happened.
         heartbeat_seconds: how often an idle stream says that it lives; 0 is never. Set it where proxies or clients
             cannot notice a dead connection otherwise.
-        stream_queue_events: how many events may wait for a slow reader before a gap takes their place.
+        stream_queue_events: how many events may wait for a slow reader, or for its acknowledgement, before a gap takes
+            their place.
+        stream_queue_bytes: the same in bytes.
+        ack_retry_seconds: how long after each try an event that was not acknowledged is sent again; after as long as
+            the last of them again, the stream is closed, and the client resumes on another.
+        reconnect_milliseconds: the `retry:` of a stream is drawn from between these two, so that the clients of a
+            server that ended do not all come back in one instant.
+        drain_seconds: over how long open streams are ended, one after another, when the server is told to stop.
         outbox_retention_seconds: how far back a stream can resume.
+        redis_url: where changes are relayed to and read from: one relay reads the database for all workers. None
+            lets each worker read the database itself. `redis://` is one server, `redis+cluster://` a cluster.
+        redis_namespace: begins every key; two applications on one Redis have different ones.
+        redis_shards: over so many streams the contents of changes are spread (in a cluster: over its nodes).
+        redis_scope_column: rows that have this column go to the shard of its value, others to that of their table.
+        redis_stream_entries: how many batches of changes Redis keeps; who is further behind is told of a gap.
+        relay: whether this worker may become the relay; else somebody runs `reactive-rpc relay`.
+        build: names the code that runs. Where it is given, workers share computed results through Redis; results of
+            other builds are not looked at, so it must change with every change of a handler.
+        shared_value_seconds: how long Redis keeps a shared result that nobody stores anew.
     """
 
     model_config = SettingsConfigDict(env_prefix="REACTIVE_RPC_", frozen=True)
@@ -55,7 +80,25 @@ class Settings(BaseSettings):
     pool_timeout_seconds: PositiveFloat = 5.0
     max_body_bytes: PositiveInt = 1024 * 1024
     max_queries_per_stream: PositiveInt = 1000
-    stored_sets_max_bytes: PositiveInt = 16 * 1024 * 1024
+    max_streams: PositiveInt = 20_000
+    max_streams_per_identity: PositiveInt = 100
+    stream_opens_per_second: PositiveFloat = 10.0
+    recheck_seconds: NonNegativeFloat = 60.0
+    ticket_seconds: PositiveFloat = 30.0
+    set_seconds: PositiveFloat = 24 * 3600.0
+    poll_wait_seconds: PositiveFloat = 25.0
     heartbeat_seconds: NonNegativeFloat = 0.0
     stream_queue_events: PositiveInt = 256
+    stream_queue_bytes: PositiveInt = 1024 * 1024
+    ack_retry_seconds: tuple[PositiveFloat, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
+    reconnect_milliseconds: tuple[PositiveInt, PositiveInt] = (1000, 5000)
+    drain_seconds: NonNegativeFloat = 2.0
     outbox_retention_seconds: PositiveFloat = 3600.0
+    redis_url: str | None = None
+    redis_namespace: str = Field(default="reactive_rpc", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    redis_shards: int = Field(default=1, ge=1, le=256)
+    redis_scope_column: str = ""
+    redis_stream_entries: PositiveInt = 100_000
+    relay: bool = True
+    build: str = ""
+    shared_value_seconds: PositiveFloat = 3600.0

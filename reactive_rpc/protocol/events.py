@@ -3,9 +3,13 @@
     client -> server  SubscriptionRequest   POST {prefix}/events
     server -> client  Connected             first: where the stream stands, and what the client holds that is stale
                       Invalidation          results that one commit may have changed
+                      Result                a result that did change, as it is now
                       Gap                   anything may be stale: fetch everything again
                       Revoked               the stream is over for good
     client -> server  Ack                   POST {prefix}/events/ack, cumulative
+
+By long poll (`{prefix}/events/poll`) the same request is answered with the same events, as a `Polled`. A browser's
+`EventSource` cannot send headers: it puts a `Ticket` (POST {prefix}/events/ticket) into its URL.
 
 Unknown fields and unknown events are ignored on both sides, so that either may be the newer one. `input` is any JSON;
 `key` is the server's own and means nothing to a client but equality.
@@ -28,10 +32,14 @@ __all__ = [
     "Event",
     "Gap",
     "Invalidation",
+    "Polled",
+    "PolledEvent",
     "QueryRef",
     "RefusedQuery",
+    "Result",
     "Revoked",
     "SubscriptionRequest",
+    "Ticket",
     "decode_event",
 ]
 
@@ -114,6 +122,21 @@ class Invalidation(Event):
     retry: int | None = Field(default=None, exclude_if=_is_none, description="The how-manieth time it is sent again.")
 
 
+class Result(Event):
+    """The new result of one query, sent in the place of an invalidation; an error never is."""
+
+    name: ClassVar[str] = "result"
+
+    cursor: str
+    path: str
+    input: Any = None
+    key: str
+    etag: str = Field(description="As the answer to a call would have it.")
+    data: Any = Field(description="The result, as the answer to a call would have it.")
+    event_id: str = Field(description="The same when the event is sent again.")
+    retry: int | None = Field(default=None, exclude_if=_is_none, description="The how-manieth time it is sent again.")
+
+
 class Gap(Event):
     """Something was missed."""
 
@@ -131,6 +154,28 @@ class Revoked(Event):
     reason: str = ""
 
 
+class PolledEvent(BaseModel):
+    """One event as a long poll tells it."""
+
+    event: str = Field(description="Its name: connected, invalidation, result, gap or revoked.")
+    id: str | None = Field(default=None, description="The cursor, where the event has one.")
+    data: Any = None
+
+
+class Polled(BaseModel):
+    """The answer to a long poll: `connected` first, then what happened while it waited; send `cursor` with the next."""
+
+    cursor: str
+    events: list[PolledEvent]
+
+
+class Ticket(BaseModel):
+    """Stands for the credentials that it was asked for with: once, in GET {prefix}/events?ticket=..."""
+
+    ticket: str
+    expires_in: float = Field(description="Seconds.")
+
+
 class Ack(BaseModel):
     """Everything up to `cursor` has arrived."""
 
@@ -138,7 +183,7 @@ class Ack(BaseModel):
     cursor: str
 
 
-_BY_NAME: dict[str, type[Event]] = {event.name: event for event in (Connected, Invalidation, Gap, Revoked)}
+_BY_NAME: dict[str, type[Event]] = {event.name: event for event in (Connected, Invalidation, Result, Gap, Revoked)}
 
 
 def decode_event(event: ServerSentEvent) -> Event | None:

@@ -1,0 +1,1 @@
+"""What workers share beside the log: small things that expire."""
