@@ -11,23 +11,20 @@ back after a restart is told that there is a gap.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.capture.session import SessionCapture
 from reactive_rpc.clock import IdSource
-from reactive_rpc.log.history import History
-from reactive_rpc.log.log import Applier, Batch, WantedLookups
+from reactive_rpc.log.base import BaseLog
+from reactive_rpc.log.log import Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
 
 __all__ = ["LocalLog"]
 
-_log = logging.getLogger(__name__)
 
-
-class LocalLog:
+class LocalLog(BaseLog):
     """What the mutations of this process have committed; a `Log`. Used on one event loop.
 
     Args:
@@ -37,24 +34,11 @@ class LocalLog:
     """
 
     def __init__(self, capture: SessionCapture, *, ids: IdSource, history_changes: int = 20_000) -> None:
+        super().__init__(history_changes=history_changes)
         self._capture = capture
         self._ids = ids
-        self._history = History(history_changes)
-        self._appliers: list[Applier] = []
-        self._version = 0
         self._epoch: str | None = None
         self._is_open = False
-        self._doubt: str | None = None
-
-    @property
-    def epoch(self) -> str:
-        """Within an epoch versions can be compared."""
-        return self.schema.epoch
-
-    @property
-    def version(self) -> int:
-        """How many commits and announcements have been applied."""
-        return self._version
 
     @property
     def schema(self) -> CaptureState:
@@ -66,16 +50,8 @@ class LocalLog:
         state = self._capture.state
         return state if self._epoch is None else replace(state, epoch=self._epoch)
 
-    def subscribe(self, apply: Applier) -> None:
-        """Hand every further batch to `apply`."""
-        self._appliers.append(apply)
-
     def enrich_with(self, wanted: WantedLookups) -> None:
         """Do nothing: no snapshot shows what a batch holds, so no image gets virtual columns."""
-
-    def cursor_at(self, version: int) -> Cursor:
-        """Return the cursor of a version."""
-        return Cursor(self.epoch, version)
 
     async def open(self) -> None:
         """Read the tables and begin an epoch; idempotent.
@@ -100,14 +76,6 @@ class LocalLog:
             self._flush(self._doubt)
         return self._version
 
-    async def fresh_for_arrivals(self) -> int:
-        """Do as `fresh`."""
-        return await self.fresh()
-
-    def changes_since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
-        return None if version > self._version else self._history.since(version)
-
     async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
         """Return what was committed after `cursor` up to `version`, from memory; None is a gap."""
         return None if cursor.epoch != self.epoch else self.changes_since(cursor.version)
@@ -125,11 +93,3 @@ class LocalLog:
         self._history.restart(version)
         self._tell(Batch(version, flush=reason))
         self._version = version
-
-    def _tell(self, batch: Batch) -> None:
-        for apply in self._appliers:
-            try:
-                apply(batch)
-            except Exception:  # must not happen; what the applier knows is then worth nothing
-                _log.exception("applying a batch failed: everything is flushed with the next look")
-                self._doubt = "a subscriber failed"

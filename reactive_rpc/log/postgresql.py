@@ -62,9 +62,9 @@ from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.postgresql_images import decode, decode_value, quoted, value_sql
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.log.base import BaseLog
 from reactive_rpc.log.enrichment import by_key, enriched, keys_to_look_up, lookups_of
-from reactive_rpc.log.history import History
-from reactive_rpc.log.log import Applier, Batch, WantedLookups
+from reactive_rpc.log.log import Batch
 from reactive_rpc.log.postgresql_outbox import FAULTS, Look, Outbox
 from reactive_rpc.log.snapshot import Snapshot
 from reactive_rpc.protocol.cursors import Cursor
@@ -93,7 +93,7 @@ _KEYS: Final[Mapping[Kind, str]] = {
 _log = logging.getLogger(__name__)
 
 
-class PostgreSQLLog:
+class PostgreSQLLog(BaseLog):
     """The changes of one PostgreSQL database; a `Log`. Used on one event loop; not safe across threads.
 
     Args:
@@ -113,51 +113,17 @@ class PostgreSQLLog:
         bulk_threshold: int = 10_000,
         timeout_seconds: float = 5.0,
     ) -> None:
+        super().__init__(history_changes=history_changes)
         self._capture = capture
         self._bulk_threshold = bulk_threshold
         self._name = url.render_as_string()
         self._outbox = Outbox(libpq_url(url), timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
-        self._appliers: list[Applier] = []
-        self._wanted: WantedLookups = lambda table: ()
         self._refused: set[Lookup] = set()
-        self._history = History(history_changes)
-        self._version = 0
-        self._state: CaptureState | None = None
         self._last: Look | None = None
-        self._doubt: str | None = None
         self._is_reconnected = False
         self._lock = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
         self._queued: asyncio.Task[None] | None = None
-
-    @property
-    def epoch(self) -> str:
-        """Within an epoch versions can be compared."""
-        return self.schema.epoch
-
-    @property
-    def version(self) -> int:
-        """How many transactions are over whose changes are applied, but for a constant."""
-        return self._version
-
-    @property
-    def schema(self) -> CaptureState:
-        """What is captured now.
-
-        Raises:
-            ServiceUnavailableError: the log is not open.
-        """
-        if self._state is None:
-            raise ServiceUnavailableError("the log is not open: await open() first")
-        return self._state
-
-    def subscribe(self, apply: Applier) -> None:
-        """Hand every further batch to `apply`."""
-        self._appliers.append(apply)
-
-    def enrich_with(self, wanted: WantedLookups) -> None:
-        """Add the virtual columns that `wanted` names to the images of every further batch."""
-        self._wanted = wanted
 
     def cursor_at(self, version: int) -> Cursor:
         """Return the cursor of a version; its position may be an earlier one's, which tells more.
@@ -205,18 +171,6 @@ class PostgreSQLLog:
             self._queued.add_done_callback(_retrieve)
         await asyncio.shield(self._queued)
         return self._version
-
-    async def fresh_for_arrivals(self) -> int:
-        """Do as `fresh`, which many requests share already.
-
-        Raises:
-            ServiceUnavailableError: the database cannot be read.
-        """
-        return await self.fresh()
-
-    def changes_since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
-        return self._history.since(version) if version <= self._version else None
 
     async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
         """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
@@ -294,14 +248,6 @@ class PostgreSQLLog:
     def _stand_at(self, look: Look) -> None:
         """Forget the history: what comes next lies after `look`."""
         self._history.restart(look.snapshot.version, position=look.snapshot.position)
-
-    def _tell(self, batch: Batch) -> None:
-        for apply in self._appliers:
-            try:
-                apply(batch)
-            except Exception:  # must not happen; what the applier knows is then worth nothing
-                _log.exception("applying a batch failed: everything is flushed with the next poll")
-                self._doubt = "a subscriber failed"
 
     async def _settle(self, state: CaptureState, last: Look | None) -> tuple[CaptureState, Look, tuple[Change, ...]]:
         """Return a look and its changes, with the state that capture verified at the same fingerprint and epoch.

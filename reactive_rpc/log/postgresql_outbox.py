@@ -28,8 +28,9 @@ from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
-from reactive_rpc.capture.postgresql import FINGERPRINT, INCARNATION
+from reactive_rpc.capture.postgresql_findings import INCARNATION
 from reactive_rpc.capture.postgresql_images import OutboxRow
+from reactive_rpc.capture.postgresql_tables import FINGERPRINT
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.log.snapshot import Snapshot
 from reactive_rpc.reactive.change import Known

@@ -51,9 +51,9 @@ from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, decode_value, quoted, value_sql
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.log.base import BaseLog
 from reactive_rpc.log.enrichment import by_key, enriched, keys_to_look_up, lookups_of
-from reactive_rpc.log.history import History
-from reactive_rpc.log.log import Applier, Batch, WantedLookups
+from reactive_rpc.log.log import Batch
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change, Known, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
@@ -93,8 +93,10 @@ class _Snapshot:
     changes: tuple[tuple[int, Change], ...]
 
 
-class SQLiteLog:
+class SQLiteLog(BaseLog):
     """The changes of one SQLite file; a `Log`. Used on one event loop; not safe across threads.
+
+    Its version is the highest id of the outbox that is applied.
 
     Args:
         capture: what installs, verifies and decodes.
@@ -103,52 +105,14 @@ class SQLiteLog:
     """
 
     def __init__(self, capture: SQLiteCapture, *, history_changes: int = 20_000, bulk_threshold: int = 10_000) -> None:
+        super().__init__(history_changes=history_changes)
         self._capture = capture
         self._path = str(capture.path)
         self._bulk_threshold = bulk_threshold
-        self._appliers: list[Applier] = []
-        self._wanted: WantedLookups = lambda table: ()
-        self._history = History(history_changes)
-        self._version = 0
-        self._state: CaptureState | None = None
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._data_version: int | None = None
-        self._doubt: str | None = None
         self._is_shared = False
-
-    @property
-    def epoch(self) -> str:
-        """Within an epoch versions can be compared."""
-        return self.schema.epoch
-
-    @property
-    def version(self) -> int:
-        """The highest id of the outbox that is applied."""
-        return self._version
-
-    @property
-    def schema(self) -> CaptureState:
-        """What is captured now.
-
-        Raises:
-            ServiceUnavailableError: the log is not open.
-        """
-        if self._state is None:
-            raise ServiceUnavailableError("the log is not open: await open() first")
-        return self._state
-
-    def subscribe(self, apply: Applier) -> None:
-        """Hand every further batch to `apply`."""
-        self._appliers.append(apply)
-
-    def enrich_with(self, wanted: WantedLookups) -> None:
-        """Add the virtual columns that `wanted` names to the images of every further batch."""
-        self._wanted = wanted
-
-    def cursor_at(self, version: int) -> Cursor:
-        """Return the cursor of a version."""
-        return Cursor(self.epoch, version)
 
     async def open(self) -> None:
         """Install (or, where capture does not manage the schema, verify) and stand at the end of the log; idempotent.
@@ -211,10 +175,6 @@ class SQLiteLog:
             raise ServiceUnavailableError("writes to the database cannot be captured any more") from exc
         return self._version
 
-    def changes_since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
-        return self._history.since(version) if version <= self._version else None
-
     async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
         """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
 
@@ -254,14 +214,6 @@ class SQLiteLog:
         if found.changes:
             self._tell(Batch(found.last, tuple(change for _, change in found.changes)))
         self._version = found.last
-
-    def _tell(self, batch: Batch) -> None:
-        for apply in self._appliers:
-            try:
-                apply(batch)
-            except Exception:  # must not happen; what the applier knows is then worth nothing
-                _log.exception("applying a batch failed: everything is flushed with the next poll")
-                self._doubt = "a subscriber failed"
 
     def _settle(self, state: CaptureState, after: int | None) -> tuple[CaptureState, _Snapshot]:
         """Return a snapshot and the state that capture verified at the same schema version and epoch.
