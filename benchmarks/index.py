@@ -181,7 +181,7 @@ def _in_child(workload: Workload, n: int) -> dict[str, float]:
         try:
             os.write(writer, json.dumps(_measure(workload, n)).encode())
             status = 0
-        except Exception:
+        except Exception:  # whatever it is: it must not run on into the parent's frames, and the parent tells of it
             traceback.print_exc()
         finally:
             os._exit(status)

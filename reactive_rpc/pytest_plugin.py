@@ -29,7 +29,7 @@ def no_drift() -> Iterator[Callable[[ReactiveRPC], Checker]]:
     `invalidate_when` predicates that vetoed a change which altered the result. The last are tried in the background,
     to the end when the application closes; `await checker.settle()` waits for them before that.
     """
-    from reactive_rpc.checking import Checker  # noqa: PLC0415
+    from reactive_rpc.checking import Checker  # noqa: PLC0415  # as above: only who uses it pays for it
 
     checkers: list[Checker] = []
 

@@ -288,8 +288,12 @@ BASE: Final = {
     ),
     "meta": (f"CREATE TABLE {SCHEMA}.meta (key text PRIMARY KEY, value text NOT NULL)",),
     "horizon": (f"CREATE TABLE {SCHEMA}.horizon (at timestamptz NOT NULL, xid xid8 NOT NULL)",),
+    "board": (
+        f"CREATE UNLOGGED TABLE {SCHEMA}.board (kind text NOT NULL, name text NOT NULL, content bytea NOT NULL,"
+        " expires_at timestamptz NOT NULL, PRIMARY KEY (kind, name))",
+    ),
 }
-"""Our tables, and the DDL of each."""
+"""Our tables, and the DDL of each; the board is what workers share beside the log, see `board/postgresql.py`."""
 
 _ANNOUNCE: Final = (
     f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void LANGUAGE sql"

@@ -13,17 +13,16 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import psycopg
 from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.types import Boolean, Integer
 
+from reactive_rpc.capture.postgresql_tables import read_catalog, read_redefined
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.capture.sqlite_tables import PREFIX, read_tables
 from reactive_rpc.reactive.schema import Kind
-
-if TYPE_CHECKING:
-    import psycopg
 
 __all__ = ["Action", "Tables", "read"]
 
@@ -121,11 +120,6 @@ def _acts(action: str | None) -> bool:
 
 
 def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
-    from reactive_rpc.capture.postgresql_tables import (  # noqa: PLC0415  # its driver is an extra
-        read_catalog,
-        read_redefined,
-    )
-
     secured = connection.execute(_ROW_SECURITY).fetchall()
     catalog = read_catalog(connection, {oid: "its row-level security may depend on the session" for (oid,) in secured})
     named = catalog.by_oid

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
@@ -21,18 +21,18 @@ from uuid import UUID
 from reactive_rpc.reactive.change import Known
 from reactive_rpc.reactive.schema import Kind
 
-__all__ = ["Comparable", "comparable", "ordered"]
+__all__ = ["EPOCH", "EPOCH_UTC", "Comparable", "comparable", "ordered"]
 
 Comparable = Known
 
 _EXACT_AS_FLOAT: Final = 2**53
 """Integers up to this are floats too; PostgreSQL compares a greater one with a float8 after rounding it."""
 
-_EPOCH: Final = datetime(1970, 1, 1)
-_EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # reads like the naive one above
+EPOCH: Final = datetime(1970, 1, 1)
+EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _INFINITE_DATES: Final = (date.min, date.max)
-_INFINITE_TIMES: Final = tuple((time - _EPOCH) // _MICROSECOND for time in (datetime.min, datetime.max))
+_INFINITE_TIMES: Final = tuple((time - EPOCH) // _MICROSECOND for time in (datetime.min, datetime.max))
 """asyncpg sends the first and the last moment that Python knows as -infinity and infinity; psycopg as they are."""
 
 
@@ -114,19 +114,19 @@ def _uuid(value: object) -> str | None:
 def _days(value: object) -> int | None:
     if isinstance(value, datetime) or not isinstance(value, date):
         return None
-    return None if value in _INFINITE_DATES else value.toordinal() - _EPOCH.toordinal()
+    return None if value in _INFINITE_DATES else value.toordinal() - EPOCH.toordinal()
 
 
 def _microseconds(value: object) -> int | None:
     if not isinstance(value, datetime) or value.tzinfo is not None:
         return None
-    return _finite((value - _EPOCH) // _MICROSECOND)
+    return _finite((value - EPOCH) // _MICROSECOND)
 
 
 def _microseconds_utc(value: object) -> int | None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         return None
-    return _finite((value - _EPOCH_UTC) // _MICROSECOND)
+    return _finite((value - EPOCH_UTC) // _MICROSECOND)
 
 
 def _finite(microseconds: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, timedelta
 from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -24,19 +24,17 @@ from sqlalchemy.types import Boolean
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Unknown
 from reactive_rpc.reactive.known import KnownImage, KnownKeys
 from reactive_rpc.reactive.schema import Kind, Schema
+from reactive_rpc.sql.comparable_values import EPOCH, EPOCH_UTC
 
 __all__ = ["as_known"]
 
 Processor = Callable[[Any], Any]
 
-_EPOCH: Final = datetime(1970, 1, 1)
-_EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # reads like the naive one above
-
 _ANSWERED: Final[Mapping[Kind, Processor]] = {
     "uuid": UUID,
-    "date": lambda days: date.fromordinal(_EPOCH.toordinal() + days),
-    "timestamp": lambda microseconds: _EPOCH + timedelta(microseconds=microseconds),
-    "timestamptz": lambda microseconds: _EPOCH_UTC + timedelta(microseconds=microseconds),
+    "date": lambda days: date.fromordinal(EPOCH.toordinal() + days),
+    "timestamp": lambda microseconds: EPOCH + timedelta(microseconds=microseconds),
+    "timestamptz": lambda microseconds: EPOCH_UTC + timedelta(microseconds=microseconds),
 }
 """`{kind: what the driver answers for a value of an image}`; the other kinds are answered as they are."""
 

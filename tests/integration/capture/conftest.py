@@ -1,4 +1,4 @@
-"""A ground truth for capture: what truly changed, by a diff of whole tables, against what the outbox tells."""
+"""A SQLite file under capture, and what its outbox must tell of a diff of whole tables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, quoted
 from reactive_rpc.capture.sqlite_tables import OUTBOX
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image
+
+from .ground_truth import check
 
 Row = Mapping[str, object]
 Rows = dict[object, Row]
@@ -46,15 +48,7 @@ class World:
 
     def check(self, write: Callable[[], object]) -> list[Change]:
         """Run `write`, check that every row it truly changed is told rightly, and return the changes."""
-        before = self.snapshot()
-        write()
-        changes = self.changes()
-        after = self.snapshot()
-        for name, table in self.state.tables.items():
-            told = [change for change in changes if change.table == name]
-            if table.captured and not any(change.operation == "bulk" for change in told):
-                _check_table(table, before[name], after[name], told)
-        return changes
+        return check(self, write, _check_table)
 
 
 def _rows(reader: sqlite3.Connection, table: TableCapture) -> Rows:

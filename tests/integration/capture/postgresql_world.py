@@ -24,6 +24,8 @@ from reactive_rpc.clock import RandomIds
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image
 from reactive_rpc.reactive.schema import Kind
 
+from .ground_truth import check
+
 Row = tuple[str | None, ...]
 Rows = Counter[Row]
 Snapshot = dict[str, Rows]
@@ -136,15 +138,7 @@ class World:
     def check(self, write: Callable[[], object]) -> list[Change]:
         """Run `write`, check that every row it truly changed is told rightly, and return the changes."""
         self.changes()
-        before = self.snapshot()
-        write()
-        changes = self.changes()
-        after = self.snapshot()
-        for name, table in self.state.tables.items():
-            told = [change for change in changes if change.table == name]
-            if table.captured and not any(change.operation == "bulk" for change in told):
-                _check_table(table, before[name], after[name], told)
-        return changes
+        return check(self, write, _check_table)
 
 
 def expected_value(kind: Kind | None, text: str | None) -> Any:

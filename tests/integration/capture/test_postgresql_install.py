@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import make_url
 
 from reactive_rpc.capture import postgresql as module
-from reactive_rpc.capture.postgresql import FINGERPRINT, PostgreSQLCapture
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.capture.postgresql_tables import FINGERPRINT
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
