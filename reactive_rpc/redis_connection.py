@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-__all__ = ["RedisClient", "connect_redis"]
+__all__ = ["RedisClient", "connect_redis", "within"]
+
+T = TypeVar("T")
 
 CLUSTER: Final = "redis+cluster://"
 TIMEOUT_SECONDS: Final = 5.0
+CANCEL_SECONDS: Final = 0.05
+"""After how long what was cancelled and goes on is cancelled again."""
 
 RedisClient = Redis | RedisCluster
 """Commands are coroutines and answers are bytes. Keys that one script touches share a `{hash tag}`."""
@@ -21,3 +27,31 @@ def connect_redis(url: str) -> RedisClient:
     if url.startswith(CLUSTER):
         return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), socket_timeout=TIMEOUT_SECONDS)
     return Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS)
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work`, which uses a client, returns; past the time, abandon it.
+
+    `asyncio.timeout` does not suffice: `asyncio.wait_for` of Python 3.11, which the driver uses, swallows a cancellation
+    that comes in the step in which its own task ends, and the driver then waits for its own timeouts and retries.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"no answer within {seconds} s")
+        return task.result()
+    finally:
+        _cancel(task)
+
+
+def _cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel `task` until it ends."""
+    if not task.done():
+        task.cancel()
+        asyncio.get_running_loop().call_later(CANCEL_SECONDS, _cancel, task)
+    elif not task.cancelled():
+        task.exception()  # nobody waits for it any more

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer, postgresql_server
+from reactive_rpc.testing.redis import RedisServer, redis_cluster, redis_server
+
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +44,37 @@ def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
     url = postgresql.new_database()
     yield url
     postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def redis_server_url() -> Iterator[str]:
+    """Return the URL of a Redis server: the one of `REACTIVE_TEST_REDIS_URL`, or one from the package index.
+
+    Tests share it, each under a `redis_namespace` of its own; those that stop or kill a server must start their own.
+    """
+    url = os.environ.get("REACTIVE_TEST_REDIS_URL")
+    if url:
+        yield url
+        return
+    with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url() -> Iterator[str]:
+    """Return the URL of a cluster of three masters on loopback."""
+    with redis_cluster() as cluster:
+        yield cluster.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """Return a Redis server of the test's own, which it may stop, kill and pause: a restart finds it empty."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_namespace() -> str:
+    """Return a namespace that no other test uses."""
+    return f"test-{secrets.token_hex(6)}"

@@ -99,10 +99,10 @@ def open_tail(runner: asyncio.Runner) -> Iterator[postgresql_tails.OpenTail]:
     """Return a function that opens a log on the database of a URL."""
     with ExitStack() as stack:
 
-        def make(url: str, *, timeout_seconds: float = 5.0) -> postgresql_tails.Tail:
+        def make(url: str) -> postgresql_tails.Tail:
             parsed = make_url(url)
             capture = PostgreSQLCapture(parsed, ids=RandomIds())
-            log = PostgreSQLLog(capture, parsed, timeout_seconds=timeout_seconds)
+            log = PostgreSQLLog(capture, parsed)
             tail = postgresql_tails.Tail(log, runner.run)
             tail.log.subscribe(tail.batches.append)
             stack.callback(lambda: runner.run(tail.log.aclose()))

@@ -67,7 +67,7 @@ def ids(changes: Iterable[Change]) -> list[Any]:
     return [change.after["id"] for change in changes if change.after and change.operation == "insert"]
 
 
-OpenTail = Callable[..., Tail]
+OpenTail = Callable[[str], Tail]
 
 
 def connected(url: str) -> psycopg.Connection[Any]:

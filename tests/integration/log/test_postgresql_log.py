@@ -185,9 +185,9 @@ def test_a_poll_belongs_to_nobody(tail: Tail, writer: psycopg.Connection[Any]) -
 
 def test_a_poll_that_takes_too_long(url: str, open_tail: OpenTail, writer: psycopg.Connection[Any]) -> None:
     """Everybody who waits is told; nothing has changed, and the next poll does it all."""
-    tail = open_tail(url, timeout_seconds=0.3)
+    tail = open_tail(url)
     writer.execute("INSERT INTO w VALUES (1, 0)")
-    version = tail.log.version
+    version, patient = tail.log.version, tail.log._outbox._timeout_seconds
 
     async def ask() -> list[Any]:
         return await asyncio.gather(*(tail.log.fresh() for _ in range(5)), return_exceptions=True)
@@ -195,9 +195,12 @@ def test_a_poll_that_takes_too_long(url: str, open_tail: OpenTail, writer: psyco
     with closing(connected(url)) as other:
         other.execute("BEGIN")
         other.execute("LOCK TABLE reactive_rpc.outbox IN ACCESS EXCLUSIVE MODE")
+        tail.log._outbox.terminate()  # the next connection has the timeout of now
+        tail.log._outbox._timeout_seconds = 0.3
         assert [type(error) for error in tail.run(ask())] == [ServiceUnavailableError] * 5
         assert (tail.log.version, tail.batches) == (version, [])
         other.execute("ROLLBACK")
+    tail.log._outbox._timeout_seconds = patient
     assert tail.told() == [1]
 
 

@@ -1,0 +1,306 @@
+"""The relay: one reader of the database's outbox, which writes what it finds into Redis for every worker.
+
+**Nothing is lost or told wrongly, whoever writes.** A relay reads the outbox by an ordinary `PostgreSQLLog` and appends
+by compare and append (`log/redis_stream.py`). What it appends leads from one snapshot of the database to a later one,
+and it is appended only where the stream ends at the first of the two. Where the stream ends elsewhere (another relay
+was faster, Redis went back by a fail-over) the relay asks its log what came after that place, which is a place in the
+database's own terms, and goes on from there; where the outbox does not reach back so far, the stream begins anew. A
+relay that was stopped in the middle of anything and goes on an hour later is refused, and starts from what is there.
+
+**One question, one look.** Questions are taken first, then the database is looked at, then what was found is appended
+together with the report that answers them, in one script. So an answer always speaks of a look that began after its
+question was asked, and the report can be seen by nobody before the entries that it speaks of.
+
+**Redis that is empty again** is begun anew at what this relay appended last, so that workers which have read all of it
+go on; what came since follows as the first entry. A relay that has appended nothing yet begins at the end of the log,
+and who stands before that has a gap.
+
+**Election saves work.** Of the candidates, the one that holds an advisory lock of the database leads. The lock belongs
+to the session, so it goes with the process, and with its host, which the server notices by TCP's keepalives. A process
+that is stopped keeps it: so where no report comes for a while although somebody holds the lock, a candidate leads
+without it, and steps down as soon as somebody else appends. Two that lead at once cost each other a look at the
+database now and then, no more.
+
+Everything that goes wrong ends the term, is logged, stands in `status`, and another term begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+from sqlalchemy.engine import URL
+
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.log.log import Batch, Log
+from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step, end_task
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.reactive.change import Change
+from reactive_rpc.sql.postgresql_url import libpq_url
+
+__all__ = ["Feed", "Relay", "RelayStatus"]
+
+BEAT_SECONDS: Final = 1.0
+CANDIDATE_SECONDS: Final = 1.0
+"""How often a candidate tries again."""
+SILENT_TRIES: Final = 4
+"""After so many tries without a new report a candidate leads although another holds the lock."""
+FAILED_SECONDS: Final = 1.0
+"""How long after a term that failed the next one begins."""
+WAIT_SECONDS: Final = 2.0
+RESUME_ATTEMPTS: Final = 20
+
+_LOCK_SETTINGS: Final = {
+    "application_name": "reactive_rpc relay",
+    "idle_session_timeout": "0",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """What a relay is doing, for `/health`.
+
+    Attributes:
+        role: `candidate` waits for its turn, `leading` feeds Redis, `failing` will try again.
+        since: when that began, by the clock.
+        reason: why it fails; None where it does not.
+    """
+
+    role: Literal["candidate", "leading", "failing"]
+    since: float
+    reason: str | None = None
+
+
+class Feed:
+    """Appends to the stream what a log finds; as many as you like may feed one stream.
+
+    Args:
+        log: of the database, open; nobody else may ask it for what is fresh.
+        stream: where to.
+        appended: where the stream ended when this process appended last; None where it never has.
+    """
+
+    def __init__(self, log: Log, stream: RedisStream, *, appended: Cursor | None = None) -> None:
+        self._log = log
+        self._stream = stream
+        self._end: Cursor | None = None
+        self._batches: list[Batch] = []
+        self.appended = appended
+        self.refusals = 0
+        log.subscribe(self._batches.append)
+
+    async def look(self) -> None:
+        """Look at the database, without telling anybody yet.
+
+        Raises:
+            ServiceUnavailableError: it cannot be read.
+        """
+        await self._log.fresh()
+
+    async def append(self, served: Sequence[str] = (), *, must_report: bool = False) -> bool:
+        """Append what the looks have found since the last call, and report it; return whether there was a report.
+
+        Args:
+            served: the questions that were taken before the last look began.
+            must_report: whether to report where nothing was found.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read, or others append all the time.
+            redis.exceptions.RedisError: Redis does not do as it is told.
+        """
+        here = self._log.cursor_at(self._log.version)
+        step = Step(here, self._mark, self._found(), restart=any(batch.flush for batch in self._batches))
+        self._batches.clear()
+        if self._end is None:
+            await self._resume(await self._stream.end(), served)
+            return True
+        if not (step.changes or step.restart or served or must_report):
+            return False
+        refusal = await self._took(self._end, step, served)
+        if refusal is not None:
+            self.refusals += 1
+            await self._resume(refusal.end, served)
+        return True
+
+    @property
+    def _mark(self) -> str:
+        return str(self._log.schema.mark)
+
+    def _found(self) -> list[Change]:
+        return [change for batch in self._batches for change in batch.changes]
+
+    async def _resume(self, end: Cursor | None, served: Sequence[str]) -> None:
+        """Append what came after `end`, wherever that is, and report it."""
+        for _ in range(RESUME_ATTEMPTS):
+            refusal = await self._resume_at(end, served)
+            if refusal is None:
+                return
+            end = refusal.end
+        raise ServiceUnavailableError("others append to the stream in Redis all the time")
+
+    async def _resume_at(self, end: Cursor | None, served: Sequence[str]) -> Refusal | None:
+        await self._log.fresh()
+        if end is None:
+            return await self._begin(served)
+        changes = await self._log.read_after(end)
+        here, mark = self._log.cursor_at(self._log.version), self._mark
+        self._batches.clear()
+        if end.epoch == here.epoch and end.version > here.version:
+            raise ServiceUnavailableError(
+                f"Redis is at version {end.version}, and the database at {here.version} of the same epoch: it went back"
+                " unnoticed. Delete the keys of the namespace, and restart everything that reads them"
+            )
+        is_there = end.epoch == here.epoch and end.version == here.version
+        if changes is None and not is_there:
+            _log.warning("the stream in Redis begins anew at %s: nothing tells what came after %s", here, end)
+        step = Step(here, mark, changes or (), restart=changes is None and not is_there)
+        return await self._took(end, step, served)
+
+    async def _begin(self, served: Sequence[str]) -> Refusal | None:
+        """Begin the stream where this process has appended last, if the log reaches back so far, else at its end.
+
+        In the first case what came since is still to be appended: that is what the refusal says.
+        """
+        known = self.appended
+        if known is not None and await self._log.read_after(known) is not None:
+            refusal = await self._took(None, Step(known, self._mark, restart=True), ())
+            return refusal or Refusal(known)
+        here = self._log.cursor_at(self._log.version)
+        self._batches.clear()
+        _log.info("the stream in Redis begins at %s", here)
+        return await self._took(None, Step(here, self._mark, restart=True), served)
+
+    async def _took(self, end: Cursor | None, step: Step, served: Sequence[str]) -> Refusal | None:
+        """Append a step and note where the stream ends then; where that is not known, nothing is noted."""
+        self._end = None
+        refusal = await self._stream.advance(end, step, served)
+        if refusal is None:
+            self._end = self.appended = step.to
+        return refusal
+
+
+class Relay:
+    """Feeds Redis for as long as it runs, or waits for its turn to.
+
+    Args:
+        make_log: makes the log of the database that a term reads, not open yet.
+        make_stream: makes the stream that it writes.
+        database: of the lock; the database that the log reads.
+        name: of the lock: relays of one name take turns.
+        poll_interval_seconds: how often the database is looked at when nobody asks.
+    """
+
+    def __init__(
+        self,
+        make_log: Callable[[], Log],
+        make_stream: Callable[[], RedisStream],
+        database: URL,
+        *,
+        name: str,
+        poll_interval_seconds: float = 0.02,
+        clock: Clock | None = None,
+    ) -> None:
+        self._make_log = make_log
+        self._make_stream = make_stream
+        self._dsn = libpq_url(database)
+        self._lock_key = zlib.crc32(b"reactive_rpc relay " + name.encode())
+        self._poll_interval_seconds = poll_interval_seconds
+        self._clock = clock or SystemClock()
+        self._appended: Cursor | None = None
+        self.status = RelayStatus("candidate", self._clock.monotonic())
+
+    async def run(self) -> None:
+        """Take one term after another, until cancelled."""
+        terms = asyncio.create_task(self._take_terms(), name="reactive_rpc relay terms")
+        try:
+            await asyncio.wait([terms])
+        finally:
+            await end_task(terms)
+
+    async def _take_terms(self) -> None:
+        while True:
+            try:
+                await self._take_turn()
+            except Exception as exc:
+                self._become("failing", str(exc) or type(exc).__name__)
+                _log.exception("the relay failed and begins again")
+                await self._clock.sleep(FAILED_SECONDS)
+
+    def _become(self, role: Literal["candidate", "leading", "failing"], reason: str | None = None) -> None:
+        if (role, reason) != (self.status.role, self.status.reason):
+            self.status = RelayStatus(role, self._clock.monotonic(), reason)
+
+    async def _take_turn(self) -> None:
+        """Wait for the lock, or for a silence, and lead."""
+        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5, server_settings=_LOCK_SETTINGS)
+        try:
+            async with self._stream() as stream:
+                has_lock = await self._wait_for_turn(connection, stream)
+                await self._lead(connection, stream, has_lock=has_lock)
+        finally:
+            connection.terminate()
+
+    async def _wait_for_turn(self, connection: Any, stream: RedisStream) -> bool:
+        """Return True with the lock, or False where whoever holds it does not report."""
+        last: bytes | None = None
+        silent = 0
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", self._lock_key):
+            self._become("candidate")
+            beat = await stream.last_beat()
+            found = None if beat is None else beat.id
+            silent = silent + 1 if found == last else 0
+            last = found
+            if silent >= SILENT_TRIES:
+                _log.warning("the relay that holds the lock does not report: leading without it")
+                return False
+            await self._clock.sleep(CANDIDATE_SECONDS)
+        return True
+
+    async def _lead(self, connection: Any, stream: RedisStream, *, has_lock: bool) -> None:
+        log = self._make_log()
+        try:
+            await log.open()
+            feed = Feed(log, stream, appended=self._appended)
+            asking: asyncio.Task[list[str]] | None = None
+            try:
+                reported_at = float("-inf")
+                while has_lock or not feed.refusals:
+                    if asking is None:
+                        asking = asyncio.create_task(stream.asked(WAIT_SECONDS), name="reactive_rpc relay questions")
+                    await asyncio.wait([asking], timeout=self._poll_interval_seconds)
+                    served: list[str] = []
+                    if asking.done():
+                        served, asking = asking.result(), None
+                    await feed.look()
+                    is_due = self._clock.monotonic() - reported_at >= BEAT_SECONDS
+                    if await feed.append(served, must_report=is_due):
+                        reported_at = self._clock.monotonic()
+                        self._appended = feed.appended
+                        self._become("leading")
+                    if connection.is_closed():
+                        raise ServiceUnavailableError("the connection that holds the relay's lock was lost")
+            finally:
+                if asking is not None:
+                    await end_task(asking)
+        finally:
+            await log.aclose()
+
+    @asynccontextmanager
+    async def _stream(self) -> AsyncIterator[RedisStream]:
+        stream = self._make_stream()
+        try:
+            yield stream
+        finally:
+            await stream.aclose()

