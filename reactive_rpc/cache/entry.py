@@ -87,7 +87,7 @@ class Entry:
 
     Attributes:
         query: how to compute it again.
-        version: of the log, before the snapshot it was computed on.
+        version: of the log, before the snapshot it was computed on; of a shared result, where it was right.
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
         watchers: how many streams need it indexed, whether or not it is cached.

@@ -23,6 +23,17 @@ result is held against the log once more before it is stored: what is stored nev
 *Touched* is decided by the index alone, then narrowed by the author's `invalidate_when`. A predicate that raises, or
 one that is asked about a whole table, narrows nothing.
 
+*A shared result* (`cache/shared_values.py`) is one that another worker has computed, with its read set and the version
+at which it was right: that worker's `log.version` in the step that checked and stored it. It was computed on a snapshot
+that this version shows in full, and nothing up to this version touches it; so it is what the handler answers at that
+version. In one epoch versions are places in the same history, in whichever worker. So if this worker's log has come as
+far, and nothing in (that version, now] touches the read set, by this worker's memory of the log, then it is what the
+handler answers now: as a result of a flight of one's own, whose snapshot is of now. It is indexed and stored in the
+step that checks this. Where memory does not reach back, where the log has not come as far or is in another epoch by
+then, it is not used, and the handler runs, on a snapshot that begins after all this. The flight's `s0` was read before
+any of it, so whoever may join the flight may have either answer. Nothing is believed of whoever stored the result but
+that it ran this code on this database.
+
 *Watched.* A stream needs an entry indexed even where the store has no room for it. Eviction can come in the very step
 that stores an entry, before the task that waits for it runs again; so while a key is being watched, entries of that
 key are not released but set aside.
@@ -40,8 +51,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.entry import Entry, Key, Query
+from reactive_rpc.cache.entry import Computed, Entry, Key, Query
 from reactive_rpc.cache.freshness import Freshness
+from reactive_rpc.cache.shared_values import SharedValue, SharedValues
 from reactive_rpc.cache.store import Store
 from reactive_rpc.errors import PreconditionFailedError
 from reactive_rpc.log.log import Batch, Log
@@ -56,6 +68,12 @@ logger = logging.getLogger(__name__)
 MAX_DROPPED = 10_000
 """Of so many dropped entries the ETag is remembered, to tell which need not have been dropped."""
 
+MAX_UNSHAREABLE = 10_000
+"""So many keys are remembered whose results cannot be shared, so that no worker waits for another's."""
+
+SHARED_ATTEMPTS = 3
+"""How many shared results of a key are looked at, each newer than the one before, until the handler runs."""
+
 
 @dataclass(slots=True)
 class Stats:
@@ -63,7 +81,7 @@ class Stats:
 
     Attributes:
         hits: answered from the store; `served_stale` of them during an outage, with a mark.
-        misses: answered by a run of the handler, of one's own.
+        misses: not in the store: answered by a flight of one's own.
         joined: answered by a run that was under way.
         stored: results that were put into the store.
         outdated: results that a write overtook while they were computed: served, not stored.
@@ -72,6 +90,9 @@ class Stats:
         kept: changes that touched an entry and that `invalidate_when` called harmless.
         evicted: entries dropped as there was no room.
         flushes: how often everything was dropped.
+        shared_hits: flights that ended in a result of another worker's; no handler ran.
+        shared_puts: results that were offered to other workers.
+        shared_rejected: results of other workers that were outdated, or could not be held against this log.
     """
 
     hits: int = 0
@@ -86,6 +107,9 @@ class Stats:
     kept: int = 0
     evicted: int = 0
     flushes: int = 0
+    shared_hits: int = 0
+    shared_puts: int = 0
+    shared_rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,15 @@ class Invalidated:
     flush: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """What is remembered of a dropped entry: what dropped it lies in (`after`, `version`]."""
+
+    etag: str
+    after: int
+    version: int
+
+
 @dataclass(slots=True)
 class _Flight:
     started_at: int
@@ -117,6 +150,7 @@ class Reader:
         log: its batches are applied here, by `apply`, which the composition root subscribes.
         store: holds what may be served again.
         freshness: looks at the log.
+        shared: where workers take results from each other; None where each computes its own. Whoever made it closes it.
 
     Attributes:
         relations: `{table: what a change of it also counts as}`.
@@ -125,7 +159,9 @@ class Reader:
         misses_by_path: the same of misses and joined flights.
     """
 
-    def __init__(self, log: Log, store: Store, *, freshness: Freshness | None = None) -> None:
+    def __init__(
+        self, log: Log, store: Store, *, freshness: Freshness | None = None, shared: SharedValues | None = None
+    ) -> None:
         self.stats = Stats()
         self.freshness = freshness or Freshness(log)
         self.relations: dict[str, list[Relation]] = {}
@@ -134,13 +170,15 @@ class Reader:
         self.misses_by_path: Counter[str] = Counter()
         self._log = log
         self._store = store
+        self._shared = shared
+        self._unshareable: dict[int, None] = {}
         self._index: Index[Entry] = Index()
         log.enrich_with(self._index.lookups)
         self._flights: dict[Key, _Flight] = {}
         self._tasks: set[asyncio.Task[Entry]] = set()
         self._listeners: list[Callable[[Invalidated], None]] = []
         self._reported: set[str] = set()
-        self._dropped: dict[int, tuple[str, int]] = {}
+        self._dropped: dict[int, _Dropped] = {}
         self._wanting: Counter[Key] = Counter()
         self._wanted: dict[Key, list[Entry]] = {}
 
@@ -310,19 +348,76 @@ class Reader:
         return flight
 
     async def _fly(self, query: Query, started_at: int) -> Entry:
+        if self._shared is None or hash(query.key) in self._unshareable:
+            return await self._run(query, started_at)
+        try:
+            return await self._take_over(query, self._shared) or await self._run(query, self._log.version)
+        finally:
+            self._shared.release(query.key)
+
+    async def _take_over(self, query: Query, shared: SharedValues) -> Entry | None:
+        """Return an entry of another worker's result, indexed and stored; None where the handler must run here."""
+        dropped = self._dropped.get(hash(query.key))
+        after = -1 if dropped is None else dropped.after
+        for _ in range(SHARED_ATTEMPTS):
+            value = await shared.find(query.key, self._log.epoch, after=after, version=self._log.version)
+            if value is None:
+                return None
+            if value.version > self._log.version:
+                await self.freshness.look()
+            entry = Entry(query, Computed(value.body, value.read_set), value.version)
+            if self._is_right(value, entry):
+                self.stats.shared_hits += 1
+                self._count_needless(entry)
+                self._keep(entry)
+                self._offer_vetoed(entry)
+                return entry
+            self.stats.shared_rejected += 1
+            after = max(after, value.version)
+        return None
+
+    def _is_right(self, value: SharedValue, entry: Entry) -> bool:
+        """Tell whether a shared result is what the handler answers now; nothing is awaited from here to `_keep`."""
+        if value.epoch != self._log.epoch or value.version > self._log.version:
+            return False
+        return not self.touched_since(value.version, entry)
+
+    def _share(self, entry: Entry) -> None:
+        """Offer a result to other workers; in the step that has found it to be right."""
+        if self._shared is None:
+            return
+        if entry.computed.error is not None:
+            self._note_unshareable(entry)
+            return
+        self._unshareable.pop(hash(entry.query.key), None)
+        computed = entry.computed
+        self._shared.put(
+            SharedValue(entry.query.key, self._log.epoch, self._log.version, computed.body, computed.read_set)
+        )
+        self.stats.shared_puts += 1
+
+    def _note_unshareable(self, entry: Entry) -> None:
+        """Remember that nobody need ask for, or wait for, a shared result of this key."""
+        if self._shared is not None:
+            self._unshareable[hash(entry.query.key)] = None
+            if len(self._unshareable) > MAX_UNSHAREABLE:
+                del self._unshareable[next(iter(self._unshareable))]
+
+    async def _run(self, query: Query, started_at: int) -> Entry:
         computed = await query.compute()
         await self.freshness.look()  # its snapshot may have shown more than has been applied
         entry = Entry(query, computed, started_at)
         self._count_needless(entry)
         if computed.read_set.opaque is not None:
             self.stats.uncacheable += 1
+            self._note_unshareable(entry)
             self._report(query.key[0], computed.read_set.opaque)
         elif self.touched_since(started_at, entry):
             self.stats.outdated += 1
         elif computed.lasts:
             self._keep(entry)
-            if entry.vetoed and self.auditor is not None:
-                self.auditor.offer(entry)
+            self._share(entry)
+            self._offer_vetoed(entry)
         return entry
 
     def _keep(self, entry: Entry) -> None:
@@ -368,17 +463,17 @@ class Reader:
 
     def _remember(self, entry: Entry, version: int) -> None:
         """Remember what is dropped at `version`, by the hash of its key: a key may be large."""
-        self._dropped[hash(entry.query.key)] = entry.etag, version
+        self._dropped[hash(entry.query.key)] = _Dropped(entry.etag, self._log.version, version)
         if len(self._dropped) > MAX_DROPPED:
             del self._dropped[next(iter(self._dropped))]
 
     def _count_needless(self, entry: Entry) -> None:
         """Count the drop of the entry's predecessor as needless if its result is the same on a snapshot after it."""
         name = hash(entry.query.key)
-        etag, version = self._dropped.get(name, ("", 0))
-        if etag and entry.version >= version:
+        dropped = self._dropped.get(name)
+        if dropped is not None and entry.version >= dropped.version:
             del self._dropped[name]
-            self.stats.needless += etag == entry.etag
+            self.stats.needless += dropped.etag == entry.etag
 
     def _touched(self, changes: Iterable[Change], entry: Entry, *, is_later: bool) -> bool:
         """Tell whether one of `changes` touches the entry; those that came later and are vetoed put it under audit."""
@@ -391,6 +486,10 @@ class Reader:
             if is_later:
                 self._note_veto(entry, change.table)
         return False
+
+    def _offer_vetoed(self, entry: Entry) -> None:
+        if entry.vetoed and self.auditor is not None:
+            self.auditor.offer(entry)
 
     def _note_veto(self, entry: Entry, table: str) -> None:
         entry.vetoed |= {table}

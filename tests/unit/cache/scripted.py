@@ -167,6 +167,7 @@ class RowQuery:
         error: what the handler answers on purpose; None normally.
         computed: how often it ran.
         depth: as in `Query`.
+        pushes_results: as in `QueryCall`.
     """
 
     log: ScriptedLog
@@ -181,6 +182,7 @@ class RowQuery:
     padding: int = 0
     computed: int = 0
     depth: int = 0
+    pushes_results: bool = False
 
     @property
     def key(self) -> Key:

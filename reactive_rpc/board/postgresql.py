@@ -1,0 +1,173 @@
+"""The board of several nodes on one PostgreSQL database: the table `reactive_rpc.board`, which capture installs.
+
+The table is *unlogged*: writing it costs no write-ahead log, and a crash of the server empties it. It has no triggers,
+so no row of it reaches the outbox; but every write of it is a transaction, which moves the snapshot, so each worker's
+log then looks whether anything was committed. Acknowledgements are therefore put in batches.
+
+**Of all who take an entry one gets it**: DELETE locks the row and returns it, whoever comes second finds it gone. Rows
+that somebody has locked are skipped, not waited for: they are being taken by another, or being put anew, and then they
+are there for the next who asks. So no two operations ever wait for each other crosswise; those that put several entries
+lock them in the order of their names.
+
+Times are the database's clock. Nothing is prepared: a statement of a connection pooler's other client would not be
+known there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+from sqlalchemy.engine import URL
+
+from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.names import by_name, name_of
+from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.sql.postgresql_url import libpq_url
+
+__all__ = ["PostgreSQLBoard"]
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 5.0
+OPERATION_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 1.0
+PRUNE_SECONDS: Final = 30.0
+PRUNE_ROWS: Final = 10_000
+
+_SETTINGS: Final = {
+    "application_name": "reactive_rpc board",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+}
+
+_PUT: Final = """
+INSERT INTO reactive_rpc.board(kind, name, content, expires_at)
+SELECT $1::text, given.name, given.content, clock_timestamp() + make_interval(secs => $4)
+FROM unnest($2::text[], $3::bytea[]) AS given(name, content) ORDER BY given.name
+ON CONFLICT (kind, name) DO UPDATE SET content = excluded.content, expires_at = excluded.expires_at
+"""
+_GET: Final = """
+SELECT content FROM reactive_rpc.board WHERE kind = $1::text AND name = $2::text AND expires_at > clock_timestamp()
+"""
+_TAKE: Final = """
+WITH found AS MATERIALIZED (
+  SELECT ctid FROM reactive_rpc.board WHERE kind = $1::text AND name = ANY($2::text[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM found))
+RETURNING name, content, expires_at > clock_timestamp() AS is_valid
+"""
+_PRUNE: Final = f"""
+WITH expired AS MATERIALIZED (
+  SELECT ctid FROM reactive_rpc.board WHERE expires_at <= clock_timestamp() LIMIT {PRUNE_ROWS} FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired))
+"""
+
+
+class PostgreSQLBoard:
+    """A `Board` in a PostgreSQL database. Used on one event loop.
+
+    Args:
+        url: of the database; the board has one connection of its own, made when it is first needed.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._name = url.render_as_string()
+        self._dsn = libpq_url(url)
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+        self._pruned_at: float | None = None
+
+    async def open(self) -> None:
+        """Do nothing: what connects is the first operation."""
+
+    async def aclose(self) -> None:
+        """Close the connection once what is under way is done; idempotent."""
+        async with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await connection.close(timeout=CLOSE_SECONDS)
+
+    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
+        """Put `{key: content}`, each in the place of what was there.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        given = {name_of(key): content for key, content in entries.items()}
+
+        async def put(connection: Any) -> None:
+            if self._must_prune():
+                await connection.execute(_PRUNE)
+            await connection.execute(_PUT, kind, list(given), list(given.values()), ttl_seconds)
+
+        await self._run(put)
+
+    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+        """Return the content at `key`; None where there is none, or where it has expired.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        return await self._run(lambda connection: connection.fetchval(_GET, kind, name_of(key)))
+
+    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+        """Remove what stands at `keys` and return it.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        wanted = by_name(keys)
+        rows = await self._run(lambda connection: connection.fetch(_TAKE, kind, list(wanted)))
+        return {wanted[row["name"]]: row["content"] for row in rows if row["is_valid"]}
+
+    def _must_prune(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._pruned_at is not None and now < self._pruned_at + PRUNE_SECONDS:
+            return False
+        self._pruned_at = now
+        return True
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(OPERATION_SECONDS), self._lock:
+                try:
+                    return await self._attempt(work)
+                except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+                    return await self._attempt(work)  # the server may have been restarted meanwhile
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as exc:
+            raise ServiceUnavailableError(f"{self._name} has no board: run `reactive-rpc db install`") from exc
+        except asyncpg.InsufficientPrivilegeError as exc:
+            raise ServiceUnavailableError(
+                f"rights are missing on the board of {self._name} ({exc}): let an administrator run what"
+                " `reactive-rpc db install --sql` prints"
+            ) from exc
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as exc:
+            raise ServiceUnavailableError(
+                f"the board of {self._name} cannot be used: {exc or type(exc).__name__}"
+            ) from exc
+
+    async def _attempt(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            return await work(await self._connected())
+        except asyncpg.PostgresError:
+            raise
+        except BaseException:  # cancelled, or out of step with the server: fit for nothing more
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.terminate()
+            raise
+
+    async def _connected(self) -> Any:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn, timeout=CONNECT_SECONDS, statement_cache_size=0, server_settings=_SETTINGS
+            )
+        return self._connection

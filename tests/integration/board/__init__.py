@@ -1,0 +1,1 @@
+"""Boards on real servers and files: what becomes of them when those fail."""

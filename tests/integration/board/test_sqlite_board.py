@@ -1,0 +1,222 @@
+"""The board beside a SQLite file: whatever happens to the board's file, it goes on, and the database never notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from reactive_rpc.board.sqlite import SQLiteBoard
+from reactive_rpc.errors import ServiceUnavailableError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Return a database that its owner and group may use."""
+    path = tmp_path / "team.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").close()
+        connection.execute("CREATE TABLE t (id INTEGER)")
+    path.chmod(0o640)
+    return path
+
+
+@pytest.fixture
+async def boards(database: Path) -> AsyncIterator[tuple[SQLiteBoard, SQLiteBoard]]:
+    """Return the boards of two workers."""
+    one, other = SQLiteBoard(database), SQLiteBoard(database)
+    await one.open()
+    await other.open()
+    yield one, other
+    await one.aclose()
+    await other.aclose()
+
+
+Boards = tuple[SQLiteBoard, SQLiteBoard]
+
+
+def _damage(path: Path) -> None:
+    path.write_bytes(b"this is no database at all" * 1000)
+
+
+def _tear(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100:] = os.urandom(len(content) - 100)
+    path.write_bytes(bytes(content))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _replace(path: Path) -> None:
+    new = path.with_suffix(".new")
+    with closing(sqlite3.connect(new)) as connection:
+        connection.execute("CREATE TABLE something_else (id)")
+    new.replace(path)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, _damage, _tear, _empty, _replace])
+async def test_a_spoiled_file_is_made_anew(boards: Boards, spoil: object) -> None:
+    """Deleted, overwritten, torn, emptied or replaced: what stood there is forgotten, all workers go on together."""
+    one, other = boards
+    await one.put("set", {f"s{n}": os.urandom(10_000) for n in range(20)}, ttl_seconds=60)
+    assert await other.get("set", "s1") is not None
+    assert callable(spoil)
+    spoil(one.path)
+    for board in boards:  # one that has pages in memory may not notice; then another does
+        await board.put("set", {"notice": b""}, ttl_seconds=60)
+    await one.put("set", {"after": b"1"}, ttl_seconds=60)
+    assert await other.get("set", "after") == b"1"
+    await other.put("set", {"more": b"2"}, ttl_seconds=60)
+    assert await one.take("set", ["s1", "after", "more"]) == {"after": b"1", "more": b"2"}
+    assert await other.take("set", ["after", "more"]) == {}
+
+
+async def test_a_spoiled_file_is_made_anew_by_whoever_reads(boards: Boards) -> None:
+    """Getting and taking find nothing, and raise nothing."""
+    one, other = boards
+    await one.put("set", {"a": b"1"}, ttl_seconds=60)
+    _damage(one.path)
+    assert await one.get("set", "a") is None
+    _damage(one.path)
+    assert await other.take("set", ["a"]) == {}
+
+
+async def test_whoever_may_use_the_database_may_use_the_board(database: Path, boards: Boards) -> None:
+    """The permission is the database's: entries hold what others must not read."""
+    assert boards[0].path == database.with_name("team.db-board")
+    assert boards[0].path.stat().st_mode & 0o777 == 0o640
+
+
+async def test_the_database_does_not_notice(database: Path, boards: Boards) -> None:
+    """Its version does not move, and its write lock is neither taken nor waited for."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(database, isolation_level=None)) as watcher:
+            before = watcher.execute("PRAGMA data_version").fetchone()
+            await boards[0].put("ack", {"a": b"1"}, ttl_seconds=60)
+            assert await boards[1].take("ack", ["a"]) == {"a": b"1"}
+            assert watcher.execute("PRAGMA data_version").fetchone() == before
+        connection.execute("ROLLBACK")
+
+
+async def test_the_event_loop_does_not_wait_for_a_lock(database: Path) -> None:
+    """While another process holds the file, other tasks run; past the timeout the error names the file."""
+    board = SQLiteBoard(database, busy_timeout_seconds=0.3)
+    await board.open()
+    with closing(sqlite3.connect(board.path, isolation_level=None, check_same_thread=False)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        turns = 0
+        put = asyncio.create_task(board.put("ack", {"a": b"1"}, ttl_seconds=60))
+        while not put.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        with pytest.raises(ServiceUnavailableError, match=r"team\.db-board"):
+            await put
+        assert turns > 20
+        put = asyncio.create_task(board.put("ack", {"a": b"1"}, ttl_seconds=60))
+        await asyncio.sleep(0)
+        threading.Timer(0.05, lambda: holder.execute("ROLLBACK")).start()
+        await put
+    assert await board.get("ack", "a") == b"1"
+    await board.aclose()
+
+
+async def test_a_full_board_forgets_what_would_expire_first(database: Path) -> None:
+    """The file keeps to its bound, and what was put last is there."""
+    board = SQLiteBoard(database, max_bytes=1024 * 1024)
+    await board.open()
+    for n in range(40):
+        await board.put("set", {f"s{n}": os.urandom(100_000)}, ttl_seconds=60 + n)
+    assert await board.get("set", "s39") is not None
+    assert await board.get("set", "s0") is None
+    assert board.path.stat().st_size <= 1024 * 1024
+    with pytest.raises(ServiceUnavailableError):
+        await board.put("set", {"too large": os.urandom(2_000_000)}, ttl_seconds=60)
+    await board.put("set", {"small": b"1"}, ttl_seconds=60)
+    assert await board.get("set", "small") == b"1"
+    await board.aclose()
+
+
+async def test_what_has_expired_makes_room(database: Path) -> None:
+    """Entries that nobody takes do not fill the file for ever."""
+    now = 1000.0
+    board = SQLiteBoard(database, now=lambda: now)
+    await board.open()
+    for _ in range(10):
+        await board.put("ack", {f"{now}-{n}": b"x" * 1000 for n in range(100)}, ttl_seconds=60)
+        now += 100
+    with closing(sqlite3.connect(board.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM board").fetchone() == (100,)
+    await board.aclose()
+
+
+async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """With the path, and the way out."""
+    board = SQLiteBoard(tmp_path / "no" / "team.db")
+    await board.open()
+    with pytest.raises(ServiceUnavailableError, match=r"no/team\.db-board cannot be read or written .* is writable"):
+        await board.put("ack", {"a": b"1"}, ttl_seconds=60)
+    await board.aclose()
+
+
+async def test_a_board_may_be_opened_before_the_database_is_made(tmp_path: Path) -> None:
+    """It waits for the database's permission before it makes its file."""
+    board = SQLiteBoard(tmp_path / "team.db")
+    await board.open()
+    assert not board.path.exists()
+    (tmp_path / "team.db").touch(0o600)
+    await board.put("ack", {"a": b"1"}, ttl_seconds=60)
+    assert board.path.stat().st_mode & 0o777 == 0o600
+    await board.aclose()
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from reactive_rpc.board.sqlite import SQLiteBoard
+
+async def main():
+    board = SQLiteBoard(Path(sys.argv[1]))
+    await board.open()
+    print("ready", flush=True)
+    n = 0
+    while True:
+        await board.put("ack", {f"a{n % 50}-{i}": str(i).encode() * 500 for i in range(50)}, ttl_seconds=60)
+        n += 1
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_process_leaves_the_board_whole(database: Path, boards: Boards) -> None:
+    """What it left half done is undone: every batch is there in full or not at all."""
+    for _ in range(3):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILLED, str(database), stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        assert await writer.stdout.readline() == b"ready\n"
+        give_up = time.monotonic() + 20
+        while await boards[0].get("ack", "a3-0") is None:
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.001)
+        writer.kill()
+        await writer.communicate()
+        for n in range(50):
+            found = await boards[0].take("ack", [f"a{n}-{i}" for i in range(50)])
+            assert found in ({}, {f"a{n}-{i}": str(i).encode() * 500 for i in range(50)})
+        with closing(sqlite3.connect(boards[0].path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,0 +1,1 @@
+"""Shared results on a real Redis."""

@@ -1,0 +1,274 @@
+"""Shared results in Redis: who gets what, who computes, and what happens when Redis does not play along."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from reactive_rpc.cache import redis_values as module
+from reactive_rpc.cache.redis_values import RedisValues
+from reactive_rpc.cache.shared_values import SharedValue, name_of
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.redis_connection import RedisClient, connect_redis
+from reactive_rpc.testing import FakeClock
+from reactive_rpc.testing.redis import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+KEY = ("notes.in_room", b'{"room":"a"}', b"ann")
+READ_SET = ReadSet((Constraint("note", frozenset({"text"}), {"room": Equals(frozenset({"a"}))}),))
+VALUE = SharedValue(KEY, "e1", 7, b'["one"]', READ_SET)
+WAIT = sum(module.WAIT_SECONDS)
+
+
+@dataclass
+class World:
+    """One Redis, and workers that share results through it."""
+
+    url: str
+    namespace: str
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def worker(self, *, build: str = "b1", clock: Clock | None = None) -> RedisValues:
+        """Return the values as one more worker sees them, open."""
+        values = RedisValues(self.url, self.namespace, build=build, ttl_seconds=60, clock=clock or SystemClock())
+        self.stack.push_async_callback(values.aclose)
+        await values.open()
+        return values
+
+    def client(self) -> RedisClient:
+        """Connect as whoever administers Redis."""
+        client = connect_redis(self.url)
+        self.stack.push_async_callback(client.aclose)
+        return client
+
+    @property
+    def record(self) -> str:
+        """The Redis key of `VALUE`."""
+        return f"{self.namespace}:value:{{{name_of('b1', 'e1', KEY)}}}"
+
+
+@pytest.fixture(params=["redis_server_url", "redis_cluster_url"])
+async def world(request: pytest.FixtureRequest, redis_namespace: str) -> AsyncIterator[World]:
+    made = World(request.getfixturevalue(request.param), redis_namespace)
+    async with made.stack:
+        yield made
+
+
+@pytest.fixture
+async def own_world(own_redis: RedisServer) -> AsyncIterator[World]:
+    made = World(own_redis.url, "test")
+    async with made.stack:
+        yield made
+
+
+async def find(values: RedisValues, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedValue | None:
+    return await values.find(key, epoch, after=after, version=after + 1)
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    give_up = time.monotonic() + 20
+    while not await holds():
+        assert time.monotonic() < give_up, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def stored(world: World, value: SharedValue = VALUE) -> None:
+    """Have a worker put `value`, and wait until it is there."""
+    (await world.worker()).put(value)
+    client = world.client()
+
+    async def is_there() -> bool:
+        return bool(await client.exists(world.record))
+
+    await until(is_there)
+
+
+async def test_what_one_worker_puts_others_find(world: World) -> None:
+    """The same result, for as long as it is kept."""
+    await stored(world)
+    assert await find(await world.worker()) == VALUE
+    assert 50_000 < await world.client().pttl(world.record) <= 60_000
+
+
+@pytest.mark.parametrize(
+    ("build", "key", "epoch", "after"),
+    [
+        ("b2", KEY, "e1", -1),
+        ("b1", KEY, "e2", -1),
+        ("b1", (KEY[0], KEY[1], b"bob"), "e1", -1),
+        ("b1", (KEY[0], b"{}", KEY[2]), "e1", -1),
+        ("b1", KEY, "e1", 7),
+    ],
+)
+async def test_what_is_another_is_not_found(world: World, build: str, key: Any, epoch: str, after: int) -> None:
+    """Of another build, epoch, scope or input, or known to be outdated: the asker is to compute it, at once."""
+    await stored(world)
+    assert await find(await world.worker(build=build), key, epoch, after) is None
+
+
+async def test_a_record_under_a_wrong_name_is_not_used(world: World) -> None:
+    """However it came there: it holds its whole key, and that is another's."""
+    await stored(world)
+    record: Any = await world.client().get(world.record)
+    other = (KEY[0], KEY[1], b"bob")
+    await world.client().set(f"{world.namespace}:value:{{{name_of('b1', 'e1', other)}}}", record)
+    assert await find(await world.worker(), other) is None
+    assert await find(await world.worker()) == VALUE
+
+
+@pytest.mark.parametrize("damage", [b"", b"7\nrubbish", b"8\n", b"99999999999999999999\n" + b"x" * 100])
+async def test_a_damaged_record_is_not_used_and_is_replaced(world: World, damage: bytes) -> None:
+    """It counts as none, and the next result takes its place."""
+    await stored(world)
+    await world.client().set(world.record, damage)
+    values = await world.worker()
+    assert await find(values) is None
+    values.put(VALUE)
+
+    async def is_found() -> bool:
+        return await find(values) == VALUE
+
+    await until(is_found)
+
+
+async def test_one_computes_and_the_others_get_its_result(world: World) -> None:
+    """Of ten workers that ask at once one is sent to compute; the rest get what it puts, without waiting in vain."""
+    workers = [await world.worker() for _ in range(10)]
+    computing = 0
+
+    async def ask(values: RedisValues) -> SharedValue | None:
+        nonlocal computing
+        found = await find(values)
+        if found is None:
+            computing += 1
+            values.put(VALUE)
+            values.release(KEY)
+        return found
+
+    found = await asyncio.gather(*map(ask, workers))
+    assert (computing, found.count(VALUE)) == (1, 9)
+
+
+async def test_a_turn_that_is_given_back_goes_to_the_next(world: World) -> None:
+    """A holder whose result cannot be shared does not make the others wait for the end of its lease."""
+    one, other, last = [await world.worker() for _ in range(3)]
+    assert await find(one) is None
+    asking = asyncio.create_task(find(other))
+    one.release(KEY)
+    assert await asking is None
+    third = asyncio.create_task(find(last))
+    other.put(VALUE)
+    other.release(KEY)
+    assert await third == VALUE
+
+
+async def test_nobody_waits_longer_than_a_quarter_of_a_second(world: World) -> None:
+    """The holder of the lease is dead: whoever waits computes it itself, by and by."""
+    dead, other = [await world.worker() for _ in range(2)]
+    assert await find(dead) is None
+    began = time.monotonic()
+    assert await find(other) is None
+    assert time.monotonic() - began >= WAIT
+    assert pytest.approx(0.25) == WAIT
+
+
+async def test_a_lease_that_is_known_to_be_outdated_is_taken_over(world: World) -> None:
+    """Its holder began before a change that the asker knows: what it computes is of no use; others wait for the new."""
+    one, other, third = [await world.worker() for _ in range(3)]
+    assert await one.find(KEY, "e1", after=-1, version=5) is None
+    assert await other.find(KEY, "e1", after=5, version=6) is None
+    waiting = asyncio.create_task(third.find(KEY, "e1", after=5, version=6))
+    newer = replace(VALUE, version=8)
+    other.put(newer)
+    assert await waiting == newer
+
+
+async def test_a_redis_that_hangs_delays_one_answer_a_little(
+    own_redis: RedisServer, own_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then nobody asks until it works again, which is noticed without anybody's waiting; both are logged, once."""
+    clock = FakeClock()
+    values = await own_world.worker(clock=clock)
+    await stored(own_world)
+    assert await find(values) == VALUE
+    own_redis.pause()
+    with caplog.at_level(logging.INFO):
+        began = time.monotonic()
+        assert await asyncio.gather(*(find(values) for _ in range(100))) == [None] * 100
+        assert module.ANSWER_SECONDS * 0.9 <= time.monotonic() - began < 3
+        began = time.monotonic()
+        for _ in range(1_000):
+            assert await find(values) is None
+            values.put(VALUE)
+        assert time.monotonic() - began < module.ANSWER_SECONDS * 10
+        own_redis.resume()
+
+        async def is_shared_again() -> bool:
+            clock.advance(module.RETRY_SECONDS)
+            return await find(values) == VALUE
+
+        await until(is_shared_again)
+    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert told == [
+        "results are not shared until Redis works again: no answer within 0.1 s",
+        "results are shared again",
+    ]
+
+
+async def test_a_redis_that_is_gone_is_as_good_as_none(own_redis: RedisServer, own_world: World) -> None:
+    """From the start, for questions and for what is put; when it is there, it is used."""
+    own_redis.stop(how="kill")
+    clock = FakeClock()
+    values = await own_world.worker(clock=clock)
+    for _ in range(3):
+        values.put(VALUE)
+        assert await find(values) is None
+        values.release(KEY)
+    own_redis.start()
+
+    async def is_shared() -> bool:
+        clock.advance(module.RETRY_SECONDS)
+        values.put(VALUE)
+        return await find(values) == VALUE
+
+    await until(is_shared)
+
+
+async def test_what_is_too_much_is_not_shared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A very large result, and what comes faster than Redis takes it: memory is bounded."""
+    values = await world.worker()
+    values.put(replace(VALUE, body=b"x" * (module.MAX_BODY_BYTES + 1)))
+    assert values.waiting_bytes == 0
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 10_000)
+    for number in range(100):
+        values.put(replace(VALUE, key=("p", b"%d" % number, b""), body=b"x" * 1_000))
+    assert 5_000 < values.waiting_bytes <= 10_000
+
+    async def is_stored() -> bool:
+        return values.waiting_bytes == 0
+
+    await until(is_stored)
+    assert await find(await world.worker(), ("p", b"0", b"")) is not None
+
+
+async def test_closing_abandons_what_waits(world: World) -> None:
+    """And closing twice is closing once."""
+    values = await world.worker()
+    values.put(VALUE)
+    await values.aclose()
+    await values.aclose()
+    assert values.waiting_bytes == 0
