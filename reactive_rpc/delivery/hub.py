@@ -19,11 +19,27 @@ they fetched is right. (Touching is symmetric: it looks at a row before and afte
 *The cursor.* An `id:` says "everything up to here has been told". While a watch is unsettled, nobody knows what the
 commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
 
+**Results.** A query with `push="result"` is not told of at once: the hub computes it anyway, so it sends what comes
+out. Until then the watch is unsettled like any other, and was last told of at the version *before* the change; that
+keeps the cursor rule true: whoever resumes meanwhile gets the change from the log. Once the watch is settled, at `now`,
+exactly one of three things happens, in the step that settles it, and each covers everything up to `now`:
+
+- the result is sent: it is right at `now`, and whatever touches it later is told later;
+- an invalidation is sent: the outcome is an error, or too large for a stream, or was not there in `PUSH_SECONDS`; in
+  that last case before the watch is settled, which then goes on as any other;
+- nothing is sent, as nothing has changed: the ETag is the one before. That alone would not do. The value may have gone
+  from A to B and back, and a client may have fetched B on its own. So it is done only where one single change since
+  then touches the result before or the result now: one change is of one commit, on each side of it the result is A, and
+  no snapshot shows anything else. A topic's world is not of that kind: what it stands for has no snapshots.
+
+A watch has one scope, as every key has, so a result goes to nobody who could not have fetched it.
+
 **Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between; one that
 is overtaken, or cannot be computed just now, is registered as stale and settled later. What is told before `connected`
 is sent is merged into `stale`, so `connected` is always first. A result is stale where the client's ETag differs, or
 where the log after the client's cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored
-set keeps none). A cursor of another epoch or from before the outbox's retention is a gap.
+set keeps none). A cursor of another epoch or from before the outbox's retention is a gap. A query that answers
+UNAUTHORIZED or FORBIDDEN is refused: nobody is told when something changes that they may not see.
 """
 
 from __future__ import annotations
@@ -32,29 +48,30 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from reactive_rpc.board.board import Board
 from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.cache.reader import Invalidated, Reader
 from reactive_rpc.clock import Clock, IdSource
-from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.errors import (
-    InternalServerError,
-    NotFoundError,
-    PreconditionFailedError,
-    RPCError,
-    ServiceUnavailableError,
-)
+from reactive_rpc.delivery.acknowledgements import Acknowledgements
+from reactive_rpc.delivery.frame import Frame, gap_frame, invalidation_frame, result_frame, revoked_frame
+from reactive_rpc.delivery.stats import HubStats
+from reactive_rpc.delivery.stream import Recheck, Stream, Terms
+from reactive_rpc.delivery.sweep import Sweep
+from reactive_rpc.delivery.watch import Pending, Subscription, Watch
+from reactive_rpc.delivery.writer import Flusher
+from reactive_rpc.errors import InternalServerError, PreconditionFailedError, RPCError, ServiceUnavailableError
 from reactive_rpc.log.log import Log
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.envelopes import ErrorBody
-from reactive_rpc.protocol.events import Affected, Connected, Gap, Invalidation, QueryRef, RefusedQuery
+from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery, Revoked
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.topics import PREFIX
 from reactive_rpc.rpc.call import QueryCall
 
-__all__ = ["Hub", "Subscription"]
+__all__ = ["Hub", "HubStats", "Recheck", "Subscription"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,52 +81,86 @@ REFRESH_RETRY_SECONDS = 1.0
 REFRESHES_AT_ONCE = 8
 """How many watched queries are computed again at a time, so that callers need not queue behind a large commit."""
 
-RECONNECT_MS = (1000, 5000)
-"""`retry:` of a stream is drawn from this range, so that clients do not come back in one instant."""
+PUSH_SECONDS = 0.25
+"""How long after a change its result may come; past it the streams are told of an invalidation."""
 
+MAX_RESULT_BYTES = 64 * 1024
+"""A larger result is told of as an invalidation: who is behind can then leave it out, and who has it gets a 304."""
 
-@dataclass(slots=True, eq=False)
-class _Watch:
-    query: QueryCall
-    affected: Affected
-    streams: dict[Stream, None] = field(default_factory=dict)
-    entry: Entry | None = None
-    told: int = 0  # while there is no entry: the version at which the streams were last told
+MAX_COMPARED = 64
+"""Where more changes came since a result, it is sent without a look at whether it is the same."""
 
+FEW_STREAMS = 16
+"""Up to so many, the cursor of each stream is found by the queries that it shows; of more, by those not settled."""
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """One query of a set, bound to its caller, or refused before that.
+DRAIN_STEP_SECONDS = 0.05
+"""How often some of the streams are ended while the server drains."""
 
-    Attributes:
-        ref: as the client asked for it.
-        call: the query; None where it was refused.
-        error: why it was refused; None where it was not.
-    """
+HEARTBEAT = b":\n\n"
+"""What an idle stream says where heartbeats are configured: a comment, which no client dispatches."""
 
-    ref: QueryRef
-    call: QueryCall | None = None
-    error: RPCError | None = None
+REFUSALS = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
 
 
 class Hub:
-    """Streams and what they watch. Used on one event loop."""
+    """Streams and what they watch. Used on one event loop.
+
+    Args:
+        board: where acknowledgements meet that reached another worker than their stream's.
+        max_events: how many events may wait for one stream, or for its acknowledgement.
+        max_bytes: the same in bytes.
+        ack_retry_seconds: how long after each try an unacknowledged event is sent again; not empty.
+        reconnect_milliseconds: `retry:` of a stream is drawn from this range, so that clients do not come back in one
+            instant.
+        heartbeat_seconds: how long a stream may be silent; 0 is for ever.
+
+    Attributes:
+        stats: counters since the start.
+    """
 
     def __init__(
-        self, reader: Reader, log: Log, *, clock: Clock, ids: IdSource, max_events: int, heartbeat_seconds: float = 0.0
+        self,
+        reader: Reader,
+        log: Log,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        board: Board,
+        max_events: int,
+        max_bytes: int,
+        ack_retry_seconds: Sequence[float] = (2.0, 5.0, 10.0),
+        reconnect_milliseconds: tuple[int, int] = (1000, 5000),
+        heartbeat_seconds: float = 0.0,
     ) -> None:
+        self.stats = HubStats()
+        self.heartbeat_seconds = heartbeat_seconds
         self._reader = reader
         self._log = log
         self._clock = clock
         self._ids = ids
-        self._max_events = max_events
-        self.heartbeat_seconds = heartbeat_seconds
+        self._reconnect_milliseconds = reconnect_milliseconds
+        self._acknowledgements = Acknowledgements(board, clock)
+        self._sweep = Sweep(clock, self._acknowledgements, self._acknowledge)
+        self._flusher = Flusher(clock)
+        self._terms = Terms(
+            clock=clock,
+            stats=self.stats,
+            flusher=self._flusher,
+            look_after=self._sweep.add,
+            max_events=max_events,
+            max_bytes=max_bytes,
+            retry_seconds=tuple(ack_retry_seconds),
+        )
         self._streams: dict[str, Stream] = {}
-        self._watches: dict[Key, _Watch] = {}
-        self._by_entry: dict[Entry, _Watch] = {}
-        self._by_stream: dict[Stream, set[_Watch]] = {}
-        self._refreshes: set[asyncio.Task[None]] = set()
+        self._watches: dict[Key, Watch] = {}
+        self._by_entry: dict[Entry, Watch] = {}
+        self._by_stream: dict[Stream, set[Watch]] = {}
+        self._unsettled: dict[Watch, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._refreshing = asyncio.Semaphore(REFRESHES_AT_ONCE)
+        self._beating: asyncio.Task[None] | None = None
+        self._timing: asyncio.Task[None] | None = None
+        self._is_draining = False
         reader.on_invalidated(self._invalidated)
 
     @property
@@ -118,55 +169,110 @@ class Hub:
         return len(self._streams)
 
     @property
+    def open_streams(self) -> Collection[Stream]:
+        """Those streams; copy it before you await."""
+        return self._streams.values()
+
+    @property
     def watches(self) -> int:
         """How many queries are watched."""
         return len(self._watches)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for slow readers, or for their acknowledgement; what streams share counts for each."""
+        return sum(stream.waiting_bytes for stream in self._streams.values())
+
     async def connect(
-        self, subscriptions: Sequence[Subscription], cursor: Cursor | None, *, acks: bool
+        self,
+        subscriptions: Sequence[Subscription],
+        cursor: Cursor | None,
+        *,
+        acks: bool,
+        identity: str | None = None,
+        recheck: Recheck | None = None,
     ) -> tuple[Stream, bytes]:
         """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
 
+        Args:
+            identity: whose it is, for `revoke`.
+            recheck: resolves the stream's context again.
+
         Raises:
-            ServiceUnavailableError: the database cannot be read.
+            ServiceUnavailableError: the server drains, or the database cannot be read.
         """
-        stream = Stream(self._ids.new_id(), acks=acks, max_events=self._max_events, clock=self._clock)
+        if self._is_draining:
+            self.stats.refused += 1
+            raise ServiceUnavailableError("the server is about to stop: connect again, to another one")
+        stream = Stream(self._ids.new_id(), self._terms, acks=acks, identity=identity, recheck=recheck)
         self._streams[stream.id] = stream
         self._by_stream[stream] = set()
         try:
             connected = await self._settle(stream, subscriptions, cursor)
-        except BaseException:
+        except BaseException as exc:
+            self.stats.refused += isinstance(exc, ServiceUnavailableError)
             self.disconnect(stream)
             raise
-        return stream, connected.encode(retry_ms=random.randint(*RECONNECT_MS))  # noqa: S311  # jitter, no secret
+        self.stats.opened += 1
+        self._keep_beating()
+        retry_ms = random.randint(*self._reconnect_milliseconds)  # noqa: S311  # jitter, no secret
+        return stream, connected.encode(retry_ms=retry_ms)
 
     def disconnect(self, stream: Stream) -> None:
         """Forget a stream and what only it watched; idempotent."""
         self._streams.pop(stream.id, None)
+        self._sweep.remove(stream)
         for watch in self._by_stream.pop(stream, ()):
             watch.streams.pop(stream, None)
             if not watch.streams:
                 self._forget(watch)
 
-    def acknowledge(self, stream_id: str, cursor: Cursor) -> None:
-        """Count everything up to `cursor` as received.
-
-        Raises:
-            NotFoundError: no such stream here: it has ended, or it is another worker's.
-        """
+    async def acknowledge(self, stream_id: str, cursor: Cursor) -> None:
+        """Count everything up to `cursor` as received; where the stream is not here, tell the worker that has it."""
         stream = self._streams.get(stream_id)
         if stream is None:
-            raise NotFoundError(f"no stream {stream_id[:40]!r} is open here")
-        if cursor.epoch == self._log.epoch:
-            stream.acknowledge(cursor)
+            self._acknowledgements.note(stream_id, cursor)
+        else:
+            self._acknowledge(stream, cursor)
+
+    def revoke(self, identity: str, reason: str = "") -> int:
+        """End every stream of an identity with `revoked`, and return how many there were."""
+        theirs = [stream for stream in self._streams.values() if stream.identity == identity and not stream.closed]
+        for stream in theirs:
+            self.end(stream, Revoked(reason=reason))
+        return len(theirs)
+
+    def end(self, stream: Stream, event: Revoked | None = None) -> None:
+        """End a stream: for good, and then nothing of what waits is told any more; or so that the client resumes."""
+        if event is None or stream.closed:
+            stream.close()
+        else:
+            self.stats.revoked += 1
+            stream.close(revoked_frame(event))
+
+    async def drain(self, seconds: float) -> None:
+        """End all streams, spread over `seconds`, and refuse new ones from now on."""
+        self._is_draining = True
+        streams = [stream for stream in self._streams.values() if not stream.closed]
+        steps = max(1, int(seconds / DRAIN_STEP_SECONDS))
+        for step in range(steps):
+            if step:
+                await self._clock.sleep(DRAIN_STEP_SECONDS)
+            for stream in streams[step::steps]:
+                self.end(stream)
 
     async def aclose(self) -> None:
-        """End every stream and every computation; idempotent."""
+        """End every stream and every computation; idempotent. The hub can then be used again."""
         for stream in list(self._streams.values()):
             stream.close()
-        for task in self._refreshes:
+        await self._sweep.aclose()
+        await self._acknowledgements.aclose()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._refreshes, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._beating = self._timing = None
+        self._is_draining = False
 
     async def _settle(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
         await self._log.fresh()
@@ -184,7 +290,7 @@ class Hub:
                 errors.append(_refused(subscription, exc))
                 continue
             keys.append(watch.affected.key)
-            if gap or entry is None or not entry.live or self._is_stale(subscription.ref, entry, missed, known):
+            if gap or entry is None or not entry.live or self._is_stale(subscription, entry, missed, known):
                 stale[watch.affected.key] = watch.affected
         for affected in stream.take_affected():
             stale[affected.key] = affected
@@ -198,7 +304,7 @@ class Hub:
             heartbeat_seconds=self.heartbeat_seconds or None,
         )
 
-    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[_Watch, Entry | None]:
+    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[Watch, Entry | None]:
         """Settle one query and add the stream to its watch, with nothing awaited between the two.
 
         None instead of an entry is a query that cannot be computed just now.
@@ -214,9 +320,11 @@ class Hub:
         except Exception as exc:
             logger.exception("%s failed while a stream subscribed to it", call.path)
             raise InternalServerError(path=call.path) from exc
+        if entry is not None:
+            self._refuse_forbidden(entry)
         watch = self._watches.get(call.key)
         if watch is None:
-            watch = self._watches[call.key] = _Watch(call, affected)
+            watch = self._watches[call.key] = Watch(call, affected)
             if entry is None or not entry.live:
                 self._unsettle(watch, self._log.version)
         if entry is not None and entry.live:
@@ -233,7 +341,14 @@ class Hub:
             logger.warning("%s could not be computed, retrying: %r", call.path, exc)
             return None
 
-    def _adopt(self, watch: _Watch, entry: Entry) -> None:
+    def _refuse_forbidden(self, entry: Entry) -> None:
+        error = entry.computed.error
+        if error is not None and error.code in REFUSALS:
+            if entry.live:
+                self._reader.unwatch(entry)
+            raise error.detached()
+
+    def _adopt(self, watch: Watch, entry: Entry) -> None:
         """Let the watch hold a live `entry`, unless it holds one: both are right. Whoever settles a watch tells its
         streams again where something was missed since they were told.
         """
@@ -242,12 +357,19 @@ class Hub:
             return
         watch.entry = entry
         self._by_entry[entry] = watch
-        if watch.streams and self._reader.touched_since(watch.told, entry):
+        self._unsettled.pop(watch, None)
+        pending, watch.pending = watch.pending, None
+        if not watch.streams:
+            return
+        if pending is not None:
+            self._tell_result(watch, entry, pending)
+        elif self._reader.touched_since(watch.told, entry):
             self._tell({watch: entry.computed.read_set.tables}, self._log.version)
 
-    def _is_stale(self, ref: QueryRef, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
+    def _is_stale(self, subscription: Subscription, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
         """Compare by ETag, and by what came after the cursor: `missed` up to `known`, and what came since."""
-        if ref.etag is not None and ref.etag != entry.etag:
+        etag = subscription.ref.etag
+        if etag is not None and etag != entry.etag:
             return True
         if missed is None:
             return False
@@ -255,61 +377,145 @@ class Hub:
 
     def _invalidated(self, invalidated: Invalidated) -> None:
         """Tell the streams; called by the reader within the step that dropped the entries."""
-        if invalidated.flush is not None:
-            self._tell_all(invalidated.version, invalidated.flush)
-        touched: dict[_Watch, set[str]] = {}
+        touched: dict[Watch, tuple[Entry, set[str]]] = {}
         for entry, tables in invalidated.entries.items():
             watch = self._by_entry.pop(entry, None)
             if watch is not None:
-                touched[watch] = tables
-        for watch in touched:
-            self._unsettle(watch, invalidated.version)
-        if invalidated.flush is None:
-            self._tell(touched, invalidated.version)
+                touched[watch] = entry, tables
+        if invalidated.flush is not None:
+            self._flush(touched, invalidated.version, invalidated.flush)
+            return
+        before = self._log.version
+        owed: dict[Watch, Iterable[str]] = {}
+        for watch, (entry, tables) in touched.items():
+            if watch.query.pushes_results and before < invalidated.version:
+                self._defer(watch, entry, tables, before)
+            else:
+                self._unsettle(watch, invalidated.version)
+                owed[watch] = tables
+        if owed:
+            self._tell(owed, invalidated.version)
 
-    def _unsettle(self, watch: _Watch, told: int) -> None:
+    def _flush(self, touched: Iterable[Watch], version: int, reason: str) -> None:
+        """Tell everybody of a gap, which stands for whatever was not told yet."""
+        for watch in touched:
+            self._unsettle(watch, version)
+        for watch in self._unsettled:
+            watch.told, watch.pending = version, None
+        frame = gap_frame(version, self._cursor(version), reason)
+        for stream in self._streams.values():
+            stream.push(frame)
+
+    def _unsettle(self, watch: Watch, told: int, pending: Pending | None = None) -> None:
         """Have a watch computed again, whose streams are told by now (or about to be, in this very step)."""
         watch.entry = None
         watch.told = told
+        watch.pending = pending
+        self._unsettled[watch] = None
         self._spawn(self._refresh(watch), f"reactive_rpc refresh {watch.query.path}")
 
-    def _told(self, stream: Stream, version: int) -> int:
-        """Return up to which version a stream has been told everything."""
-        return min([version, *(watch.told for watch in self._by_stream.get(stream, ()) if watch.entry is None)])
+    def _defer(self, watch: Watch, entry: Entry, tables: Iterable[str], before: int) -> None:
+        """Have a watch computed again and its streams told then, of the result."""
+        due_at = self._clock.monotonic() + PUSH_SECONDS
+        self._unsettle(watch, before, Pending(entry, frozenset(tables), due_at))
+        if self._timing is None or self._timing.done():
+            self._timing = self._spawn(self._fall_back_in_time(), "reactive_rpc results")
 
-    def _tell(self, watches: Mapping[_Watch, Iterable[str]], version: int) -> None:
+    def _told(self, stream: Stream, version: int, held: Collection[Watch] | None = None) -> int:
+        """Return up to which version a stream has been told everything.
+
+        Args:
+            held: the watches that may hold it back, where the caller knows them.
+        """
+        held = self._unsettled if held is None else held
+        own = self._by_stream.get(stream, ())
+        if len(own) < len(held):
+            held = [watch for watch in own if watch.entry is None]
+        return min([version, *(watch.told for watch in held if stream in watch.streams)])
+
+    def _held_back(self, version: int, streams: int) -> list[Watch] | None:
+        """Return the watches that hold cursors back; None where so few streams are told that each is looked at."""
+        return [watch for watch in self._unsettled if watch.told < version] if streams > FEW_STREAMS else None
+
+    def _tell(self, watches: Mapping[Watch, Iterable[str]], version: int) -> None:
         """Push one event to each stream; streams that are owed the same share its bytes.
 
         Args:
             watches: `{watch: the tables whose changes touched it}`; a stream is told of the tables of its own alone.
             version: of the log.
         """
-        owed: dict[Stream, list[_Watch]] = defaultdict(list)
-        for watch in watches:
-            for stream in watch.streams:
-                owed[stream].append(watch)
+        owed = _owed(watches)
+        held = self._held_back(version, len(owed))
         event_id = self._ids.new_id()
-        encoded: dict[tuple[int, ...], tuple[Invalidation, bytes]] = {}
-        for stream, affected in owed.items():
-            told = self._told(stream, version)
-            group = (told, *(id(watch) for watch in affected))
-            if group not in encoded:
-                event = Invalidation(
-                    cursor=self._cursor(told),
-                    affected=[watch.affected for watch in affected],
-                    tables=sorted({table for watch in affected for table in watches[watch]}),
-                    event_id=event_id,
+        frames: dict[tuple[int, ...], Frame] = {}
+        for stream, affected in owed:
+            told = version if held == [] else self._told(stream, version, held)
+            group = (told, *map(id, affected))
+            frame = frames.get(group)
+            if frame is None:
+                frame = frames[group] = invalidation_frame(
+                    told,
+                    self._cursor(told),
+                    [watch.affected for watch in affected],
+                    {table for watch in affected for table in watches[watch]},
+                    event_id,
                 )
-                encoded[group] = event, event.encode()
-            stream.push(told, *encoded[group])
+            stream.push(frame)
 
-    def _tell_all(self, version: int, reason: str) -> None:
-        gap = Gap(cursor=self._cursor(version), reason=reason)
-        frame = gap.encode()
-        for stream in self._streams.values():
-            stream.push(version, gap, frame)
+    def _tell_result(self, watch: Watch, entry: Entry, pending: Pending) -> None:
+        """Tell the streams of a watch, which has just been settled, what they have been waiting for."""
+        version = self._log.version
+        computed = entry.computed
+        if self._is_unchanged(watch, entry, pending):
+            return
+        if computed.error is not None or len(computed.body) > MAX_RESULT_BYTES:
+            self._tell({watch: pending.tables}, version)
+            return
+        held = self._held_back(version, len(watch.streams))
+        event_id = self._ids.new_id()
+        frames: dict[int, Frame] = {}
+        for stream in watch.streams:
+            told = version if held == [] else self._told(stream, version, held)
+            frame = frames.get(told)
+            if frame is None:
+                frame = frames[told] = result_frame(told, self._cursor(told), watch.affected, entry, event_id)
+            stream.push(frame)
 
-    async def _refresh(self, watch: _Watch) -> None:
+    def _is_unchanged(self, watch: Watch, entry: Entry, pending: Pending) -> bool:
+        """Tell whether no snapshot since the streams were last told shows anything but what they have."""
+        before = pending.entry
+        if entry.etag != before.etag or entry.computed.error is not None or before.computed.error is not None:
+            return False
+        changes = self._log.changes_since(watch.told)
+        if changes is None or len(changes) > MAX_COMPARED:
+            return False
+        touch = [change for change in changes if self._touches(change, entry) or self._touches(change, before)]
+        return len(touch) == 1 and touch[0].operation != "bulk" and not touch[0].table.startswith(PREFIX)
+
+    def _touches(self, change: Change, entry: Entry) -> bool:
+        return self._reader.touched_by((change,), entry)
+
+    async def _fall_back_in_time(self) -> None:
+        """Tell the streams of an invalidation where the result is not there in time."""
+        while waiting := [watch.pending.due_at for watch in self._unsettled if watch.pending is not None]:
+            await self._clock.sleep(max(0.0, min(waiting) - self._clock.monotonic()))
+            now = self._clock.monotonic()
+            self._fall_back(
+                [watch for watch in self._unsettled if watch.pending is not None and watch.pending.due_at <= now]
+            )
+
+    def _fall_back(self, watches: Iterable[Watch]) -> None:
+        """Tell the streams of an invalidation now, where they wait for a result."""
+        owed: dict[Watch, Iterable[str]] = {}
+        for watch in watches:
+            if watch.pending is not None:
+                owed[watch] = watch.pending.tables
+                watch.pending = None
+                watch.told = self._log.version
+        if owed:
+            self._tell(owed, self._log.version)
+
+    async def _refresh(self, watch: Watch) -> None:
         """Settle a watch again, unless somebody who connects does it first."""
         await asyncio.sleep(0)  # let whoever unsettled it register its streams
         while watch.streams and watch.entry is None:
@@ -318,35 +524,73 @@ class Hub:
                     entry = await self._reader.watch(watch.query)
             except PreconditionFailedError as exc:
                 logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
+                self._fall_back([watch])
                 for stream in watch.streams:
                     stream.close()
                 return
             except Exception as exc:
                 logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
+                self._fall_back([watch])
                 await self._clock.sleep(REFRESH_RETRY_SECONDS)
                 continue
-            if not entry.live:  # overtaken: whoever has fetched meanwhile must hear of it, and on it goes
+            if entry.live:
+                self._take(watch, entry)
+            elif watch.pending is None:  # overtaken: whoever has fetched meanwhile must hear of it, and on it goes
                 watch.told = self._log.version
                 self._tell({watch: entry.computed.read_set.tables}, watch.told)
-            elif watch.streams:
-                self._adopt(watch, entry)
-            else:
-                self._reader.unwatch(entry)
 
-    def _forget(self, watch: _Watch) -> None:
+    def _take(self, watch: Watch, entry: Entry) -> None:
+        if watch.streams:
+            self._adopt(watch, entry)
+        else:
+            self._reader.unwatch(entry)
+
+    def _forget(self, watch: Watch) -> None:
         self._watches.pop(watch.query.key, None)
+        self._unsettled.pop(watch, None)
+        watch.pending = None
         if watch.entry is not None:
             self._by_entry.pop(watch.entry, None)
             self._reader.unwatch(watch.entry)
             watch.entry = None
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+    def _acknowledge(self, stream: Stream, cursor: Cursor) -> None:
+        if cursor.epoch == self._log.epoch:
+            stream.acknowledge(cursor)
 
-    def _cursor(self, version: int | None = None) -> str:
-        return str(self._log.cursor_at(self._log.version if version is None else version))
+    def _keep_beating(self) -> None:
+        if self.heartbeat_seconds and (self._beating is None or self._beating.done()):
+            self._beating = self._spawn(self._beat(), "reactive_rpc heartbeats")
+
+    async def _beat(self) -> None:
+        """Let no stream be silent for longer than was promised."""
+        half_seconds = self.heartbeat_seconds / 2
+        while self._streams:
+            await self._clock.sleep(half_seconds)
+            quiet_since = self._clock.monotonic() - half_seconds
+            for stream in self._streams.values():
+                stream.beat(HEARTBEAT, quiet_since=quiet_since)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _cursor(self, version: int) -> str:
+        return str(self._log.cursor_at(version))
+
+
+def _owed(watches: Mapping[Watch, Iterable[str]]) -> Collection[tuple[Stream, Sequence[Watch]]]:
+    """Return each stream with those of the watches that it shows."""
+    if len(watches) == 1:
+        [alone] = watches
+        return [(stream, (alone,)) for stream in alone.streams]
+    owed: dict[Stream, list[Watch]] = defaultdict(list)
+    for watch in watches:
+        for stream in watch.streams:
+            owed[stream].append(watch)
+    return owed.items()
 
 
 def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:

@@ -52,6 +52,11 @@ class QueryCall:
         return self._keep if self.procedure.invalidate_when else None
 
     @property
+    def pushes_results(self) -> bool:
+        """Whether streams are sent the new result in the place of an invalidation."""
+        return self.procedure.push == "result"
+
+    @property
     def wire_key(self) -> str:
         """24 hexadecimal characters."""
         return blake2b(self.path.encode() + b"\0" + self.key[1], digest_size=12).hexdigest()

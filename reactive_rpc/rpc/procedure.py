@@ -17,12 +17,13 @@ from reactive_rpc.reactive.change import Change
 from reactive_rpc.rpc.topics import KeyedTopic, Topic
 from reactive_rpc.sql.database import session_mode
 
-__all__ = ["FreshnessMode", "Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
+__all__ = ["FreshnessMode", "Kind", "Predicate", "Procedure", "PushMode", "Scope", "define_reactive_function"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = Literal["query", "mutation"]
 FreshnessMode = Literal["strict", "token"]
+PushMode = Literal["invalidation", "result"]
 Predicate = Callable[[Change, Any], bool]
 TableRef = str | type | Table
 Dependency = TableRef | Topic | KeyedTopic
@@ -54,6 +55,7 @@ class Procedure(Generic[P, R]):
         examples: inputs that `doctor` and `check` may try.
         freshness: `strict` or `token`; None is as the settings say.
         stale_if_error: for how many seconds of an outage a stored result is served, marked as stale.
+        push: what streams are sent when the result may have changed.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Procedure(Generic[P, R]):
         examples: Sequence[Mapping[str, Any]] = (),
         freshness: FreshnessMode | None = None,
         stale_if_error: float = 0.0,
+        push: PushMode = "invalidation",
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -76,6 +79,7 @@ class Procedure(Generic[P, R]):
         self.examples = tuple(examples)
         self.freshness = freshness
         self.stale_if_error = stale_if_error
+        self.push = push
         self._check_arguments(dependencies, invalidate_when)
         self.tables: dict[str, Table] = {}
         declared = dependencies or ()
@@ -135,8 +139,10 @@ class Procedure(Generic[P, R]):
             raise self.fault(f"freshness={self.freshness!r}: say 'strict' or 'token', or leave it to the settings")
         if not isinstance(self.stale_if_error, int | float) or not self.stale_if_error >= 0:
             raise self.fault(f"stale_if_error={self.stale_if_error!r}: give a number of seconds, 0 for never")
-        if self.kind == "mutation" and (self.freshness or self.stale_if_error):
-            raise self.fault("a mutation is never cached: freshness and stale_if_error are for queries")
+        if self.push not in ("invalidation", "result"):
+            raise self.fault(f"push={self.push!r}: say 'invalidation' or 'result'")
+        if self.kind == "mutation" and (self.freshness or self.stale_if_error or self.push != "invalidation"):
+            raise self.fault("a mutation is never cached: freshness, stale_if_error and push are for queries")
         for table, predicate in (invalidate_when or {}).items():
             if not callable(predicate):
                 raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
@@ -239,6 +245,7 @@ def define_reactive_function(
     examples: Sequence[Mapping[str, Any]] = (),
     freshness: FreshnessMode | None = None,
     stale_if_error: float = 0.0,
+    push: PushMode = "invalidation",
 ) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
 
 
@@ -253,6 +260,7 @@ def define_reactive_function(
     examples: Sequence[Mapping[str, Any]] = (),
     freshness: FreshnessMode | None = None,
     stale_if_error: float = 0.0,
+    push: PushMode = "invalidation",
 ) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
     """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
 
@@ -293,6 +301,7 @@ def define_reactive_function(
             examples=examples,
             freshness=freshness,
             stale_if_error=stale_if_error,
+            push=push,
         )
 
     return decorate if function is None else decorate(function)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from reactive_rpc.errors import PayloadTooLargeError, UnsupportedMediaTypeError
+from reactive_rpc.errors import BadRequestError, ParseError, PayloadTooLargeError, UnsupportedMediaTypeError
 
-__all__ = ["read_json_body", "replay"]
+__all__ = ["decode_json_body", "read_json_body", "replay"]
+
+M = TypeVar("M", bound=BaseModel)
 
 
 async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
@@ -31,6 +36,24 @@ async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> b
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     return await _read(receive, max_bytes)
+
+
+def decode_json_body(model: type[M], body: bytes) -> M:
+    """Return what a body spells.
+
+    Raises:
+        ParseError: it is no JSON.
+        BadRequestError: it does not fit `model`; `details` lists each fault.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as exc:
+        faults = [
+            {"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors(include_url=False)
+        ]
+        if faults[0]["type"] == "json_invalid":
+            raise ParseError(f"the body is no JSON: {faults[0]['message']}") from exc
+        raise BadRequestError(f"the body is no {model.__name__}", details=faults) from exc
 
 
 def replay(body: bytes) -> Receive:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, cast
 from fastapi import APIRouter, Body, Depends, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from starlette.responses import Response
 from starlette.routing import Match
@@ -23,11 +24,12 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
-from reactive_rpc.protocol.events import Ack, SubscriptionRequest
+from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
-from reactive_rpc.web.events import QuerySet, StoredSet
+from reactive_rpc.web.poll import PollRequest
+from reactive_rpc.web.sets import QuerySet, StoredSet
 
 __all__ = ["RPCRouter", "Target"]
 
@@ -89,8 +91,8 @@ class RPCRouter(APIRouter):
             openapi_extra={"x-reactive-rpc": {"kind": procedure.kind, "path": path}},
         )
 
-    def add_events(self, events: Endpoint, sets: Endpoint, ack: Endpoint) -> None:
-        """Serve streams at `{prefix}/events`."""
+    def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
+        """Serve streams at `{prefix}/events`, and what belongs to them below it."""
         stream: dict[int | str, dict[str, Any]] = {
             200: {
                 "description": "A stream of events.",
@@ -104,15 +106,35 @@ class RPCRouter(APIRouter):
             events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
             description=_EVENTS, responses=stream, **common,
         )  # fmt: skip
-        named = _parameters(self._context, set=Annotated[str, Query(description="The name of a stored set.")])
+        named = [
+            *_parameters(self._context, set=Annotated[str, Query(description="The name of a stored set.")]),
+            _optional("cursor", str, SubscriptionRequest),
+            _optional("ticket", str, Ticket),
+        ]
         self._document(
             events, "events", named, methods=["GET"], operation_id="events_by_set",
             summary="Watch a stored set of queries", description=_EVENTS, responses=stream, **common,
+        )  # fmt: skip
+        polled: dict[str, Any] = {
+            "tags": ["events"], "description": _POLL, "response_model": Polled, "responses": {"default": _FAULT},
+        }  # fmt: skip
+        self._document(
+            poll, "events/poll", _parameters(self._context, request=Annotated[PollRequest, Body()]), methods=["POST"],
+            operation_id="events_poll", summary="Wait for the next events", **polled,
+        )  # fmt: skip
+        self._document(
+            poll, "events/poll", [*named, _optional("wait", float, PollRequest)], methods=["GET"],
+            operation_id="events_poll_by_set", summary="Wait for the next events of a stored set", **polled,
         )  # fmt: skip
         self._document(
             sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, Body()]), methods=["POST"],
             operation_id="events_sets", summary="Store a set of queries for EventSource", tags=["events"],
             response_model=StoredSet, responses={"default": _FAULT},
+        )  # fmt: skip
+        self._document(
+            ticket, "events/ticket", _parameters(self._context), methods=["POST"], operation_id="events_ticket",
+            summary="Get a ticket for EventSource", description=_TICKET, tags=["events"], response_model=Ticket,
+            responses={"default": _FAULT}, openapi_extra=_EMPTY_BODY,
         )  # fmt: skip
         self._document(
             ack, "events/ack", _parameters(None, request=Annotated[Ack, Body()]), methods=["POST"],
@@ -126,6 +148,14 @@ class RPCRouter(APIRouter):
             metrics, "metrics", [], methods=["GET"], include_in_schema=False, response_class=Response,
             response_model=None,
         )  # fmt: skip
+
+    def add_health(self, health: Endpoint, live: Endpoint, ready: Endpoint) -> None:
+        """Serve `{prefix}/health`, `/live` and `/ready` below it, undocumented: they are for probes."""
+        for name, endpoint in {"health": health, "health/live": live, "health/ready": ready}.items():
+            self._document(
+                endpoint, name, [], methods=["GET", "HEAD"], include_in_schema=False, response_class=Response,
+                response_model=None,
+            )  # fmt: skip
 
     def target(self, scope: Scope) -> Target | None:
         """Return what serves a request; None where the path is no procedure's."""
@@ -187,6 +217,14 @@ _EVENTS = """The first event is `connected`: the stream's id, its cursor, and wh
 Then `invalidation` names the queries whose result a commit may have changed, and `gap` asks to fetch everything again.
 Each event's `id` is a cursor; send the last one as `Last-Event-ID` to resume after it."""
 
+_POLL = """The same events as a stream's, where no stream gets through: `connected`, and what happens while it waits.
+It answers at once without a cursor, and where something is stale or refused. Poll again with the answer's cursor."""
+
+_TICKET = """Stands for the credentials of this request, once, in `GET events?ticket=...`, which cannot send headers."""
+
+_EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+"""It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""
+
 
 def _route_path(scope: Scope) -> str:
     path: str = scope["path"]
@@ -218,6 +256,12 @@ def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Par
     annotation: Any = cast(Any, Annotated)[field.annotation, *field.metadata, described]
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _optional(name: str, kind: type, model: type[BaseModel]) -> inspect.Parameter:
+    """Return a parameter of the URL that may be left out; `model` has a field of its name that describes it."""
+    annotation: Any = cast(Any, Annotated)[kind | None, Query(description=model.model_fields[name].description)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None)
 
 
 def _parameters(context: ContextDependency, **annotations: Any) -> list[inspect.Parameter]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import httpx
 import psycopg
 from fastapi import FastAPI
 from sqlalchemy import make_url
@@ -18,7 +16,7 @@ from sqlalchemy import make_url
 from reactive_rpc import ReactiveRPC, Settings
 from reactive_rpc.rpc.registry import Functions
 
-from .rooms import JSON, METADATA, ROOMS, app_of
+from .rooms import METADATA, ROOMS, Opened, app_of, opened
 
 DRIVERS: Final = ("postgresql+asyncpg", "postgresql+psycopg")
 
@@ -29,18 +27,10 @@ def with_driver(url: str, driver: str) -> str:
 
 
 @dataclass
-class Server:
-    """An application that is open, and what a test asks of it."""
+class Server(Opened):
+    """An application on a database, and what a test asks of it."""
 
-    rpc: ReactiveRPC
-    app: FastAPI
-    client: httpx.AsyncClient
     url: str
-
-    async def call(self, name: str, input: object = None, /, **headers: str) -> httpx.Response:
-        """POST an input as JSON; None is an empty body."""
-        content = b"" if input is None else json.dumps(input, separators=(",", ":")).encode()
-        return await self.client.post(f"/rpc/{name}", content=content, headers=JSON | headers)
 
     async def answer(self, name: str, input: object = None, /) -> Any:
         """Return what a call answers, which must be a success."""
@@ -79,15 +69,11 @@ async def serving(
     url: str, functions: Functions = ROOMS, *, make_app: Callable[[ReactiveRPC], FastAPI] = app_of, **options: Any
 ) -> AsyncIterator[Server]:
     """Open an application on the database at `url` and give a client that calls it in this process."""
-    rpc = rpc_on(url, functions, **options)
-    app = make_app(rpc)
-    # As under a real server: what escapes the application is its answer 500, not an exception of the client's.
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with rpc.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield Server(rpc, app, client, url)
+    async with opened(rpc_on(url, functions, **options), make_app) as found:
+        yield Server(found.rpc, found.app, found.client, url)
 
 
-async def eventually(holds: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within_seconds: float = 60.0) -> None:
     """Wait for a condition.
 
     Raises:

@@ -124,18 +124,24 @@ def who(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bear
 
 
 @dataclass
-class Server:
-    """An application that is open, and what a test asks of it."""
+class Opened:
+    """An application that is open, and a client that calls it in this process."""
 
     rpc: ReactiveRPC
     app: FastAPI
     client: httpx.AsyncClient
-    path: Path
 
     async def call(self, name: str, input: object = None, /, **headers: str) -> httpx.Response:
         """POST an input as JSON; None is an empty body."""
         content = b"" if input is None else json.dumps(input, separators=(",", ":")).encode()
         return await self.client.post(f"/rpc/{name}", content=content, headers=JSON | headers)
+
+
+@dataclass
+class Server(Opened):
+    """An application on a file, and what a test asks of it."""
+
+    path: Path
 
     def rows(self, query: str = "SELECT room, text FROM note ORDER BY id") -> list[Any]:
         """Read the file by another connection."""
@@ -163,16 +169,22 @@ def app_of(rpc: ReactiveRPC) -> FastAPI:
 
 
 @asynccontextmanager
-async def serving(
-    path: Path, functions: Functions = ROOMS, *, make_app: Callable[[ReactiveRPC], FastAPI] = app_of, **options: Any
-) -> AsyncIterator[Server]:
-    """Open an application on `path` and give a client that calls it in this process."""
-    rpc = rpc_on(path, functions, **options)
+async def opened(rpc: ReactiveRPC, make_app: Callable[[ReactiveRPC], FastAPI]) -> AsyncIterator[Opened]:
+    """Open an application and give a client that calls it in this process."""
     app = make_app(rpc)
     # As under a real server: what escapes the application is its answer 500, not an exception of the client's.
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with rpc.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield Server(rpc, app, client, path)
+        yield Opened(rpc, app, client)
+
+
+@asynccontextmanager
+async def serving(
+    path: Path, functions: Functions = ROOMS, *, make_app: Callable[[ReactiveRPC], FastAPI] = app_of, **options: Any
+) -> AsyncIterator[Server]:
+    """Open an application on `path` and give a client that calls it in this process."""
+    async with opened(rpc_on(path, functions, **options), make_app) as found:
+        yield Server(found.rpc, found.app, found.client, path)
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

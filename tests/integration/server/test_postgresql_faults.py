@@ -279,13 +279,16 @@ async def wait_for_sleeper(url: str) -> None:
 async def test_mutations_wait_for_a_connection_so_long(server: Server) -> None:
     """With every connection in use a mutation is told to try again; queries are not kept waiting by mutations."""
     await server.answer("notes.add", NOTE)
-    sleeps = [
-        asyncio.create_task(server.call("more.run", {"sql": f"SELECT {number}, pg_sleep(1.5)"})) for number in range(4)
-    ]
-    await wait_for_sleeper(server.url)
-    refused = await server.call("notes.add", {"room": "a", "text": "y"})
-    while refused.status_code == 200:  # not all of them were at work yet
-        refused = await server.call("notes.add", {"room": "a", "text": f"y{len(server.rows())}"})
-    assert_told(refused, 503, "SERVICE_UNAVAILABLE")
-    assert len(await server.answer("notes.in_room", {"room": "a"})) == len(server.rows())
-    assert [response.status_code for response in await asyncio.gather(*sleeps)] == [200] * 4
+    waiting = (
+        b"SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database"
+        b" WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    )
+    with server.connect() as connection:
+        connection.execute(b"SELECT pg_advisory_lock(7)")
+        held = [
+            asyncio.create_task(server.call("more.run", {"sql": "SELECT pg_advisory_xact_lock(7)"})) for _ in range(4)
+        ]
+        await eventually(lambda: connection.execute(waiting).fetchone() == (4,))
+        assert_told(await server.call("notes.add", {"room": "a", "text": "y"}), 503, "SERVICE_UNAVAILABLE")
+        assert len(await server.answer("notes.in_room", {"room": "a"})) == len(server.rows()) == 1
+    assert [response.status_code for response in await asyncio.gather(*held)] == [200] * 4

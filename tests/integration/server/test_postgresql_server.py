@@ -227,7 +227,8 @@ async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None
         await go_on.wait()
         return len(await callers[0]("notes.in_room", room="a"))
 
-    async with serving(url, {**ROOMS, "nested": {"outer": outer}}, settings={"pool_size": 2}) as server:
+    few = {"pool_size": 2, "pool_timeout_seconds": 60.0}
+    async with serving(url, {**ROOMS, "nested": {"outer": outer}}, settings=few) as server:
         callers.append(server.rpc.caller())
         server.write(INSERT, "a", "x")
         calls = [asyncio.create_task(server.answer("nested.outer", {"room": room})) for room in "abc"]
@@ -236,14 +237,14 @@ async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None
         outside = asyncio.create_task(server.answer("notes.in_room", {"room": "a"}))
         await eventually(lambda: server.rpc.stats()["flights"] == 4)
         go_on.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await asyncio.gather(*calls) == [1, 1, 1]
             assert len(await outside) == 1
 
 
 def test_tables_are_made_once_by_many(postgresql_url: str) -> None:
     """Processes that start at once do not stumble over each other's tables."""
-    databases = [PostgreSQLDatabase(make_url(postgresql_url), pool_size=1, pool_timeout_seconds=5.0) for _ in range(6)]
+    databases = [PostgreSQLDatabase(make_url(postgresql_url), pool_size=1, pool_timeout_seconds=60.0) for _ in range(6)]
     with ThreadPoolExecutor(len(databases)) as threads:
         list(threads.map(lambda database: database.create_tables(METADATA), databases))
     for database in databases:

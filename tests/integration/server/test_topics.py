@@ -111,7 +111,7 @@ async def opened(place: tuple[str, CaptureMode], service: Service) -> AsyncItera
         functions=procedures(service, lambda: rpc),
         metadata=Base.metadata,
         capture=place[1],
-        settings=Settings(busy_timeout_seconds=0.5),
+        settings=Settings(busy_timeout_seconds=60.0, pool_timeout_seconds=60.0),
     )
     await rpc.open()
     try:

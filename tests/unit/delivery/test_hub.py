@@ -12,13 +12,15 @@ from typing import Any, cast
 import pytest
 from cache.scripted import RowQuery, ScriptedLog, change, until
 
+from reactive_rpc.board.board import Board
+from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.delivery.hub import REFRESH_RETRY_SECONDS, REFRESHES_AT_ONCE, Hub, Subscription
 from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
+from reactive_rpc.errors import ForbiddenError, NotFoundError, ServiceUnavailableError, UnauthorizedError
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.protocol.events import Connected, Gap, Invalidation, QueryRef, decode_event
+from reactive_rpc.protocol.events import Connected, Gap, Invalidation, QueryRef, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.rpc.call import QueryCall
 from reactive_rpc.testing import FakeClock, SequentialIds
@@ -52,40 +54,55 @@ class Listener:
     def read(self) -> None:
         """Begin to read, as the web layer does."""
 
-        async def read() -> None:
-            async for frame in self.stream.frames():
-                self.frames.append(frame)
-                for event in map(decode_event, SSEDecoder().feed(frame)):
-                    if isinstance(event, Invalidation):
-                        # A client that hears of a key fetches it, and sees what is committed by then.
-                        self.fetched |= {affected.key: self.log.committed for affected in event.affected}
+        async def send(frame: bytes) -> None:
+            self.frames.append(frame)
+            for event in map(decode_event, SSEDecoder().feed(frame)):
+                if isinstance(event, Invalidation):
+                    # A client that hears of a key fetches it, and sees what is committed by then.
+                    self.fetched |= {affected.key: self.log.committed for affected in event.affected}
 
-        self.reading = asyncio.create_task(read())
+        self.reading = asyncio.create_task(self.stream.write_to(send))
 
 
 class World:
     """A hub on a scripted log."""
 
-    def __init__(self, *, max_events: int = 8, max_bytes: int = 1_000_000) -> None:
+    def __init__(
+        self, *, max_events: int = 8, max_bytes: int = 1_000_000, board: Board | None = None, **options: Any
+    ) -> None:
         self.log = ScriptedLog()
         self.clock = FakeClock()
         self.reader = Reader(self.log, MemoryStore(max_bytes))
         self.log.subscribe(self.reader.apply)
-        self.hub = Hub(self.reader, self.log, clock=self.clock, ids=SequentialIds(), max_events=max_events)
+        self.hub = Hub(
+            self.reader,
+            self.log,
+            clock=self.clock,
+            ids=SequentialIds(),
+            board=board or MemoryBoard(self.clock),
+            max_events=max_events,
+            max_bytes=100_000,
+            **options,
+        )
         self.listeners: list[Listener] = []
 
     def row(self, *rows: int, scope: str = "") -> RowQuery:
         return RowQuery(self.log, rows, scope=scope)
 
     async def connect(
-        self, *queries: RowQuery, cursor: Cursor | None = None, acks: bool = False, etag: str | None = None
+        self,
+        *queries: RowQuery,
+        cursor: Cursor | None = None,
+        acks: bool = False,
+        etag: str | None = None,
+        identity: str | None = None,
     ) -> Listener:
         """Open a stream on `queries` and read it."""
         subscriptions = [
             Subscription(QueryRef(path=query.path, input=query.wire_input, etag=etag), cast(QueryCall, query))
             for query in queries
         ]
-        stream, frame = await self.hub.connect(subscriptions, cursor, acks=acks)
+        stream, frame = await self.hub.connect(subscriptions, cursor, acks=acks, identity=identity)
         [event] = SSEDecoder().feed(frame)
         connected = decode_event(event)
         assert isinstance(connected, Connected)
@@ -98,7 +115,7 @@ class World:
     async def settled(self) -> None:
         """Apply what was committed and wait until the hub has computed everything again."""
         self.log.apply()
-        await until(lambda: not self.hub._refreshes and not self.reader._flights)
+        await until(lambda: not self.hub._tasks and not self.reader._flights)
 
     async def write(self, *rows: int) -> None:
         """Commit, apply, and wait until the hub has computed everything again."""
@@ -315,12 +332,6 @@ async def test_one_query_twice_in_a_set_is_told_once(w: World) -> None:
     await until(lambda: listener.heard == [["items.sum[1]"]])
 
 
-async def test_an_unknown_stream_cannot_be_acknowledged(w: World) -> None:
-    """It has ended, or it is another worker's."""
-    with pytest.raises(NotFoundError, match="no stream 'nobody'"):
-        w.hub.acknowledge("nobody", Cursor("e1", 1))
-
-
 async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
     """Past the bound one gap takes the place of all that waits; the others hear everything."""
     quick = await w.connect(w.row(1))
@@ -376,8 +387,102 @@ async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None
     assert (w.hub.streams, w.hub.watches) == (0, 0)
     assert not w.hub._by_entry
     assert not w.hub._by_stream
+    assert not w.hub._unsettled
+    assert not w.hub._sweep._streams
     assert w.reader.indexed == len(w.reader._store)
     assert w.clock.sleepers == 0
+
+
+async def test_a_query_that_may_not_be_called_is_refused(w: World) -> None:
+    """As unauthorized or forbidden: it is not watched, and nothing is told of it; the others are."""
+    hidden, private = w.row(1), w.row(2)
+    hidden.error, private.error = UnauthorizedError("who are you?"), ForbiddenError("not yours")
+    listener = await w.connect(hidden, private, w.row(3))
+    assert [refused.error.code for refused in listener.connected.errors] == ["UNAUTHORIZED", "FORBIDDEN"]
+    assert listener.connected.queries == [None, None, "items.sum[3]"]
+    assert w.hub.watches == 1
+    await w.write(1, 2)
+    await w.write(3)
+    await until(lambda: len(listener.frames) == 1)
+    assert listener.heard == [["items.sum[3]"]]
+
+
+async def test_a_revoked_identity_hears_no_more(w: World) -> None:
+    """Each of its streams ends with `revoked` and the reason; those of others go on."""
+    ann = [await w.connect(w.row(1), identity="ann") for _ in range(2)]
+    others = [await w.connect(w.row(1), identity="bob"), await w.connect(w.row(1))]
+    assert w.hub.revoke("ann", "left the company") == 2
+    assert w.hub.revoke("ann") == 0
+    await w.write(1)
+    for listener in ann:
+        await until(lambda listener=listener: listener.reading is not None and listener.reading.done())  # type: ignore[misc]  # a lambda's default
+        assert listener.events == [Revoked(reason="left the company")]
+    for listener in others:
+        await until(lambda listener=listener: len(listener.frames) == 1)  # type: ignore[misc]  # a lambda's default
+    assert w.hub.stats.revoked == 2
+
+
+async def test_a_stream_that_is_revoked_while_it_connects_ends(w: World) -> None:
+    """It is found by its identity from the first moment; after `connected` it says `revoked` and nothing else."""
+    query = w.row(1)
+
+    async def revoke() -> None:
+        w.hub.revoke("ann")
+
+    query.pause = revoke
+    listener = await w.connect(query, identity="ann")
+    await until(lambda: listener.reading is not None and listener.reading.done())
+    assert listener.events == [Revoked()]
+
+
+async def test_a_server_that_drains_ends_its_streams_one_after_another(w: World) -> None:
+    """Spread over the time given, without a word that would keep clients away; nobody new is let in."""
+    listeners = [await w.connect(w.row(1)) for _ in range(20)]
+    draining = asyncio.create_task(w.hub.drain(1.0))
+    await until(lambda: w.clock.sleepers == 1)
+    with pytest.raises(ServiceUnavailableError, match="about to stop"):
+        await w.connect(w.row(1))
+    ended = []
+    while not draining.done():
+        ended.append(sum(listener.stream.closed for listener in listeners))
+        w.clock.advance(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert ended == list(range(1, 20))
+    await until(lambda: all(listener.reading is not None and listener.reading.done() for listener in listeners))
+    assert not any(listener.events for listener in listeners)
+    assert w.hub.stats.refused == 1
+
+
+async def test_a_stream_says_when_to_come_back(w: World) -> None:
+    """Within the range given, and not all in one instant."""
+    decoder, found = SSEDecoder(), set()
+    for _ in range(50):
+        stream, frame = await w.hub.connect([], None, acks=False)
+        decoder.feed(frame)
+        found.add(decoder.retry_ms)
+        w.hub.disconnect(stream)
+    assert len(found) > 10
+    assert all(retry_ms is not None and 1000 <= retry_ms <= 5000 for retry_ms in found)
+
+
+async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> None:
+    """A new epoch counts anew: until the watch is computed again, the cursor stays at the gap."""
+    for _ in range(REFRESHES_AT_ONCE):
+        await w.hub._refreshing.acquire()  # nothing is computed again for now
+    listener = await w.connect(w.row(1), w.row(2))
+    for _ in range(5):
+        w.log.write(1)
+    w.log.apply()
+    w.log.flush("restored")
+    w.log.write(3)
+    w.log.apply()
+    other = await w.connect(w.row(3))
+    assert [watch.told for watch in w.hub._unsettled] == [6, 6]
+    assert w.hub._told(listener.stream, w.log.version) == 6
+    assert w.hub._told(other.stream, w.log.version) == w.log.version == 7
+    for _ in range(REFRESHES_AT_ONCE):
+        w.hub._refreshing.release()
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -1,0 +1,176 @@
+"""Limits: how many streams a worker and a caller may have, and how often a caller may come.
+
+Each worker counts for itself: a caller that N workers serve has up to N times as much.
+
+*The rate* is the generic cell rate algorithm (ITU-T I.371): a token bucket that keeps one number a caller, the moment
+at which the bucket will be full again. A caller whose moment has passed needs no number, so what is remembered is
+bounded by how many callers came within the last seconds, and by `MAX_CALLERS` beside that.
+
+*A long poll* comes again by its nature, as often as something happens. Refusing it would turn busy times into errors;
+so polls have a bucket of their own, and one that comes too soon is made to wait for its turn. What happens meanwhile
+is told in one answer, which is what a busy poll needs anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from typing import Literal
+
+from reactive_rpc.clock import Clock
+from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
+
+__all__ = ["BURST_SECONDS", "CallerKey", "Limits"]
+
+CallerKey = tuple[Literal["identity", "address"], str]
+"""Whom a limit counts: by the identity of the context, or, where it names nobody, by the address of the client."""
+
+BURST_SECONDS = 10.0
+"""At once a caller may do as much as the rate allows in so many seconds."""
+
+PATIENCE_SECONDS = 10.0
+"""A poll whose turn is further away than this is refused."""
+
+MAX_CALLERS = 100_000
+"""How many callers' rates are remembered; past it, who came first is forgotten and may come as if new."""
+
+RETRY_SECONDS = 5
+"""When whoever found every place taken may ask again."""
+
+ROUNDING_SECONDS = 1e-6
+
+
+class Limits:
+    """The limits of one worker. Used on one event loop.
+
+    Args:
+        max_streams: `Settings.max_streams`; so with the others.
+    """
+
+    def __init__(
+        self, *, clock: Clock, max_streams: int, max_streams_per_identity: int, stream_opens_per_second: float
+    ) -> None:
+        self._max_streams = max_streams
+        self._max_streams_per_identity = max_streams_per_identity
+        self._per_second = stream_opens_per_second
+        self._open: defaultdict[CallerKey, int] = defaultdict(int)
+        self._streams = 0
+        self._opens = _Rate(stream_opens_per_second, clock)
+        self._polls = _Rate(stream_opens_per_second, clock)
+        self._stored = _Rate(stream_opens_per_second, clock)
+
+    @property
+    def remembered(self) -> int:
+        """How many callers are remembered, with open streams or for their rate."""
+        return len(self._open) + len(self._opens) + len(self._polls) + len(self._stored)
+
+    def admit(self, caller: CallerKey) -> Callable[[], None]:
+        """Take a place for one stream; what is returned gives it back, once.
+
+        Raises:
+            ServiceUnavailableError: this worker has no place left; another may have one.
+            TooManyRequestsError: the caller has as many streams as it may.
+        """
+        if self._streams >= self._max_streams:
+            raise ServiceUnavailableError(
+                f"this worker holds as many streams as it may: {self._max_streams} (max_streams); try again, another "
+                "worker may have a place",
+                headers=_retry_after(RETRY_SECONDS),
+            )
+        if self._open[caller] >= self._max_streams_per_identity:
+            raise TooManyRequestsError(
+                f"{_named(caller)} has as many streams open as it may: {self._max_streams_per_identity} "
+                "(max_streams_per_identity); close one, or watch several queries by one stream",
+                headers=_retry_after(RETRY_SECONDS),
+            )
+        self._streams += 1
+        self._open[caller] += 1
+        is_held = True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._release(caller)
+
+        return release
+
+    def count_open(self, caller: CallerKey) -> None:
+        """Count one stream that is opened.
+
+        Raises:
+            TooManyRequestsError: that is too often.
+        """
+        self._count(self._opens, caller, "opens streams")
+
+    def count_stored(self, caller: CallerKey) -> None:
+        """Count one set or ticket: each is made to open a stream by.
+
+        Raises:
+            TooManyRequestsError: that is too often.
+        """
+        self._count(self._stored, caller, "asks for sets and tickets")
+
+    def pace_poll(self, caller: CallerKey) -> float:
+        """Count one long poll and return how many seconds it must wait for its turn.
+
+        Raises:
+            TooManyRequestsError: its turn is more than `PATIENCE_SECONDS` away.
+        """
+        return self._count(self._polls, caller, "polls", PATIENCE_SECONDS)
+
+    def _count(self, rate: _Rate, caller: CallerKey, does: str, patience_seconds: float = 0.0) -> float:
+        wait_seconds = rate.take(caller, patience_seconds)
+        if wait_seconds <= patience_seconds:
+            return wait_seconds
+        retry_seconds = math.ceil(wait_seconds - patience_seconds)
+        raise TooManyRequestsError(
+            f"{_named(caller)} {does} more often than {self._per_second:g} times a second "
+            f"(stream_opens_per_second): try again in {retry_seconds} s",
+            headers=_retry_after(retry_seconds),
+        )
+
+    def _release(self, caller: CallerKey) -> None:
+        self._streams -= 1
+        self._open[caller] -= 1
+        if not self._open[caller]:
+            del self._open[caller]
+
+
+class _Rate:
+    """How often each caller comes."""
+
+    def __init__(self, per_second: float, clock: Clock) -> None:
+        self._interval_seconds = 1.0 / per_second
+        self._burst_seconds = max(0.0, BURST_SECONDS - self._interval_seconds)
+        self._clock = clock
+        self._full_at: OrderedDict[CallerKey, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, caller: CallerKey, patience_seconds: float) -> float:
+        """Return how long the caller must wait; it is counted where that is no longer than its patience."""
+        now = self._clock.monotonic()
+        full_at = max(self._full_at.get(caller, now), now)
+        wait_seconds = max(0.0, full_at - now - self._burst_seconds - ROUNDING_SECONDS)
+        if wait_seconds <= patience_seconds:
+            self._full_at[caller] = full_at + self._interval_seconds
+            self._full_at.move_to_end(caller)
+        self._forget(now)
+        return wait_seconds
+
+    def _forget(self, now: float) -> None:
+        """Drop from the front, where those are who have not come for longest."""
+        while self._full_at and (len(self._full_at) > MAX_CALLERS or next(iter(self._full_at.values())) <= now):
+            self._full_at.popitem(last=False)
+
+
+def _named(caller: CallerKey) -> str:
+    kind, name = caller
+    return "this caller" if kind == "identity" else f"the address {name}"
+
+
+def _retry_after(seconds: int) -> dict[str, str]:
+    return {"retry-after": str(max(1, seconds))}

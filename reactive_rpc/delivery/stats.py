@@ -1,0 +1,33 @@
+"""What the hub counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HubStats"]
+
+
+@dataclass(slots=True)
+class HubStats:
+    """Counters since the start.
+
+    Attributes:
+        events: events that were handed to a connection, each counted once however often it was tried; `results` of
+            them carried a result, `gaps` of them said that something was missed.
+        acknowledged: events that a client said it has received.
+        retried: events that were sent again.
+        abandoned: events that were still unacknowledged when their stream was given up.
+        revoked: streams that were ended for good.
+        opened: streams that were opened.
+        refused: streams that were not: the server drains, or the database cannot be read.
+    """
+
+    events: int = 0
+    results: int = 0
+    gaps: int = 0
+    acknowledged: int = 0
+    retried: int = 0
+    abandoned: int = 0
+    revoked: int = 0
+    opened: int = 0
+    refused: int = 0

@@ -1,0 +1,64 @@
+"""A watch: one query, the streams that show it, and what they were last told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from reactive_rpc.cache.entry import Entry
+from reactive_rpc.delivery.stream import Stream
+from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.events import Affected, QueryRef
+from reactive_rpc.rpc.call import QueryCall
+
+__all__ = ["Pending", "Subscription", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One query of a set, bound to its caller, or refused before that.
+
+    Attributes:
+        ref: as the client asked for it.
+        call: the query; None where it was refused.
+        error: why it was refused; None where it was not.
+    """
+
+    ref: QueryRef
+    call: QueryCall | None = None
+    error: RPCError | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A change that the streams will be told of by its result.
+
+    Attributes:
+        entry: the result before it, which the streams show.
+        tables: whose changes touched it.
+        due_at: by the clock, when they are told of an invalidation instead.
+    """
+
+    entry: Entry
+    tables: frozenset[str]
+    due_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One query with the streams that show it.
+
+    Attributes:
+        query: the call of whoever subscribed first; those of all its streams have the same key.
+        affected: how events name it.
+        streams: an ordered set.
+        entry: the indexed entry; None while it is to be computed again.
+        told: while there is no entry: the version up to which the streams have been told everything.
+        pending: what they have not been told of yet; None normally.
+    """
+
+    query: QueryCall
+    affected: Affected
+    streams: dict[Stream, None] = field(default_factory=dict)
+    entry: Entry | None = None
+    told: int = 0
+    pending: Pending | None = None

@@ -1,0 +1,36 @@
+"""`POST /rpc/events/ack`: acknowledgements, of a stream at whichever worker."""
+
+from __future__ import annotations
+
+from fastapi.dependencies.models import Dependant
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from reactive_rpc.clock import IdSource
+from reactive_rpc.delivery.hub import Hub
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.events import Ack
+from reactive_rpc.web.body import decode_json_body, read_json_body, replay
+from reactive_rpc.web.dependencies import resolved
+from reactive_rpc.web.dispatcher import Endpoint
+from reactive_rpc.web.responses import Answer
+
+__all__ = ["AckEndpoint"]
+
+
+class AckEndpoint(Endpoint):
+    """Takes acknowledgements. A stream's id cannot be guessed, so it is all that an acknowledgement needs."""
+
+    def __init__(self, path: str, hub: Hub, ids: IdSource, *, max_body_bytes: int) -> None:
+        super().__init__(path, ids)
+        self._hub = hub
+        self._max_body_bytes = max_body_bytes
+
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Acknowledge everything up to the cursor."""
+        self.require_method(scope, ("POST",))
+        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        async with resolved(Request(scope, replay(body)), dependencies) as found:
+            ack = decode_json_body(Ack, body)
+            await self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor))
+        return found.add_to(Answer(204, b"", []))

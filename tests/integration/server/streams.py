@@ -1,0 +1,81 @@
+"""Open streams, as a client over a real connection hears them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
+
+DEADLINE_SECONDS = 30.0
+
+Told = tuple[str, dict[str, Any], str]
+"""One event: its name, data and id."""
+
+
+class Heard:
+    """One open event stream, read as far as a test asks."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._chunks = response.iter_bytes()
+        self._decoder = SSEDecoder()
+        self._events: list[ServerSentEvent] = []
+
+    def next(self) -> Told:
+        """Return the next event."""
+        while not self._events:
+            self._events = self._decoder.feed(next(self._chunks))
+        event = self._events.pop(0)
+        return event.event, json.loads(event.data), event.id
+
+    def rest(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the names and data of what comes until the stream ends."""
+        events = self._events + [event for chunk in self._chunks for event in self._decoder.feed(chunk)]
+        return [(event.event, json.loads(event.data)) for event in events]
+
+
+@contextmanager
+def heard(url: str, method: str = "POST", **request: Any) -> Iterator[Heard]:
+    """Open a stream at `{url}/rpc/events`, or at the URL itself where it names one."""
+    address = url if "/rpc/" in url else f"{url}/rpc/events"
+    with httpx.stream(method, address, timeout=DEADLINE_SECONDS, **request) as response:
+        assert response.status_code == 200, response.read()
+        yield Heard(response)
+
+
+def in_rooms(*rooms: str) -> dict[str, Any]:
+    """Return the set that shows these rooms."""
+    return {"queries": [{"path": "notes.in_room", "input": {"room": room}} for room in rooms]}
+
+
+def stored(url: str, *rooms: str, **headers: str) -> str:
+    """Store the set that shows these rooms and return its name."""
+    answer = httpx.post(f"{url}/rpc/events/sets", json=in_rooms(*rooms), headers=headers, timeout=DEADLINE_SECONDS)
+    assert answer.status_code == 200, answer.text
+    name = answer.json()["set"]
+    assert isinstance(name, str)
+    return name
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds."""
+    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at, "the condition never came true"
+        time.sleep(0.005)
+
+
+@contextmanager
+def in_background(work: Callable[[], object]) -> Iterator[None]:
+    """Run `work` in a thread meanwhile; leave when it has ended, with its error where it failed."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        yield
+        future.result()

@@ -1,0 +1,93 @@
+"""Health: a probe is told what does not work, by name, and when it works again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from reactive_rpc.health import Part
+
+from .rooms import Server, serving
+from .test_outage import gone
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_SECONDS = 20.0
+
+
+async def asked(server: Server, question: str = "") -> httpx.Response:
+    """Ask as a probe does; a call within the process alone would never give way to the server's tasks."""
+    await asyncio.sleep(0)
+    return await server.client.get(f"/rpc/health{question}")
+
+
+async def status_becomes(server: Server, question: str, status: int) -> bool:
+    """Wait for an answer; tell whether it came."""
+    give_up = time.monotonic() + DEADLINE_SECONDS
+    while (await asked(server, question)).status_code != status:
+        if time.monotonic() > give_up:
+            return False
+    return True
+
+
+async def test_a_server_that_runs_is_live_and_ready(server: Server) -> None:
+    """It names its parts, and all of them work."""
+    for question in ("", "/live", "/ready"):
+        answer = await asked(server, question)
+        assert answer.status_code == 200
+        told: dict[str, Any] = answer.json()
+        assert told["live"] is told["ready"] is True
+        assert {"log", "tail", "prune"} <= told["parts"].keys()
+        assert all(part == {"ok": True} for part in told["parts"].values())
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_an_outage_is_told_and_does_not_ask_for_a_restart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its database a worker is live, and not ready: the log says since when, and nobody's address."""
+    monkeypatch.setattr("reactive_rpc.app.STALLED_SECONDS", 0.0)
+    async with serving(file) as server:
+        assert await status_becomes(server, "/ready", 200)
+        with gone(file):
+            assert await status_becomes(server, "/ready", 503)
+            told = (await asked(server)).json()
+            assert told["parts"]["log"]["ok"] is False
+            assert told["parts"]["log"]["detail"].startswith("the log was last read")
+            assert str(file) not in str(told)
+            assert (await asked(server, "/live")).status_code == 200
+        assert await status_becomes(server, "/ready", 200)
+
+
+async def test_a_task_that_died_asks_for_a_restart(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """What comes back by a restart alone is named by `live`, and logged with its cause."""
+    tail = next(task for task in asyncio.all_tasks() if task.get_name() == "reactive_rpc tail")
+    tail.cancel()
+    with suppress(asyncio.CancelledError):
+        await tail
+    answer = await asked(server, "/live")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["tail"] == {"ok": False, "detail": "has ended"}
+
+
+async def test_a_probe_that_fails_is_a_part_that_does_not_work(server: Server) -> None:
+    """Rather than an error of the endpoint."""
+
+    def probe() -> Part:
+        raise OSError("the password is hunter2")
+
+    server.rpc.health.add("broken", probe)
+    answer = await asked(server)
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["broken"] == {"ok": False, "detail": "cannot be asked: OSError"}
+
+
+async def test_health_is_for_probes(server: Server) -> None:
+    """HEAD has no body, other methods are refused, clients are generated without it."""
+    assert (await server.client.head("/rpc/health")).content == b""
+    assert (await server.client.post("/rpc/health")).status_code == 405
+    assert not [path for path in server.app.openapi()["paths"] if "health" in path]

@@ -1,0 +1,101 @@
+"""Limits over the wire: each says which it is, what it is set by, and when to come again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reactive_rpc.testing import running
+
+from .rooms import app_of, error_of, rpc_on, who
+from .streams import heard, in_rooms, stored, until
+
+ANN = {"authorization": "Bearer ann@t"}
+BOB = {"authorization": "Bearer bob@t"}
+
+
+def test_a_worker_that_is_full_sends_clients_elsewhere(file: Path) -> None:
+    """503 with Retry-After, for streams and polls, until a stream has ended."""
+    rpc = rpc_on(file, settings={"max_streams": 2})
+    with running(app_of(rpc)) as url:
+        with heard(url, json={}) as one, heard(url, json={}) as two:
+            one.next(), two.next()
+            for path in ("events", "events/poll"):
+                refused = httpx.post(f"{url}/rpc/{path}", json={})
+                assert (refused.status_code, refused.headers.get_list("retry-after")) == (503, ["5"])
+                error = error_of(refused)
+                assert error["code"] == "SERVICE_UNAVAILABLE"
+                assert error["message"].startswith("this worker holds as many streams as it may: 2 (max_streams)")
+        until(lambda: httpx.post(f"{url}/rpc/events/poll", json={}).status_code == 200)
+
+
+def test_one_caller_cannot_take_every_place(file: Path) -> None:
+    """429 for the identity that has as many as it may; another is let in, and so is the first when one has ended."""
+    rpc = rpc_on(file, context=who, settings={"max_streams_per_identity": 2})
+    with running(app_of(rpc)) as url, ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        streams = [one.enter_context(heard(url, headers=ANN, json=in_rooms("a"))) for one in (first, stack)]
+        assert [stream.next()[0] for stream in streams] == ["connected"] * 2
+        refused = httpx.post(f"{url}/rpc/events", json=in_rooms("c"), headers=ANN)
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "TOO_MANY_REQUESTS")
+        assert error_of(refused)["message"] == (
+            "this caller has as many streams open as it may: 2 (max_streams_per_identity); close one, or watch several "
+            "queries by one stream"
+        )
+        bobs = stack.enter_context(heard(url, headers=BOB, json=in_rooms("c")))
+        assert bobs.next()[0] == "connected"
+        first.close()
+        until(lambda: httpx.post(f"{url}/rpc/events/poll", json=in_rooms("c"), headers=ANN).status_code == 200)
+
+
+def test_callers_without_a_name_count_by_address(file: Path) -> None:
+    """Without a context everybody at one address shares its places."""
+    rpc = rpc_on(file, settings={"max_streams_per_identity": 1})
+    with running(app_of(rpc)) as url, heard(url, json={}) as stream:
+        stream.next()
+        refused = httpx.post(f"{url}/rpc/events", json={})
+        assert refused.status_code == 429
+        assert "the address 127.0.0.1 has as many streams open as it may: 1" in error_of(refused)["message"]
+
+
+@pytest.mark.parametrize("path", ["events", "events/sets", "events/ticket"])
+def test_whoever_comes_too_often_is_told_when_to_come_again(file: Path, path: str) -> None:
+    """Ten times what a second allows at once, then 429 with Retry-After; each kind of request counts for itself."""
+    rpc = rpc_on(file, context=who, settings={"stream_opens_per_second": 0.3})
+    with running(app_of(rpc)) as url, httpx.Client(base_url=url) as client:
+        for _ in range(3):
+            with client.stream("POST", f"/rpc/{path}", json={}, headers=ANN) as answer:
+                assert answer.status_code == 200
+        refused = client.post(f"/rpc/{path}", json={}, headers=ANN)
+        seconds = int(refused.headers["retry-after"])
+        assert (refused.status_code, seconds in range(1, 5)) == (429, True)
+        told = f"0.3 times a second (stream_opens_per_second): try again in {seconds} s"
+        assert told in error_of(refused)["message"]
+        with client.stream("POST", f"/rpc/{path}", json={}, headers=BOB) as answer:
+            assert answer.status_code == 200
+
+
+def test_a_client_that_polls_in_a_loop_meets_no_limit(file: Path) -> None:
+    """Each poll finds something new, three times what the limit allows at once: they take turns, none is refused."""
+    rpc = rpc_on(file, context=who, settings={"stream_opens_per_second": 20.0})
+    with running(app_of(rpc)) as url, httpx.Client(base_url=url, headers=ANN) as client:
+        statuses = [client.post("/rpc/events/poll", json={}).status_code for _ in range(215)]
+        assert set(statuses) == {200}
+        with heard(url, headers=ANN, json={}) as stream:
+            assert stream.next()[0] == "connected"
+
+
+def test_a_set_that_is_too_large_names_the_limit(file: Path) -> None:
+    """413 for a set of too many queries, in whichever way it comes."""
+    rpc = rpc_on(file, settings={"max_queries_per_stream": 2})
+    with running(app_of(rpc)) as url:
+        for path in ("events", "events/poll", "events/sets"):
+            refused = httpx.post(f"{url}/rpc/{path}", json=in_rooms("a", "b", "c"))
+            assert (refused.status_code, error_of(refused)["message"]) == (
+                413,
+                "3 queries in one set: the limit is 2 (max_queries_per_stream)",
+            )
+        assert stored(url, "a", "b")

@@ -1,0 +1,199 @@
+"""Rechecks: a stream ends when its caller may not listen any more, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Context, ForbiddenError, ReactiveRPC, UnauthorizedError, define_reactive_function
+from reactive_rpc.testing import running
+
+from .rooms import ROOMS, Note, app_of, rpc_on, who
+from .streams import DEADLINE_SECONDS, Heard, heard, in_background, in_rooms, until
+
+ANN = {"authorization": "Bearer ann@t"}
+BOB = {"authorization": "Bearer bob@t"}
+
+
+@define_reactive_function(scope="tenant")
+async def mine(db: AsyncSession, ctx: Context) -> list[str]:
+    """The texts of the caller's tenant."""
+    return list((await db.exec(select(Note.text).where(Note.tenant == ctx.tenant))).all())
+
+
+@define_reactive_function(scope="public")
+async def hello() -> str:
+    """Greet."""
+    return "hello"
+
+
+@dataclass
+class Login:
+    """The application's own idea of who may do what, changed by tests while streams are open."""
+
+    refused: dict[str, Exception] = field(default_factory=dict)
+    tenants: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def context(self, caller: Annotated[Context, Depends(who)]) -> Context:
+        identity = str(caller.identity)
+        self.asked.append(identity)
+        if identity in self.refused:
+            raise self.refused[identity]
+        return Context(identity=identity, tenant=self.tenants.get(identity, caller.tenant))
+
+
+@dataclass
+class Served:
+    url: str
+    rpc: ReactiveRPC
+    login: Login
+
+    def add(self, text: str) -> None:
+        answer = httpx.post(f"{self.url}/rpc/notes.add", json={"room": "a", "text": text}, headers={**ANN})
+        assert answer.status_code == 200, answer.text
+
+
+@contextmanager
+def served(file: Path, *, recheck_seconds: float = 0.2, login: Login | None = None) -> Iterator[Served]:
+    login = login or Login()
+    functions = {**ROOMS, "test": {"mine": mine, "hello": hello}}
+    rpc = rpc_on(file, functions, context=login.context, settings={"recheck_seconds": recheck_seconds})
+    with running(app_of(rpc)) as url:
+        yield Served(url, rpc, login)
+
+
+@contextmanager
+def opened(url: str, headers: dict[str, str], **request: Any) -> Iterator[Heard]:
+    """Open a stream that has been connected."""
+    with heard(url, headers=headers, json=request or in_rooms("a")) as stream:
+        assert stream.next()[0] == "connected"
+        yield stream
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        HTTPException(401, "log in again"),
+        HTTPException(403, "log in again"),
+        UnauthorizedError("log in again"),
+        ForbiddenError("log in again"),
+    ],
+)
+def test_a_caller_who_is_refused_is_told(file: Path, refusal: Exception) -> None:
+    """The stream ends with `revoked` and the context's own words; another caller's goes on."""
+    with served(file) as server, opened(server.url, ANN) as anns, opened(server.url, BOB) as bobs:
+        server.login.refused["ann"] = refusal
+        assert anns.rest() == [("revoked", {"reason": "log in again"})]
+        del server.login.refused["ann"]
+        server.add("x")
+        assert bobs.next()[0] == "invalidation"
+
+
+def test_a_caller_whose_scope_changes_comes_back(file: Path) -> None:
+    """The stream ends without a word; on a new one the caller sees the new tenant, and only its changes."""
+    with served(file) as server:
+        with opened(server.url, ANN, queries=[{"path": "test.mine"}]) as stream:
+            server.login.tenants["ann"] = "other"
+            assert stream.rest() == []
+        with opened(
+            server.url, ANN, queries=[{"path": "test.mine"}, {"path": "notes.in_room", "input": {"room": "a"}}]
+        ) as stream:
+            server.add("in tenant t")
+            _, told, _ = stream.next()
+            assert [affected["path"] for affected in told["affected"]] == ["notes.in_room"]
+
+
+def test_what_the_queries_do_not_see_of_a_context_may_change(file: Path) -> None:
+    """A set that does not depend on the tenant is kept when the tenant changes."""
+    with served(file) as server, opened(server.url, ANN) as stream:
+        server.login.tenants["ann"] = "other"
+        asked = len(server.login.asked)
+        until(lambda: len(server.login.asked) > asked + 2)
+        server.add("x")
+        assert stream.next()[0] == "invalidation"
+
+
+def test_a_context_that_fails_otherwise_costs_nobody_a_stream(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A login whose database is away is asked again; one line of the log says so."""
+    with served(file) as server, opened(server.url, ANN) as stream:
+        server.login.refused["ann"] = HTTPException(503, "the login is away")
+        asked = len(server.login.asked)
+        until(lambda: len(server.login.asked) > asked + 2)
+        server.login.refused["ann"] = RuntimeError("a bug of the login's")
+        asked = len(server.login.asked)
+        until(lambda: len(server.login.asked) > asked + 2)
+        server.login.refused.clear()
+        server.add("x")
+        assert stream.next()[0] == "invalidation"
+    assert "1 of 1 streams could not be rechecked and are kept, retrying" in caplog.text
+    assert "ERROR" not in {record.levelname for record in caplog.records}
+
+
+def test_a_stream_of_public_queries_is_never_asked(file: Path) -> None:
+    """There is no context to resolve again."""
+    with served(file) as server, heard(server.url, json={"queries": [{"path": "test.hello"}]}) as stream:
+        assert stream.next()[0] == "connected"
+        with opened(server.url, ANN):
+            until(lambda: len(server.login.asked) > 3)
+        assert set(server.login.asked) == {"ann"}
+
+
+def test_the_dependencies_of_the_router_are_asked_too(file: Path) -> None:
+    """`include_router(dependencies=...)` guards streams that are open already."""
+    is_open = True
+
+    def guard() -> None:
+        if not is_open:
+            raise HTTPException(403, "closed for today")
+
+    rpc = rpc_on(file, settings={"recheck_seconds": 0.2})
+    app = FastAPI(lifespan=rpc.lifespan)
+    app.include_router(rpc.router, dependencies=[Depends(guard)])
+    with running(app) as url, heard(url, json=in_rooms("a")) as stream:
+        assert stream.next()[0] == "connected"
+        is_open = False
+        assert stream.rest() == [("revoked", {"reason": "closed for today"})]
+
+
+def test_no_interval_asks_nobody(file: Path) -> None:
+    """With `recheck_seconds=0` a context is resolved once, when the stream is opened."""
+    with served(file, recheck_seconds=0) as server, opened(server.url, ANN) as stream:
+        server.login.refused["ann"] = HTTPException(401, "log in again")
+        with httpx.Client(timeout=DEADLINE_SECONDS) as client:
+            for text in ("x", "y", "z"):
+                assert (
+                    client.post(
+                        f"{server.url}/rpc/notes.add", json={"room": "a", "text": text}, headers=BOB
+                    ).status_code
+                    == 200
+                )
+                assert stream.next()[0] == "invalidation"
+        assert server.login.asked.count("ann") == 1
+
+
+def test_a_long_poll_that_waits_is_told_as_well(file: Path) -> None:
+    """`revoked` is the last event of the answer, which does not wait for its time to be over."""
+    with served(file) as server, httpx.Client(timeout=DEADLINE_SECONDS, headers=ANN) as client:
+        first = client.post(f"{server.url}/rpc/events/poll", json=in_rooms("a")).json()
+        asked = len(server.login.asked)
+
+        def lock_out() -> None:
+            until(lambda: len(server.login.asked) > asked)
+            server.login.refused["ann"] = HTTPException(401, "log in again")
+
+        with in_background(lock_out):
+            answer = client.post(f"{server.url}/rpc/events/poll", json={**in_rooms("a"), "cursor": first["cursor"]})
+        events = answer.json()["events"]
+        assert [event["event"] for event in events] == ["connected", "revoked"]
+        assert events[-1]["data"] == {"reason": "log in again"}
+        assert answer.json()["cursor"] == events[0]["id"]
