@@ -1,4 +1,4 @@
-"""Run every benchmark and print the ratios: `python -m benchmarks.run [reads] [writes] [index] [precision]`."""
+"""Run every benchmark and print the ratios, or those named: `python -m benchmarks.run reads fanout`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import index, precision, reads, writes
+from benchmarks import commit_to_clients, fanout, fanout_events, index, precision, reads, relay, writes
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "reads": reads.run,
     "writes": writes.run,
     "index": index.run,
     "precision": precision.run,
+    "fanout": fanout.run,
+    "fanout_events": fanout_events.run,
+    "commit_to_clients": commit_to_clients.run,
+    "relay": relay.run,
 }
 
 

@@ -21,28 +21,47 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
+from reactive_rpc.delivery.guard import Guard
 from reactive_rpc.delivery.hub import Hub
-from reactive_rpc.errors import ReactiveRPCError
+from reactive_rpc.delivery.limits import Limits
+from reactive_rpc.errors import DefinitionError, ReactiveRPCError
+from reactive_rpc.health import Health, Part
+from reactive_rpc.log.log import Batch
+from reactive_rpc.log.relay import Relay
 from reactive_rpc.reactive.relations import Relations, parse_relations
+from reactive_rpc.reactive.topics import KEY, stored_key
 from reactive_rpc.rpc.caller import BoundCaller, Caller
 from reactive_rpc.rpc.execution import Executor, Observer
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Functions, Registry
 from reactive_rpc.rpc.running import refuse_announcement
-from reactive_rpc.rpc.topics import Topic, stored_keys
+from reactive_rpc.rpc.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
 from reactive_rpc.sources import CaptureMode, make_source
+from reactive_rpc.web.acks import AckEndpoint
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
-from reactive_rpc.web.events import AckEndpoint, EventsEndpoint, SetsEndpoint, StoredSets
+from reactive_rpc.web.events import EventsEndpoint
+from reactive_rpc.web.health import HealthEndpoint
 from reactive_rpc.web.metrics import MetricsEndpoint
+from reactive_rpc.web.opening import Opener
+from reactive_rpc.web.poll import PollEndpoint
 from reactive_rpc.web.router import RPCRouter
+from reactive_rpc.web.sets import SetsEndpoint, StoredSets
 from reactive_rpc.web.shortcut import install_shortcut
+from reactive_rpc.web.streaming import StreamAnswers
+from reactive_rpc.web.tickets import TicketEndpoint, Tickets
 
 __all__ = ["ReactiveRPC", "Report"]
 
 logger = logging.getLogger(__name__)
 
 PRUNE_EVERY_SECONDS = 60.0
+
+STALLED_SECONDS = 5.0
+"""A log that could not be read for so long is told as dead: `Health`."""
+
+REVOKED = topic("reactive_rpc:revoked")
+"""The topic by which workers hear whose streams must end; its keys are identities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +105,7 @@ class ReactiveRPC:
 
     Attributes:
         auditor: holds what is served against what the handlers answer, see `Settings.audit_share`.
+        health: how each part is; what `/health` tells.
 
     Raises:
         DefinitionError: something is declared wrongly; the message names it and the way out.
@@ -111,13 +131,14 @@ class ReactiveRPC:
         self._ids = ids or RandomIds()
         self._relations: Relations = relations or {}
         self._metadata = metadata
-        source = make_source(url, settings=self.settings, ids=self._ids, capture=capture)
+        source = make_source(url, settings=self.settings, ids=self._ids, capture=capture, clock=self._clock)
         self._database, self._capture, self._log = source.database, source.capture, source.log
+        self._board, self._relay, self._shared = source.board, source.relay, source.shared
+        self._poll_interval_seconds, self._probes = source.poll_interval_seconds, source.probes
         self._announce = source.announce
-        self._freshness = Freshness(
-            self._log, clock=self._clock, max_age_seconds=2 * self.settings.poll_interval_seconds
-        )
-        self._reader = Reader(self._log, MemoryStore(self.settings.cache_max_bytes), freshness=self._freshness)
+        self._freshness = Freshness(self._log, clock=self._clock, max_age_seconds=2 * self._poll_interval_seconds)
+        store = MemoryStore(self.settings.cache_max_bytes)
+        self._reader = Reader(self._log, store, freshness=self._freshness, shared=self._shared)
         self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share)
         self._reader.auditor = self.auditor
         self._log.subscribe(self._reader.apply)
@@ -129,9 +150,16 @@ class ReactiveRPC:
             self._log,
             clock=self._clock,
             ids=self._ids,
+            board=self._board,
             max_events=self.settings.stream_queue_events,
+            max_bytes=self.settings.stream_queue_bytes,
+            ack_retry_seconds=self.settings.ack_retry_seconds,
+            reconnect_milliseconds=self.settings.reconnect_milliseconds,
             heartbeat_seconds=self.settings.heartbeat_seconds,
         )
+        self._guard = Guard(self._hub, clock=self._clock, recheck_seconds=self.settings.recheck_seconds)
+        self._log.subscribe(self._heed)
+        self.health = Health()
         self._opened: AsyncExitStack | None = None
         self.router = self._make_router(prefix, context)
 
@@ -155,8 +183,12 @@ class ReactiveRPC:
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.aclose)
+            stack.push_async_callback(self._board.aclose)
+            await self._board.open()
             if self._metadata is not None:
                 await asyncio.to_thread(self._database.create_tables, self._metadata)
+            if self._relay is not None:
+                await self._open_relayed(stack, self._relay)
             await self._log.open()
             stack.push_async_callback(self._log.aclose)
             self.registry.check_tables(self._log.schema.tables)
@@ -164,9 +196,26 @@ class ReactiveRPC:
             stack.push_async_callback(self._reader.aclose)
             stack.push_async_callback(self.auditor.aclose)
             stack.push_async_callback(self._hub.aclose)
+            for name, probe in {"log": self._log_health, **self._probes}.items():
+                self.health.add(name, probe)
+                stack.callback(self.health.remove, name)
             self._supervise(stack, "tail", self._tail())
             self._supervise(stack, "prune", self._prune())
+            self._supervise(stack, "guard", self._guard.run())
             self._opened = stack.pop_all()
+
+    async def run_relay(self) -> None:
+        """Do nothing but relay changes to Redis, until cancelled: what `reactive-rpc relay` runs.
+
+        Raises:
+            DefinitionError: there is no Redis to relay to.
+        """
+        if self._relay is None:
+            raise DefinitionError("there is no Redis to relay to: set REACTIVE_RPC_REDIS_URL (redis://host:6379/0)")
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.aclose)
+            self._supervise(stack, "prune", self._prune())
+            await self._relay.run()
 
     async def aclose(self) -> None:
         """Close in reverse order; idempotent."""
@@ -209,11 +258,39 @@ class ReactiveRPC:
         refuse_announcement(table, in_transaction=True)
         self._announce(db.connection(), table, stored)
 
+    async def revoke(self, identity: str, *, db: AsyncSession | None = None) -> None:
+        """End every stream of an identity, in every worker, with `revoked`.
+
+        It takes back what is open. That the identity is not let in again is up to the context dependency: revoke the
+        token first, or in the same transaction.
+
+        Args:
+            identity: the `identity` of the context that the streams were opened with.
+            db: of a mutation, to make this a part of its transaction. Inside a mutation it must be given.
+
+        Raises:
+            DefinitionError: it is no text.
+            InternalServerError: a query revokes, or a mutation without its `db`.
+            ServiceUnavailableError: the database cannot be written.
+        """
+        if not isinstance(identity, str):
+            raise DefinitionError(f"revoke({identity!r}): an identity is a str, as Context.identity has it")
+        await self.invalidate(REVOKED, keys=[identity], db=db)
+
     def stats(self) -> dict[str, float]:
         """Return the counters since the start, and how much is held now; `web/metrics.py` says what each means."""
         return {
             **asdict(self._reader.stats),
             **asdict(self.auditor.stats),
+            "events": self._hub.stats.events,
+            "events_with_results": self._hub.stats.results,
+            "events_acknowledged": self._hub.stats.acknowledged,
+            "events_retried": self._hub.stats.retried,
+            "events_abandoned": self._hub.stats.abandoned,
+            "gaps": self._hub.stats.gaps,
+            "streams_opened": self._hub.stats.opened,
+            "streams_refused": self._hub.stats.refused,
+            "streams_revoked": self._hub.stats.revoked,
             "log_polls": self._freshness.polls,
             "log_errors": self._freshness.errors,
             "flights": self._reader.flights,
@@ -222,6 +299,7 @@ class ReactiveRPC:
             "cached_bytes": self._reader.cached_bytes,
             "streams": self._hub.streams,
             "watches": self._hub.watches,
+            "waiting_bytes": self._hub.waiting_bytes,
             "log_version": self._log.version,
             "log_age_seconds": self._freshness.age_seconds,
         }
@@ -247,25 +325,11 @@ class ReactiveRPC:
                 path, procedure, self._caller, self._ids, max_body_bytes=limit, by_token=by_token
             )
             router.add_procedure(path, procedure, endpoint)
-        sets = StoredSets(16 * 1024 * 1024)
-        router.add_events(
-            EventsEndpoint(
-                "events",
-                self._hub,
-                self._caller,
-                sets,
-                self._ids,
-                max_body_bytes=limit,
-                max_queries=self.settings.max_queries_per_stream,
-            ),
-            SetsEndpoint(
-                "events/sets",
-                sets,
-                self._ids,
-                max_body_bytes=limit,
-                max_queries=self.settings.max_queries_per_stream,
-            ),
-            AckEndpoint("events/ack", self._hub, self._ids, max_body_bytes=limit),
+        self._add_events(router)
+        router.add_health(
+            HealthEndpoint("health", self._ids, self.health, question="ready"),
+            HealthEndpoint("health/live", self._ids, self.health, question="live"),
+            HealthEndpoint("health/ready", self._ids, self.health, question="ready"),
         )
         if self.settings.metrics:
             reader = self._reader
@@ -279,14 +343,80 @@ class ReactiveRPC:
             )
         return router
 
+    def _add_events(self, router: RPCRouter) -> None:
+        settings, ids = self.settings, self._ids
+        limit, max_queries = settings.max_body_bytes, settings.max_queries_per_stream
+        sets = StoredSets(self._board, clock=self._clock, ttl_seconds=settings.set_seconds)
+        tickets = Tickets(self._board, ttl_seconds=settings.ticket_seconds)
+        limits = Limits(
+            clock=self._clock,
+            max_streams=settings.max_streams,
+            max_streams_per_identity=settings.max_streams_per_identity,
+            stream_opens_per_second=settings.stream_opens_per_second,
+        )
+        opener = Opener(
+            self._hub,
+            self._caller,
+            sets=sets,
+            tickets=tickets,
+            limits=limits,
+            guard=self._guard,
+            max_body_bytes=limit,
+            max_queries=max_queries,
+        )
+        answers = StreamAnswers(self._hub, drain_seconds=settings.drain_seconds)
+        router.add_events(
+            EventsEndpoint("events", opener, answers, ids),
+            poll=PollEndpoint("events/poll", opener, ids, clock=self._clock, wait_seconds=settings.poll_wait_seconds),
+            sets=SetsEndpoint("events/sets", sets, limits, ids, max_body_bytes=limit, max_queries=max_queries),
+            ticket=TicketEndpoint("events/ticket", tickets, limits, ids, max_body_bytes=limit),
+            ack=AckEndpoint("events/ack", self._hub, ids, max_body_bytes=limit),
+        )
+
+    async def _open_relayed(self, stack: AsyncExitStack, relay: Relay) -> None:
+        """Begin to relay, or to wait for one's turn, and to share results."""
+        if self.settings.relay:
+            self._supervise(stack, "relay candidate", relay.run())
+        if self._shared is not None:
+            stack.push_async_callback(self._shared.aclose)
+            await self._shared.open()
+
     def _supervise(self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, which has no end of its own, until the stack is closed; its end is told as its death."""
         task = asyncio.create_task(work, name=f"reactive_rpc {name}")
+        task.add_done_callback(_lament)
+        self.health.add(name, lambda: Part(not task.done(), "has ended" if task.done() else "", is_dead=task.done()))
 
         async def stop() -> None:
+            self.health.remove(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
         stack.push_async_callback(stop)
+
+    def _log_health(self) -> Part:
+        age_seconds = self._freshness.age_seconds
+        if age_seconds <= STALLED_SECONDS + 2 * self._poll_interval_seconds:
+            return Part(ok=True)
+        if age_seconds == float("inf"):
+            return Part(ok=False, detail="the log has not been read yet")
+        return Part(ok=False, detail=f"the log was last read {age_seconds:.0f} s ago")
+
+    def _heed(self, batch: Batch) -> None:
+        """End the streams of those who were revoked; called by the log, after the reader."""
+        if batch.flush is not None:
+            self._guard.recheck_all()  # what came with the flush may have been a revocation
+        keys = set()
+        for change in batch.changes:
+            if change.table == REVOKED.table:
+                keys.add(None if change.after is None else change.after.get(KEY))
+        if not keys:
+            return
+        self._guard.recheck_openings()
+        identities = {stream.identity for stream in self._hub.open_streams if stream.identity is not None}
+        for identity in identities:
+            if None in keys or stored_key(identity) in keys:
+                self._hub.revoke(identity, "the server was told to end this caller's streams")
 
     async def _tail(self) -> None:
         """Follow the log, so that streams are told of other processes' writes; outlive any failure, loudly."""
@@ -301,12 +431,20 @@ class ReactiveRPC:
                 failed = True
             except Exception:
                 logger.exception("the log cannot be followed, retrying")
-            await self._clock.sleep(self.settings.poll_interval_seconds)
+            await self._clock.sleep(self._poll_interval_seconds)
 
     async def _prune(self) -> None:
         while True:
             await self._clock.sleep(PRUNE_EVERY_SECONDS)
+            if self._relay is not None and self._relay.status.role != "leading":
+                continue  # whoever reads the outbox for all prunes it
             try:
                 await asyncio.to_thread(self._capture.prune, self.settings.outbox_retention_seconds)
             except Exception:
                 logger.exception("the outbox could not be pruned, retrying later")
+
+
+def _lament(task: asyncio.Task[None]) -> None:
+    """Log what a task died of."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s has died", task.get_name(), exc_info=error)

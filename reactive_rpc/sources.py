@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
+from reactive_rpc.board.board import Board
+from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.board.postgresql import PostgreSQLBoard
+from reactive_rpc.board.redis import RedisBoard
+from reactive_rpc.board.sqlite import SQLiteBoard
+from reactive_rpc.cache.redis_values import RedisValues
 from reactive_rpc.capture.announcements import Announce, announce_on_postgresql, announce_on_sqlite
 from reactive_rpc.capture.capture import Capture
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.session import SessionCapture
 from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
-from reactive_rpc.clock import IdSource
+from reactive_rpc.clock import Clock, IdSource, SystemClock
 from reactive_rpc.errors import DefinitionError
+from reactive_rpc.health import Part, Probe
 from reactive_rpc.log.local import LocalLog
 from reactive_rpc.log.log import Log
 from reactive_rpc.log.postgresql import PostgreSQLLog
+from reactive_rpc.log.redis import NO_RELAY, UNREACHABLE, RedisLog
+from reactive_rpc.log.redis_stream import RedisStream
+from reactive_rpc.log.relay import Relay
 from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.settings import Settings
 from reactive_rpc.sql.database import Database
@@ -33,31 +44,61 @@ _NO_URL: Final = (
     "postgresql+asyncpg://user:password@host:5432/team, where signs like @ / : in a password are percent-encoded"
 )
 
+RELAYED_POLL_SECONDS: Final = 0.25
+"""How often a worker asks the relay by itself: changes are pushed, so this shows only that it lives."""
+
 CaptureMode = Literal["triggers", "session"]
 """`triggers` sees every write, whoever wrote it. `session` sees what this process writes through its mutations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One database, and how topics are announced on it."""
+    """One database, how topics are announced on it, and where its workers meet.
+
+    Attributes:
+        poll_interval_seconds: how often the log is looked at when nobody asks.
+        relay: feeds the log of all workers, here or in another process; None where each worker reads the database.
+        shared: where workers share results; None where they do not.
+        probes: of the parts that the log depends on beside the database, by name.
+    """
 
     database: Database
     capture: Capture
     log: Log
     announce: Announce
+    board: Board
+    poll_interval_seconds: float
+    relay: Relay | None = None
+    shared: RedisValues | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
-def make_source(url: str | URL, *, settings: Settings, ids: IdSource, capture: CaptureMode = "triggers") -> Source:
+def make_source(
+    url: str | URL,
+    *,
+    settings: Settings,
+    ids: IdSource,
+    capture: CaptureMode = "triggers",
+    clock: Clock | None = None,
+) -> Source:
     """Return the parts for the database at `url`; nothing is connected yet.
 
     Raises:
-        DefinitionError: the URL is none, or of a database that is not supported.
+        DefinitionError: the URL is none, or of a database that is not supported, or one that no relay reads.
     """
     parsed = _parsed(url)
+    clock = clock or SystemClock()
     if capture not in get_args(CaptureMode):
         raise DefinitionError(f"capture={capture!r}: say 'triggers' or 'session'")
+    if settings.redis_url is not None and (capture, parsed.get_backend_name()) != ("triggers", "postgresql"):
+        raise DefinitionError(
+            "REACTIVE_RPC_REDIS_URL is set, and what is relayed through Redis is the log of a PostgreSQL database with "
+            f"capture='triggers'; this is {parsed.get_backend_name()} with capture={capture!r}: unset it"
+        )
     if capture == "session":
-        return _by_session(parsed, settings, ids)
+        return _by_session(parsed, settings, ids, clock)
+    if settings.redis_url is not None and parsed.get_backend_name() == "postgresql":
+        return _relayed(parsed, settings, ids, clock, settings.redis_url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, settings, ids)
     if parsed.get_backend_name() == "postgresql":
@@ -72,20 +113,70 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
     capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout)
-    return Source(database, capture, SQLiteLog(capture), announce_on_sqlite)
+    board = SQLiteBoard(database.path)
+    return Source(database, capture, SQLiteLog(capture), announce_on_sqlite, board, settings.poll_interval_seconds)
 
 
 def _postgresql(url: URL, settings: Settings, ids: IdSource) -> Source:
     database = _postgresql_database(url, settings)
     capture = PostgreSQLCapture(url, ids=ids)
-    return Source(database, capture, PostgreSQLLog(capture, url), announce_on_postgresql)
+    log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url)
+    return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds)
+
+
+def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_url: str) -> Source:
+    """Return the parts for a database that one relay reads for all."""
+
+    def new_stream() -> RedisStream:
+        return RedisStream(
+            redis_url,
+            settings.redis_namespace,
+            shards=settings.redis_shards,
+            scope_column=settings.redis_scope_column,
+            max_entries=settings.redis_stream_entries,
+        )
+
+    capture = PostgreSQLCapture(url, ids=ids)
+    relay = Relay(
+        lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids), url),
+        new_stream,
+        url,
+        name=settings.redis_namespace,
+        poll_interval_seconds=settings.poll_interval_seconds,
+        clock=clock,
+    )
+    shared = None
+    if settings.build:
+        shared = RedisValues(
+            redis_url,
+            settings.redis_namespace,
+            build=settings.build,
+            ttl_seconds=settings.shared_value_seconds,
+            clock=clock,
+        )
+    log = RedisLog(capture, new_stream())
+    return Source(
+        _postgresql_database(url, settings),
+        capture,
+        log,
+        announce_on_postgresql,
+        RedisBoard(redis_url, settings.redis_namespace),
+        RELAYED_POLL_SECONDS,
+        relay,
+        shared,
+        {"redis": lambda: _unless(log, UNREACHABLE), "relay": lambda: _unless(log, NO_RELAY)},
+    )
+
+
+def _unless(log: RedisLog, trouble: str) -> Part:
+    return Part(ok=False, detail=trouble) if log.trouble == trouble else Part(ok=True)
 
 
 def _postgresql_database(url: URL, settings: Settings) -> PostgreSQLDatabase:
     return PostgreSQLDatabase(url, pool_size=settings.pool_size, pool_timeout_seconds=settings.pool_timeout_seconds)
 
 
-def _by_session(url: URL, settings: Settings, ids: IdSource) -> Source:
+def _by_session(url: URL, settings: Settings, ids: IdSource, clock: Clock) -> Source:
     """Return the parts for any database of SQLAlchemy's, of which nothing is asked but tables."""
     database: Database
     if url.get_backend_name() == "sqlite":
@@ -95,7 +186,8 @@ def _by_session(url: URL, settings: Settings, ids: IdSource) -> Source:
     else:
         database = GenericDatabase(url)
     capture = SessionCapture(database, ids=ids)
-    return Source(database, capture, LocalLog(capture, ids=ids), capture.announce)
+    log = LocalLog(capture, ids=ids)
+    return Source(database, capture, log, capture.announce, MemoryBoard(clock), settings.poll_interval_seconds)
 
 
 def _parsed(url: str | URL) -> URL:

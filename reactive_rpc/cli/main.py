@@ -7,6 +7,7 @@ import typer
 from reactive_rpc.cli.database import database
 from reactive_rpc.cli.diagnosis import check, doctor
 from reactive_rpc.cli.generation import export_openapi, generate
+from reactive_rpc.cli.relay import relay
 from reactive_rpc.cli.shared import failure
 from reactive_rpc.errors import ReactiveRPCError
 
@@ -22,6 +23,7 @@ cli.command("export-openapi")(export_openapi)
 cli.command()(generate)
 cli.command()(doctor)
 cli.command()(check)
+cli.command()(relay)
 cli.add_typer(database, name="db")
 
 

@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reactive_rpc.client.backoff import Backoff
-from reactive_rpc.client.live import Live
+from reactive_rpc.client.live import Live, Means
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.transport import Transport, new_http_client
 from reactive_rpc.client.watch import Watch
@@ -37,6 +37,8 @@ class AsyncClient:
         clock: the time of the pauses between two tries.
         timeout_seconds: of a request, where `http` is not given; streams have none.
         random: the jitter, between 0 and 1.
+        events: how events come: `sse` is one response that stays open, `poll` is one request after another, for ways
+            on which such a response does not get through; `auto` polls where streams turn out to say nothing.
     """
 
     prefix: str = "/rpc"
@@ -52,6 +54,7 @@ class AsyncClient:
         clock: Clock | None = None,
         timeout_seconds: float = 30.0,
         random: Callable[[], float] = _random.random,
+        events: Means = "auto",
     ) -> None:
         self._state: Literal["new", "open", "closed"] = "new"
         self._base_url = base_url
@@ -61,6 +64,7 @@ class AsyncClient:
         self._owned_http: httpx.AsyncClient | None = None
         self._clock = clock or SystemClock()
         self._timeout_seconds = timeout_seconds
+        self._events = events
         self._new_backoff = partial(Backoff, random=random)
         self._transport: Transport | None = None
         self._live: Live | None = None
@@ -79,7 +83,7 @@ class AsyncClient:
         self._transport = Transport(self._http, self._base_url, self.prefix, self._headers)
         if self._token is not None:
             self._transport.set_token(self._token)
-        self._live = Live(self._transport, clock=self._clock, new_backoff=self._new_backoff)
+        self._live = Live(self._transport, clock=self._clock, new_backoff=self._new_backoff, events=self._events)
         await self._live.open()
 
     async def aclose(self) -> None:

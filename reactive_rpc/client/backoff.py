@@ -1,7 +1,9 @@
 """How long to wait before trying again: exponential, with full jitter.
 
 Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: full jitter spreads a herd of clients best. A
-`retry:` of the server is a floor under it, not a replacement: every client is sent the same number.
+`retry:` of the server is a floor under it, not a replacement: not every server draws another number for each client.
+A server that ends a stream which was well, because it stops, is no failure: its clients need only be spread, which
+half of the `retry:` does ("equal jitter" in the same article).
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ class Backoff:
         ceiling = min(self._cap_seconds, self._base_seconds * 2.0**self._failures)
         self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
         return self.floor_seconds + self._random() * ceiling
+
+    def resumption_delay(self) -> float:
+        """Return the seconds to wait after what went well has ended: between half the floor and all of it."""
+        return self.floor_seconds * (1.0 + self._random()) / 2.0
 
     def reset(self) -> None:
         """Start over from the base: it works again."""

@@ -16,13 +16,28 @@ The caller may change while a stream is being opened. The attempt is then cancel
 and a cancellation comes too late to undo it: each answer, good or bad, counts only for the caller who asked.
 
 401, 403 and `revoked` stop the supervisor until the caller has other credentials: the same ones would only be refused
-again. Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
-server that closes each stream at once is otherwise answered with a hot loop.
+again. A stream that is being opened at that moment is given up with the rest, so that what the states say is so.
+Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
+server that closes each stream at once is otherwise answered with a hot loop. Where a good stream ends as the server
+means it to, the server is stopping, and nothing has failed: its clients come back soon, only not all at once.
+
+A query that a stream refuses for a reason that may pass is asked for again: by a new stream for the whole set, which
+takes over while the old one still speaks, after a pause that grows as long as any such refusal lasts.
 
 A peer can vanish without a word (a pulled cable, a NAT that forgot): the stream then looks alive and says nothing. The
 kernel notices if it was told to probe, which is so for the HTTP client that we make and not for one that we are given.
 Where the server promises a heartbeat, silence for `HEARTBEATS_MISSED` of them ends the stream whoever made the client.
 Any byte counts as a sign of life, also of a comment or of an event that is not complete: it is the link that is tested.
+
+A proxy may hold a stream back until enough has gathered, which for a silent one is never: requests are answered, and
+`connected` does not come. Where the client may choose (`events="auto"`), `UNHEARD_STREAMS` of those in a row make it
+poll. A dead network looks alike from here, so polling stays only once a poll was answered; before that, its failure
+leads back to streams. That it then stays, though the proxy may be gone one day, costs some requests and no truth.
+Rejected: polling from the start and then trying a stream beside it; a probe for every client, for the sake of few.
+
+An event that is sent again was not acknowledged in time; it is known by its id, and does nothing twice. Ids are not
+remembered for ever: a repeated result that is not known here may be older than one that came after it, so that it only
+puts the query in doubt. What is acknowledged is always the last event in the stream's order.
 """
 
 from __future__ import annotations
@@ -33,15 +48,16 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
-from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions
+from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
 from reactive_rpc.client.transport import Answer, Transport
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import (
@@ -54,13 +70,23 @@ from reactive_rpc.errors import (
     UnauthorizedError,
     WireError,
 )
-from reactive_rpc.protocol.events import Ack, Connected, Event, Gap, Invalidation, Revoked, decode_event
-from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.protocol.events import Ack, Connected, Event, Gap, Invalidation, Result, Revoked, SubscriptionRequest
 
-__all__ = ["COALESCE_SECONDS", "HEARTBEATS_MISSED", "OPEN_SECONDS", "STABLE_SECONDS", "Live"]
+__all__ = [
+    "COALESCE_SECONDS",
+    "HEARTBEATS_MISSED",
+    "OPEN_SECONDS",
+    "STABLE_SECONDS",
+    "UNHEARD_STREAMS",
+    "Live",
+    "Means",
+]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
+
+Means = Literal["auto", "sse", "poll"]
+"""How events come: `sse` is server-sent events, `poll` long poll, `auto` the one that works."""
 
 COALESCE_SECONDS: Final = 0.01
 """How long changes of the set gather before a stream is opened for them."""
@@ -74,6 +100,13 @@ HEARTBEATS_MISSED: Final = 2.5
 STABLE_SECONDS: Final = 5.0
 """How long a stream lasts before the backoff starts over."""
 
+UNHEARD_STREAMS: Final = 2
+"""How many streams in a row may say nothing before the client polls."""
+
+DEFERRED_BASE_SECONDS: Final = 2.0
+DEFERRED_CAP_SECONDS: Final = 60.0
+"""Between these grows the bound of the pause before a refused query is asked for again, which costs a whole stream."""
+
 _REMEMBERED_EVENTS: Final = 256
 _TRANSIENT: Final = frozenset({"SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS", "TIMEOUT", "BAD_GATEWAY", "GATEWAY_TIMEOUT"})
 
@@ -86,7 +119,10 @@ class _Stream:
         entries: what it was opened for, in order.
         scope: cancelling it closes the stream.
         caller: whose it is, as `Live` counts them.
+        channel: what it comes through.
         id: its name in acknowledgements.
+        cursor: of the last event in its order.
+        outdated: it is to be replaced by another for the same entries.
         members: what it watches, by key.
         connected_at: on the clock; None before.
         silence_seconds: how long it may say nothing.
@@ -96,7 +132,10 @@ class _Stream:
     entries: tuple[Entry[Any], ...]
     scope: anyio.CancelScope
     caller: int
+    channel: Channel
     id: str = ""
+    cursor: str = ""
+    outdated: bool = False
     members: Members = field(default_factory=dict)
     connected_at: float | None = None
     silence_seconds: float = math.inf
@@ -106,11 +145,20 @@ class _Stream:
 class Live:
     """The watches of one client. Belongs to one event loop; not safe across threads."""
 
-    def __init__(self, transport: Transport, *, clock: Clock, new_backoff: Callable[[], Backoff]) -> None:
+    def __init__(
+        self, transport: Transport, *, clock: Clock, new_backoff: Callable[..., Backoff], events: Means = "auto"
+    ) -> None:
         self._transport = transport
         self._clock = clock
+        self._may_choose = events == "auto"
+        self._streaming: Channel = ServerSentEvents(transport)
+        self._polling: Channel = LongPoll(transport, clock)
+        self._channel: Channel = self._polling if events == "poll" else self._streaming
+        self._unheard = 0
         self._new_backoff = new_backoff
         self._backoff = new_backoff()
+        self._deferred_backoff = new_backoff(base_seconds=DEFERRED_BASE_SECONDS, cap_seconds=DEFERRED_CAP_SECONDS)
+        self._deferred = asyncio.Event()
         self._subscriptions = Subscriptions()
         self._active: _Stream | None = None
         self._caller = 0
@@ -159,6 +207,7 @@ class Live:
         self._caller += 1
         self._refusal = None
         self._backoff.reset()
+        self._deferred_backoff.reset()
         self._not_before = self._clock.monotonic()
         if self._attempt is not None:
             self._attempt.cancel()
@@ -173,6 +222,7 @@ class Live:
                 self._group = group
                 group.start_soon(self._supervise, name="reactive_rpc.client.supervisor")
                 group.start_soon(self._acknowledge, name="reactive_rpc.client.acknowledger")
+                group.start_soon(self._ask_again, name="reactive_rpc.client.asker")
                 started.set()
                 await self._stop.wait()
                 group.cancel_scope.cancel()
@@ -199,20 +249,24 @@ class Live:
         while (seconds := self._not_before - self._clock.monotonic()) > 0:
             await self._clock.sleep(seconds)
 
-    def _hold_off(self, error: Exception | None = None) -> None:
-        """Try again, though not before the backoff's next delay, after what the server asked for."""
-        wait_seconds = _retry_after_seconds(error) + self._backoff.next_delay()
+    def _hold_off(self, error: Exception | None = None, *, resuming: bool = False) -> None:
+        """Try again, though not before what the server asked for and the backoff's next delay.
+
+        Args:
+            error: why it is to be tried again; None where nothing says.
+            resuming: nothing has failed, as far as can be told.
+        """
+        delay = self._backoff.resumption_delay() if resuming else 0.0
+        wait_seconds = _retry_after_seconds(error) + (delay or self._backoff.next_delay())
         self._not_before = self._clock.monotonic() + wait_seconds
         self._changed.set()
 
     async def _match_stream(self, entries: tuple[Entry[Any], ...]) -> None:
         """Open, replace or end the stream, whichever makes it fit; one try."""
-        if self._refusal is not None or (self._active is not None and self._active.entries == entries):
+        if self._refusal is not None or self._group is None or self._fits(entries):
             return
         if not entries:
             self._end_active()
-            return
-        if self._group is None:
             return
         caller = self._caller
         try:
@@ -222,64 +276,96 @@ class Live:
                 self._refuse(error)
         except Exception as error:
             _report("the event stream", error)
-            if caller != self._caller:
+            if caller != self._caller or self._refusal is not None:
                 return
             if isinstance(error, BadRequestError):
                 self._subscriptions.cursor = None  # the server may be unable to read it: the ETags suffice
             self._subscriptions.fail(error, uncovered_only=True)
             self._hold_off(error)
 
+    def _fits(self, entries: tuple[Entry[Any], ...]) -> bool:
+        """Tell whether the stream that is up is the one to have for `entries`."""
+        return self._active is not None and self._active.entries == entries and not self._active.outdated
+
     async def _stream(
         self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Open a stream and read it to its end; raises only before it is connected."""
-        stream = _Stream(entries, anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS), self._caller)
-        with stream.scope:
+        scope = anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS)
+        stream = _Stream(entries, scope, self._caller, self._channel)
+        failure: Exception | None = None
+        with scope:
             try:
                 await self._read(stream, task_status)
             except Exception as error:
-                if stream.connected_at is None:
-                    raise
-                _report("the event stream", error)
-            if stream.connected_at is None:
-                raise WireError("the event stream ended before it said 'connected'")
+                failure = error
         if stream.connected_at is None:
-            raise ConnectionFailedError(f"the event stream did not say 'connected' within {OPEN_SECONDS:g} s")
-        if stream is self._active and stream.scope.cancelled_caught:
-            logger.info("the event stream was silent for %g s: the link is dead", stream.silence_seconds)
-        self._ended(stream)
+            self._unconnected(stream, failure)
+        if failure is not None:
+            _report("the event stream", failure)
+        elif stream is self._active and scope.cancelled_caught:
+            failure = ConnectionFailedError(f"the event stream was silent for {stream.silence_seconds:g} s")
+            logger.info("%s: the link is dead", failure)
+        self._ended(stream, failure)
+
+    def _unconnected(self, stream: _Stream, failure: Exception | None) -> NoReturn:
+        """Raise why a stream has not said `connected`, and choose what the next one comes through."""
+        is_silent = failure is None and stream.scope.cancelled_caught
+        if is_silent:
+            failure = ConnectionFailedError(f"the event stream did not say 'connected' within {OPEN_SECONDS:g} s")
+        if self._may_choose:
+            self._unheard = self._unheard + 1 if is_silent and stream.channel is self._streaming else 0
+            self._channel = self._polling if self._unheard >= UNHEARD_STREAMS else self._streaming
+            if self._channel is self._polling:
+                logger.warning("%d event streams have said nothing: trying long poll instead", self._unheard)
+        raise failure or WireError("the event stream ended before it said 'connected'")
 
     async def _read(self, stream: _Stream, task_status: TaskStatus[None]) -> None:
-        request = self._subscriptions.request(stream.entries)
-        decoder = SSEDecoder()
-        async with self._transport.events(request) as chunks:
-            async for chunk in chunks:
+        request = self._subscriptions.request(stream.entries, acks=stream.channel.acks)
+        async with stream.channel.open(request) as batches:
+            async for batch in batches:
                 if stream.connected_at is not None:
                     stream.scope.deadline = anyio.current_time() + stream.silence_seconds
-                for event in _decode(decoder, chunk):
+                for event in batch.events:
                     if stream.connected_at is not None:
                         self._take(stream, event)
                         continue
-                    if not isinstance(event, Connected):
-                        raise WireError(f"the event stream began with {event.name!r} instead of 'connected'")
-                    if stream.caller != self._caller:
-                        raise ConnectionFailedError("the caller changed while the event stream was being opened")
-                    stream.members = self._subscriptions.connect(stream.entries, request, event)
-                    self._begin(stream, event)
+                    self._begin(stream, request, event)
                     task_status.started()
-                if decoder.retry_ms is not None:
-                    self._backoff.floor_seconds = decoder.retry_ms / 1000
+                if batch.retry_seconds is not None:
+                    self._backoff.floor_seconds = batch.retry_seconds
 
-    def _begin(self, stream: _Stream, connected: Connected) -> None:
-        """Make `stream` the one that counts, and end the one before."""
-        stream.id = connected.stream
+    def _begin(self, stream: _Stream, request: SubscriptionRequest, connected: Event) -> None:
+        """Take in the first event: make `stream` the one that counts, and end the one before.
+
+        Raises:
+            UnauthorizedError: it is over before it has begun.
+            WireError: it is none that a stream begins with.
+            ConnectionFailedError: nobody wants the stream any more.
+        """
+        if isinstance(connected, Revoked):
+            raise _revoked(connected)
+        if not isinstance(connected, Connected):
+            raise WireError(f"the event stream began with {connected.name!r} instead of 'connected'")
+        if stream.caller != self._caller or self._refusal is not None:
+            raise ConnectionFailedError("the caller changed while the event stream was being opened")
+        stream.members = self._subscriptions.connect(stream.entries, request, connected)
+        stream.id, stream.cursor = connected.stream, connected.cursor
         stream.connected_at = self._clock.monotonic()
-        stream.silence_seconds = HEARTBEATS_MISSED * (connected.heartbeat_seconds or math.inf)
+        if stream.channel.has_heartbeats:
+            stream.silence_seconds = HEARTBEATS_MISSED * (connected.heartbeat_seconds or math.inf)
         stream.scope.deadline = anyio.current_time() + stream.silence_seconds
+        self._unheard = 0
+        if stream.channel is self._polling:
+            self._may_choose = False
         before, self._active = self._active, stream
         if before is not None:
             before.scope.cancel()
-        self._acknowledge_soon(stream, connected.cursor)
+        if any(entry.is_deferred for entry in stream.entries):
+            self._deferred.set()
+        else:
+            self._deferred_backoff.reset()
+        self._acknowledge_soon(stream)
         self._fetch_wanted()
 
     def _take(self, stream: _Stream, event: Event) -> None:
@@ -287,31 +373,57 @@ class Live:
         if stream is not self._active:
             return
         match event:
-            case Invalidation():
-                if event.retry is None or event.event_id not in stream.seen:
-                    stream.seen.append(event.event_id)
-                    self._subscriptions.invalidate(stream.members, event.affected, event.cursor)
-                self._acknowledge_soon(stream, event.cursor)
+            case Invalidation() | Result():
+                self._take_news(stream, event)
+                self._acknowledge_soon(stream)
             case Gap():
+                stream.cursor = event.cursor
                 self._subscriptions.gap(event.cursor)
-                self._acknowledge_soon(stream, event.cursor)
+                self._acknowledge_soon(stream)
             case Revoked():
-                self._refuse(UnauthorizedError(event.reason or "the server has ended the stream for good"))
+                self._refuse(_revoked(event))
         self._fetch_wanted()
 
-    def _ended(self, stream: _Stream) -> None:
+    def _take_news(self, stream: _Stream, event: Invalidation | Result) -> None:
+        """Apply what an event says, unless it has been applied before."""
+        if event.retry is not None and event.event_id in stream.seen:
+            return
+        stream.seen.append(event.event_id)
+        stream.cursor = event.cursor
+        if isinstance(event, Invalidation):
+            self._subscriptions.invalidate(stream.members, event.affected, event.cursor)
+        elif event.retry is not None:
+            self._subscriptions.invalidate(stream.members, [affected_by(event)], event.cursor)
+        else:
+            self._subscriptions.push(stream.members, event)
+
+    def _ended(self, stream: _Stream, failure: Exception | None) -> None:
         """Go on after a stream that was connected has ended, by whichever side."""
-        if stream is not self._active:
+        if stream is not self._active or stream.connected_at is None:
             return
         self._active = None
         self._subscriptions.disconnect()
-        if stream.connected_at is not None and self._clock.monotonic() - stream.connected_at >= STABLE_SECONDS:
+        was_good = self._clock.monotonic() - stream.connected_at >= STABLE_SECONDS
+        if was_good:
             self._backoff.reset()
-        self._hold_off()
+        self._hold_off(failure, resuming=was_good and failure is None)
+
+    async def _ask_again(self) -> None:
+        """After a while, replace a stream that refuses what it may watch later."""
+        while True:
+            await self._deferred.wait()
+            self._deferred.clear()
+            stream = self._active
+            await self._clock.sleep(self._deferred_backoff.next_delay())
+            if stream is not None and stream is self._active:
+                stream.outdated = True
+                self._changed.set()
 
     def _refuse(self, error: Exception) -> None:
         """Give up until the caller has other credentials, and say so in every state."""
         self._refusal = error
+        if self._attempt is not None:
+            self._attempt.cancel()
         self._end_active()
         self._subscriptions.fail(error)
 
@@ -347,7 +459,8 @@ class Live:
                 error = await self._fetch(entry)
                 self._changed.set()
                 retry_after = _retry_after_seconds(error)
-                if error is not None and _is_transient(error) and (retry_after or not entry.snapshot.wanted):
+                in_doubt = not entry.snapshot.current
+                if in_doubt and _is_transient(error) and (retry_after or not entry.snapshot.wanted):
                     entry.is_held_off = retry_after > 0
                     await self._pause(entry, retry_after + backoff.next_delay())
                 if entry.snapshot.wanted:
@@ -373,13 +486,15 @@ class Live:
             entry.hurry = scope.cancel
             await self._clock.sleep(seconds)
         entry.hurry = None
-        entry.dispatch(Invalidated())
+        if not entry.snapshot.current:
+            entry.dispatch(Invalidated())
 
     # -- acknowledgements
 
-    def _acknowledge_soon(self, stream: _Stream, cursor: str) -> None:
-        self._ack = Ack(stream=stream.id, cursor=cursor)
-        self._ack_wanted.set()
+    def _acknowledge_soon(self, stream: _Stream) -> None:
+        if stream.channel.acks:
+            self._ack = Ack(stream=stream.id, cursor=stream.cursor)
+            self._ack_wanted.set()
 
     async def _acknowledge(self) -> None:
         """Send the newest acknowledgement; those that came while one was under way are one. A lost one is no harm."""
@@ -394,10 +509,8 @@ class Live:
                 _report("an acknowledgement", error)
 
 
-def _decode(decoder: SSEDecoder, chunk: bytes) -> list[Event]:
-    """Return the events of `chunk` that are known here."""
-    events = (decode_event(event) for event in decoder.feed(chunk))
-    return [event for event in events if event is not None]
+def _revoked(event: Revoked) -> UnauthorizedError:
+    return UnauthorizedError(event.reason or "the server has ended the stream for good")
 
 
 def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
@@ -406,8 +519,8 @@ def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
     return Fetched(entry.procedure.decode_output(answer.body), answer.etag, answer.is_stale)
 
 
-def _is_transient(error: Exception) -> bool:
-    """Tell whether the same request may do better a little later."""
+def _is_transient(error: Exception | None) -> bool:
+    """Tell whether the same request may do better a little later; what has not failed need not."""
     return error.code in _TRANSIENT if isinstance(error, RPCError) else isinstance(error, ReactiveRPCError)
 
 

@@ -10,6 +10,12 @@ is vouched for (`is_stale` is False) only while both hold:
 An invalidation during a fetch leaves `wanted` set, so the answer of that fetch, which may be older than the
 invalidation, does not count as current and another fetch follows. The errors of fetches and of the stream are kept
 apart: a fetch that succeeds must not hide that nobody is listening.
+
+A stream may bring the result itself (*pushed*). It contains all that the stream has said of the query so far, and
+whatever happens later the stream will say: so it counts as current without a fetch, and ends what doubt there was. A
+fetch that is under way may have read before it or after it, and nobody can tell which. Its answer is therefore dropped
+(`overtaken`), be it a failure, an older result, or a 304, which speaks of the ETag that was sent and not of what is
+held by now. Rejected: showing that answer until another fetch is in; a consumer would see an old result after a newer.
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ __all__ = [
     "FetchUnchanged",
     "Fetched",
     "Invalidated",
+    "Pushed",
     "Reidentified",
     "Snapshot",
     "State",
@@ -65,6 +72,7 @@ class Snapshot(Generic[T]):
         current: nothing has put the last answer in doubt.
         wanted: a fetch should begin as soon as none is running.
         loading: a fetch is running.
+        overtaken: a result was pushed since that fetch began: its answer does not count.
         settled: at least one fetch has ended, well or not.
         fetch_error: why the last fetch failed.
         stream_error: why no stream covers the query.
@@ -76,6 +84,7 @@ class Snapshot(Generic[T]):
     current: bool = False
     wanted: bool = True
     loading: bool = False
+    overtaken: bool = False
     settled: bool = False
     fetch_error: Exception | None = None
     stream_error: Exception | None = None
@@ -125,6 +134,14 @@ class Invalidated:
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """The stream that covers the query has brought its result."""
+
+    data: Any
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Covered:
     """A stream watches the query from now on."""
 
@@ -152,6 +169,7 @@ Action = (
     | FetchUnchanged
     | FetchFailed
     | Invalidated
+    | Pushed
     | Covered
     | Uncovered
     | StreamFailed
@@ -163,7 +181,9 @@ def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
     """Return the snapshot after `action`; never raises."""
     match action:
         case FetchStarted():
-            return replace(snapshot, wanted=False, loading=True)
+            return replace(snapshot, wanted=False, loading=True, overtaken=False)
+        case Fetched() | FetchUnchanged() | FetchFailed() if snapshot.overtaken:
+            return replace(snapshot, loading=False, overtaken=False)
         case Fetched(data=data, etag=etag, is_stale=is_stale):
             return replace(_answered(snapshot, is_stale), data=data, etag=etag)
         case FetchUnchanged(is_stale=is_stale):
@@ -172,6 +192,9 @@ def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
             return replace(snapshot, loading=False, settled=True, current=False, fetch_error=error)
         case Invalidated():
             return replace(snapshot, current=False, wanted=True)
+        case Pushed(data=data, etag=etag):
+            pushed = replace(snapshot, data=data, etag=etag, current=True, wanted=False, settled=True)
+            return replace(pushed, overtaken=snapshot.loading, fetch_error=None)
         case Covered():
             return replace(snapshot, covered=True, stream_error=None)
         case Uncovered():

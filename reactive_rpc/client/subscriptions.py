@@ -6,20 +6,26 @@ was sent, was in no doubt, and no fetch is running (a fetch that began before th
 from before). Everything else is fetched again; with `If-None-Match` that costs a 304. The same rule serves a first
 connection, a reconnection and a change of the set, where the old stream's events may be lost as it closes.
 
-An event that names a key which the stream never announced, and a gap, widen: to the path, or to everything.
+An event that names a key which the stream never announced, and a gap, widen: to the path, or to everything. A result
+that the stream brings and that cannot be taken, because of such a key or of its shape, counts as an invalidation.
+
+A query that the stream refuses is on its own: nobody tells when that changes. Where it may change without the caller's
+doing (the database cannot be read just now, its schema is not captured), it is worth asking again; see `is_deferred`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import (
     Action,
     Covered,
     Invalidated,
+    Pushed,
     Reidentified,
     Snapshot,
     State,
@@ -28,11 +34,17 @@ from reactive_rpc.client.state import (
     reduce,
 )
 from reactive_rpc.errors import RPCError, WireError, rpc_error
-from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, SubscriptionRequest
+from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, Result, SubscriptionRequest
 
-__all__ = ["Entry", "Members", "Subscriptions"]
+__all__ = ["Entry", "Members", "Subscriptions", "affected_by"]
 
 T = TypeVar("T")
+logger = logging.getLogger("reactive_rpc.client")
+
+_DEFERRING: Final = frozenset(
+    {"PRECONDITION_FAILED", "SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS", "TIMEOUT", "INTERNAL_SERVER_ERROR"}
+)
+"""Why a server does not watch a query that it may watch later."""
 
 
 class Entry(Generic[T]):
@@ -65,6 +77,12 @@ class Entry(Generic[T]):
         if not _looks_alike(state, self.state):
             self.state = state
             self._notify()
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the stream refuses the query for a reason that may pass."""
+        error = self.snapshot.stream_error
+        return not self.snapshot.covered and isinstance(error, RPCError) and error.code in _DEFERRING
 
     def end(self) -> None:
         """Tell the listeners that nothing more will come."""
@@ -129,12 +147,12 @@ class Subscriptions:
         """Return what a stream should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
         return tuple(entry for entry in self if entry.snapshot.settled)
 
-    def request(self, entries: Sequence[Entry[Any]]) -> SubscriptionRequest:
+    def request(self, entries: Sequence[Entry[Any]], *, acks: bool) -> SubscriptionRequest:
         """Return what opens a stream for `entries` from where this client stands."""
         queries = [
             QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.etag) for entry in entries
         ]
-        return SubscriptionRequest(queries=queries, cursor=self.cursor, acks=True)
+        return SubscriptionRequest(queries=queries, cursor=self.cursor, acks=acks)
 
     def connect(self, entries: Sequence[Entry[Any]], request: SubscriptionRequest, connected: Connected) -> Members:
         """Take in what a new stream says first and return what it watches.
@@ -171,6 +189,16 @@ class Subscriptions:
             entry.dispatch(Invalidated())
         self.cursor = cursor
 
+    def push(self, members: Members, result: Result) -> None:
+        """Take the result that an event brings."""
+        entries = members.get(result.key)
+        if entries is None:
+            self.invalidate(members, [affected_by(result)], result.cursor)
+            return
+        for entry in entries:
+            entry.dispatch(_pushed(entry, result))
+        self.cursor = result.cursor
+
     def gap(self, cursor: str) -> None:
         """Put everything in doubt."""
         for entry in self:
@@ -195,6 +223,21 @@ class Subscriptions:
             entry.dispatch(Reidentified())
             if entry.hurry is not None:
                 entry.hurry()
+
+
+def affected_by(result: Result) -> Affected:
+    """Return what an invalidation would have said in the place of `result`."""
+    return Affected(path=result.path, input=result.input, key=result.key)
+
+
+def _pushed(entry: Entry[Any], result: Result) -> Pushed | Invalidated:
+    """Return what a result means for an entry; one of another shape than was generated has to be asked for."""
+    try:
+        data = entry.procedure.decode_output(json.dumps(result.data).encode())
+    except WireError as error:
+        logger.info("a result that the stream brought cannot be read: %s", error)
+        return Invalidated()
+    return Pushed(data, result.etag)
 
 
 def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reactive_rpc.client.async_client import AsyncClient
+from reactive_rpc.client.live import Means
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import State
 from reactive_rpc.client.watch import Watch
@@ -40,6 +41,7 @@ class SyncClient:
         clock: Clock | None = None,
         timeout_seconds: float = 30.0,
         random: Callable[[], float] = _random.random,
+        events: Means = "auto",
     ) -> None:
         self._portal: BlockingPortal | None = None
         self._stack = ExitStack()
@@ -51,6 +53,7 @@ class SyncClient:
             clock=clock,
             timeout_seconds=timeout_seconds,
             random=random,
+            events=events,
         )
         self._client.prefix = self.prefix
 

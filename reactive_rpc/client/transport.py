@@ -10,13 +10,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 import httpx
+from pydantic import ValidationError
 
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.token import Token
 from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import decode_error
-from reactive_rpc.protocol.events import Ack, SubscriptionRequest
+from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest
 from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN
 
 __all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
@@ -28,6 +29,9 @@ _PLAIN: Final = (401, 403, 429, 503)
 
 MAX_RETRY_AFTER_SECONDS: Final = 600.0
 """The longest `Retry-After` that is honoured: a watch must not sleep for a day because of one wrong header."""
+
+POLL_GRACE_SECONDS: Final = 20.0
+"""How much longer than it was asked to wait the answer to a long poll may take."""
 
 # Streams are silent while nothing changes, so only the kernel notices a peer that has vanished: 15 s + 3 * 5 s.
 _KEEPALIVE_SECONDS: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -135,7 +139,9 @@ class Transport:
     @asynccontextmanager
     async def events(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open an event stream and yield its chunks; errors as in `call`, also while reading."""
-        headers = {**self.headers, **_JSON, "accept": "text/event-stream", "cache-control": "no-store"}
+        # What is compressed on its way tends to wait there for more.
+        encoding = {"accept": "text/event-stream", "accept-encoding": "identity", "cache-control": "no-store"}
+        headers = {**self.headers, **_JSON, **encoding}
         opening = self._http.stream(
             "POST",
             self._events_url,
@@ -151,6 +157,26 @@ class Transport:
                 if not media_type.startswith("text/event-stream"):
                     raise WireError(f"{self._events_url} answered with {media_type!r} instead of an event stream")
                 yield response.aiter_bytes()
+
+    async def poll(self, request: SubscriptionRequest, *, wait_seconds: float) -> Polled:
+        """Ask once for the events of a set; errors as in `call`.
+
+        Args:
+            request: the queries, and where the client stands.
+            wait_seconds: how long the server may wait for something to happen; 0 is not at all.
+        """
+        url = f"{self._events_url}/poll"
+        body = json.dumps({**request.model_dump(), "wait": wait_seconds}).encode()
+        headers = {**self.headers, **_JSON, "cache-control": "no-store"}
+        timeout = httpx.Timeout(self._http.timeout.connect, read=wait_seconds + POLL_GRACE_SECONDS)
+        with _network_errors(url):
+            response = await self._http.post(url, content=body, headers=headers, timeout=timeout)
+        if not response.is_success:
+            raise _error_of(response, response.content)
+        try:
+            return Polled.model_validate_json(response.content)
+        except ValidationError as exc:
+            raise WireError(f"{url} answered with something else than polled events: {response.text[:200]!r}") from exc
 
     async def acknowledge(self, ack: Ack) -> None:
         """Tell the server what has arrived; errors as in `call`."""

@@ -2,11 +2,18 @@
 
 A watch holds no queue. It remembers the state that its consumer has seen, and hands out the present one when that is
 another: a slow consumer skips what lies between, and never sees an old state after a newer one.
+
+A watch that is entered and dropped without being left would keep its query subscribed for as long as the client lives:
+it warns, and gives the query back. Nothing of the client refers to the watch itself, so that it can be dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -32,6 +39,7 @@ class Watch(Generic[T]):
         self._procedure = procedure
         self._fields = fields
         self._entry: Entry[T] | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._left = False
         self._seen: State[T] | None = None
         self._news = asyncio.Event()
@@ -48,6 +56,7 @@ class Watch(Generic[T]):
     async def __aenter__(self) -> Self:
         if self._entry is not None or self._left:
             raise RuntimeError("a watch is entered once: call watch() again for another")
+        self._loop = asyncio.get_running_loop()
         self._entry = self._live.acquire(self._procedure, self._fields)
         self._entry.listen(self._news.set)
         return self
@@ -61,8 +70,20 @@ class Watch(Generic[T]):
         entry, self._entry, self._left = self._entry, None, True
         self._news.set()
         if entry is not None:
-            entry.unlisten(self._news.set)
-            self._live.release(entry)
+            _give_back(self._live, entry, self._news.set)
+
+    def __del__(
+        self,
+        _warn: Callable[..., None] = warnings.warn,
+        _is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        entry = getattr(self, "_entry", None)
+        if entry is None or entry.ended or _is_finalizing():
+            return
+        _warn(f"a watch of {self._procedure.path} was not left: use `async with`", ResourceWarning, source=self)
+        # The garbage collector may run on any thread; a loop that is closed has no client left to give it back to.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_give_back, self._live, entry, self._news.set)
 
     def __aiter__(self) -> Self:
         return self
@@ -93,3 +114,8 @@ class Watch(Generic[T]):
         if self._entry is None:
             raise RuntimeError(f"enter the watch of {self._procedure.path} first: `async with ....watch() as live:`")
         return self._entry
+
+
+def _give_back(live: Live, entry: Entry[Any], listener: Callable[[], None]) -> None:
+    entry.unlisten(listener)
+    live.release(entry)

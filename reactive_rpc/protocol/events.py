@@ -172,7 +172,7 @@ class Polled(BaseModel):
 class Ticket(BaseModel):
     """Stands for the credentials that it was asked for with: once, in GET {prefix}/events?ticket=..."""
 
-    ticket: str
+    ticket: str = Field(description="Goes into the URL, and is then used up.")
     expires_in: float = Field(description="Seconds.")
 
 

@@ -28,8 +28,8 @@ __all__ = ["EMAIL", "PASSWORD", "SECRET", "Recorded", "Served", "fresh", "hub_of
 T = TypeVar("T")
 
 SECRET = "a secret of the tests, long enough for HS256"
-START_SECONDS = 30.0
-SCENARIO_SECONDS = 45.0
+START_SECONDS = 60.0
+SCENARIO_SECONDS = 240.0
 WRITER = """
 import sqlite3, sys
 with sqlite3.connect(sys.argv[1], timeout=20) as connection:

@@ -29,7 +29,7 @@ __all__ = ["Arena", "Report"]
 FOLDER = Path(__file__).parents[1]
 READERS = 3
 START_SECONDS = 120.0
-"""How long a process may take to start, beside all the others."""
+"""How long a process may take to start, and the players to see enough, beside all the others."""
 
 CALM_SECONDS = 30.0
 """How long all may take to be right once nobody writes; they need a fraction of one."""
@@ -131,8 +131,16 @@ class Arena:
         # One for all: making one for each request would take longer than the request.
         self._http = httpx.Client(verify=False, timeout=CALM_SECONDS, limits=httpx.Limits(max_connections=None))
 
-    def play(self, seconds: float, *, crashes: Sequence[Crash] = ()) -> Report:
-        """Play for so long, and until servers were killed at each of these places; then see who is behind."""
+    def play(
+        self, seconds: float, *, crashes: Sequence[Crash] = (), until: Callable[[Report], object] = lambda report: True
+    ) -> Report:
+        """Play for so long, until servers were killed at each of these places, and until the report is as it should be.
+
+        Then see who is behind.
+
+        Raises:
+            AssertionError: the report never was what `until` waits for.
+        """
         watchers = [(number, group) for number in (0, 1) for group in range(GROUPS)]
         self._nodes = [Node(self._url, self._http, naive=self._naive)]
         try:
@@ -143,7 +151,7 @@ class Arena:
             with self._threads(self._watch, watchers):
                 try:
                     with self._writers(), self._threads(self._read, [(seed,) for seed in range(READERS)]):
-                        self._play(seconds, crashes)
+                        self._play(seconds, crashes, until)
                     self._settle()
                 finally:
                     self._over.set()
@@ -156,13 +164,14 @@ class Arena:
             self._http.close()
         return self.report
 
-    def _play(self, seconds: float, crashes: Sequence[Crash]) -> None:
+    def _play(self, seconds: float, crashes: Sequence[Crash], until: Callable[[Report], object]) -> None:
         try:
             _wait_for(lambda: self.report.counts["commits"] > 0, "the writers do not write")
             end = time.monotonic() + seconds
             for place in crashes:
                 self._crash(place)
-            self._over.wait(end - time.monotonic())
+            time.sleep(max(0.0, end - time.monotonic()))
+            _wait_for(lambda: until(self.report), f"too little was seen: {self.report.counts}")
         finally:
             self._over.set()
 
@@ -290,7 +299,7 @@ def _answer(http: httpx.Client, url: str, group: int) -> dict[int, int] | None:
     return {int(row): value for row, value in response.raise_for_status().json().items()}
 
 
-def _wait_for(condition: Callable[[], bool], fault: str) -> None:
+def _wait_for(condition: Callable[[], object], fault: str) -> None:
     give_up = time.monotonic() + START_SECONDS
     while not condition():
         if time.monotonic() > give_up:

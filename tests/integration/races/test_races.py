@@ -17,7 +17,6 @@ from .places import Crash
 SECONDS = float(os.environ.get("REACTIVE_RACES_SECONDS", "5"))
 PLACES = get_args(Crash)
 ROUNDS = 1 + int(SECONDS / 30)
-ATTEMPTS = 5
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -36,14 +35,17 @@ def tell(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
             sys.stdout.write(f"\n{dict(report.counts)}, stale {len(report.stale)}, behind {len(report.behind)}\n")
 
 
+def has_seen_much(report: Report) -> bool:
+    """Tell whether a run says anything."""
+    return min(report.counts["commits"], report.counts["told"]) > 20
+
+
 def test_nobody_reads_the_past(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every answer of either server shows what any writer was acknowledged before; every watcher ends up right."""
-    report = Arena(url, seed=1).play(SECONDS)
+    report = Arena(url, seed=1).play(SECONDS, until=has_seen_much)
     tell(report, capsys)
     assert not report.stale
     assert not report.behind
-    assert report.counts["commits"] > 20
-    assert report.counts["told"] > 20
 
 
 def test_a_killed_server_loses_nothing(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,8 +59,4 @@ def test_a_killed_server_loses_nothing(url: str, capsys: pytest.CaptureFixture[s
 
 def test_the_naive_reader_loses(url: str) -> None:
     """Without the reader protocol the same players find stale answers: the test can fail."""
-    for seed in range(ATTEMPTS):
-        report = Arena(url, seed=seed, naive=True).play(SECONDS / 2)
-        if report.stale or report.behind:
-            return
-    raise AssertionError("the naive reader was never stale")
+    assert Arena(url, seed=1, naive=True).play(0, until=lambda report: report.stale).stale

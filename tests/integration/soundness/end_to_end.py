@@ -116,8 +116,10 @@ class Client:
             await asyncio.gather(listener, return_exceptions=True)
 
     async def _listen(self) -> None:
-        async for frame in self._stream.frames():
+        async def hear(frame: bytes) -> None:
             self._hear(frame)
+
+        await self._stream.write_to(hear)
 
     def _hear(self, frame: bytes) -> None:
         for event in map(decode_event, SSEDecoder().feed(frame)):
@@ -127,7 +129,7 @@ class Client:
 
     async def settle(self) -> None:
         """Fetch what is stale until nothing is, and the hub has nothing left to do."""
-        while self._stale or self._stream._waiting or self._rpc._hub._refreshes:
+        while self._stale or self._stream._waiting or self._rpc._hub._tasks:
             while self._stale:
                 path, seed = self._stale.pop()
                 self.held[path, seed] = await self._rpc.caller()(path, seed=seed)

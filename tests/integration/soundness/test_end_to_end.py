@@ -80,7 +80,7 @@ def _store_without_checking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refresh(self: Hub, watch: Any, told: int) -> None:
+    async def refresh(self: Hub, watch: Any) -> None:
         watch.entry = None
 
     monkeypatch.setattr(Hub, "_refresh", refresh)

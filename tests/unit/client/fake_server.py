@@ -18,8 +18,20 @@ from starlette.routing import Route
 
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
-from reactive_rpc.protocol.events import Ack, Affected, Connected, Invalidation, SubscriptionRequest
+from reactive_rpc.protocol.events import (
+    Ack,
+    Affected,
+    Connected,
+    Event,
+    Invalidation,
+    Polled,
+    PolledEvent,
+    Result,
+    SubscriptionRequest,
+    decode_event,
+)
 from reactive_rpc.protocol.headers import CURSOR
+from reactive_rpc.protocol.sse import SSEDecoder
 
 __all__ = ["FakeServer", "Stream", "running"]
 
@@ -45,7 +57,11 @@ class FakeServer:
     Attributes:
         values: `{name: result}`; a name that is absent answers 404.
         refuse_streams: what the next streams are answered with instead; the last one stays.
+        refuse_polls: what polls are answered with instead, where streams are not.
         refuse_names: names that no stream watches.
+        is_buffering: whether streams, like behind a proxy, say nothing at all.
+        polls: what each poll asked for, and for how many seconds it may wait.
+        poll_seconds: the longest that a poll waits here.
         heartbeat_seconds: what the streams promise; the test keeps the promise.
         refusal_headers: go with every refusal.
         answer_headers: go with every answer of the query.
@@ -61,8 +77,12 @@ class FakeServer:
         self.tokens: list[str | None] = []
         self.acks: list[Ack] = []
         self.refuse_streams: RPCError | None = None
+        self.refuse_polls: RPCError | None = None
         self.refuse_fetches: RPCError | None = None
         self.refuse_names: dict[str, RPCError] = {}
+        self.is_buffering = False
+        self.polls: list[tuple[SubscriptionRequest, float]] = []
+        self.poll_seconds = 10.0
         self.hold: asyncio.Event | None = None
         self.retry_ms: int | None = None
         self.heartbeat_seconds: float | None = None
@@ -70,6 +90,7 @@ class FakeServer:
         self.answer_headers: dict[str, str] = {}
         self.cursors: list[str | None] = []
         self.version = 0
+        self.changed_at: dict[str, int] = {}
         self.url = ""
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -91,17 +112,41 @@ class FakeServer:
         """Put a chunk onto a stream; None ends it cleanly, an empty one cuts it."""
         self.do(lambda: stream.chunks.put_nowait(chunk))
 
-    def change(self, name: str, value: Any, *, event_id: str | None = None, retry: int | None = None) -> None:
-        """Write a value and tell every open stream that watches it."""
-        self.version += 1
-        self.values[name] = value
+    def change(self, name: str, value: Any, *, event_id: str | None = None) -> Invalidation:
+        """Write a value, tell every open stream that watches it, and return what was told."""
+        self._write(name, value)
         affected = [Affected(path="items.get", input={"name": name}, key=f"items.get:{name}")]
         event = Invalidation(
-            cursor=f"e:{self.version}", affected=affected, event_id=event_id or f"i{self.version}", retry=retry
+            cursor=f"e:{self.version}", affected=affected, event_id=event_id or f"i{self.version}", tables=["item"]
         )
+        self.tell(name, event)
+        return event
+
+    def push(self, name: str, value: Any) -> Result:
+        """Write a value, bring it to every open stream that watches it, and return what was told."""
+        self._write(name, value)
+        event = Result(
+            cursor=f"e:{self.version}",
+            path="items.get",
+            input={"name": name},
+            key=f"items.get:{name}",
+            etag=self.etag(name),
+            data=value,
+            event_id=f"r{self.version}",
+        )
+        self.tell(name, event)
+        return event
+
+    def tell(self, name: str, event: Event) -> None:
+        """Send an event to every open stream that watches `name`."""
         for stream in self.open_streams:
             if name in stream.names:
                 self.send(stream, event.encode())
+
+    def _write(self, name: str, value: Any) -> None:
+        self.version += 1
+        self.values[name] = value
+        self.changed_at[name] = self.version
 
     def etag(self, name: str) -> str:
         """Return the ETag of the value as it is now."""
@@ -134,7 +179,8 @@ class FakeServer:
         asked = SubscriptionRequest.model_validate_json(await request.body())
         stream = Stream(len(self.streams), asked)
         self.streams.append(stream)
-        stream.chunks.put_nowait(self._connected(stream).encode(retry_ms=self.retry_ms))
+        if not self.is_buffering:
+            stream.chunks.put_nowait(self._connected(stream).encode(retry_ms=self.retry_ms))
         return StreamingResponse(self._chunks(stream), media_type="text/event-stream")
 
     def _connected(self, stream: Stream) -> Connected:
@@ -149,7 +195,7 @@ class FakeServer:
                 keys.append(None)
                 continue
             keys.append(f"items.get:{name}")
-            if query.etag != self.etag(name):
+            if query.etag not in (None, self.etag(name)) or self._has_missed(name, stream.request.cursor):
                 stale.append(about)
         return Connected.model_validate(
             {
@@ -161,6 +207,42 @@ class FakeServer:
                 "heartbeat_seconds": self.heartbeat_seconds,
             }
         )
+
+    def _has_missed(self, name: str, cursor: str | None) -> bool:
+        return cursor is not None and self.changed_at.get(name, 0) > int(cursor.removeprefix("e:"))
+
+    async def poll(self, request: Request) -> Response:
+        """Answer a long poll, once there is something to tell."""
+        self.attempts += 1
+        refusal = self.refuse_polls or self.refuse_streams
+        if refusal is not None:
+            return Response(encode_error(refusal), http_status(refusal), self.refusal_headers)
+        body = await request.body()
+        asked, wait_seconds = SubscriptionRequest.model_validate_json(body), json.loads(body)["wait"]
+        self.polls.append((asked, wait_seconds))
+        stream = Stream(len(self.streams), asked)
+        self.streams.append(stream)
+        connected = self._connected(stream)
+        chunk: bytes | None = b""
+        if not connected.stale and not connected.errors and wait_seconds:
+            chunk = await self._first_chunk(stream, request, min(wait_seconds, self.poll_seconds))
+        stream.closed = True
+        events: list[Event] = [connected, *_decoded(chunk or b"")]
+        cursor = getattr(events[-1], "cursor", connected.cursor)
+        told = [PolledEvent(event=event.name, data=event.model_dump(mode="json")) for event in events]
+        answer = Polled(cursor=cursor, events=told).model_dump_json()
+        return Response(answer, media_type="application/json")
+
+    async def _first_chunk(self, stream: Stream, request: Request, seconds: float) -> bytes | None:
+        """Wait for the test to say something, for the client to go, or for the time to pass."""
+        said = asyncio.ensure_future(stream.chunks.get())
+        gone = asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait({said, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return said.result() if said.done() else None
+        finally:
+            said.cancel()
+            gone.cancel()
 
     async def _chunks(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
@@ -187,9 +269,14 @@ class FakeServer:
             ("/rpc/items/get", self.get, "GET"),
             ("/rpc/events", self.events, "POST"),
             ("/rpc/events/ack", self.ack, "POST"),
+            ("/rpc/events/poll", self.poll, "POST"),
             ("/token", self.login, "POST"),
         ]
         return Starlette(routes=[Route(path, handler, methods=[method]) for path, handler, method in routes])
+
+
+def _decoded(chunk: bytes) -> list[Event]:
+    return [event for event in map(decode_event, SSEDecoder().feed(chunk)) if event is not None]
 
 
 @contextmanager

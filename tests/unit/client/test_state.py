@@ -14,6 +14,7 @@ from reactive_rpc.client.state import (
     FetchStarted,
     FetchUnchanged,
     Invalidated,
+    Pushed,
     Reidentified,
     Snapshot,
     State,
@@ -31,6 +32,7 @@ ACTIONS: list[Action] = [
     FetchUnchanged(is_stale=True),
     FetchFailed(ERROR),
     Invalidated(),
+    Pushed(2, "p"),
     Covered(),
     Uncovered(),
     StreamFailed(ERROR),
@@ -102,22 +104,68 @@ def test_another_caller_gets_no_etag_of_the_former() -> None:
     assert after(FetchStarted(), Fetched(1, "e"), Covered(), Reidentified()).etag is None
 
 
+def test_a_pushed_result_counts_and_a_running_fetch_does_not() -> None:
+    """Right without a fetch; whatever the fetch under way answers changes nothing but that it has ended."""
+    pushed = after(Covered(), FetchStarted(), Fetched(1, "e"), Invalidated(), FetchStarted(), Pushed(2, "p"))
+    assert pushed.state == State(2, is_stale=False, is_loading=True, error=None)
+    for answer in (Fetched(1, "e"), FetchUnchanged(), FetchFailed(ERROR), Fetched(1, "e", is_stale=True)):
+        answered = reduce(pushed, answer)
+        assert answered.state == State(2, is_stale=False, is_loading=False, error=None)
+        assert (answered.etag, answered.wanted) == ("p", False)
+
+
+def test_a_doubt_after_a_pushed_result_outlives_the_overtaken_answer() -> None:
+    """The answer may be from before either: another fetch is wanted, and its answer counts."""
+    doubted = after(Covered(), FetchStarted(), Pushed(2, "p"), Invalidated(), Fetched(1, "e"))
+    assert (doubted.wanted, doubted.state.is_stale, doubted.data) == (True, True, 2)
+    assert reduce(reduce(doubted, FetchStarted()), Fetched(3, "f")).state.data == 3
+
+
 @given(st.lists(st.sampled_from(ACTIONS), max_size=12))
 def test_fresh_means_covered_and_answered_since_the_last_doubt(actions: list[Action]) -> None:
-    """Whatever happens: not stale only if a stream is up, and a fetch began after the last doubt and was answered."""
+    """Whatever happens: not stale only if a stream is up, and since the last doubt a result was pushed, or a fetch
+    began and was answered.
+    """
     actions = legal(actions)
     snapshot = after(*actions)
     if snapshot.state.is_stale:
         return
     stream = [action for action in actions if isinstance(action, Covered | Uncovered | StreamFailed | Reidentified)]
     assert isinstance(stream[-1], Covered)
-    doubts = [index for index, action in enumerate(actions) if isinstance(action, DOUBTS)]
+    doubts = [index for index, action in enumerate(actions) if _is_doubt(actions[:index], action)]
     since = actions[doubts[-1] + 1 :] if doubts else actions
+    if any(isinstance(action, Pushed) for action in since):
+        return
     kinds = [type(action) for action in since]
     assert FetchStarted in kinds
     answers = [action for action in since[kinds.index(FetchStarted) :] if isinstance(action, Fetched | FetchUnchanged)]
     assert answers
     assert not answers[-1].is_stale
+
+
+@given(st.lists(st.sampled_from(ACTIONS), max_size=14))
+def test_an_overtaken_answer_never_shows(actions: list[Action]) -> None:
+    """Between a push and the next start of a fetch, the data is what was pushed last."""
+    actions = legal(actions)
+    pushes = [index for index, action in enumerate(actions) if isinstance(action, Pushed)]
+    starts = [index for index, action in enumerate(actions) if isinstance(action, FetchStarted)]
+    if pushes and (not starts or starts[-1] < pushes[-1]):
+        assert after(*actions).data == 2
+
+
+def _is_doubt(before: list[Action], action: Action) -> bool:
+    """A fetch that a push overtook casts no doubt by failing."""
+    overtaken = isinstance(action, FetchFailed) and after(*before).overtaken
+    return isinstance(action, DOUBTS) and not overtaken
+
+
+@given(st.floats(0, 1), st.floats(0, 100))
+def test_a_resumption_lies_between_half_the_floor_and_all_of_it(jitter: float, floor: float) -> None:
+    """What went well and ended comes back soon, and spread; however often that was, it counts as no failure."""
+    backoff = Backoff(random=lambda: jitter)
+    backoff.floor_seconds = floor
+    assert all(floor / 2 <= backoff.resumption_delay() <= floor for _ in range(40))
+    assert backoff.next_delay() <= floor + 0.25
 
 
 @given(st.floats(0, 1), st.floats(0, 100))

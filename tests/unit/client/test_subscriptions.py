@@ -24,7 +24,7 @@ def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -
 
 def connect(subscriptions: Subscriptions, entry: Entry[int], connected: Connected) -> None:
     """Open a stream for one entry."""
-    subscriptions.connect([entry], subscriptions.request([entry]), connected)
+    subscriptions.connect([entry], subscriptions.request([entry], acks=True), connected)
 
 
 def test_a_matching_etag_vouches_for_a_result() -> None:
@@ -60,7 +60,7 @@ def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchSta
     """The server compared the ETag of the request; a result of since, or one under way, it has not seen."""
     subscriptions = Subscriptions()
     entry = settled(subscriptions, "a")
-    request = subscriptions.request([entry])
+    request = subscriptions.request([entry], acks=True)
     for action in late:
         entry.dispatch(action)
     subscriptions.connect([entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
@@ -76,7 +76,7 @@ def test_a_refusal_belongs_to_its_query_alone() -> None:
         path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
     )
     connected = Connected(stream="s", cursor="e:1", queries=["k", None], errors=[refused])
-    subscriptions.connect(entries, subscriptions.request(entries), connected)
+    subscriptions.connect(entries, subscriptions.request(entries, acks=True), connected)
     assert not entries[0].state.is_stale
     assert isinstance(entries[1].state.error, ForbiddenError)
 
@@ -86,7 +86,7 @@ def test_one_key_may_mean_two_queries() -> None:
     subscriptions = Subscriptions()
     entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
     connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
-    members = subscriptions.connect(entries, subscriptions.request(entries), connected)
+    members = subscriptions.connect(entries, subscriptions.request(entries, acks=True), connected)
     subscriptions.invalidate(members, [Affected(path="items.get", key="k")], "e:2")
     assert all(entry.snapshot.wanted for entry in entries)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import respx
 from fake_server import FakeServer, running
-from pydantic import BaseModel
+from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
-from reactive_rpc.client import AsyncClient, Procedure, State, SyncClient, Watch
-from reactive_rpc.client.live import COALESCE_SECONDS, HEARTBEATS_MISSED
+from reactive_rpc.client import AsyncClient, State, SyncClient, Watch
+from reactive_rpc.client.live import HEARTBEATS_MISSED
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
@@ -25,48 +25,8 @@ from reactive_rpc.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.events import Connected, Gap, Revoked
 from reactive_rpc.protocol.sse import encode_event
-
-
-class Name(BaseModel):
-    """The input of `items.get`."""
-
-    name: str
-
-
-GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=Name, output=int)
-
-
-class FakeClock:
-    """Time that stands still for long pauses until the test lets it pass; the gathering of changes takes no time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-        self._waiting: list[asyncio.Event] = []
-
-    def monotonic(self) -> float:
-        """Return the time that the test has let pass."""
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait until `pass_time`; a gathering pause is over at once."""
-        if seconds == COALESCE_SECONDS:
-            await asyncio.sleep(0)
-            return
-        self.pauses.append(seconds)
-        event = asyncio.Event()
-        self._waiting.append(event)
-        await event.wait()
-        self.now += seconds
-
-    def pass_time(self) -> None:
-        """End every pause."""
-        waiting, self._waiting = self._waiting, []
-        for event in waiting:
-            event.set()
 
 
 @pytest.fixture
@@ -76,51 +36,8 @@ def server() -> Iterator[FakeServer]:
         yield fake
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run an asynchronous test; afterwards no task may be left."""
-
-    async def run() -> None:
-        async with asyncio.timeout(20):
-            await scenario()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, left
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds; the scenario's timeout bounds it."""
-    while not condition():  # noqa: ASYNC110  # what is waited for happens in the server's thread
-        await asyncio.sleep(0.002)
-
-
-async def shown(live: Watch[int], condition: Callable[[State[int]], bool]) -> State[int]:
-    """Return the first state for which the condition holds."""
-    async for state in live:
-        if condition(state):
-            return state
-    raise AssertionError("the watch ended")
-
-
-def fresh(data: int) -> Callable[[State[int]], bool]:
-    """Match a state that vouches for `data`."""
-    return lambda state: state == State(data, is_stale=False, is_loading=False, error=None)
-
-
-def _is_fresh(live: Watch[int], value: int) -> bool:
-    return fresh(value)(live.state)
-
-
 def _has_paused(clock: FakeClock, count: int) -> bool:
     return len(clock.pauses) == count
-
-
-@asynccontextmanager
-async def watching(server: FakeServer, *names: str, **options: Any) -> AsyncIterator[tuple[AsyncClient, Watch[int]]]:
-    """Open a client that watches one item and wait until the server watches it too."""
-    async with AsyncClient(server.url, **options) as client, client.watch(GET, {"name": names[0]}) as live:
-        await shown(live, fresh(server.values[names[0]]))
-        yield client, live
 
 
 def test_a_change_is_shown_stale_at_once_and_then_right(server: FakeServer) -> None:
@@ -182,7 +99,7 @@ def test_a_slow_consumer_gets_the_latest_state_only(server: FakeServer) -> None:
         async with watching(server, "a") as (_, live):
             for value in range(2, 6):
                 server.change("a", value)
-                await until(partial(_is_fresh, live, value))
+                await until(partial(is_fresh, live, value))
             assert await anext(live) == State(5, is_stale=False, is_loading=False, error=None)
 
     play(scenario)
@@ -320,16 +237,23 @@ def test_a_gap_and_an_unknown_key_widen(server: FakeServer) -> None:
     play(scenario)
 
 
-def test_an_event_sent_again_is_acknowledged_and_not_fetched_again(server: FakeServer) -> None:
-    """A repeated event means a lost acknowledgement, not another change."""
+@pytest.mark.parametrize("how", ["change", "push"])
+def test_an_event_sent_again_is_acknowledged_and_does_nothing_twice(server: FakeServer, how: str) -> None:
+    """A repeated event means a lost acknowledgement, not another change: the newest cursor is acknowledged again."""
 
     async def scenario() -> None:
         async with watching(server, "a") as (_, live):
-            server.change("a", 2, event_id="i")
+            event = getattr(server, how)("a", 2)
             await shown(live, fresh(2))
-            server.change("a", 2, event_id="i", retry=1)
+            server.change("a", 3)
+            await shown(live, fresh(3))
             await until(lambda: server.acks and server.acks[-1].cursor == "e:2")
-            assert server.fetches == [("a", 200), ("a", 200)]
+            fetches, acks = len(server.fetches), len(server.acks)
+            server.tell("a", event.model_copy(update={"retry": 1}))
+            await until(lambda: len(server.acks) > acks)
+            assert server.acks[-1].cursor == "e:2"
+            assert len(server.fetches) == fetches
+            assert is_fresh(live, 3)
 
     play(scenario)
 
@@ -423,17 +347,25 @@ def test_the_synchronous_client_shows_the_same(server: FakeServer) -> None:
     client.close()
 
 
+def _give_up_at(client: AsyncClient) -> anyio.CancelScope:
+    """Return the scope whose deadline ends the silence of the stream that is up."""
+    assert client._live is not None
+    assert client._live._active is not None
+    return client._live._active.scope
+
+
 def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
     """A stream that promised heartbeats and says nothing is given up, said to be stale, and opened anew."""
 
     async def scenario() -> None:
         clock = FakeClock()
-        server.heartbeat_seconds = 0.02
+        server.heartbeat_seconds = 600.0
         async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, {"name": "a"}) as live:
             await shown(live, fresh(1))
+            _give_up_at(client).deadline -= 600.0 * HEARTBEATS_MISSED  # as if so much time had passed
             await shown(live, lambda state: state.is_stale)
             server.heartbeat_seconds = None
-            while not _is_fresh(live, 1):
+            while not is_fresh(live, 1):
                 clock.pass_time()
                 await asyncio.sleep(0.002)
             assert len(server.streams) == 2
@@ -443,18 +375,17 @@ def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
 
 
 def test_comments_keep_a_stream_alive(server: FakeServer) -> None:
-    """Heartbeats are comments: as long as they come, the stream stays up through many times the allowed silence."""
+    """Heartbeats are comments: each one puts off the moment at which the stream is given up."""
 
     async def scenario() -> None:
-        server.heartbeat_seconds = 0.2
+        server.heartbeat_seconds = 600.0
         async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as live:
             await shown(live, fresh(1))
             await until(lambda: server.open_streams)
-            loop = asyncio.get_running_loop()
-            enough = loop.time() + 5 * 0.2 * HEARTBEATS_MISSED
-            while loop.time() < enough:
+            for _ in range(5):
+                before = _give_up_at(client).deadline = _give_up_at(client).deadline - 60.0
                 server.send(server.streams[0], b": heartbeat\n\n")
-                await asyncio.sleep(0.05)
+                await until(lambda: _give_up_at(client).deadline >= before + 60.0)  # noqa: B023  # called at once
             server.change("a", 2)
             await shown(live, fresh(2))
             assert len(server.streams) == 1
@@ -481,7 +412,7 @@ def test_retry_after_is_honoured(server: FakeServer, what: str) -> None:
             await until(lambda: any(seconds >= 7 for seconds in clock.pauses))
             assert isinstance(live.state.error, TooManyRequestsError)
             setattr(server, what, None)
-            while not _is_fresh(live, 1):
+            while not is_fresh(live, 1):
                 clock.pass_time()
                 await asyncio.sleep(0.002)
             assert clock.now >= 7
@@ -545,37 +476,6 @@ def test_a_leaked_synchronous_client_warns_and_ends_its_thread(server: FakeServe
             assert not thread.is_alive()
 
 
-class _Answers(httpx.AsyncBaseTransport):
-    """Answers in the client's own event loop, at once: what `bad` gets for a stream is the test's to say."""
-
-    def __init__(self, refusal: RPCError | None, on_stream: Callable[[], None]) -> None:
-        self.listeners: list[str] = []
-        self._refusal = refusal
-        self._on_stream = on_stream
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a query, a stream or an acknowledgement."""
-        if request.url.path == "/rpc/items/get":
-            return httpx.Response(200, json=1, headers={"etag": '"1"'})
-        if request.url.path == "/rpc/events/ack":
-            return httpx.Response(204)
-        who = request.headers["authorization"]
-        self.listeners.append(who)
-        if who == "Bearer bad":
-            self._on_stream()
-            if self._refusal is not None:
-                return httpx.Response(http_status(self._refusal), content=encode_error(self._refusal))
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Endless())
-
-
-class _Endless(httpx.AsyncByteStream):
-    """Says `connected` and nothing more."""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield Connected(stream="s", cursor="e:1", queries=["a"]).encode()
-        await asyncio.Event().wait()
-
-
 @pytest.mark.parametrize("refusal", [UnauthorizedError("who?"), None])
 @pytest.mark.parametrize("hops", range(12))
 def test_an_answer_to_the_former_caller_does_not_count(hops: int, refusal: RPCError | None) -> None:
@@ -588,7 +488,7 @@ def test_an_answer_to_the_former_caller_does_not_count(hops: int, refusal: RPCEr
             else:
                 client.set_token("good")
 
-        answers = _Answers(refusal, change_caller)
+        answers = Answers(refusal, change_caller)
         async with httpx.AsyncClient(transport=answers) as http:
             client = AsyncClient("http://hub.test", token="bad", http=http)
             async with client, client.watch(GET, {"name": "a"}) as live:

@@ -1,0 +1,89 @@
+"""The application as a process of its own: `FAULTS_URL=... uvicorn faults.served:app`, `reactive-rpc relay
+faults.served:rpc`.
+
+`FAULTS_BUG` puts a bug in, for the suite to find:
+
+- `drop`: the hub does not hear of one in four invalidated results;
+- `resume`: whoever resumes by cursor is told that nothing has happened since;
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import MetaData
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import ReactiveRPC, define_reactive_function
+
+from .queries import Above, Group
+
+PAUSE_SECONDS = 0.005
+
+METADATA = MetaData()
+
+
+class Account(SQLModel, table=True):
+    """A counter in a group."""
+
+    metadata = METADATA
+    __tablename__ = "acc"
+    id: int = Field(primary_key=True)
+    g: int = Field(index=True)
+    n: int = 0
+
+
+@define_reactive_function
+async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
+    """Return `{id: n}`, by two statements with a pause between, so that writes overtake it."""
+    await db.exec(select(Account.id).where(Account.g == input.g).limit(1))
+    await asyncio.sleep(random.random() * PAUSE_SECONDS)
+    return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}
+
+
+@define_reactive_function(push="result")
+async def pushed(input: Group, db: AsyncSession) -> dict[int, int]:
+    """Return what `of_group` does; streams are sent the result itself."""
+    return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}
+
+
+@define_reactive_function
+async def above(input: Above, db: AsyncSession) -> dict[int, int]:
+    """Return `{id: n}` of a range."""
+    return {account.id: account.n for account in await db.exec(select(Account).where(Account.id >= input.id))}
+
+
+def sabotage(rpc: Any, bug: str) -> None:
+    """Put a bug in."""
+    if bug == "drop":
+        hear, numbers = rpc._hub._invalidated, count()
+
+        def forgetful(invalidated: Any) -> None:
+            kept = {entry: tables for entry, tables in invalidated.entries.items() if next(numbers) % 4}
+            hear(replace(invalidated, entries=kept))
+
+        listeners = rpc._reader._listeners
+        listeners[listeners.index(hear)] = forgetful
+    if bug == "resume":
+
+        async def read_nothing(cursor: object) -> tuple[()]:
+            return ()
+
+        rpc._log.read_after = read_nothing
+
+
+rpc = ReactiveRPC(
+    os.environ["FAULTS_URL"],
+    functions={"accounts": {"of_group": of_group, "pushed": pushed, "above": above}},
+    metadata=METADATA,
+)
+sabotage(rpc, os.environ.get("FAULTS_BUG", ""))
+app = FastAPI(lifespan=rpc.lifespan)
+app.include_router(rpc.router)

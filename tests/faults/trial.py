@@ -1,0 +1,93 @@
+"""One trial: listeners and writers at work, something befalls one part, all becomes right again; and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .audience import SILENCES_MISSED, Audience, audience
+from .books import Verdict
+from .world import HEARTBEAT_SECONDS, Component, Fault, World
+
+__all__ = ["LIE_SECONDS", "PAUSE_SECONDS", "play"]
+
+PAUSE_SECONDS: Final = float(os.environ.get("REACTIVE_FAULT_PAUSE_SECONDS", "1.5"))
+"""How long a part is stopped, or cut off."""
+
+CALM_SECONDS: Final = 40.0
+"""How long all may take to be right once everything works and nobody writes."""
+
+LIE_SECONDS: Final = SILENCES_MISSED * HEARTBEAT_SECONDS + 5.0
+"""How long a watch may vouch for what is wrong: until missing heartbeats are noticed, and what this machine adds."""
+
+COMMITS_BEFORE = 8
+COMMITS_AFTER = 15
+
+
+async def play(
+    world: World,
+    component: Component,
+    fault: Fault,
+    *,
+    seed: str,
+    calm_seconds: float = CALM_SECONDS,
+    commits_after: int = COMMITS_AFTER,
+) -> Verdict:
+    """Play one trial and return what it found.
+
+    Args:
+        seed: what is random is made of it.
+        calm_seconds: how long all may take to be right in the end.
+        commits_after: how many commits there are at least once the part works again.
+    """
+    rng = random.Random(seed)
+    async with audience(world.url, rng) as listening:
+        await _until(listening.is_listening, CALM_SECONDS, lambda: "nobody listens")
+        for number, writer in enumerate(world.writers):
+            writer.go(f"{seed} {number}")
+        try:
+            await _committed(world, COMMITS_BEFORE + rng.randrange(COMMITS_BEFORE))
+            await _befall(world, component, fault)
+            await _committed(world, len(world.commits()) + commits_after)
+        finally:
+            for writer in world.writers:
+                await asyncio.to_thread(writer.rest)
+        return await _settled(world, listening, calm_seconds)
+
+
+async def _befall(world: World, component: Component, fault: Fault) -> None:
+    mend = await asyncio.to_thread(world.break_, component, fault)
+    try:
+        if fault in ("stop", "cut"):
+            await asyncio.sleep(PAUSE_SECONDS)
+    finally:
+        await asyncio.to_thread(mend)
+
+
+async def _settled(world: World, listening: Audience, calm_seconds: float) -> Verdict:
+    """Wait until all is right, or long enough; then close the books."""
+    commits = world.commits()
+    truth = await asyncio.to_thread(world.truth)
+    give_up = time.monotonic() + calm_seconds
+    while (behind := listening.behind(truth, commits)) and time.monotonic() < give_up:  # noqa: ASYNC110  # polls books
+        await asyncio.sleep(0.05)
+    verdict = listening.verdict(commits)
+    verdict.behind = behind
+    verdict.undone = [f"{commit} was undone" for commit in commits if truth[commit.row] < commit.n]
+    return verdict
+
+
+async def _committed(world: World, how_many: int) -> None:
+    await _until(lambda: len(world.commits()) >= how_many, CALM_SECONDS, lambda: "the writers do not write")
+
+
+async def _until(holds: Callable[[], bool], seconds: float, fault: Callable[[], str]) -> None:
+    give_up = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > give_up:
+            raise AssertionError(fault())
+        await asyncio.sleep(0.01)

@@ -1,0 +1,137 @@
+"""What the tests of watches share: a query, a clock, and ways to wait for what a watch shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fake_server import FakeServer
+from pydantic import BaseModel
+
+from reactive_rpc.client import AsyncClient, Procedure, State, Watch
+from reactive_rpc.client.live import COALESCE_SECONDS
+from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.envelopes import encode_error, http_status
+from reactive_rpc.protocol.events import Connected, SubscriptionRequest
+
+__all__ = ["GET", "Answers", "FakeClock", "Name", "fresh", "is_fresh", "play", "shown", "until", "watching"]
+
+
+class Name(BaseModel):
+    """The input of `items.get`."""
+
+    name: str
+
+
+GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=Name, output=int)
+
+
+class FakeClock:
+    """Time that stands still for long pauses until the test lets it pass; the gathering of changes takes no time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._waiting: list[asyncio.Event] = []
+
+    def monotonic(self) -> float:
+        """Return the time that the test has let pass."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until `pass_time`; a gathering pause is over at once."""
+        if seconds == COALESCE_SECONDS:
+            await asyncio.sleep(0)
+            return
+        self.pauses.append(seconds)
+        event = asyncio.Event()
+        self._waiting.append(event)
+        await event.wait()
+        self.now += seconds
+
+    def pass_time(self) -> None:
+        """End every pause."""
+        waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            event.set()
+
+
+def play(scenario: Callable[[], Awaitable[None]], *, seconds: float = 20) -> None:
+    """Run an asynchronous test; afterwards no task may be left."""
+
+    async def run() -> None:
+        async with asyncio.timeout(seconds):
+            await scenario()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, left
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds; the scenario's timeout bounds it."""
+    while not condition():  # noqa: ASYNC110  # what is waited for happens in the server's thread
+        await asyncio.sleep(0.002)
+
+
+async def shown(live: Watch[int], condition: Callable[[State[int]], bool]) -> State[int]:
+    """Return the first state for which the condition holds."""
+    async for state in live:
+        if condition(state):
+            return state
+    raise AssertionError("the watch ended")
+
+
+def fresh(data: int) -> Callable[[State[int]], bool]:
+    """Match a state that vouches for `data`."""
+    return lambda state: state == State(data, is_stale=False, is_loading=False, error=None)
+
+
+def is_fresh(live: Watch[int], value: int) -> bool:
+    return fresh(value)(live.state)
+
+
+@asynccontextmanager
+async def watching(server: FakeServer, *names: str, **options: Any) -> AsyncIterator[tuple[AsyncClient, Watch[int]]]:
+    """Open a client that watches one item and wait until the server watches it too."""
+    async with AsyncClient(server.url, **options) as client, client.watch(GET, {"name": names[0]}) as live:
+        await shown(live, fresh(server.values[names[0]]))
+        yield client, live
+
+
+class Answers(httpx.AsyncBaseTransport):
+    """Answers in the client's own event loop, at once: what `bad` gets for a stream is the test's to say."""
+
+    def __init__(self, refusal: RPCError | None, on_stream: Callable[[], None]) -> None:
+        self.listeners: list[str] = []
+        self._refusal = refusal
+        self._on_stream = on_stream
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a query, a stream or an acknowledgement."""
+        if request.url.path == "/rpc/items/get":
+            return httpx.Response(200, json=1, headers={"etag": '"1"'})
+        if request.url.path == "/rpc/events/ack":
+            return httpx.Response(204)
+        who = request.headers.get("authorization", "")
+        self.listeners.append(who)
+        if who == "Bearer bad":
+            self._on_stream()
+            if self._refusal is not None:
+                return httpx.Response(http_status(self._refusal), content=encode_error(self._refusal))
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Endless(request.content))
+
+
+class Endless(httpx.AsyncByteStream):
+    """Says `connected` and nothing more."""
+
+    def __init__(self, request: bytes) -> None:
+        asked = SubscriptionRequest.model_validate_json(request)
+        self._connected = Connected(stream="s", cursor="e:1", queries=[query.input["name"] for query in asked.queries])
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._connected.encode()
+        await asyncio.Event().wait()
