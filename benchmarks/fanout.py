@@ -15,7 +15,7 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from benchmarks.fanout_clients import Clients, Receipts, Stamp, clients, get_req
 from benchmarks.fanout_nchan import is_installed, nchan
 from benchmarks.processes import Process, free_port, raise_file_limit, started
 
-__all__ = ["Round", "Target", "at", "event_request", "one_event", "run", "served", "unlimited"]
+__all__ = ["Round", "Target", "at", "event_request", "one_event", "opened", "reactive", "run", "served", "unlimited"]
 
 REACTIVE, BROADCAST, NCHAN = "reactive_rpc", "sse-starlette", "nginx with nchan"
 SIZES = (1_000, 5_000, 10_000)
@@ -90,13 +90,14 @@ class Measured:
 
     Attributes:
         streams: how many it held.
-        open_seconds: how long opening them took.
+        open_seconds: how long opening them took; `open_cpu_seconds`: what the server used for it.
         bytes_before: its memory before that; `bytes_opened`: afterwards; `bytes_at_end`: after all rounds.
         after: of each round what was done after the event: `(seconds, the server's CPU seconds)`.
     """
 
     streams: int
     open_seconds: float
+    open_cpu_seconds: float
     bytes_before: int
     bytes_opened: int
     bytes_at_end: int = 0
@@ -112,9 +113,9 @@ class Measured:
         return self.median(lambda each: at(share, each.receipts.read_ms))
 
 
-def event_request(path: str, *, acks: bool = False) -> bytes:
-    """Return what opens a stream that watches one query of room `a`."""
-    queries = [{"path": path, "input": {"room": "a"}}]
+def event_request(path: str, rooms: Sequence[str] = ("a",), *, acks: bool = False) -> bytes:
+    """Return what opens a stream that watches a query of each room."""
+    queries = [{"path": path, "input": {"room": room}} for room in rooms]
     return post_request("/rpc/events", json.dumps({"queries": queries, "acks": acks}).encode())
 
 
@@ -226,7 +227,7 @@ def measure(
     with ExitStack() as stack:
         targets = make_targets(stack)
         held = [stack.enter_context(clients()) for _ in targets]
-        found = [_opened(target, each, streams) for target, each in zip(targets, held, strict=True)]
+        found = [opened(target, each, streams) for target, each in zip(targets, held, strict=True)]
         for _ in range(rounds):
             for target, each, measured in zip(targets, held, found, strict=True):
                 measured.rounds.append(one_event(target, each))
@@ -237,15 +238,17 @@ def measure(
     return {target.name: measured for target, measured in zip(targets, found, strict=True)}
 
 
-def _opened(target: Target, held: Clients, streams: int) -> Measured:
+def opened(target: Target, held: Clients, streams: int) -> Measured:
     """Open the streams, after a few for warming up."""
     held.open(target.port, target.request, 10, marker=target.opened)
     held.close_streams()
     time.sleep(QUIET_SECONDS)
     before = target.process.resident_bytes
+    cpu_seconds = target.process.cpu_seconds
     seconds = held.open(target.port, target.request, streams, marker=target.opened)
     time.sleep(QUIET_SECONDS)
-    return Measured(streams, seconds, bytes_before=before, bytes_opened=target.process.resident_bytes)
+    used = target.process.cpu_seconds - cpu_seconds
+    return Measured(streams, seconds, used, bytes_before=before, bytes_opened=target.process.resident_bytes)
 
 
 def at(share: float, values: list[float]) -> float:
@@ -255,7 +258,7 @@ def at(share: float, values: list[float]) -> float:
 
 HEAD = (
     "| streams | server | first | p50 | p99 | **last** (spread) | as the kernel got it | / nchan | / sse-starlette"
-    " | server CPU | clients' CPU | kB a stream (at the end) | opened in |\n" + "|---" * 13 + "|"
+    " | server CPU | clients' CPU | kB a stream (at the end) | opened in (server CPU) |\n" + "|---" * 13 + "|"
 )
 
 
@@ -274,7 +277,7 @@ def report(found: Mapping[str, Measured]) -> Iterator[str]:
             f"{measured.median(lambda each: each.cpu_seconds) * 1e3:.0f} ms",
             f"{measured.median(lambda each: each.receipts.cpu_seconds) * 1e3:.0f} ms",
             "{:.1f} ({:.1f})".format(*(each / measured.streams / 1e3 for each in grown)),
-            f"{measured.open_seconds:.1f} s",
+            f"{measured.open_seconds:.1f} s ({measured.open_cpu_seconds:.1f} s)",
         ]
         yield f"| {' | '.join(cells)} |"
 

@@ -3,7 +3,7 @@
 It is driven by a pipe: one JSON object a line in, one a line out, in turn.
 
     {"do": "open", "port", "request", "count", "marker"}  opens the streams; each has answered once `marker` has come
-    {"do": "await", "marker", "end", "seconds"}           says "armed", then when `marker ... end` came on each stream
+    {"do": "await", "marker", "end", "seconds"}           says {} when all is read, then when the event came on each
     {"do": "exchange", "port", "request", "connections"}  sends one request for each stream, "" is its acknowledgement
     {"do": "close"}                                       closes the streams
 
@@ -28,13 +28,16 @@ from typing import Any
 
 from benchmarks.processes import Process, raise_file_limit
 
-__all__ = ["Clients", "Receipts", "Stamp", "clients", "get_request", "post_request"]
+__all__ = ["NUMBER", "Clients", "Receipts", "Stamp", "clients", "get_request", "post_request"]
 
 OPENING_AT_ONCE = 200
 SO_TIMESTAMPNS = 35
 READ_BYTES = 65536
 LIMIT_SECONDS = 60.0
 SPARE_FILES = 100
+
+NUMBER = b"<number>"
+"""In the request that opens a stream: the number of the stream takes its place, in as many bytes."""
 
 _STREAM = re.compile(rb'"stream":"([^"]+)"')
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
@@ -79,7 +82,7 @@ class Clients:
         self._own = Process(process.pid)
 
     def open(self, port: int, request: bytes, count: int, *, marker: bytes) -> float:
-        """Open `count` streams and return how many seconds that took."""
+        """Open `count` streams and return how many seconds that took; `NUMBER` in the request is each one's own."""
         return float(
             self._ask(do="open", port=port, request=request.decode(), count=count, marker=marker.decode())["seconds"]
         )
@@ -183,7 +186,7 @@ class _Streams:
         for _ in range(count):
             made = socket.create_connection(("127.0.0.1", port))
             made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            made.sendall(request)
+            made.sendall(request.replace(NUMBER, f"{len(self._sockets):0{len(NUMBER)}}".encode()))
             made.setblocking(False)
             self._sockets[made.fileno()] = made
             self._epoll.register(made, select.EPOLLIN)
@@ -205,6 +208,12 @@ class _Streams:
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"{len(fresh)} streams do not open: {next(iter(fresh.values()))[:300]!r}")
 
+    def drain(self) -> None:
+        """Read what has come since the last event: none of it is to be taken for the next."""
+        while ready := self._epoll.poll(0):
+            for fd, _ in ready:
+                self._read(fd)
+
     def receive(self, marker: str, end: str, seconds: float) -> dict[str, Any]:
         """Wait for one event on each stream. All in one function: every call would be counted as the server's time."""
         sockets, poll, clock, unpack = self._sockets, self._epoll.poll, time.monotonic_ns, struct.Struct("qq").unpack
@@ -225,11 +234,13 @@ class _Streams:
                         raise RuntimeError("a stream has ended")
                     parts[fd] = data
                     continue
+                if fd not in waiting:
+                    continue
+                waiting.remove(fd)
                 read.append(now)
                 second, nanosecond = unpack(stamps[0][2])
                 arrived.append(second * 1_000_000_000 + nanosecond)
                 self._last[fd] = data
-                waiting.discard(fd)
             if not ready and time.monotonic() > give_up_at:
                 raise RuntimeError(f"{len(waiting)} of {len(sockets)} streams were not told in {seconds} s")
         return {"read": read, "arrived": arrived, "bytes": size}
@@ -300,9 +311,10 @@ def _serve() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         do = command.pop("do")
-        if do == "await":
-            _say({})
         try:
+            if do == "await":
+                streams.drain()
+                _say({})
             answer = works[do](**command)
         except (RuntimeError, OSError) as exc:
             answer = {"error": f"{do}: {exc!r}"}

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import commit_to_clients, fanout, fanout_events, index, precision, reads, relay, writes
+from benchmarks import commit_to_clients, fanout, fanout_events, fanout_sets, index, precision, reads, relay, writes
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "reads": reads.run,
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "precision": precision.run,
     "fanout": fanout.run,
     "fanout_events": fanout_events.run,
+    "fanout_sets": fanout_sets.run,
     "commit_to_clients": commit_to_clients.run,
     "relay": relay.run,
 }

@@ -80,7 +80,7 @@ def sabotage(rpc: Any, bug: str) -> None:
 
 
 rpc = ReactiveRPC(
-    os.environ["FAULTS_URL"],
+    os.environ.get("FAULTS_URL", "sqlite+aiosqlite:///faults.db"),
     functions={"accounts": {"of_group": of_group, "pushed": pushed, "above": above}},
     metadata=METADATA,
 )

@@ -1,0 +1,1 @@
+"""Streams that come and go for long: nothing that they leave behind may grow."""
