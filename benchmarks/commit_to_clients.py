@@ -46,17 +46,16 @@ class Told:
 
     Attributes:
         read: of every client and commit.
-        last: of the last client of each commit.
+        first: of the first client of each commit; `last`: of the last.
         committing: what each COMMIT took.
-        cpu: what the server used for each commit.
         idle: while nothing happens: the share of a core that the server uses, and that its connections use on the
             database's side.
     """
 
     read: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)
     committing: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
     idle: tuple[float, float] = (0.0, 0.0)
 
 
@@ -84,8 +83,8 @@ class _Variant:
         """Write once, and note when the clients were told."""
         measured = one_event(self.target, self.held, quiet_seconds=random.uniform(1, 2) * QUIET_SECONDS)
         self.told.read.extend(measured.receipts.read_ms)
+        self.told.first.append(measured.receipts.read_ms[0])
         self.told.last.append(measured.receipts.read_ms[-1])
-        self.told.cpu.append(measured.cpu_seconds * 1e3)
 
 
 def _used(variants: Sequence[_Variant], work: Callable[[], object]) -> tuple[float, float]:
@@ -167,7 +166,7 @@ def _variant(url: str, settings: Mapping[str, str], stack: ExitStack) -> _Varian
 def report(found: Mapping[str, Told]) -> Iterator[str]:
     """Yield a table."""
     yield (
-        "| variant | p50 | p99 | last, median | last, worst | COMMIT alone, p50 | server CPU a commit"
+        "| variant | p50 | p99 | first, median | last, median | last, worst | COMMIT alone, p50"
         " | idle: server | idle: database |"
     )
     yield "|" + "---|" * 9
@@ -176,10 +175,10 @@ def report(found: Mapping[str, Told]) -> Iterator[str]:
         figures = (
             at(0.5, read),
             at(0.99, read),
+            statistics.median(told.first),
             statistics.median(told.last),
             max(told.last),
             statistics.median(told.committing),
-            statistics.median(told.cpu),
         )
         idle = " | ".join(f"{share:.1%} of a core" for share in told.idle)
         yield f"| {name} | {' | '.join(f'{figure:.1f}' for figure in figures)} | {idle} |"

@@ -32,8 +32,8 @@ def connect_redis(url: str) -> RedisClient:
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """Return what `work`, which uses a client, returns; past the time, abandon it.
 
-    `asyncio.timeout` does not suffice: `asyncio.wait_for` of Python 3.11, which the driver uses, swallows a cancellation
-    that comes in the step in which its own task ends, and the driver then waits for its own timeouts and retries.
+    `asyncio.timeout` does not suffice: `asyncio.wait_for` of Python 3.11, which the driver uses, swallows a
+    cancellation that comes in the step in which its own task ends, and the driver then waits for its own timeouts.
 
     Raises:
         TimeoutError: it took longer.

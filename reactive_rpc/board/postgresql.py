@@ -83,12 +83,15 @@ class PostgreSQLBoard:
         self._connection: Any = None
         self._lock = asyncio.Lock()
         self._pruned_at: float | None = None
+        self._is_closed = False
 
     async def open(self) -> None:
-        """Do nothing: what connects is the first operation."""
+        """Allow operations, the first of which connects; idempotent."""
+        self._is_closed = False
 
     async def aclose(self) -> None:
-        """Close the connection once what is under way is done; idempotent."""
+        """Close the connection once what is under way is done; what waits is refused. Idempotent."""
+        self._is_closed = True
         async with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -166,6 +169,8 @@ class PostgreSQLBoard:
             raise
 
     async def _connected(self) -> Any:
+        if self._is_closed:
+            raise ServiceUnavailableError("the board is closed")
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(
                 self._dsn, timeout=CONNECT_SECONDS, statement_cache_size=0, server_settings=_SETTINGS

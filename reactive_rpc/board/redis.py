@@ -10,6 +10,7 @@ its retries. So each operation has a time limit of its own, after which the driv
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -24,7 +25,9 @@ __all__ = ["RedisBoard"]
 
 T = TypeVar("T")
 
-OPERATION_SECONDS: Final = 2.0
+OPERATION_SECONDS: Final = 5.0
+AT_ONCE: Final = 16
+"""So many operations are under way at most, each on a connection of its own; the others wait."""
 BATCH: Final = 1_000
 """So many commands are sent before their answers are read."""
 
@@ -42,16 +45,24 @@ class RedisBoard:
         self._url = url
         self._prefix = f"{namespace}:board"
         self._operation_seconds = operation_seconds
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._client: RedisClient | None = None
+        self._is_closed = False
 
     async def open(self) -> None:
-        """Do nothing: what connects is the first operation."""
+        """Allow operations, the first of which connects; idempotent."""
+        self._is_closed = False
 
     async def aclose(self) -> None:
-        """Close the connections; idempotent."""
+        """Close the connections once what is under way is done; what waits is refused. Idempotent."""
+        self._is_closed = True
+        for _ in range(AT_ONCE):
+            await self._slots.acquire()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+        for _ in range(AT_ONCE):
+            self._slots.release()
 
     async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
         """Put `{key: content}`, each in the place of what was there.
@@ -109,12 +120,18 @@ class RedisBoard:
         return f"{self._prefix}:{kind}:{name}"
 
     async def _run(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
-        if self._client is None:
-            self._client = connect_redis(self._url)
         try:
-            return await within(self._operation_seconds, work(self._client))
+            return await within(self._operation_seconds, self._in_turn(work))
         except (RedisError, RedisClusterException, OSError) as exc:
             raise ServiceUnavailableError(f"the board's Redis cannot be used: {exc or type(exc).__name__}") from exc
+
+    async def _in_turn(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
+        async with self._slots:
+            if self._is_closed:
+                raise ServiceUnavailableError("the board is closed")
+            if self._client is None:
+                self._client = connect_redis(self._url)
+            return await work(self._client)
 
 
 def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:

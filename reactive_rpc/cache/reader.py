@@ -511,6 +511,7 @@ class Reader:
 def _refuse_unwatchable(entry: Entry) -> None:
     path, computed = entry.query.key[0], entry.computed
     if computed.read_set.opaque is not None:
-        raise PreconditionFailedError(f"{path} cannot be watched: it {computed.read_set.opaque}", path=path)
+        message = f"{path} cannot be watched: it {computed.read_set.opaque}"
+        raise PreconditionFailedError(message, path=path) from computed.error
     if computed.error is not None and not computed.lasts:
         raise computed.error

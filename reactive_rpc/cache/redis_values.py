@@ -96,10 +96,12 @@ class RedisValues:
         self._writing: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._is_connected = False
+        self._is_closed = False
         self._has_failed = False
 
     async def open(self) -> None:
         """Connect; where Redis does not answer at once, go on without, and try again in the background; idempotent."""
+        self._is_closed = False
         if not self._is_connected:
             await asyncio.wait([self._connect_later()], timeout=RETRY_SECONDS)
 
@@ -129,21 +131,26 @@ class RedisValues:
 
     async def aclose(self) -> None:
         """Abandon what has not been stored, and close the connections; idempotent."""
-        self._is_connected = False
+        self._is_connected, self._is_closed = False, True
         tasks = [task for task in (self._writing, self._connecting) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._writing = self._connecting = None  # a task that never ran could not say so itself
         self._forget_commands()
+        for _ in range(AT_ONCE):
+            await self._slots.acquire()  # questions that were given up may not have noticed yet
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+        for _ in range(AT_ONCE):
+            self._slots.release()
 
     async def _ask(self, name: str, after: int, version: int) -> bytes | int | None:
         """Return what `_FIND` returns; None where Redis does not answer."""
         if not self._is_connected:
-            self._connect_later()
+            if not self._is_closed:
+                self._connect_later()
             return None
         keys = _record(self._namespace, name), _lease(self._namespace, name)
         try:
@@ -155,6 +162,8 @@ class RedisValues:
 
     async def _evaluate(self, keys: tuple[str, str], after: int, version: int) -> Any:
         async with self._slots:
+            if self._is_closed:
+                return None
             return await self._made_client().eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
 
     def _decoded(self, record: bytes, key: Key, epoch: str) -> SharedValue | None:
@@ -238,7 +247,8 @@ class RedisValues:
             logger.warning("results are not shared until Redis works again: %s", str(error) or type(error).__name__)
         self._has_failed = True
         self._is_connected = False
-        self._connect_later()
+        if not self._is_closed:
+            self._connect_later()
 
 
 def _in_background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -119,7 +119,7 @@ class _Findings:
     @property
     def digests(self) -> dict[str, str]:
         """`{table: digest}` of what is expected of each captured table."""
-        captures = {table.name: repr(table.capture) for table in self.tables}
+        captures = {table.name: table.capture for table in self.tables}
         return {name: _digest(captures[name], triggers) for name, triggers in self.expected.items()}
 
     @property
@@ -405,8 +405,10 @@ def _inspect(connection: sqlite3.Connection) -> _Findings:
     )
 
 
-def _digest(capture: str, triggers: Mapping[str, str]) -> str:
-    text = json.dumps([capture, sorted(triggers.items())])
+def _digest(capture: TableCapture, triggers: Mapping[str, str]) -> str:
+    """Return the same for the same in every process: a set has another order in each."""
+    spelled = repr(replace(capture, unique=frozenset()))
+    text = json.dumps([spelled, sorted(capture.unique), sorted(triggers.items())])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -315,7 +315,10 @@ class Hub:
         try:
             affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
             entry = await self._computed(call)
-        except RPCError:
+        except RPCError as exc:
+            refusal = exc.__cause__  # by a handler that read nothing before it refused: nobody could be told of more
+            if isinstance(refusal, RPCError) and refusal.code in REFUSALS:
+                raise refusal.detached() from exc
             raise
         except Exception as exc:
             logger.exception("%s failed while a stream subscribed to it", call.path)

@@ -42,14 +42,14 @@ from typing import Final
 
 from reactive_rpc.capture.capture import Capture
 from reactive_rpc.capture.schema import CaptureState
-from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.log.base import BaseLog
 from reactive_rpc.log.log import Batch, WantedLookups
 from reactive_rpc.log.redis_stream import FAULTS, Beat, Entry, RedisStream, end_task
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
 
-__all__ = ["RedisLog"]
+__all__ = ["NO_RELAY", "UNREACHABLE", "RedisLog"]
 
 ASK_AGAIN_SECONDS: Final = 0.25
 SILENCE_SECONDS: Final = 3.0
@@ -71,7 +71,7 @@ class RedisLog(BaseLog):
 
     Args:
         capture: of the database; it is asked for the schema, not for changes.
-        stream: where the relay writes; closed by `aclose`, made anew by `open`.
+        stream: where the relay writes; `aclose` closes its connections, and it connects again when it is used again.
         history_changes: how many changes `changes_since` reaches back, at most.
         bulk_threshold: where more changes than this lie after a cursor, they are told as one bulk change a table.
         timeout_seconds: how long `fresh` waits for the relay's answer.
@@ -229,15 +229,18 @@ class RedisLog(BaseLog):
             try:
                 await self._follow_reports()
             except FAULTS as exc:
-                self._trouble = UNREACHABLE
-                _log.warning("the log in Redis cannot be followed, retrying: %r", exc)
+                self._be_in_trouble(UNREACHABLE, exc)
                 self._refuse(UNREACHABLE, exc)
-            except (ServiceUnavailableError, CaptureError, ValueError, KeyError) as exc:
-                self._trouble = str(exc)
-                _log.warning("the log in Redis cannot be followed, retrying: %r", exc)
+            except Exception as exc:  # nobody would notice that the following has ended
+                self._be_in_trouble(str(exc) or type(exc).__name__, exc)
             else:
                 continue
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _be_in_trouble(self, trouble: str, cause: Exception | None = None) -> None:
+        if trouble != self._trouble:
+            _log.warning("the log in Redis cannot be followed, trying on: %s", trouble, exc_info=cause)
+        self._trouble = trouble
 
     async def _follow_reports(self) -> None:
         """Follow the reports from the last one on; return after a time of silence."""
@@ -250,9 +253,7 @@ class RedisLog(BaseLog):
         while beats := await self._stream.beats_after(beat_id, SILENCE_SECONDS):
             await self._follow_to(beats[-1], frozenset().union(*(beat.served for beat in beats)))
             beat_id, self._trouble = beats[-1].id, None
-        if self._trouble is None:
-            self._trouble = NO_RELAY
-            _log.warning("no relay has reported for %s s", SILENCE_SECONDS)
+        self._be_in_trouble(NO_RELAY)
 
     async def _follow_to(self, beat: Beat, served: Collection[str | None]) -> None:
         """Apply what leads to a report, and answer the barrier if its question was served."""

@@ -16,10 +16,11 @@ go on; what came since follows as the first entry. A relay that has appended not
 and who stands before that has a gap.
 
 **Election saves work.** Of the candidates, the one that holds an advisory lock of the database leads. The lock belongs
-to the session, so it goes with the process, and with its host, which the server notices by TCP's keepalives. A process
-that is stopped keeps it: so where no report comes for a while although somebody holds the lock, a candidate leads
-without it, and steps down as soon as somebody else appends. Two that lead at once cost each other a look at the
-database now and then, no more.
+to the session, so it goes with the process, and with its host, which the server notices by TCP's keepalives. A
+candidate tries at once, and then whenever the reports in Redis have ceased; meanwhile it has no connection to the
+database, of which hundreds of candidates would have hundreds. A process that is stopped keeps the lock: so where no
+report comes for a while although somebody holds it, a candidate leads without it, and steps down as soon as somebody
+else appends. Two that lead at once cost each other a look at the database now and then, no more.
 
 Everything that goes wrong ends the term, is logged, stands in `status`, and another term begins.
 """
@@ -48,10 +49,12 @@ from reactive_rpc.sql.postgresql_url import libpq_url
 __all__ = ["Feed", "Relay", "RelayStatus"]
 
 BEAT_SECONDS: Final = 1.0
-CANDIDATE_SECONDS: Final = 1.0
-"""How often a candidate tries again."""
-SILENT_TRIES: Final = 4
-"""After so many tries without a new report a candidate leads although another holds the lock."""
+CANDIDATE_SECONDS: Final = 0.5
+"""How often a candidate looks for a new report."""
+SILENT_LOOKS: Final = 3
+"""After so many looks without one it tries to get the lock."""
+HOPELESS_LOOKS: Final = 9
+"""After so many it leads although another holds the lock."""
 FAILED_SECONDS: Final = 1.0
 """How long after a term that failed the next one begins."""
 WAIT_SECONDS: Final = 2.0
@@ -234,41 +237,58 @@ class Relay:
             try:
                 await self._take_turn()
             except Exception as exc:
-                self._become("failing", str(exc) or type(exc).__name__)
-                _log.exception("the relay failed and begins again")
+                if self._become("failing", str(exc) or type(exc).__name__):
+                    _log.exception("the relay failed and begins again")
                 await self._clock.sleep(FAILED_SECONDS)
 
-    def _become(self, role: Literal["candidate", "leading", "failing"], reason: str | None = None) -> None:
-        if (role, reason) != (self.status.role, self.status.reason):
-            self.status = RelayStatus(role, self._clock.monotonic(), reason)
+    def _become(self, role: Literal["candidate", "leading", "failing"], reason: str | None = None) -> bool:
+        """Note what the relay does; return whether that is news."""
+        if (role, reason) == (self.status.role, self.status.reason):
+            return False
+        self.status = RelayStatus(role, self._clock.monotonic(), reason)
+        return True
 
     async def _take_turn(self) -> None:
-        """Wait for the lock, or for a silence, and lead."""
-        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5, server_settings=_LOCK_SETTINGS)
-        try:
-            async with self._stream() as stream:
-                has_lock = await self._wait_for_turn(connection, stream)
-                await self._lead(connection, stream, has_lock=has_lock)
-        finally:
-            connection.terminate()
+        """Wait for the lock, or for a long silence, and lead."""
+        async with self._stream() as stream:
+            lock = await self._wait_for_turn(stream)
+            try:
+                await self._lead(stream, lock)
+            finally:
+                if lock is not None:
+                    lock.terminate()
 
-    async def _wait_for_turn(self, connection: Any, stream: RedisStream) -> bool:
-        """Return True with the lock, or False where whoever holds it does not report."""
+    async def _wait_for_turn(self, stream: RedisStream) -> Any:
+        """Return the connection that holds the lock; None where whoever holds it does not report."""
         last: bytes | None = None
-        silent = 0
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", self._lock_key):
+        silent = SILENT_LOOKS  # whoever has just come tries at once
+        while True:
+            if silent >= SILENT_LOOKS and (lock := await self._locked()) is not None:
+                return lock
+            if silent >= HOPELESS_LOOKS:
+                _log.warning("the relay that holds the lock does not report: leading without it")
+                return None
             self._become("candidate")
+            await self._clock.sleep(CANDIDATE_SECONDS)
             beat = await stream.last_beat()
             found = None if beat is None else beat.id
             silent = silent + 1 if found == last else 0
             last = found
-            if silent >= SILENT_TRIES:
-                _log.warning("the relay that holds the lock does not report: leading without it")
-                return False
-            await self._clock.sleep(CANDIDATE_SECONDS)
-        return True
 
-    async def _lead(self, connection: Any, stream: RedisStream, *, has_lock: bool) -> None:
+    async def _locked(self) -> Any:
+        """Return a connection that holds the lock; None where another does."""
+        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5, server_settings=_LOCK_SETTINGS)
+        try:
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", self._lock_key):
+                return connection
+        except BaseException:
+            connection.terminate()
+            raise
+        await connection.close(timeout=5)
+        return None
+
+    async def _lead(self, stream: RedisStream, lock: Any) -> None:
+        """Feed the stream until something goes wrong, or, without the lock, until somebody else appends."""
         log = self._make_log()
         try:
             await log.open()
@@ -276,7 +296,7 @@ class Relay:
             asking: asyncio.Task[list[str]] | None = None
             try:
                 reported_at = float("-inf")
-                while has_lock or not feed.refusals:
+                while lock is not None or not feed.refusals:
                     if asking is None:
                         asking = asyncio.create_task(stream.asked(WAIT_SECONDS), name="reactive_rpc relay questions")
                     await asyncio.wait([asking], timeout=self._poll_interval_seconds)
@@ -289,7 +309,7 @@ class Relay:
                         reported_at = self._clock.monotonic()
                         self._appended = feed.appended
                         self._become("leading")
-                    if connection.is_closed():
+                    if lock is not None and lock.is_closed():
                         raise ServiceUnavailableError("the connection that holds the relay's lock was lost")
             finally:
                 if asking is not None:

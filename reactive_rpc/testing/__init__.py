@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 __all__ = ["FakeClock", "SequentialIds", "running", "serving"]
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 """How long an application may take to open before `running` and `serving` give up."""
 
 STOP_SECONDS = 5.0

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -95,7 +95,8 @@ class RedisServer:
 
     def _answers(self) -> bool:
         with suppress(RedisError), Redis(port=self.port, socket_timeout=2, single_connection_client=True) as client:
-            return bool(client.ping())
+            info: Any = client.info("server")  # the driver's types do not tell the synchronous client apart
+            return bool(info["process_id"] == self.pid)  # another server may have the port
         return False
 
 

@@ -85,12 +85,13 @@ class StoredSets:
             ServiceUnavailableError: the board cannot be reached.
         """
         content, renewed_at = self._kept.get(name, (None, 0.0))
-        if content is None:
+        age_seconds = self._clock.monotonic() - renewed_at
+        if content is None or age_seconds >= self._ttl_seconds:
             content = await self._board.get("set", name)
             if content is None:
                 raise NotFoundError(f"no set {name[:64]!r} is stored: store it again (POST /rpc/events/sets)")
             await self._renew(name, content)
-        elif self._clock.monotonic() - renewed_at >= self._ttl_seconds / RENEWALS:
+        elif age_seconds >= self._ttl_seconds / RENEWALS:
             await self._renew(name, content)
         return [QueryRef.model_validate(query) for query in json.loads(content)]
 

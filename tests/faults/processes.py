@@ -57,10 +57,11 @@ def wait_until(holds: Callable[[], bool], fault: str) -> None:
 
 def send_to_all(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process and to all that it has started."""
-    root = psutil.Process(pid)
-    for process in [root, *root.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
 
 class Process:
@@ -84,7 +85,8 @@ class Process:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True
             )
-        wait_until(self._works, f"{self.log.stem} does not start: {self.log.read_text()[-2000:]}")
+        wait_until(lambda: self._has_ended() or self._works(), f"{self.log.stem} does not start")
+        assert not self._has_ended(), f"{self.log.stem} does not start: {self.log.read_text()[-2000:]}"
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -120,6 +122,9 @@ class Process:
             process.wait()
             raise AssertionError(f"{self.log.stem} did not end within {STOP_SECONDS:g} s of {number.name}") from None
 
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def _works(self) -> bool:
         return True
 
@@ -140,7 +145,7 @@ class Relay(Process):
     """One candidate for the relay, beside the workers."""
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "reactive_rpc.cli", "relay", "faults.served:rpc"]
+        command = [str(Path(sys.executable).with_name("reactive-rpc")), "relay", "faults.served:rpc"]
         super().__init__(command, folder / f"{name}.log", environment)
 
 

@@ -86,14 +86,13 @@ class World:
         self._settings = {**_SETTINGS, **settings}
         self._relays: list[Relay] = []
         self.workers = [Worker(name, folder, self._environment(name)) for name in _numbered("worker", WORKERS)]
-        self._start(self.workers[0])
-        fill(self._database)
         if self._redis is not None:
             self._relays = [Relay(name, folder, self._environment(name)) for name in _numbered("relay", RELAYS)]
             for relay in self._relays:
                 self._start(relay)
-        for worker in self.workers[1:]:
+        for worker in self.workers:
             self._start(worker)
+        fill(self._database)
         fronts = [self._link(f"worker{number}", worker.port, "worker") for number, worker in enumerate(self.workers)]
         self.balancer = Balancer(folder, fronts)
         self._start(self.balancer)

@@ -17,7 +17,7 @@ from reactive_rpc.clock import RandomIds
 from reactive_rpc.log.log import Batch
 from reactive_rpc.log.postgresql import PostgreSQLLog
 from reactive_rpc.log.redis import RedisLog
-from reactive_rpc.log.redis_stream import RedisStream
+from reactive_rpc.log.redis_stream import Beat, Entry, RedisStream
 from reactive_rpc.log.relay import Feed, Relay
 from reactive_rpc.log.snapshot import Snapshot
 from reactive_rpc.redis_connection import connect_redis
@@ -117,7 +117,8 @@ class Rig:
     @asynccontextmanager
     async def edge(self, writer: Writer, **options: Any) -> AsyncIterator[Edge]:
         """Let a worker follow the stream; somebody must be feeding it."""
-        edge = Edge(RedisLog(self.capture(), self.stream(), **options), writer)
+        stream = Gated(self.redis_url, self.namespace, shards=self.shards)
+        edge = Edge(RedisLog(self.capture(), stream, **options), writer, stream.gate)
         edge.log.subscribe(edge.keep)
         try:
             await edge.log.open()
@@ -125,6 +126,23 @@ class Rig:
             yield edge
         finally:
             await edge.log.aclose()
+
+
+class Gated(RedisStream):
+    """A stream whose reader can be made slow: it reads nothing while the gate is shut."""
+
+    def __init__(self, url: str, namespace: str, *, shards: int) -> None:
+        super().__init__(url, namespace, shards=shards)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def beats_after(self, beat_id: bytes, wait_seconds: float) -> list[Beat]:
+        await self.gate.wait()
+        return await super().beats_after(beat_id, wait_seconds)
+
+    async def entries(self, after: int, until: int) -> list[Entry]:
+        await self.gate.wait()
+        return await super().entries(after, until)
 
 
 class Writer:
@@ -162,12 +180,14 @@ class Edge:
     """A worker that follows, and what it was told.
 
     Attributes:
+        gate: while it is shut, nothing is read.
         told: the ids of rows, as they came.
         flushes: the version of each flush.
     """
 
     log: RedisLog
     writer: Writer
+    gate: asyncio.Event
     told: list[int] = field(default_factory=list)
     flushes: list[int] = field(default_factory=list)
     opened_at: int = 0

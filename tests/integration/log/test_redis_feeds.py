@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reactive_rpc.log.redis_stream import end_task
 from reactive_rpc.log.relay import Feed
 
 from .redis_rig import Edge, Rig, Writer, prepare, until
@@ -42,7 +43,8 @@ class Story:
 
     async def play(self, steps: int, *, may_lose: bool) -> None:
         """Take random steps, then let everything come to rest."""
-        actions = [self.write] * 6 + [self.look] * 4 + [self.append] * 6 + [self.ask] * 3 + [self.rest] * 2
+        actions = [self.write] * 6 + [self.look] * 4 + [self.append] * 6 + [self.ask] * 3
+        actions += [self.rest] * 2 + [self.fall_behind, self.catch_up]
         if may_lose:
             actions += [self.lose, self.remember, self.go_back, self.trim]
         for _ in range(steps):
@@ -77,8 +79,15 @@ class Story:
         assert not self.edge.missing, (self.edge.missing, self.steps)
         self.answered += 1
 
+    async def fall_behind(self) -> None:
+        self.edge.gate.clear()
+
+    async def catch_up(self) -> None:
+        self.edge.gate.set()
+
     async def rest(self) -> None:
         """Let the edge come as far as the last report."""
+        self.edge.gate.set()
         beat = await self.questions.last_beat()
         if beat is not None:
             await until(lambda: self.edge.log.version >= beat.version, f"version {beat.version}")
@@ -115,13 +124,12 @@ class Story:
                 await self.feeds[0].look()
                 await self.feeds[0].append(served, must_report=True)
 
+        self.edge.gate.set()
         feeding = asyncio.create_task(feed())
         try:
             await asyncio.gather(self.asked(set(self.writer.versions)), *self.asking)
         finally:
-            feeding.cancel()
-            await asyncio.wait([feeding])
-            await self.questions.aclose()
+            await end_task(feeding)
         assert not self.edge.missing, (self.edge.missing, self.steps)
 
 
@@ -137,7 +145,9 @@ async def begin(stack: AsyncExitStack, rig: Rig, seed: int) -> Story:
         await feeds[0].look()
         await feeds[0].append(served)
     await questions.aclose()
-    return Story(rig, seed, writer, feeds, await opening, client)
+    story = Story(rig, seed, writer, feeds, await opening, client)
+    stack.push_async_callback(story.questions.aclose)
+    return story
 
 
 @pytest.fixture(params=["server", "cluster with shards"])

@@ -71,11 +71,19 @@ BAD = {
         "POST", "events", b'{"queries": [%s]}' % b",".join([b'{"path": "x"}'] * 1001), JSON, 413, "PAYLOAD_TOO_LARGE"
     ),
     "ack: of nothing": Bad("POST", "events/ack", b"{}", JSON, 400, "BAD_REQUEST"),
-    "ack: no such stream": Bad(
-        "POST", "events/ack", b'{"stream": "s", "cursor": "e:1"}', JSON, 404, "NOT_FOUND"
+    "ack: no cursor": Bad(
+        "POST", "events/ack", b'{"stream": "s", "cursor": "yesterday"}', JSON, 400, "BAD_REQUEST"
     ),
     "ack: by GET": Bad("GET", "events/ack", None, {}, 405, "METHOD_NOT_SUPPORTED"),
     "sets: by GET": Bad("GET", "events/sets", None, {}, 405, "METHOD_NOT_SUPPORTED"),
+    "ticket: none such": Bad("GET", "events?set=abc&ticket=x", None, {}, 401, "UNAUTHORIZED"),
+    "ticket: two": Bad("GET", "events?ticket=x&ticket=y", None, {}, 400, "BAD_REQUEST"),
+    "ticket: no JSON": Bad("POST", "events/ticket", b"{}", {}, 415, "UNSUPPORTED_MEDIA_TYPE"),
+    "ticket: by GET": Bad("GET", "events/ticket", None, {}, 405, "METHOD_NOT_SUPPORTED"),
+    "poll: malformed": Bad("POST", "events/poll", b"{", JSON, 400, "PARSE_ERROR"),
+    "poll: back in time": Bad("POST", "events/poll", b'{"wait": -1}', JSON, 400, "BAD_REQUEST"),
+    "poll: no set": Bad("GET", "events/poll", None, {}, 400, "BAD_REQUEST"),
+    "poll: unknown set": Bad("GET", "events/poll?set=abc", None, {}, 404, "NOT_FOUND"),
 }  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,18 +40,25 @@ async def hello() -> str:
 
 @dataclass
 class Login:
-    """The application's own idea of who may do what, changed by tests while streams are open."""
+    """The application's own idea of who may do what, changed by tests while streams are open.
 
+    Attributes:
+        slow: who is let through, and then held on the way in until the event is set.
+    """
+
+    slow: dict[str, threading.Event] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
     tenants: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def context(self, caller: Annotated[Context, Depends(who)]) -> Context:
+    def context(self, caller: Annotated[Context, Depends(who)]) -> Iterator[Context]:
         identity = str(caller.identity)
         self.asked.append(identity)
         if identity in self.refused:
             raise self.refused[identity]
-        return Context(identity=identity, tenant=self.tenants.get(identity, caller.tenant))
+        yield Context(identity=identity, tenant=self.tenants.get(identity, caller.tenant))
+        if identity in self.slow:
+            self.slow.pop(identity).wait(DEADLINE_SECONDS)
 
 
 @dataclass
@@ -68,7 +77,13 @@ def served(file: Path, *, recheck_seconds: float = 0.2, login: Login | None = No
     login = login or Login()
     functions = {**ROOMS, "test": {"mine": mine, "hello": hello}}
     rpc = rpc_on(file, functions, context=login.context, settings={"recheck_seconds": recheck_seconds})
-    with running(app_of(rpc)) as url:
+    app = app_of(rpc)
+
+    @app.post("/revoke/{identity}")
+    async def revoke(identity: str) -> None:
+        await rpc.revoke(identity)
+
+    with running(app) as url:
         yield Served(url, rpc, login)
 
 
@@ -197,3 +212,40 @@ def test_a_long_poll_that_waits_is_told_as_well(file: Path) -> None:
         assert [event["event"] for event in events] == ["connected", "revoked"]
         assert events[-1]["data"] == {"reason": "log in again"}
         assert answer.json()["cursor"] == events[0]["id"]
+
+
+def test_a_revocation_finds_those_on_their_way_in(file: Path) -> None:
+    """Let through before it and open after it: the stream is asked again at once, without any interval."""
+    with served(file, recheck_seconds=0) as server:
+        held = server.login.slow["ann"] = threading.Event()
+
+        def lock_out() -> None:
+            until(lambda: not server.login.slow)
+            server.login.refused["ann"] = HTTPException(401, "you have been locked out")
+            assert httpx.post(f"{server.url}/revoke/ann").status_code == 200
+            held.set()
+
+        with in_background(lock_out), heard(server.url, headers=ANN, json=in_rooms("a")) as stream:
+            assert [name for name, _ in stream.rest()] == ["connected", "revoked"]
+
+
+def test_revoke_ends_the_streams_of_one_identity(file: Path) -> None:
+    """At once, without any recheck, and nobody else's."""
+    with served(file, recheck_seconds=0) as server, opened(server.url, BOB) as bobs:
+        with opened(server.url, ANN) as first, opened(server.url, ANN) as second:
+            assert httpx.post(f"{server.url}/revoke/ann").status_code == 200
+            assert [name for stream in (first, second) for name, _ in stream.rest()] == ["revoked"] * 2
+        server.add("x")
+        assert bobs.next()[0] == "invalidation"
+
+
+def test_a_flush_asks_everybody_again(file: Path) -> None:
+    """A revocation may have been lost with the database's old file: whoever may not listen any more is told."""
+    with served(file, recheck_seconds=0) as server, opened(server.url, ANN) as anns, opened(server.url, BOB) as bobs:
+        server.login.refused["ann"] = HTTPException(401, "log in again")
+        copy = file.with_suffix(".copy")
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        copy.replace(file)
+        assert [name for name, _ in anns.rest() if name != "gap"] == ["revoked"]
+        assert bobs.next()[0] == "gap"

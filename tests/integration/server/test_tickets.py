@@ -7,7 +7,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from fastapi import Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
 from reactive_rpc import Context
+from reactive_rpc.board.board import BoardKind
 from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.errors import UnauthorizedError
@@ -167,7 +168,7 @@ class Peeking(MemoryBoard):
         super().__init__(SystemClock())
         self.seen: dict[str, bytes] = {}
 
-    async def put(self, kind, entries, *, ttl_seconds):  # type: ignore[no-untyped-def]  # as in MemoryBoard
+    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
         self.seen.update(entries)
         await super().put(kind, entries, ttl_seconds=ttl_seconds)
 

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import count
 from typing import cast
 
 import pytest
@@ -22,9 +23,8 @@ from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.cache.entry import Computed, Entry
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.delivery import hub as hub_module
 from reactive_rpc.delivery.frame import Frame
-from reactive_rpc.delivery.hub import Hub, Subscription
+from reactive_rpc.delivery.hub import REFRESHES_AT_ONCE, Hub, Subscription
 from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.delivery.watch import Pending, Watch
 from reactive_rpc.errors import ServiceUnavailableError
@@ -37,7 +37,8 @@ from reactive_rpc.testing import FakeClock, SequentialIds
 
 pytestmark = pytest.mark.anyio
 
-ROWS = range(5)
+FIND_SECONDS = 60.0
+"""How long a seeded bug may stay unfound; most are found in a second."""
 
 
 def parity(log: ScriptedLog, row: int) -> int:
@@ -72,6 +73,7 @@ class Worker:
             max_events=rng.choice([3, 1000]),
             max_bytes=rng.choice([700, 100_000]),
         )
+        self.hub._refreshing = asyncio.Semaphore(rng.choice([1, REFRESHES_AT_ONCE]))
 
 
 @dataclass
@@ -166,6 +168,8 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.rows = range(self.rng.choice([1, 2, 5]))
+        self.pushing = self.rng.choice([(0, 2, 4), self.rows])
         self.log = ScriptedLog()
         self.clock = FakeClock()
         board = MemoryBoard(self.clock)
@@ -174,48 +178,49 @@ class World:
         self.writing = True
 
     def query(self, row: int, tenant: str) -> ParityQuery:
-        pushes = row % 2 == 0
+        pushes = row in self.pushing
         return ParityQuery(self.log, (row,), scope=tenant, pause=self.pause, pushes_results=pushes)
 
     async def pause(self) -> None:
-        """Take a while, in which others write and clients look."""
-        for _ in range(self.rng.choice([0, 0, 1, 5])):
+        """Take a while, in which others write, clients look, and connections break."""
+        for _ in range(self.rng.choice([0, 0, 1, 5, 40])):
             await asyncio.sleep(0)
-            if self.writing and self.rng.random() < 0.1:
-                self.log.write(self.rng.choice(ROWS))
+            if self.writing and self.rng.random() < 0.03:
+                self.log.write(self.rng.choice(self.rows))
                 self.log.apply()
-            if self.clients and self.rng.random() < 0.2:
+            if self.writing and self.clients and self.rng.random() < 0.05:
                 client = self.rng.choice(self.clients)
-                if client.is_open:
+                if client.is_open and self.rng.random() < 0.3:
                     client.fetch(self.rng.choice(client.rows))
+                elif client.stream is not None:
+                    client.stream.abort()
 
     async def step(self) -> None:
         chance = self.rng.random()
         client = self.rng.choice(self.clients) if self.clients else None
         if len(self.clients) < 6 and chance < 0.1:
-            rows = self.rng.sample(ROWS, self.rng.randrange(1, 4))
+            rows = self.rng.sample(self.rows, self.rng.randint(1, min(3, len(self.rows))))
             tenant, acks, etags = self.rng.choice(["ann", "bob"]), self.rng.random() < 0.5, self.rng.random() < 0.5
             client = Client(self, tenant, rows, acks=acks, has_etags=etags)
             self.clients.append(client)
         if client is not None and not client.is_open:
             await client.leave()
             await client.connect()
-        elif client is not None and chance > 0.93:
-            await client.leave()
         elif client is not None and chance > 0.8:
-            client.fetch(self.rng.choice(client.rows))
+            await client.leave()
         elif chance > 0.785:
             await self.drain(self.rng.choice(self.workers))
         elif chance > 0.78:
             self.log.flush("restored")
         for _ in range(self.rng.choice([0, 1, 1, 2])):
-            self.log.write(self.rng.choice(ROWS))
-            await self.pause()
+            self.log.write(self.rng.choice(self.rows))
+            await asyncio.sleep(0)
         if self.rng.random() < 0.7:
             self.log.apply()
         if self.rng.random() < 0.3:
             self.clock.advance(self.rng.choice([0.1, 0.3, 2.0]))
-        await self.pause()
+        for _ in range(self.rng.choice([0, 1, 5, 20])):
+            await asyncio.sleep(0)
 
     async def drain(self, worker: Worker) -> None:
         await worker.hub.drain(0)
@@ -316,14 +321,6 @@ def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "_replace", lambda self, frame: None)
 
 
-def _forgotten_while_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    def take_affected(self: Stream) -> list[Affected]:
-        self._waiting.clear()
-        return []
-
-    monkeypatch.setattr(Stream, "take_affected", take_affected)
-
-
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Hub._adopt
 
@@ -332,11 +329,6 @@ def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
         adopt(self, watch, entry)
 
     monkeypatch.setattr(Hub, "_adopt", without_looking)
-
-
-def _cursor_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Hub, "_told", lambda self, stream, version, held=None: version)
-    monkeypatch.setattr(hub_module, "FEW_STREAMS", 1_000)
 
 
 def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,9 +356,7 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(_falls_back_silently, id="a result that is late is not told of"),
         pytest.param(_old_result, id="the result of before is sent"),
         pytest.param(_no_gap, id="what is past the bound is dropped without a gap"),
-        pytest.param(_forgotten_while_connecting, id="what happens while connecting is forgotten"),
         pytest.param(_no_window, id="what was missed while settling is not told again"),
-        pytest.param(_cursor_of_the_log, id="the cursor runs ahead of an unsettled watch"),
         pytest.param(_resumes_by_etag_alone, id="nothing is stale on resuming"),
         pytest.param(_one_frame_lost, id="a frame is lost"),
     ],
@@ -377,5 +367,9 @@ async def test_a_seeded_bug_is_found(
     """With a bug in the hub, some game ends with wrong data: the test above can fail."""
     seed_bug(monkeypatch)
     with pytest.raises(AssertionError):
-        for seed in range(60):
-            await play(seed)
+        await asyncio.wait_for(play_on(), FIND_SECONDS)
+
+
+async def play_on() -> None:
+    for seed in count():
+        await play(seed)

@@ -84,10 +84,14 @@ async def test_frames_neither_mix_nor_overtake(seed: int) -> None:
 
 
 def _two_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = set()
+
+    async def sent(frame: Frame, send: Send) -> None:
+        await send(frame.wire)
+
     def flush(self: Stream, now: float) -> None:
         while self._waiting and self._writer is not None:
-            frame = self._waiting.pop(0)
-            asyncio.ensure_future(self._writer._send(frame.wire))
+            tasks.add(asyncio.create_task(sent(self._waiting.pop(0), self._writer._send)))
         self._busy = False
 
     monkeypatch.setattr(Stream, "flush", flush)

@@ -1,0 +1,1 @@
+"""Servers as they are run: several workers, reloading, stopping, behind a balancer."""
