@@ -367,7 +367,9 @@ class ReactiveRPC:
         answers = StreamAnswers(self._hub, drain_seconds=settings.drain_seconds)
         router.add_events(
             EventsEndpoint("events", opener, answers, ids),
-            poll=PollEndpoint("events/poll", opener, ids, clock=self._clock, wait_seconds=settings.poll_wait_seconds),
+            poll=PollEndpoint(
+                "events/poll", opener, answers, ids, clock=self._clock, wait_seconds=settings.poll_wait_seconds
+            ),
             sets=SetsEndpoint("events/sets", sets, limits, ids, max_body_bytes=limit, max_queries=max_queries),
             ticket=TicketEndpoint("events/ticket", tickets, limits, ids, max_body_bytes=limit),
             ack=AckEndpoint("events/ack", self._hub, ids, max_body_bytes=limit),

@@ -58,7 +58,6 @@ FAULTS: Final = (RedisError, RedisClusterException, OSError)
 
 RETRIES: Final = 2
 """Of a command, also of one that may have been run: none here does harm when it is run twice."""
-CANCEL_AGAIN_SECONDS: Final = 3.0
 PAGE_ENTRIES: Final = 200
 MAX_BEATS: Final = 100
 MAX_ASKS: Final = 10_000
@@ -298,15 +297,18 @@ class RedisStream:
         return zlib.crc32(scope.encode(errors="replace")) % self._shards
 
 
-async def end_task(task: asyncio.Task[Any]) -> None:
+async def end_task(task: asyncio.Task[Any], *, patience_seconds: float = 0.2) -> None:
     """Cancel a task that talks to Redis, and wait until it has ended.
 
     The driver sends under `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes in the very step
     in which the sending ends (python/cpython#86296). So one may have to be cancelled again.
+
+    Args:
+        patience_seconds: how long its cleaning up may take before that.
     """
     while not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
+        await asyncio.wait([task], timeout=patience_seconds)
 
 
 def _scope(change: Change, column: str) -> str:

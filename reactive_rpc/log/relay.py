@@ -58,6 +58,7 @@ HOPELESS_LOOKS: Final = 9
 FAILED_SECONDS: Final = 1.0
 """How long after a term that failed the next one begins."""
 WAIT_SECONDS: Final = 2.0
+CLEANING_SECONDS: Final = 2.0
 RESUME_ATTEMPTS: Final = 20
 
 _LOCK_SETTINGS: Final = {
@@ -230,7 +231,7 @@ class Relay:
         try:
             await asyncio.wait([terms])
         finally:
-            await end_task(terms)
+            await end_task(terms, patience_seconds=CLEANING_SECONDS)
 
     async def _take_terms(self) -> None:
         while True:

@@ -26,6 +26,7 @@ from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.web.dispatcher import Endpoint
 from reactive_rpc.web.opening import Asked, Opener
 from reactive_rpc.web.responses import Answer
+from reactive_rpc.web.streaming import StreamAnswers
 from reactive_rpc.web.tickets import take_ticket
 
 __all__ = ["PollEndpoint", "PollRequest"]
@@ -48,12 +49,23 @@ class PollEndpoint(Endpoint):
     """Answers with `connected` and what happens next: POST with the set, GET with its name.
 
     Args:
+        answers: ends what waits when the server is told to stop.
         wait_seconds: how long a poll waits at most.
     """
 
-    def __init__(self, path: str, opener: Opener, ids: IdSource, *, clock: Clock, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        path: str,
+        opener: Opener,
+        answers: StreamAnswers,
+        ids: IdSource,
+        *,
+        clock: Clock,
+        wait_seconds: float,
+    ) -> None:
         super().__init__(path, ids)
         self._opener = opener
+        self._answers = answers
         self._clock = clock
         self._wait_seconds = wait_seconds
 
@@ -72,13 +84,14 @@ class PollEndpoint(Endpoint):
     async def _poll(self, asked: Asked[PollRequest]) -> Polled:
         await self._clock.sleep(self._opener.limits.pace_poll(asked.caller))
         stream, first = await self._opener.connect(asked, acks=False)
+        self._answers.opened()
         try:
             told = [_connected(first)]
             for event in await stream.collect(self._seconds(asked, told[0])):
                 cursor: str | None = getattr(event, "cursor", None)
                 told.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
         finally:
-            self._opener.hub.disconnect(stream)
+            self._answers.ended(stream)
         return Polled(cursor=next(event.id for event in reversed(told) if event.id), events=told)
 
     def _seconds(self, asked: Asked[PollRequest], connected: PolledEvent) -> float:

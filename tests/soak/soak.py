@@ -6,9 +6,9 @@ them):
 
 - file descriptors and tasks are the same at every rest, but for the few of a connection that is just ending;
 - *objects*, those that Python's collector knows, grow by less than `OBJECTS_PER_STREAM` for each stream that has come
-  and gone. A stream that is kept has at least three (itself, its frames, its terms of sending), so half of one cannot
-  be a leak of streams, nor of events, of which each stream receives many. At rest the count does not depend on chance,
-  so this holds after seconds;
+  and gone. A stream that is kept has at least three (itself, what waits, what is unacknowledged), so less than one
+  cannot be a leak of streams, nor of events, of which each stream receives several. At rest the count moves by a
+  hundred or so, with what was computed last, so this holds after a few hundred streams;
 - the *resident memory* grows by less than `BYTES_PER_STREAM` for each. A kept stream costs some kilobytes with what it
   has sent. Fragmentation moves it by a megabyte or two either way, so it says something only after thousands.
 """
@@ -41,8 +41,9 @@ STREAMS_A_ROUND = 60
 COMMITS_A_ROUND = 15
 LONGEST_SET = 4
 COME_AND_GO_SECONDS = 30.0
+REST_SECONDS = 5.0
 
-OBJECTS_PER_STREAM = 0.5
+OBJECTS_PER_STREAM = 1.0
 BYTES_PER_STREAM = 1_000.0
 AT_REST = 3
 """By how many the file descriptors and the tasks may differ between two samples."""
@@ -126,13 +127,17 @@ class Listener:
         self._connection.close()
 
 
-async def soak(port: int, database: Path, *, seconds: float, seed: str) -> list[Sample]:
-    """Play rounds for so long against the server at `port` and return a sample of each rest."""
+async def soak(port: int, database: Path, *, rounds: int, seconds: float, seed: str) -> list[Sample]:
+    """Play so many rounds, and for so long, against the server at `port`; return a sample of each rest."""
     rng = random.Random(seed)
     samples: list[Sample] = []
     _fill(database)
     async with (
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=COME_AND_GO_SECONDS) as http,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}",
+            timeout=COME_AND_GO_SECONDS,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=1),
+        ) as http,
         asyncio.TaskGroup() as tasks,
     ):
         kept = [
@@ -140,10 +145,10 @@ async def soak(port: int, database: Path, *, seconds: float, seed: str) -> list[
             for one in _listeners(port, rng, KEPT_STREAMS, ["acknowledges", "reads"])
         ]
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        await _warm(http)
+        while time.monotonic() < end or len(samples) < rounds:
             await _play_round(port, rng, http, database)
-            held = (await http.get("/sample")).json()
-            samples.append(Sample(streams=len(samples) * STREAMS_A_ROUND, **held))
+            samples.append(Sample(streams=len(samples) * STREAMS_A_ROUND, **await _at_rest(http)))
         for task in kept:
             task.cancel()
     return samples
@@ -170,6 +175,13 @@ def growths(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
+async def _warm(http: httpx.AsyncClient) -> None:
+    """Have every result computed once, so that the caches are full."""
+    for group in range(GROUPS):
+        for name in ("of_group", "pushed", "wide"):
+            (await http.get(f"/rpc/items.{name}", params={"g": group})).raise_for_status()
+
+
 async def _play_round(port: int, rng: random.Random, http: httpx.AsyncClient, database: Path) -> None:
     manners: list[Manner] = ["acknowledges", "reads", "reads", "says nothing", "does not read"]
     async with asyncio.TaskGroup() as tasks:
@@ -190,6 +202,18 @@ async def _until_open(http: httpx.AsyncClient, how_many: int) -> None:
     while (there := (await http.get("/streams")).json()) != how_many:
         assert time.monotonic() < give_up, f"{there} streams are open, not {how_many}"
         await asyncio.sleep(0.02)
+
+
+async def _at_rest(http: httpx.AsyncClient) -> dict[str, int]:
+    """Return what the server holds once what was begun is done: when two looks find the same tasks and descriptors."""
+    give_up = time.monotonic() + REST_SECONDS
+    before: dict[str, int] | None = None
+    while True:
+        held: dict[str, int] = (await http.get("/sample")).json()
+        is_calm = before is not None and all(held[name] == before[name] for name in ("tasks", "descriptors"))
+        if is_calm or time.monotonic() > give_up:
+            return held
+        before = held
 
 
 def _fill(database: Path) -> None:

@@ -15,7 +15,7 @@ from reactive_rpc.errors import ReactiveRPCError
 from .running import GET, PUSHED, WRITE, Shown, new_client, play, running, until, watching, workers_of
 
 WORKERS = 2
-WRITES = 40
+WRITES = 20
 
 SOON = "[100, 300]"
 """How many milliseconds clients wait before they come back."""

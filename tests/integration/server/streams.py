@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,3 +85,40 @@ def in_background(work: Callable[[], object]) -> Iterator[None]:
         future = pool.submit(work)
         yield
         future.result()
+
+
+@dataclass
+class Process:
+    """The rooms as a process of their own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def stop(self) -> float:
+        """Send SIGTERM and return how many seconds the process took to end."""
+        began = time.monotonic()
+        self.process.terminate()
+        self.process.wait(DEADLINE_SECONDS)
+        return time.monotonic() - began
+
+
+@contextmanager
+def served_by_uvicorn(folder: Path) -> Iterator[Process]:
+    """Serve the rooms by a real uvicorn, with its access log."""
+    here = Path(__file__).parent
+    log = folder / "uvicorn.log"
+    environment = os.environ | {"ROOMS_DB": str(folder / "rooms.db"), "PYTHONPATH": str(here.parent)}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "server.served_rooms:make_app"]
+    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        process = subprocess.Popen(
+            [*command, "--fd", str(listening.fileno())],
+            env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=[listening.fileno()],
+        )  # fmt: skip
+        try:
+            assert httpx.get(f"{url}/openapi.json", timeout=DEADLINE_SECONDS).status_code == 200
+            yield Process(url, process, log)
+        finally:
+            process.kill()
+            process.wait()

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +20,7 @@ from reactive_rpc.testing import FakeClock, running
 from reactive_rpc.web.tickets import Tickets, take_ticket
 
 from .rooms import JSON, app_of, error_of, rpc_on, serving, who
-from .streams import heard, in_rooms, stored
+from .streams import heard, in_rooms, served_by_uvicorn, stored
 
 ANN = {"authorization": "Bearer ann@t"}
 BOB = {"authorization": "Bearer bob@t"}
@@ -213,34 +208,20 @@ def test_a_ticket_is_taken_out_of_the_url(query: bytes, ticket: str | None, rest
 
 def test_a_tickets_url_is_never_logged_whole(tmp_path: Path) -> None:
     """The access log of a real uvicorn names the set and not the ticket, whatever becomes of the request."""
-    here = Path(__file__).parent
-    log = tmp_path / "access.log"
-    environment = os.environ | {"ROOMS_DB": str(tmp_path / "rooms.db"), "PYTHONPATH": str(here.parent)}
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        command = [sys.executable, "-m", "uvicorn", "--factory", "server.served_rooms:make_app"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--fd", str(listening.fileno())],
-                env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=[listening.fileno()],
-            )  # fmt: skip
-        try:
-            assert httpx.get(f"{url}/openapi.json", timeout=20).status_code == 200
-            name = stored(url, "a")
-            tickets = [ticket_of(url) for _ in range(5)]
-            with heard(f"{url}/rpc/events?set={name}&ticket={tickets[0]}", "GET") as stream:
-                stream.next()
-            answers = [
-                httpx.get(f"{url}/rpc/events?set={name}&ticket={tickets[0]}"),
-                httpx.get(f"{url}/rpc/events?set=nope&ticket={tickets[1]}"),
-                httpx.get(f"{url}/rpc/events?ticket={tickets[2]}&set={name}&ticket={tickets[2]}"),
-                httpx.delete(f"{url}/rpc/events?ticket={tickets[3]}"),
-                httpx.get(f"{url}/rpc/events/poll?set={name}&ticket={tickets[4]}"),
-            ]
-            assert [answer.status_code for answer in answers] == [401, 404, 400, 405, 200]
-        finally:
-            process.terminate()
-            process.wait(10)
-    text = log.read_text()
-    assert len(re.findall(rf'"GET /rpc/events\?set={name} HTTP', text)) == 3, text
+    with served_by_uvicorn(tmp_path) as server:
+        name = stored(server.url, "a")
+        tickets = [ticket_of(server.url) for _ in range(5)]
+        with heard(f"{server.url}/rpc/events?set={name}&ticket={tickets[0]}", "GET") as stream:
+            stream.next()
+        answers = [
+            httpx.get(f"{server.url}/rpc/events?set={name}&ticket={tickets[0]}"),
+            httpx.get(f"{server.url}/rpc/events?set=nope&ticket={tickets[1]}"),
+            httpx.get(f"{server.url}/rpc/events?ticket={tickets[2]}&set={name}&ticket={tickets[2]}"),
+            httpx.delete(f"{server.url}/rpc/events?ticket={tickets[3]}"),
+            httpx.get(f"{server.url}/rpc/events/poll?set={name}&ticket={tickets[4]}"),
+        ]
+        assert [answer.status_code for answer in answers] == [401, 404, 400, 405, 200]
+        server.stop()
+    text = server.log.read_text()
+    assert text.count(f'"GET /rpc/events?set={name} HTTP') == 3, text
     assert not [ticket for ticket in tickets if ticket in text]

@@ -10,8 +10,9 @@ import pytest
 from cache.scripted import RowQuery, until
 
 from delivery.world import Listener, World
-from reactive_rpc.cache.entry import Computed
-from reactive_rpc.delivery.hub import MAX_RESULT_BYTES, PUSH_SECONDS, REFRESHES_AT_ONCE
+from reactive_rpc.cache.entry import Computed, Entry
+from reactive_rpc.delivery.hub import MAX_RESULT_BYTES, PUSH_SECONDS, REFRESHES_AT_ONCE, Hub
+from reactive_rpc.delivery.watch import Watch
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Invalidation, Result
@@ -139,6 +140,25 @@ async def test_a_query_that_fails_is_told_of_at_once(w: World) -> None:
 
 async def test_until_the_result_is_sent_the_cursor_stands_before_the_change(w: World) -> None:
     """Who resumes meanwhile, with no ETag to compare, is told of the change as stale."""
+    await resume_before_the_result(w)
+
+
+@pytest.mark.parametrize("bug", ["_defer", "_told"])
+async def test_a_seeded_bug_in_the_cursor_is_found(w: World, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that counts as told before its result is sent, a cursor that runs ahead: the test above can fail."""
+    defer = Hub._defer
+
+    def too_early(self: Hub, watch: Watch, entry: Entry, tables: set[str], before: int) -> None:
+        defer(self, watch, entry, tables, before + 1)
+
+    bugs = {"_defer": too_early, "_told": lambda self, stream, version, held=None: version}
+    monkeypatch.setattr(Hub, bug, bugs[bug])
+    with pytest.raises(AssertionError):
+        await resume_before_the_result(w)
+
+
+async def resume_before_the_result(w: World) -> None:
+    """Hear of another query while a result is computed, and come back with that event's cursor."""
     query, gate = pushed(w, 1), Gate()
     listener = await w.connect(query, w.row(2))
     await write(w, 2)
