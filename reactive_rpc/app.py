@@ -60,6 +60,9 @@ PRUNE_EVERY_SECONDS = 60.0
 STALLED_SECONDS = 5.0
 """A log that could not be read for so long is told as dead: `Health`."""
 
+VOUCHED_SECONDS = 3.0
+"""A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
+
 REVOKED = topic("reactive_rpc:revoked")
 """The topic by which workers hear whose streams must end; its keys are identities."""
 
@@ -431,9 +434,16 @@ class ReactiveRPC:
                 if not failed:
                     logger.error("the log cannot be followed, retrying: %s", exc.__cause__ or exc)
                 failed = True
+                self._stop_vouching()
             except Exception:
                 logger.exception("the log cannot be followed, retrying")
             await self._clock.sleep(self._poll_interval_seconds)
+
+    def _stop_vouching(self) -> None:
+        """End the streams where nobody knows what they ought to be told; clients say stale, and resume by cursor."""
+        if self._freshness.age_seconds > VOUCHED_SECONDS:
+            for stream in tuple(self._hub.open_streams):
+                self._hub.end(stream)
 
     async def _prune(self) -> None:
         while True:

@@ -27,7 +27,7 @@ from reactive_rpc.health import Part, Probe
 from reactive_rpc.log.local import LocalLog
 from reactive_rpc.log.log import Log
 from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis import NO_RELAY, UNREACHABLE, RedisLog
+from reactive_rpc.log.redis import UNREACHABLE, RedisLog
 from reactive_rpc.log.redis_stream import RedisStream
 from reactive_rpc.log.relay import Relay
 from reactive_rpc.log.sqlite import SQLiteLog
@@ -164,12 +164,19 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         RELAYED_POLL_SECONDS,
         relay,
         shared,
-        {"redis": lambda: _unless(log, UNREACHABLE), "relay": lambda: _unless(log, NO_RELAY)},
+        {"redis": lambda: _redis_health(log), "relay": lambda: _relay_health(log)},
     )
 
 
-def _unless(log: RedisLog, trouble: str) -> Part:
-    return Part(ok=False, detail=trouble) if log.trouble == trouble else Part(ok=True)
+def _redis_health(log: RedisLog) -> Part:
+    return Part(ok=log.trouble != UNREACHABLE, detail=UNREACHABLE if log.trouble == UNREACHABLE else "")
+
+
+def _relay_health(log: RedisLog) -> Part:
+    """Tell whether what some relay writes can be followed; without Redis nobody can tell."""
+    if log.trouble is None or log.trouble == UNREACHABLE:
+        return Part(ok=True)
+    return Part(ok=False, detail=log.trouble[:200])
 
 
 def _postgresql_database(url: URL, settings: Settings) -> PostgreSQLDatabase:

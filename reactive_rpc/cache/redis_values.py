@@ -45,7 +45,7 @@ RETRY_SECONDS: Final = 1.0
 CONNECT_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 1.0
 AT_ONCE: Final = 64
-"""So many questions are under way at most, each on a connection of its own."""
+"""So many questions are under way at most, each on a connection of its own; others wait, as long as for an answer."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 BATCH: Final = 100
@@ -139,7 +139,7 @@ class RedisValues:
         self._writing = self._connecting = None  # a task that never ran could not say so itself
         self._forget_commands()
         for _ in range(AT_ONCE):
-            await self._slots.acquire()  # questions that were given up may not have noticed yet
+            await self._slots.acquire()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -152,19 +152,25 @@ class RedisValues:
             if not self._is_closed:
                 self._connect_later()
             return None
-        keys = _record(self._namespace, name), _lease(self._namespace, name)
         try:
-            answer = await within(ANSWER_SECONDS, self._evaluate(keys, after, version))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            return None  # many ask at once, which says nothing of Redis
+        try:
+            answer = await within(ANSWER_SECONDS, self._evaluate(name, after, version))
         except Exception as exc:  # whatever it is: the answer to the client does not depend on it
             self._note_failure(exc)
             return None
+        finally:
+            self._slots.release()
         return answer if isinstance(answer, bytes | int) else None
 
-    async def _evaluate(self, keys: tuple[str, str], after: int, version: int) -> Any:
-        async with self._slots:
-            if self._is_closed:
-                return None
-            return await self._made_client().eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
+    async def _evaluate(self, name: str, after: int, version: int) -> Any:
+        if self._is_closed:
+            return None
+        keys = _record(self._namespace, name), _lease(self._namespace, name)
+        return await self._made_client().eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
 
     def _decoded(self, record: bytes, key: Key, epoch: str) -> SharedValue | None:
         try:

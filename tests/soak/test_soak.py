@@ -17,8 +17,8 @@ from reactive_rpc.testing import serving
 from .soak import Sample, growths, soak
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
-ROUNDS = 14
-LEAKY_ROUNDS = 9
+ROUNDS = 12
+LEAKY_ROUNDS = 8
 SEED = os.environ.get("SOAK_SEED", "1")
 SETTINGS = {
     "PYTHONPATH": str(Path(__file__).parents[1]),

@@ -240,6 +240,20 @@ async def test_a_redis_that_hangs_delays_one_answer_a_little(
     ]
 
 
+async def test_a_crowd_is_no_failure(
+    own_world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands that ask in one instant some are not answered in time; Redis is not blamed, and sharing goes on."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    values = await own_world.worker()
+    await stored(own_world)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    found = await asyncio.gather(*(find(values) for _ in range(5_000)))
+    assert set(found) == {VALUE, None}
+    assert await find(values) == VALUE
+    assert caplog.messages == []
+
+
 async def test_a_redis_that_is_gone_is_as_good_as_none(own_redis: RedisServer, own_world: World) -> None:
     """From the start, for questions and for what is put; when it is there, it is used."""
     own_redis.stop(how="kill")

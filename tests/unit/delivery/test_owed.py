@@ -26,7 +26,7 @@ from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.delivery.frame import Frame
 from reactive_rpc.delivery.hub import REFRESHES_AT_ONCE, Hub, Subscription
 from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.delivery.watch import Pending, Watch
+from reactive_rpc.delivery.watch import Watch
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
@@ -286,13 +286,6 @@ async def test_the_games_hold_what_they_are_about() -> None:
     assert all(count > 5 for count in total.values()), total
 
 
-def _by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_unchanged(self: Hub, watch: Watch, entry: Entry, pending: Pending) -> bool:
-        return entry.etag == pending.entry.etag
-
-    monkeypatch.setattr(Hub, "_is_unchanged", is_unchanged)
-
-
 def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(self: Hub, watches: Sequence[Watch]) -> None:
         for watch in watches:
@@ -342,7 +335,6 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "seed_bug",
     [
-        pytest.param(_by_etag_alone, id="an equal ETag alone silences a result"),
         pytest.param(_falls_back_silently, id="a result that is late is not told of"),
         pytest.param(_old_result, id="the result of before is sent"),
         pytest.param(_no_gap, id="what is past the bound is dropped without a gap"),

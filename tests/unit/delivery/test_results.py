@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -221,8 +221,21 @@ def _bulk(w: World) -> None:
 
 
 @pytest.mark.parametrize("several", [_many, _bulk])
-async def test_a_result_that_may_have_been_another_is_sent_though_it_is_the_same(w: World, several: Any) -> None:
+async def test_a_result_that_may_have_been_another_is_sent_though_it_is_the_same(
+    w: World, several: Callable[[World], None]
+) -> None:
     """Several commits, or a change that may stand for several: a client may have fetched what was between."""
+    await change_and_hear(w, several)
+
+
+async def test_a_seeded_bug_in_the_comparison_is_found(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An equal ETag alone that silences a result: the test above can fail."""
+    monkeypatch.setattr(Hub, "_is_unchanged", lambda self, watch, entry, pending: entry.etag == pending.entry.etag)
+    with pytest.raises(AssertionError):
+        await change_and_hear(w, _many)
+
+
+async def change_and_hear(w: World, several: Callable[[World], None]) -> None:
     listener = await w.connect(Rounded(w.log, (1,), pushes_results=True))
     several(w)
     await settled(w)
