@@ -303,6 +303,8 @@ class ReactiveRPC:
             "streams": self._hub.streams,
             "watches": self._hub.watches,
             "waiting_bytes": self._hub.waiting_bytes,
+            "rechecks": self._guard.rechecks,
+            "recheck_failures": self._guard.failures,
             "log_version": self._log.version,
             "log_age_seconds": self._freshness.age_seconds,
         }

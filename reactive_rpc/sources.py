@@ -150,7 +150,7 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         shared = RedisValues(
             redis_url,
             settings.redis_namespace,
-            build=settings.build,
+            build=f"{settings.build} as {url.username}",  # another role may see other rows
             ttl_seconds=settings.shared_value_seconds,
             clock=clock,
         )

@@ -44,7 +44,7 @@ RETRY_SECONDS: Final = 1.0
 """How long after a failure Redis is tried again."""
 CONNECT_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 1.0
-AT_ONCE: Final = 64
+AT_ONCE: Final = 16
 """So many questions are under way at most, each on a connection of its own; others wait, as long as for an answer."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024

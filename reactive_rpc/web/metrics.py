@@ -54,6 +54,8 @@ COUNTERS: Final = {
     "streams_opened": "Event streams opened",
     "streams_refused": "Event streams refused",
     "streams_revoked": "Event streams ended as their caller was revoked",
+    "rechecks": "Contexts of open streams that were resolved again",
+    "recheck_failures": "Times that this failed for another reason than a refusal",
     "log_polls": "Looks at the log",
     "log_errors": "Looks at the log that failed",
 }

@@ -51,7 +51,7 @@ class Answer:
 def error_answer(error: RPCError) -> Answer:
     """Return an error as its envelope, with the status of its code."""
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
-    headers.append((b"content-type", b"application/json"))
+    headers += [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if error.code == "SERVICE_UNAVAILABLE" and b"retry-after" not in dict(headers):
         headers.append((b"retry-after", b"1"))
     return Answer(http_status(error), encode_error(error), headers)

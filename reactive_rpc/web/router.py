@@ -150,7 +150,12 @@ class RPCRouter(APIRouter):
         )  # fmt: skip
 
     def add_health(self, health: Endpoint, live: Endpoint, ready: Endpoint) -> None:
-        """Serve `{prefix}/health`, `/live` and `/ready` below it, undocumented: they are for probes."""
+        """Serve `{prefix}/health`, `/live` and `/ready` below it, undocumented: they are for probes.
+
+        Not without a prefix: `/health` is then the application's own to have.
+        """
+        if not self._base:
+            return
         for name, endpoint in {"health": health, "health/live": live, "health/ready": ready}.items():
             self._document(
                 endpoint, name, [], methods=["GET", "HEAD"], include_in_schema=False, response_class=Response,

@@ -34,6 +34,7 @@ async def play(
     fault: Fault,
     *,
     seed: str,
+    pause_seconds: float = PAUSE_SECONDS,
     calm_seconds: float = CALM_SECONDS,
     commits_after: int = COMMITS_AFTER,
 ) -> Verdict:
@@ -41,6 +42,7 @@ async def play(
 
     Args:
         seed: what is random is made of it.
+        pause_seconds: how long a part stays stopped or cut off.
         calm_seconds: how long all may take to be right in the end.
         commits_after: how many commits there are at least once the part works again.
     """
@@ -51,7 +53,7 @@ async def play(
             writer.go(f"{seed} {number}")
         try:
             await _committed(world, COMMITS_BEFORE + rng.randrange(COMMITS_BEFORE))
-            await _befall(world, component, fault)
+            await _befall(world, component, fault, pause_seconds)
             await _committed(world, len(world.commits()) + commits_after)
         finally:
             for writer in world.writers:
@@ -59,11 +61,11 @@ async def play(
         return await _settled(world, listening, calm_seconds)
 
 
-async def _befall(world: World, component: Component, fault: Fault) -> None:
+async def _befall(world: World, component: Component, fault: Fault, pause_seconds: float) -> None:
     mend = await asyncio.to_thread(world.break_, component, fault)
     try:
         if fault in ("stop", "cut"):
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
     finally:
         await asyncio.to_thread(mend)
 

@@ -249,7 +249,8 @@ async def test_a_crowd_is_no_failure(
     await stored(own_world)
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
     found = await asyncio.gather(*(find(values) for _ in range(5_000)))
-    assert set(found) == {VALUE, None}
+    assert VALUE in found
+    assert None in found
     assert await find(values) == VALUE
     assert caplog.messages == []
 

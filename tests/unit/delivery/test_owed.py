@@ -301,10 +301,6 @@ def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stream, "_replace", lambda self, frame: None)
-
-
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Hub._adopt
 
@@ -337,7 +333,6 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(_falls_back_silently, id="a result that is late is not told of"),
         pytest.param(_old_result, id="the result of before is sent"),
-        pytest.param(_no_gap, id="what is past the bound is dropped without a gap"),
         pytest.param(_no_window, id="what was missed while settling is not told again"),
         pytest.param(_resumes_by_etag_alone, id="nothing is stale on resuming"),
         pytest.param(_one_frame_lost, id="a frame is lost"),
