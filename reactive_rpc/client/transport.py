@@ -197,7 +197,7 @@ def _network_errors(url: str) -> Iterator[None]:
     except httpx.DecodingError as exc:
         raise WireError(f"{url} answered with a body that cannot be decoded: {exc}") from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise ConnectionFailedError(f"no answer from {url}: {exc or type(exc).__name__}") from exc
+        raise ConnectionFailedError(f"no answer from {url}: {str(exc) or type(exc).__name__}") from exc
 
 
 def _query_string(fields: dict[str, Any] | None) -> dict[str, str]:

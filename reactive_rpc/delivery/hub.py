@@ -292,7 +292,8 @@ class Hub:
             keys.append(watch.affected.key)
             if gap or entry is None or not entry.live or self._is_stale(subscription, entry, missed, known):
                 stale[watch.affected.key] = watch.affected
-        for affected in stream.take_affected():
+        told = stream.take_affected()
+        for affected in (watch.affected for watch in self._by_stream[stream]) if told is None else told:
             stale[affected.key] = affected
         cursor_now = self._cursor(self._told(stream, self._log.version))
         return Connected(

@@ -147,12 +147,16 @@ class Stream:
         self._said += chunk
         self._queue()
 
-    def take_affected(self) -> list[Affected]:
-        """Forget the events about single queries that wait and return what they name: `connected` will say it."""
+    def take_affected(self) -> list[Affected] | None:
+        """Forget the events that wait and return what they name, None for everything: `connected` will say it.
+
+        Its id is higher than theirs, so none of them may be sent after it.
+        """
         named = [affected for frame in self._waiting for affected in frame.affected]
-        self._waiting = [frame for frame in self._waiting if not frame.affected]
+        has_gap = any(frame.name == Gap.name for frame in self._waiting)
+        self._waiting = [frame for frame in self._waiting if not frame.affected and frame.name != Gap.name]
         self._held_bytes = sum(len(frame.wire) for frame in self._waiting)
-        return named
+        return None if has_gap else named
 
     def acknowledge(self, cursor: Cursor) -> None:
         """Count everything that was sent up to `cursor` as received."""
