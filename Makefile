@@ -90,5 +90,5 @@ lock: setup ## Write constraints.txt: the versions that are installed now
 .PHONY: clean
 clean: ## Remove caches and the seeded database; .venv stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
-	rm -f teamhub.db teamhub.db-wal teamhub.db-shm teamhub.secret
+	rm -f teamhub.db teamhub.db-* teamhub.secret
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -65,7 +65,7 @@ class Lag:
     """What one rate did.
 
     Attributes:
-        offered: rows a second, as it came out.
+        written: rows; `offered`: how many a second, as it came out.
         told: changes that the first log was told; `coarse`: those that named no row.
         ages_ms: how old each was then, sorted.
         entries: batches that the first log was told.
@@ -73,6 +73,7 @@ class Lag:
         sent_bytes: by Redis, to all logs.
     """
 
+    written: int
     offered: float
     told: int
     coarse: int
@@ -149,6 +150,7 @@ def measure(server: PostgreSQLServer, redis: RedisServer, way: Way, *, seconds: 
             yield (
                 f"{commits:,} x {rows}",
                 Lag(
+                    written=written,
                     offered=written / elapsed,
                     told=len(told["ages_ms"]),
                     coarse=told["coarse"],
@@ -171,7 +173,7 @@ def report(way: Way, rate: str, lag: Lag) -> str:
         way.name,
         rate,
         f"{lag.offered:,.0f}",
-        f"{lag.told:,}" + (f" + {lag.coarse} coarse" if lag.coarse else ""),
+        f"{lag.told:,} of {lag.written:,}" + (f" + {lag.coarse} coarse" if lag.coarse else ""),
         *ages,
         f"{lag.entries:,}",
         *(f"{lag.cores[name]:.1%}" if name in lag.cores else "" for name in ("relay", "Redis", "logs")),

@@ -24,7 +24,7 @@ from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.delivery.guard import Guard
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.delivery.limits import Limits
-from reactive_rpc.errors import DefinitionError, ReactiveRPCError
+from reactive_rpc.errors import DefinitionError, ReactiveRPCError, reason_of
 from reactive_rpc.health import Health, Part
 from reactive_rpc.log.log import Batch
 from reactive_rpc.log.relay import Relay
@@ -59,6 +59,9 @@ PRUNE_EVERY_SECONDS = 60.0
 
 STALLED_SECONDS = 5.0
 """A log that could not be read for so long is told as dead: `Health`."""
+
+IDLE = 4
+"""How much less often the log is looked at while there are no streams to be told."""
 
 VOUCHED_SECONDS = 3.0
 """A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
@@ -139,7 +142,9 @@ class ReactiveRPC:
         self._board, self._relay, self._shared = source.board, source.relay, source.shared
         self._poll_interval_seconds, self._probes = source.poll_interval_seconds, source.probes
         self._announce = source.announce
-        self._freshness = Freshness(self._log, clock=self._clock, max_age_seconds=2 * self._poll_interval_seconds)
+        self._freshness = Freshness(
+            self._log, clock=self._clock, max_age_seconds=2 * IDLE * self._poll_interval_seconds
+        )
         store = MemoryStore(self.settings.cache_max_bytes)
         self._reader = Reader(self._log, store, freshness=self._freshness, shared=self._shared)
         self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share)
@@ -194,6 +199,7 @@ class ReactiveRPC:
                 await self._open_relayed(stack, self._relay)
             await self._log.open()
             stack.push_async_callback(self._log.aclose)
+            self._reader.open()
             self.registry.check_tables(self._log.schema.tables)
             self._reader.relations = parse_relations(self._relations, self._log.schema.tables)
             stack.push_async_callback(self._reader.aclose)
@@ -403,7 +409,7 @@ class ReactiveRPC:
 
     def _log_health(self) -> Part:
         age_seconds = self._freshness.age_seconds
-        if age_seconds <= STALLED_SECONDS + 2 * self._poll_interval_seconds:
+        if age_seconds <= STALLED_SECONDS + 2 * IDLE * self._poll_interval_seconds:
             return Part(ok=True)
         if age_seconds == float("inf"):
             return Part(ok=False, detail="the log has not been read yet")
@@ -429,17 +435,20 @@ class ReactiveRPC:
         """Follow the log, so that streams are told of other processes' writes; outlive any failure, loudly."""
         failed = False
         while True:
+            too_long = asyncio.get_running_loop().call_later(VOUCHED_SECONDS, self._stop_vouching)
             try:
                 await self._freshness.look()
                 failed = False
             except ReactiveRPCError as exc:
                 if not failed:
-                    logger.error("the log cannot be followed, retrying: %s", exc.__cause__ or exc)
+                    logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
                 failed = True
                 self._stop_vouching()
             except Exception:
                 logger.exception("the log cannot be followed, retrying")
-            await self._clock.sleep(self._poll_interval_seconds)
+            finally:
+                too_long.cancel()
+            await self._clock.sleep(self._poll_interval_seconds * (1 if self._hub.streams else IDLE))
 
     def _stop_vouching(self) -> None:
         """End the streams where nobody knows what they ought to be told; clients say stale, and resume by cursor."""

@@ -54,6 +54,7 @@ __all__ = [
     "UnprocessableContentError",
     "UnsupportedMediaTypeError",
     "WireError",
+    "reason_of",
     "rpc_error",
 ]
 
@@ -249,3 +250,16 @@ def rpc_error(
     """
     error_class = RPCError.by_code.get(code, RPCError)
     return error_class(message, code=code, details=details, path=path, request_id=request_id)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return one line for the server's log: the cause, which callers are not told, or what the error says itself.
+
+    >>> reason_of(TimeoutError())
+    'TimeoutError'
+    """
+    cause = error.__cause__ or error
+    line, _, _ = str(cause).partition("\n")
+    if line:
+        return line
+    return f"{error} ({type(cause).__name__})" if str(error) else type(cause).__name__

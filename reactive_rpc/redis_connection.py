@@ -9,6 +9,8 @@ from typing import Any, Final, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
+from reactive_rpc.errors import DefinitionError
+
 __all__ = ["RedisClient", "connect_redis", "within"]
 
 T = TypeVar("T")
@@ -23,7 +25,21 @@ RedisClient = Redis | RedisCluster
 
 
 def connect_redis(url: str) -> RedisClient:
-    """Return a client for `redis://`, `rediss://`, `unix://` or `redis+cluster://`; nothing is connected yet."""
+    """Return a client for `redis://`, `rediss://`, `unix://` or `redis+cluster://`; nothing is connected yet.
+
+    Raises:
+        DefinitionError: it is no such URL.
+    """
+    try:
+        return _client(url)
+    except ValueError as exc:  # it may hold a password, so it is not shown
+        raise DefinitionError(
+            f"REACTIVE_RPC_REDIS_URL is no URL of a Redis ({exc}): write redis://host:6379/0, rediss:// for TLS, or"
+            " redis+cluster://host:6379 for a cluster"
+        ) from None
+
+
+def _client(url: str) -> RedisClient:
     if url.startswith(CLUSTER):
         return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), socket_timeout=TIMEOUT_SECONDS)
     return Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS)

@@ -56,7 +56,7 @@ class Source:
     """One database, how topics are announced on it, and where its workers meet.
 
     Attributes:
-        poll_interval_seconds: how often the log is looked at when nobody asks.
+        poll_interval_seconds: how often the log is looked at when nobody asks and streams are open.
         relay: feeds the log of all workers, here or in another process; None where each worker reads the database.
         shared: where workers share results; None where they do not.
         probes: of the parts that the log depends on beside the database, by name.
@@ -150,7 +150,7 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         shared = RedisValues(
             redis_url,
             settings.redis_namespace,
-            build=f"{settings.build} as {url.username}",  # another role may see other rows
+            build=f"{settings.build} {url.username} {sorted(url.query.items())}",  # another role may see other rows
             ttl_seconds=settings.shared_value_seconds,
             clock=clock,
         )

@@ -8,9 +8,12 @@ costs a retry, a new ticket, a set stored again: never a stale answer. So a boar
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-__all__ = ["Board", "BoardKind"]
+__all__ = ["UNREACHABLE", "Board", "BoardKind"]
+
+UNREACHABLE: Final = "the board cannot be reached: try again later"
+"""What callers are told; the cause, which may name servers and files, is chained, for the log."""
 
 BoardKind = Literal["ack", "ticket", "set"]
 

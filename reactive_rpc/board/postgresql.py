@@ -23,9 +23,9 @@ from typing import Any, Final, TypeVar
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy.engine import URL
 
-from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.board import UNREACHABLE, BoardKind
 from reactive_rpc.board.names import by_name, name_of
-from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 from reactive_rpc.sql.postgresql_url import libpq_url
 
 __all__ = ["PostgreSQLBoard"]
@@ -145,17 +145,19 @@ class PostgreSQLBoard:
                     return await self._attempt(work)
                 except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
                     return await self._attempt(work)  # the server may have been restarted meanwhile
-        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as exc:
-            raise ServiceUnavailableError(f"{self._name} has no board: run `reactive-rpc db install`") from exc
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"{self._name} has no board: run `reactive-rpc db install`"
+            )
         except asyncpg.InsufficientPrivilegeError as exc:
-            raise ServiceUnavailableError(
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
                 f"rights are missing on the board of {self._name} ({exc}): let an administrator run what"
                 " `reactive-rpc db install --sql` prints"
-            ) from exc
+            )
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as exc:
-            raise ServiceUnavailableError(
-                f"the board of {self._name} cannot be used: {exc or type(exc).__name__}"
-            ) from exc
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"the board of {self._name} cannot be used: {str(exc) or type(exc).__name__}"
+            )
 
     async def _attempt(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:

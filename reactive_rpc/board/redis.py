@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.board import UNREACHABLE, BoardKind
 from reactive_rpc.board.names import by_name, name_of
-from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 from reactive_rpc.redis_connection import RedisClient, connect_redis, within
 
 __all__ = ["RedisBoard"]
@@ -123,7 +123,10 @@ class RedisBoard:
         try:
             return await within(self._operation_seconds, self._in_turn(work))
         except (RedisError, RedisClusterException, OSError) as exc:
-            raise ServiceUnavailableError(f"the board's Redis cannot be used: {exc or type(exc).__name__}") from exc
+            reason = str(exc) or type(exc).__name__
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"the board's Redis cannot be used: {reason}"
+            )
 
     async def _in_turn(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
         async with self._slots:

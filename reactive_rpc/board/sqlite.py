@@ -35,9 +35,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.board import UNREACHABLE, BoardKind
 from reactive_rpc.board.names import by_name, name_of
-from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
 __all__ = ["SQLiteBoard"]
 
@@ -143,9 +143,9 @@ class SQLiteBoard:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, work)
         except (sqlite3.Error, OSError) as exc:
-            raise ServiceUnavailableError(
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
                 f"{self.path} cannot be read or written ({exc}): see that its folder is writable and its disk not full"
-            ) from exc
+            )
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do the work; once more on a new connection, or a new file, where this one may be to blame."""

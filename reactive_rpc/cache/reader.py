@@ -325,6 +325,11 @@ class Reader:
             self._drop([entry], self._log.version)
             self._tell(Invalidated(self._log.version, {entry: set(entry.computed.read_set.tables)}))
 
+    def open(self) -> None:
+        """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open."""
+        self._forget()
+        self._dropped.clear()
+
     async def aclose(self) -> None:
         """Abandon the flights under way; idempotent."""
         for task in self._tasks:
@@ -451,11 +456,16 @@ class Reader:
     def _flush(self, batch: Batch) -> None:
         logger.warning("everything cached is forgotten: %s", batch.flush)
         self.stats.flushes += 1
+        entries = self._forget()
+        self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
+
+    def _forget(self) -> list[Entry]:
+        """Drop every entry, telling nobody, and return them."""
         entries = self._index.clear()
         self._store.clear()
         for entry in entries:
             entry.live = entry.cached = False
-        self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
+        return entries
 
     def _tell(self, invalidated: Invalidated) -> None:
         for listener in self._listeners:

@@ -200,6 +200,7 @@ class PostgreSQLLog(BaseLog):
         """Poll once `previous` has ended; from then on, whoever asks starts the next."""
         if previous is not None:
             await asyncio.wait([previous])
+            previous = None  # an error keeps this frame: in an outage each would keep the one before
         self._running, self._queued = self._queued, None
         async with self._lock:
             await self._catch_up()

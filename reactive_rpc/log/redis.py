@@ -23,6 +23,9 @@ lost with the relay that took it, so it is asked again until it is answered, or 
 ours, capture looks again, before anything of it is applied: our schema is then that one or a later one. Images of an
 earlier one may hold values in a form that we do not compare by any more, so their tables count as a whole.
 
+**Epoch.** A report of another epoch than ours is followed only if our own database says that this is its epoch now. So
+what is relayed of another database, by a mistake in a namespace or a URL, can neither move us nor answer for ours.
+
 **Images lack virtual columns.** The relay cannot know what the entries of every worker rest on, and here it is too late
 to read parents in the snapshot of the change. A column that an image lacks is unknown and matches every condition: too
 wide, and right.
@@ -37,7 +40,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from reactive_rpc.capture.capture import Capture
@@ -61,6 +64,10 @@ RETRY_SECONDS: Final = 0.2
 UNREACHABLE: Final = "Redis cannot be reached: try again later"
 """What callers are told; the cause is chained, for the log."""
 NOT_FOLLOWED: Final = "the changes of the database cannot be followed: try again later"
+FOREIGN: Final = (
+    "what is relayed is another database: give each database a namespace of its own (REACTIVE_RPC_REDIS_NAMESPACE), and"
+    " a relay that has the same URL of the database as its workers"
+)
 NO_RELAY: Final = "no relay has answered through Redis: is one running (Settings.relay, or `reactive-rpc relay`)?"
 
 _log = logging.getLogger(__name__)
@@ -197,6 +204,7 @@ class RedisLog(BaseLog):
         """Ask once `previous` has ended; from then on, whoever asks starts the next barrier."""
         if previous is not None:
             await asyncio.wait([previous])
+            previous = None  # an error keeps this frame: in an outage each would keep the one before
         self._running, self._queued = self._queued, None
         _ = self.schema
         if self._trouble == UNREACHABLE:
@@ -251,7 +259,7 @@ class RedisLog(BaseLog):
             self._trouble = None
         beat_id = b"0" if last is None else last.id
         while beats := await self._stream.beats_after(beat_id, SILENCE_SECONDS):
-            await self._follow_to(beats[-1], frozenset().union(*(beat.served for beat in beats)))
+            await self._follow_to(beats[-1], _served(beats))
             beat_id, self._trouble = beats[-1].id, None
         self._be_in_trouble(NO_RELAY)
 
@@ -261,6 +269,8 @@ class RedisLog(BaseLog):
         if self._epoch is None and question not in served:
             return  # we stand nowhere yet, and whoever opens wants to stand at the end
         state = await self._settle(beat.epoch, beat.mark)
+        if beat.epoch not in (self._epoch, state.epoch):
+            raise ServiceUnavailableError(FOREIGN)
         if self._epoch is None:
             self._stand_at(beat)
         elif self._epoch != beat.epoch:
@@ -354,6 +364,13 @@ class RedisLog(BaseLog):
             error.__cause__ = cause
             self._answer.set_exception(error)
             self._answer.exception()  # noted: whoever waited may have gone
+
+
+def _served(beats: Sequence[Beat]) -> frozenset[str]:
+    """Return the questions that the last of some reports answers: also those of earlier ones that show no more."""
+    last = beats[-1]
+    covered = [beat.served for beat in beats if beat.epoch == last.epoch and beat.version <= last.version]
+    return frozenset().union(*covered)
 
 
 def _readable(entry: Entry, changes: tuple[Change, ...], state: CaptureState) -> tuple[Change, ...]:

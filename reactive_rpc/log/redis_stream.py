@@ -21,7 +21,8 @@ election saves work; nothing rests on it. A writer that is refused learns where 
 
 **Begun anew**, the stream is empty and `top` is the version it begins at: whoever stands there or past it goes on, and
 everybody else has missed something. That is also what a flush is: there is no entry for it. If an entry cannot be added
-(somebody else wrote into the stream, or there is no memory left), the script begins anew at its version.
+(somebody else wrote into the stream, or there is no memory left), the script begins anew at its version. A key of
+another type, and a state that no script of ours wrote, count as none.
 
 **What a lost write of Redis can do.** State and log lie in one hash slot, a script is replicated and logged as a whole,
 and a copy that lags has lost a suffix of the scripts. So in every copy the two agree, and all of the above holds in it.
@@ -44,7 +45,7 @@ from typing import Any, Final
 import orjson
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change, Image, Unknown
@@ -63,11 +64,24 @@ MAX_BEATS: Final = 100
 MAX_ASKS: Final = 10_000
 """So many questions may wait for a relay; older ones are dropped, and asked again."""
 
-_ADVANCE: Final = """
+_CLEAR: Final = """
+local function clear(key, kind)
+    local found = redis.call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then
+        redis.call('DEL', key)
+    end
+end
+"""
+_ADVANCE: Final = f"""{_CLEAR}
+clear(KEYS[1], 'hash')
+clear(KEYS[3], 'stream')
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'position', 'top')
 local epoch, version, top = found[1] or '', found[2] or '', found[4] or ''
+if string.find(epoch, '[^!-~]') or string.find(version .. top, '[^0-9]') or top == '' then
+    epoch, version, top = '', '', ''
+end
 if epoch ~= ARGV[1] or version ~= ARGV[2] then
-    return {epoch, version, found[3] or ''}
+    return {{epoch, version, found[3] or ''}}
 end
 local is_new = ARGV[7] == 'restart'
 if ARGV[7] == 'entry' then
@@ -85,7 +99,8 @@ redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*',
     'epoch', ARGV[3], 'version', ARGV[4], 'mark', ARGV[6], 'top', top, 'served', ARGV[10])
 return 'OK'
 """
-_ASK: Final = """
+_ASK: Final = f"""{_CLEAR}
+clear(KEYS[1], 'list')
 redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
 """
@@ -196,7 +211,12 @@ class RedisStream:
 
     async def end(self) -> Cursor | None:
         """Return where the stream ends; None where there is no stream."""
-        epoch, version, position = await self._client.hmget(self._state, ["epoch", "version", "position"])
+        try:
+            epoch, version, position = await self._client.hmget(self._state, ["epoch", "version", "position"])
+        except ResponseError as exc:
+            if not str(exc).startswith("WRONGTYPE"):
+                raise
+            return None  # somebody else's; `advance` clears it away
         return _cursor(epoch or b"", version or b"", position or b"")
 
     async def advance(self, end: Cursor | None, step: Step, served: Iterable[str] = ()) -> Refusal | None:
@@ -309,6 +329,8 @@ async def end_task(task: asyncio.Task[Any], *, patience_seconds: float = 0.2) ->
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=patience_seconds)
+    if not task.cancelled():
+        task.exception()  # noted: it failed by itself, of what its owner ends for
 
 
 def _scope(change: Change, column: str) -> str:
@@ -328,4 +350,7 @@ def _beat(id_: bytes, fields: Mapping[bytes, bytes]) -> Beat:
 
 
 def _cursor(epoch: bytes, version: bytes, position: bytes) -> Cursor | None:
-    return Cursor(epoch.decode(), int(version), position.decode()) if version else None
+    """Return where the stream ends; None where there is none, or what nobody of ours wrote."""
+    if not version.isdigit() or not epoch.isascii():
+        return None
+    return Cursor(epoch.decode(), int(version), position.decode(errors="replace"))

@@ -169,7 +169,8 @@ class Feed:
         is_there = end.epoch == here.epoch and end.version == here.version
         if changes is None and not is_there:
             _log.warning("the stream in Redis begins anew at %s: nothing tells what came after %s", here, end)
-        step = Step(here, mark, changes or (), restart=changes is None and not is_there)
+        missed = () if is_there or changes is None else changes  # a position may tell more than its version
+        step = Step(here, mark, missed, restart=changes is None and not is_there)
         return await self._took(end, step, served)
 
     async def _begin(self, served: Sequence[str]) -> Refusal | None:
@@ -213,7 +214,7 @@ class Relay:
         database: URL,
         *,
         name: str,
-        poll_interval_seconds: float = 0.02,
+        poll_interval_seconds: float = 0.005,
         clock: Clock | None = None,
     ) -> None:
         self._make_log = make_log

@@ -29,9 +29,8 @@ async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> b
     headers = dict(scope["headers"])
     media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if media_type != b"application/json":
-        raise UnsupportedMediaTypeError(
-            f"the content type is {media_type.decode('latin-1')!r}: send JSON as application/json"
-        )
+        found = f"the content type is {media_type.decode('latin-1')!r}" if media_type else "there is no content type"
+        raise UnsupportedMediaTypeError(f"{found}: send JSON as application/json")
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -53,7 +52,8 @@ def decode_json_body(model: type[M], body: bytes) -> M:
         ]
         if faults[0]["type"] == "json_invalid":
             raise ParseError(f"the body is no JSON: {faults[0]['message']}") from exc
-        raise BadRequestError(f"the body is no {model.__name__}", details=faults) from exc
+        places = ", ".join(".".join(map(str, fault["loc"])) or "the whole" for fault in faults[:5])
+        raise BadRequestError(f"the body is no {model.__name__}: {places}", details=faults) from exc
 
 
 def replay(body: bytes) -> Receive:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
+from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, reason_of, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 
@@ -77,8 +77,7 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
         error = InternalServerError("something went wrong on the server; it is logged under this request id", path=path)
     error.request_id = ids.new_id()
     if error.code == "SERVICE_UNAVAILABLE":
-        cause, _, _ = str(exc.__cause__ or exc).partition("\n")
-        logger.warning("%s failed, request %s: %s", path, error.request_id, cause)
+        logger.warning("%s failed, request %s: %s", path, error.request_id, reason_of(exc))
     elif http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s failed, request %s", path, error.request_id, exc_info=exc)
     return error

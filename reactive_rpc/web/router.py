@@ -96,7 +96,7 @@ class RPCRouter(APIRouter):
         stream: dict[int | str, dict[str, Any]] = {
             200: {
                 "description": "A stream of events.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
             },
             "default": _FAULT,
         }
@@ -112,8 +112,9 @@ class RPCRouter(APIRouter):
             _optional("ticket", str, Ticket),
         ]
         self._document(
-            events, "events", named, methods=["GET"], operation_id="events_by_set",
-            summary="Watch a stored set of queries", description=_EVENTS, responses=stream, **common,
+            events, "events", [*named, _optional("acks", bool, SubscriptionRequest)], methods=["GET"],
+            operation_id="events_by_set", summary="Watch a stored set of queries", description=_EVENTS,
+            responses=stream, **common,
         )  # fmt: skip
         polled: dict[str, Any] = {
             "tags": ["events"], "description": _POLL, "response_model": Polled, "responses": {"default": _FAULT},
@@ -128,8 +129,8 @@ class RPCRouter(APIRouter):
         )  # fmt: skip
         self._document(
             sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, Body()]), methods=["POST"],
-            operation_id="events_sets", summary="Store a set of queries for EventSource", tags=["events"],
-            response_model=StoredSet, responses={"default": _FAULT},
+            operation_id="events_sets", summary="Store a set of queries for EventSource", description=_SETS,
+            tags=["events"], response_model=StoredSet, responses={"default": _FAULT},
         )  # fmt: skip
         self._document(
             ticket, "events/ticket", _parameters(self._context), methods=["POST"], operation_id="events_ticket",
@@ -138,8 +139,8 @@ class RPCRouter(APIRouter):
         )  # fmt: skip
         self._document(
             ack, "events/ack", _parameters(None, request=Annotated[Ack, Body()]), methods=["POST"],
-            operation_id="events_ack", summary="Acknowledge every event up to a cursor", status_code=204,
-            responses={"default": _FAULT}, **common,
+            operation_id="events_ack", summary="Acknowledge every event up to a cursor", description=_ACK,
+            status_code=204, responses={204: {"description": "Noted."}, "default": _FAULT}, **common,
         )  # fmt: skip
 
     def add_metrics(self, metrics: Endpoint) -> None:
@@ -218,14 +219,33 @@ class RPCRouter(APIRouter):
 
 _FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong."}
 
-_EVENTS = """The first event is `connected`: the stream's id, its cursor, and which of the queries are stale.
-Then `invalidation` names the queries whose result a commit may have changed, and `gap` asks to fetch everything again.
-Each event's `id` is a cursor; send the last one as `Last-Event-ID` to resume after it."""
+_EVENTS = """The stream says, each with a JSON object as `data`:
+
+- `connected`, first: the stream's id, its cursor, the keys of the queries, which of them are stale, which were refused;
+- `invalidation`: the queries whose result a commit may have changed; fetch them;
+- `result`, in its place for procedures that push: the new result of one query;
+- `gap`: something was missed; fetch everything again;
+- `revoked`, last: the caller may not listen any more.
+
+Each event's `id` is a cursor. A stream that just ends wants the client to come back: send the last `id` as `cursor`, or
+as the header `Last-Event-ID`."""
+
+_STREAM_EXAMPLE = """event: connected
+id: Kc3dJWpOHFGvR0hN:3
+retry: 2817
+data: {"stream":"c0tYB8Q2v2XgJ1aL","cursor":"Kc3dJWpOHFGvR0hN:3","queries":["2f5c1d0f"],"stale":[],"errors":[]}
+
+"""
 
 _POLL = """The same events as a stream's, where no stream gets through: `connected`, and what happens while it waits.
 It answers at once without a cursor, and where something is stale or refused. Poll again with the answer's cursor."""
 
 _TICKET = """Stands for the credentials of this request, once, in `GET events?ticket=...`, which cannot send headers."""
+
+_SETS = """An EventSource can only GET, so it names the set: `GET events?set=...`. Equal sets have equal names."""
+
+_ACK = """For streams that were asked for with `acks`, at any worker; what is not acknowledged is sent again.
+It needs no credentials beside the stream's id. Of a stream that has ended it means nothing, and is no error."""
 
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""

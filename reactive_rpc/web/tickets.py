@@ -115,7 +115,7 @@ def take_ticket(scope: Scope) -> str | None:
         return None
     scope["query_string"] = b"&".join(kept)
     if len(found) > 1:
-        raise BadRequestError("a request has one ticket")
+        raise BadRequestError(f"the URL names {len(found)} tickets: send one")
     return found[0]
 
 

@@ -48,11 +48,10 @@ class Screen:
             self.states.append(Shown(time.monotonic(), state.is_stale, state.data or {}))
 
     def is_right(self, truth: dict[int, int] | None) -> bool:
-        """Tell whether it vouches for a result, and for this one where it is given."""
-        state = self._watch.state
-        if state.is_stale or state.data is None:
+        """Tell whether the state written down last vouches for a result, and for this one where it is given."""
+        if not self.states or self.states[-1].is_stale:
             return False
-        return truth is None or state.data == {row: truth[row] for row in self.query.rows}
+        return truth is None or self.states[-1].data == {row: truth[row] for row in self.query.rows}
 
 
 class Reader:

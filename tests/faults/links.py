@@ -6,7 +6,7 @@ It takes one JSON object a line and answers each with one:
     {"do": "refuse", "links": ["front"]}            -> {}   reset every connection, and each that comes
     {"do": "reset", ...}                            -> {}   reset every connection; new ones are welcome
     {"do": "end", ...}                              -> {}   end every connection in order; new ones are welcome
-    {"do": "tear", ...}                             -> {}   reset each connection in the middle of what it receives next
+    {"do": "tear", ...}                             -> {}   refuse, but let what is there end amid what it receives next
     {"do": "stall", ...}                            -> {}   forward nothing; connections stay open
     {"do": "heal", ...}                             -> {}   forward what waits, and welcome new connections
     {"do": "owner", "port": 40000}                  -> {"link": "relay0-database"}   which link comes from that port
@@ -72,7 +72,8 @@ class Link:
             connection.end()
 
     def tear(self) -> None:
-        """Reset each connection in the middle of what it receives next."""
+        """Reset each connection in the middle of what it receives next, and at once each that comes."""
+        self._is_refusing = True
         for connection in self.connections:
             connection.is_torn = True
 

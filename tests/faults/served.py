@@ -3,8 +3,8 @@ faults.served:rpc`.
 
 `FAULTS_BUG` puts a bug in, for the suite to find:
 
-- `drop`: the hub does not hear of one in four invalidated results;
-- `resume`: whoever resumes by cursor is told that nothing has happened since;
+- `drop`: the hub does not hear of one in four invalidated results,
+- `resume`: whoever resumes by cursor is told that nothing has happened since.
 """
 
 from __future__ import annotations

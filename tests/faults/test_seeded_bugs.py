@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reactive_rpc.client import live
+from reactive_rpc.client import channels
 from reactive_rpc.protocol.events import Event, Gap, decode_event
 from reactive_rpc.protocol.sse import ServerSentEvent
 
@@ -49,7 +49,7 @@ def test_a_client_that_ignores_gaps_is_found(tmp_path: Path, monkeypatch: pytest
         event = decode_event(one)
         return None if isinstance(event, Gap) else event
 
-    monkeypatch.setattr(live, "decode_event", without_gaps)
+    monkeypatch.setattr(channels, "decode_event", without_gaps)
     with world("sqlite", tmp_path, settings={"REACTIVE_RPC_STREAM_QUEUE_EVENTS": "4"}) as deployment:
         for number in range(ATTEMPTS):
             seed = f"gaps {number}"

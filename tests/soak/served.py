@@ -20,7 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc import ReactiveRPC, define_reactive_function
 from reactive_rpc.log.history import History
 
-HISTORY_CHANGES = 200
+HISTORY_CHANGES = 20
 """What the log remembers: so little that it is full before anything is measured."""
 
 WIDE_BYTES = 50_000

@@ -11,7 +11,7 @@ them):
   of which each stream receives several. At rest the count moves by a hundred or so, with what was computed last, so
   this holds after a few hundred streams;
 - the *resident memory* grows by less than a kilobyte for each. A kept stream costs some kilobytes with what it has
-  sent. Fragmentation moves it by a megabyte or two either way, so it says something only after thousands.
+  sent. Fragmentation moves it by a megabyte or two either way, so it says something only after very many.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ STREAMS_A_ROUND = 40
 COMMITS_A_ROUND = 10
 LONGEST_SET = 4
 COME_AND_GO_SECONDS = 30.0
-REST_SECONDS = 5.0
+REST_SECONDS = 2.0
+LOOKS = 3
 
 BOUNDS = {"descriptors": 0.1, "tasks": 0.1, "objects": 1.0, "rss_bytes": 1_000.0}
 """How much of each may be left behind for each stream."""
 
-SURE_STREAMS = 5_000
+SURE_STREAMS = 1_500
 """How many streams must have come and gone before the resident memory says something."""
 
 Manner = Literal["acknowledges", "reads", "says nothing", "does not read"]
@@ -147,7 +148,8 @@ async def soak(port: int, database: Path, *, rounds: int, seconds: float, seed: 
         await _warm(http)
         while time.monotonic() < end or len(samples) < rounds:
             await _play_round(port, rng, http, database)
-            samples.append(Sample(streams=len(samples) * STREAMS_A_ROUND, **await _at_rest(http)))
+            fewest = min((sample.tasks for sample in samples), default=0)
+            samples.append(Sample(streams=len(samples) * STREAMS_A_ROUND, **await _at_rest(http, fewest)))
         for task in kept:
             task.cancel()
     return samples
@@ -195,16 +197,17 @@ async def _until_open(http: httpx.AsyncClient, how_many: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _at_rest(http: httpx.AsyncClient) -> dict[str, int]:
-    """Return what the server holds once what was begun is done: when two looks find the same tasks and descriptors."""
+async def _at_rest(http: httpx.AsyncClient, fewest_tasks: int) -> dict[str, int]:
+    """Return the least that the server holds once what was begun is done: when it has as few tasks as ever before."""
     give_up = time.monotonic() + REST_SECONDS
-    before: dict[str, int] | None = None
+    looks: list[dict[str, int]] = []
     while True:
-        held: dict[str, int] = (await http.get("/sample")).json()
-        is_calm = before is not None and all(held[name] == before[name] for name in ("tasks", "descriptors"))
+        looks.append((await http.get("/sample")).json())
+        least = min(looks, key=lambda held: (held["tasks"], held["objects"]))
+        is_calm = len(looks) >= LOOKS and least["tasks"] <= fewest_tasks + 1
         if is_calm or time.monotonic() > give_up:
-            return held
-        before = held
+            return least
+        await asyncio.sleep(0.02)
 
 
 def _fill(database: Path) -> None:

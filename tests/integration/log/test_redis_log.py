@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.log.postgresql import PostgreSQLLog
+from reactive_rpc.log.redis import RedisLog
 from reactive_rpc.log.redis_stream import Step
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
@@ -253,14 +256,73 @@ def test_versions_that_went_back(rig: Rig) -> None:
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
             version, mark = edge.log.version, str(edge.log.schema.mark)
-            await relay.append("restored", version - 5, mark, [], restart=True)
+            restored = (await asyncio.to_thread(rig.capture().refresh, renew=True)).epoch
+            await relay.append(restored, version - 5, mark, [], restart=True)
             await until(lambda: "went back" in (edge.log.trouble or ""), "the log tells")
             with pytest.raises(ServiceUnavailableError, match="followed"):
                 await edge.log.fresh()
             assert edge.flushes == []
-            await relay.append("restored", version + 5, mark, [], restart=False)
+            await relay.append(restored, version + 5, mark, [], restart=False)
             await until(lambda: edge.flushes == [version + 5], "the edge flushes")
-            assert (edge.log.epoch, edge.log.version) == ("restored", version + 5)
+            assert (edge.log.epoch, edge.log.version) == (restored, version + 5)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+def test_an_outage_is_not_remembered(
+    own_postgresql: PostgreSQLServer, own_redis: RedisServer, redis_namespace: str, relayed: bool
+) -> None:
+    """However often `fresh` fails, no error keeps the one before, with all that stood in its frames."""
+
+    async def main() -> None:
+        url = own_postgresql.new_database()
+        prepare(url)
+        rig = Rig(url, own_redis.url, redis_namespace)
+        async with AsyncExitStack() as stack:
+            log: RedisLog | PostgreSQLLog
+            if relayed:
+                writer = stack.enter_context(Writer(rig.url))
+                async with rig.relaying():
+                    log = (await stack.enter_async_context(rig.edge(writer))).log
+                own_redis.stop(how="kill")
+            else:
+                log = rig.outbox_log()
+                await log.open()
+                stack.push_async_callback(log.aclose)
+                own_postgresql.stop(how="kill")
+            for _ in range(20):
+                with pytest.raises(ServiceUnavailableError):
+                    await log.fresh()
+            gc.collect()
+            assert sum(isinstance(kept, ServiceUnavailableError) for kept in gc.get_objects()) < 10
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_the_last_report_does_not_cover(rig: Rig) -> None:
+    """After the state was lost, a slower relay begins anew further back: what another has answered is asked again."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            writer = stack.enter_context(Writer(rig.url))
+            async with rig.relaying():
+                edge = await stack.enter_async_context(rig.edge(writer, timeout_seconds=2.0))
+            relay = ByHand(rig, edge)
+            stack.push_async_callback(relay.stream.aclose)
+            client = await stack.enter_async_context(rig.client())
+            epoch, version, mark = edge.log.epoch, edge.log.version, str(edge.log.schema.mark)
+            edge.gate.clear()
+            await relay.append(epoch, version, mark, [], restart=False)
+            asking = asyncio.create_task(edge.log.fresh())
+            served = await relay.stream.asked(5.0)
+            step = Step(Cursor(epoch, version + 10), mark, [Change(table="w", operation="bulk")])
+            assert await relay.stream.advance(await relay.stream.end(), step, served) is None
+            await client.delete(rig.key("state"))
+            assert await relay.stream.advance(None, Step(Cursor(epoch, version), mark, restart=True)) is None
+            edge.gate.set()
+            with pytest.raises(ServiceUnavailableError):
+                await asking
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step
+from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step, end_task
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.redis_connection import connect_redis
@@ -204,3 +205,22 @@ def test_waiting_ends(run: Run) -> None:
         assert time.monotonic() - began >= 0.05
 
     run(work)
+
+
+def test_a_task_that_failed_is_taken_note_of() -> None:
+    """Its owner ends for what it failed of: nothing is said of an error that nobody retrieved."""
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    async def main() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+        await end_task(task)
+        del task
+        gc.collect()
+        assert told == []
+
+    asyncio.run(main())

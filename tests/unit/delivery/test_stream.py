@@ -268,7 +268,7 @@ async def test_what_connected_says_is_not_said_again(client: Clients) -> None:
     c.read()
     c.push(7)
     await c.gets(1)
-    assert c.got == ["k7"]
+    assert c.got == [(7, None)]
 
 
 async def test_a_reader_that_goes_away_leaves_nothing(client: Clients) -> None:
