@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 PORT ?= 8000
 SOUNDNESS_CASES ?= 6000
 RACES_SECONDS ?= 60
+FAULT_TRIALS ?= 1
+SOAK_SECONDS ?= 300
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -81,6 +83,14 @@ soundness: setup ## Run the differential test with a larger budget (SOUNDNESS_CA
 .PHONY: races
 races: setup ## Race processes and kill servers for longer (RACES_SECONDS=...)
 	REACTIVE_RACES_SECONDS=$(RACES_SECONDS) $(BIN)/pytest tests/integration/races $(PYTEST_ARGS)
+
+.PHONY: faults
+faults: setup ## Kill, stop, cut off and restart every part, FAULT_TRIALS times each, with pauses of 10 s
+	REACTIVE_FAULT_TRIALS=$(FAULT_TRIALS) REACTIVE_FAULT_PAUSE_SECONDS=10 $(BIN)/pytest tests/faults $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: setup ## Have streams come and go for SOAK_SECONDS; memory and descriptors must stay flat
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
 
 .PHONY: lock
 lock: setup ## Write constraints.txt: the versions that are installed now
