@@ -8,12 +8,17 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
 
 from reactive_rpc.errors import DefinitionError
 
-__all__ = ["RedisClient", "connect_redis", "within"]
+__all__ = ["REDIS_FAULTS", "RedisClient", "connect_redis", "within"]
 
 T = TypeVar("T")
+
+REDIS_FAULTS: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
+"""What a client raises where Redis does not do as it is told. `TimeoutError` is an OSError; a RuntimeError is what
+uvloop says, through the driver, of a connection that was reset while it was being written to."""
 
 CLUSTER: Final = "redis+cluster://"
 TIMEOUT_SECONDS: Final = 5.0

@@ -14,12 +14,10 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import RedisClusterException, RedisError
-
 from reactive_rpc.board.board import UNREACHABLE, BoardKind
 from reactive_rpc.board.names import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
-from reactive_rpc.redis_connection import RedisClient, connect_redis, within
+from reactive_rpc.redis_connection import REDIS_FAULTS, RedisClient, connect_redis, within
 
 __all__ = ["RedisBoard"]
 
@@ -122,7 +120,7 @@ class RedisBoard:
     async def _run(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
         try:
             return await within(self._operation_seconds, self._in_turn(work))
-        except (RedisError, RedisClusterException, OSError) as exc:
+        except REDIS_FAULTS as exc:
             reason = str(exc) or type(exc).__name__
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
                 f"the board's Redis cannot be used: {reason}"

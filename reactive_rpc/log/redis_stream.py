@@ -45,17 +45,17 @@ from typing import Any, Final
 import orjson
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change, Image, Unknown
 from reactive_rpc.reactive.codec import decode_changes, encode_changes
-from reactive_rpc.redis_connection import connect_redis
+from reactive_rpc.redis_connection import REDIS_FAULTS, connect_redis
 
 __all__ = ["FAULTS", "Beat", "Entry", "RedisStream", "Refusal", "Step", "end_task"]
 
-FAULTS: Final = (RedisError, RedisClusterException, OSError)
-"""What the driver raises where Redis does not do as it is told; `TimeoutError` is an OSError."""
+FAULTS: Final = REDIS_FAULTS
+"""What the driver raises where Redis does not do as it is told."""
 
 RETRIES: Final = 2
 """Of a command, also of one that may have been run: none here does harm when it is run twice."""
