@@ -32,7 +32,7 @@ __all__ = ["PostgreSQLBoard"]
 
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 5
 OPERATION_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
 PRUNE_SECONDS: Final = 30.0

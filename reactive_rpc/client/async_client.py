@@ -64,7 +64,7 @@ class AsyncClient:
         self._owned_http: httpx.AsyncClient | None = None
         self._clock = clock or SystemClock()
         self._timeout_seconds = timeout_seconds
-        self._events = events
+        self._events: Means = events
         self._new_backoff = partial(Backoff, random=random)
         self._transport: Transport | None = None
         self._live: Live | None = None

@@ -78,6 +78,7 @@ class Channel(Protocol):
 
     def open(self, request: SubscriptionRequest) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Open a stream for the queries of `request`."""
+        ...
 
 
 class ServerSentEvents:

@@ -83,7 +83,7 @@ def test_every_other_bad_token_is_just_invalid(stranger: httpx.Client, server: S
     good = token(server.secret)
     assert call(stranger, good).status_code == 200
     head, payload, signature = good.split(".")
-    unsigned = jwt.encode({"sub": "user-01", "org": "org-01", "exp": 9_999_999_999}, None, "none")
+    unsigned = jwt.encode({"sub": "user-01", "org": "org-01", "exp": 9_999_999_999}, "", "none")
     bad = [
         token("another secret, just as long as the right one"),
         token(server.secret, exp=None),

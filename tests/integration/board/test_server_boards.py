@@ -198,9 +198,9 @@ async def test_a_role_that_owns_nothing_is_told_what_it_lacks(postgresql_url: st
     with pytest.raises(ServiceUnavailableError, match="the board cannot be reached") as refused:
         await board.get("ack", "a")
     assert re.search("rights are missing .* `reactive-rpc db install --sql`", str(refused.value.__cause__))
-    with pytest.raises(CaptureError) as refused:
+    with pytest.raises(CaptureError) as uninstallable:
         PostgreSQLCapture(url, ids=RandomIds()).install()
-    grants = [line for line in str(refused.value).splitlines() if line.startswith("GRANT")]
+    grants = [line for line in str(uninstallable.value).splitlines() if line.startswith("GRANT")]
     assert any("reactive_rpc.board" in line for line in grants)
     _execute(postgresql_url, *grants)
     await _recovers(board)
