@@ -16,6 +16,9 @@ from reactive_rpc.testing.redis import RedisServer, redis_cluster, redis_server
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+collect_ignore = [] if "SOAK_SECONDS" in os.environ else ["soak"]
+"""Whether memory is flat shows over minutes: `make soak`."""
+
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:

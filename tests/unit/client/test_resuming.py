@@ -113,7 +113,7 @@ def test_a_query_that_may_be_watched_later_is_asked_for_again(server: FakeServer
                 clock.pass_time()
                 await until(partial(has_opened, server, streams + 1))
                 assert is_fresh(live, 1)
-            assert clock.pauses == [DEFERRED_BASE_SECONDS * factor for factor in (1, 2, 4)]
+            assert clock.pauses[:3] == [DEFERRED_BASE_SECONDS * factor for factor in (1, 2, 4)]
             server.refuse_names = {}
             await until(lambda: len(clock.pauses) == 4)
             clock.pass_time()
