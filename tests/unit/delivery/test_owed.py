@@ -276,14 +276,16 @@ async def test_every_client_ends_with_the_right_data(seed: int) -> None:
 
 
 async def test_the_games_hold_what_they_are_about() -> None:
-    """Results, gaps, retries, acknowledgements and refusals all occur."""
+    """Results, gaps, retries, acknowledgements and refusals all occur, within some dozens of games."""
     total = {"events": 0, "results": 0, "gaps": 0, "acknowledged": 0, "retried": 0, "refused": 0}
-    for seed in range(8):
+    for seed in range(100):
         world = await play(seed)
         for worker in world.workers:
             for name in total:
                 total[name] += getattr(worker.hub.stats, name)
-    assert all(count > 5 for count in total.values()), total
+        if all(count > 5 for count in total.values()):
+            return
+    pytest.fail(f"after 100 games: {total}")
 
 
 def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
