@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
 
 
 class Message(SQLModel, table=True):
@@ -32,7 +32,7 @@ async def get_all(input: Room, db: AsyncSession) -> list[Message]:
     return list((await db.exec(select(Message).where(Message.room == input.room))).all())
 
 
-@define_reactive_function(scope="public", push="result")
+@define_reactive_function(scope="public", cache=Cache(push="result"))
 async def get_pushed(input: Room, db: AsyncSession) -> list[Message]:
     """Return the same, to streams that are sent the result itself."""
     return list((await db.exec(select(Message).where(Message.room == input.room))).all())

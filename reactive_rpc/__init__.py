@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UnprocessableContentError,
     )
     from reactive_rpc.reactive.change import Change
+    from reactive_rpc.rpc.caching import Cache
     from reactive_rpc.rpc.context import Context
     from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
     from reactive_rpc.rpc.topics import Topic, topic
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadRequestError",
+    "Cache",
     "CaptureError",
     "Change",
     "ConflictError",
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Cache": "rpc.caching",
     "Change": "reactive.change",
     "Context": "rpc.context",
     "Procedure": "rpc.procedure",

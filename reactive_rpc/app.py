@@ -331,7 +331,7 @@ class ReactiveRPC:
         router = RPCRouter(prefix, context=context, ids=self._ids)
         limit = self.settings.max_body_bytes
         for path, procedure in self.registry.items():
-            by_token = (procedure.freshness or self.settings.freshness) == "token"
+            by_token = (procedure.cache.freshness or self.settings.freshness) == "token"
             endpoint = ProcedureEndpoint(
                 path, procedure, self._caller, self._ids, max_body_bytes=limit, by_token=by_token
             )

@@ -68,6 +68,11 @@ class Query(Protocol):
         ...
 
     @property
+    def is_cached(self) -> bool:
+        """Whether its results may be kept, shared and watched."""
+        ...
+
+    @property
     def keep(self) -> Callable[[Change], bool] | None:
         """Tell whether a change that touches the read set leaves the result as it was; None never does."""
         ...

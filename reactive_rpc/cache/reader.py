@@ -247,6 +247,8 @@ class Reader:
             ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
             Exception: whatever the handler raised by accident.
         """
+        if not query.is_cached:
+            return await self._run_alone(query)
         version = await self.freshness.look()
         entry = self.stored(query.key)
         if entry is not None:
@@ -277,9 +279,16 @@ class Reader:
         again.
 
         Raises:
-            PreconditionFailedError: what the query reads cannot be told, so nobody could be told of a change.
+            PreconditionFailedError: its results are not kept, or what it reads cannot be told, so nobody could be told
+                of a change.
             Exception: as `get`, and an error that passes with time (SERVICE_UNAVAILABLE) which the handler answered.
         """
+        if not query.is_cached:
+            raise PreconditionFailedError(
+                f"{query.key[0]} cannot be watched: it has cache=False, so nobody can tell when its result changes. "
+                "Fetch it again when you want to know; to have it watched, give it cache=Cache(ttl_seconds=...)",
+                path=query.key[0],
+            )
         held = self._wanted.setdefault(query.key, [])
         self._wanting[query.key] += 1
         try:
@@ -407,6 +416,15 @@ class Reader:
             self._unshareable[hash(entry.query.key)] = None
             if len(self._unshareable) > MAX_UNSHAREABLE:
                 del self._unshareable[next(iter(self._unshareable))]
+
+    async def _run_alone(self, query: Query) -> Entry:
+        """Return a result for this caller alone."""
+        self.stats.misses += 1
+        self.misses_by_path[query.key[0]] += 1
+        started_at = self._log.version
+        computed = await query.compute()
+        await self.freshness.look()  # so that the cursor sent with it is no lower than what its snapshot showed
+        return Entry(query, computed, started_at)
 
     async def _run(self, query: Query, started_at: int) -> Entry:
         computed = await query.compute()

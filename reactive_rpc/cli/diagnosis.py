@@ -141,6 +141,8 @@ def _sharers(procedure: Procedure[..., Any]) -> str:
 
 
 def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) -> str:
+    if not procedure.is_cached:
+        return "no: cache=False"
     declared = sorted(procedure.dependencies or ())
     uncaptured = [name for name in declared if name in report.tables and not report.tables[name].captured]
     if uncaptured:

@@ -111,8 +111,9 @@ class AsyncClient:
 
         Raises:
             BadRequestError: the input does not fit; nothing is sent.
-            ServiceUnavailableError: the server's database cannot be read. Where the procedure has `stale_if_error`, the
-                server has a stored result; only a watch can say of it that it is stale, so only a watch shows it.
+            ServiceUnavailableError: the server's database cannot be read. Where the procedure has
+                `stale_if_error_seconds`, the server has a stored result; only a watch can say of it that it is stale,
+                so only a watch shows it.
             RPCError: what the server answered, as its class.
             ConnectionFailedError: no answer came.
             WireError: the answer is none of this protocol.

@@ -1,7 +1,7 @@
 """The token: the highest version that a client has met in the server's answers, sent back with each call.
 
-It lets a server that is allowed to answer without a look at its log (`freshness="token"`) know when it must take one:
-the client's own writes show, and no answer is older than one before it, whichever worker gives it.
+It lets a server that is allowed to answer without a look at its log (`Cache(freshness="token")`) know when it must take
+one: the client's own writes show, and no answer is older than one before it, whichever worker gives it.
 
 Versions of one epoch compare; the highest counts. Of two epochs nobody can tell which is the later, so the one in an
 answer replaces the one held only if the request had set out with that: an old answer that comes late changes nothing.

@@ -19,10 +19,10 @@ they fetched is right. (Touching is symmetric: it looks at a row before and afte
 *The cursor.* An `id:` says "everything up to here has been told". While a watch is unsettled, nobody knows what the
 commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
 
-**Results.** A query with `push="result"` is not told of at once: the hub computes it anyway, so it sends what comes
-out. Until then the watch is unsettled like any other, and was last told of at the version *before* the change; that
-keeps the cursor rule true: whoever resumes meanwhile gets the change from the log. Once the watch is settled, at `now`,
-exactly one of three things happens, in the step that settles it, and each covers everything up to `now`:
+**Results.** A query with `Cache(push="result")` is not told of at once: the hub computes it anyway, so it sends what
+comes out. Until then the watch is unsettled like any other, and was last told of at the version *before* the change;
+that keeps the cursor rule true: whoever resumes meanwhile gets the change from the log. Once the watch is settled, at
+`now`, exactly one of three things happens, in the step that settles it, and each covers everything up to `now`:
 
 - the result is sent: it is right at `now`, and whatever touches it later is told later;
 - an invalidation is sent: the outcome is an error, or too large for a stream, or was not there in `PUSH_SECONDS`; in

@@ -52,9 +52,14 @@ class QueryCall:
         return self._keep if self.procedure.invalidate_when else None
 
     @property
+    def is_cached(self) -> bool:
+        """Whether results are kept, shared and watched."""
+        return self.procedure.is_cached
+
+    @property
     def pushes_results(self) -> bool:
         """Whether streams are sent the new result in the place of an invalidation."""
-        return self.procedure.push == "result"
+        return self.procedure.cache.push == "result"
 
     @property
     def wire_key(self) -> str:

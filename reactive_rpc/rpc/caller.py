@@ -82,7 +82,7 @@ class Caller:
 
     def cached_in_outage(self, call: QueryCall) -> Entry | None:
         """Return the stored entry if the procedure allows it in an outage that has lasted so long."""
-        return self._reader.stored_in_outage(call.key, within_seconds=call.procedure.stale_if_error)
+        return self._reader.stored_in_outage(call.key, within_seconds=call.procedure.cache.stale_if_error_seconds)
 
     async def get(self, call: QueryCall) -> Entry:
         """Return the entry of a query, from the cache where that is right."""
@@ -132,5 +132,6 @@ class BoundCaller:
         except BaseException:
             outer.inner.append(ReadSet(opaque=f"calls {call.path}, which failed"))
             raise
-        outer.inner.append(entry.computed.read_set)
+        unkept = None if call.is_cached else ReadSet(opaque=f"calls {call.path}, which has cache=False")
+        outer.inner.append(unkept or entry.computed.read_set)
         return entry

@@ -14,16 +14,15 @@ from sqlalchemy import Table
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.caching import Cache
 from reactive_rpc.rpc.topics import KeyedTopic, Topic
 from reactive_rpc.sql.database import session_mode
 
-__all__ = ["FreshnessMode", "Kind", "Predicate", "Procedure", "PushMode", "Scope", "define_reactive_function"]
+__all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = Literal["query", "mutation"]
-FreshnessMode = Literal["strict", "token"]
-PushMode = Literal["invalidation", "result"]
 Predicate = Callable[[Change, Any], bool]
 TableRef = str | type | Table
 Dependency = TableRef | Topic | KeyedTopic
@@ -53,9 +52,8 @@ class Procedure(Generic[P, R]):
         tables: `{table: Table}` of those declared by a model or a `Table`, not by name.
         scope: whose results may be shared, see `define_reactive_function`.
         examples: inputs that `doctor` and `check` may try.
-        freshness: `strict` or `token`; None is as the settings say.
-        stale_if_error: for how many seconds of an outage a stored result is served, marked as stale.
-        push: what streams are sent when the result may have changed.
+        cache: how results are kept and told of.
+        is_cached: whether they are kept at all.
     """
 
     def __init__(
@@ -67,9 +65,7 @@ class Procedure(Generic[P, R]):
         invalidate_when: Mapping[TableRef | Topic, Predicate] | None,
         scope: Scope,
         examples: Sequence[Mapping[str, Any]] = (),
-        freshness: FreshnessMode | None = None,
-        stale_if_error: float = 0.0,
-        push: PushMode = "invalidation",
+        cache: Cache | Literal[False] | None = None,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -77,10 +73,9 @@ class Procedure(Generic[P, R]):
         self.kind = kind
         self.scope = scope
         self.examples = tuple(examples)
-        self.freshness = freshness
-        self.stale_if_error = stale_if_error
-        self.push = push
-        self._check_arguments(dependencies, invalidate_when)
+        self._check_arguments(dependencies, invalidate_when, cache)
+        self.cache = cache or Cache()
+        self.is_cached = cache is not False and kind == "query"
         self.tables: dict[str, Table] = {}
         declared = dependencies or ()
         self.topics = tuple(ref for ref in declared if isinstance(ref, Topic | KeyedTopic))
@@ -126,7 +121,7 @@ class Procedure(Generic[P, R]):
         where = f" ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})" if code else ""
         return DefinitionError(f"{self.name}{where}: {message}")
 
-    def _check_arguments(self, dependencies: object, invalidate_when: object) -> None:
+    def _check_arguments(self, dependencies: object, invalidate_when: object, cache: object) -> None:
         if self.kind not in ("query", "mutation"):
             raise self.fault(f"kind={self.kind!r}: say 'query' or 'mutation'")
         if not callable(self.scope) and self.scope not in ("identity", "tenant", "public"):
@@ -135,14 +130,12 @@ class Procedure(Generic[P, R]):
             raise self.fault(f"dependencies={dependencies!r} is no list: write dependencies=[Agent, Message]")
         if invalidate_when is not None and not isinstance(invalidate_when, Mapping):
             raise self.fault(f"invalidate_when={invalidate_when!r}: write {{Agent: lambda change, input: ...}}")
-        if self.freshness not in (None, "strict", "token"):
-            raise self.fault(f"freshness={self.freshness!r}: say 'strict' or 'token', or leave it to the settings")
-        if not isinstance(self.stale_if_error, int | float) or not self.stale_if_error >= 0:
-            raise self.fault(f"stale_if_error={self.stale_if_error!r}: give a number of seconds, 0 for never")
-        if self.push not in ("invalidation", "result"):
-            raise self.fault(f"push={self.push!r}: say 'invalidation' or 'result'")
-        if self.kind == "mutation" and (self.freshness or self.stale_if_error or self.push != "invalidation"):
-            raise self.fault("a mutation is never cached: freshness, stale_if_error and push are for queries")
+        if cache is not None and cache is not False and not isinstance(cache, Cache):
+            raise self.fault(f"cache={cache!r}: give Cache(...), False for never, or leave it out")
+        if self.kind == "mutation" and cache is not None:
+            raise self.fault("a mutation is never cached: cache= is for queries")
+        if cache is False and invalidate_when:
+            raise self.fault("cache=False keeps no result that invalidate_when could keep: drop one of them")
         for table, predicate in (invalidate_when or {}).items():
             if not callable(predicate):
                 raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
@@ -243,9 +236,7 @@ def define_reactive_function(
     invalidate_when: Mapping[Any, Predicate] | None = None,
     scope: Scope = "identity",
     examples: Sequence[Mapping[str, Any]] = (),
-    freshness: FreshnessMode | None = None,
-    stale_if_error: float = 0.0,
-    push: PushMode = "invalidation",
+    cache: Cache | Literal[False] | None = None,
 ) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
 
 
@@ -258,9 +249,7 @@ def define_reactive_function(
     invalidate_when: Mapping[Any, Predicate] | None = None,
     scope: Scope = "identity",
     examples: Sequence[Mapping[str, Any]] = (),
-    freshness: FreshnessMode | None = None,
-    stale_if_error: float = 0.0,
-    push: PushMode = "invalidation",
+    cache: Cache | Literal[False] | None = None,
 ) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
     """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
 
@@ -279,13 +268,8 @@ def define_reactive_function(
             `public`: everybody, and the context is not even resolved: no login is asked for. A function of ctx: those
             for whom it returns the same.
         examples: inputs, as a client would pass them; `reactive-rpc doctor` and `check` try them.
-        freshness: how sure a stored result must be; the settings' `freshness` where left out. `strict`: it reflects
-            every write that was acknowledged, to anybody, before the request. `token`: it reflects what this client
-            wrote and has seen, through any worker, and what others wrote up to two poll intervals ago.
-        stale_if_error: for how many seconds, after the log could last be read, a stored result is still served when it
-            cannot be; 0 never does, and answers SERVICE_UNAVAILABLE. Such an answer has the header
-            `reactive-stale: true`; a watch of the Python client shows it with `is_stale`, and a typed call, which
-            cannot say so, raises all the same.
+        cache: how results are kept, `Cache(...)`. False keeps none and shares none: each call runs the handler, and
+            nobody can watch it; a cached query that calls it is not cached either.
 
     Raises:
         DefinitionError: the function or an argument is wrong; the message says what and the way out.
@@ -299,9 +283,7 @@ def define_reactive_function(
             invalidate_when=invalidate_when,
             scope=scope,
             examples=examples,
-            freshness=freshness,
-            stale_if_error=stale_if_error,
-            push=push,
+            cache=cache,
         )
 
     return decorate if function is None else decorate(function)

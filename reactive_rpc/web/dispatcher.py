@@ -140,7 +140,7 @@ class ProcedureEndpoint(Endpoint):
     async def _entry(self, scope: Scope, text: bytes, ctx: object) -> Entry:
         """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
         seen = self._seen.get((scope["method"] == "POST", text))
-        if seen is not None:
+        if seen is not None and self._procedure.is_cached:
             entry = await self._cached(scope, (self.path, seen, scope_key(self._procedure, ctx)))
             if entry is not None:
                 return entry
@@ -167,7 +167,9 @@ class ProcedureEndpoint(Endpoint):
         Raises:
             ServiceUnavailableError: `outage`, in every other case.
         """
-        entry = self._caller.cached_in_outage(self._bind(scope, text, ctx)) if self._procedure.stale_if_error else None
+        entry = None
+        if self._procedure.cache.stale_if_error_seconds:
+            entry = self._caller.cached_in_outage(self._bind(scope, text, ctx))
         if entry is None or entry.computed.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._caller.outage_seconds)

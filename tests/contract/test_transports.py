@@ -27,7 +27,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, ForbiddenError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc import Cache, Context, ForbiddenError, ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
 from reactive_rpc.testing import running
 
@@ -59,7 +59,7 @@ async def in_room(input: InRoom, db: AsyncSession) -> list[str]:
     return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())  # type: ignore[arg-type]  # a column
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def pushed(input: InRoom, db: AsyncSession) -> list[str]:
     """The same, pushed."""
     return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())  # type: ignore[arg-type]  # a column

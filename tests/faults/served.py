@@ -21,7 +21,7 @@ from sqlalchemy import MetaData
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
 
 from .queries import Above, Group
 
@@ -48,7 +48,7 @@ async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
     return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def pushed(input: Group, db: AsyncSession) -> dict[int, int]:
     """Return what `of_group` does; streams are sent the result itself."""
     return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}

@@ -17,7 +17,7 @@ from sqlalchemy import MetaData
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
 from reactive_rpc.log.history import History
 
 HISTORY_CHANGES = 20
@@ -49,13 +49,13 @@ async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
     return {item.id: item.n for item in await db.exec(select(Item).where(Item.g == input.g))}
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def pushed(input: Group, db: AsyncSession) -> dict[int, int]:
     """Return what `of_group` does; streams are sent the result itself."""
     return {item.id: item.n for item in await db.exec(select(Item).where(Item.g == input.g))}
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def wide(input: Group, db: AsyncSession) -> str:
     """Return a long text, which soon fills what a connection holds for a reader that does not read."""
     items = await db.exec(select(Item).where(Item.g == input.g))

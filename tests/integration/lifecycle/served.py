@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
 
 METADATA = MetaData()
 
@@ -45,7 +45,7 @@ async def get(input: NoteId, db: AsyncSession) -> str:
     return "" if note is None else note.text
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def pushed(input: NoteId, db: AsyncSession) -> str:
     """The same, and streams are sent the text itself."""
     note = await db.get(Note, input.id)

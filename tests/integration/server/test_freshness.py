@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import DefinitionError, define_reactive_function
+from reactive_rpc import Cache, DefinitionError, define_reactive_function
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR
 from reactive_rpc.rpc.registry import Functions
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 IN_R = {"room": "r"}
 
 
-@define_reactive_function(freshness="token")
+@define_reactive_function(cache=Cache(freshness="token"))
 async def by_token(input: InRoom, db: AsyncSession) -> list[Note]:
     """The notes of a room, as new as the caller's token."""
     return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
@@ -124,8 +124,8 @@ async def test_the_settings_say_what_a_procedure_does_not(file: Path) -> None:
 async def test_wrong_options_are_refused() -> None:
     """At the definition, with the way out."""
     with pytest.raises(DefinitionError, match="say 'strict' or 'token'"):
-        define_reactive_function(freshness="loose")(by_token.function)  # type: ignore[call-overload]  # what is refused
+        Cache(freshness="loose")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(DefinitionError, match="0 for never"):
-        define_reactive_function(stale_if_error=-1)(by_token.function)
-    with pytest.raises(DefinitionError, match="are for queries"):
-        define_reactive_function(kind="mutation", stale_if_error=5)(add.function)
+        Cache(stale_if_error_seconds=-1)
+    with pytest.raises(DefinitionError, match="cache= is for queries"):
+        define_reactive_function(kind="mutation", cache=Cache(stale_if_error_seconds=5))(add.function)

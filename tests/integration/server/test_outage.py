@@ -13,7 +13,7 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, NotFoundError, ReactiveRPC, define_reactive_function
 from reactive_rpc.protocol.headers import CURSOR, STALE, STALE_SECONDS
 from reactive_rpc.rpc.registry import Functions
 from reactive_rpc.testing import FakeClock
@@ -26,19 +26,19 @@ pytestmark = pytest.mark.anyio
 IN_R = {"room": "r"}
 
 
-@define_reactive_function(stale_if_error=60)
+@define_reactive_function(cache=Cache(stale_if_error_seconds=60))
 async def bridged(input: InRoom, db: AsyncSession) -> list[Note]:
     """The notes of a room, for a minute without the database."""
     return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
 
 
-@define_reactive_function(freshness="token")
+@define_reactive_function(cache=Cache(freshness="token"))
 async def by_token(input: InRoom, db: AsyncSession) -> list[Note]:
     """The notes of a room, as new as the caller's token."""
     return list((await db.exec(select(Note).where(Note.room == input.room))).all())
 
 
-@define_reactive_function(stale_if_error=60)
+@define_reactive_function(cache=Cache(stale_if_error_seconds=60))
 async def one(input: NoteId, db: AsyncSession) -> Note:
     """One note."""
     note = await db.get(Note, input.id)

@@ -1,4 +1,4 @@
-"""`push="result"` over a real connection: the result itself, as the answer to a call would have it."""
+"""`Cache(push="result")` over a real connection: the result itself, as the answer to a call would have it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
 from reactive_rpc.delivery.hub import MAX_RESULT_BYTES
 from reactive_rpc.rpc.registry import Functions
 from reactive_rpc.testing import running
@@ -22,14 +22,14 @@ from .rooms import InRoom, Note, NoteId, app_of, rpc_on, who
 from .streams import heard, until
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def in_room(input: InRoom, db: AsyncSession, ctx: Context) -> list[Note]:
     """The notes of a room that are the caller's tenant's."""
     notes = select(Note).where(Note.room == input.room, Note.tenant == ctx.tenant).order_by(Note.text)
     return list((await db.exec(notes)).all())
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def one(input: NoteId, db: AsyncSession) -> Note:
     """One note."""
     note = await db.get(Note, input.id)
@@ -171,6 +171,6 @@ def test_what_is_pushed_is_declared_well() -> None:
         return ""
 
     with pytest.raises(DefinitionError, match="say 'invalidation' or 'result'"):
-        define_reactive_function(push="data")(note)  # type: ignore[call-overload]  # that is the point
-    with pytest.raises(DefinitionError, match="are for queries"):
-        define_reactive_function(kind="mutation", push="result")(note)
+        Cache(push="data")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(DefinitionError, match="cache= is for queries"):
+        define_reactive_function(kind="mutation", cache=Cache(push="result"))(note)

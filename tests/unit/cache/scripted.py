@@ -167,6 +167,7 @@ class RowQuery:
         error: what the handler answers on purpose; None normally.
         computed: how often it ran.
         depth: as in `Query`.
+        is_cached: as in `Query`.
         pushes_results: as in `QueryCall`.
     """
 
@@ -182,6 +183,7 @@ class RowQuery:
     padding: int = 0
     computed: int = 0
     depth: int = 0
+    is_cached: bool = True
     pushes_results: bool = False
 
     @property
