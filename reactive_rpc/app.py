@@ -35,6 +35,7 @@ from reactive_rpc.rpc.execution import Executor, Observer
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Functions, Registry
 from reactive_rpc.rpc.running import refuse_announcement
+from reactive_rpc.rpc.seclusion import secluded_context
 from reactive_rpc.rpc.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
 from reactive_rpc.sources import CaptureMode, make_source
@@ -146,7 +147,9 @@ class ReactiveRPC:
             self._log, clock=self._clock, max_age_seconds=2 * IDLE * self._poll_interval_seconds
         )
         store = MemoryStore(self.settings.cache_max_bytes)
-        self._reader = Reader(self._log, store, freshness=self._freshness, shared=self._shared)
+        self._reader = Reader(
+            self._log, store, freshness=self._freshness, shared=self._shared, new_context=secluded_context
+        )
         self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share)
         self._reader.auditor = self.auditor
         self._log.subscribe(self._reader.apply)

@@ -48,6 +48,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 
 from reactive_rpc.cache.auditor import Auditor
@@ -151,6 +152,8 @@ class Reader:
         store: holds what may be served again.
         freshness: looks at the log.
         shared: where workers take results from each other; None where each computes its own. Whoever made it closes it.
+        new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
+            given its result too.
 
     Attributes:
         relations: `{table: what a change of it also counts as}`.
@@ -160,7 +163,13 @@ class Reader:
     """
 
     def __init__(
-        self, log: Log, store: Store, *, freshness: Freshness | None = None, shared: SharedValues | None = None
+        self,
+        log: Log,
+        store: Store,
+        *,
+        freshness: Freshness | None = None,
+        shared: SharedValues | None = None,
+        new_context: Callable[[], Context] = Context,
     ) -> None:
         self.stats = Stats()
         self.freshness = freshness or Freshness(log)
@@ -171,6 +180,7 @@ class Reader:
         self._log = log
         self._store = store
         self._shared = shared
+        self._new_context = new_context
         self._unshareable: dict[int, None] = {}
         self._index: Index[Entry] = Index()
         log.enrich_with(self._index.lookups)
@@ -347,7 +357,9 @@ class Reader:
 
     def _start(self, query: Query) -> _Flight:
         started_at = self._log.version
-        task = asyncio.create_task(self._fly(query, started_at), name=f"reactive_rpc flight {query.key[0]}")
+        task = asyncio.create_task(
+            self._fly(query, started_at), name=f"reactive_rpc flight {query.key[0]}", context=self._new_context()
+        )
         flight = self._flights[query.key] = _Flight(started_at, query.depth, task)
         self._tasks.add(task)
 

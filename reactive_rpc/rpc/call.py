@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import Context
+from copy import deepcopy
 from hashlib import blake2b
 from typing import Any
 
@@ -19,7 +21,7 @@ from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import depth
 
-__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
+__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key", "seen_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class QueryCall:
         depth: how many calls it was made inside of.
     """
 
-    __slots__ = ("_context", "_executor", "_input", "depth", "key", "path", "procedure")
+    __slots__ = ("_executor", "_input", "_seen", "depth", "key", "path", "procedure")
 
     def __init__(
         self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
@@ -43,8 +45,8 @@ class QueryCall:
         self.procedure = procedure
         self._executor = executor
         self._input = input
-        self._context = TenantView(ctx, path) if procedure.scope == "tenant" else ctx
-        self.key: Key = (path, canonical(input), scope_key(procedure, ctx))
+        self._seen = seen_of(procedure, ctx)
+        self.key: Key = (path, canonical(input), _key_of(procedure, self._seen))
 
     @property
     def keep(self) -> Callable[[Change], bool] | None:
@@ -72,15 +74,19 @@ class QueryCall:
         return None if self._input is None else self._input.model_dump(mode="json", by_alias=True)
 
     async def compute(self) -> Computed:
-        """Run the handler."""
-        return await self._executor.query(self.key, self.procedure, self._input, self._context, depth=self.depth)
+        """Run the handler, on copies: the same call is computed again later, and a handler may change what it gets."""
+        input, seen = deepcopy(self._input), deepcopy(self._seen)
+        ctx = TenantView(seen, self.path) if self.procedure.scope == "tenant" else seen
+        return await self._executor.query(self.key, self.procedure, input, ctx, depth=self.depth)
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)
         if predicate is None:
             return False
         try:
-            return not predicate(self._executor.known(change, self.procedure), self._input)
+            known = self._executor.known(change, self.procedure)
+            # Asked in whichever task has read the log: nothing that was set for its caller may decide.
+            return not Context().run(predicate, known, self._input)
         except UnknownValueError as exc:
             logger.debug("%s: invalidate_when[%r]: %s; the change counts", self.path, change.table, exc)
             return False
@@ -89,12 +95,23 @@ class QueryCall:
             return False
 
 
-def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
+def seen_of(procedure: Procedure[..., Any], ctx: Any) -> object:
+    """Return all that a handler may know of a context, and thus what its results are kept apart by."""
     if callable(procedure.scope):
-        return canonical(procedure.scope(ctx))
+        return procedure.scope(ctx)
     if procedure.scope == "tenant":
-        return canonical(ctx.tenant)
-    return canonical(ctx) if procedure.handler.takes_context else b""
+        return ctx.tenant
+    return ctx if procedure.handler.takes_context else None
+
+
+def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
+    """Return bytes that are equal for those contexts whose callers share results."""
+    return _key_of(procedure, seen_of(procedure, ctx))
+
+
+def _key_of(procedure: Procedure[..., Any], seen: object) -> bytes:
+    is_shared_by_all = not (callable(procedure.scope) or procedure.scope == "tenant" or procedure.handler.takes_context)
+    return b"" if is_shared_by_all else canonical(seen)
 
 
 def decode_input(path: str, procedure: Procedure[..., Any], input: object) -> BaseModel | None:

@@ -35,12 +35,12 @@ class TenantView:
 
     __slots__ = ("_path", "tenant")
 
-    def __init__(self, context: Any, path: str) -> None:
-        self.tenant = context.tenant
+    def __init__(self, tenant: Any, path: str) -> None:
+        self.tenant = tenant
         self._path = path
 
     def __getattr__(self, name: str) -> NoReturn:
         raise DefinitionError(
             f"{self._path} has scope='tenant' and reads ctx.{name}: its result is shared by the whole tenant. "
-            "Leave scope out to keep results apart by caller, or give a function of ctx as scope"
+            "Leave scope out to keep results apart by caller, or give a function as scope that returns what is needed"
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +28,7 @@ from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.topics import constraint_on
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
+from reactive_rpc.rpc.seclusion import hidden_read, in_own_thread
 from reactive_rpc.rpc.topics import Topic
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import SchemaMovedError
@@ -116,11 +117,15 @@ class Executor:
                     async with self._database.read(recorder, at_least=self._log.version) as session:
                         body = await _run_async(procedure, session, input, ctx)
                 else:
-                    body = await to_thread.run_sync(self._query_sync, recorder, procedure, input, ctx)
+                    body = await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
             except (InternalServerError, SchemaMovedError):
                 raise
             except RPCError as exc:
+                _refuse_hidden(procedure, ctx, exc)
                 error = exc.detached()
+            except Exception as exc:
+                _refuse_hidden(procedure, ctx, exc)
+                raise
             finally:
                 current_recorder.reset(token)
         observed = recorder.read_set() | call.read_set
@@ -147,7 +152,7 @@ class Executor:
         refuse_nested_mutation(path)
         with running(Running(path, "mutation")):
             if not procedure.handler.is_async:
-                return await to_thread.run_sync(self._mutate_sync, procedure, input, ctx)
+                return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
             async with self._database.write() as session:
                 return await _run_async(procedure, session, input, ctx)
 
@@ -184,6 +189,26 @@ class Executor:
         if (path, table) not in self._warned:
             self._warned.add((path, table))
             logger.warning("%s; the dependency is widened", message)
+
+
+def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception) -> None:
+    """Say it where a query came to `error` as it asked for what it cannot see: its result is shared.
+
+    Raises:
+        DefinitionError: it did; the message says for what, and the way out.
+    """
+    hidden = hidden_read(error)
+    if hidden is not None:
+        raise procedure.fault(
+            f"the query reads {hidden}, which is not set where queries run: others are given its result too, by its "
+            "input and ctx alone, so it sees nothing that was set for one caller. Put the value into the context "
+            f"(ReactiveRPC(context=...)), and let {procedure.name} take ctx"
+        ) from error
+    if isinstance(error, AttributeError) and error.obj is ctx and callable(procedure.scope):
+        raise procedure.fault(
+            f"with a function as scope, ctx is what that function returned, a {type(ctx).__name__}, and the handler "
+            f"reads ctx.{error.name}: use ctx as it is, or let the function return all that the handler needs"
+        ) from error
 
 
 def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:

@@ -126,6 +126,8 @@ class Procedure(Generic[P, R]):
             raise self.fault(f"kind={self.kind!r}: say 'query' or 'mutation'")
         if not callable(self.scope) and self.scope not in ("identity", "tenant", "public"):
             raise self.fault(f"scope={self.scope!r}: say 'identity', 'tenant' or 'public', or give a function of ctx")
+        if inspect.iscoroutinefunction(self.scope):
+            raise self.fault("scope is an async def: it is asked on every hit, so it can only look at ctx; write a def")
         if dependencies is not None and not isinstance(dependencies, list | tuple | set | frozenset):
             raise self.fault(f"dependencies={dependencies!r} is no list: write dependencies=[Agent, Message]")
         if invalidate_when is not None and not isinstance(invalidate_when, Mapping):
@@ -266,7 +268,7 @@ def define_reactive_function(
         scope: who may share a result. `identity` (the default): callers whose whole context is equal, or everybody
             where the handler takes no ctx. `tenant`: the whole tenant; the handler then sees only `ctx.tenant`.
             `public`: everybody, and the context is not even resolved: no login is asked for. A function of ctx: those
-            for whom it returns the same.
+            for whom it returns the same; the handler's ctx then *is* what the function returned, and nothing else.
         examples: inputs, as a client would pass them; `reactive-rpc doctor` and `check` try them.
         cache: how results are kept, `Cache(...)`. False keeps none and shares none: each call runs the handler, and
             nobody can watch it; a cached query that calls it is not cached either.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from reactive_rpc.reactive.read_set import NOTHING, ReadSet
 
 __all__ = [
     "Running",
+    "carry_current",
     "current",
     "depth",
     "refuse_announcement",
@@ -67,6 +68,13 @@ def current() -> Running | None:
     """Return the call that is running here; None outside of any, and in a task that has outlived its call."""
     call = _current.get()
     return None if call is None or call.ended else call
+
+
+def carry_current(context: Context) -> None:
+    """Make the call that is running here the one that runs in `context` too."""
+    call = current()
+    if call is not None:
+        context.run(_current.set, call)
 
 
 def depth() -> int:

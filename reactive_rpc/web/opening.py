@@ -7,7 +7,9 @@ database session of a `yield` dependency must not. Limits come after that, becau
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
@@ -175,11 +177,15 @@ class Opener:
     def _recheck(self, scope: Scope, body: bytes, needed: list[Dependant], queries: Sequence[QueryRef]) -> Recheck:
         """Return what resolves the dependencies once more, from the request that opened the stream.
 
-        The headers that they set and the work that they leave behind belong to an answer, and there is none.
+        They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
+        work that they leave behind belong to an answer, and there is none.
         """
-        paths = _paths_of(queries)
+        paths, context = _paths_of(queries), copy_context()
 
         async def recheck() -> bytes:
+            return await asyncio.create_task(resolve(), context=context.copy())
+
+        async def resolve() -> bytes:
             try:
                 async with resolved(Request(dict(scope), replay(body)), needed) as found:
                     return self._view(found.context, paths)
