@@ -11,6 +11,7 @@ from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import ReadSet
+from reactive_rpc.reactive.topics import PREFIX
 
 __all__ = ["Computed", "Entry", "Key", "Query"]
 
@@ -29,11 +30,26 @@ class Computed:
         body: the output as JSON; empty where there is an error.
         error: what the handler answered instead, on purpose; None normally.
         read_set: everything that the outcome depends on.
+        shows: the version of the log that its snapshot shows, exactly; None where nobody can tell.
+        is_whole: whether all of it was read on that one snapshot: the calls inside of a call have others.
     """
 
     body: bytes
     read_set: ReadSet
     error: RPCError | None = None
+    shows: int | None = None
+    is_whole: bool = True
+
+    @property
+    def has_place(self) -> bool:
+        """Whether there are versions of the log at which this, exactly, is the outcome.
+
+        Not where something else than captured rows decides it. What a topic stands for changes before it is announced,
+        so at one version there may be two outcomes.
+        """
+        if self.shows is None or self.read_set.opaque is not None:
+            return False
+        return not any(constraint.table.startswith(PREFIX) for constraint in self.read_set.constraints)
 
     @property
     def lasts(self) -> bool:
@@ -96,6 +112,8 @@ class Entry:
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
         watchers: how many streams need it indexed, whether or not it is cached.
+        reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
+            entry is live, it is the outcome at the log's present version too.
         vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
     """
 
@@ -105,6 +123,7 @@ class Entry:
     live: bool = False
     cached: bool = False
     watchers: int = 0
+    reflects: str | None = None
     vetoed: frozenset[str] = frozenset()
     etag: str = field(init=False)
 

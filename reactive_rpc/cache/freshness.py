@@ -48,6 +48,7 @@ class Freshness:
         self._max_age_seconds = max_age_seconds
         self._fresh_at: float | None = None
         self._is_failing = False
+        self._token = ("", -1, "")
 
     @property
     def age_seconds(self) -> float:
@@ -56,8 +57,11 @@ class Freshness:
 
     @property
     def token(self) -> str:
-        """The cursor of an answer that is sent now."""
-        return f"{self._log.epoch}:{self._log.version}"
+        """The cursor of an answer that is sent now; the same object while the log stands still."""
+        epoch, version = self._log.epoch, self._log.version
+        if self._token[1] != version or self._token[0] != epoch:
+            self._token = epoch, version, f"{epoch}:{version}"
+        return self._token[2]
 
     async def look(self, *, arrived: bool = False) -> int:
         """Apply every commit acknowledged before this call and return the version.

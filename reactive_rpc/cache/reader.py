@@ -34,6 +34,13 @@ then, it is not used, and the handler runs, on a snapshot that begins after all 
 any of it, so whoever may join the flight may have either answer. Nothing is believed of whoever stored the result but
 that it ran this code on this database.
 
+*The version that a result reflects* (`reactive-version`) is exact, never a bound: the result is what the handler
+answers at that version. A live entry is so at `log.version`, read in the step that finds it live: nothing from before
+its snapshot until now touches it. An overtaken result is so at the version of its own snapshot, for which the
+transaction has asked the database when it began (`sql/database.py`); not at `s0`, because the snapshot may show the
+very change that overtook it, and not at any later version. That needs the whole of it to come from that snapshot, which
+the calls inside of a call do not, and versions to mean the same before and after, that is, one epoch.
+
 *Watched.* A stream needs an entry indexed even where the store has no room for it. Eviction can come in the very step
 that stores an entry, before the task that waits for it runs again; so while a key is being watched, entries of that
 key are not released but set aside.
@@ -273,6 +280,13 @@ class Reader:
         self.stats.misses += 1
         return await asyncio.shield(self._start(query).task)
 
+    def version_of(self, entry: Entry) -> str | None:
+        """Return a version that the entry's outcome reflects exactly, as a cursor; None where nobody can tell.
+
+        To be said of an answer in the step that makes it.
+        """
+        return self.freshness.token if entry.live and entry.reflects is not None else entry.reflects
+
     def touched_since(self, version: int, entry: Entry) -> bool:
         """Tell whether anything applied after `version` touches the entry; True where memory does not reach back."""
         changes = self._log.changes_since(version)
@@ -391,8 +405,10 @@ class Reader:
                 return None
             if value.version > self._log.version:
                 await self.freshness.look()
-            entry = Entry(query, Computed(value.body, value.read_set), value.version)
+            computed = Computed(value.body, value.read_set, shows=value.version)
+            entry = Entry(query, computed, value.version)
             if self._is_right(value, entry):
+                self._place(entry)
                 self.stats.shared_hits += 1
                 self._count_needless(entry)
                 self._keep(entry)
@@ -439,6 +455,7 @@ class Reader:
         return Entry(query, computed, started_at)
 
     async def _run(self, query: Query, started_at: int) -> Entry:
+        epoch = self._log.epoch
         computed = await query.compute()
         await self.freshness.look()  # its snapshot may have shown more than has been applied
         entry = Entry(query, computed, started_at)
@@ -449,11 +466,20 @@ class Reader:
             self._report(query.key[0], computed.read_set.opaque)
         elif self.touched_since(started_at, entry):
             self.stats.outdated += 1
-        elif computed.lasts:
-            self._keep(entry)
-            self._share(entry)
-            self._offer_vetoed(entry)
+            if computed.has_place and computed.is_whole and epoch == self._log.epoch:
+                entry.reflects = f"{epoch}:{computed.shows}"
+        else:
+            self._place(entry)
+            if computed.lasts:
+                self._keep(entry)
+                self._share(entry)
+                self._offer_vetoed(entry)
         return entry
+
+    def _place(self, entry: Entry) -> None:
+        """Note that nothing up to now touches the entry; in the step that has found that."""
+        if entry.computed.has_place:
+            entry.reflects = self.freshness.token
 
     def _keep(self, entry: Entry) -> None:
         """Index and store; nothing is awaited between the check in `_fly` and the end of this."""

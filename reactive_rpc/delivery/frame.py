@@ -54,20 +54,39 @@ class Frame:
 
 
 def invalidation_frame(
-    version: int, cursor: str, affected: Iterable[Affected], tables: Iterable[str], event_id: str
+    version: int,
+    cursor: str,
+    affected: Iterable[Affected],
+    tables: Iterable[str],
+    event_id: str,
+    *,
+    shown_at: str | None = None,
 ) -> Frame:
-    """Return the frame of an invalidation of these queries by changes of these tables."""
+    """Return the frame of an invalidation of these queries by changes of these tables.
+
+    Args:
+        shown_at: a version that shows the changes, as the wire says it; None where none is known to.
+    """
     named = tuple(affected)
-    event = Invalidation(cursor=cursor, affected=list(named), tables=sorted(tables), event_id=event_id)
+    event = Invalidation(
+        cursor=cursor, affected=list(named), tables=sorted(tables), event_id=event_id, version=shown_at
+    )
     return Frame(event.name, version, cursor, event.encode(), named)
 
 
-def result_frame(version: int, cursor: str, affected: Affected, entry: Entry, event_id: str) -> Frame:
-    """Return the frame of a result: the body's bytes as they are, neither parsed nor encoded again."""
-    data = b'{"cursor":%b,%b,"etag":%b,"data":%b,"event_id":%b}' % (
+def result_frame(
+    version: int, cursor: str, affected: Affected, entry: Entry, event_id: str, *, reflects: str | None = None
+) -> Frame:
+    """Return the frame of a result: the body's bytes as they are, neither parsed nor encoded again.
+
+    Args:
+        reflects: the version that the result reflects exactly, as the wire says it; None where nobody can tell.
+    """
+    data = b'{"cursor":%b,%b,"etag":%b,%b"data":%b,"event_id":%b}' % (
         to_json(cursor),
         affected.model_dump_json().encode()[1:-1],
         to_json(entry.etag),
+        b"" if reflects is None else b'"version":%b,' % to_json(reflects),
         entry.computed.body,
         to_json(event_id),
     )

@@ -19,6 +19,10 @@ they fetched is right. (Touching is symmetric: it looks at a row before and afte
 *The cursor.* An `id:` says "everything up to here has been told". While a watch is unsettled, nobody knows what the
 commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
 
+*The version.* An invalidation by a commit names the log's version that shows it, which the cursor may lie below: a
+client whose result reflects that version has the change already. What else puts a result in doubt (it was found to be
+wrong, for example) happens at no version of the log: a result of the present version is no better, so none is named.
+
 **Results.** A query with `Cache(push="result")` is not told of at once: the hub computes it anyway, so it sends what
 comes out. Until then the watch is unsettled like any other, and was last told of at the version *before* the change;
 that keeps the cursor rule true: whoever resumes meanwhile gets the change from the log. Once the watch is settled, at
@@ -191,11 +195,13 @@ class Hub:
         acks: bool,
         identity: str | None = None,
         recheck: Recheck | None = None,
+        scope: str | None = None,
     ) -> tuple[Stream, bytes]:
         """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
 
         Args:
             identity: whose it is, for `revoke`.
+            scope: what `connected` tells as the caller's scope; None where the caller is not known.
             recheck: resolves the stream's context again.
 
         Raises:
@@ -209,6 +215,7 @@ class Hub:
         self._by_stream[stream] = set()
         try:
             connected = await self._settle(stream, subscriptions, cursor)
+            connected.scope = scope
         except BaseException as exc:
             self.stats.refused += isinstance(exc, ServiceUnavailableError)
             self.disconnect(stream)
@@ -302,6 +309,7 @@ class Hub:
             queries=keys,
             stale=list(stale.values()),
             errors=errors,
+            version=self._reader.freshness.token,
             heartbeat_seconds=self.heartbeat_seconds or None,
         )
 
@@ -398,7 +406,9 @@ class Hub:
                 self._unsettle(watch, invalidated.version)
                 owed[watch] = tables
         if owed:
-            self._tell(owed, invalidated.version)
+            is_commit = before < invalidated.version
+            shown_at = f"{self._log.epoch}:{invalidated.version}" if is_commit else None
+            self._tell(owed, invalidated.version, shown_at=shown_at)
 
     def _flush(self, touched: Iterable[Watch], version: int, reason: str) -> None:
         """Tell everybody of a gap, which stands for whatever was not told yet."""
@@ -441,12 +451,13 @@ class Hub:
         """Return the watches that hold cursors back; None where so few streams are told that each is looked at."""
         return [watch for watch in self._unsettled if watch.told < version] if streams > FEW_STREAMS else None
 
-    def _tell(self, watches: Mapping[Watch, Iterable[str]], version: int) -> None:
+    def _tell(self, watches: Mapping[Watch, Iterable[str]], version: int, *, shown_at: str | None = None) -> None:
         """Push one event to each stream; streams that are owed the same share its bytes.
 
         Args:
             watches: `{watch: the tables whose changes touched it}`; a stream is told of the tables of its own alone.
             version: of the log.
+            shown_at: the version that shows what they are told of; None where none is known to.
         """
         owed = _owed(watches)
         held = self._held_back(version, len(owed))
@@ -463,6 +474,7 @@ class Hub:
                     [watch.affected for watch in affected],
                     {table for watch in affected for table in watches[watch]},
                     event_id,
+                    shown_at=shown_at,
                 )
             stream.push(frame)
 
@@ -477,12 +489,15 @@ class Hub:
             return
         held = self._held_back(version, len(watch.streams))
         event_id = self._ids.new_id()
+        reflects = self._reader.version_of(entry)
         frames: dict[int, Frame] = {}
         for stream in watch.streams:
             told = version if held == [] else self._told(stream, version, held)
             frame = frames.get(told)
             if frame is None:
-                frame = frames[told] = result_frame(told, self._cursor(told), watch.affected, entry, event_id)
+                frame = frames[told] = result_frame(
+                    told, self._cursor(told), watch.affected, entry, event_id, reflects=reflects
+                )
             stream.push(frame)
 
     def _is_unchanged(self, watch: Watch, entry: Entry, pending: Pending) -> bool:

@@ -102,6 +102,14 @@ class Connected(Event):
     queries: list[str | None] = Field(default_factory=list, description="Keys in the request's order; null: refused.")
     stale: list[Affected] = Field(default_factory=list, description="What differs from what the client holds.")
     errors: list[RefusedQuery] = Field(default_factory=list)
+    version: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="Of what is watched and not stale, the results are as at this version of the log.",
+    )
+    scope: str | None = Field(
+        default=None, exclude_if=_is_none, description="The caller's `reactive-scope`; left out where nobody was asked."
+    )
     heartbeat_seconds: float | None = Field(
         default=None,
         gt=0,
@@ -118,6 +126,11 @@ class Invalidation(Event):
     cursor: str
     affected: list[Affected] = Field(default_factory=list)
     tables: list[str] = Field(default_factory=list)
+    version: str | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="A result that reflects this version of the log shows the commit. Left out: none is known to.",
+    )
     event_id: str = Field(description="The same when the event is sent again.")
     retry: int | None = Field(default=None, exclude_if=_is_none, description="The how-manieth time it is sent again.")
 
@@ -132,6 +145,9 @@ class Result(Event):
     input: Any = None
     key: str
     etag: str = Field(description="As the answer to a call would have it.")
+    version: str | None = Field(
+        default=None, exclude_if=_is_none, description="The version of the log that it reflects exactly, where known."
+    )
     data: Any = Field(description="The result, as the answer to a call would have it.")
     event_id: str = Field(description="The same when the event is sent again.")
     retry: int | None = Field(default=None, exclude_if=_is_none, description="The how-manieth time it is sent again.")

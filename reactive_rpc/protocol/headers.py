@@ -4,6 +4,13 @@
 that it has met, so that a server which is allowed to answer without a look at its log takes one where it is behind.
 Whatever a server cannot compare (another epoch, `UNKNOWN`) asks it to look in any case.
 
+`reactive-version` names the version that the answer's result reflects *exactly*: it is what the procedure answers on
+the database as it was then. Left out where nobody can tell: of a result that is not cached as its inputs cannot be
+followed, that rests on topics, or that an outage has left. Only by it may a client tell which of two results is the
+later, or whether one shows what a mutation wrote; by the cursor it may not, which is only an upper bound.
+
+`reactive-scope` is the same in two answers that were made for the same identity and tenant, and means nothing else.
+
 `reactive-stale: true` marks a stored result that nobody could vouch for, as the log cannot be read;
 `reactive-stale-seconds` says how long ago it was right.
 """
@@ -12,9 +19,11 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CURSOR", "STALE", "STALE_SECONDS", "UNKNOWN"]
+__all__ = ["CURSOR", "SCOPE", "STALE", "STALE_SECONDS", "UNKNOWN", "VERSION"]
 
 CURSOR: Final = "reactive-cursor"
+VERSION: Final = "reactive-version"
+SCOPE: Final = "reactive-scope"
 STALE: Final = "reactive-stale"
 STALE_SECONDS: Final = "reactive-stale-seconds"
 

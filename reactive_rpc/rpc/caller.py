@@ -50,6 +50,10 @@ class Caller:
         """The cursor of an answer that is sent now."""
         return self._reader.freshness.token
 
+    def version_of(self, entry: Entry) -> str | None:
+        """Return what `Reader.version_of` says: to be asked in the step that makes the answer."""
+        return self._reader.version_of(entry)
+
     @property
     def outage_seconds(self) -> float:
         """How long ago the log could last be read."""

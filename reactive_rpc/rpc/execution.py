@@ -135,7 +135,7 @@ class Executor:
         read_set = replace(read_set, constraints=(*read_set.constraints, *topics))
         if not read_set.constraints and not recorder.saw_table:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
-        return Computed(body, read_set, error)
+        return Computed(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
 
     def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
         """Return a change as the procedure's predicates may see it."""

@@ -88,7 +88,7 @@ class Database(ABC):
 
     @abstractmethod
     def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
-        """Begin a read transaction on one snapshot; tell whether it shows what it must."""
+        """Begin a read transaction on one snapshot, note its version, and tell whether it shows what it must."""
 
     @abstractmethod
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
@@ -240,7 +240,10 @@ class Database(ABC):
             at_least = 0
         recorder.oracle = self.oracle
         connection.execution_options(**{RECORDER_OPTION: recorder})
-        return self._begin_read(connection, recorder, at_least)
+        is_late_enough = self._begin_read(connection, recorder, at_least)
+        if self._observer is not None:
+            recorder.shows = None
+        return is_late_enough
 
     async def _replaced(self, connection: AsyncConnection) -> AsyncConnection:
         """Throw a connection away that shows the past, and return another."""

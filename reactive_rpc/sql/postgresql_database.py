@@ -126,7 +126,8 @@ class PostgreSQLDatabase(Database):
                 "the database is a standby, which shows the past: name the primary in the URL"
             )
         reading.recorder = recorder
-        return int(version) >= at_least
+        recorder.shows = int(version)
+        return recorder.shows >= at_least
 
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
         """Hold what the transaction has locked against what was recorded."""

@@ -66,11 +66,15 @@ class Recorder:
     Args:
         schema: what is captured; asked anew for every statement.
         oracle: tells what a text reads; without one a text makes the read set opaque.
+
+    Attributes:
+        shows: the version of the log that the call's snapshot shows, exactly; None where nobody can tell.
     """
 
     def __init__(self, schema: Schema, oracle: Oracle | None = None) -> None:
         self._schema = schema
         self.oracle = oracle
+        self.shows: int | None = None
         self._lock = threading.Lock()
         self._constraints: dict[_ConstraintKey, Constraint] = {}
         self._opaque: str | None = None

@@ -89,6 +89,7 @@ class SQLiteDatabase(Database):
             return True
         (version,) = _run(connection.connection, self._position)
         connection.info[TRACED] = 0
+        recorder.shows = version
         return bool(version >= at_least)
 
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:

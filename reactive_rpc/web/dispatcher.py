@@ -27,6 +27,7 @@ from reactive_rpc.web.arrival import came_by_connection
 from reactive_rpc.web.body import read_json_body, replay
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.flat import is_flat
+from reactive_rpc.web.marks import Marks, scope_mark
 from reactive_rpc.web.responses import Answer, Headers, error_answer, error_of
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
@@ -114,6 +115,7 @@ class ProcedureEndpoint(Endpoint):
         self._methods = methods_of(procedure)
         self._is_pure = is_pure(procedure.handler.input_model)
         self._seen: dict[tuple[bool, bytes], bytes] = {}
+        self._marks = Marks()
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, decode the input, call."""
@@ -130,12 +132,14 @@ class ProcedureEndpoint(Endpoint):
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
             done = await self._caller.mutate(self.path, self._procedure, input, ctx)
-            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode())])
+            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx)])
         try:
             entry = await self._entry(scope, text, ctx)
         except ServiceUnavailableError as outage:
             return self._in_outage(scope, text, ctx, outage)
-        return _answer_of(entry, scope, [(_CURSOR, self._caller.token.encode())])
+        # Nothing is awaited since the entry was found: what is said of it holds for the answer.
+        marks = self._marks.of(self._caller.token, self._caller.version_of(entry))
+        return _answer_of(entry, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
     async def _entry(self, scope: Scope, text: bytes, ctx: object) -> Entry:
         """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
@@ -173,7 +177,7 @@ class ProcedureEndpoint(Endpoint):
         if entry is None or entry.computed.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._caller.outage_seconds)
-        return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds)])
+        return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
 
 
 def _answer_of(entry: Entry, scope: Scope, headers: Headers) -> Answer:

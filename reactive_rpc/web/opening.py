@@ -34,6 +34,7 @@ from reactive_rpc.web.body import decode_json_body, read_json_body, replay
 from reactive_rpc.web.callers import caller_of, identity_of
 from reactive_rpc.web.dependencies import CONTEXT, Resolved, resolved
 from reactive_rpc.web.dispatcher import parameters_of
+from reactive_rpc.web.marks import scope_of
 from reactive_rpc.web.sets import StoredSets, require_at_most
 from reactive_rpc.web.tickets import Tickets
 
@@ -132,7 +133,12 @@ class Opener:
             ServiceUnavailableError: the database cannot be read, or this worker is about to stop.
         """
         stream, first = await self.hub.connect(
-            asked.subscriptions, asked.cursor, acks=acks, identity=asked.identity, recheck=asked.recheck
+            asked.subscriptions,
+            asked.cursor,
+            acks=acks,
+            identity=asked.identity,
+            recheck=asked.recheck,
+            scope=scope_of(asked.found.context),
         )
         stream.context = asked.view
         if self._guard.generation != asked.generation:

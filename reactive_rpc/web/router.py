@@ -25,6 +25,7 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
+from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
@@ -76,7 +77,10 @@ class RPCRouter(APIRouter):
         context = None if procedure.scope == "public" else self._context
         responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
         if procedure.kind == "query":
-            responses[304] = {"description": "The result still has the ETag given in If-None-Match."}
+            responses[200] = {"headers": _MARKED}
+            responses[304] = {
+                "description": "The result still has the ETag given in If-None-Match.", "headers": _MARKED,
+            }  # fmt: skip
         self._document(
             endpoint,
             path,
@@ -219,6 +223,16 @@ class RPCRouter(APIRouter):
 
 _FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong."}
 
+_MARKED: dict[str, Any] = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in {
+        "etag": "Names the result.",
+        CURSOR: "The version of the log that the result reflects at most.",
+        VERSION: "The one that it reflects exactly; left out where nobody can tell.",
+        SCOPE: "Equal for equal identity and tenant; left out where the procedure does not ask who calls.",
+    }.items()
+}
+
 _EVENTS = """The stream says, each with a JSON object as `data`:
 
 - `connected`, first: the stream's id, its cursor, the keys of the queries, which of them are stale, which were refused;
@@ -231,9 +245,9 @@ Each event's `id` is a cursor. A stream that just ends wants the client to come 
 as the header `Last-Event-ID`."""
 
 _STREAM_EXAMPLE = """event: connected
-id: Kc3dJWpOHFGvR0hN:3
+id: Kc3dJWp:3
 retry: 2817
-data: {"stream":"c0tYB8Q2v2XgJ1aL","cursor":"Kc3dJWpOHFGvR0hN:3","queries":["2f5c1d0f"],"stale":[],"errors":[]}
+data: {"stream":"c0tYB8Q2","cursor":"Kc3dJWp:3","queries":["2f5c1d0f"],"stale":[],"errors":[],"version":"Kc3dJWp:3"}
 
 """
 

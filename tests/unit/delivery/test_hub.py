@@ -40,6 +40,7 @@ async def test_connected_says_where_the_stream_stands(w: World) -> None:
         "queries": ["items.sum[2]", "items.sum[1]"],
         "stale": [],
         "errors": [],
+        "version": "e1:1",
     }
 
 
@@ -422,3 +423,14 @@ async def test_a_change_of_another_table_is_told_to_those_it_touches(w: World) -
     await w.write(1)
     await until(lambda: len(listener.frames) == 1)
     assert listener.events[0].cursor == "e1:2"
+
+
+async def test_an_invalidation_names_the_version_that_shows_the_change(w: World) -> None:
+    """Also where the cursor is held back; but not where no commit is the reason: no version is better then."""
+    listener = await w.connect(w.row(1), w.row(2))
+    await w.write(1)
+    await until(lambda: len(listener.frames) == 1)
+    entry = await w.reader.get(w.row(2))
+    w.reader.drop(entry)
+    await until(lambda: len(listener.frames) == 2)
+    assert [getattr(event, "version", "") for event in listener.events] == ["e1:1", None]
