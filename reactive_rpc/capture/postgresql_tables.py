@@ -28,7 +28,7 @@ from psycopg.rows import class_row
 
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
 from reactive_rpc.reactive.schema import Kind
-from reactive_rpc.sql.functions import date_functions, pure_functions
+from reactive_rpc.sql.functions import date_functions, looked_at_functions, pure_functions
 
 __all__ = [
     "FINGERPRINT",
@@ -282,7 +282,8 @@ def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str
 
 def read_redefined(connection: psycopg.Connection[Any]) -> frozenset[str]:
     """Return the functions that are pure on PostgreSQL and also somebody's own, and the operators that are."""
-    names = sorted(pure_functions("postgresql") | date_functions("postgresql").keys())
+    listed = pure_functions("postgresql") | looked_at_functions("postgresql") | date_functions("postgresql").keys()
+    names = sorted(listed)
     return frozenset(name for (name,) in connection.execute(_REDEFINED, [names]))
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import Compiled, SQLCompiler
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
-from sqlalchemy.types import Integer
+from sqlalchemy.types import TypeDecorator
 
 from reactive_rpc.sql.enrichment import parent_atoms
 from reactive_rpc.sql.predicates import (
@@ -91,8 +91,8 @@ def _unknown_construct(compiled: RecordingCompiler) -> str | None:
         return "schema_translate_map"
     if None in compiled.rendering.bodies:
         return "a SELECT of a kind of its own"
-    if any(not isinstance(parameter.type, Integer) for parameter in compiled.literal_execute_params):
-        return "a value in the text (literal_execute)"
+    if not all(_is_rendered_as_value(parameter.type) for parameter in compiled.literal_execute_params):
+        return "a value of a type that renders itself (literal_execute)"
     statements: list[Any] = [body.statement for body in compiled.rendering.bodies if body is not None]
     for statement in [compiled.statement, *statements]:
         for element in visitors.iterate(statement) if statement is not None else ():
@@ -101,9 +101,28 @@ def _unknown_construct(compiled: RecordingCompiler) -> str | None:
     return None
 
 
+_RENDERING: Final = ("literal_processor", "process_literal_param", "bind_expression")
+
+
+def _is_rendered_as_value(type_: Any) -> bool:
+    """Tell whether SQLAlchemy itself writes a value of this type into a text: then it is that value, and no SQL."""
+    others = [kind for kind in type(type_).__mro__ if not kind.__module__.startswith("sqlalchemy.")]
+    if any(name in vars(kind) for kind in others for name in _RENDERING):
+        return False
+    return not isinstance(type_, TypeDecorator) or _is_rendered_as_value(type_.impl_instance)
+
+
 def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
-    """Return the names of the parameters whose text, if they are one, could be read as a date."""
-    return tuple(name for parameter, name in compiled.bind_names.items() if not is_dateless(parameter.type))
+    """Return the names of the parameters whose text, if they are one, could be read as a date.
+
+    What is rendered into the text has no type there that would keep it from being one.
+    """
+    literal = compiled.literal_execute_params
+    return tuple(
+        name
+        for parameter, name in compiled.bind_names.items()
+        if parameter in literal or not is_dateless(parameter.type)
+    )
 
 
 def _open_bodies(compiled: RecordingCompiler, selects: list[SelectBody]) -> list[_Body]:

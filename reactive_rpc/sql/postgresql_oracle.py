@@ -22,7 +22,7 @@ names no functions).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -30,11 +30,12 @@ from typing import Any, Final
 import sqlglot
 from sqlalchemy.engine import Connection
 from sqlglot import exp
-from sqlglot.dialects import Postgres
 from sqlglot.errors import SqlglotError
 
 from reactive_rpc.reactive.schema import Kind, Schema
-from reactive_rpc.sql.functions import is_clock_word, pure_functions
+from reactive_rpc.sql.functions import is_clock_word, looked_at_functions, pure_functions
+from reactive_rpc.sql.postgresql_grammar import Grammar, literal_texts, numbered
+from reactive_rpc.sql.text_dates import Dates, name_of
 from reactive_rpc.sql.text_reads import TextRead, refused
 
 __all__ = ["Parsed", "PostgreSQLOracle", "parse"]
@@ -44,15 +45,17 @@ MAX_REMEMBERED: Final = 1_000
 
 # fmt: off
 _UNDERSTOOD: Final = frozenset({
-    "Add", "Alias", "Aliases", "All", "Any", "AtTimeZone", "Between", "BitwiseAnd", "BitwiseLeftShift", "BitwiseNot",
-    "BitwiseOr", "BitwiseRightShift", "BitwiseXor", "Boolean", "Bracket", "CTE", "Column", "Cube", "DPipe",
-    "DataType", "DataTypeParam", "Distinct", "Div", "EQ", "Escape", "Except", "Fetch", "Filter", "From", "GT", "GTE",
-    "Glob", "Group", "GroupingSets", "Having", "HavingMax", "ILike", "Identifier", "In", "Intersect", "Interval", "Is",
-    "JSONBContains", "JSONPath", "JSONPathKey", "JSONPathRoot", "JSONPathSubscript", "Join", "LT", "LTE", "Lateral",
-    "Like", "Limit", "LimitOptions", "Literal", "Mod", "Mul", "NEQ", "Neg", "Not", "Null", "NullSafeEQ", "NullSafeNEQ",
-    "Offset", "Operator", "Order", "Ordered", "Parameter", "Paren", "Placeholder", "Rollup", "Select", "SimilarTo",
-    "Slice", "Star", "Sub", "Subquery", "Table", "TableAlias", "Tuple", "Union", "Values", "Var", "Where", "Window",
-    "WindowSpec", "With", "WithinGroup",
+    "Add", "Alias", "Aliases", "All", "Any", "AtTimeZone", "Between", "BitString", "BitwiseAnd", "BitwiseLeftShift",
+    "BitwiseNot", "BitwiseOr", "BitwiseRightShift", "BitwiseXor", "Boolean", "Bracket", "ByteString", "CTE", "Column",
+    "ColumnDef", "Cube", "DPipe", "DataType", "DataTypeParam", "Distinct", "Div", "Dot", "EQ", "Escape", "Except",
+    "Fetch", "Filter", "From", "GT", "GTE", "Glob", "Group", "GroupingSets", "Having", "HavingMax", "HexString",
+    "ILike", "Identifier", "In", "Intersect", "Interval", "Is", "JSON", "JSONBContains", "JSONPath", "JSONPathKey",
+    "JSONPathRoot", "JSONPathSubscript", "Join", "Kwarg", "LT", "LTE", "Lateral", "Like", "Limit", "LimitOptions",
+    "Literal", "Mod", "Mul", "NEQ", "National", "Neg", "Not", "Null", "NullSafeEQ", "NullSafeNEQ", "ObjectIdentifier",
+    "Offset", "Operator", "Order", "Ordered", "Overlaps", "Parameter", "Paren", "Placeholder", "PropertyEQ",
+    "RawString", "RecursiveWithSearch", "Rollup", "Select", "SimilarTo", "Slice", "Star", "Sub", "Subquery", "Table",
+    "TableAlias", "Tuple", "UnicodeString", "Union", "Values", "Var", "Variadic", "Where", "Window", "WindowSpec",
+    "With", "WithinGroup",
 })  # fmt: skip
 """Constructs that are no functions and whose meaning is a matter of rows alone."""
 
@@ -76,16 +79,32 @@ _CLOCK_WORDS: Final = frozenset({
 # fmt: on
 
 _PURE: Final = pure_functions("postgresql")
+_LOOKED_AT: Final = looked_at_functions("postgresql") | {"date", "operator"}
+"""What is pure in some calls alone: the tree tells in which."""
 _QUANTIFIERS: Final = frozenset({"all", "any", "some"})
 _WORD: Final = re.compile(r"\w+")
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
-_DATE_KINDS: Final[frozenset[Kind | None]] = frozenset({"date", "timestamp", "timestamptz"})
 _DATE_TYPES: Final = frozenset({"DATE", "TIME", "TIMETZ", "TIMESTAMP", "TIMESTAMPTZ", "TIMESTAMPLTZ", "TIMESTAMPNTZ"})
+_DATES: Final = (
+    exp.Add, exp.Sub, exp.AtTimeZone, exp.Date, exp.DateBin, exp.ExplodingGenerateSeries, exp.StrToDate, exp.StrToTime,
+    exp.TimestampFromParts, exp.TimestampTrunc, exp.UnixToTime,
+)  # fmt: skip
+"""What is no text, whatever it is made of: text cannot be added, and has no time zone."""
+_DATE_FUNCTIONS: Final = frozenset({"make_date", "make_time", "make_timestamptz", "timezone"})
+_DATE_KINDS: Final[frozenset[Kind | None]] = frozenset({"date", "timestamp", "timestamptz"})
 _DATELESS_TYPES: Final = frozenset({
-    "ARRAY", "BIGDECIMAL", "BIGINT", "BOOLEAN", "CHAR", "DECIMAL", "DOUBLE", "FLOAT", "INT", "INTERVAL", "JSON",
-    "JSONB", "SMALLINT", "TEXT", "UUID", "VARCHAR", "VARBINARY",
+    "BIGDECIMAL", "BIGINT", "BIGSERIAL", "BIT", "BOOLEAN", "CHAR", "DECIMAL", "DOUBLE", "FLOAT", "INET", "INT",
+    "INT4MULTIRANGE", "INT4RANGE", "INT8MULTIRANGE", "INT8RANGE", "INTERVAL", "JSON", "JSONB", "MONEY", "NAME",
+    "NUMMULTIRANGE", "NUMRANGE", "SERIAL", "SMALLINT", "TEXT", "UUID", "VARBINARY", "VARCHAR", "char", "cidr", "citext",
+    "hstore", "inet", "jsonpath", "macaddr", "tsquery", "tsvector", "varbit",
 })  # fmt: skip
-_PYFORMAT: Final = re.compile(r"%\([^)]*\)s|%s")
+_CONSTANTS: Final = (
+    exp.Literal, exp.RawString, exp.ByteString, exp.National, exp.UnicodeString, exp.Parameter, exp.Placeholder,
+    exp.Null,
+)  # fmt: skip
+"""What holds no clock, since its text is looked at by itself; cast to any type, it is that type's."""
+_NO_ATTRIBUTES: Final = frozenset({"age", "currval", "current_setting", "nextval"}) | {t.lower() for t in _DATE_TYPES}
+"""Names after a dot that are functions, where nothing else has them: `(x).age` is `age(x)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +115,7 @@ class Parsed:
         tables: every table named, as PostgreSQL spells it; the names of common table expressions among them.
         ctes: those names.
         cast_columns: columns that are cast to a date.
+        given_dates: those of these names that the text itself gives to dates.
         attributes: what is selected from something by a dot.
         aliases: the names that the text gives to columns.
         words: everything that may be the name of a function or an operator.
@@ -105,13 +125,18 @@ class Parsed:
     tables: tuple[str, ...] = ()
     ctes: frozenset[str] = frozenset()
     cast_columns: frozenset[str] = frozenset()
+    given_dates: frozenset[str] = frozenset()
     attributes: frozenset[str] = frozenset()
     aliases: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
     opaque: str | None = None
 
 
-_VALUES: Final = frozenset({"STRING", "NUMBER"})
+_STRINGS: Final = frozenset({
+    "BIT_STRING", "BYTE_STRING", "HEREDOC_STRING", "HEX_STRING", "NATIONAL_STRING", "RAW_STRING", "STRING",
+    "UNICODE_STRING",
+})  # fmt: skip
+_VALUES: Final = _STRINGS | {"NUMBER"}
 
 
 def parse(statement: str) -> Parsed:
@@ -123,40 +148,34 @@ def parse(statement: str) -> Parsed:
     'calls now(), which is not known to depend on its arguments alone: pass in its value'
     """
     try:
-        tokens = sqlglot.tokenize(statement, dialect="postgres")
-        trees = sqlglot.parse(statement, dialect="postgres")
+        tokens = sqlglot.tokenize(statement, dialect=Grammar)
+        trees = sqlglot.parse(statement, dialect=Grammar)
     except (SqlglotError, RecursionError) as exc:
         return Parsed(opaque=f"runs text that cannot be parsed ({str(exc).splitlines()[0]})")
-    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query | exp.Values):
         return Parsed(opaque="runs text that is not one SELECT: write in a mutation")
     tree: Any = trees[0]
-    ctes = frozenset(_name(cte.args["alias"].this) for cte in tree.find_all(exp.CTE))
+    ctes = frozenset(name_of(cte.args["alias"].this) for cte in tree.find_all(exp.CTE))
     aliases = _aliases(tree)
-    opaque = _called(tokens, ctes | aliases) or _split_literal(tokens) or _unknown(tree)
+    dates = Dates(tree, _is_date)
+    opaque = _called(tokens, ctes | aliases) or _split_literal(tokens) or _clock_word(tree) or _unknown(tree, dates)
     if opaque is not None:
         return Parsed(opaque=opaque)
     tables = dict.fromkeys(_table_name(table) for table in tree.find_all(exp.Table) if not _is_function(table))
     return Parsed(
         tables=tuple(tables),
         ctes=ctes,
-        cast_columns=frozenset(
-            _name(cast.this.this) for cast in _date_casts(tree) if isinstance(cast.this, exp.Column)
-        ),
-        attributes=frozenset(_name(column.this) for column in _attributes(tree)),
+        cast_columns=dates.columns,
+        given_dates=dates.given,
+        attributes=frozenset(_attributes(tree)),
         aliases=aliases,
         words=frozenset(_word(token) for token in tokens if token.token_type.name not in _VALUES),
     )
 
 
-def _name(identifier: Any) -> str:
-    """Return a name as PostgreSQL knows it: in lower case, unless it is quoted."""
-    text = str(identifier.name)
-    return text if isinstance(identifier, exp.Identifier) and identifier.args.get("quoted") else text.lower()
-
-
 def _table_name(table: Any) -> str:
     parts = [table.args.get("catalog"), table.args.get("db"), table.this]
-    return ".".join(_name(part) for part in parts if part is not None)
+    return ".".join(name_of(part) for part in parts if part is not None)
 
 
 def _is_function(table: Any) -> bool:
@@ -165,22 +184,42 @@ def _is_function(table: Any) -> bool:
 
 def _aliases(tree: Any) -> frozenset[str]:
     """Return every name that the text itself gives, to columns or to what stands in a FROM."""
-    found = {_name(alias.args["alias"]) for alias in tree.find_all(exp.Alias)}
+    found = {name_of(alias.args["alias"]) for alias in tree.find_all(exp.Alias)}
     for alias in tree.find_all(exp.TableAlias):
-        found.update(_name(part) for part in [alias.this, *(alias.args.get("columns") or ())] if part is not None)
+        parts = [alias.this, *(alias.args.get("columns") or ())]
+        found.update(name_of(part.this if isinstance(part, exp.ColumnDef) else part) for part in parts if part)
+    offsets = (each.args.get("offset") for each in tree.find_all(exp.Unnest))  # WITH ORDINALITY AS u(value, offset)
+    found.update(name_of(offset) for offset in offsets if isinstance(offset, exp.Identifier))
     return frozenset(found)
 
 
-def _attributes(tree: Any) -> Iterator[Any]:
-    return (column for column in tree.find_all(exp.Column) if column.args.get("table") and not column.is_star)
+def _attributes(tree: Any) -> Iterator[str]:
+    """Yield what is selected by a dot from something that may be a row of a table: `t.name`, `(t).name`."""
+    functions = _function_aliases(tree)
+    for column in tree.find_all(exp.Column):
+        qualifier = column.args.get("table")
+        if qualifier is not None and not column.is_star and name_of(qualifier) not in functions:
+            yield name_of(column.this)
+    for dot in tree.find_all(exp.Dot):
+        if not isinstance(dot.expression, exp.Star):
+            yield name_of(dot.expression)
 
 
-def _date_casts(tree: Any) -> Iterator[Any]:
-    return (cast for cast in tree.find_all(exp.Cast) if _type_name(cast) in _DATE_TYPES)
+def _function_aliases(tree: Any) -> set[str]:
+    """Return the names of what functions return (`jsonb_each(data) AS e`): its columns are theirs, and no functions."""
+    of_functions, others = set(), set()
+    for alias in tree.find_all(exp.TableAlias):
+        if alias.this is not None:
+            of_functions.add(name_of(alias.this)) if _is_of_function(alias) else others.add(name_of(alias.this))
+    others.update(name_of(table.this) for table in tree.find_all(exp.Table) if not _is_function(table))
+    return of_functions - others
 
 
-def _type_name(cast: Any) -> str:
-    return str(cast.to.this.name) if isinstance(cast.to.this, exp.DataType.Type) else str(cast.to.this)
+def _is_of_function(alias: Any) -> bool:
+    source = alias.parent
+    if isinstance(source, exp.Lateral):
+        return isinstance(source.this, exp.Func)
+    return isinstance(source, exp.Unnest) or (isinstance(source, exp.Table) and _is_function(source))
 
 
 def _word(token: Any) -> str:
@@ -199,8 +238,8 @@ def _called(tokens: list[Any], given: frozenset[str]) -> str | None:
         if kind in _VALUES or following != "(" or not _WORD.fullmatch(word):
             continue
         is_syntax = kind != "IDENTIFIER" and (word in _BEFORE_PARENTHESES or preceding in _BETWEEN.get(word, ()))
-        is_given = word in given and word.upper() not in Postgres.Parser.FUNCTIONS
-        if is_qualified or not (word in _PURE or is_syntax or is_given):
+        is_given = word in given and word.upper() not in Grammar.Parser.FUNCTIONS
+        if is_qualified or not (word in _PURE or word in _LOOKED_AT or is_syntax or is_given):
             return _impure(word)
     return None
 
@@ -211,37 +250,117 @@ def _impure(function: str) -> str:
 
 def _split_literal(tokens: list[Any]) -> str | None:
     """Refuse a literal that goes on after a line break: what it says as a whole, the tree does not tell."""
-    pairs = pairwise(token.token_type.name for token in tokens)
-    return "runs text with a literal in several parts: write it in one" if ("STRING", "STRING") in pairs else None
+    kinds = pairwise(token.token_type.name for token in tokens)
+    is_split = any(first in _STRINGS and second == "STRING" for first, second in kinds)
+    return "runs text with a literal in several parts: write it in one" if is_split else None
 
 
-def _unknown(tree: Any) -> str | None:
+def _clock_word(tree: Any) -> str | None:
+    word = next(filter(is_clock_word, literal_texts(tree)), None)
+    return None if word is None else f"runs text with '{word}', which may be a date: pass in its value"
+
+
+def _unknown(tree: Any, dates: Dates) -> str | None:
     """Return what the tree holds that is not known to be a matter of rows alone."""
     for node in tree.walk():
-        kind = type(node).__name__
-        if isinstance(node, exp.Lock):
-            return "locks rows (FOR UPDATE): lock in a mutation"
-        if isinstance(node, exp.Anonymous) and str(node.name).lower() not in _PURE | _QUANTIFIERS:
-            return _impure(node.name)
-        if not isinstance(node, exp.Func) and kind not in _UNDERSTOOD:
-            return f"runs text with {kind}, which is not understood"
-        if isinstance(node, exp.Literal) and node.is_string and is_clock_word(node.this):
-            return f"runs text with '{node.this}', which may be a date: pass in its value"
-        if isinstance(node, exp.Column) and _name(node.this) in _SYSTEM_COLUMNS:
-            return f"reads {node.name}, a system column whose writes are not captured"
-        if isinstance(node, exp.Cast) and not _is_understood(node):
-            return f"casts to {_type_name(node).lower()} what may be the text 'now': cast in Python"
+        looks = (look(node, dates) for kind, look in _LOOKS.items() if isinstance(node, kind))
+        reason = next(filter(None, looks), None)
+        if reason is not None:
+            return reason
+        if not isinstance(node, exp.Func) and type(node).__name__ not in _UNDERSTOOD:
+            return f"runs text with {type(node).__name__}, which is not understood"
     return None
 
 
-def _is_understood(cast: Any) -> bool:
-    """Tell whether a cast reads no clock: to no date, or of a literal, a parameter, a column (see `Parsed`)."""
-    name = _type_name(cast)
-    if name in _DATE_TYPES:
-        return isinstance(cast.this, exp.Literal | exp.Parameter | exp.Placeholder | exp.Column | exp.Null)
-    if name == "ARRAY":
-        return all(str(item.this.name) in _DATELESS_TYPES for item in cast.to.expressions)
-    return name in _DATELESS_TYPES
+def _look_at_call(call: Any, dates: Dates) -> str | None:
+    name = str(call.name).lower()
+    if name in _LOOKED_AT:
+        return None if _is_pure_call(name, call) else _impure(name)
+    return None if name in _PURE | _QUANTIFIERS else _impure(name)
+
+
+def _is_pure_call(name: str, call: Any) -> bool:
+    if name == "age":  # of one date, it is its distance from today
+        return len(call.expressions) == 2
+    alias = call.parent.args.get("alias") if isinstance(call.parent, exp.Table) else None
+    columns = alias.args.get("columns") or () if alias else ()
+    # Of JSON a record is made by casts, which for a date read 'now'.
+    return bool(columns) and all(isinstance(each, exp.ColumnDef) and _is_dateless(each.kind) for each in columns)
+
+
+def _look_at_column(column: Any, _dates: Dates) -> str | None:
+    is_system = name_of(column.this) in _SYSTEM_COLUMNS
+    return f"reads {column.name}, a system column whose writes are not captured" if is_system else None
+
+
+def _look_at_dot(dot: Any, _dates: Dates) -> str | None:
+    if isinstance(dot.expression, exp.Star):
+        return None
+    if not isinstance(dot.expression, exp.Identifier):
+        return "runs text with a name in several parts, which is not understood"
+    name = name_of(dot.expression)
+    if name in _SYSTEM_COLUMNS:
+        return f"reads {name}, a system column whose writes are not captured"
+    return _impure(name) if name in _NO_ATTRIBUTES else None
+
+
+def _look_at_cast(cast: Any, dates: Dates) -> str | None:
+    if isinstance(cast.to, exp.ObjectIdentifier):
+        return f"casts to {_type_name(cast.to).lower()}, which depends on more than rows: pass in its value"
+    if (
+        isinstance(cast.this, _CONSTANTS)
+        or _is_dateless(cast.to)
+        or (_type_name(cast.to) in _DATE_TYPES and dates.hold(cast.this))
+    ):
+        return None
+    return f"casts to {_type_name(cast.to).lower()} what may be the text 'now': cast in Python"
+
+
+def _is_date(value: Any) -> bool | None:
+    if isinstance(value, exp.Cast):
+        return _type_name(value.to) in _DATE_TYPES  # which is looked at where it stands
+    if isinstance(value, exp.Anonymous):
+        return str(value.name).lower() in _DATE_FUNCTIONS
+    return isinstance(value, (*_DATES, *_CONSTANTS)) or None
+
+
+def _type_name(type_: Any) -> str:
+    """Return the name of a type that something is cast to: one that sqlglot knows is in upper case."""
+    kind = type_.args.get("kind")
+    if kind is not None:
+        return str(kind.name if isinstance(kind, exp.Identifier) else kind)
+    return str(type_.this.name) if isinstance(type_.this, exp.DataType.Type) else str(type_.this)
+
+
+def _is_dateless(type_: Any) -> bool:
+    """Tell whether no text is a date in this type."""
+    if _type_name(type_) == "ARRAY":
+        return all(map(_is_dateless, type_.expressions))
+    return _type_name(type_) in _DATELESS_TYPES
+
+
+def _look_at_date(call: Any, dates: Dates) -> str | None:
+    """Look at `date(x)`, which is `x::date`."""
+    arguments = list(call.iter_expressions())
+    is_date = len(arguments) == 1 and dates.hold(arguments[0])
+    return None if is_date else "casts to date what may be the text 'now': cast in Python"
+
+
+def _look_at_operator(operator: Any, _dates: Dates) -> str | None:
+    sign = str(operator.args["operator"])
+    is_built_in = sign.startswith("pg_catalog.") or "." not in sign
+    return None if is_built_in else f"calls the operator {sign}, which somebody has defined in this database"
+
+
+_LOOKS: Final[Mapping[type, Callable[[Any, Dates], str | None]]] = {
+    exp.Anonymous: _look_at_call,
+    exp.Cast: _look_at_cast,
+    exp.Column: _look_at_column,
+    exp.Date: _look_at_date,
+    exp.Dot: _look_at_dot,
+    exp.Lock: lambda _lock, _dates: "locks rows (FOR UPDATE): lock in a mutation",
+    exp.Operator: _look_at_operator,
+}
 
 
 class PostgreSQLOracle:
@@ -255,7 +374,7 @@ class PostgreSQLOracle:
         values = parameters.values() if isinstance(parameters, dict) else parameters or ()
         if any(map(is_clock_word, values)):
             return refused("runs text with a parameter that may be a date such as 'today': pass in its value")
-        return _text_read(self._parsed(_numbered(statement, connection.dialect.paramstyle)), schema)
+        return _text_read(self._parsed(numbered(statement, connection.dialect.paramstyle)), schema)
 
     def _parsed(self, statement: str) -> Parsed:
         if statement not in self._remembered:
@@ -263,13 +382,6 @@ class PostgreSQLOracle:
                 self._remembered = {}
             self._remembered[statement] = parse(statement)
         return self._remembered[statement]
-
-
-def _numbered(statement: str, paramstyle: str) -> str:
-    """Return the text with parameters as PostgreSQL itself writes them."""
-    if paramstyle not in ("pyformat", "format"):
-        return statement
-    return _PYFORMAT.sub("$1", statement).replace("%%", "%")
 
 
 def _text_read(parsed: Parsed, schema: Schema) -> TextRead:
@@ -305,7 +417,9 @@ def _doubtful(parsed: Parsed, tables: set[str], schema: Schema, *, has_views: bo
     """Return which name may be more than a column: text that is cast to a date, or a function (`t.f` is `f(t)`)."""
     for column in sorted(parsed.cast_columns):
         kinds = {schema.kind(table, column) for table in tables if column in schema.columns(table)}
-        if has_views or column in parsed.aliases or not kinds or not kinds <= _DATE_KINDS:
+        is_given = column in parsed.given_dates
+        is_date = kinds <= _DATE_KINDS and (is_given or (kinds and column not in parsed.aliases))
+        if not is_date or (has_views and not is_given):
             return f"casts {column} to a date, which may be the text 'now': cast in Python"
     known = parsed.aliases.union(*(schema.columns(table) for table in tables))
     unknown = sorted(parsed.attributes - known)

@@ -36,7 +36,7 @@ from reactive_rpc.sql.analysis import template_of
 from reactive_rpc.sql.binding import Binder, ParameterValues
 from reactive_rpc.sql.casts import kept_by_cast
 from reactive_rpc.sql.functions import is_clock_word
-from reactive_rpc.sql.recording_compiler import recording
+from reactive_rpc.sql.recording_compiler import Expansion, recording
 from reactive_rpc.sql.template import Template
 from reactive_rpc.sql.text_reads import Oracle
 
@@ -172,9 +172,17 @@ def _asks_clock(template: Template, context: DefaultExecutionContext) -> str | N
     """Return why the result may be another one tomorrow: PostgreSQL reads the text 'today' as a date."""
     if context.dialect.name == "postgresql":
         names = [each for name in template.dates for each in context._expanded_parameters.get(name, (name,))]
-        if any(is_clock_word(parameters.get(name)) for parameters in context.compiled_parameters for name in names):
+        literals = _literals(context)
+        found = ({**literals, **parameters} for parameters in context.compiled_parameters)
+        if any(is_clock_word(values.get(name)) for values in found for name in names):
             return "compares a date with a text such as 'today': pass in a date"
     return None
+
+
+def _literals(context: DefaultExecutionContext) -> dict[str, object]:
+    """Return the values of an execution that are rendered into its text."""
+    expansion = context._expanded_parameters
+    return dict(expansion.literals) if isinstance(expansion, Expansion) else {}
 
 
 def _executions(context: DefaultExecutionContext) -> Iterator[ParameterValues]:
@@ -187,11 +195,12 @@ def _driver_values(context: DefaultExecutionContext, parameters: Mapping[str, ob
     compiled = cast(SQLCompiler, context.compiled)
     expanded: Mapping[str, Sequence[str]] = context._expanded_parameters
     processors = cast(Mapping[str, Any], compiled._bind_processors)
+    parameters = {**_literals(context), **parameters}
 
     def values(name: str) -> Sequence[object] | None:
         names = expanded.get(name, (name,))
-        if not all(each in parameters for each in names):
-            # Rendered into the text (literal_execute), so not among the parameters.
+        if compiled.binds[name] in compiled.literal_execute_params and compiled.binds[name].expanding:
+            # A list that is rendered into the text: it need not be compared value by value.
             return None
         # Of a row value each column has a processor of its own.
         processor: Any = processors.get(name)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from reactive_rpc.sql.functions import date_functions, pure_functions
 from reactive_rpc.sql.tables import base_table
 from reactive_rpc.sql.template import Template
 
-__all__ = ["RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
+__all__ = ["Expansion", "RecordingCompiler", "Rendering", "SelectBody", "is_dateless", "recording"]
 
 _RESERVED_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 """No table of PostgreSQL's can have a column of its own that is called so."""
@@ -93,6 +93,16 @@ class Rendering:
             self.stars.add(self.open_bodies[-1])
 
 
+class Expansion(dict[str, list[str]]):
+    """`{parameter: the names of those in its place}` of one execution, as SQLAlchemy keeps it with the execution.
+
+    Attributes:
+        literals: the values of the parameters that are rendered into the text (`literal_execute`).
+    """
+
+    literals: Mapping[str, object]
+
+
 class RecordingCompiler(SQLCompiler):
     """Mixed in before a dialect's own compiler; see `recording`. Renders what that renders."""
 
@@ -103,6 +113,15 @@ class RecordingCompiler(SQLCompiler):
         # The base class renders the whole statement in its constructor.
         self.rendering = Rendering()
         super().__init__(*args, **kwargs)
+
+    def _process_parameters_for_postcompile(self, parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep the values that go into the text: they are taken out of the parameters here."""
+        literal = {self.bind_names[parameter] for parameter in self.literal_execute_params}
+        literals = {name: parameters[name] for name in literal & parameters.keys()}
+        state = self._renderer._process_parameters_for_postcompile(parameters, *args, **kwargs)
+        expansion = Expansion(state.parameter_expansion)
+        expansion.literals = literals
+        return state._replace(parameter_expansion=expansion)
 
     @property
     def _renderer(self) -> Any:
@@ -305,6 +324,8 @@ def _is_pure(function: Any, database: str) -> bool:
     if name in of_dates:
         dates = list(function.clauses)[of_dates[name] :]
         return bool(dates) and _is_date(dates[0])
+    if name == "age" and database == "postgresql":  # of one date, it is its distance from today
+        return len(function.clauses) == 2
     return name in pure_functions(database)
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.engine import Connection
 
 from reactive_rpc.reactive.schema import Schema
 from reactive_rpc.sql.functions import pure_functions
+from reactive_rpc.sql.sqlite_dates import DATE_FUNCTIONS, asked_for_now, may_be_now
 from reactive_rpc.sql.text_reads import TextRead, refused
 
 __all__ = ["EXPLAIN", "TABLE_FUNCTIONS", "Explained", "SQLiteOracle", "explain"]
@@ -46,27 +47,40 @@ class Explained:
     Attributes:
         reads: `{table or view: columns}`, as the database spells them.
         functions: all that are called, in lower case.
+        clock: the date function that may be asked for the time; None where none can be, unless a parameter is 'now'.
         failure: why it cannot be told; None where it can.
     """
 
     reads: dict[str, set[str]] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
+    clock: str | None = None
     failure: str | None = None
     declares: bool = False
 
     @property
+    def takes_dates(self) -> bool:
+        """Whether a date function is called, which may be asked for the time."""
+        return not DATE_FUNCTIONS.keys().isdisjoint(self.functions)
+
+    @property
     def opaque(self) -> str | None:
         """Why the result does not follow from rows; None where it does."""
-        impure = sorted(self.functions - pure_functions("sqlite"))
+        impure = sorted(self.functions - pure_functions("sqlite") - DATE_FUNCTIONS.keys())
         if self.failure is None and impure:
             return f"calls {impure[0]}(), which is not known to depend on its arguments alone: pass in its value"
+        if self.failure is None and self.clock is not None:
+            return f"calls {self.clock}() of what may be the text 'now', which is the clock: pass in its value"
         return self.failure
 
 
 def explain(connection: sqlite3.Connection, statement: str, parameters: Any = ()) -> Explained:
     """Return what `statement` reads and calls; nothing of it is run."""
     found = _explain_once(connection, statement, parameters, may_declare=True)
-    return _explain_once(connection, statement, parameters, may_declare=False) if found.declares else found
+    if found.declares:
+        found = _explain_once(connection, statement, parameters, may_declare=False)
+    if found.failure is None and found.takes_dates:
+        found.clock = asked_for_now(connection, statement, found.reads)
+    return found
 
 
 def _explain_once(connection: sqlite3.Connection, statement: str, parameters: Any, *, may_declare: bool) -> Explained:
@@ -94,11 +108,26 @@ def _explain_once(connection: sqlite3.Connection, statement: str, parameters: An
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a text reads, whatever its parameters are, and whether one of them may ask for the clock."""
+
+    read: TextRead
+    takes_dates: bool
+
+    def of(self, parameters: Any) -> TextRead:
+        """Return what the text reads with these parameters."""
+        values = parameters.values() if isinstance(parameters, dict) else parameters or ()
+        if self.takes_dates and self.read.opaque is None and any(map(may_be_now, values)):
+            return refused("runs text with a parameter that may be the date 'now': pass in its value")
+        return self.read
+
+
 class SQLiteOracle:
     """Tells what a text reads on SQLite, see `text_reads.Oracle`. Safe across threads."""
 
     def __init__(self) -> None:
-        self._remembered: tuple[Schema | None, dict[str, TextRead]] = (None, {})
+        self._remembered: tuple[Schema | None, dict[str, _Answer]] = (None, {})
 
     def __call__(self, connection: Connection, statement: str, parameters: Any, schema: Schema) -> TextRead:
         """Return what `statement` is about to read on `connection`."""
@@ -106,13 +135,13 @@ class SQLiteOracle:
         if known_schema is not schema or len(known) >= MAX_REMEMBERED:
             known = {}
             self._remembered = (schema, known)
-        if statement in known:
-            return known[statement]
-        found = _explained(connection, statement, parameters)
-        answer = _text_read(found, schema)
-        if found.failure is None:  # a failure may be the parameters', or pass
+        if statement not in known:
+            found = _explained(connection, statement, parameters)
+            answer = _Answer(_text_read(found, schema), found.takes_dates)
+            if found.failure is not None:  # it may be the parameters', or pass
+                return answer.read
             known[statement] = answer
-        return answer
+        return known[statement].of(parameters)
 
 
 def _explained(connection: Connection, statement: str, parameters: Any) -> Explained:

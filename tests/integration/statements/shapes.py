@@ -190,6 +190,12 @@ CORE: Final = [
           {"team": [{}], "task": [{"title": "b"}]}),
     Shape("aggregate", rows(select(func.sum(T.size), func.count()).where(T.parent_id == 1)),
           {"team": [{"parent_id": 1}]}),
+    Shape("texts joined", lambda session: sorted(
+        (session.scalar(select(func.aggregate_strings(U.title, ", ")).where(U.team_id == 1)) or "").split(", ")),
+        {"task": [{"team_id": 1}]}),
+    Shape("values in the text", rows(
+        select(U.id).where(U.title == bindparam("t", "a", literal_execute=True), U.team_id == literal(1))),
+        {"task": [{"title": "a", "team_id": 1}]}),
     Shape("GROUP BY and HAVING", rows(
         select(U.team_id, func.max(U.title)).where(U.done).group_by(U.team_id).having(func.count() > 0)),
         {"task": [{"done": 1}]}),
@@ -241,6 +247,8 @@ CORE: Final = [
                                                                               U.data.op("?|")(array(["k"])))),
         {"task": [{"team_id": 1}]}, only="postgresql"),
     Shape("JSONB containment", rows(select(U.id).where(U.data.op("@>")(cast({"k": 2}, JSONB)))),
+          {"task": [{}]}, only="postgresql"),
+    Shape("age of two dates", rows(select(func.age(U.due, U.due))),
           {"task": [{}]}, only="postgresql"),
     Shape("date_trunc", rows(select(func.date_trunc("month", U.due))), {"task": [{}]}, only="postgresql"),
     Shape("strftime", rows(select(func.strftime("%Y", U.due))), {"task": [{}]}, only="sqlite"),
@@ -325,6 +333,11 @@ REFUSED: Final[list[tuple[str, Any, str]]] = [
     ("a volatile set", select(func.generate_series(1, cast(func.random(), Integer)).table_valued("n").render_derived()),
      "calls random()"),
     ("a text for a date", select(U.id).where(U.due >= literal("today", Date)), "compares a date with a text"),
+    ("a text for a date, in the text", select(U.id).where(U.due >= bindparam("d", "today", literal_execute=True)),
+     "compares a date with a text"),
+    ("texts for dates, in the text", select(U.id).where(
+        U.due.in_(bindparam("d", ["today"], String, expanding=True, literal_execute=True))), "compares a date with"),
+    ("the age of one date", select(func.age(U.due)), "calls age()"),
     ("texts for dates", select(U.id).where(U.due.in_(DAYS)), "compares a date with a text"),
     ("a column of the system", select(_XMIN).where(false()), "reads xmin"),
     ("a function of a schema", select(func.pg_catalog.lower(T.name)), "calls lower()"),

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, literal_column, make_url, select, text
+from sqlalchemy import ColumnElement, Connection, literal_column, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.compiler import compiles
 
+from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
+from reactive_rpc.reactive.schema import Schema
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 from reactive_rpc.sql.sqlite_database import TRACED, SQLiteDatabase
 from reactive_rpc.sql.text_reads import TextRead
+from reactive_rpc.testing.postgresql import PostgreSQL
 
-from .models import Task
+from .models import Base, Task
+from .people_texts import POSTGRESQL, SQLITE
 from .shapes import rows
 from .world import Query, World, open_world
 
@@ -70,6 +74,14 @@ REFUSED: list[tuple[str, str]] = [
 
 REFUSED_BY_SQLITE: list[tuple[str, str]] = [
     ("SELECT date('now')", "calls date()"),
+    ("SELECT date()", "calls date()"),
+    ("SELECT strftime('%s')", "calls strftime()"),
+    ("SELECT date(title) FROM task", "calls date()"),
+    ("SELECT date(lower(due)) FROM task", "calls date()"),
+    ("SELECT date(coalesce(due, 'NOW')) FROM task", "calls date()"),
+    ('SELECT date(due) FROM (SELECT title AS "Due" FROM task)', "calls date()"),
+    ("WITH t(due) AS (SELECT due FROM task UNION SELECT 'now') SELECT date(due) FROM t", "calls date()"),
+    ("SELECT random() FROM task", "calls random()"),
     ("SELECT rowid FROM member", "rowid"),
     ("SELECT name FROM sqlite_schema", "sqlite_master"),
     ("SELECT name FROM pragma_table_info('team')", "pragma_table_info"),
@@ -91,7 +103,30 @@ REFUSED_BY_POSTGRESQL: list[tuple[str, str]] = [
     ("WITH w AS (UPDATE team SET size = 1 RETURNING id) SELECT id FROM w", "Update"),
     ("SELECT nextval('animal_id_seq')", "calls nextval()"),
     ("SELECT t.full_name FROM team t", "reads full_name, which is no captured column"),
-    ("SELECT (t).full_name FROM team t", "which is not understood"),
+    ("SELECT (t).full_name FROM team t", "reads full_name, which is no captured column"),
+    ("SELECT (due).age FROM task", "calls age()"),
+    ("SELECT age(due) FROM task", "calls age()"),
+    ("SELECT age(CAST(due AS timestamp)) FROM task", "calls age()"),
+    ("SELECT date(title) FROM task WHERE false", "casts title to a date"),
+    ("SELECT date(lower(title)) FROM task WHERE false", "casts to date"),
+    ("SELECT lower(title)::date FROM task WHERE false", "casts to date"),
+    ("SELECT coalesce(due, title::date) FROM task WHERE false", "casts title to a date"),
+    ("SELECT coalesce(due::text, title)::date FROM task WHERE false", "casts to date"),
+    ("SELECT x::date FROM (SELECT title AS x FROM task) t WHERE false", "casts title to a date"),
+    ("SELECT x::date FROM (SELECT lower(title) AS x FROM task) t WHERE false", "casts to date"),
+    ("WITH t(x) AS (SELECT due FROM task UNION SELECT lower(title)::date FROM task) SELECT x::date FROM t", "casts to"),
+    ("SELECT r.d FROM task, jsonb_to_record(data) AS r(d date)", "calls jsonb_to_record()"),
+    ("SELECT 'team'::regclass", "casts to regclass"),
+    (r"SELECT id FROM task WHERE due >= E't\x6fday'", "which may be a date"),
+    (r"SELECT id FROM task WHERE due >= E'\156ow'", "which may be a date"),
+    (r"SELECT id FROM task WHERE due >= U&'\0074oday'", "which may be a date"),
+    ("SELECT id FROM task WHERE due >= $$today$$", "which may be a date"),
+    ("SELECT id FROM task WHERE due >= $a$today$a$", "which may be a date"),
+    ("SELECT id FROM task WHERE due >= N'today'", "which may be a date"),
+    ("SELECT id FROM task WHERE due >= E'to'\n'day'", "cannot be parsed"),
+    ("SELECT coalesce(data -> 'k', to_jsonb(now())) FROM task", "calls now()"),
+    ("SELECT id FROM team WHERE name OPERATOR(public.===) 'a'", "the operator public.==="),
+    ("SELECT id FROM team ORDER BY name USING <", "cannot be parsed"),
     ("SHOW search_path", "not one SELECT"),
     ("SELECT id FROM task WHERE due >= 'to'\n'day'", "a literal in several parts"),
     (r"SELECT id FROM task WHERE due = ANY ('{to\\day}')", "which may be a date"),
@@ -147,6 +182,67 @@ def test_a_parameter_that_may_be_a_date_is_refused(postgresql_world: World) -> N
     statement = "SELECT id FROM task WHERE due >= %(day)s"
     assert "such as 'today'" in (read_of(postgresql_world, statement, {"day": "today"}).opaque or "")
     assert read_of(postgresql_world, statement, {"day": "2024-01-01"}).tables == {"task": None}
+
+
+def test_a_parameter_of_a_date_function_is_looked_at_each_time(sqlite_world: World) -> None:
+    """The same text is kept with one day and refused with the clock's."""
+    statement = "SELECT id FROM task WHERE due >= date(?, '-7 days')"
+    assert read_of(sqlite_world, statement, ("2024-01-01",)).opaque is None
+    assert "may be the date 'now'" in (read_of(sqlite_world, statement, ("Now",)).opaque or "")
+
+
+def locked_tables(connection: Connection) -> set[str]:
+    """Return the tables that PostgreSQL has locked for a transaction: all that its statements name."""
+    query = "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+    return {name for (name,) in connection.exec_driver_sql(query) if name in Base.metadata.tables}
+
+
+VALUES: dict[str, Any] = {"ids": [1], "key": "k", "n": 1, "m": 0, "day": "2024-01-01"}
+
+
+def understood(connection: Connection, world: World, schema: Schema, statement: str) -> tuple[TextRead, set[str]]:
+    """Run a text and return what the oracle says of it, and the tables that PostgreSQL says it reads."""
+    recorder = Recorder(schema, world.oracle)
+    connection.execution_options(**{RECORDER_OPTION: recorder})
+    values = {name: VALUES[name] for name in text(statement)._bindparams}
+    with connection.begin():
+        connection.execute(text(statement), values).fetchall()
+        connection.execution_options(**{RECORDER_OPTION: None})
+        found = locked_tables(connection) if world.dialect == "postgresql" else set()
+    read_set = recorder.read_set()
+    return TextRead(dict.fromkeys(read_set.tables), read_set.opaque), found
+
+
+def test_texts_as_people_write_them_are_understood_on_postgresql(postgresql: PostgreSQL) -> None:
+    """None is refused; each runs, and what the parser says it reads is what the server locks for it."""
+    url = postgresql.new_database(driver="postgresql+psycopg")
+    world = open_world(url)
+    state = PostgreSQLCapture(make_url(url), ids=RandomIds()).install()
+    wrong: dict[str, object] = {}
+    with world.engine.connect() as connection:
+        for statement in POSTGRESQL:
+            read, locked = understood(connection, world, state, statement)
+            if read.opaque is not None or not locked <= read.tables.keys():
+                wrong[statement] = read.opaque or locked
+    world.engine.dispose()
+    postgresql.drop_database(url)
+    assert wrong == {}
+
+
+def test_texts_as_people_write_them_are_understood_on_sqlite(tmp_path: Path) -> None:
+    """None is refused, and each runs; of a view's date functions the view's own text tells."""
+    path = tmp_path / "texts.db"
+    world = open_world(f"sqlite:///{path}")
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW months AS SELECT strftime('%Y-%m', due) AS month FROM task")
+        connection.exec_driver_sql("CREATE VIEW today AS SELECT date('now') AS day FROM task")
+    state = SQLiteCapture(path, ids=RandomIds()).install()
+    with world.engine.connect() as connection:
+        refused = {each: understood(connection, world, state, each)[0].opaque for each in SQLITE}
+        through_view = understood(connection, world, state, "SELECT day FROM today")[0].opaque
+    world.engine.dispose()
+    assert {statement: opaque for statement, opaque in refused.items() if opaque is not None} == {}
+    assert "calls date()" in (through_view or "")
 
 
 def test_columns_on_sqlite_are_those_that_are_read(sqlite_world: World) -> None:

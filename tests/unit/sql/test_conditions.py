@@ -59,6 +59,12 @@ NARROW: list[tuple[Any, list[dict[str, Condition]]]] = [
     (tuple_(T.id, T.title) == (1, "a"), [{"id": equals(1), "title": equals("a")}]),
     (tuple_(T.id, T.title) > (1, "a"), [{"id": Between(1, True, None, False)}]),
     (tuple_(T.id, T.title) <= (1, "a"), [{"id": Between(None, False, 1, True)}]),
+    (T.id == bindparam("inlined", 5, literal_execute=True), [{"id": Equals(frozenset({5}))}]),
+    (T.title == bindparam("inlined", "it's", literal_execute=True), [{"title": Equals(frozenset({"it's"}))}]),
+    (
+        and_(T.title == bindparam("inlined", "a", literal_execute=True), T.id.in_([1, 2])),
+        [{"title": Equals(frozenset({"a"})), "id": Equals(frozenset({1, 2}))}],
+    ),
 ]
 
 WIDE: list[Any] = [
@@ -81,7 +87,8 @@ WIDE: list[Any] = [
     T.id.is_distinct_from(5),
     tuple_(T.id, T.title) != (1, "a"),
     not_(tuple_(T.id, T.title).in_([(1, "a")])),
-    T.id == bindparam("inlined", 5, literal_execute=True),
+    T.id.in_(bindparam("inlined", [5], expanding=True, literal_execute=True)),
+    T.id == bindparam("inlined", "5", literal_execute=True),
     or_(T.id == 1, T.title.like("a%")),
     T.id == select(func.max(TASKS.alias().c.id)).scalar_subquery(),
 ]

@@ -11,8 +11,10 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Dialect,
     Integer,
     MetaData,
+    String,
     Table,
     TypeDecorator,
     and_,
@@ -144,6 +146,7 @@ def test_conditions_of_every_table(
         (select(func.count()).select_from(select(literal_column("*")).select_from(TASKS).subquery()), None),
         (select(literal(1)).where(exists().where(TASKS.c.done).select_from(TASKS)), {"done"}),
         (select(func.strftime("%Y", TASKS.c.due)), {"due"}),
+        (select(func.aggregate_strings(TASKS.c.title, ", ")), {"title"}),
         (select(TASKS.c.id, func.json_each(TASKS.c.data).table_valued("value")), {"id", "data"}),
         (select(column("title")).select_from(TASKS), None),
         (select(literal(1)).where(select(literal_column("*")).select_from(TASKS).distinct().offset(1).exists()), None),
@@ -173,6 +176,17 @@ class Moment(TypeDecorator[datetime.datetime]):
     cache_ok = True
 
 
+class Raw(TypeDecorator[str]):
+    """Renders itself: SQL of its own, for all that is known."""
+
+    impl = String
+    cache_ok = True
+
+    def process_literal_param(self, value: str | None, dialect: Dialect) -> str:
+        """Write the value as it pleases."""
+        return str(value)
+
+
 OPAQUE: list[tuple[Any, str]] = [
     (text("SELECT id FROM tasks"), "renders text()"),
     (select(TASKS.c.id).where(text("done = 1")), "renders text()"),
@@ -192,7 +206,7 @@ OPAQUE: list[tuple[Any, str]] = [
     (select(Clock()), "Clock, a construct of its own"),
     (select(TASKS.c.id).with_for_update(), "FOR UPDATE"),
     (select(TASKS.c.id).with_hint(TASKS, "INDEXED BY x", "other"), "a hint"),
-    (select(TASKS.c.id).where(TASKS.c.title == bindparam("x", "a", literal_execute=True)), "literal_execute"),
+    (select(TASKS.c.id).where(TASKS.c.title == bindparam("x", "a", Raw, literal_execute=True)), "literal_execute"),
     (insert(TEAMS).values(name="a"), "writes (INSERT)"),
     (TEAMS.update().values(name="a"), "writes (UPDATE)"),
     (TEAMS.delete(), "writes (DELETE)"),
