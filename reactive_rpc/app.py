@@ -22,6 +22,7 @@ from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.delivery.guard import Guard
+from reactive_rpc.delivery.holdings import Bounds
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.delivery.limits import Limits
 from reactive_rpc.errors import DefinitionError, ReactiveRPCError, reason_of
@@ -164,6 +165,12 @@ class ReactiveRPC:
             board=self._board,
             max_events=self.settings.stream_queue_events,
             max_bytes=self.settings.stream_queue_bytes,
+            bounds=Bounds(
+                max_watched_queries=self.settings.max_watched_queries,
+                max_watched_queries_per_identity=self.settings.max_watched_queries_per_identity,
+                max_watched_bytes=self.settings.max_watched_bytes,
+                max_watched_bytes_per_identity=self.settings.max_watched_bytes_per_identity,
+            ),
             ack_retry_seconds=self.settings.ack_retry_seconds,
             reconnect_milliseconds=self.settings.reconnect_milliseconds,
             heartbeat_seconds=self.settings.heartbeat_seconds,
@@ -311,6 +318,7 @@ class ReactiveRPC:
             "cached_bytes": self._reader.cached_bytes,
             "streams": self._hub.streams,
             "watches": self._hub.watches,
+            "watched_bytes": self._hub.watched_bytes,
             "waiting_bytes": self._hub.waiting_bytes,
             "rechecks": self._guard.rechecks,
             "recheck_failures": self._guard.failures,

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
         pool_timeout_seconds: how long a mutation waits for a connection before it fails.
         max_body_bytes: the largest request body.
         max_queries_per_stream: the largest set of one stream.
+        max_watched_queries: how many queries the streams of one worker watch, each stream's for itself; what comes past
+            it is refused (503), and what is watched already stays.
+        max_watched_queries_per_identity: how many of them are one caller's; what comes past it is refused (429).
+        max_watched_bytes: what watched queries keep in a worker's memory beside the cache, estimated: inputs, contexts,
+            what results rest on, the requests that streams are rechecked by; what comes past it is refused (503).
+        max_watched_bytes_per_identity: how much of it is one caller's; what comes past it is refused (429).
         max_streams: how many event streams one worker holds open; past it, clients are sent elsewhere (503).
         max_streams_per_identity: how many of them one caller may have; callers whom the context does not name count by
             their address.
@@ -82,6 +88,10 @@ class Settings(BaseSettings):
     pool_timeout_seconds: PositiveFloat = 5.0
     max_body_bytes: PositiveInt = 1024 * 1024
     max_queries_per_stream: PositiveInt = 1000
+    max_watched_queries: PositiveInt = 200_000
+    max_watched_queries_per_identity: PositiveInt = 10_000
+    max_watched_bytes: PositiveInt = 512 * 1024 * 1024
+    max_watched_bytes_per_identity: PositiveInt = 32 * 1024 * 1024
     max_streams: PositiveInt = 20_000
     max_streams_per_identity: PositiveInt = 100
     stream_opens_per_second: PositiveFloat = 10.0

@@ -167,16 +167,17 @@ class Auditor:
 
     async def _audit(self, entry: Entry) -> None:
         try:
-            again = Entry(entry.query, await entry.query.compute(), entry.version)
+            computed = await entry.query.compute()
             await self._freshness.look()
         except Exception as exc:
             logger.debug("%s could not be audited: %r", entry.query.key[0], exc)
             self.stats.audits_undecided += 1
             return
-        if not (entry.live and again.computed.lasts and again.computed.read_set.opaque is None):
+        if not (entry.live and computed.lasts and computed.read_set.opaque is None):
             self.stats.audits_undecided += 1
             return
         self.stats.audited += 1
+        again = Entry(entry.query, computed, entry.version)
         if again.etag != entry.etag:
             self._report(entry, again)
             self._drop(entry)
@@ -195,9 +196,11 @@ class Auditor:
 
 
 def _difference(served: Entry, again: Entry) -> str:
-    errors = (served.computed.error, again.computed.error)
+    errors = (served.error, again.error)
     if errors != (None, None):
         return "another error" if None not in errors else "an error where there was a result, or the reverse"
+    if served.computed is None or again.computed is None:
+        return "another content (its bytes were not kept)"  # it is watched, and the store had no room for it
     return _json_difference(json.loads(served.computed.body), json.loads(again.computed.body))
 
 

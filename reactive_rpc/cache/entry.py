@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
+from reactive_rpc.cache.weight import weight_of, weight_of_read_set
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.reactive.topics import PREFIX
 
-__all__ = ["Computed", "Entry", "Key", "Query"]
+__all__ = ["ENTRY_BYTES", "Computed", "Entry", "Key", "Query"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
 
+
+ENTRY_BYTES = 1000
+"""What an entry weighs beside its bytes, its query and its read set."""
 
 _PASSING = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
@@ -93,6 +97,11 @@ class Query(Protocol):
         """Tell whether a change that touches the read set leaves the result as it was; None never does."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory: its key, its input, its context."""
+        ...
+
     async def compute(self) -> Computed:
         """Run the handler on a snapshot taken after this call.
 
@@ -106,8 +115,12 @@ class Query(Protocol):
 class Entry:
     """One result. Compared by identity: a result computed again is another entry.
 
+    Its bytes are there for whoever is served, so only the store keeps them: what a stream watches needs the ETag, to
+    tell whether the result is another one, and the read set. `Reader` lets go of them; nobody else does.
+
     Attributes:
         query: how to compute it again.
+        computed: the outcome with its bytes; None once the store does not hold the entry any more.
         version: of the log, before the snapshot it was computed on; of a shared result, where it was right.
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
@@ -115,26 +128,47 @@ class Entry:
         reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
             entry is live, it is the outcome at the log's present version too.
         vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
+        read_set: everything that the outcome depends on.
+        error: what the handler answered instead, on purpose; None normally.
+        etag: of the bytes, or of the error.
+        size_bytes: what it weighs in the store.
+        held_bytes: what it weighs in the index alone, without its bytes.
     """
 
     query: Query
-    computed: Computed
+    computed: Computed | None
     version: int
     live: bool = False
     cached: bool = False
     watchers: int = 0
     reflects: str | None = None
     vetoed: frozenset[str] = frozenset()
+    read_set: ReadSet = field(init=False)
+    error: RPCError | None = field(init=False)
     etag: str = field(init=False)
+    size_bytes: int = field(init=False)
+    held_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        error = self.computed.error
-        content = self.computed.body if error is None else f"{error.code}:{error.message}".encode()
+        computed = self._kept()
+        error = self.error = computed.error
+        self.read_set = computed.read_set
+        content = computed.body if error is None else f"{error.code}:{error.message}".encode()
         self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+        told = 0 if error is None else len(error.message) + weight_of(error.details)
+        self.held_bytes = ENTRY_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + told
+        self.size_bytes = self.held_bytes + len(computed.body)
 
-    @property
-    def size_bytes(self) -> int:
-        """What it weighs in the store: its bytes, about 800 for each constraint in the index, and 1 kB for the rest."""
-        key, computed = self.query.key, self.computed
-        error = 0 if computed.error is None else len(repr(computed.error.details))
-        return len(computed.body) + error + len(key[1]) + len(key[2]) + 800 * len(computed.read_set.constraints) + 1000
+    def answer(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RPCError: what the handler answered instead.
+            RuntimeError: the bytes were let go.
+        """
+        return self._kept().answer()
+
+    def _kept(self) -> Computed:
+        if self.computed is None:
+            raise RuntimeError(f"the bytes of {self.query.key[0]} were let go; nobody may be served this entry")
+        return self.computed

@@ -45,6 +45,11 @@ the calls inside of a call do not, and versions to mean the same before and afte
 that stores an entry, before the task that waits for it runs again; so while a key is being watched, entries of that
 key are not released but set aside.
 
+*Bytes.* An entry has its bytes for as long as the store holds it, and not longer: thousands of watched results cost
+what they rest on, not what they say. They leave in the step that evicts or drops the entry, which may come before the
+tasks that wait for a flight run again. So a flight lands with the outcome beside the entry (`Landed`), and whoever
+waited for it is served that.
+
 Rejected: versions per table in the key (a write to one row would empty the table's results), time to live (stale by
 construction), invalidating at the end of a mutation (misses every other writer, and races the refill).
 """
@@ -69,7 +74,7 @@ from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.index import Index
 from reactive_rpc.reactive.relations import Relation, widen
 
-__all__ = ["Invalidated", "Reader", "Stats"]
+__all__ = ["Invalidated", "Landed", "Reader", "Stats"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,11 +149,24 @@ class _Dropped:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What a flight, or a look into the store, came to.
+
+    Attributes:
+        entry: may have let go of its bytes since.
+        computed: the outcome, with its bytes.
+    """
+
+    entry: Entry
+    computed: Computed
+
+
 @dataclass(slots=True)
 class _Flight:
     started_at: int
     depth: int
-    task: asyncio.Task[Entry]
+    task: asyncio.Task[Landed]
 
 
 class Reader:
@@ -192,7 +210,7 @@ class Reader:
         self._index: Index[Entry] = Index()
         log.enrich_with(self._index.lookups)
         self._flights: dict[Key, _Flight] = {}
-        self._tasks: set[asyncio.Task[Entry]] = set()
+        self._tasks: set[asyncio.Task[Landed]] = set()
         self._listeners: list[Callable[[Invalidated], None]] = []
         self._reported: set[str] = set()
         self._dropped: dict[int, _Dropped] = {}
@@ -258,25 +276,34 @@ class Reader:
         return entry
 
     async def get(self, query: Query) -> Entry:
-        """Return the entry of `query`: stored, joined, or computed now.
+        """Return the entry of `query`, with its bytes: stored, joined, or computed now.
+
+        Where nothing held its bytes by then, it is a copy, which nothing invalidates.
 
         Raises:
             ServiceUnavailableError: the log cannot be read, so nothing can be vouched for.
             Exception: whatever the handler raised by accident.
         """
+        landed = await self._land(query)
+        entry, computed = landed.entry, landed.computed
+        if entry.computed is not None:
+            return entry
+        return Entry(entry.query, computed, entry.version, reflects=self.version_of(entry))
+
+    async def _land(self, query: Query) -> Landed:
         if not query.is_cached:
             return await self._run_alone(query)
         version = await self.freshness.look()
         entry = self.stored(query.key)
-        if entry is not None:
-            return entry
+        if entry is not None and entry.computed is not None:
+            return Landed(entry, entry.computed)
         self.misses_by_path[query.key[0]] += 1
         flight = self._flights.get(query.key)
         if flight is not None and flight.started_at >= version and flight.depth >= query.depth:
             self.stats.joined += 1
-            entry = await asyncio.shield(flight.task)
-            if entry.computed.read_set.opaque is None:
-                return entry  # what it read is captured, so its version tells how fresh it is
+            landed = await asyncio.shield(flight.task)
+            if landed.entry.read_set.opaque is None:
+                return landed  # what it read is captured, so its version tells how fresh it is
         self.stats.misses += 1
         return await asyncio.shield(self._start(query).task)
 
@@ -296,7 +323,7 @@ class Reader:
         """Tell whether one of `changes`, which came before the entry or after, touches it."""
         return self._touched(changes, entry, is_later=False)
 
-    async def watch(self, query: Query) -> Entry:
+    async def watch(self, query: Query) -> Landed:
         """Return an entry of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
 
         Where a write has overtaken the result, the entry is not live and not watched: tell whoever must know, and ask
@@ -316,12 +343,12 @@ class Reader:
         held = self._wanted.setdefault(query.key, [])
         self._wanting[query.key] += 1
         try:
-            entry = await self.get(query)
-            if entry.live:
-                entry.watchers += 1
+            landed = await self._land(query)
+            if landed.entry.live:
+                landed.entry.watchers += 1
             else:
-                _refuse_unwatchable(entry)
-            return entry
+                _refuse_unwatchable(landed)
+            return landed
         finally:
             self._wanting[query.key] -= 1
             if not self._wanting[query.key]:
@@ -335,7 +362,13 @@ class Reader:
         self._release(entry)
 
     def apply(self, batch: Batch) -> None:
-        """Drop what the batch touches and tell the listeners. Called by the log, in order."""
+        """Drop what the batch touches and tell the listeners. Called by the log, in order.
+
+        All of it is one step of the event loop, however much is touched, as the version moves when this returns: an
+        entry left for later would be served by then, and a stream's cursor would pass what it was not told. It costs
+        about ten microseconds an entry, and entries are bounded, those of the cache and those that are watched. What
+        costs more (telling the streams, computing again) the hub does afterwards, in turns.
+        """
         if batch.flush is not None:
             self._flush(batch)
             return
@@ -356,7 +389,7 @@ class Reader:
         """Drop an entry that was found to be wrong, and tell the listeners as if a change had touched it."""
         if entry.live:
             self._drop([entry], self._log.version)
-            self._tell(Invalidated(self._log.version, {entry: set(entry.computed.read_set.tables)}))
+            self._tell(Invalidated(self._log.version, {entry: set(entry.read_set.tables)}))
 
     def open(self) -> None:
         """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open."""
@@ -377,7 +410,7 @@ class Reader:
         flight = self._flights[query.key] = _Flight(started_at, query.depth, task)
         self._tasks.add(task)
 
-        def land(done: asyncio.Task[Entry]) -> None:
+        def land(done: asyncio.Task[Landed]) -> None:
             self._tasks.discard(done)
             if self._flights.get(query.key) is flight:
                 del self._flights[query.key]
@@ -387,7 +420,7 @@ class Reader:
         task.add_done_callback(land)
         return flight
 
-    async def _fly(self, query: Query, started_at: int) -> Entry:
+    async def _fly(self, query: Query, started_at: int) -> Landed:
         if self._shared is None or hash(query.key) in self._unshareable:
             return await self._run(query, started_at)
         try:
@@ -395,7 +428,7 @@ class Reader:
         finally:
             self._shared.release(query.key)
 
-    async def _take_over(self, query: Query, shared: SharedValues) -> Entry | None:
+    async def _take_over(self, query: Query, shared: SharedValues) -> Landed | None:
         """Return an entry of another worker's result, indexed and stored; None where the handler must run here."""
         dropped = self._dropped.get(hash(query.key))
         after = -1 if dropped is None else dropped.after
@@ -408,12 +441,12 @@ class Reader:
             computed = Computed(value.body, value.read_set, shows=value.version)
             entry = Entry(query, computed, value.version)
             if self._is_right(value, entry):
-                self._place(entry)
+                self._place(entry, computed)
                 self.stats.shared_hits += 1
                 self._count_needless(entry)
                 self._keep(entry)
                 self._offer_vetoed(entry)
-                return entry
+                return Landed(entry, computed)
             self.stats.shared_rejected += 1
             after = max(after, value.version)
         return None
@@ -424,15 +457,14 @@ class Reader:
             return False
         return not self.touched_since(value.version, entry)
 
-    def _share(self, entry: Entry) -> None:
+    def _share(self, entry: Entry, computed: Computed) -> None:
         """Offer a result to other workers; in the step that has found it to be right."""
         if self._shared is None:
             return
-        if entry.computed.error is not None:
+        if computed.error is not None:
             self._note_unshareable(entry)
             return
         self._unshareable.pop(hash(entry.query.key), None)
-        computed = entry.computed
         self._shared.put(
             SharedValue(entry.query.key, self._log.epoch, self._log.version, computed.body, computed.read_set)
         )
@@ -445,16 +477,16 @@ class Reader:
             if len(self._unshareable) > MAX_UNSHAREABLE:
                 del self._unshareable[next(iter(self._unshareable))]
 
-    async def _run_alone(self, query: Query) -> Entry:
+    async def _run_alone(self, query: Query) -> Landed:
         """Return a result for this caller alone."""
         self.stats.misses += 1
         self.misses_by_path[query.key[0]] += 1
         started_at = self._log.version
         computed = await query.compute()
         await self.freshness.look()  # so that the cursor sent with it is no lower than what its snapshot showed
-        return Entry(query, computed, started_at)
+        return Landed(Entry(query, computed, started_at), computed)
 
-    async def _run(self, query: Query, started_at: int) -> Entry:
+    async def _run(self, query: Query, started_at: int) -> Landed:
         epoch = self._log.epoch
         computed = await query.compute()
         await self.freshness.look()  # its snapshot may have shown more than has been applied
@@ -469,26 +501,26 @@ class Reader:
             if computed.has_place and computed.is_whole and epoch == self._log.epoch:
                 entry.reflects = f"{epoch}:{computed.shows}"
         else:
-            self._place(entry)
+            self._place(entry, computed)
             if computed.lasts:
                 self._keep(entry)
-                self._share(entry)
+                self._share(entry, computed)
                 self._offer_vetoed(entry)
-        return entry
+        return Landed(entry, computed)
 
-    def _place(self, entry: Entry) -> None:
+    def _place(self, entry: Entry, computed: Computed) -> None:
         """Note that nothing up to now touches the entry; in the step that has found that."""
-        if entry.computed.has_place:
+        if computed.has_place:
             entry.reflects = self.freshness.token
 
     def _keep(self, entry: Entry) -> None:
         """Index and store; nothing is awaited between the check in `_fly` and the end of this."""
-        self._index.add(entry, entry.computed.read_set)
+        self._index.add(entry, entry.read_set)
         entry.live = entry.cached = True
         self.stats.stored += 1
         for gone in self._store.put(entry):
             self.stats.evicted += 1
-            gone.cached = False
+            gone.cached, gone.computed = False, None
             self._release(gone)
 
     def _release(self, entry: Entry) -> None:
@@ -506,7 +538,7 @@ class Reader:
             self._remember(entry, version)
             self._index.remove(entry)
             self._store.discard(entry)
-            entry.live = entry.cached = False
+            _bury(entry)
             self.stats.invalidated += 1
 
     def _flush(self, batch: Batch) -> None:
@@ -520,7 +552,7 @@ class Reader:
         entries = self._index.clear()
         self._store.clear()
         for entry in entries:
-            entry.live = entry.cached = False
+            _bury(entry)
         return entries
 
     def _tell(self, invalidated: Invalidated) -> None:
@@ -545,7 +577,7 @@ class Reader:
         """Tell whether one of `changes` touches the entry; those that came later and are vetoed put it under audit."""
         direct = list(changes)
         for change in [*direct, *widen(direct, self.relations)]:
-            if not entry.computed.read_set.touched_by([change]):
+            if not entry.read_set.touched_by([change]):
                 continue
             if not self._kept(change, entry.query):
                 return True
@@ -574,8 +606,14 @@ class Reader:
             logger.warning("%s is not cached: it %s", path, reason)
 
 
-def _refuse_unwatchable(entry: Entry) -> None:
-    path, computed = entry.query.key[0], entry.computed
+def _bury(entry: Entry) -> None:
+    """Note that an entry is neither indexed nor stored any more."""
+    entry.live = entry.cached = False
+    entry.computed = None
+
+
+def _refuse_unwatchable(landed: Landed) -> None:
+    path, computed = landed.entry.query.key[0], landed.computed
     if computed.read_set.opaque is not None:
         message = f"{path} cannot be watched: it {computed.read_set.opaque}"
         raise PreconditionFailedError(message, path=path) from computed.error

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-from reactive_rpc.cache.entry import Entry
 from reactive_rpc.protocol.events import Affected, Event, Gap, Invalidation, Result, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder, encode_event
 
@@ -75,7 +74,14 @@ def invalidation_frame(
 
 
 def result_frame(
-    version: int, cursor: str, affected: Affected, entry: Entry, event_id: str, *, reflects: str | None = None
+    version: int,
+    cursor: str,
+    affected: Affected,
+    event_id: str,
+    *,
+    etag: str,
+    body: bytes,
+    reflects: str | None = None,
 ) -> Frame:
     """Return the frame of a result: the body's bytes as they are, neither parsed nor encoded again.
 
@@ -85,9 +91,9 @@ def result_frame(
     data = b'{"cursor":%b,%b,"etag":%b,%b"data":%b,"event_id":%b}' % (
         to_json(cursor),
         affected.model_dump_json().encode()[1:-1],
-        to_json(entry.etag),
+        to_json(etag),
         b"" if reflects is None else b'"version":%b,' % to_json(reflects),
-        entry.computed.body,
+        body,
         to_json(event_id),
     )
     return Frame(Result.name, version, cursor, encode_event(Result.name, data, cursor), (affected,))

@@ -36,6 +36,12 @@ that keeps the cursor rule true: whoever resumes meanwhile gets the change from 
   then touches the result before or the result now: one change is of one commit, on each side of it the result is A, and
   no snapshot shows anything else. A topic's world is not of that kind: what it stands for has no snapshots.
 
+**Fairness.** One commit may touch ten thousand queries of one caller. In the step that applies it they are unsettled,
+no more; then the streams are told in turns of the event loop, those with least to hear first, and the queries are
+computed again in turns of the callers (`delivery/refresher.py`). What waits for its turn to be told is a `Pending` like
+one that waits for its result, last told of at the version before the change, so the cursor rule holds meanwhile.
+Whoever settles such a watch before its turn tells its streams then: no fresh entry stands beside an untold change.
+
 A watch has one scope, as every key has, so a result goes to nobody who could not have fetched it.
 
 **Connecting.** Each query is settled and registered in one step of the event loop, so nothing falls between; one that
@@ -52,15 +58,18 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reactive_rpc.board.board import Board
 from reactive_rpc.cache.entry import Entry, Key
-from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.cache.reader import Invalidated, Landed, Reader
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.acknowledgements import Acknowledgements
 from reactive_rpc.delivery.frame import Frame, gap_frame, invalidation_frame, result_frame, revoked_frame
+from reactive_rpc.delivery.holdings import Bounds, Holdings
+from reactive_rpc.delivery.limits import CallerKey
+from reactive_rpc.delivery.refresher import Refresher
 from reactive_rpc.delivery.stats import HubStats
 from reactive_rpc.delivery.stream import Recheck, Stream, Terms
 from reactive_rpc.delivery.sweep import Sweep
@@ -79,12 +88,6 @@ __all__ = ["Hub", "HubStats", "Recheck", "Subscription"]
 
 logger = logging.getLogger(__name__)
 
-REFRESH_RETRY_SECONDS = 1.0
-"""How long to wait before a watched query that failed by accident is computed again."""
-
-REFRESHES_AT_ONCE = 8
-"""How many watched queries are computed again at a time, so that callers need not queue behind a large commit."""
-
 PUSH_SECONDS = 0.25
 """How long after a change its result may come; past it the streams are told of an invalidation."""
 
@@ -96,6 +99,12 @@ MAX_COMPARED = 64
 
 FEW_STREAMS = 16
 """Up to so many, the cursor of each stream is found by the queries that it shows; of more, by those not settled."""
+
+TOLD_AT_ONCE = 500
+"""A commit that has more to be told, counted by query and stream, is told in several turns of the event loop."""
+
+SETTLED_AT_ONCE = 16
+"""After so many queries, a stream that connects lets others have their turn: cached results wait for nothing."""
 
 DRAIN_STEP_SECONDS = 0.05
 """How often some of the streams are ended while the server drains."""
@@ -113,6 +122,7 @@ class Hub:
         board: where acknowledgements meet that reached another worker than their stream's.
         max_events: how many events may wait for one stream, or for its acknowledgement.
         max_bytes: the same in bytes.
+        bounds: what watched queries may hold in memory.
         ack_retry_seconds: how long after each try an unacknowledged event is sent again; not empty.
         reconnect_milliseconds: `retry:` of a stream is drawn from this range, so that clients do not come back in one
             instant.
@@ -132,6 +142,7 @@ class Hub:
         board: Board,
         max_events: int,
         max_bytes: int,
+        bounds: Bounds,
         ack_retry_seconds: Sequence[float] = (2.0, 5.0, 10.0),
         reconnect_milliseconds: tuple[int, int] = (1000, 5000),
         heartbeat_seconds: float = 0.0,
@@ -161,7 +172,9 @@ class Hub:
         self._by_stream: dict[Stream, set[Watch]] = {}
         self._unsettled: dict[Watch, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refreshing = asyncio.Semaphore(REFRESHES_AT_ONCE)
+        self._holdings = Holdings(bounds)
+        self._told_at_once = TOLD_AT_ONCE
+        self._refresher = Refresher(self._refresh, clock=clock, spawn=self._spawn)
         self._beating: asyncio.Task[None] | None = None
         self._timing: asyncio.Task[None] | None = None
         self._is_draining = False
@@ -187,6 +200,11 @@ class Hub:
         """How much waits for slow readers, or for their acknowledgement; what streams share counts for each."""
         return sum(stream.waiting_bytes for stream in self._streams.values())
 
+    @property
+    def watched_bytes(self) -> int:
+        """What the watched queries take in memory, estimated; what the cache holds too counts in both."""
+        return self._holdings.size_bytes
+
     async def connect(
         self,
         subscriptions: Sequence[Subscription],
@@ -194,23 +212,38 @@ class Hub:
         *,
         acks: bool,
         identity: str | None = None,
+        caller: CallerKey | None = None,
         recheck: Recheck | None = None,
         scope: str | None = None,
+        request_bytes: int = 0,
     ) -> tuple[Stream, bytes]:
         """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
 
         Args:
             identity: whose it is, for `revoke`.
             scope: what `connected` tells as the caller's scope; None where the caller is not known.
+            caller: whom bounds count, and who takes turns; left out, the identity.
             recheck: resolves the stream's context again.
+            request_bytes: what it holds for that.
 
         Raises:
-            ServiceUnavailableError: the server drains, or the database cannot be read.
+            ServiceUnavailableError: the server drains, holds as much as it may, or the database cannot be read.
+            TooManyRequestsError: the caller holds as much as it may.
         """
         if self._is_draining:
             self.stats.refused += 1
             raise ServiceUnavailableError("the server is about to stop: connect again, to another one")
-        stream = Stream(self._ids.new_id(), self._terms, acks=acks, identity=identity, recheck=recheck)
+        stream = Stream(
+            self._ids.new_id(),
+            self._terms,
+            acks=acks,
+            identity=identity,
+            caller=caller,
+            recheck=recheck,
+            request_bytes=request_bytes,
+        )
+        self._holdings.require_bytes(stream.caller, request_bytes, request_bytes)
+        self._holdings.add_bytes(stream.caller, request_bytes)
         self._streams[stream.id] = stream
         self._by_stream[stream] = set()
         try:
@@ -227,10 +260,12 @@ class Hub:
 
     def disconnect(self, stream: Stream) -> None:
         """Forget a stream and what only it watched; idempotent."""
-        self._streams.pop(stream.id, None)
+        if self._streams.pop(stream.id, None) is not None:
+            self._holdings.add_bytes(stream.caller, -stream.request_bytes)
         self._sweep.remove(stream)
         for watch in self._by_stream.pop(stream, ()):
-            watch.streams.pop(stream, None)
+            del watch.streams[stream]
+            self._holdings.remove(stream.caller, watch)
             if not watch.streams:
                 self._forget(watch)
 
@@ -274,10 +309,12 @@ class Hub:
             stream.close()
         await self._sweep.aclose()
         await self._acknowledgements.aclose()
+        self._refresher.clear()  # nobody takes the place of who is cancelled
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._refresher.clear()  # what never ran has not said that it ended
         self._beating = self._timing = None
         self._is_draining = False
 
@@ -289,7 +326,9 @@ class Hub:
         keys: list[str | None] = []
         stale: dict[str, Affected] = {}
         errors: list[RefusedQuery] = []
-        for subscription in subscriptions:
+        for number, subscription in enumerate(subscriptions, 1):
+            if number % SETTLED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 watch, entry = await self._register(stream, subscription)
             except RPCError as exc:
@@ -321,9 +360,11 @@ class Hub:
         call = subscription.call
         if call is None:
             raise subscription.error or InternalServerError()
+        # Before anything is computed for it, and again below: others may have been registered meanwhile.
+        self._holdings.require_query(stream.caller, self._watches.get(call.key), call.held_bytes)
         try:
-            affected = Affected(path=call.path, input=call.wire_input, key=call.wire_key)
-            entry = await self._computed(call)
+            made = Watch(call, Affected(path=call.path, input=call.wire_input, key=call.wire_key))
+            landed = await self._computed(call)
         except RPCError as exc:
             refusal = exc.__cause__  # by a handler that read nothing before it refused: nobody could be told of more
             if isinstance(refusal, RPCError) and refusal.code in REFUSALS:
@@ -332,20 +373,38 @@ class Hub:
         except Exception as exc:
             logger.exception("%s failed while a stream subscribed to it", call.path)
             raise InternalServerError(path=call.path) from exc
+        entry = None if landed is None else landed.entry
         if entry is not None:
             self._refuse_forbidden(entry)
         watch = self._watches.get(call.key)
+        self._refuse_too_much(stream, watch, made, entry)
         if watch is None:
-            watch = self._watches[call.key] = Watch(call, affected)
-            if entry is None or not entry.live:
-                self._unsettle(watch, self._log.version)
-        if entry is not None and entry.live:
-            self._adopt(watch, entry)
+            watch = self._watches[call.key] = made
+            self._holdings.weigh(watch, watch.weight_bytes)
+        if landed is not None and landed.entry.live:
+            self._adopt(watch, landed)
+        is_shown = stream in watch.streams
         watch.streams[stream] = None
         self._by_stream[stream].add(watch)
+        if not is_shown:
+            self._holdings.add(stream.caller, watch)
+        if watch.entry is None and watch not in self._unsettled:
+            self._unsettle(watch, self._log.version)
         return watch, entry
 
-    async def _computed(self, call: QueryCall) -> Entry | None:
+    def _refuse_too_much(self, stream: Stream, watch: Watch | None, made: Watch, entry: Entry | None) -> None:
+        """Let the stream show the query if there is room for it; in the step that then registers it."""
+        if watch is not None and stream in watch.streams:
+            return
+        try:
+            size_bytes = made.weight_bytes + (0 if entry is None else entry.held_bytes)
+            self._holdings.require_query(stream.caller, watch, size_bytes)
+        except RPCError:
+            if entry is not None and entry.live:
+                self._reader.unwatch(entry)
+            raise
+
+    async def _computed(self, call: QueryCall) -> Landed | None:
         """Return the watched entry of a query; None where it cannot be computed just now."""
         try:
             return await self._reader.watch(call)
@@ -354,29 +413,34 @@ class Hub:
             return None
 
     def _refuse_forbidden(self, entry: Entry) -> None:
-        error = entry.computed.error
+        error = entry.error
         if error is not None and error.code in REFUSALS:
             if entry.live:
                 self._reader.unwatch(entry)
             raise error.detached()
 
-    def _adopt(self, watch: Watch, entry: Entry) -> None:
-        """Let the watch hold a live `entry`, unless it holds one: both are right. Whoever settles a watch tells its
+    def _adopt(self, watch: Watch, landed: Landed) -> None:
+        """Let the watch hold a live entry, unless it holds one: both are right. Whoever settles a watch tells its
         streams again where something was missed since they were told.
         """
+        entry = landed.entry
         if watch.entry is not None:
             self._reader.unwatch(entry)
             return
         watch.entry = entry
         self._by_entry[entry] = watch
         self._unsettled.pop(watch, None)
+        self._refresher.discard(watch)
+        self._holdings.weigh(watch, watch.weight_bytes)
         pending, watch.pending = watch.pending, None
         if not watch.streams:
             return
-        if pending is not None:
-            self._tell_result(watch, entry, pending)
+        if pending is not None and watch.query.pushes_results:
+            self._tell_result(watch, landed, pending)
+        elif pending is not None:
+            self._tell({watch: pending.tables}, self._log.version)
         elif self._reader.touched_since(watch.told, entry):
-            self._tell({watch: entry.computed.read_set.tables}, self._log.version)
+            self._tell({watch: entry.read_set.tables}, self._log.version)
 
     def _is_stale(self, subscription: Subscription, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
         """Compare by ETag, and by what came after the cursor: `missed` up to `known`, and what came since."""
@@ -397,11 +461,16 @@ class Hub:
         if invalidated.flush is not None:
             self._flush(touched, invalidated.version, invalidated.flush)
             return
-        before = self._log.version
+        before, now = self._log.version, self._clock.monotonic()
+        # Where `version` does not move (an entry was found to be wrong), a cursor cannot be held back by it.
+        can_wait = before < invalidated.version
+        is_much = can_wait and sum(len(watch.streams) for watch in touched) > self._told_at_once
         owed: dict[Watch, Iterable[str]] = {}
         for watch, (entry, tables) in touched.items():
-            if watch.query.pushes_results and before < invalidated.version:
-                self._defer(watch, entry, tables, before)
+            if can_wait and watch.query.pushes_results:
+                self._defer(watch, Pending(entry, frozenset(tables), now + PUSH_SECONDS), before)
+            elif is_much and len(watch.streams) <= self._told_at_once:
+                self._defer(watch, Pending(entry, frozenset(tables), now), before)
             else:
                 self._unsettle(watch, invalidated.version)
                 owed[watch] = tables
@@ -426,12 +495,11 @@ class Hub:
         watch.told = told
         watch.pending = pending
         self._unsettled[watch] = None
-        self._spawn(self._refresh(watch), f"reactive_rpc refresh {watch.query.path}")
+        self._refresher.add(watch)
 
-    def _defer(self, watch: Watch, entry: Entry, tables: Iterable[str], before: int) -> None:
-        """Have a watch computed again and its streams told then, of the result."""
-        due_at = self._clock.monotonic() + PUSH_SECONDS
-        self._unsettle(watch, before, Pending(entry, frozenset(tables), due_at))
+    def _defer(self, watch: Watch, pending: Pending, before: int) -> None:
+        """Have a watch computed again and its streams told later: by the result, or when their turn comes."""
+        self._unsettle(watch, before, pending)
         if self._timing is None or self._timing.done():
             self._timing = self._spawn(self._fall_back_in_time(), "reactive_rpc results")
 
@@ -478,10 +546,10 @@ class Hub:
                 )
             stream.push(frame)
 
-    def _tell_result(self, watch: Watch, entry: Entry, pending: Pending) -> None:
+    def _tell_result(self, watch: Watch, landed: Landed, pending: Pending) -> None:
         """Tell the streams of a watch, which has just been settled, what they have been waiting for."""
         version = self._log.version
-        computed = entry.computed
+        entry, computed = landed.entry, landed.computed
         if self._is_unchanged(watch, entry, pending):
             return
         if computed.error is not None or len(computed.body) > MAX_RESULT_BYTES:
@@ -496,14 +564,20 @@ class Hub:
             frame = frames.get(told)
             if frame is None:
                 frame = frames[told] = result_frame(
-                    told, self._cursor(told), watch.affected, entry, event_id, reflects=reflects
+                    told,
+                    self._cursor(told),
+                    watch.affected,
+                    event_id,
+                    etag=entry.etag,
+                    body=computed.body,
+                    reflects=reflects,
                 )
             stream.push(frame)
 
     def _is_unchanged(self, watch: Watch, entry: Entry, pending: Pending) -> bool:
         """Tell whether no snapshot since the streams were last told shows anything but what they have."""
         before = pending.entry
-        if entry.etag != before.etag or entry.computed.error is not None or before.computed.error is not None:
+        if entry.etag != before.etag or entry.error is not None or before.error is not None:
             return False
         changes = self._log.changes_since(watch.told)
         if changes is None or len(changes) > MAX_COMPARED:
@@ -515,13 +589,14 @@ class Hub:
         return self._reader.touched_by((change,), entry)
 
     async def _fall_back_in_time(self) -> None:
-        """Tell the streams of an invalidation where the result is not there in time."""
+        """Tell the streams of an invalidation where the result is not there in time, or their turn has come."""
         while waiting := [watch.pending.due_at for watch in self._unsettled if watch.pending is not None]:
             await self._clock.sleep(max(0.0, min(waiting) - self._clock.monotonic()))
             now = self._clock.monotonic()
-            self._fall_back(
-                [watch for watch in self._unsettled if watch.pending is not None and watch.pending.due_at <= now]
-            )
+            due = [watch for watch in self._unsettled if watch.pending is not None and watch.pending.due_at <= now]
+            for turn in _turns(due, self._told_at_once):
+                self._fall_back(turn)
+                await asyncio.sleep(0)
 
     def _fall_back(self, watches: Iterable[Watch]) -> None:
         """Tell the streams of an invalidation now, where they wait for a result."""
@@ -534,39 +609,45 @@ class Hub:
         if owed:
             self._tell(owed, self._log.version)
 
-    async def _refresh(self, watch: Watch) -> None:
-        """Settle a watch again, unless somebody who connects does it first."""
-        await asyncio.sleep(0)  # let whoever unsettled it register its streams
-        while watch.streams and watch.entry is None:
-            try:
-                async with self._refreshing:
-                    entry = await self._reader.watch(watch.query)
-            except PreconditionFailedError as exc:
-                logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
-                self._fall_back([watch])
-                for stream in watch.streams:
-                    stream.close()
-                return
-            except Exception as exc:
-                logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
-                self._fall_back([watch])
-                await self._clock.sleep(REFRESH_RETRY_SECONDS)
-                continue
-            if entry.live:
-                self._take(watch, entry)
-            elif watch.pending is None:  # overtaken: whoever has fetched meanwhile must hear of it, and on it goes
-                watch.told = self._log.version
-                self._tell({watch: entry.computed.read_set.tables}, watch.told)
+    async def _refresh(self, watch: Watch) -> bool:
+        """Settle a watch again, unless somebody who connects has done it first; tell whether to try it again later."""
+        if not watch.streams or watch.entry is not None:
+            return False
+        try:
+            landed = await self._reader.watch(watch.query)
+        except PreconditionFailedError as exc:
+            logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
+            self._fall_back([watch])
+            for stream in watch.streams:
+                stream.close()
+            return False
+        except Exception as exc:
+            logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
+            self._fall_back([watch])
+            return True
+        if landed.entry.live:
+            self._take(watch, landed)
+        elif watch.streams and watch.entry is None:
+            self._go_on(watch, landed.entry)
+        return False
 
-    def _take(self, watch: Watch, entry: Entry) -> None:
+    def _go_on(self, watch: Watch, overtaken: Entry) -> None:
+        """Compute once more what a write has overtaken; whoever has fetched meanwhile must hear of it."""
+        if watch.pending is None:
+            watch.told = self._log.version
+            self._tell({watch: overtaken.read_set.tables}, watch.told)
+        self._refresher.add(watch)
+
+    def _take(self, watch: Watch, landed: Landed) -> None:
         if watch.streams:
-            self._adopt(watch, entry)
+            self._adopt(watch, landed)
         else:
-            self._reader.unwatch(entry)
+            self._reader.unwatch(landed.entry)
 
     def _forget(self, watch: Watch) -> None:
         self._watches.pop(watch.query.key, None)
         self._unsettled.pop(watch, None)
+        self._refresher.discard(watch)
         watch.pending = None
         if watch.entry is not None:
             self._by_entry.pop(watch.entry, None)
@@ -598,6 +679,29 @@ class Hub:
 
     def _cursor(self, version: int) -> str:
         return str(self._log.cursor_at(version))
+
+
+def _turns(watches: Iterable[Watch], at_once: int) -> Iterator[list[Watch]]:
+    """Part watches into turns of at most `at_once` tellings; first whoever has least to be told.
+
+    Watches of one stream stay together, so that it is told of a commit by few events, and a stream that shows one query
+    does not wait for those that show a thousand.
+    """
+    by_stream: dict[Stream, list[Watch]] = defaultdict(list)
+    for watch in watches:
+        if watch.streams:
+            by_stream[next(iter(watch.streams))].append(watch)
+    turn: list[Watch] = []
+    size = 0
+    for theirs in sorted(by_stream.values(), key=len):
+        for watch in theirs:
+            if turn and size + len(watch.streams) > at_once:
+                yield turn
+                turn, size = [], 0
+            turn.append(watch)
+            size += len(watch.streams)
+    if turn:
+        yield turn
 
 
 def _owed(watches: Mapping[Watch, Iterable[str]]) -> Collection[tuple[Stream, Sequence[Watch]]]:

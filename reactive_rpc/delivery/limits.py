@@ -21,7 +21,7 @@ from typing import Literal
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
 
-__all__ = ["BURST_SECONDS", "CallerKey", "Limits"]
+__all__ = ["BURST_SECONDS", "RETRY_SECONDS", "CallerKey", "Limits", "named", "retry_after"]
 
 CallerKey = tuple[Literal["identity", "address"], str]
 """Whom a limit counts: by the identity of the context, or, where it names nobody, by the address of the client."""
@@ -76,13 +76,13 @@ class Limits:
             raise ServiceUnavailableError(
                 f"this worker holds as many streams as it may: {self._max_streams} (max_streams); try again, another "
                 "worker may have a place",
-                headers=_retry_after(RETRY_SECONDS),
+                headers=retry_after(RETRY_SECONDS),
             )
         if self._open[caller] >= self._max_streams_per_identity:
             raise TooManyRequestsError(
-                f"{_named(caller)} has as many streams open as it may: {self._max_streams_per_identity} "
+                f"{named(caller)} has as many streams open as it may: {self._max_streams_per_identity} "
                 "(max_streams_per_identity); close one, or watch several queries by one stream",
-                headers=_retry_after(RETRY_SECONDS),
+                headers=retry_after(RETRY_SECONDS),
             )
         self._streams += 1
         self._open[caller] += 1
@@ -126,9 +126,9 @@ class Limits:
             return wait_seconds
         retry_seconds = math.ceil(wait_seconds - patience_seconds)
         raise TooManyRequestsError(
-            f"{_named(caller)} {does} more often than {self._per_second:g} times a second "
+            f"{named(caller)} {does} more often than {self._per_second:g} times a second "
             f"(stream_opens_per_second): try again in {retry_seconds} s",
-            headers=_retry_after(retry_seconds),
+            headers=retry_after(retry_seconds),
         )
 
     def _release(self, caller: CallerKey) -> None:
@@ -167,10 +167,12 @@ class _Rate:
             self._full_at.popitem(last=False)
 
 
-def _named(caller: CallerKey) -> str:
+def named(caller: CallerKey) -> str:
+    """Return how an error calls whoever met a limit: never by the identity, which is nobody else's business."""
     kind, name = caller
     return "this caller" if kind == "identity" else f"the address {name}"
 
 
-def _retry_after(seconds: int) -> dict[str, str]:
+def retry_after(seconds: int) -> dict[str, str]:
+    """Return the header that says when to come again."""
     return {"retry-after": str(max(1, seconds))}

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.delivery.frame import Frame, gap_frame
+from reactive_rpc.delivery.limits import CallerKey
 from reactive_rpc.delivery.stats import HubStats
 from reactive_rpc.delivery.writer import Flusher, Send, Writer
 from reactive_rpc.protocol.cursors import Cursor
@@ -68,7 +69,9 @@ class Stream:
         id: names the stream in acknowledgements.
         acks: whether the client acknowledges.
         identity: whose it is; None is nobody's in particular.
+        caller: whom limits count; left out, the identity.
         recheck: resolves its context again; None where it needs none.
+        request_bytes: what `recheck` holds in memory: the request that opened the stream.
 
     Attributes:
         context: what the stream was opened with; set and read by whoever rechecks it.
@@ -78,14 +81,24 @@ class Stream:
     __slots__ = (
         "_aborted", "_blocked_at", "_busy", "_closed", "_closed_at", "_due_at", "_held_bytes", "_interrupted",
         "_said", "_sent_at", "_terms", "_tries", "_unacknowledged", "_unacknowledged_at", "_waiter", "_waiting",
-        "_writer", "acks", "context", "id", "identity", "opened_at", "recheck",
+        "_writer", "acks", "caller", "context", "id", "identity", "opened_at", "recheck", "request_bytes",
     )  # fmt: skip
 
     def __init__(
-        self, id: str, terms: Terms, *, acks: bool, identity: str | None = None, recheck: Recheck | None = None
+        self,
+        id: str,
+        terms: Terms,
+        *,
+        acks: bool,
+        identity: str | None = None,
+        caller: CallerKey | None = None,
+        recheck: Recheck | None = None,
+        request_bytes: int = 0,
     ) -> None:
         self.id = id
         self.acks = acks
+        self.caller: CallerKey = caller or ("identity", identity or "")
+        self.request_bytes = request_bytes
         self.identity = identity
         self.recheck = recheck
         self.context: object = None

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.weight import weight_of
+from reactive_rpc.delivery.limits import CallerKey
 from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.events import Affected, QueryRef
 from reactive_rpc.rpc.call import QueryCall
 
 __all__ = ["Pending", "Subscription", "Watch"]
+
+WATCH_BYTES = 700
+"""What a watch weighs beside its query and its entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,12 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A change that the streams will be told of by its result.
+    """A change that the streams have not been told of yet: they will be by its result, or when their turn comes.
 
     Attributes:
         entry: the result before it, which the streams show.
         tables: whose changes touched it.
-        due_at: by the clock, when they are told of an invalidation instead.
+        due_at: by the clock, when they are told of an invalidation.
     """
 
     entry: Entry
@@ -54,6 +59,9 @@ class Watch:
         entry: the indexed entry; None while it is to be computed again.
         told: while there is no entry: the version up to which the streams have been told everything.
         pending: what they have not been told of yet; None normally.
+        callers: `{whose streams show it: how many of theirs}`.
+        size_bytes: what it takes in memory, as `Holdings` has counted it.
+        named_bytes: of that, what does not depend on the entry.
     """
 
     query: QueryCall
@@ -62,3 +70,14 @@ class Watch:
     entry: Entry | None = None
     told: int = 0
     pending: Pending | None = None
+    callers: dict[CallerKey, int] = field(default_factory=dict)
+    size_bytes: int = 0
+    named_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.named_bytes = WATCH_BYTES + self.query.held_bytes + weight_of(self.affected.input)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it takes in memory now, estimated: its input twice, as it is computed and as events name it."""
+        return self.named_bytes + (0 if self.entry is None else self.entry.held_bytes)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.known import UnknownValueError
@@ -35,7 +36,7 @@ class QueryCall:
         depth: how many calls it was made inside of.
     """
 
-    __slots__ = ("_executor", "_input", "_seen", "depth", "key", "path", "procedure")
+    __slots__ = ("_executor", "_held_bytes", "_input", "_seen", "depth", "key", "path", "procedure")
 
     def __init__(
         self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
@@ -47,6 +48,14 @@ class QueryCall:
         self._input = input
         self._seen = seen_of(procedure, ctx)
         self.key: Key = (path, canonical(input), _key_of(procedure, self._seen))
+        self._held_bytes: int | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What key, input and context take in memory; found out when it is first asked for: hits need not know."""
+        if self._held_bytes is None:
+            self._held_bytes = weight_of(self.key) + weight_of(self._input) + weight_of(self._seen)
+        return self._held_bytes
 
     @property
     def keep(self) -> Callable[[Change], bool] | None:

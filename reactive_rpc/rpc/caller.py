@@ -122,7 +122,7 @@ class BoundCaller:
             body = (await self._caller.mutate(path, procedure, validated, self._ctx)).body
         else:
             entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
-            body = entry.computed.answer()
+            body = entry.answer()
         return procedure.output.validate_json(body)
 
     async def _get(self, call: QueryCall) -> Entry:
@@ -137,5 +137,5 @@ class BoundCaller:
             outer.inner.append(ReadSet(opaque=f"calls {call.path}, which failed"))
             raise
         unkept = None if call.is_cached else ReadSet(opaque=f"calls {call.path}, which has cache=False")
-        outer.inner.append(unkept or entry.computed.read_set)
+        outer.inner.append(unkept or entry.read_set)
         return entry

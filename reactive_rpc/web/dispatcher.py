@@ -174,7 +174,7 @@ class ProcedureEndpoint(Endpoint):
         entry = None
         if self._procedure.cache.stale_if_error_seconds:
             entry = self._caller.cached_in_outage(self._bind(scope, text, ctx))
-        if entry is None or entry.computed.error is not None:
+        if entry is None or entry.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._caller.outage_seconds)
         return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
@@ -187,7 +187,7 @@ def _answer_of(entry: Entry, scope: Scope, headers: Headers) -> Answer:
         RPCError: the handler answered an error; it carries the headers.
     """
     try:
-        body = entry.computed.answer()
+        body = entry.answer()
     except RPCError as error:
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in headers}}
         raise

@@ -55,17 +55,19 @@ class Asked(Generic[W]):
         identity: whom `revoke` names.
         found: what the dependencies made; its headers go with the answer.
         recheck: resolves the dependencies again; None where there are none.
+        request_bytes: what that keeps in memory: the body and the headers.
         view: what `recheck` returns as long as nothing has changed.
         generation: of the guard, before the dependencies were resolved.
     """
 
     wanted: W
     cursor: Cursor | None
-    subscriptions: Sequence[Subscription]
+    subscriptions: list[Subscription]
     caller: CallerKey
     identity: str | None
     found: Resolved
     recheck: Recheck | None
+    request_bytes: int
     view: bytes
     generation: int
 
@@ -122,6 +124,7 @@ class Opener:
                 identity=identity_of(found.context),
                 found=found,
                 recheck=self._recheck(scope, body, needed, wanted.queries) if needed else None,
+                request_bytes=_size_of(scope, body) if needed else 0,
                 view=self._view(found.context, _paths_of(wanted.queries)),
                 generation=generation,
             )
@@ -130,16 +133,22 @@ class Opener:
         """Open the stream that was asked for and return it with its first frame; whoever gets it must disconnect it.
 
         Raises:
-            ServiceUnavailableError: the database cannot be read, or this worker is about to stop.
+            ServiceUnavailableError: the database cannot be read, this worker holds as much as it may, or it is about to
+                stop.
+            TooManyRequestsError: the caller holds as much as it may.
         """
         stream, first = await self.hub.connect(
             asked.subscriptions,
             asked.cursor,
             acks=acks,
             identity=asked.identity,
+            caller=asked.caller,
             recheck=asked.recheck,
+            request_bytes=asked.request_bytes,
             scope=scope_of(asked.found.context),
         )
+        asked.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
+        asked.wanted.queries.clear()
         stream.context = asked.view
         if self._guard.generation != asked.generation:
             self._guard.recheck(stream)
@@ -212,6 +221,10 @@ class Opener:
             except RPCError as exc:
                 seen.append(exc.code)
         return blake2b(repr(seen).encode(), digest_size=16).digest()
+
+
+def _size_of(scope: Scope, body: bytes) -> int:
+    return len(body) + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _paths_of(queries: Sequence[QueryRef]) -> list[str]:

@@ -24,6 +24,8 @@ class Stored:
     key: Key
     keep: Callable[[Change], bool] | None = None
     depth: int = 0
+    held_bytes: int = 0
+    is_cached: bool = True
 
     async def compute(self) -> Computed:
         """Never asked for here."""

@@ -169,6 +169,7 @@ class RowQuery:
         depth: as in `Query`.
         is_cached: as in `Query`.
         pushes_results: as in `QueryCall`.
+        size_bytes: what it claims to hold.
     """
 
     log: ScriptedLog
@@ -185,10 +186,15 @@ class RowQuery:
     depth: int = 0
     is_cached: bool = True
     pushes_results: bool = False
+    size_bytes: int = 100
 
     @property
     def key(self) -> Key:
         return (self.path, repr(self.rows).encode(), self.scope.encode())
+
+    @property
+    def held_bytes(self) -> int:
+        return self.size_bytes
 
     @property
     def wire_key(self) -> str:

@@ -39,7 +39,7 @@ class World:
     async def value(self, row: int, **options: object) -> int:
         """Return what the reader answers."""
         query = RowQuery(self.log, (row,), **options)  # type: ignore[arg-type]  # its fields, by name
-        return int((await self.reader.get(query)).computed.body)
+        return int((await self.reader.get(query)).answer())
 
 
 def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -> World:
@@ -237,9 +237,9 @@ async def test_a_flight_from_before_the_drop_proves_nothing() -> None:
     """It read the same old data; only the one after it can tell."""
     w = world()
     entry = await w.reader.get(RowQuery(w.log, (1,)))
-    flight_at = w.log.version
+    computed, flight_at = entry.computed, w.log.version
     w.log.write(1)
     w.log.apply()
-    late = type(entry)(entry.query, entry.computed, flight_at)
+    late = type(entry)(entry.query, computed, flight_at)
     w.reader._count_needless(late)
     assert w.reader.stats.needless == 0

@@ -47,7 +47,7 @@ class Worker:
         """Answer the holder of `token`, as the dispatcher does."""
         query = RowQuery(self.log, (row,))
         entry = self.reader.stored(query.key) if self.freshness.suffices(token) else None
-        return int((entry or await self.reader.get(query)).computed.body)
+        return int((entry or await self.reader.get(query)).answer())
 
 
 def worker(make: type[Freshness] = Freshness) -> Worker:
@@ -137,7 +137,7 @@ async def test_the_version_of_an_answer_covers_what_its_snapshot_showed() -> Non
             w.log.write(1)
 
     query = RowQuery(w.log, (1,), pause=commit_meanwhile)
-    assert int((await w.reader.get(query)).computed.body) == 1
+    assert int((await w.reader.get(query)).answer()) == 1
     assert w.freshness.token == "e1:1"
 
 

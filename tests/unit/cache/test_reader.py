@@ -38,7 +38,7 @@ class World:
 
     async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
-        return int((await self.reader.get(query)).computed.body)
+        return int((await self.reader.get(query)).answer())
 
 
 def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
@@ -179,12 +179,12 @@ async def test_an_error_on_purpose_is_a_result() -> None:
     """ "No such record" is cached until the record's row is written; an error of the server's is not cached."""
     w = world()
     query = RowQuery(w.log, (1,), error=NotFoundError("no item"))
-    assert (await w.reader.get(query)).computed.error is (await w.reader.get(query)).computed.error
+    assert (await w.reader.get(query)).error is (await w.reader.get(query)).error
     assert query.computed == 1
     w.log.write(1)
     query.error = ServiceUnavailableError("busy")
     for _ in range(2):
-        assert (await w.reader.get(query)).computed.error is query.error
+        assert (await w.reader.get(query)).error is query.error
     assert query.computed == 3
 
 
@@ -312,14 +312,14 @@ async def test_a_relation_widens() -> None:
 async def test_a_watched_result_stays_indexed_without_room() -> None:
     """However small the store, a watched entry is found by the next change, and let go afterwards."""
     w = world(max_bytes=0)
-    entry = await w.reader.watch(RowQuery(w.log, (1,)))
+    entry = (await w.reader.watch(RowQuery(w.log, (1,)))).entry
     await w.value(RowQuery(w.log, (2,), padding=100))
     assert (entry.live, entry.cached, w.reader.indexed) == (True, False, 1)
     w.log.write(1)
     w.log.apply()
     assert [list(told.entries) for told in w.told] == [[entry]]
     assert w.reader.indexed == 0
-    again = await w.reader.watch(RowQuery(w.log, (1,)))
+    again = (await w.reader.watch(RowQuery(w.log, (1,)))).entry
     w.reader.unwatch(again)
     assert w.reader.indexed == 0
 
@@ -328,7 +328,7 @@ async def test_two_watchers_of_one_entry_are_counted() -> None:
     """The entry stays until the last of them lets go."""
     w = world()
     query = RowQuery(w.log, (1,))
-    first, second = await w.reader.watch(query), await w.reader.watch(query)
+    first, second = (await w.reader.watch(query)).entry, (await w.reader.watch(query)).entry
     assert first is second
     w.store.discard(first)
     first.cached = False
@@ -351,12 +351,12 @@ async def test_what_a_write_overtook_is_not_watched() -> None:
             w.log.apply()
 
     query = RowQuery(w.log, (1,), pause=overtake)
-    first = entry = await w.reader.watch(query)
+    first = entry = (await w.reader.watch(query)).entry
     assert (first.live, first.watchers) == (False, 0)
     while not entry.live:
-        entry = await w.reader.watch(query)
+        entry = (await w.reader.watch(query)).entry
     assert entry.watchers == 1
-    assert int(entry.computed.body) == w.log.rows[1] == 3
+    assert int(entry.answer()) == w.log.rows[1] == 3
 
 
 async def test_what_cannot_be_told_cannot_be_watched() -> None:
@@ -390,7 +390,8 @@ class JoinsAnyFlight(Reader):
         if entry is not None:
             return entry
         flight = self._flights.get(query.key) or self._start(query)
-        return await asyncio.shield(flight.task)
+        landed = await asyncio.shield(flight.task)
+        return Entry(query, landed.computed, landed.entry.version)
 
 
 class StoresUnchecked(Reader):
@@ -405,15 +406,16 @@ class LooksTooEarly(Reader):
 
     async def get(self, query: Query) -> Entry:
         entry = self._store.get(query.key)
+        computed = None if entry is None else entry.computed
         await self._log.fresh()
-        return entry if entry is not None else await super().get(query)
+        return Entry(query, computed, 0) if computed is not None else await super().get(query)
 
 
 class ForgetsOtherRows(Reader):
     """A seeded bug: indexes the first thing that was read, and nothing else."""
 
     def _keep(self, entry: Entry) -> None:
-        whole = entry.computed.read_set
+        whole = entry.read_set
         first = ReadSet(whole.constraints[:1])
         self._index.add(entry, first)
         entry.live = entry.cached = True

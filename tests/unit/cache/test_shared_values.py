@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_rpc.cache.entry import Computed, Entry, Query
-from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.reader import Landed, Reader
 from reactive_rpc.cache.shared_values import SharedValue, SharedValues, decode_value, encode_value, name_of
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
@@ -87,7 +87,7 @@ class Worker:
 
     async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
-        return int((await self.reader.get(query)).computed.body)
+        return int((await self.reader.get(query)).answer())
 
 
 @dataclass
@@ -132,7 +132,7 @@ async def test_a_shared_result_has_the_etag_of_ones_own() -> None:
     w = World()
     one, other = w.worker(), w.worker()
     mine, taken = await one.reader.get(one.query(1)), await other.reader.get(other.query(1))
-    assert (taken.etag, taken.computed.read_set) == (mine.etag, mine.computed.read_set)
+    assert (taken.etag, taken.read_set) == (mine.etag, mine.read_set)
     assert taken is not mine
 
 
@@ -328,7 +328,7 @@ async def test_a_shared_result_can_be_watched() -> None:
     w = World()
     one, other = w.worker(), w.worker(max_bytes=0)
     await one.value(one.query(1))
-    entry = await other.reader.watch(other.query(1))
+    entry = (await other.reader.watch(other.query(1))).entry
     assert (entry.live, other.reader.stats.shared_hits) == (True, 1)
     w.write(1)
     other.log.apply()
@@ -345,17 +345,18 @@ class TakesUnchecked(Reader):
 class ChecksTooEarly(Reader):
     """A seeded bug: the log may go on between the check and the index."""
 
-    async def _take_over(self, query: Query, shared: SharedValues) -> Entry | None:
+    async def _take_over(self, query: Query, shared: SharedValues) -> Landed | None:
         value = await shared.find(query.key, self._log.epoch, after=-1, version=self._log.version)
         if value is None:
             return None
-        entry = Entry(query, Computed(value.body, value.read_set), value.version)
+        computed = Computed(value.body, value.read_set)
+        entry = Entry(query, computed, value.version)
         if not self._is_right(value, entry):
             return None
         for _ in range(10):
             await asyncio.sleep(0)
         self._keep(entry)
-        return entry
+        return Landed(entry, computed)
 
 
 class SharesLate(Reader):
@@ -363,13 +364,13 @@ class SharesLate(Reader):
 
     late: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def _share(self, entry: Entry) -> None:
+    def _share(self, entry: Entry, computed: Computed) -> None:
         share = super()._share
 
         async def later() -> None:
             for _ in range(3):
                 await asyncio.sleep(0)
-            share(entry)
+            share(entry, computed)
 
         task = asyncio.create_task(later())
         self.late.add(task)
@@ -379,10 +380,10 @@ class SharesLate(Reader):
 class SharesOvertaken(Reader):
     """A seeded bug: shares what a write has overtaken."""
 
-    async def _run(self, query: Query, started_at: int) -> Entry:
-        entry = await super()._run(query, started_at)
-        self._share(entry)
-        return entry
+    async def _run(self, query: Query, started_at: int) -> Landed:
+        landed = await super()._run(query, started_at)
+        self._share(landed.entry, landed.computed)
+        return landed
 
 
 async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> int:

@@ -12,7 +12,8 @@ import pytest
 from cache.scripted import change, until
 
 from delivery.world import Listener, World
-from reactive_rpc.delivery.hub import REFRESH_RETRY_SECONDS, REFRESHES_AT_ONCE, Subscription
+from reactive_rpc.delivery.hub import Subscription
+from reactive_rpc.delivery.refresher import AT_ONCE, RETRY_SECONDS
 from reactive_rpc.errors import ForbiddenError, NotFoundError, ServiceUnavailableError, UnauthorizedError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Gap, Invalidation, QueryRef, Revoked
@@ -161,7 +162,7 @@ async def test_a_refresh_that_fails_is_tried_again(w: World) -> None:
     w.log.apply()
     for _ in range(3):
         await until(lambda: w.clock.sleepers == 1)
-        w.clock.advance(REFRESH_RETRY_SECONDS)
+        w.clock.advance(RETRY_SECONDS)
     query.fails = None
     await w.settled()
     await w.write(1)
@@ -234,8 +235,7 @@ async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
 async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
     """A second stream connects before the watch is computed again: the first is told what it missed meanwhile."""
     first = await w.connect(w.row(1))
-    for _ in range(REFRESHES_AT_ONCE):
-        await w.hub._refreshing.acquire()  # nothing is computed again for now
+    w.hub._refresher.at_once = 0  # nothing is computed again for now
     w.log.write(1)
     w.log.apply()
     await until(lambda: len(first.heard) == 1)
@@ -243,8 +243,8 @@ async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
     w.log.apply()
     await w.connect(w.row(1))
     await until(lambda: len(first.heard) == 2)
-    for _ in range(REFRESHES_AT_ONCE):
-        w.hub._refreshing.release()
+    w.hub._refresher.at_once = AT_ONCE
+    w.hub._refresher.start_soon()
 
 
 @pytest.mark.parametrize("max_bytes", [0, 1_000_000])
@@ -349,8 +349,7 @@ async def test_a_stream_says_when_to_come_back(w: World) -> None:
 
 async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> None:
     """A new epoch counts anew: until the watch is computed again, the cursor stays at the gap."""
-    for _ in range(REFRESHES_AT_ONCE):
-        await w.hub._refreshing.acquire()  # nothing is computed again for now
+    w.hub._refresher.at_once = 0  # nothing is computed again for now
     listener = await w.connect(w.row(1), w.row(2))
     for _ in range(5):
         w.log.write(1)
@@ -362,8 +361,8 @@ async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> No
     assert [watch.told for watch in w.hub._unsettled] == [6, 6]
     assert w.hub._told(listener.stream, w.log.version) == 6
     assert w.hub._told(other.stream, w.log.version) == w.log.version == 7
-    for _ in range(REFRESHES_AT_ONCE):
-        w.hub._refreshing.release()
+    w.hub._refresher.at_once = AT_ONCE
+    w.hub._refresher.start_soon()
 
 
 @pytest.mark.parametrize("seed", range(15))

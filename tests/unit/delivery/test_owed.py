@@ -19,12 +19,14 @@ from typing import cast
 import pytest
 from cache.scripted import RowQuery, ScriptedLog
 
+from delivery.world import ROOM
 from reactive_rpc.board.memory import MemoryBoard
-from reactive_rpc.cache.entry import Computed, Entry
-from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.entry import Computed, Entry, Key, Query
+from reactive_rpc.cache.reader import Landed, Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.delivery.frame import Frame
-from reactive_rpc.delivery.hub import REFRESHES_AT_ONCE, Hub, Subscription
+from reactive_rpc.delivery.hub import Hub, Subscription
+from reactive_rpc.delivery.refresher import AT_ONCE
 from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.delivery.watch import Watch
 from reactive_rpc.errors import ServiceUnavailableError
@@ -72,8 +74,10 @@ class Worker:
             board=board,
             max_events=rng.choice([2, 3, 1000]),
             max_bytes=rng.choice([700, 100_000]),
+            bounds=ROOM,
         )
-        self.hub._refreshing = asyncio.Semaphore(rng.choice([1, REFRESHES_AT_ONCE]))
+        self.hub._refresher.at_once = rng.choice([1, AT_ONCE])
+        self.hub._told_at_once = rng.choice([1, 3, 1000])  # at 1, nearly each commit is told in turns
 
 
 @dataclass
@@ -297,18 +301,24 @@ def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = Hub._tell_result
-    monkeypatch.setattr(
-        Hub, "_tell_result", lambda self, watch, entry, pending: tell(self, watch, pending.entry, pending)
-    )
+    watch = Reader.watch
+    bodies: dict[Key, Computed] = {}
+
+    async def late(self: Reader, query: Query) -> Landed:
+        landed = await watch(self, query)
+        before = bodies.get(query.key, landed.computed)
+        bodies[query.key] = landed.computed
+        return Landed(landed.entry, before)
+
+    monkeypatch.setattr(Reader, "watch", late)
 
 
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Hub._adopt
 
-    def without_looking(self: Hub, watch: Watch, entry: Entry) -> None:
+    def without_looking(self: Hub, watch: Watch, landed: Landed) -> None:
         watch.told = self._log.version
-        adopt(self, watch, entry)
+        adopt(self, watch, landed)
 
     monkeypatch.setattr(Hub, "_adopt", without_looking)
 

@@ -10,9 +10,11 @@ import pytest
 from cache.scripted import RowQuery, until
 
 from delivery.world import Listener, World
-from reactive_rpc.cache.entry import Computed, Entry
-from reactive_rpc.delivery.hub import MAX_RESULT_BYTES, PUSH_SECONDS, REFRESHES_AT_ONCE, Hub
-from reactive_rpc.delivery.watch import Watch
+from reactive_rpc.cache.entry import Computed
+from reactive_rpc.delivery.hub import MAX_RESULT_BYTES, PUSH_SECONDS, Hub
+from reactive_rpc.delivery.refresher import AT_ONCE
+from reactive_rpc.delivery.stream import Stream
+from reactive_rpc.delivery.watch import Pending, Watch
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Invalidation, Result
@@ -148,11 +150,13 @@ async def test_a_seeded_bug_in_the_cursor_is_found(w: World, bug: str, monkeypat
     """A change that counts as told before its result is sent, a cursor that runs ahead: the test above can fail."""
     defer = Hub._defer
 
-    def too_early(self: Hub, watch: Watch, entry: Entry, tables: set[str], before: int) -> None:
-        defer(self, watch, entry, tables, before + 1)
+    def too_early(self: Hub, watch: Watch, pending: Pending, before: int) -> None:
+        defer(self, watch, pending, before + 1)
 
-    bugs = {"_defer": too_early, "_told": lambda self, stream, version, held=None: version}
-    monkeypatch.setattr(Hub, bug, bugs[bug])
+    def ahead(self: Hub, stream: Stream, version: int, held: object = None) -> int:
+        return version
+
+    monkeypatch.setattr(Hub, bug, {"_defer": too_early, "_told": ahead}[bug])
     with pytest.raises(AssertionError):
         await resume_before_the_result(w)
 
@@ -178,16 +182,15 @@ async def resume_before_the_result(w: World) -> None:
 async def test_a_result_is_sent_by_whoever_settles_the_watch(w: World) -> None:
     """A second stream connects before the hub has computed: the first is sent the result all the same."""
     first = await w.connect(pushed(w, 1))
-    for _ in range(REFRESHES_AT_ONCE):
-        await w.hub._refreshing.acquire()
+    w.hub._refresher.at_once = 0
     w.log.write(1)
     w.log.apply()
     second = await w.connect(pushed(w, 1))
     assert second.connected.cursor == "e1:1"
     await hears(first, 1)
     assert isinstance(first.events[0], Result)
-    for _ in range(REFRESHES_AT_ONCE):
-        w.hub._refreshing.release()
+    w.hub._refresher.at_once = AT_ONCE
+    w.hub._refresher.start_soon()
     await settled(w)
     assert not second.frames
 

@@ -12,6 +12,7 @@ from reactive_rpc.board.board import Board
 from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.delivery.holdings import Bounds
 from reactive_rpc.delivery.hub import Hub, Subscription
 from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.protocol.cursors import Cursor
@@ -19,6 +20,14 @@ from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, deco
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.rpc.call import QueryCall
 from reactive_rpc.testing import FakeClock, SequentialIds
+
+ROOM = Bounds(
+    max_watched_queries=1_000_000,
+    max_watched_queries_per_identity=1_000_000,
+    max_watched_bytes=1_000_000_000,
+    max_watched_bytes_per_identity=1_000_000_000,
+)
+"""Bounds that no test meets by accident."""
 
 
 @dataclass
@@ -66,6 +75,7 @@ class World:
         board: Board | None = None,
         log: ScriptedLog | None = None,
         clock: FakeClock | None = None,
+        bounds: Bounds = ROOM,
         **options: Any,
     ) -> None:
         self.log = log or ScriptedLog()
@@ -80,6 +90,7 @@ class World:
             board=board or MemoryBoard(self.clock),
             max_events=max_events,
             max_bytes=100_000,
+            bounds=bounds,
             **options,
         )
         self.listeners: list[Listener] = []
@@ -94,13 +105,16 @@ class World:
         acks: bool = False,
         etag: str | None = None,
         identity: str | None = None,
+        request_bytes: int = 0,
     ) -> Listener:
         """Open a stream on `queries` and read it."""
         subscriptions = [
             Subscription(QueryRef(path=query.path, input=query.wire_input, etag=etag), cast(QueryCall, query))
             for query in queries
         ]
-        stream, frame = await self.hub.connect(subscriptions, cursor, acks=acks, identity=identity)
+        stream, frame = await self.hub.connect(
+            subscriptions, cursor, acks=acks, identity=identity, request_bytes=request_bytes
+        )
         [event] = SSEDecoder().feed(frame)
         connected = decode_event(event)
         assert isinstance(connected, Connected)
@@ -113,7 +127,7 @@ class World:
     async def settled(self) -> None:
         """Apply what was committed and wait until the hub has computed everything again."""
         self.log.apply()
-        await until(lambda: not self.hub._tasks and not self.reader._flights)
+        await until(lambda: not self.hub._tasks and not self.hub._refresher.waiting and not self.reader._flights)
 
     async def write(self, *rows: int) -> None:
         """Commit, apply, and wait until the hub has computed everything again."""
