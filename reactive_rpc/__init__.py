@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
     from reactive_rpc.rpc.topics import Topic, topic
     from reactive_rpc.settings import Settings
+    from reactive_rpc.web.lifespans import combine_lifespans
 
 __all__ = [
     "BadRequestError",
@@ -54,6 +55,7 @@ __all__ = [
     "Topic",
     "UnauthorizedError",
     "UnprocessableContentError",
+    "combine_lifespans",
     "define_reactive_function",
     "topic",
 ]
@@ -66,6 +68,7 @@ _MODULES = {
     "ReactiveRPC": "app",
     "Settings": "settings",
     "Topic": "rpc.topics",
+    "combine_lifespans": "web.lifespans",
     "define_reactive_function": "rpc.procedure",
     "topic": "rpc.topics",
 }

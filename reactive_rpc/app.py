@@ -25,7 +25,7 @@ from reactive_rpc.delivery.guard import Guard
 from reactive_rpc.delivery.holdings import Bounds
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.delivery.limits import Limits
-from reactive_rpc.errors import DefinitionError, ReactiveRPCError, reason_of
+from reactive_rpc.errors import DefinitionError, ReactiveRPCError, ServiceUnavailableError, reason_of
 from reactive_rpc.health import Health, Part
 from reactive_rpc.log.log import Batch
 from reactive_rpc.log.relay import Relay
@@ -46,6 +46,7 @@ from reactive_rpc.web.events import EventsEndpoint
 from reactive_rpc.web.health import HealthEndpoint
 from reactive_rpc.web.metrics import MetricsEndpoint
 from reactive_rpc.web.opening import Opener
+from reactive_rpc.web.placement import check_placement
 from reactive_rpc.web.poll import PollEndpoint
 from reactive_rpc.web.router import RPCRouter
 from reactive_rpc.web.sets import SetsEndpoint, StoredSets
@@ -64,6 +65,12 @@ STALLED_SECONDS = 5.0
 
 IDLE = 4
 """How much less often the log is looked at while there are no streams to be told."""
+
+NOT_OPEN = (
+    "ReactiveRPC is not open: give its lifespan to the outermost application, FastAPI(lifespan=rpc.lifespan), as that "
+    "of a mounted one is never run; combine_lifespans(rpc.lifespan, another) makes one of several. Without an "
+    "application, await rpc.open() before and rpc.aclose() after"
+)
 
 VOUCHED_SECONDS = 3.0
 """A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
@@ -179,11 +186,17 @@ class ReactiveRPC:
         self._log.subscribe(self._heed)
         self.health = Health()
         self._opened: AsyncExitStack | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.router = self._make_router(prefix, context)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Open with the application and close with it: `FastAPI(lifespan=rpc.lifespan)`."""
+        """Open with the application and close with it: `FastAPI(lifespan=rpc.lifespan)`.
+
+        Raises:
+            DefinitionError: beside what `open` says, the router stands where it, or something else, is never reached.
+        """
+        check_placement(app)
         await self.open()
         install_shortcut(app, self.router)
         try:
@@ -198,7 +211,21 @@ class ReactiveRPC:
             DefinitionError: a declaration names a table that is not there.
             CaptureError: nothing can be captured, with the way out.
             ServiceUnavailableError: the database cannot be read.
+            ReactiveRPCError: it is open already.
         """
+        if self._loop is not None:
+            raise ReactiveRPCError(
+                "this ReactiveRPC is open already: open it once, by the lifespan of one application or by open(), "
+                "and aclose() it before it is opened again"
+            )
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+        except BaseException:
+            self._loop = None
+            raise
+
+    async def _open(self) -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.aclose)
             stack.push_async_callback(self._board.aclose)
@@ -240,11 +267,28 @@ class ReactiveRPC:
         """Close in reverse order; idempotent."""
         if self._opened is not None:
             opened, self._opened = self._opened, None
-            await opened.aclose()
+            try:
+                await opened.aclose()
+            finally:
+                self._loop = None
+
+    def _require_open(self) -> None:
+        """Let nothing be served before this is open, after it is closed, or on another event loop.
+
+        Raises:
+            ServiceUnavailableError: it is not open here; the message says how it is opened.
+        """
+        if self._opened is None:
+            raise ServiceUnavailableError(NOT_OPEN)
+        if asyncio.get_running_loop() is not self._loop:
+            raise ServiceUnavailableError(
+                "ReactiveRPC was opened on another event loop, to which its connections belong: open it on the one "
+                "that serves (in tests: by the application's lifespan or by open(), in the loop that makes the calls)"
+            )
 
     def caller(self, ctx: object = None) -> BoundCaller:
         """Return what calls procedures in this process, on behalf of `ctx`, as the server would."""
-        return BoundCaller(self._caller, ctx)
+        return BoundCaller(self._caller, ctx, require_open=self._require_open)
 
     async def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None
@@ -267,6 +311,7 @@ class ReactiveRPC:
         if db is not None:
             await db.run_sync(lambda session: self._announce(session.connection(), table, stored))
             return
+        self._require_open()
         async with self._database.write() as session:
             await session.run_sync(lambda session: self._announce(session.connection(), table, stored))
         await self._log.fresh()
@@ -339,7 +384,7 @@ class ReactiveRPC:
             self._executor.observers.append(observer)
 
     def _make_router(self, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
-        router = RPCRouter(prefix, context=context, ids=self._ids)
+        router = RPCRouter(prefix, context=context, ids=self._ids, require_open=self._require_open)
         limit = self.settings.max_body_bytes
         for path, procedure in self.registry.items():
             by_token = (procedure.cache.freshness or self.settings.freshness) == "token"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +105,16 @@ class Caller:
 
 
 class BoundCaller:
-    """Procedures as Python calls, on behalf of one context: `await caller("agents.get_all", organization_id="o1")`."""
+    """Procedures as Python calls, on behalf of one context: `await caller("agents.get_all", organization_id="o1")`.
 
-    def __init__(self, caller: Caller, ctx: object) -> None:
+    Args:
+        require_open: raises where nothing can be called.
+    """
+
+    def __init__(self, caller: Caller, ctx: object, *, require_open: Callable[[], None]) -> None:
         self._caller = caller
         self._ctx = ctx
+        self._require_open = require_open
 
     async def __call__(self, path: str, /, **input: Any) -> Any:
         """Validate, run as the server would, and return the output as the handler's annotated type; always strict.
@@ -116,6 +122,7 @@ class BoundCaller:
         Raises:
             RPCError: as over the wire.
         """
+        self._require_open()
         procedure = self._caller.registry.find(path)
         validated = decode_input(path, procedure, input)
         if procedure.kind == "mutation":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from fastapi.dependencies.models import Dependant
@@ -55,7 +56,13 @@ def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
 
 
 class Endpoint(ABC):
-    """What serves one path. Errors become envelopes here, and nowhere else."""
+    """What serves one path. Errors become envelopes here, and nowhere else.
+
+    Attributes:
+        require_open: raises where nothing can be served; set by the router that the endpoint is added to.
+    """
+
+    require_open: Callable[[], None]
 
     def __init__(self, path: str, ids: IdSource) -> None:
         self.path = path
@@ -64,6 +71,7 @@ class Endpoint(ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Serve one request; `dependencies` are what FastAPI says it depends on."""
         try:
+            self.require_open()
             answer = await self.answer(scope, receive, dependencies)
         except ClientDisconnect:
             return

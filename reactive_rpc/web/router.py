@@ -17,7 +17,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -59,13 +59,20 @@ class RPCRouter(APIRouter):
         prefix: `/rpc`, usually.
         context: the FastAPI dependency that makes the context; None where there is none.
         ids: makes request ids.
+        require_open: raises where nothing can be served, as the application was never opened.
     """
 
-    def __init__(self, prefix: str, *, context: ContextDependency, ids: IdSource) -> None:
+    MARK = "reactive_rpc_router"
+    """The attribute by which a route's function names its router."""
+
+    def __init__(
+        self, prefix: str, *, context: ContextDependency, ids: IdSource, require_open: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._base = prefix
         self._context = context
         self._ids = ids
+        self._require_open = require_open
         self._endpoints: dict[str, Endpoint] = {}
         self._targets: dict[str, Target] = {}
         self._bases: set[str] = set()
@@ -104,7 +111,7 @@ class RPCRouter(APIRouter):
             },
             "default": _FAULT,
         }
-        common = {"tags": ["events"], "response_class": Response, "response_model": None}
+        common: dict[str, Any] = {"tags": ["events"], "response_class": Response, "response_model": None}
         body = _parameters(self._context, request=Annotated[SubscriptionRequest, Body()])
         self._document(
             events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
@@ -150,8 +157,8 @@ class RPCRouter(APIRouter):
     def add_metrics(self, metrics: Endpoint) -> None:
         """Serve `{prefix}/metrics`, undocumented: it is for the monitoring, not for clients."""
         self._document(
-            metrics, "metrics", [], methods=["GET"], include_in_schema=False, response_class=Response,
-            response_model=None,
+            metrics, "metrics", [], methods=["GET"], operation_id="metrics", tags=["monitoring"],
+            include_in_schema=False, response_class=Response, response_model=None,
         )  # fmt: skip
 
     def add_health(self, health: Endpoint, live: Endpoint, ready: Endpoint) -> None:
@@ -163,8 +170,8 @@ class RPCRouter(APIRouter):
             return
         for name, endpoint in {"health": health, "health/live": live, "health/ready": ready}.items():
             self._document(
-                endpoint, name, [], methods=["GET", "HEAD"], include_in_schema=False, response_class=Response,
-                response_model=None,
+                endpoint, name, [], methods=["GET", "HEAD"], operation_id=name.replace("/", "_"), tags=["monitoring"],
+                include_in_schema=False, response_class=Response, response_model=None,
             )  # fmt: skip
 
     def target(self, scope: Scope) -> Target | None:
@@ -186,18 +193,40 @@ class RPCRouter(APIRouter):
         target = self._table(scope).get(path)
         if target is None:
             name = next(path.removeprefix(base) for base in self._bases if path.startswith(base))
-            target = Target(_UnknownPath(name[:200], self._ids), [])
+            unknown = _UnknownPath(name[:200], self._ids)
+            unknown.require_open = self._require_open
+            target = Target(unknown, [])
         await target.endpoint(scope, receive, send, target.dependencies)
 
-    def _document(self, endpoint: Endpoint, name: str, parameters: list[inspect.Parameter], **route: Any) -> None:
+    def base_of(self, path: str, name: str) -> str:
+        """Return what a route's full path, of this name, stands below; without a prefix of ours the path alone is."""
+        return path.removesuffix(name) if self._base else path
+
+    def _document(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        parameters: list[inspect.Parameter],
+        *,
+        operation_id: str,
+        response_class: type[Response] = JSONResponse,
+        **route: Any,
+    ) -> None:
+        """Add a route that declares an endpoint.
+
+        With an operation id, FastAPI does not ask the application's `generate_unique_id_function`, which may take it
+        for granted that every route has tags; with a response class, not its `default_response_class`.
+        """
         path = f"{self._base}/{name}"
+        endpoint.require_open = self._require_open
 
         async def declared() -> NoReturn:
             raise RuntimeError(f"{path} is served by its dispatcher")
 
         declared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
+        setattr(declared, self.MARK, self)
         self._endpoints[path] = endpoint
-        self.add_api_route(path, declared, name=name, **route)
+        self.add_api_route(path, declared, name=name, operation_id=operation_id, response_class=response_class, **route)
 
     def _table(self, scope: Scope) -> dict[str, Target]:
         """Return `{full path: target}` of the application that the request came through."""
@@ -217,7 +246,7 @@ class RPCRouter(APIRouter):
             if route is not None and found.path is not None:
                 targets[found.path] = Target(self._endpoints[route.path], list(found.dependant.dependencies))
                 if self._base:  # without a prefix of our own, an unknown path may be anybody's
-                    self._bases.add(found.path.removesuffix(route.name))
+                    self._bases.add(self.base_of(found.path, route.name))
         return targets
 
 

@@ -28,7 +28,7 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reactive_rpc import Change, Context, ReactiveRPC, UnauthorizedError, define_reactive_function
+from reactive_rpc import Cache, Change, Context, ReactiveRPC, UnauthorizedError, define_reactive_function
 
 from .rooms import Note, Server, rpc_on, serving
 
@@ -67,7 +67,7 @@ async def by_refusal(db: AsyncSession) -> list[str]:
     return await notes_of(db, owner)
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def pushed(db: AsyncSession) -> list[str]:
     return await notes_of(db, current_user.get())
 
@@ -257,7 +257,7 @@ async def test_a_watch_is_refused_and_not_filled_by_another_caller(
 async def test_a_pushed_result_is_computed_for_the_callers_who_get_it(file: Path) -> None:
     """Recomputed after another caller's mutation, in whose task the log was read, the result is its watcher's."""
 
-    @define_reactive_function(push="result")
+    @define_reactive_function(cache=Cache(push="result"))
     async def mine(db: AsyncSession, ctx: Context) -> list[str]:
         return [current_locale.get(), *await notes_of(db, str(ctx.identity))]
 
@@ -399,7 +399,7 @@ class Names(BaseModel):
     names: list[str]
 
 
-@define_reactive_function(push="result")
+@define_reactive_function(cache=Cache(push="result"))
 async def page(input: Page, db: AsyncSession, ctx: Names) -> list[str]:
     """As many texts as were asked for, and whether there are more; by a handler that alters its arguments."""
     input.limit += 1

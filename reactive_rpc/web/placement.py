@@ -1,0 +1,60 @@
+"""Where routers of procedures stand in an application, and what could then never be reached.
+
+A router answers every path below its own, so that an unknown procedure is told as one. What an application declares
+there later is dead, and so is another router of the same prefix: both would answer 404, and nobody would know why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute, Mount
+
+from reactive_rpc.errors import DefinitionError
+from reactive_rpc.web.router import RPCRouter
+
+__all__ = ["check_placement"]
+
+
+def check_placement(app: FastAPI) -> None:
+    """Look at an application and at those that are mounted in it.
+
+    Raises:
+        DefinitionError: something could never be reached, or stands below a parameter of the path.
+    """
+    _check(app.routes)
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            check_placement(route.app)
+
+
+def _check(routes: Sequence[BaseRoute]) -> None:
+    taken: dict[str, RPCRouter] = {}
+    for found in iter_route_contexts(routes):
+        path = found.path or ""
+        router = getattr(found.endpoint, RPCRouter.MARK, None)
+        base = next((base for base in taken if path == base or (base.endswith("/") and path.startswith(base))), None)
+        if base is not None and taken[base] is not router:
+            raise _unreachable(path, base, isinstance(router, RPCRouter))
+        if isinstance(router, RPCRouter):
+            if "{" in path:
+                raise DefinitionError(
+                    f"the procedures are included below {path!r}, which has a parameter: clients and streams name "
+                    "procedures by their paths alone. Give the router a plain prefix, and let the context read the "
+                    "parameter from a header"
+                )
+            taken.setdefault(router.base_of(path, found.name or ""), router)
+
+
+def _unreachable(path: str, base: str, is_procedure: bool) -> DefinitionError:
+    if is_procedure:
+        return DefinitionError(
+            f"two ReactiveRPCs are included below {base!r}, and the second would never be asked: give it a path of its "
+            "own, ReactiveRPC(prefix='/admin') or include_router(rpc.router, prefix='/admin')"
+        )
+    return DefinitionError(
+        f"{path!r} stands below {base!r}, which the procedures answer for, and would never be reached: "
+        "give it another path, or declare it before the router is included"
+    )
