@@ -16,7 +16,7 @@ from typing import Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
-from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -25,6 +25,9 @@ from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerEr
 __all__ = ["QueryWroteError", "SchemaMovedError", "connecting", "translated"]
 
 logger = logging.getLogger(__name__)
+
+_AsyncpgError = AsyncAdapt_asyncpg_dbapi.Error
+"""An error of asyncpg, as SQLAlchemy hands it on."""
 
 _UNAVAILABLE = frozenset({
     sqlite3.SQLITE_BUSY,
@@ -40,7 +43,7 @@ _UNAVAILABLE = frozenset({
 
 _OF_DATABASES: Final[tuple[type[Exception], ...]] = (
     DBAPIError,
-    AsyncAdapt_Error,
+    _AsyncpgError,
     sqlite3.Error,
     psycopg.Error,
     asyncpg.PostgresError,
@@ -178,7 +181,7 @@ def _of_driver(cause: BaseException | None) -> RPCError | None:
         return ServiceUnavailableError(_GONE_MESSAGE)
     if isinstance(cause, psycopg.DataError) and any(part in words for part in _PSYCOPG_BAD_VALUES):
         return BadRequestError("a value does not fit into the database: out of range, or with a NUL")
-    if isinstance(cause, AsyncAdapt_Error | asyncpg.PostgresError | asyncpg.InterfaceError):
+    if isinstance(cause, _AsyncpgError | asyncpg.PostgresError | asyncpg.InterfaceError):
         if any(part in words for part in _ASYNCPG_GONE):
             return ServiceUnavailableError(_GONE_MESSAGE)
         if any(part in words for part in _ASYNCPG_BAD_VALUES):
