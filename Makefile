@@ -50,6 +50,10 @@ demo: setup ## Watch a result change by itself, in the terminal
 test: setup ## Run every test (PYTEST_ARGS=... for some)
 	$(BIN)/pytest -n auto $(PYTEST_ARGS)
 
+.PHONY: legs
+legs: setup ## Run a part of the tests on other Pythons, and on the oldest and newest of every dependency (LEGS=...)
+	@.ci/legs
+
 .PHONY: check
 check: setup ## Check format, lint, types, layers, and that the generated files are current
 	$(BIN)/ruff format --check

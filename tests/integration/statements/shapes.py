@@ -39,7 +39,7 @@ from sqlalchemy import (
     union_all,
     values,
 )
-from sqlalchemy.dialects.postgresql import JSONB, array, distinct_on
+from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.orm import (
     Session,
     aliased,
@@ -53,6 +53,7 @@ from sqlalchemy.orm import (
     with_polymorphic,
 )
 
+from .distinct import distinct_on
 from .models import Animal, Cat, Counted, Engineer, Member, Person, Task, Team
 from .world import Query
 
@@ -232,7 +233,7 @@ CORE: Final = [
         select(U.id, EACH.c.value).join(EACH, true()).where(U.id == 1)),
         {"task": [{"id": 1}]}, only="sqlite"),
     Shape("LATERAL", rows(nearest()), {"team": [{"id": 1}], "task": [{"team_id": 1}]}, only="postgresql"),
-    Shape("DISTINCT ON", rows(select(U.title).ext(distinct_on(U.team_id)).order_by(U.team_id, U.id)),
+    Shape("DISTINCT ON", rows(distinct_on(select(U.title), U.team_id).order_by(U.team_id, U.id)),
           {"task": [{}]}, only="postgresql"),
     Shape("jsonb_array_elements", rows(
         select(U.id, func.jsonb_array_elements_text(U.data["tags"]).table_valued("value").c.value).where(U.id == 1)),
