@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from copy import deepcopy
 from hashlib import blake2b
 from typing import Any
 
@@ -83,10 +82,9 @@ class QueryCall:
         return None if self._input is None else self._input.model_dump(mode="json", by_alias=True)
 
     async def compute(self) -> Computed:
-        """Run the handler, on copies: the same call is computed again later, and a handler may change what it gets."""
-        input, seen = deepcopy(self._input), deepcopy(self._seen)
-        ctx = TenantView(seen, self.path) if self.procedure.scope == "tenant" else seen
-        return await self._executor.query(self.key, self.procedure, input, ctx, depth=self.depth)
+        """Run the handler."""
+        ctx = TenantView(self._seen, self.path) if self.procedure.scope == "tenant" else self._seen
+        return await self._executor.query(self.key, self.procedure, self._input, ctx, depth=self.depth)
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)

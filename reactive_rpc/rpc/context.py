@@ -6,6 +6,7 @@ keeps the results of a handler that takes `ctx` apart by the whole context, unle
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -38,6 +39,9 @@ class TenantView:
     def __init__(self, tenant: Any, path: str) -> None:
         self.tenant = tenant
         self._path = path
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TenantView:
+        return TenantView(deepcopy(self.tenant, memo), self._path)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise DefinitionError(

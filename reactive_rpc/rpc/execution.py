@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -87,6 +88,9 @@ class Executor:
     ) -> Computed:
         """Run a query on one snapshot and tell what it read.
 
+        The handler gets copies of input and context, as it may change what it gets: the same call is computed again
+        later, and here.
+
         Each running query has a connection, so only so many run at a time. A call inside a call would wait for ever for
         those outside, which wait for it; so the calls of each depth wait only for others of the same depth, and what
         those wait for is deeper.
@@ -108,13 +112,15 @@ class Executor:
     async def _query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
         recorder = Recorder(self._log.schema)
         topics = _topic_constraints(key[0], procedure, input)
+        input, ctx = deepcopy(input), deepcopy(ctx)
         error: RPCError | None = None
         body = b""
         token = current_recorder.set(recorder)
         with running(Running(key[0], "query", key)) as call:
             try:
                 if procedure.handler.is_async:
-                    async with self._database.read(recorder, at_least=self._log.version) as session:
+                    at_least = self._log.version
+                    async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
                         body = await _run_async(procedure, session, input, ctx)
                 else:
                     body = await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
@@ -153,19 +159,19 @@ class Executor:
         with running(Running(path, "mutation")):
             if not procedure.handler.is_async:
                 return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
-            async with self._database.write() as session:
+            async with self._database.write(**_asked(procedure)) as session:
                 return await _run_async(procedure, session, input, ctx)
 
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
     ) -> bytes:
-        with self._database.read_sync(recorder, at_least=self._log.version) as session:
+        with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
             result = procedure.function(**_arguments(procedure, session, input, ctx))
             session.flush()
             return _encode(procedure, result)
 
     def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
-        with self._database.write_sync() as session:
+        with self._database.write_sync(**_asked(procedure)) as session:
             result = procedure.function(**_arguments(procedure, session, input, ctx))
             session.flush()
             return _encode(procedure, result)
@@ -209,6 +215,12 @@ def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception
             f"with a function as scope, ctx is what that function returned, a {type(ctx).__name__}, and the handler "
             f"reads ctx.{error.name}: use ctx as it is, or let the function return all that the handler needs"
         ) from error
+
+
+def _asked(procedure: Procedure[..., Any]) -> dict[str, Any]:
+    """Return which class of session the handler asks for, as an argument of the database's."""
+    session = procedure.handler.session
+    return {} if session is None else {"session_class": session}
 
 
 def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:

@@ -11,12 +11,15 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints, ov
 from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.annotations import plain
 from reactive_rpc.rpc.caching import Cache
 from reactive_rpc.rpc.topics import KeyedTopic, Topic
-from reactive_rpc.sql.database import session_mode
+from reactive_rpc.sql.sessions import AnyAsyncSession, AnySession, session_fault
 
 __all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
 
@@ -34,7 +37,7 @@ class Handler:
     """How a function wants to be called."""
 
     input_model: type[BaseModel] | None
-    session: Literal["async", "sync"] | None
+    session: AnyAsyncSession | AnySession | None
     takes_context: bool
     context_type: Any
     is_async: bool
@@ -169,7 +172,7 @@ class Procedure(Generic[P, R]):
             input_model=self._input_model(hints) if "input" in parameters else None,
             session=self._session(hints, is_async) if "db" in parameters else None,
             takes_context="ctx" in parameters,
-            context_type=hints.get("ctx"),
+            context_type=plain(hints.get("ctx")),
             is_async=is_async,
         )
         return handler, hints["return"]
@@ -177,7 +180,7 @@ class Procedure(Generic[P, R]):
     def _input_model(self, hints: dict[str, Any]) -> type[BaseModel]:
         if "input" not in hints:
             raise self.fault("input is not annotated: give it a pydantic model (input: AgentRef)")
-        model = hints["input"]
+        model = plain(hints["input"])
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise self.fault(f"input is {model!r}: it must be a pydantic model, whose fields are what clients pass")
         if issubclass(model, RootModel):
@@ -189,14 +192,23 @@ class Procedure(Generic[P, R]):
             )
         return model
 
-    def _session(self, hints: dict[str, Any], is_async: bool) -> Literal["async", "sync"]:
-        mode = session_mode(hints.get("db"))
-        if mode is None:
-            raise self.fault("db must be annotated as AsyncSession (async def) or Session (def)")
-        if (mode == "async") is not is_async:
+    def _session(self, hints: dict[str, Any], is_async: bool) -> AnyAsyncSession | AnySession:
+        if "db" not in hints:
+            raise self.fault("db is not annotated: say AsyncSession (async def) or Session (def)")
+        asked = plain(hints["db"])
+        if not (isinstance(asked, type) and issubclass(asked, AsyncSession | Session)):
+            raise self.fault(
+                f"db is annotated as {asked!r}, and what a handler is given is a session: say AsyncSession (async def) "
+                "or Session (def), of sqlmodel or sqlalchemy, and take its connection() where you need one"
+            )
+        if issubclass(asked, AsyncSession) is not is_async:
+            mode = "an async" if issubclass(asked, AsyncSession) else "a sync"
             way = "async def with AsyncSession, or def with Session"
-            raise self.fault(f"{'async def' if is_async else 'def'} with a {mode} session: use {way}")
-        return mode
+            raise self.fault(f"{'async def' if is_async else 'def'} with {mode} session: use {way}")
+        fault = session_fault(asked)
+        if fault is not None:
+            raise self.fault(f"db is annotated as {asked.__name__}: {fault}")
+        return asked
 
     def _check(self) -> None:
         shared = callable(self.scope) or self.scope == "tenant"

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from itertools import count
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,17 +29,15 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.sql.faults import connecting, translated
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.sql.sessions import WRITING, AnyAsyncSession, AnySession
 from reactive_rpc.sql.text_reads import Oracle
 
-__all__ = ["Database", "WriteObserver", "session_mode"]
+__all__ = ["Database", "WriteObserver"]
 
 T = TypeVar("T")
 
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
-
-_WRITING: dict[str, Any] = {"expire_on_commit": False, "join_transaction_mode": "create_savepoint"}
-"""A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
 
 
 class WriteObserver(Protocol):
@@ -95,12 +93,15 @@ class Database(ABC):
         """Hold what the database ran against what was recorded. Asked also after an error, which is a result too."""
 
     @asynccontextmanager
-    async def read(self, recorder: Recorder, *, at_least: int) -> AsyncIterator[AsyncSession]:
+    async def read(
+        self, recorder: Recorder, *, at_least: int, session_class: AnyAsyncSession = AsyncSession
+    ) -> AsyncIterator[SQLAlchemyAsyncSession]:
         """Give a fresh read-only session on one snapshot; `recorder` sees every statement.
 
         Args:
             recorder: of this call.
             at_least: the version that the snapshot must show.
+            session_class: of the session, see `sql/sessions.py`.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached, or shows only earlier states.
@@ -114,7 +115,7 @@ class Database(ABC):
                         break
                     _give_up_after(attempt)
                     connection = await self._replaced(connection)
-                async with AsyncSession(connection, expire_on_commit=False) as session:
+                async with session_class(connection, expire_on_commit=False) as session:
                     yield session
             finally:
                 try:
@@ -123,19 +124,21 @@ class Database(ABC):
                     await connection.close()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, session_class: AnyAsyncSession = AsyncSession) -> AsyncIterator[SQLAlchemyAsyncSession]:
         """Give a fresh session in one transaction: committed on leaving, rolled back on an exception."""
         with translated():
             async with _connected(self._async_writer) as connection:
                 transaction = await connection.begin()
-                async with AsyncSession(connection, **_WRITING) as session:
+                async with session_class(connection, **WRITING) as session:
                     with self._observed(connection.sync_connection, session.sync_session):
                         yield session
                         await session.commit()
                         await _undisturbed(transaction.commit())
 
     @contextmanager
-    def read_sync(self, recorder: Recorder, *, at_least: int) -> Iterator[Session]:
+    def read_sync(
+        self, recorder: Recorder, *, at_least: int, session_class: AnySession = Session
+    ) -> Iterator[SQLAlchemySession]:
         """Do as `read`, in the calling thread."""
         with translated(writes=False):
             with connecting():
@@ -149,7 +152,7 @@ class Database(ABC):
                     connection.close()
                     with connecting():
                         connection = self._reader.connect()
-                with Session(connection, expire_on_commit=False) as session:
+                with session_class(connection, expire_on_commit=False) as session:
                     yield session
             finally:
                 try:
@@ -158,11 +161,11 @@ class Database(ABC):
                     connection.close()
 
     @contextmanager
-    def write_sync(self) -> Iterator[Session]:
+    def write_sync(self, session_class: AnySession = Session) -> Iterator[SQLAlchemySession]:
         """Do as `write`, in the calling thread."""
         with translated(), _connected_sync(self._writer) as connection:
             transaction = connection.begin()
-            with Session(connection, **_WRITING) as session, self._observed(connection, session):
+            with session_class(connection, **WRITING) as session, self._observed(connection, session):
                 yield session
                 session.commit()
                 transaction.commit()
@@ -297,12 +300,3 @@ def _give_up_after(attempt: int) -> None:
     """
     if attempt == SNAPSHOT_ATTEMPTS:
         raise ServiceUnavailableError("the database shows an earlier state than before: try again")
-
-
-def session_mode(annotation: object) -> Literal["async", "sync"] | None:
-    """Tell which kind of session class `annotation` is; None where it is none."""
-    if not isinstance(annotation, type):
-        return None
-    if issubclass(annotation, SQLAlchemyAsyncSession):
-        return "async"
-    return "sync" if issubclass(annotation, SQLAlchemySession) else None
