@@ -44,13 +44,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reactive_rpc.capture.schema import CaptureState, TableCapture
-from reactive_rpc.capture.sqlite_images import OutboxRow, decode_row, quoted
+from reactive_rpc.capture.sqlite_images import quoted
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, Table, read_tables
 from reactive_rpc.capture.sqlite_triggers import BASE_TABLES, triggers_of
 from reactive_rpc.capture.sqlite_views import names_of, read_views
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.schema import View
 
 __all__ = ["POSITION", "SQLiteCapture"]
@@ -274,10 +273,6 @@ class SQLiteCapture:
             while chunk := _prune_chunk(connection, last):
                 deleted += chunk
         return deleted
-
-    def decode(self, row: OutboxRow, state: CaptureState) -> Change:
-        """Return the change that a row of the outbox tells; a bulk change of its table where it cannot be read."""
-        return decode_row(row, state.tables)
 
     @contextmanager
     def _connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:

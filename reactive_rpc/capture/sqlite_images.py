@@ -33,7 +33,7 @@ ROWS_AFTER = (
     f' FROM "{OUTBOX}" WHERE id > ? ORDER BY id LIMIT ?'
 )
 
-_OPERATIONS: Mapping[str, Operation] = {"I": "insert", "U": "update", "D": "delete"}
+_OPERATIONS: Mapping[str, Operation] = {"I": "insert", "U": "update", "D": "delete", "R": "delete"}
 
 
 class OutboxRow(NamedTuple):
@@ -42,7 +42,7 @@ class OutboxRow(NamedTuple):
     Attributes:
         id: grows in commit order.
         table: the table's name.
-        operation: I, U, D, B for a whole table, or T for a topic, whose key `after` is.
+        operation: I, U, D; R for what a REPLACE may have deleted, B for a whole table, T for a topic of key `after`.
         changed: `,3,7`: the ordinals of the changed columns; None where all may have changed.
         before: the image before, as JSON.
         after: the image after, as JSON.

@@ -3,10 +3,10 @@
 Row triggers after INSERT, UPDATE and DELETE are exact but for one hole. `REPLACE` (also `INSERT OR REPLACE`,
 `UPDATE OR REPLACE`, `UNIQUE ON CONFLICT REPLACE`) removes the rows that are in the way, and fires delete triggers for
 them only where the *writer* has set `recursive_triggers`, which hardly any does. So before each INSERT, and before each
-UPDATE that changes a unique key, a trigger looks for the rows that collide and logs them as deleted.
+UPDATE that changes a unique key, a trigger looks for the rows that collide and logs that they may be deleted, op `R`.
 
-- A trigger cannot know the statement's conflict clause. `INSERT OR IGNORE`, `ON CONFLICT DO UPDATE` and an INSERT that
-  goes on to fail therefore log a needless delete (the last one is rolled back with it): wider, never narrower.
+- A trigger cannot know the statement's conflict clause. Under `OR IGNORE`, `OR FAIL` and `ON CONFLICT DO UPDATE` the
+  rows stay; whoever reads the outbox sees that (`sqlite_replacements.py`).
 - A collision is decided by the index's own collation, so the comparison names it; and in a rowid table also by the
   rowid, which an INSERT may give even where no column is its alias. Before an INSERT without one, `NEW.rowid` is -1.
 - A NOT NULL column with a default takes the default under REPLACE, *after* the BEFORE triggers: if it stands in a
@@ -161,7 +161,7 @@ def _log_collisions(table: Table, *, is_update: bool = False) -> str:
     condition = _any_of(f"({collision})" for collision, _ in _collisions(table))
     own = _is_other_row(table) if is_update else ""
     return (
-        f"INSERT INTO \"{OUTBOX}\"(tbl,op,before) SELECT {_literal(table.name)},'D',{image_sql(table, 'c')}"
+        f"INSERT INTO \"{OUTBOX}\"(tbl,op,before) SELECT {_literal(table.name)},'R',{image_sql(table, 'c')}"
         f" FROM {quoted(table.name)} AS c WHERE {condition}{own}"
     )
 

@@ -49,6 +49,7 @@ from dataclasses import dataclass
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, decode_value, quoted, value_sql
+from reactive_rpc.capture.sqlite_replacements import told
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.log.base import BaseLog
@@ -272,8 +273,9 @@ class SQLiteLog(BaseLog):
         if len(rows) > self._bulk_threshold:
             tables = self._execute(_TABLES_AFTER, (after, until))
             return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
-        decode = self._capture.decode
-        return tuple((row[0], decode(OutboxRow(*row), state)) for row in rows if row[0] <= until)
+        # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.
+        found = told([OutboxRow(*row) for row in rows], state.tables, self._execute)
+        return tuple((id_, change) for id_, change in found if id_ <= until)
 
     def _enriched(self, state: CaptureState, found: tuple[tuple[int, Change], ...]) -> tuple[tuple[int, Change], ...]:
         """Add the virtual columns that are wanted; within the transaction that read the rows."""

@@ -13,6 +13,7 @@ import pytest
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, quoted
+from reactive_rpc.capture.sqlite_replacements import told
 from reactive_rpc.capture.sqlite_tables import OUTBOX
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image
@@ -38,7 +39,7 @@ class World:
         """Return what the outbox has gained since the last call."""
         rows = [OutboxRow(*row) for row in self.writer.execute(ROWS_AFTER, (self.seen, -1))]
         self.seen = rows[-1].id if rows else self.seen
-        return [self.capture.decode(row, self.state) for row in rows]
+        return [change for _, change in told(rows, self.state.tables, self.writer.execute)]
 
     def snapshot(self) -> Snapshot:
         """Return `{table: {identity: {column: value}}}` of every captured table, read by another connection."""
@@ -92,6 +93,23 @@ def _check_table(table: TableCapture, before: Rows, after: Rows, told: list[Chan
         assert new is None or any(_shows(c.after, table, new) for c in told), (
             f"{table.name}: the coming of {new} is not told by {told}"
         )
+    wrong = [change for place, change in enumerate(told) if _has_stayed(table, change, after, told[place + 1 :])]
+    assert not wrong, f"{table.name}: {wrong} are told as deleted, and are there: {told}"
+
+
+def _has_stayed(table: TableCapture, change: Change, after: Rows, later: list[Change]) -> bool:
+    """Tell whether a row that is told as deleted is there nevertheless, and none came in its place."""
+    key = _key(table, change.before)
+    if change.operation != "delete" or key is None or any(value in (None, UNKNOWN) for _, value in key):
+        return False  # NULL is no key, and many may have it
+    has_come = any(_key(table, each.after) == key != _key(table, each.before) for each in later)
+    return not has_come and any(_key(table, row) == key for row in after.values())
+
+
+def _key(table: TableCapture, row: Row | None) -> list[tuple[type, object]] | None:
+    return (
+        None if row is None or not table.primary_key else [(type(row[name]), row[name]) for name in table.primary_key]
+    )
 
 
 def _is_ended(table: TableCapture, old: Row, told: list[Change]) -> bool:

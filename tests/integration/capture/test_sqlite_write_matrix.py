@@ -9,11 +9,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
 
-from reactive_rpc.reactive.change import UNKNOWN
+from reactive_rpc.reactive.change import UNKNOWN, Change
 
 from .conftest import MakeWorld, World
 
@@ -268,17 +269,28 @@ def test_wide_tables_are_captured(make_world: MakeWorld, count: int) -> None:
     assert change.changed == frozenset({"c0", "c63", f"c{count - 1}"})
 
 
+CLAUSES = ("ABORT", "FAIL", "IGNORE", "REPLACE", "ROLLBACK")
+
+
 def _random_statement(rng: random.Random) -> str:
-    verb = rng.choice(["INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE", "REPLACE"])
-    update = rng.choice(["UPDATE", "UPDATE OR REPLACE", "UPDATE OR IGNORE"])
+    verb = rng.choice(["INSERT", "REPLACE", *(f"INSERT OR {clause}" for clause in CLAUSES)])
+    update = rng.choice(["UPDATE", *(f"UPDATE OR {clause}" for clause in CLAUSES)])
     n, m, k = (rng.choice(["NULL", *"0123456"]) for _ in range(3))
     t, u = (rng.choice(["NULL", "'a'", "'A'", "'b'", "'B '", "1", "1.0", "x'61'"]) for _ in range(2))
+    of_p = rng.choice(["", "", " ON CONFLICT DO NOTHING", f" ON CONFLICT(id) DO UPDATE SET b = {m}, t = excluded.t"])
+    of_w = rng.choice(["", "", f" ON CONFLICT DO UPDATE SET n = {m}", f" ON CONFLICT(u) DO UPDATE SET y = {n}"])
     return rng.choice(
         [
-            f"{verb} INTO p VALUES ({n}, {t}, {m}, {k})",
-            f"{verb} INTO p(t, a, b) SELECT t, a, {m} FROM p WHERE id > {k}",
-            f"{verb} INTO c(id, p_id, t) VALUES ({n}, {m}, {t})",
-            f"{verb} INTO w VALUES ({t}, {n}, {u}, {m})",
+            f"{verb} INTO p VALUES ({n}, {t}, {m}, {k}){of_p}",
+            f"{verb} INTO p VALUES ({n}, {t}, {m}, {k}), ({m}, {u}, {n}, {k}), ({k}, {t}, {k}, {n}){of_p}",
+            f"{verb} INTO p(t, a, b) SELECT t, a, {m} FROM p WHERE id > {k}{of_p}",
+            f"{verb} INTO c(id, p_id, t) VALUES ({n}, {m}, {t}), ({k}, {n}, {u})",
+            f"{verb} INTO w VALUES ({t}, {n}, {u}, {m}), ({u}, {m}, {t}, {k}){of_w}",
+            f"{verb} INTO q VALUES ({n}, {t}, {m}), ({m}, {u}, {k})",
+            f"{update} q SET id = {n}, t = {t}, a = {k} WHERE id = {m} OR a = {n}",
+            f"{verb} INTO s VALUES ({t}, {n}), ({u}, {m})",
+            f"{update} s SET n = {n}, k = {u} WHERE k = {t}",
+            f"DELETE FROM s WHERE k = {t}",
             f"{update} p SET a = {n}, t = {t} WHERE id = {m}",
             f"{update} p SET id = {n} WHERE id = {m}",
             f"{update} p SET b = {n}",
@@ -292,28 +304,63 @@ def _random_statement(rng: random.Random) -> str:
     )
 
 
-def _write(world: World, sql: str) -> Callable[[], None]:
+def _write(world: World, statements: list[str]) -> Callable[[], None]:
+    """Return what runs statements in one transaction; those that fail have done what their conflict clause says."""
+
     def write() -> None:
-        try:
-            world.writer.execute(sql)
-        except sqlite3.IntegrityError:
-            assert not world.writer.in_transaction
+        world.writer.execute("BEGIN")
+        for statement in statements:
+            with suppress(sqlite3.IntegrityError):
+                world.writer.execute(statement)
+        if world.writer.in_transaction:  # else by OR ROLLBACK
+            world.writer.execute("COMMIT")
 
     return write
 
 
+COLLIDING = """
+CREATE TABLE p (id INTEGER PRIMARY KEY, t TEXT COLLATE NOCASE UNIQUE, a INTEGER, b INTEGER, UNIQUE (a, b));
+CREATE TABLE c (id INTEGER PRIMARY KEY, p_id INTEGER REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE,
+  t COLLATE RTRIM UNIQUE);
+CREATE TABLE w (x TEXT, y INTEGER, u, n INTEGER, PRIMARY KEY (x COLLATE NOCASE, y), UNIQUE (u)) WITHOUT ROWID;
+CREATE TABLE q (id INTEGER PRIMARY KEY ON CONFLICT REPLACE, t UNIQUE ON CONFLICT IGNORE, a UNIQUE ON CONFLICT FAIL);
+CREATE TABLE s (k TEXT PRIMARY KEY COLLATE NOCASE, n INTEGER UNIQUE ON CONFLICT REPLACE);
+"""
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_writes_are_told(make_world: MakeWorld, seed: int) -> None:
-    """Random writes that collide and cascade, over keys of every collation, are told row by row."""
+    """Random writes that collide and cascade, over keys of every collation and with every conflict clause.
+
+    They are told row by row, and no row is told as deleted that is there.
+    """
     rng = random.Random(seed)
-    world = make_world(
-        """
-        CREATE TABLE p (id INTEGER PRIMARY KEY, t TEXT COLLATE NOCASE UNIQUE, a INTEGER, b INTEGER, UNIQUE (a, b));
-        CREATE TABLE c (id INTEGER PRIMARY KEY, p_id INTEGER REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE,
-          t COLLATE RTRIM UNIQUE);
-        CREATE TABLE w (x TEXT, y INTEGER, u, n INTEGER, PRIMARY KEY (x COLLATE NOCASE, y), UNIQUE (u)) WITHOUT ROWID;
-        """,
-        recursive=seed % 2 == 1,
-    )
+    world = make_world(COLLIDING, recursive=seed % 2 == 1)
     for _ in range(200):
-        world.check(_write(world, _random_statement(rng)))
+        world.check(_write(world, [_random_statement(rng)]))
+
+
+def _keys(world: World) -> dict[str, set[object]]:
+    tables = ("p", "c", "q")
+    return {name: {key for (key,) in world.writer.execute(f"SELECT id FROM {name}")} for name in tables}
+
+
+def _replay(keys: dict[str, set[object]], changes: list[Change]) -> None:
+    for change in changes:
+        if change.table in keys and change.before is not None:
+            keys[change.table].discard(change.before["id"])
+        if change.table in keys and change.after is not None:
+            keys[change.table].add(change.after["id"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_told_leads_to_what_is_there(make_world: MakeWorld, seed: int) -> None:
+    """Of transactions that replace, ignore, delete and write again, what is told ends with the rows that are there."""
+    rng = random.Random(seed)
+    world = make_world(COLLIDING, recursive=seed % 2 == 1)
+    for _ in range(150):
+        keys = _keys(world)
+        statements = [_random_statement(rng) for _ in range(rng.randint(2, 6))]
+        _write(world, statements)()
+        _replay(keys, world.changes())
+        assert keys == _keys(world), statements

@@ -254,6 +254,33 @@ def test_reading_after_a_cursor(make_tail: MakeTail, writer: sqlite3.Connection)
     assert len(_read_after(tail, Cursor(tail.log.epoch, start + 2)) or ()) == 2
 
 
+def test_a_row_that_stayed_is_not_told_as_deleted(tail: Tail, writer: sqlite3.Connection) -> None:
+    """An upsert is an update, what was ignored is nothing, and a REPLACE deletes what was in its way."""
+    writer.execute("CREATE UNIQUE INDEX t_n ON t(n)")
+    tail.poll()
+    writer.executescript(
+        "INSERT INTO t(id, n) VALUES (1, 100) ON CONFLICT(id) DO UPDATE SET n = excluded.n;"
+        " INSERT OR IGNORE INTO t(id, n) VALUES (1, 7), (2, 100)"
+    )
+    assert [change.operation for change in tail.told() if change.table == "t"] == ["update"]
+    writer.execute("REPLACE INTO t(id, n) VALUES (50, 100)")
+    told = [(change.operation, (change.before or change.after or {})["id"]) for change in tail.told()]
+    assert told == [("delete", 1), ("insert", 50)]
+
+
+def test_a_row_that_came_later_does_not_hide_a_deletion(tail: Tail, writer: sqlite3.Connection) -> None:
+    """What is read after a cursor ends at the version applied, though the file shows a row that came after that."""
+    writer.execute("CREATE UNIQUE INDEX t_n ON t(n)")
+    writer.execute("UPDATE t SET n = 100 WHERE id = 1")
+    tail.poll()
+    start = tail.log.version
+    writer.execute("REPLACE INTO t(id, n) VALUES (50, 100)")
+    tail.poll()
+    writer.execute("INSERT INTO t(id, n) VALUES (1, 101)")
+    found = _read_after(tail, Cursor(tail.log.epoch, start))
+    assert [change.operation for change in found or ()] == ["delete", "insert"]
+
+
 def test_rows_pruned_before_they_were_read_flush(tail: Tail, writer: sqlite3.Connection) -> None:
     """A worker that slept past the retention floor flushes instead of going on with a hole."""
     writer.executescript("UPDATE t SET n = 0; UPDATE _reactive_rpc_outbox SET at = 0")

@@ -1,0 +1,121 @@
+"""Which rows a REPLACE deleted, and which it only might have: from the outbox, and the snapshot that shows it.
+
+Before a row is written, a trigger logs the rows in its way (`sqlite_triggers.py`), op `R`. Only SQLite knows the
+statement's conflict clause: under REPLACE they are deleted, under IGNORE, FAIL and an upsert they stay. Nothing tells a
+trigger which, but the log and the tables together do. A row is known by its primary key:
+
+- if the next thing told of that key is an update, a deletion or another `R` of a row that was there, it had stayed;
+- if it is that a row came to have the key, the row before it had gone;
+- if nothing more is told, it has stayed exactly if the snapshot shows it: a row that comes to be is always told.
+
+So the log is walked from the end of the snapshot backwards. A key that is not wholly in the image, and a row that came
+with an unknown key, prove nothing: then the row counts as deleted, which is wider.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from reactive_rpc.capture.schema import TableCapture
+from reactive_rpc.capture.sqlite_images import OutboxRow, decode_row, decode_value, quoted, value_sql
+from reactive_rpc.reactive.change import UNKNOWN, Change, Image
+
+__all__ = ["told"]
+
+MAX_LOOKED_UP: Final = 1_000
+"""How many rows a call looks up, at about 5 us each on the event loop; what lies further back counts as deleted."""
+
+Execute = Callable[[str, Sequence[Any]], Iterable[Sequence[Any]]]
+"""Runs SQL in the transaction that read the outbox."""
+
+_Key = tuple[object, ...]
+
+
+def told(rows: Sequence[OutboxRow], tables: Mapping[str, TableCapture], execute: Execute) -> list[tuple[int, Change]]:
+    """Return `(id, change)` of what the outbox tells, without deletions of rows that stayed.
+
+    Args:
+        rows: of the outbox, from some place to the end of the snapshot, by id.
+        tables: how each is captured.
+        execute: runs SQL in that snapshot.
+    """
+    later: dict[str, _Later] = defaultdict(_Later)
+    snapshot = _Snapshot(execute)
+    found: list[tuple[int, Change]] = []
+    for row in reversed(rows):
+        change = decode_row(row, tables)
+        table = tables.get(row.table)
+        if row.operation != "R" or table is None or _is_gone(table, change, later[row.table], snapshot):
+            found.append((row.id, change))
+        if table is not None:
+            later[row.table].precede_by(table, change)
+    return found[::-1]
+
+
+def _is_gone(table: TableCapture, change: Change, later: _Later, snapshot: _Snapshot) -> bool:
+    key = _key(table, change.before)
+    if key is None:
+        return True
+    stayed = later.stayed.get(key)
+    if stayed is None:
+        stayed = later.is_known and snapshot.shows(table, key)
+    return not stayed
+
+
+class _Later:
+    """What the log tells of a table's rows after some place in it.
+
+    Attributes:
+        stayed: `{key: whether the row that had it at that place stayed until the next thing told of the key}`.
+        is_known: whether of any other key nothing is told up to the end of the snapshot.
+    """
+
+    def __init__(self) -> None:
+        self.stayed: dict[_Key, bool] = {}
+        self.is_known = True
+
+    def precede_by(self, table: TableCapture, change: Change) -> None:
+        """Go back before `change`."""
+        before, after = _key(table, change.before), _key(table, change.after)
+        has_come = change.operation in ("insert", "update") and (after is None or after != before)
+        if change.operation == "bulk" or (has_come and after is None):
+            self.stayed.clear()
+            self.is_known = False
+        elif has_come and after is not None:
+            self.stayed[after] = False
+        if before is not None:
+            self.stayed[before] = True
+
+
+class _Snapshot:
+    """The tables, as the transaction shows them that read the outbox."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._looked_up = 0
+
+    def shows(self, table: TableCapture, key: _Key) -> bool:
+        """Tell whether there surely is a row with this key, byte for byte: a collation may take another for it."""
+        self._looked_up += 1
+        if self._looked_up > MAX_LOOKED_UP:
+            return False
+        columns = [f"t.{quoted(name)}" for name in table.primary_key]
+        sql = (
+            f"SELECT {','.join(map(value_sql, columns))} FROM main.{quoted(table.name)} AS t"
+            f" WHERE {' AND '.join(f'{column}=?' for column in columns)}"
+        )
+        try:
+            return any(tuple(map(decode_value, row)) == key for row in self._execute(sql, key))
+        except (sqlite3.Error, ValueError):  # a collation that is not here, text that is no UTF-8
+            return False
+
+
+def _key(table: TableCapture, image: Image | None) -> _Key | None:
+    """Return the primary key; None where there is none, or where the image does not hold all of it."""
+    if image is None or not table.primary_key:
+        return None
+    key = tuple(image.get(name, UNKNOWN) for name in table.primary_key)
+    return None if any(value is None or value is UNKNOWN for value in key) else key

@@ -1,0 +1,97 @@
+"""Which rows a REPLACE deleted: what the log tells later, and the rows that are there."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from reactive_rpc.capture import sqlite_replacements
+from reactive_rpc.capture.schema import TableCapture
+from reactive_rpc.capture.sqlite_images import OutboxRow
+from reactive_rpc.capture.sqlite_replacements import told
+
+TABLE = TableCapture(
+    name="t",
+    columns=("id", "n"),
+    image=("id", "n"),
+    kinds={"id": "text", "n": "integer"},
+    key_columns=("id",),
+    primary_key=("id",),
+    foreign_keys=(),
+    captured=True,
+)
+
+Note = tuple[str, str | None, str | None]
+"""`(operation, key before, key after)`; the key `?` is one that was not captured."""
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """Give a table in which `here` is, and `Other`, which its collation takes for `OTHER`."""
+    found = sqlite3.connect(":memory:")
+    found.execute("CREATE TABLE t (id TEXT PRIMARY KEY COLLATE NOCASE, n INTEGER)")
+    found.execute("INSERT INTO t VALUES ('here', 1), ('Other', 2)")
+    yield found
+    found.close()
+
+
+def _row(id_: int, note: Note) -> OutboxRow:
+    operation, *keys = note
+    before, after = (None if key is None else _image(key) for key in keys)
+    return OutboxRow(id_, "t", operation, ",0" if operation == "U" else None, before, after)
+
+
+def _image(key: str) -> bytes:
+    return json.dumps(["u" if key == "?" else f"s{key}", 1]).encode()
+
+
+def _told(connection: sqlite3.Connection, *notes: Note) -> list[int]:
+    rows = [_row(place, note) for place, note in enumerate(notes)]
+    return [id_ for id_, _ in told(rows, {"t": TABLE}, connection.execute)]
+
+
+MAYBE: Note = ("R", "here", None)
+UPDATED: Note = ("U", "here", "here")
+
+
+@pytest.mark.parametrize(
+    ("later", "is_gone"),
+    [
+        ([], False),
+        ([UPDATED], False),
+        ([MAYBE], False),
+        ([("D", "here", None)], False),
+        ([("U", "here", "moved")], False),
+        ([("I", None, "another")], False),
+        ([("I", None, "here")], True),
+        ([("U", "another", "here")], True),
+        ([("I", None, "here"), UPDATED], True),
+        ([UPDATED, ("I", None, "here")], False),
+        ([("I", None, "?")], True),
+        ([("U", "?", "?")], True),
+        ([UPDATED, ("I", None, "?")], False),
+        ([("B", None, None)], True),
+        ([("B", None, None), UPDATED], True),
+        ([UPDATED, ("B", None, None)], False),
+    ],
+)
+def test_what_is_told_next_of_a_key_says_whether_its_row_stayed(
+    connection: sqlite3.Connection, later: list[Note], is_gone: bool
+) -> None:
+    """A row that is there has stayed, unless one may have come in its place since; later still says nothing."""
+    assert (0 in _told(connection, MAYBE, *later)) == is_gone
+
+
+@pytest.mark.parametrize("key", ["gone", "OTHER", "?"])
+def test_a_row_that_is_not_there_was_deleted(connection: sqlite3.Connection, key: str) -> None:
+    """Another row that the collation takes for it is not it; and one whose key is not known counts as deleted."""
+    assert _told(connection, ("R", key, None)) == [0]
+
+
+def test_rows_are_looked_up_within_bounds(connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies further back than so many counts as deleted."""
+    monkeypatch.setattr(sqlite_replacements, "MAX_LOOKED_UP", 1)
+    assert _told(connection, MAYBE, ("R", "Other", None)) == [0]
