@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reactive_rpc.reactive.change import Change
     from reactive_rpc.rpc.caching import Cache
     from reactive_rpc.rpc.context import Context
+    from reactive_rpc.rpc.now import now
     from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
     from reactive_rpc.rpc.topics import Topic, topic
     from reactive_rpc.settings import Settings
@@ -57,6 +58,7 @@ __all__ = [
     "UnprocessableContentError",
     "combine_lifespans",
     "define_reactive_function",
+    "now",
     "topic",
 ]
 
@@ -70,6 +72,7 @@ _MODULES = {
     "Topic": "rpc.topics",
     "combine_lifespans": "web.lifespans",
     "define_reactive_function": "rpc.procedure",
+    "now": "rpc.now",
     "topic": "rpc.topics",
 }
 

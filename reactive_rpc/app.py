@@ -156,13 +156,18 @@ class ReactiveRPC:
         )
         store = MemoryStore(self.settings.cache_max_bytes)
         self._reader = Reader(
-            self._log, store, freshness=self._freshness, shared=self._shared, new_context=secluded_context
+            self._log,
+            store,
+            freshness=self._freshness,
+            shared=self._shared,
+            clock=self._clock,
+            new_context=secluded_context,
         )
         self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share)
         self._reader.auditor = self.auditor
         self._log.subscribe(self._reader.apply)
         strict = self.settings.environment == "development"
-        self._executor = Executor(self._database, self._log, strict=strict)
+        self._executor = Executor(self._database, self._log, strict=strict, clock=self._clock)
         self._caller = Caller(self.registry, self._executor, self._reader)
         self._hub = Hub(
             self._reader,

@@ -17,6 +17,10 @@ class Clock(Protocol):
         """Return seconds that never go back; only differences mean anything."""
         ...
 
+    def time(self) -> float:
+        """Return the seconds since 1970 in UTC; they may jump, either way, when the clock is set."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`; cancellable."""
         ...
@@ -36,6 +40,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return `time.monotonic()`."""
         return time.monotonic()
+
+    def time(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the running event loop."""

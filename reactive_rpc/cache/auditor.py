@@ -28,7 +28,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.entry import Computed, Entry
 from reactive_rpc.cache.freshness import Freshness
 
 __all__ = ["AuditStats", "Auditor", "Finding"]
@@ -130,6 +130,8 @@ class Auditor:
         """Audit `entry`, which is live, perhaps; returns at once."""
         if not self.share or self._random() >= self.share or entry in self._waiting:
             return
+        if not entry.period.is_exact:
+            return  # its author allows it to be as old as it is
         if len(self._waiting) >= MAX_WAITING:
             self.stats.audits_skipped += 1
             return
@@ -173,7 +175,7 @@ class Auditor:
             logger.debug("%s could not be audited: %r", entry.query.key[0], exc)
             self.stats.audits_undecided += 1
             return
-        if not (entry.live and computed.lasts and computed.read_set.opaque is None):
+        if not self._is_comparable(entry, computed):
             self.stats.audits_undecided += 1
             return
         self.stats.audited += 1
@@ -181,6 +183,12 @@ class Auditor:
         if again.etag != entry.etag:
             self._report(entry, again)
             self._drop(entry)
+
+    def _is_comparable(self, entry: Entry, again: Computed) -> bool:
+        """Tell whether both are of one state of the data, as far as they read it, and of one tick."""
+        if not entry.live or entry.period != again.read_set.period:
+            return False
+        return again.lasts and again.read_set.opaque is None
 
     def _report(self, entry: Entry, again: Entry) -> None:
         path, difference = entry.query.key[0], _difference(entry, again)

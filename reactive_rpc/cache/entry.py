@@ -11,6 +11,7 @@ from reactive_rpc.cache.weight import weight_of, weight_of_read_set
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.reactive.topics import PREFIX
 
@@ -49,9 +50,9 @@ class Computed:
         """Whether there are versions of the log at which this, exactly, is the outcome.
 
         Not where something else than captured rows decides it. What a topic stands for changes before it is announced,
-        so at one version there may be two outcomes.
+        so at one version there may be two outcomes; and so may there be where it depends on the time.
         """
-        if self.shows is None or self.read_set.opaque is not None:
+        if self.shows is None or self.read_set.opaque is not None or self.read_set.period != ALWAYS:
             return False
         return not any(constraint.table.startswith(PREFIX) for constraint in self.read_set.constraints)
 
@@ -172,3 +173,8 @@ class Entry:
         if self.computed is None:
             raise RuntimeError(f"the bytes of {self.query.key[0]} were let go; nobody may be served this entry")
         return self.computed
+
+    @property
+    def period(self) -> Period:
+        """In which it holds, as far as time goes."""
+        return self.read_set.period

@@ -41,6 +41,13 @@ transaction has asked the database when it began (`sql/database.py`); not at `s0
 very change that overtook it, and not at any later version. That needs the whole of it to come from that snapshot, which
 the calls inside of a call do not, and versions to mean the same before and after, that is, one epoch.
 
+*Time* (`reactive/period.py`). What a handler was told of the time is part of its read set: a period in which the result
+holds. A tick is no place in the log, so it is asked for wherever an entry is about to be used: a hit whose period does
+not hold now is a miss; whoever joined a flight computes for itself where what that was told had ended before it came; a
+result that has ended when it is done is served, as its request came before that, and not stored; a shared one is held
+against this host's own clock, by which alone it is what this handler would be told. One timer (`expiries.py`) takes
+what has ended out of index and store and tells the listeners, at the log's version, as nothing was written.
+
 *Watched.* A stream needs an entry indexed even where the store has no room for it. Eviction can come in the very step
 that stores an entry, before the task that waits for it runs again; so while a key is being watched, entries of that
 key are not released but set aside.
@@ -50,8 +57,9 @@ what they rest on, not what they say. They leave in the step that evicts or drop
 tasks that wait for a flight run again. So a flight lands with the outcome beside the entry (`Landed`), and whoever
 waited for it is served that.
 
-Rejected: versions per table in the key (a write to one row would empty the table's results), time to live (stale by
-construction), invalidating at the end of a mutation (misses every other writer, and races the refill).
+Rejected: versions per table in the key (a write to one row would empty the table's results), a time to live that nobody
+asked for (stale by construction), invalidating at the end of a mutation (misses every other writer, and races the
+refill).
 """
 
 from __future__ import annotations
@@ -59,19 +67,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.entry import Computed, Entry, Key, Query
+from reactive_rpc.cache.expiries import Expiries
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.shared_values import SharedValue, SharedValues
 from reactive_rpc.cache.store import Store
+from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import PreconditionFailedError
 from reactive_rpc.log.log import Batch, Log
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.index import Index
+from reactive_rpc.reactive.period import ALWAYS
 from reactive_rpc.reactive.relations import Relation, widen
 
 __all__ = ["Invalidated", "Landed", "Reader", "Stats"]
@@ -97,7 +108,8 @@ class Stats:
         misses: not in the store: answered by a flight of one's own.
         joined: answered by a run that was under way.
         stored: results that were put into the store.
-        outdated: results that a write overtook while they were computed: served, not stored.
+        expired: entries dropped as a tick or their `ttl_seconds` had ended.
+        outdated: results that a write or a tick overtook while they were computed: served, not stored.
         uncacheable: results of which nothing could tell when they change: served, not stored.
         invalidated: entries dropped as a change touched them; `needless` of them came out the same again.
         kept: changes that touched an entry and that `invalidate_when` called harmless.
@@ -114,6 +126,7 @@ class Stats:
     stored: int = 0
     outdated: int = 0
     uncacheable: int = 0
+    expired: int = 0
     invalidated: int = 0
     needless: int = 0
     served_stale: int = 0
@@ -127,11 +140,12 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """What one batch did to the entries.
+    """What one batch, or time, did to the entries.
 
     Attributes:
         version: the log's version.
-        entries: those that may have changed, each with the tables whose changes touched it; not indexed any more.
+        entries: those that may have changed, each with the tables whose changes touched it, none where time has ended
+            it; not indexed any more.
         flush: why everything is gone; None normally.
     """
 
@@ -176,6 +190,7 @@ class Reader:
         log: its batches are applied here, by `apply`, which the composition root subscribes.
         store: holds what may be served again.
         freshness: looks at the log.
+        clock: tells when a period has ended.
         shared: where workers take results from each other; None where each computes its own. Whoever made it closes it.
         new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
             given its result too.
@@ -194,6 +209,7 @@ class Reader:
         *,
         freshness: Freshness | None = None,
         shared: SharedValues | None = None,
+        clock: Clock | None = None,
         new_context: Callable[[], Context] = Context,
     ) -> None:
         self.stats = Stats()
@@ -216,6 +232,8 @@ class Reader:
         self._dropped: dict[int, _Dropped] = {}
         self._wanting: Counter[Key] = Counter()
         self._wanted: dict[Key, list[Entry]] = {}
+        self._clock = clock or SystemClock()
+        self._expiries = Expiries(self._clock, self._expired)
 
     @property
     def indexed(self) -> int:
@@ -226,6 +244,11 @@ class Reader:
     def flights(self) -> int:
         """How many handlers run for the reader now."""
         return len(self._tasks)
+
+    @property
+    def told_until(self) -> float:
+        """A moment by the clock: who watches was told of each tick before it."""
+        return self._expiries.told_until(self._clock.time())
 
     @property
     def cached_entries(self) -> int:
@@ -256,7 +279,7 @@ class Reader:
 
     def stored(self, key: Key) -> Entry | None:
         """Return what is stored at `key`, or None: for a caller who knows by `freshness` that it is fresh enough."""
-        entry = self._store.get(key)
+        entry = self._valid(key)
         if entry is not None:
             self.stats.hits += 1
             self.hits_by_path[key[0]] += 1
@@ -268,12 +291,19 @@ class Reader:
         """Return what is stored at `key` if the log could be read `within_seconds` ago; whoever serves it says so."""
         if self.freshness.age_seconds > within_seconds:
             return None
-        entry = self._store.get(key)
+        entry = self._valid(key)
         if entry is not None:
             self.stats.hits += 1
             self.stats.served_stale += 1
             self.hits_by_path[key[0]] += 1
         return entry
+
+    def _valid(self, key: Key) -> Entry | None:
+        """Return what is stored at `key` and has not been ended by time."""
+        entry = self._store.get(key)
+        if entry is None or entry.period is ALWAYS or entry.period.holds(self._clock.time()):
+            return entry
+        return None
 
     async def get(self, query: Query) -> Entry:
         """Return the entry of `query`, with its bytes: stored, joined, or computed now.
@@ -293,6 +323,7 @@ class Reader:
     async def _land(self, query: Query) -> Landed:
         if not query.is_cached:
             return await self._run_alone(query)
+        arrived_at = self._clock.time()
         version = await self.freshness.look()
         entry = self.stored(query.key)
         if entry is not None and entry.computed is not None:
@@ -302,7 +333,7 @@ class Reader:
         if flight is not None and flight.started_at >= version and flight.depth >= query.depth:
             self.stats.joined += 1
             landed = await asyncio.shield(flight.task)
-            if landed.entry.read_set.opaque is None:
+            if landed.entry.read_set.opaque is None and arrived_at < landed.entry.period.until:
                 return landed  # what it read is captured, so its version tells how fresh it is
         self.stats.misses += 1
         return await asyncio.shield(self._start(query).task)
@@ -401,6 +432,7 @@ class Reader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._expiries.aclose()
 
     def _start(self, query: Query) -> _Flight:
         started_at = self._log.version
@@ -440,6 +472,9 @@ class Reader:
                 await self.freshness.look()
             computed = Computed(value.body, value.read_set, shows=value.version)
             entry = Entry(query, computed, value.version)
+            if not entry.period.holds(self._clock.time()):
+                self.stats.shared_rejected += 1
+                return None  # the next one may well have the same version, so none after this is worth waiting for
             if self._is_right(value, entry):
                 self._place(entry, computed)
                 self.stats.shared_hits += 1
@@ -496,7 +531,7 @@ class Reader:
             self.stats.uncacheable += 1
             self._note_unshareable(entry)
             self._report(query.key[0], computed.read_set.opaque)
-        elif self.touched_since(started_at, entry):
+        elif self.touched_since(started_at, entry) or not entry.period.holds(self._clock.time()):
             self.stats.outdated += 1
             if computed.has_place and computed.is_whole and epoch == self._log.epoch:
                 entry.reflects = f"{epoch}:{computed.shows}"
@@ -516,6 +551,7 @@ class Reader:
     def _keep(self, entry: Entry) -> None:
         """Index and store; nothing is awaited between the check in `_fly` and the end of this."""
         self._index.add(entry, entry.read_set)
+        self._expiries.add(entry)
         entry.live = entry.cached = True
         self.stats.stored += 1
         for gone in self._store.put(entry):
@@ -532,14 +568,27 @@ class Reader:
             return
         entry.live = False
         self._index.remove(entry)
+        self._expiries.remove(entry)
 
     def _drop(self, entries: Iterable[Entry], version: int) -> None:
         for entry in entries:
             self._remember(entry, version)
-            self._index.remove(entry)
-            self._store.discard(entry)
-            _bury(entry)
+            self._take_out(entry)
             self.stats.invalidated += 1
+
+    def _expired(self, entries: Sequence[Entry]) -> None:
+        """Drop what time has ended; called by the timer. No predicate is asked: nothing was written."""
+        for entry in entries:
+            self._take_out(entry)
+            self.stats.expired += 1
+        if entries:
+            self._tell(Invalidated(self._log.version, {entry: set() for entry in entries}))
+
+    def _take_out(self, entry: Entry) -> None:
+        self._index.remove(entry)
+        self._expiries.remove(entry)
+        self._store.discard(entry)
+        _bury(entry)
 
     def _flush(self, batch: Batch) -> None:
         logger.warning("everything cached is forgotten: %s", batch.flush)
@@ -550,6 +599,7 @@ class Reader:
     def _forget(self) -> list[Entry]:
         """Drop every entry, telling nobody, and return them."""
         entries = self._index.clear()
+        self._expiries.clear()
         self._store.clear()
         for entry in entries:
             _bury(entry)

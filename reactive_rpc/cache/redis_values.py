@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
@@ -69,6 +70,10 @@ return 1
 logger = logging.getLogger(__name__)
 
 
+_Command = tuple[str, bytes | None, float]
+"""The name of a record, its bytes (None gives its lease back), and until when it holds."""
+
+
 class RedisValues:
     """`SharedValues` in Redis, one server or a cluster. Used on one event loop.
 
@@ -91,7 +96,7 @@ class RedisValues:
         self._client: RedisClient | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._claimed: dict[Key, str] = {}
-        self._commands: deque[tuple[str, bytes | None]] = deque()
+        self._commands: deque[_Command] = deque()
         self.waiting_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -121,7 +126,8 @@ class RedisValues:
     def put(self, value: SharedValue) -> None:
         """Store a result in the background; not while Redis fails, nor one that is very large."""
         if self._is_connected and len(value.body) <= MAX_BODY_BYTES:
-            self._write_later(name_of(self._build, value.epoch, value.key), encode_value(value))
+            until = value.read_set.period.until
+            self._write_later(name_of(self._build, value.epoch, value.key), encode_value(value), until)
 
     def release(self, key: Key) -> None:
         """Give the lease of `key` back, where it was taken here."""
@@ -180,13 +186,13 @@ class RedisValues:
             return None
         return value if (value.key, value.epoch) == (key, epoch) else None
 
-    def _write_later(self, name: str, record: bytes | None) -> None:
-        """Store a record, or with None give a lease back; dropped where too much is waiting."""
+    def _write_later(self, name: str, record: bytes | None, until: float = math.inf) -> None:
+        """Store a record until a moment, or with None give a lease back; dropped where too much is waiting."""
         size = 0 if record is None else len(record)
         if self.waiting_bytes + size > MAX_WAITING_BYTES:
             return
         self.waiting_bytes += size
-        self._commands.append((name, record))
+        self._commands.append((name, record, until))
         if self._writing is None:
             self._writing = _in_background(self._write(), "reactive_rpc shared values")
 
@@ -201,19 +207,24 @@ class RedisValues:
         finally:
             self._writing = None
 
-    async def _write_some(self, commands: list[tuple[str, bytes | None]]) -> None:
+    async def _write_some(self, commands: list[_Command]) -> None:
         pipeline = self._made_client().pipeline(transaction=False)
-        for name, record in commands:
+        for name, record, until in commands:
             if record is None:
                 pipeline.delete(_lease(self._namespace, name))
-            else:
-                pipeline.set(_record(self._namespace, name), record, px=self._ttl_milliseconds)
+            elif (milliseconds := self._kept_milliseconds(until)) > 0:
+                pipeline.set(_record(self._namespace, name), record, px=milliseconds)
         await pipeline.execute()
 
-    def _next(self) -> tuple[str, bytes | None]:
-        name, record = self._commands.popleft()
-        self.waiting_bytes -= 0 if record is None else len(record)
-        return name, record
+    def _kept_milliseconds(self, until: float) -> int:
+        """Return how long a record is worth keeping: one whose time is over would only be looked at and refused."""
+        left_seconds = until - self._clock.time()
+        return min(self._ttl_milliseconds, round(min(left_seconds, self._ttl_milliseconds) * 1000))
+
+    def _next(self) -> _Command:
+        command = self._commands.popleft()
+        self.waiting_bytes -= 0 if command[1] is None else len(command[1])
+        return command
 
     def _forget_commands(self) -> None:
         self._commands.clear()

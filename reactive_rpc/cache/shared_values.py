@@ -23,7 +23,7 @@ from reactive_rpc.reactive.read_set import ReadSet
 
 __all__ = ["SharedValue", "SharedValues", "decode_value", "encode_value", "name_of"]
 
-FORMAT: Final = b"1"
+FORMAT: Final = b"2"
 """Changes whenever what is stored means something else; records of another format have other names."""
 
 _LENGTH: Final = struct.Struct(">Q")

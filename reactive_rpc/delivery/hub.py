@@ -16,6 +16,13 @@ change in (V0, now] touches the **new** read set, they are told again; if none d
 version between undoes only changes that do not touch the read set, so the result was the same all along: whatever
 they fetched is right. (Touching is symmetric: it looks at a row before and after.)
 
+*Time.* A tick ends a result too (`cache/expiries.py`), and is told like a change, but it is no place in the log. So the
+window is asked about twice: a watch notes the moment at which it was told, and where the entry that settles it belongs
+to a later tick, its streams are told again. (Not where an author's `ttl_seconds` is all that ended: what was fetched in
+between is not older than that.) And as soon as anything watched depends on the time, cursors carry a moment, up to
+which every tick has been told; whoever resumes with a cursor from before the tick that a result belongs to, or with one
+that carries no moment, is told that the result is stale, whatever its ETag: that may be as old as the cursor.
+
 *The cursor.* An `id:` says "everything up to here has been told". While a watch is unsettled, nobody knows what the
 commits since it was last told did to it; so a stream's cursor stays at the lowest such version, however far the log is.
 
@@ -56,6 +63,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import defaultdict
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -81,6 +89,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.envelopes import ErrorBody
 from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery, Revoked
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.period import ALWAYS
 from reactive_rpc.reactive.topics import PREFIX
 from reactive_rpc.rpc.call import QueryCall
 
@@ -178,6 +187,7 @@ class Hub:
         self._beating: asyncio.Task[None] | None = None
         self._timing: asyncio.Task[None] | None = None
         self._is_draining = False
+        self._is_timed = False
         reader.on_invalidated(self._invalidated)
 
     @property
@@ -336,7 +346,13 @@ class Hub:
                 errors.append(_refused(subscription, exc))
                 continue
             keys.append(watch.affected.key)
-            if gap or entry is None or not entry.live or self._is_stale(subscription, entry, missed, known):
+            if (
+                gap
+                or entry is None
+                or not entry.live
+                or self._is_stale(subscription, entry, missed, known)
+                or _has_ticked(entry, cursor)
+            ):
                 stale[watch.affected.key] = watch.affected
         told = stream.take_affected()
         for affected in (watch.affected for watch in self._by_stream[stream]) if told is None else told:
@@ -428,6 +444,7 @@ class Hub:
             self._reader.unwatch(entry)
             return
         watch.entry = entry
+        self._is_timed = self._is_timed or entry.period is not ALWAYS
         self._by_entry[entry] = watch
         self._unsettled.pop(watch, None)
         self._refresher.discard(watch)
@@ -439,7 +456,7 @@ class Hub:
             self._tell_result(watch, landed, pending)
         elif pending is not None:
             self._tell({watch: pending.tables}, self._log.version)
-        elif self._reader.touched_since(watch.told, entry):
+        elif self._reader.touched_since(watch.told, entry) or _ticked_since(watch.told_at, entry):
             self._tell({watch: entry.read_set.tables}, self._log.version)
 
     def _is_stale(self, subscription: Subscription, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
@@ -484,7 +501,8 @@ class Hub:
         for watch in touched:
             self._unsettle(watch, version)
         for watch in self._unsettled:
-            watch.told, watch.pending = version, None
+            watch.note_told(version, self._clock.time())
+            watch.pending = None
         frame = gap_frame(version, self._cursor(version), reason)
         for stream in self._streams.values():
             stream.push(frame)
@@ -492,7 +510,10 @@ class Hub:
     def _unsettle(self, watch: Watch, told: int, pending: Pending | None = None) -> None:
         """Have a watch computed again, whose streams are told by now (or about to be, in this very step)."""
         watch.entry = None
-        watch.told = told
+        moment = self._clock.time()
+        if pending is not None:  # nobody is told yet, also not of a tick that had just ended it
+            moment = min(self._reader.told_until, pending.entry.period.until)
+        watch.note_told(told, moment)
         watch.pending = pending
         self._unsettled[watch] = None
         self._refresher.add(watch)
@@ -577,6 +598,8 @@ class Hub:
     def _is_unchanged(self, watch: Watch, entry: Entry, pending: Pending) -> bool:
         """Tell whether no snapshot since the streams were last told shows anything but what they have."""
         before = pending.entry
+        if not (entry.period is before.period is ALWAYS):
+            return False  # what was fetched between may be of another tick
         if entry.etag != before.etag or entry.error is not None or before.error is not None:
             return False
         changes = self._log.changes_since(watch.told)
@@ -605,7 +628,7 @@ class Hub:
             if watch.pending is not None:
                 owed[watch] = watch.pending.tables
                 watch.pending = None
-                watch.told = self._log.version
+                watch.note_told(self._log.version, self._clock.time())
         if owed:
             self._tell(owed, self._log.version)
 
@@ -634,7 +657,7 @@ class Hub:
     def _go_on(self, watch: Watch, overtaken: Entry) -> None:
         """Compute once more what a write has overtaken; whoever has fetched meanwhile must hear of it."""
         if watch.pending is None:
-            watch.told = self._log.version
+            watch.note_told(self._log.version, self._clock.time())
             self._tell({watch: overtaken.read_set.tables}, watch.told)
         self._refresher.add(watch)
 
@@ -678,7 +701,25 @@ class Hub:
         return task
 
     def _cursor(self, version: int) -> str:
-        return str(self._log.cursor_at(version))
+        cursor = self._log.cursor_at(version)
+        return str(cursor._replace(moment=self._moment()) if self._is_timed else cursor)
+
+    def _moment(self) -> int:
+        """Return up to when every stream has been told of every tick, in milliseconds."""
+        told_at = min([self._reader.told_until, *(watch.told_at for watch in self._unsettled)])
+        return math.ceil(told_at * 1000) - 1
+
+
+def _ticked_since(moment: float, entry: Entry) -> bool:
+    """Tell whether the entry belongs to a tick after `moment`; an author's time to live is no tick."""
+    return entry.period.is_exact and entry.period.since > moment
+
+
+def _has_ticked(entry: Entry, cursor: Cursor | None) -> bool:
+    """Tell whether a client that stands at `cursor` may show the result of a tick before the entry's."""
+    if cursor is None or entry.period is ALWAYS:
+        return False
+    return cursor.moment is None or entry.period.since * 1000 > cursor.moment
 
 
 def _turns(watches: Iterable[Watch], at_once: int) -> Iterator[list[Watch]]:

@@ -175,7 +175,7 @@ class Stream:
         """Count everything that was sent up to `cursor` as received."""
         count = 0
         for frame in self._unacknowledged:
-            if frame.version > cursor.version:
+            if frame.version > cursor.version or _is_later_tick(frame, cursor):
                 break
             count += 1
             self._held_bytes -= len(frame.wire)
@@ -348,3 +348,10 @@ class Stream:
         finally:
             self._waiter = None
             time_up.cancel()
+
+
+def _is_later_tick(frame: Frame, cursor: Cursor) -> bool:
+    """Tell whether a frame of the cursor's version tells of a tick after it."""
+    if frame.version != cursor.version or cursor.moment is None:
+        return False
+    return (Cursor.parse(frame.cursor).moment or 0) > cursor.moment

@@ -58,6 +58,7 @@ class Watch:
         streams: an ordered set.
         entry: the indexed entry; None while it is to be computed again.
         told: while there is no entry: the version up to which the streams have been told everything.
+        told_at: while there is no entry: the moment up to which they have been told of every tick.
         pending: what they have not been told of yet; None normally.
         callers: `{whose streams show it: how many of theirs}`.
         size_bytes: what it takes in memory, as `Holdings` has counted it.
@@ -69,6 +70,7 @@ class Watch:
     streams: dict[Stream, None] = field(default_factory=dict)
     entry: Entry | None = None
     told: int = 0
+    told_at: float = 0.0
     pending: Pending | None = None
     callers: dict[CallerKey, int] = field(default_factory=dict)
     size_bytes: int = 0
@@ -81,3 +83,7 @@ class Watch:
     def weight_bytes(self) -> int:
         """What it takes in memory now, estimated: its input twice, as it is computed and as events name it."""
         return self.named_bytes + (0 if self.entry is None else self.entry.held_bytes)
+
+    def note_told(self, version: int, moment: float) -> None:
+        """Note that the streams have been told everything up to here, or are about to be in this very step."""
+        self.told, self.told_at = version, moment

@@ -21,6 +21,7 @@ import orjson
 
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Known, Operation, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
+from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
 
 __all__ = ["decode_changes", "decode_read_set", "encode_changes", "encode_read_set"]
@@ -54,11 +55,10 @@ def encode_read_set(read_set: ReadSet) -> bytes:
     """Return a read set as bytes.
 
     >>> encode_read_set(ReadSet((Constraint("t", frozenset({"n"}), {"id": Equals(frozenset({1}))}),)))
-    b'[null,[["t",["n"],["id",["=",1]],[]]]]'
+    b'[null,[["t",["n"],["id",["=",1]],[]]],null]'
     """
-    return orjson.dumps(
-        [_from_optional(read_set.opaque), [_from_constraint(constraint) for constraint in read_set.constraints]]
-    )
+    constraints = [_from_constraint(constraint) for constraint in read_set.constraints]
+    return orjson.dumps([_from_optional(read_set.opaque), constraints, _from_period(read_set.period)])
 
 
 def decode_read_set(data: bytes) -> ReadSet:
@@ -109,8 +109,23 @@ def _to_image(item: Any) -> Image | None:
 
 
 def _to_read_set(item: Any) -> ReadSet:
-    opaque, constraints = _list(item)
-    return ReadSet(tuple(map(_to_constraint, _list(constraints))), None if opaque is None else _text(opaque))
+    opaque, constraints, period = _list(item)
+    reason = None if opaque is None else _text(opaque)
+    return ReadSet(tuple(map(_to_constraint, _list(constraints))), reason, _to_period(period))
+
+
+def _from_period(period: Period) -> list[Any] | None:
+    return None if period == ALWAYS else [_from_value(period.since), _from_value(period.until), period.is_exact]
+
+
+def _to_period(item: Any) -> Period:
+    if item is None:
+        return ALWAYS
+    since, until, is_exact = _list(item)
+    moments = _to_value(since), _to_value(until)
+    if not all(isinstance(moment, float) for moment in moments) or not isinstance(is_exact, bool):
+        raise ValueError(f"no period is {item!r}")
+    return Period(*moments, is_exact)  # type: ignore[arg-type]  # floats, as was looked at
 
 
 def _from_constraint(constraint: Constraint) -> list[Any]:

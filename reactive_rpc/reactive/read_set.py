@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Known, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
+from reactive_rpc.reactive.period import ALWAYS, Period
 
 __all__ = ["NOTHING", "Between", "Condition", "Constraint", "Equals", "IsNull", "NotNull", "ReadSet"]
 
@@ -118,10 +119,12 @@ class ReadSet:
     Attributes:
         constraints: in the order of reading; duplicates removed.
         opaque: why it could not be told what was read (the result is then not cached); None where it could.
+        period: in which the result holds, as far as time goes.
     """
 
     constraints: tuple[Constraint, ...] = ()
     opaque: str | None = None
+    period: Period = ALWAYS
 
     @property
     def tables(self) -> frozenset[str]:
@@ -130,7 +133,8 @@ class ReadSet:
 
     def __or__(self, other: ReadSet) -> ReadSet:
         """Return what both depend on."""
-        return ReadSet((*self.constraints, *other.constraints), self.opaque or other.opaque)
+        constraints = (*self.constraints, *other.constraints)
+        return ReadSet(constraints, self.opaque or other.opaque, self.period & other.period)
 
     def touched_by(self, changes: Iterable[Change]) -> bool:
         """Tell whether one of `changes` may alter the result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,17 +18,21 @@ PushMode = Literal["invalidation", "result"]
 class Cache:
     """How results are kept and told of; one value may be shared by many queries.
 
-    >>> Cache(stale_if_error_seconds=60).push
+    >>> Cache(ttl_seconds=60).push
     'invalidation'
 
     Attributes:
+        ttl_seconds: how old a result may become, at least 1; None is for ever. Changes still end it earlier, and when
+            it ends, whoever watches it is told. It stands for what nothing else tells of: where a query asks another
+            service, Python's clock, or SQL that is not understood, its result is kept all the same, and for so long
+            may be older than that.
         freshness: how sure a stored result must be; None is as the settings' `freshness` says. `strict`: it reflects
             every write that was acknowledged, to anybody, before the request. `token`: it reflects what this client
             wrote and has seen, through any worker, and what others wrote up to two poll intervals ago.
         stale_if_error_seconds: for how many seconds, after the log could last be read, a stored result is still served
-            when it cannot be; 0 never does, and answers SERVICE_UNAVAILABLE. Such an answer has the header
-            `reactive-stale: true`; a watch of the Python client shows it with `is_stale`, and a typed call, which
-            cannot say so, raises all the same.
+            when it cannot be; 0 never does, and answers SERVICE_UNAVAILABLE. What time has ended is not served. Such
+            an answer has the header `reactive-stale: true`; a watch of the Python client shows it with `is_stale`, and
+            a typed call, which cannot say so, raises all the same.
         push: what streams are sent when the result may have changed: an `invalidation`, or the new `result`, computed
             once for all who show it.
 
@@ -35,11 +40,14 @@ class Cache:
         DefinitionError: a value is none of these.
     """
 
+    ttl_seconds: float | None = None
     freshness: FreshnessMode | None = None
     stale_if_error_seconds: float = 0.0
     push: PushMode = "invalidation"
 
     def __post_init__(self) -> None:
+        if self.ttl_seconds is not None and not (_is_number(self.ttl_seconds) and 1 <= self.ttl_seconds < math.inf):
+            raise DefinitionError(f"Cache(ttl_seconds={self.ttl_seconds!r}): give a number of seconds, at least 1")
         if self.freshness not in (None, "strict", "token"):
             raise DefinitionError(
                 f"Cache(freshness={self.freshness!r}): say 'strict' or 'token', or leave it to the settings"

@@ -22,9 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
 from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import InternalServerError, RPCError
 from reactive_rpc.log.log import Log
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.topics import constraint_on
 from reactive_rpc.rpc.procedure import Procedure
@@ -71,15 +73,17 @@ class Executor:
         database: where the sessions come from.
         log: tells what is captured now, and the version that a snapshot must show.
         strict: whether reading an undeclared table is an error (development) or a logged warning (production).
+        clock: what handlers are told of the time by `now`.
     """
 
-    def __init__(self, database: Database, log: Log, *, strict: bool) -> None:
+    def __init__(self, database: Database, log: Log, *, strict: bool, clock: Clock | None = None) -> None:
         self._database = database
         self._log = log
         self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
             partial(CapacityLimiter, database.queries_at_once)
         )
         self._strict = strict
+        self._clock = clock or SystemClock()
         self._warned: set[tuple[str, str]] = set()
         self.observers: list[Observer] = []
 
@@ -115,8 +119,9 @@ class Executor:
         input, ctx = deepcopy(input), deepcopy(ctx)
         error: RPCError | None = None
         body = b""
+        began_at = self._clock.time()
         token = current_recorder.set(recorder)
-        with running(Running(key[0], "query", key)) as call:
+        with running(Running(key[0], "query", key, clock=self._clock)) as call:
             try:
                 if procedure.handler.is_async:
                     at_least = self._log.version
@@ -139,8 +144,9 @@ class Executor:
             observe(Observation(key[0], procedure.dependencies, observed.tables, observed.opaque))
         read_set = self._declared(key[0], procedure, observed)
         read_set = replace(read_set, constraints=(*read_set.constraints, *topics))
-        if not read_set.constraints and not recorder.saw_table:
+        if not read_set.constraints and not recorder.saw_table and read_set.period == ALWAYS:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
+        read_set = _bounded(read_set, procedure.cache.ttl_seconds, began_at)
         return Computed(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
 
     def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
@@ -156,7 +162,7 @@ class Executor:
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
-        with running(Running(path, "mutation")):
+        with running(Running(path, "mutation", clock=self._clock)):
             if not procedure.handler.is_async:
                 return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
             async with self._database.write(**_asked(procedure)) as session:
@@ -221,6 +227,14 @@ def _asked(procedure: Procedure[..., Any]) -> dict[str, Any]:
     """Return which class of session the handler asks for, as an argument of the database's."""
     session = procedure.handler.session
     return {} if session is None else {"session_class": session}
+
+
+def _bounded(read_set: ReadSet, ttl_seconds: float | None, began_at: float) -> ReadSet:
+    """Return a read set that ends with the author's time to live, which stands for what nothing else tells of."""
+    if ttl_seconds is None:
+        return read_set
+    period = Period(began_at, began_at + ttl_seconds, is_exact=False)
+    return replace(read_set, opaque=None, period=read_set.period & period)
 
 
 def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:

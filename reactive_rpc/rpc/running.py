@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reactive_rpc.cache.entry import Key
+from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import InternalServerError
+from reactive_rpc.reactive.period import Period
 from reactive_rpc.reactive.read_set import NOTHING, ReadSet
 
 __all__ = [
@@ -31,7 +33,7 @@ __all__ = [
 
 @dataclass(slots=True)
 class Running:
-    """A call under way, and what the calls inside it read."""
+    """A call under way, what the calls inside it read, and what it was told of the time."""
 
     path: str
     kind: Literal["query", "mutation"]
@@ -39,6 +41,11 @@ class Running:
     inner: list[ReadSet] = field(default_factory=list)
     outer: Running | None = None
     ended: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+
+    def note_time(self, tick: Period) -> None:
+        """Count it as read that it is this tick."""
+        self.inner.append(ReadSet(period=tick))
 
     @property
     def read_set(self) -> ReadSet:

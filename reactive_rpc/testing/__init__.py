@@ -32,9 +32,12 @@ class FakeClock:
 
     >>> clock = FakeClock()
     >>> clock.advance(1.5)
-    >>> clock.monotonic()
-    1.5
+    >>> clock.monotonic(), clock.time() - clock.STARTED_AT
+    (1.5, 1.5)
     """
+
+    STARTED_AT = 1_800_000_000.0
+    """The time when it is made: 2027-01-15, 08:00 in UTC."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -49,6 +52,10 @@ class FakeClock:
     def monotonic(self) -> float:
         """Return the seconds that `advance` has added up to."""
         return self._now
+
+    def time(self) -> float:
+        """Return the same, counted from `FakeClock.STARTED_AT`."""
+        return self.STARTED_AT + self._now
 
     async def sleep(self, seconds: float) -> None:
         """Return once `advance` has moved the clock by `seconds`; at once where that is nothing."""

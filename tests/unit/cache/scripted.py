@@ -13,6 +13,7 @@ from reactive_rpc.errors import RPCError
 from reactive_rpc.log.log import Applier, Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.reactive.period import ALWAYS, Period, tick_of
 from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
 
 Pause = Callable[[], Awaitable[None]]
@@ -168,6 +169,9 @@ class RowQuery:
         computed: how often it ran.
         depth: as in `Query`.
         is_cached: as in `Query`.
+        time: what the handler asks for the time; None where it does not.
+        every: the length of its ticks.
+        ttl_seconds: as in `rpc.caching.Cache`.
         pushes_results: as in `QueryCall`.
         size_bytes: what it claims to hold.
     """
@@ -185,6 +189,9 @@ class RowQuery:
     computed: int = 0
     depth: int = 0
     is_cached: bool = True
+    time: Callable[[], float] | None = None
+    every: float = 60.0
+    ttl_seconds: float | None = None
     pushes_results: bool = False
     size_bytes: int = 100
 
@@ -206,13 +213,25 @@ class RowQuery:
 
     async def compute(self) -> Computed:
         self.computed += 1
+        period = self.period
         await self.pause()
         value = sum(self.log.rows[row] for row in self.rows)
+        if period.is_exact and self.time is not None:
+            value += int(period.since // self.every) % 1000 * 1000
         await self.pause()
         if self.fails is not None:
             raise self.fails
         body = b"" if self.error else str(value).encode() + b" " * self.padding
-        return Computed(body, ReadSet(tuple(constraints(self.rows)), self.opaque), self.error)
+        return Computed(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error)
+
+    @property
+    def period(self) -> Period:
+        """What it is told of the time, now."""
+        if self.time is None:
+            return ALWAYS
+        if self.ttl_seconds is not None:
+            return Period(self.time(), self.time() + self.ttl_seconds, is_exact=False)
+        return tick_of(self.time(), self.every)
 
 
 def constraints(rows: Iterable[int]) -> Iterable[Constraint]:

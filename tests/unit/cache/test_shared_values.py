@@ -19,6 +19,7 @@ from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.reactive.relations import Relation
+from reactive_rpc.testing import FakeClock
 
 from .scripted import RowQuery, ScriptedLog, change
 from .shelf import Shelf
@@ -98,13 +99,17 @@ class World:
     database: ScriptedLog = field(default_factory=ScriptedLog)
 
     def worker(
-        self, make: type[Reader] = Reader, max_bytes: int = 1_000_000, shared: SharedValues | None = None
+        self,
+        make: type[Reader] = Reader,
+        max_bytes: int = 1_000_000,
+        shared: SharedValues | None = None,
+        clock: FakeClock | None = None,
     ) -> Worker:
         """Return one more worker; its log stands where the database does."""
         log = ScriptedLog(rows=self.database.rows, _committed=self.database._committed)
         log.version = log.remembers_from = log.committed
         store = MemoryStore(max_bytes)
-        reader = make(log, store, shared=shared or self.shelf)
+        reader = make(log, store, shared=shared or self.shelf, clock=clock)
         log.subscribe(reader.apply)
         return Worker(log, reader, store)
 
@@ -169,6 +174,22 @@ async def test_a_result_from_before_this_workers_memory_is_not_taken() -> None:
     late = w.worker()
     query = late.query(1)
     assert (await late.value(query), query.computed, late.reader.stats.shared_rejected) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("off_seconds", "computed"), [(0.0, 0), (59.0, 0), (-1.0, 1), (60.0, 1)])
+async def test_a_result_is_held_against_this_hosts_own_clock(off_seconds: float, computed: int) -> None:
+    """It is what this handler would be told now, or it is not taken; nobody waits for a later version then."""
+    w = World()
+    here, there = FakeClock(), FakeClock()
+    one, other = w.worker(clock=here), w.worker(clock=there)
+    await one.value(one.query(1, time=here.time))
+    there._now += off_seconds
+    query = other.query(1, time=there.time)
+    await other.value(query)
+    assert (query.computed, other.reader.stats.shared_rejected) == (computed, computed)
+    assert w.shelf.asked[-1] == ("items.sum", -1, 0)
+    for worker in (one, other):
+        await worker.reader.aclose()
 
 
 async def test_a_result_of_another_epoch_is_not_found() -> None:

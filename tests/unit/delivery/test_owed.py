@@ -3,7 +3,7 @@
 Two hubs stand on one log, as two workers do. Clients show parities of rows, so that a value goes back to what it was;
 they hold what they fetched or were sent, fetch on their own at any moment, are slow, lose their connection, and resume
 by cursor, with ETags or without, at either hub. Handlers are slow and overtaken, results are evicted, hubs drain,
-epochs end.
+epochs end. Some results depend on the time; the hubs' clocks differ a little.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
 from typing import cast
@@ -33,43 +33,59 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.reactive.read_set import ReadSet
+from reactive_rpc.reactive.period import ALWAYS, tick_of
 from reactive_rpc.rpc.call import QueryCall
 from reactive_rpc.testing import FakeClock, SequentialIds
 
 pytestmark = pytest.mark.anyio
 
+TICK_SECONDS = 10
+
 FIND_SECONDS = 60.0
 """How long a seeded bug may stay unfound; most are found in a second."""
 
 
-def parity(log: ScriptedLog, row: int) -> int:
-    return log.rows[row] % 2
+class SkewedClock:
+    """The common clock, as a host has it whose own is a little off."""
+
+    def __init__(self, clock: FakeClock, skew_seconds: float) -> None:
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+        self._clock = clock
+        self._skew_seconds = skew_seconds
+
+    def time(self) -> float:
+        return self._clock.time() + self._skew_seconds
 
 
 def etag_of(value: int) -> str:
     return f'"{blake2b(str(value).encode(), digest_size=12).hexdigest()}"'
 
 
+@dataclass
 class ParityQuery(RowQuery):
-    """One row: 0 after an even number of writes, 1 after an odd one."""
+    """One row: 0 after an even number of writes, 1 after an odd one; with a clock, of writes and ticks."""
+
+    clock: SkewedClock | None = None
 
     async def compute(self) -> Computed:
+        tick = ALWAYS if self.clock is None else tick_of(self.clock.time(), TICK_SECONDS)
         computed = await super().compute()
-        read_set: ReadSet = computed.read_set
-        return Computed(str(int(computed.body) % 2).encode(), read_set)
+        value = int(computed.body) + (0 if self.clock is None else int(tick.since // TICK_SECONDS))
+        return Computed(str(value % 2).encode(), replace(computed.read_set, period=tick))
 
 
 class Worker:
     """One hub with its own reader and store, on the common log."""
 
     def __init__(self, log: ScriptedLog, clock: FakeClock, board: MemoryBoard, rng: random.Random) -> None:
-        self.reader = Reader(log, MemoryStore(rng.choice([0, 3_000, 1_000_000])))
+        self.clock = SkewedClock(clock, rng.choice([0.0, 0.04, -0.04]))
+        self.reader = Reader(log, MemoryStore(rng.choice([0, 3_000, 1_000_000])), clock=self.clock)
         log.subscribe(self.reader.apply)
         self.hub = Hub(
             self.reader,
             log,
-            clock=clock,
+            clock=self.clock,
             ids=SequentialIds(f"{rng.random()}"[2:12]),
             board=board,
             max_events=rng.choice([2, 3, 1000]),
@@ -100,7 +116,7 @@ class Client:
         self.worker = self.world.rng.choice(self.world.workers)
         subscriptions = []
         for row in self.rows:
-            query = self.world.query(row, self.tenant)
+            query = self.world.query(row, self.tenant, self.worker)
             etag = etag_of(self.held[row]) if self.has_etags and row in self.held else None
             ref = QueryRef(path=query.path, input=query.wire_input, etag=etag)
             subscriptions.append(Subscription(ref, cast(QueryCall, query)))
@@ -150,8 +166,8 @@ class Client:
         return cast(int, row)
 
     def fetch(self, row: int) -> None:
-        """See what is committed by now."""
-        self.held[row] = parity(self.world.log, row)
+        """See what is committed by now, at either worker."""
+        self.held[row] = self.world.truth(row, self.world.rng.choice(self.world.workers))
 
     async def leave(self) -> None:
         """Lose the connection: what was under way is lost with it."""
@@ -174,6 +190,7 @@ class World:
         self.rng = random.Random(seed)
         self.rows = range(self.rng.choice([1, 2, 5]))
         self.pushing = self.rng.choice([(0, 2, 4), self.rows])
+        self.timed = self.rng.choice([(), (0, 1), self.rows])
         self.log = ScriptedLog()
         self.clock = FakeClock()
         board = MemoryBoard(self.clock)
@@ -181,14 +198,20 @@ class World:
         self.clients: list[Client] = []
         self.writing = True
 
-    def query(self, row: int, tenant: str) -> ParityQuery:
-        pushes = row in self.pushing
-        return ParityQuery(self.log, (row,), scope=tenant, pause=self.pause, pushes_results=pushes)
+    def query(self, row: int, tenant: str, worker: Worker) -> ParityQuery:
+        pushes, clock = row in self.pushing, worker.clock if row in self.timed else None
+        return ParityQuery(self.log, (row,), scope=tenant, pause=self.pause, pushes_results=pushes, clock=clock)
+
+    def truth(self, row: int, worker: Worker) -> int:
+        """Return what `worker` answers for a row now."""
+        return (self.log.rows[row] + (int(worker.clock.time() // TICK_SECONDS) if row in self.timed else 0)) % 2
 
     async def pause(self) -> None:
         """Take a while, in which others write, clients look, and connections break."""
         for _ in range(self.rng.choice([0, 0, 1, 5, 40])):
             await asyncio.sleep(0)
+            if self.writing and self.rng.random() < 0.02:
+                self.clock.advance(self.rng.choice([0.03, 0.3, TICK_SECONDS - self.clock.time() % TICK_SECONDS]))
             if self.writing and self.rng.random() < 0.03:
                 self.log.write(self.rng.choice(self.rows))
                 self.log.apply()
@@ -222,7 +245,8 @@ class World:
         if self.rng.random() < 0.7:
             self.log.apply()
         if self.rng.random() < 0.3:
-            self.clock.advance(self.rng.choice([0.1, 0.3, 2.0]))
+            to_tick = TICK_SECONDS - self.clock.time() % TICK_SECONDS
+            self.clock.advance(self.rng.choice([0.1, 0.3, 2.0, to_tick, to_tick + 0.02]))
         for _ in range(self.rng.choice([0, 1, 5, 20])):
             await asyncio.sleep(0)
 
@@ -236,6 +260,8 @@ class World:
         """Connect who is not, and wait until nothing is left to be computed or sent."""
         self.writing = False
         self.log.apply()
+        if not 0.5 < self.clock.time() % TICK_SECONDS < TICK_SECONDS - 4:  # no further tick may mend what was missed
+            self.clock.advance(1.5 * TICK_SECONDS - self.clock.time() % TICK_SECONDS)
         for seconds in (0.0, 1.0, 1.0, 0.3, 0.0):
             self.clock.advance(seconds)
             for _ in range(300):
@@ -263,7 +289,7 @@ async def play(seed: int, steps: int = 120) -> World:
             await world.step()
         await world.settle()
         for client in world.clients:
-            assert client.held == {row: parity(world.log, row) for row in client.rows}
+            assert client.held == {row: world.truth(row, world.workers[0]) for row in client.rows}
     finally:
         await world.aclose()
     for worker in world.workers:
@@ -295,7 +321,8 @@ async def test_the_games_hold_what_they_are_about() -> None:
 def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(self: Hub, watches: Sequence[Watch]) -> None:
         for watch in watches:
-            watch.pending, watch.told = None, self._log.version
+            watch.pending = None
+            watch.note_told(self._log.version, self._clock.time())
 
     monkeypatch.setattr(Hub, "_fall_back", forget)
 
@@ -340,6 +367,16 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "push", lossy)
 
 
+def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    adopt = Hub._adopt
+
+    def without_looking(self: Hub, watch: Watch, landed: Landed) -> None:
+        watch.told_at = float("inf")
+        adopt(self, watch, landed)
+
+    monkeypatch.setattr(Hub, "_adopt", without_looking)
+
+
 @pytest.mark.parametrize(
     "seed_bug",
     [
@@ -348,6 +385,7 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(_no_window, id="what was missed while settling is not told again"),
         pytest.param(_resumes_by_etag_alone, id="nothing is stale on resuming"),
         pytest.param(_one_frame_lost, id="a frame is lost"),
+        pytest.param(_no_window_for_ticks, id="a tick while settling is not told"),
     ],
 )
 async def test_a_seeded_bug_is_found(

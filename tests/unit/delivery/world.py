@@ -80,7 +80,7 @@ class World:
     ) -> None:
         self.log = log or ScriptedLog()
         self.clock = clock or FakeClock()
-        self.reader = Reader(self.log, MemoryStore(max_bytes))
+        self.reader = Reader(self.log, MemoryStore(max_bytes), clock=self.clock)
         self.log.subscribe(self.reader.apply)
         self.hub = Hub(
             self.reader,

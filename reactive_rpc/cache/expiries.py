@@ -1,0 +1,125 @@
+"""Expiries: entries that time ends, and the one timer that waits for all of them.
+
+Entries that end at the same moment stand together, as those of one tick do, so a heap of moments is all the order
+there is. It may hold moments whose entries have gone; they are passed over, and swept out when they are most of it.
+
+The timer sleeps until a moment and looks at the clock again: a host's clock is set now and then, and a suspended host
+wakes late. Nothing right depends on the timer: whoever serves an entry asks its period first. The timer is for those
+who watch.
+
+**The grace.** Watchers are told a tenth of a second *after* a tick. Told at once, they would fetch at once, perhaps
+from a host whose clock is a little behind and which still answers for the tick before; and nobody would tell them
+again. So hosts must agree on the time to a tenth of a second, which NTP keeps without effort.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from contextvars import Context
+
+from reactive_rpc.cache.entry import Entry
+from reactive_rpc.clock import Clock
+
+__all__ = ["GRACE_SECONDS", "Expiries"]
+
+GRACE_SECONDS = 0.1
+"""How long after an entry's end the timer says so."""
+
+LONGEST_SLEEP_SECONDS = 60.0
+"""How late at most a clock that was set forward is noticed."""
+
+AT_ONCE = 200
+"""So many entries are ended in one step of the event loop: a tick may end thousands, and others have work too."""
+
+
+class Expiries:
+    """Tells when the period of entries is over. Used on one event loop.
+
+    Args:
+        expire: called with entries whose period has ended; it must neither await nor raise, and skip what has gone.
+    """
+
+    def __init__(self, clock: Clock, expire: Callable[[Sequence[Entry]], None]) -> None:
+        self._clock = clock
+        self._expire = expire
+        self._ending: dict[float, dict[Entry, None]] = {}
+        self._moments: list[float] = []
+        self._ends_now = math.inf
+        self._task: asyncio.Task[None] | None = None
+        self._is_sleeping = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ending.values()))
+
+    def add(self, entry: Entry) -> None:
+        """Wait for the end of `entry`, where it has one."""
+        until = entry.period.until
+        if until == math.inf:
+            return
+        if until not in self._ending:
+            self._ending[until] = {}
+            heapq.heappush(self._moments, until)
+            if self._moments[0] == until:
+                self._wake()
+        self._ending[until][entry] = None
+
+    def remove(self, entry: Entry) -> None:
+        """Wait for `entry` no more; nothing happens where nobody does."""
+        ending = self._ending.get(entry.period.until)
+        if ending is None:
+            return
+        ending.pop(entry, None)
+        if not ending:
+            del self._ending[entry.period.until]
+            if len(self._moments) > 2 * len(self._ending) + 64:
+                self._moments = list(self._ending)
+                heapq.heapify(self._moments)
+
+    def clear(self) -> None:
+        """Wait for nothing."""
+        self._ending.clear()
+        self._moments.clear()
+
+    def told_until(self, now: float) -> float:
+        """Return a moment, `now` at the latest: what ends before it has ended here, and whoever watches was told."""
+        return min(now, self._ends_now, *self._moments[:1])
+
+    async def aclose(self) -> None:
+        """Stop waiting; idempotent. What is added later is waited for again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _wake(self) -> None:
+        """Have the timer look at the heap again: its first moment is another one."""
+        if self._task is not None and not self._is_sleeping:
+            return  # it is about to
+        if self._task is not None:
+            self._task.cancel()
+        self._is_sleeping = False
+        # In an empty context: the timer is no part of the call that is running here.
+        self._task = asyncio.get_running_loop().create_task(self._work(), name="reactive_rpc ticks", context=Context())
+
+    async def _work(self) -> None:
+        while self._moments:
+            wait_seconds = self._moments[0] + GRACE_SECONDS - self._clock.time()
+            if wait_seconds > 0:
+                self._is_sleeping = True
+                await self._clock.sleep(min(wait_seconds, LONGEST_SLEEP_SECONDS))
+                self._is_sleeping = False
+                continue
+            await self._end(heapq.heappop(self._moments))
+        self._task = None
+
+    async def _end(self, moment: float) -> None:
+        """Expire what ends at `moment`, a few entries in each step."""
+        entries = list(self._ending.pop(moment, ()))
+        while entries:
+            some, entries = entries[:AT_ONCE], entries[AT_ONCE:]
+            self._ends_now = moment if entries else math.inf  # the last ones are told of in this very step
+            self._expire([entry for entry in some if entry.live])
+            await asyncio.sleep(0)

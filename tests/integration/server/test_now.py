@@ -1,0 +1,158 @@
+"""`now` and `ttl_seconds` on a real server: what depends on the time is kept until the time changes it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from sqlmodel import Session, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Cache, DefinitionError, define_reactive_function, now
+from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.testing import FakeClock
+
+from .rooms import Note, add, serving
+
+pytestmark = pytest.mark.anyio
+
+MINUTE = 60.0
+
+
+class Seen(BaseModel):
+    at: datetime
+    notes: int
+
+
+@define_reactive_function
+async def minutely(db: AsyncSession) -> Seen:
+    """How many notes there are, and which minute it is."""
+    return Seen(at=now(every=60), notes=len((await db.exec(select(Note.id))).all()))
+
+
+@define_reactive_function
+def minutely_sync(db: Session) -> Seen:
+    """The same from a thread."""
+    return Seen(at=now(every=60), notes=len(db.exec(select(Note.id)).all()))
+
+
+@define_reactive_function
+async def minute() -> datetime:
+    """The minute alone."""
+    return now(every=60)
+
+
+@define_reactive_function(cache=Cache(ttl_seconds=90))
+async def outside() -> int:
+    """What no table tells."""
+    OUTSIDE.append(len(OUTSIDE))
+    return OUTSIDE[-1]
+
+
+OUTSIDE: list[int] = []
+
+
+@define_reactive_function(kind="mutation")
+async def stamp(db: AsyncSession) -> datetime:
+    """The minute, in a mutation."""
+    return now(every=60)
+
+
+FUNCTIONS: Functions = {
+    "notes": {
+        "minutely": minutely,
+        "minutely_sync": minutely_sync,
+        "minute": minute,
+        "outside": outside,
+        "stamp": stamp,
+        "add": add,
+    }
+}
+AT_FIRST = datetime(2027, 1, 15, 8, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("path", ["notes.minutely", "notes.minutely_sync", "notes.minute"])
+async def test_a_result_is_kept_until_its_tick(file: Path, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Then the handler runs again; a conditional request that names the result of before gets the new one, no 304."""
+    clock = FakeClock()
+    async with serving(file, FUNCTIONS, clock=clock) as server:
+        with caplog.at_level(logging.WARNING):
+            first = await server.client.get(f"/rpc/{path}")
+            clock._now += 59
+            same = await server.client.get(f"/rpc/{path}", headers={"if-none-match": first.headers["etag"]})
+            assert same.status_code == 304
+            assert server.rpc.stats()["hits"] == 1
+            clock._now += 1
+            after = await server.client.get(f"/rpc/{path}", headers={"if-none-match": first.headers["etag"]})
+        assert after.status_code == 200
+        assert "2027-01-15T08:00:00Z" in first.text
+        assert "2027-01-15T08:01:00Z" in after.text
+        assert not caplog.records
+
+
+async def test_a_change_ends_it_before_the_tick(file: Path) -> None:
+    """What it read counts as ever."""
+    async with serving(file, FUNCTIONS, clock=FakeClock()) as server:
+        assert (await server.client.get("/rpc/notes.minutely")).json()["notes"] == 0
+        await server.call("notes.add", {"room": "r", "text": "a"})
+        assert (await server.client.get("/rpc/notes.minutely")).json()["notes"] == 1
+
+
+async def test_what_calls_it_ends_with_it(file: Path) -> None:
+    """The time that an inner query was told is part of what the outer one read."""
+    clock = FakeClock()
+
+    @define_reactive_function
+    async def outer(db: AsyncSession) -> datetime:
+        await db.exec(select(Note.id))
+        told: datetime = await server.rpc.caller()("notes.minute")
+        return told
+
+    functions = {"notes": {"minute": minute, "outer": outer}}
+    async with serving(file, functions, clock=clock) as server:
+        assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:00:00Z"
+        assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:00:00Z"
+        assert server.rpc.stats()["hits"] == 1
+        clock._now += MINUTE
+        assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:01:00Z"
+
+
+async def test_what_nothing_tells_of_is_kept_for_its_time_to_live(file: Path) -> None:
+    """It can be watched too, and whoever does is told when its time is over."""
+    clock = FakeClock()
+    async with serving(file, FUNCTIONS, clock=clock) as server:
+        asked = {"queries": [{"path": "notes.outside"}]}
+        first = (await server.client.get("/rpc/notes.outside")).json()
+        polled = (await server.client.post("/rpc/events/poll", json=asked)).json()
+        assert polled["events"][0]["data"]["errors"] == []
+        assert (await server.client.get("/rpc/notes.outside")).json() == first
+        clock._now += 90
+        assert (await server.client.get("/rpc/notes.outside")).json() == first + 1
+        resumed = await server.client.post("/rpc/events/poll", json={**asked, "cursor": polled["cursor"]})
+        assert [each["path"] for each in resumed.json()["events"][0]["data"]["stale"]] == ["notes.outside"]
+
+
+async def test_a_mutation_is_told_the_time_and_nothing_more(file: Path) -> None:
+    """By the same clock."""
+    async with serving(file, FUNCTIONS, clock=FakeClock()) as server:
+        assert (await server.call("notes.stamp")).json() == "2027-01-15T08:00:00Z"
+
+
+async def test_outside_of_a_call_it_tells_the_time() -> None:
+    """As in a unit test of the handler."""
+    before = datetime.now(UTC)
+    told = await minute()
+    assert before - timedelta(minutes=1) < told <= datetime.now(UTC)
+    assert (told.second, told.microsecond) == (0, 0)
+
+
+@pytest.mark.parametrize("every", [0, 0.5, -60, float("nan"), float("inf"), True, "60"])
+def test_a_tick_is_a_second_at_least(every: object) -> None:
+    """At each one, what is watched is computed again."""
+    with pytest.raises(DefinitionError, match="at least 1"):
+        now(every=every)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(DefinitionError, match="at least 1"):
+        Cache(ttl_seconds=every)  # type: ignore[arg-type]  # what is refused
