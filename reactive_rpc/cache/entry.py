@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Final, Protocol
 
 from reactive_rpc.cache.weight import weight_of, weight_of_read_set
 from reactive_rpc.errors import RPCError
@@ -15,7 +15,7 @@ from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.reactive.topics import PREFIX
 
-__all__ = ["ENTRY_BYTES", "Computed", "Entry", "Key", "Query"]
+__all__ = ["ENTRY_BYTES", "REFUSALS", "Computed", "Entry", "Key", "Query"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
@@ -24,7 +24,10 @@ Key = tuple[str, bytes, bytes]
 ENTRY_BYTES = 1000
 """What an entry weighs beside its bytes, its query and its read set."""
 
-_PASSING = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
+REFUSALS: Final = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
+"""Outcomes of which nobody is told when they change: that would tell of what the caller may not see."""
+
+_PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class Computed:
             return True
         code = CODES.get(self.error.code)
         return code is None or (code.http < 500 and self.error.code not in _PASSING)
+
+    @property
+    def is_told_of(self) -> bool:
+        """Whether a stream that watches it says when it is another: it lasts, and the caller is not refused."""
+        return self.lasts and (self.error is None or self.error.code not in REFUSALS)
 
     def answer(self) -> bytes:
         """Return the body.

@@ -159,4 +159,4 @@ def _events(answer: Polled) -> list[Event]:
 
 def _missed(connected: Connected) -> Invalidation:
     """Return what happened between two polls, as a stream would have told it."""
-    return Invalidation(cursor=connected.cursor, affected=connected.stale, event_id="")
+    return Invalidation(cursor=connected.cursor, affected=connected.stale, event_id="", version=connected.version)

@@ -59,6 +59,7 @@ from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
 from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
 from reactive_rpc.client.transport import Answer, Transport
+from reactive_rpc.client.versions import parse_version
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import (
     BadRequestError,
@@ -71,6 +72,7 @@ from reactive_rpc.errors import (
     WireError,
 )
 from reactive_rpc.protocol.events import Ack, Connected, Event, Gap, Invalidation, Result, Revoked, SubscriptionRequest
+from reactive_rpc.protocol.headers import VERSION
 
 __all__ = [
     "COALESCE_SECONDS",
@@ -391,7 +393,7 @@ class Live:
         stream.seen.append(event.event_id)
         stream.cursor = event.cursor
         if isinstance(event, Invalidation):
-            self._subscriptions.invalidate(stream.members, event.affected, event.cursor)
+            self._subscriptions.invalidate(stream.members, event.affected, event.cursor, event.version)
         elif event.retry is not None:
             self._subscriptions.invalidate(stream.members, [affected_by(event)], event.cursor)
         else:
@@ -470,15 +472,34 @@ class Live:
     async def _fetch(self, entry: Entry[Any]) -> Exception | None:
         """Fetch once; return what went wrong, which also shows in the state: as an error, or as a stale result."""
         try:
-            answer = await self._transport.call(entry.procedure, entry.fields, entry.snapshot.etag, was_told=True)
+            answer = await self._answer(entry)
             entry.dispatch(_fetched(entry, answer))
             if answer.is_stale:
                 return ServiceUnavailableError("the server's database cannot be read", path=entry.procedure.path)
         except Exception as error:
+            outcome = _outcome(error)
+            if outcome is not None:
+                entry.dispatch(outcome)
+                return None
             _report(entry.procedure.path, error)
-            entry.dispatch(FetchFailed(error))
+            entry.dispatch(FetchFailed(error, answered=isinstance(error, RPCError) and not _is_transient(error)))
             return error
         return None
+
+    async def _answer(self, entry: Entry[Any]) -> Answer:
+        """Ask for the entry; again, where the caller is another by the time the answer comes: it was the former's."""
+        while True:
+            caller = self._caller
+            try:
+                etag = entry.snapshot.asked.etag
+                answer = await self._transport.call(entry.procedure, entry.fields, etag, was_told=True)
+            except Exception:
+                if caller == self._caller:
+                    raise
+            else:
+                if caller == self._caller:
+                    return answer
+            entry.dispatch(FetchStarted())
 
     async def _pause(self, entry: Entry[Any], seconds: float) -> None:
         """Wait before the next try of a fetch; shorter if news of the entry comes."""
@@ -514,9 +535,18 @@ def _revoked(event: Revoked) -> UnauthorizedError:
 
 
 def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
+    version = parse_version(answer.version)
     if answer.body is None:
-        return FetchUnchanged(answer.is_stale)
-    return Fetched(entry.procedure.decode_output(answer.body), answer.etag, answer.is_stale)
+        return FetchUnchanged(version, answer.is_stale)
+    return Fetched(entry.procedure.decode_output(answer.body), answer.etag, version, answer.is_stale)
+
+
+def _outcome(error: Exception) -> Fetched | None:
+    """Return an error that is the query's outcome until the data changes; the server gives those an ETag."""
+    etag = error.headers.get("etag") if isinstance(error, RPCError) else None
+    if etag is None or not isinstance(error, RPCError):
+        return None
+    return Fetched(None, etag, parse_version(error.headers.get(VERSION)), error=error)
 
 
 def _is_transient(error: Exception | None) -> bool:

@@ -1,46 +1,73 @@
-"""What a watch shows, and the one place where it changes.
+"""What a watch shows, and the one place where it changes. Pure: no clock and no I/O.
 
-`Snapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. A result
-is vouched for (`is_stale` is False) only while both hold:
+`Snapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. The clients
+of all languages share this model; `tests/vectors/state.json` are its examples, as data.
+
+A **base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op**
+is an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is vouched for
+(`is_stale` is False) only while both hold:
 
 - *covered*: a stream that is up has this query in its set, so any change would be told;
-- *current*: the last fetch began after the last thing that said the result may have changed, and its answer was not
-  one that the server itself calls stale.
+- *current*: nothing that was said since puts the base in doubt.
 
-An invalidation during a fetch leaves `wanted` set, so the answer of that fetch, which may be older than the
-invalidation, does not count as current and another fetch follows. The errors of fetches and of the stream are kept
-apart: a fetch that succeeds must not hide that nobody is listening.
-
-A stream may bring the result itself (*pushed*). It contains all that the stream has said of the query so far, and
-whatever happens later the stream will say: so it counts as current without a fetch, and ends what doubt there was. A
-fetch that is under way may have read before it or after it, and nobody can tell which. Its answer is therefore dropped
-(`overtaken`), be it a failure, an older result, or a 304, which speaks of the ETag that was sent and not of what is
-held by now. Rejected: showing that answer until another fetch is in; a consumer would see an old result after a newer.
+1. **An op leaves when the base contains it**, by either proof: the base reflects at least the version that the mutation
+   was answered with; or its fetch began after that answer (`seen`), since a mutation's version may be unknown.
+2. **The base contains no op that was sent and is still listed.** A newer outcome of which nobody can tell waits in
+   `held`; else a row would show twice whenever a fetch overtakes the mutation's answer, which is the usual order.
+3. An op that was answered, and that the base lacks, wants a fetch: so does one of which no answer came.
+4. `Advanced`: a covered, current base is the truth also at the version up to which the stream has told everything.
+5. An invalidation that names a version which the base reflects already changes nothing. While a fetch runs it is a
+   doubt, which the fetch's answer ends if it reflects that version; another fetch follows otherwise.
+6. **Nothing older than the newest outcome is taken**, be it answered or pushed. What cannot be compared with it is
+   taken from a fetch that began after the newest came, never from a stream: a result that is pushed without a version,
+   or onto one without, is a reason to fetch.
+7. A 304 speaks of the ETag that was *sent*.
+8. An answer that the server itself calls stale, as its database cannot be read, is shown where there is nothing else.
+   It settles no op, and replaces nothing: it may be older.
+9. Versions of two epochs do not compare: an answer of another epoch than the newest outcome's counts only if that was
+   there when the fetch began; what a stream brings of another epoch is a reason to fetch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from reactive_rpc.client.versions import Version, is_older, passes
 
 __all__ = [
     "Action",
+    "Advanced",
+    "Base",
     "Covered",
     "FetchFailed",
     "FetchStarted",
     "FetchUnchanged",
     "Fetched",
+    "HoldExpired",
     "Invalidated",
+    "Op",
+    "OpAnswered",
+    "OpLost",
+    "OpMade",
+    "OpRejected",
+    "OpSent",
     "Pushed",
     "Reidentified",
+    "Restored",
+    "Shared",
     "Snapshot",
     "State",
     "StreamFailed",
     "Uncovered",
+    "Vouched",
     "reduce",
 ]
 
 T = TypeVar("T")
+logger = logging.getLogger("reactive_rpc.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +75,73 @@ class State(Generic[T]):
     """What a watch shows at one moment.
 
     Attributes:
-        data: the last result; None until the first one. Kept when something fails.
-        is_stale: True whenever nobody can vouch for `data`: it may have changed and the answer is not in, or the
+        data: the last result; None until the first one, and where the query's outcome is an error that lasts, like
+            NOT_FOUND. Kept when something else fails.
+        is_stale: True whenever nobody can vouch for what is shown: it may have changed and the answer is not in, or the
             stream that would tell is down.
         is_loading: a fetch is under way.
-        error: what went wrong with the last fetch, or with the stream; None while all is well.
+        error: the query's outcome, where that is an error; or what went wrong with the last fetch, or with the stream;
+            None while all is well.
+        is_pending: an own mutation shows in `data` that the server's answer does not contain yet.
     """
 
     data: T | None
     is_stale: bool
     is_loading: bool
     error: Exception | None
+    is_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Base(Generic[T]):
+    """An outcome as the server answered it.
+
+    Attributes:
+        data: the result; None where the outcome is an error, or where there is none yet.
+        etag: names the outcome; None where there is none, or the server has not said.
+        version: which it reflects exactly; None where nobody can tell.
+        seen: the ops that were answered, or lost, before its fetch began.
+        error: the outcome, where that is an error.
+    """
+
+    data: T | None = None
+    etag: str | None = None
+    version: Version | None = None
+    seen: tuple[str, ...] = ()
+    error: Exception | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no outcome yet."""
+        return self.data is None and self.etag is None and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Op(Generic[T]):
+    """An own mutation, as it shows in this query until the server's answers contain it.
+
+    Attributes:
+        apply: returns the data with it; must not change what it is given.
+        phase: not sent yet; sent; answered; sent, and no answer will come.
+        at: a version that shows what the mutation wrote; None where none is known to.
+    """
+
+    id: str
+    apply: Callable[[T | None], T | None]
+    phase: Literal["queued", "sent", "acked", "lost"] = "queued"
+    at: Version | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has done with it, as far as can be told from here."""
+        return self.phase in {"acked", "lost"}
+
+
+class _Unsaid:
+    """The type of `_UNSAID`: nothing was said, which is not the same as something without a version."""
+
+
+_UNSAID: Final = _Unsaid()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,38 +149,66 @@ class Snapshot(Generic[T]):
     """Everything that is known of one query.
 
     Attributes:
-        data: the last result.
-        etag: the ETag that `data` came with.
+        base: the outcome that is shown, but for the ops.
+        held: a newer one, that must not be shown yet.
+        ops: own mutations that the base does not contain, in the order they were made.
+        shown: the base's data with the ops; the same object while neither changes.
         covered: a stream that is up watches the query.
-        current: nothing has put the last answer in doubt.
+        current: nothing has put the newest outcome in doubt.
         wanted: a fetch should begin as soon as none is running.
         loading: a fetch is running.
-        overtaken: a result was pushed since that fetch began: its answer does not count.
-        settled: at least one fetch has ended, well or not.
+        settled: there is an outcome of a fetch or a stream, or a failure.
+        doubt: the newest that was said of a change since the running fetch began; None is something without a version.
+        asked: the newest outcome when that fetch began, whose ETag was sent.
+        seen: the ops that were over when that fetch began.
         fetch_error: why the last fetch failed.
         stream_error: why no stream covers the query.
     """
 
-    data: T | None = None
-    etag: str | None = None
+    base: Base[T] = field(default_factory=Base)
+    held: Base[T] | None = None
+    ops: tuple[Op[T], ...] = ()
+    shown: T | None = None
     covered: bool = False
     current: bool = False
     wanted: bool = True
     loading: bool = False
-    overtaken: bool = False
     settled: bool = False
+    doubt: Version | _Unsaid | None = _UNSAID
+    asked: Base[T] = field(default_factory=Base)
+    seen: tuple[str, ...] = ()
     fetch_error: Exception | None = None
     stream_error: Exception | None = None
+
+    @property
+    def newest(self) -> Base[T]:
+        """The newest outcome, shown or not."""
+        return self.held or self.base
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether nobody vouches for the base."""
+        return not (self.covered and self.current) or self.held is not None
 
     @property
     def state(self) -> State[T]:
         """What is shown of it."""
         return State(
-            data=self.data,
-            is_stale=not (self.covered and self.current),
+            data=self.shown,
+            is_stale=self.is_stale,
             is_loading=self.loading,
-            error=self.fetch_error or self.stream_error,
+            error=self.fetch_error or self.stream_error or self.base.error,
+            is_pending=bool(self.ops),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A result was found in storage, before anything else was known."""
+
+    data: Any
+    etag: str | None
+    version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,30 +218,36 @@ class FetchStarted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A result came; `is_stale` where the server itself cannot vouch for it."""
+    """An outcome came; `is_stale` where the server itself cannot vouch for it, `error` where it is one that lasts."""
 
     data: Any
     etag: str | None
+    version: Version | None = None
     is_stale: bool = False
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FetchUnchanged:
-    """The result is the one that is held (304); `is_stale` as in `Fetched`."""
+    """The result is the one whose ETag was sent (304); `version` and `is_stale` as in `Fetched`."""
 
+    version: Version | None = None
     is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """No result came."""
+    """No outcome came; `answered` where the server has refused, and would again."""
 
     error: Exception
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """The result may have changed."""
+    """The result may have changed; what reflects `version` shows the change. Without one, nothing is known to."""
+
+    version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +256,31 @@ class Pushed:
 
     data: Any
     etag: str
+    version: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Somebody else of the same scope has fetched it; `told` is where the stream is that covers the query here."""
+
+    data: Any
+    etag: str | None
+    version: Version | None
+    told: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The stream has told everything up to `version`, and nothing of this query since it was last mentioned."""
+
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """A stream watches the query from now on, and what is held is the truth at `version`, where that is known."""
+
+    version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,52 +302,310 @@ class StreamFailed:
 
 @dataclass(frozen=True, slots=True)
 class Reidentified:
-    """The caller is somebody else now: what was held answers another's question."""
+    """The caller has other credentials; `forget` where it is surely somebody else, who may not see what is held."""
+
+    forget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpMade:
+    """An own mutation was made, and shows at once."""
+
+    id: str
+    apply: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OpSent:
+    """It was sent: from now on an outcome may contain it."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpAnswered:
+    """It succeeded; `version` shows what it wrote. `told` is where the stream is that covers the query."""
+
+    id: str
+    version: Version | None
+    told: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpRejected:
+    """The server refused it: nothing was written."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpLost:
+    """No answer came: whether it was done only a later fetch can tell."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldExpired:
+    """What is held has waited long enough for a mutation that hangs."""
 
 
 Action = (
-    FetchStarted
+    Restored
+    | FetchStarted
     | Fetched
     | FetchUnchanged
     | FetchFailed
     | Invalidated
     | Pushed
+    | Shared
+    | Advanced
+    | Vouched
     | Covered
     | Uncovered
     | StreamFailed
     | Reidentified
+    | OpMade
+    | OpSent
+    | OpAnswered
+    | OpRejected
+    | OpLost
+    | HoldExpired
 )
 
 
 def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
-    """Return the snapshot after `action`; never raises."""
+    """Return the snapshot after `action`, `snapshot` itself where nothing changed; never raises."""
+    stepped = _step(snapshot, action)
+    return snapshot if stepped is snapshot else _tidied(snapshot, stepped)
+
+
+def _step(s: Snapshot[T], action: Action) -> Snapshot[T]:
     match action:
         case FetchStarted():
-            return replace(snapshot, wanted=False, loading=True, overtaken=False)
-        case Fetched() | FetchUnchanged() | FetchFailed() if snapshot.overtaken:
-            return replace(snapshot, loading=False, overtaken=False)
-        case Fetched(data=data, etag=etag, is_stale=is_stale):
-            return replace(_answered(snapshot, is_stale), data=data, etag=etag)
-        case FetchUnchanged(is_stale=is_stale):
-            return _answered(snapshot, is_stale)
-        case FetchFailed(error=error):
-            return replace(snapshot, loading=False, settled=True, current=False, fetch_error=error)
-        case Invalidated():
-            return replace(snapshot, current=False, wanted=True)
-        case Pushed(data=data, etag=etag):
-            pushed = replace(snapshot, data=data, etag=etag, current=True, wanted=False, settled=True)
-            return replace(pushed, overtaken=snapshot.loading, fetch_error=None)
+            seen = tuple(op.id for op in s.ops if op.is_over)
+            return replace(s, wanted=False, loading=True, doubt=_UNSAID, asked=s.newest, seen=seen)
+        case Fetched() | FetchUnchanged() | FetchFailed():
+            return _ended(s, action)
+        case Invalidated(version=version):
+            return _invalidated(s, version)
+        case Pushed():
+            return _pushed(s, action)
+        case OpMade() | OpSent() | OpAnswered() | OpRejected() | OpLost():
+            return _of_op(s, action)
+        case Restored() | Shared():
+            return _from_elsewhere(s, action)
+        case HoldExpired():
+            return s if s.held is None else replace(s, base=s.held, held=None)
+        case _:
+            return _of_stream(s, action)
+
+
+# -- fetches
+
+
+def _ended(s: Snapshot[T], action: Fetched | FetchUnchanged | FetchFailed) -> Snapshot[T]:
+    over = replace(s, loading=False, settled=True)
+    match action:
+        case Fetched():
+            seen = () if action.is_stale else s.seen
+            answer = Base(action.data, action.etag, action.version, seen, action.error)
+            return _answered(over, answer, is_stale=action.is_stale)
+        case FetchUnchanged():
+            return _unchanged(over, action)
+        case _:
+            return _failed(over, action)
+
+
+def _answered(s: Snapshot[T], answer: Base[T], *, is_stale: bool) -> Snapshot[T]:
+    """Take an answer, unless it is none that can be taken; current only if nothing is said that it does not show."""
+    if is_stale and not s.newest.is_empty:
+        return replace(s, current=s.current and not _is_same(s.newest, s.asked), fetch_error=None)
+    if _is_overtaken(s, answer):
+        return _want_unless_current(s)
+    is_clear = not s.wanted or (isinstance(s.doubt, Version) and passes(answer.version, s.doubt))
+    taken = replace(s, held=answer, current=is_clear and not is_stale, wanted=s.wanted and not is_clear)
+    return replace(taken, doubt=_UNSAID, fetch_error=None)
+
+
+def _is_overtaken(s: Snapshot[T], answer: Base[T]) -> bool:
+    """Tell whether the newest outcome is a later one than the answer, or came since the fetch began and may be."""
+    newest, version = s.newest.version, answer.version
+    if version is None:
+        return not _is_same(s.newest, s.asked)
+    if newest is None or newest.epoch == version.epoch:
+        return is_older(version, newest)
+    return s.asked.version is None or s.asked.version.epoch != newest.epoch
+
+
+def _unchanged(s: Snapshot[T], action: FetchUnchanged) -> Snapshot[T]:
+    newest, version = s.newest, action.version
+    if not _is_same(newest, s.asked):
+        # The result that was asked about is the truth at `version`, and another one is held.
+        is_later = version is not None and not passes(newest.version, version)
+        return replace(s, current=False, wanted=True) if is_later else _want_unless_current(s)
+    if version is None or is_older(version, newest.version):
+        version = newest.version
+    return _answered(s, replace(newest, version=version, seen=s.seen), is_stale=action.is_stale)
+
+
+def _failed(s: Snapshot[T], action: FetchFailed) -> Snapshot[T]:
+    """Show the error, unless what is held is vouched for nevertheless."""
+    ops = tuple(op for op in s.ops if op.id not in s.seen) if action.answered else s.ops
+    error = s.fetch_error if s.current else action.error
+    return replace(s, ops=ops, fetch_error=error)
+
+
+def _want_unless_current(s: Snapshot[T]) -> Snapshot[T]:
+    return s if s.current else replace(s, wanted=True)
+
+
+def _is_same(one: Base[T], other: Base[T]) -> bool:
+    return one.etag == other.etag and one.data is other.data and one.error is other.error
+
+
+# -- streams
+
+
+def _invalidated(s: Snapshot[T], version: Version | None) -> Snapshot[T]:
+    if passes(s.newest.version, version):
+        return s
+    doubt = version if isinstance(s.doubt, _Unsaid) or not s.loading else _later_doubt(s.doubt, version)
+    return replace(s, current=False, wanted=True, doubt=doubt)
+
+
+def _later_doubt(one: Version | None, other: Version | None) -> Version | None:
+    if passes(one, other):
+        return one
+    return other if passes(other, one) else None
+
+
+def _pushed(s: Snapshot[T], action: Pushed) -> Snapshot[T]:
+    newest, version = s.newest, action.version
+    if is_older(version, newest.version):
+        return s
+    if not newest.is_empty and (version is None or newest.version is None or newest.version.epoch != version.epoch):
+        return _invalidated(s, version if newest.version is None else None)
+    data = newest.data if newest.etag == action.etag and newest.error is None else action.data
+    return replace(
+        s,
+        held=Base(data, action.etag, version),
+        current=True,
+        wanted=False,
+        settled=True,
+        doubt=_UNSAID,
+        fetch_error=None,
+    )
+
+
+def _of_stream(s: Snapshot[T], action: Action) -> Snapshot[T]:
+    match action:
+        case Vouched(version=version):
+            moved = _moved(s, version)
+            good = replace(moved, covered=True, current=True, wanted=False, settled=True, doubt=_UNSAID)
+            return replace(good, fetch_error=None, stream_error=None)
+        case Advanced(version=version):
+            return _moved(s, version) if s.covered and s.current else s
         case Covered():
-            return replace(snapshot, covered=True, stream_error=None)
+            return replace(s, covered=True, stream_error=None)
         case Uncovered():
-            return replace(snapshot, covered=False)
+            return replace(s, covered=False)
         case StreamFailed(error=error):
-            return replace(snapshot, covered=False, stream_error=error)
-        case Reidentified():
-            return replace(snapshot, etag=None, covered=False, current=False, wanted=True, stream_error=None)
+            return replace(s, covered=False, stream_error=error)
+        case Reidentified(forget=forget):
+            return _reidentified(s, forget=forget)
+        case _:
+            return s
 
 
-def _answered(snapshot: Snapshot[T], is_stale: bool) -> Snapshot[T]:
-    """Return the snapshot after an answer; current only if nothing put it in doubt while it was under way."""
-    current = not snapshot.wanted and not is_stale
-    return replace(snapshot, loading=False, settled=True, current=current, fetch_error=None)
+def _moved(s: Snapshot[T], version: Version | None) -> Snapshot[T]:
+    """Note that the newest outcome is the truth at `version` too. One without a version stays without."""
+    newest = s.newest
+    if version is None or newest.version is None or passes(newest.version, version):
+        return s
+    moved = replace(newest, version=version)
+    return replace(s, base=moved) if s.held is None else replace(s, held=moved)
+
+
+def _reidentified(s: Snapshot[T], *, forget: bool) -> Snapshot[T]:
+    """Doubt what was answered to the former caller; what it did itself is none of this one's.
+
+    A fetch that runs was the former's too: whoever runs it gives it up.
+    """
+    base: Base[T] = Base() if forget else replace(s.base, etag=None, version=None)
+    return Snapshot(base=base, shown=base.data, loading=s.loading, asked=base, settled=s.settled and not forget)
+
+
+# -- own mutations
+
+
+def _of_op(s: Snapshot[T], action: OpMade | OpSent | OpAnswered | OpRejected | OpLost) -> Snapshot[T]:
+    match action:
+        case OpMade(id=id, apply=apply):
+            return replace(s, ops=(*s.ops, Op(id, apply)))
+        case OpSent(id=id):
+            return _with_op(s, id, phase="sent")
+        case OpAnswered(id=id, version=version, told=told):
+            return _of_stream(_with_op(s, id, phase="acked", at=version), Advanced(told))
+        case OpRejected(id=id):
+            return replace(s, ops=tuple(op for op in s.ops if op.id != id))
+        case OpLost(id=id):
+            return _with_op(s, id, phase="lost")
+
+
+def _with_op(s: Snapshot[T], id: str, **changes: Any) -> Snapshot[T]:
+    return replace(s, ops=tuple(replace(op, **changes) if op.id == id else op for op in s.ops))
+
+
+# -- from elsewhere
+
+
+def _from_elsewhere(s: Snapshot[T], action: Restored | Shared) -> Snapshot[T]:
+    found: Base[T] = Base(action.data, action.etag, action.version)
+    if isinstance(action, Restored):
+        return s if s.settled or not s.newest.is_empty else replace(s, base=found)
+    is_fresh = passes(action.version, action.told)
+    if s.loading or not _is_later(action, s.newest) or (s.current and not is_fresh):
+        return s
+    return replace(s, held=found, current=is_fresh, wanted=not is_fresh, settled=True)
+
+
+def _is_later(shared: Shared, newest: Base[Any]) -> bool:
+    """Tell whether a shared result is a later one; of another epoch it is, if that is the stream's."""
+    if shared.version is None or newest.version is None:
+        return shared.version is not None and newest.is_empty
+    if newest.version.epoch == shared.version.epoch:
+        return is_older(newest.version, shared.version)
+    return shared.told is not None and shared.told.epoch == shared.version.epoch
+
+
+# -- after each step
+
+
+def _tidied(before: Snapshot[T], s: Snapshot[T]) -> Snapshot[T]:
+    """Show what is held once that can be told, drop the ops that the base contains, see to it that others will be."""
+    held = s.held
+    if held is not None and all(op.phase == "queued" or _contains(held, op) for op in s.ops):
+        s = replace(s, base=held, held=None)
+    if any(_contains(s.base, op) for op in s.ops):
+        s = replace(s, ops=tuple(op for op in s.ops if not _contains(s.base, op)))
+    if not s.wanted and not s.loading and any(op.is_over for op in s.ops):
+        s = replace(s, wanted=True)
+    if s.base.data is before.base.data and [op.id for op in s.ops] == [op.id for op in before.ops]:
+        return s if s.shown is before.shown else replace(s, shown=before.shown)
+    return replace(s, shown=_folded(s.base.data, s.ops))
+
+
+def _contains(base: Base[T], op: Op[T]) -> bool:
+    if op.phase == "acked" and passes(base.version, op.at):
+        return True
+    return op.is_over and op.id in base.seen
+
+
+def _folded(data: T | None, ops: tuple[Op[T], ...]) -> T | None:
+    for op in ops:
+        try:
+            data = op.apply(data)
+        except Exception:
+            logger.exception("the optimistic update of %s failed; it shows nothing", op.id)
+    return data

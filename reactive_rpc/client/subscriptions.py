@@ -1,10 +1,15 @@
 """Which queries a client shows, and what the stream's events mean for each: bookkeeping without I/O.
 
 When may a result be vouched for? The server compares the ETag that the *request* of the stream carried with the result
-at the moment it began to watch. So, when `connected` comes, a result is good only if it still is the one whose ETag
-was sent, was in no doubt, and no fetch is running (a fetch that began before the server watched may bring a result
-from before). Everything else is fetched again; with `If-None-Match` that costs a 304. The same rule serves a first
+at the moment it began to watch. So, when `connected` comes, a result is good if it still is the one whose ETag was
+sent, was in no doubt, and no fetch is running (a fetch that began before the server watched may bring a result from
+before). It is good also if it reflects the version that `connected` names, or a later one: what changes it afterwards
+is told. Unless the server has found it stale itself: then version and ETag contradict each other, and the ETag is
+believed. Everything else is fetched again; with `If-None-Match` that costs a 304. The same rule serves a first
 connection, a reconnection and a change of the set, where the old stream's events may be lost as it closes.
+
+A version says more than a cursor, and only a version is compared: the cursor of an event may lie below the commit that
+it tells of, as long as something else of that commit has not been told.
 
 An event that names a key which the stream never announced, and a gap, widen: to the path, or to everything. A result
 that the stream brings and that cannot be taken, because of such a key or of its shape, counts as an invalidation.
@@ -31,8 +36,10 @@ from reactive_rpc.client.state import (
     State,
     StreamFailed,
     Uncovered,
+    Vouched,
     reduce,
 )
+from reactive_rpc.client.versions import parse_version, passes
 from reactive_rpc.errors import RPCError, WireError, rpc_error
 from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, Result, SubscriptionRequest
 
@@ -109,6 +116,7 @@ def _looks_alike(one: State[Any], other: State[Any]) -> bool:
         and one.error is other.error
         and one.is_stale == other.is_stale
         and one.is_loading == other.is_loading
+        and one.is_pending == other.is_pending
     )
 
 
@@ -150,7 +158,8 @@ class Subscriptions:
     def request(self, entries: Sequence[Entry[Any]], *, acks: bool) -> SubscriptionRequest:
         """Return what opens a stream for `entries` from where this client stands."""
         queries = [
-            QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.etag) for entry in entries
+            QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.newest.etag)
+            for entry in entries
         ]
         return SubscriptionRequest(queries=queries, cursor=self.cursor, acks=acks)
 
@@ -177,16 +186,16 @@ class Subscriptions:
             watched.append((entry, query.etag))
         stale = {id(entry) for entry in _affected(members, connected.stale)}
         for entry, etag in watched:
-            if id(entry) in stale or not _is_vouched(entry.snapshot, etag):
-                entry.dispatch(Invalidated())
-            entry.dispatch(Covered())
+            _connect(entry, connected, etag, is_stale=id(entry) in stale)
         self.cursor = connected.cursor
         return members
 
-    def invalidate(self, members: Members, affected: Iterable[Affected], cursor: str) -> None:
-        """Put in doubt what a commit may have changed."""
+    def invalidate(
+        self, members: Members, affected: Iterable[Affected], cursor: str, version: str | None = None
+    ) -> None:
+        """Put in doubt what a commit may have changed; `version` shows that commit, where one is known to."""
         for entry in _affected(members, affected):
-            entry.dispatch(Invalidated())
+            entry.dispatch(Invalidated(parse_version(version)))
         self.cursor = cursor
 
     def push(self, members: Members, result: Result) -> None:
@@ -237,7 +246,21 @@ def _pushed(entry: Entry[Any], result: Result) -> Pushed | Invalidated:
     except WireError as error:
         logger.info("a result that the stream brought cannot be read: %s", error)
         return Invalidated()
-    return Pushed(data, result.etag)
+    return Pushed(data, result.etag, parse_version(result.version))
+
+
+def _connect(entry: Entry[Any], connected: Connected, sent_etag: str | None, *, is_stale: bool) -> None:
+    """Take in what a new stream says of one query that it watches; see the head of this module."""
+    version, newest = parse_version(connected.version), entry.snapshot.newest
+    is_compared = sent_etag is not None and newest.etag == sent_etag
+    if is_stale and is_compared:
+        entry.dispatch(Invalidated())
+    elif passes(newest.version, version) or (not is_stale and _is_vouched(entry.snapshot, sent_etag)):
+        entry.dispatch(Vouched(version))
+        return
+    else:
+        entry.dispatch(Invalidated(version))
+    entry.dispatch(Covered())
 
 
 def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple[str, str]:
@@ -246,7 +269,7 @@ def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple
 
 def _is_vouched(snapshot: Snapshot[Any], sent_etag: str | None) -> bool:
     """Tell whether the server has compared exactly what is held (see the head of this module)."""
-    return sent_etag is not None and snapshot.etag == sent_etag and snapshot.current and not snapshot.loading
+    return sent_etag is not None and snapshot.newest.etag == sent_etag and snapshot.current and not snapshot.loading
 
 
 def _refusal(query: QueryRef, key: str | None, errors: Iterable[RefusedQuery]) -> RPCError | None:

@@ -18,7 +18,7 @@ from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest
-from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN
+from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN, VERSION
 
 __all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
 
@@ -43,11 +43,13 @@ class Answer(NamedTuple):
     Attributes:
         body: None where the result is the one that the ETag names (304).
         is_stale: whether the server cannot vouch for it: its database cannot be read, and this is what it had stored.
+        version: which it reflects exactly, as the server spells it; None where nobody can tell.
     """
 
     body: bytes | None
     etag: str | None
     is_stale: bool = False
+    version: str | None = None
 
 
 def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
@@ -121,10 +123,10 @@ class Transport:
             self._token.learn(cursor, era=era)
         is_stale = STALE in response.headers
         if response.status_code == 304 and etag is not None:
-            return Answer(None, etag, is_stale)
+            return Answer(None, etag, is_stale, response.headers.get(VERSION))
         if not response.is_success:
             raise _error_of(response, response.content)
-        return Answer(response.content, response.headers.get("etag"), is_stale)
+        return Answer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> bytes:
         """Post a form (a login) and return the body; errors as in `call`."""
@@ -208,10 +210,12 @@ def _query_string(fields: dict[str, Any] | None) -> dict[str, str]:
 def _error_of(response: httpx.Response, body: bytes) -> RPCError | WireError:
     """Return the error that the answer tells; a proxy's own page is a WireError, unless its status says enough.
 
-    An `RPCError` carries the answer's `Retry-After` in its `headers`, as seconds.
+    An `RPCError` carries the answer's `Retry-After` in its `headers`, as seconds, and the ETag and version of an error
+    that lasts until the data changes.
     """
     try:
         error = decode_error(body)
+        error.headers |= {name: response.headers[name] for name in ("etag", VERSION) if name in response.headers}
     except WireError as exc:
         if response.status_code not in _PLAIN:
             return WireError(f"HTTP {response.status_code} from {response.url}: {exc}")

@@ -70,7 +70,7 @@ from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, 
 from typing import Any
 
 from reactive_rpc.board.board import Board
-from reactive_rpc.cache.entry import Entry, Key
+from reactive_rpc.cache.entry import REFUSALS, Entry, Key
 from reactive_rpc.cache.reader import Invalidated, Landed, Reader
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.acknowledgements import Acknowledgements
@@ -120,8 +120,6 @@ DRAIN_STEP_SECONDS = 0.05
 
 HEARTBEAT = b":\n\n"
 """What an idle stream says where heartbeats are configured: a comment, which no client dispatches."""
-
-REFUSALS = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
 
 
 class Hub:

@@ -192,12 +192,14 @@ def _answer_of(entry: Entry, scope: Scope, headers: Headers) -> Answer:
     """Return the answer that an entry is, with further headers; no body where the client has it already.
 
     Raises:
-        RPCError: the handler answered an error; it carries the headers.
+        RPCError: the handler answered an error; it carries the headers, and the ETag where it lasts until the data
+            changes: it is then an outcome like a result, and a stream says when it is another.
     """
     try:
         body = entry.answer()
     except RPCError as error:
-        error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in headers}}
+        lasting = [(b"etag", entry.etag.encode())] if entry.computed.is_told_of else []
+        error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
     etag = entry.etag.encode()
     for name, value in scope["headers"]:

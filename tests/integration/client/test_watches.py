@@ -81,19 +81,21 @@ BOTH = ["agents.get_one", "organizations.get_mine"]
 
 
 def test_what_does_not_exist_yet_appears(shared: Served) -> None:
-    """A watch of a missing row shows NotFoundError, shows the row when it comes, and the error when it goes."""
+    """A watch of a missing row shows NotFoundError, vouched for like a result by the stream that would tell of the row;
+    it shows the row when it comes, and the error alone when it goes.
+    """
 
     async def scenario() -> None:
         async with hub_of(shared) as hub, hub.agents.get_one.watch(agent_id="agent-later") as live:
-            missing = await shown(live, lambda state: state.error)
+            missing = await shown(live, lambda state: state.error and not state.is_stale)
             assert isinstance(missing.error, NotFoundError)
-            assert missing.is_stale
+            assert (missing.data, missing.is_loading) == (None, False)
             await asyncio.to_thread(shared.write_elsewhere, INSERT, "agent-later", "Here")
             await shown(live, named("Here"))
             shared.write("DELETE FROM agent WHERE id = 'agent-later'")
             gone = await shown(live, lambda state: state.error)
             assert isinstance(gone.error, NotFoundError)
-            assert gone.data is not None
+            assert (gone.data, gone.is_stale) == (None, False)
             shared.write(INSERT, "agent-later", "Again")
             await shown(live, named("Again"))
 
@@ -154,7 +156,7 @@ def test_another_caller_never_sees_what_was_held_for_the_first(shared: Served) -
                 await hub.login(username="ada@org-02.example", password=PASSWORD)
                 refused = await shown(live, lambda state: state.error)
                 assert isinstance(refused.error, NotFoundError)
-                assert refused.is_stale
+                assert refused.data is None
 
     play(scenario)
 

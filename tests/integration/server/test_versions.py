@@ -310,6 +310,20 @@ async def test_what_nobody_can_place_has_no_version(file: Path) -> None:
             assert (answer.status_code, VERSION in answer.headers) == (200, False)
 
 
+async def test_an_error_that_lasts_has_an_etag(file: Path) -> None:
+    """It is an outcome, which a stream compares like a result; an error of the request is none."""
+    async with rooms.serving(file) as server:
+        missing = await server.call("notes.one", {"id": 1})
+        assert (missing.status_code, VERSION in missing.headers, "etag" in missing.headers) == (404, True, True)
+        asked = {"queries": [{"path": "notes.one", "input": {"id": 1}, "etag": missing.headers["etag"]}], "wait": 0}
+        stale = (await server.call("events/poll", asked)).json()["events"][0]["data"]["stale"]
+        server.write("INSERT INTO note(id, tenant, room, text) VALUES (1, 't', 'a', 'x')")
+        then = (await server.call("events/poll", asked)).json()["events"][0]["data"]["stale"]
+        assert (stale, [affected["path"] for affected in then]) == ([], ["notes.one"])
+        for wrong in (await server.call("notes.one", {"id": "x"}), await server.call("notes.none")):
+            assert "etag" not in wrong.headers
+
+
 async def test_a_result_with_a_call_inside_has_a_version_unless_it_was_overtaken(file: Path) -> None:
     """The inner call has a snapshot of its own: only while nothing touches either are both of one version."""
     gate: list[Callable[[], None]] = []

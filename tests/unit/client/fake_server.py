@@ -30,7 +30,7 @@ from reactive_rpc.protocol.events import (
     SubscriptionRequest,
     decode_event,
 )
-from reactive_rpc.protocol.headers import CURSOR
+from reactive_rpc.protocol.headers import CURSOR, VERSION
 from reactive_rpc.protocol.sse import SSEDecoder
 
 __all__ = ["FakeServer", "Stream", "running"]
@@ -117,7 +117,11 @@ class FakeServer:
         self._write(name, value)
         affected = [Affected(path="items.get", input={"name": name}, key=f"items.get:{name}")]
         event = Invalidation(
-            cursor=f"e:{self.version}", affected=affected, event_id=event_id or f"i{self.version}", tables=["item"]
+            cursor=f"e:{self.version}",
+            affected=affected,
+            event_id=event_id or f"i{self.version}",
+            tables=["item"],
+            version=f"e:{self.version}",
         )
         self.tell(name, event)
         return event
@@ -131,6 +135,7 @@ class FakeServer:
             input={"name": name},
             key=f"items.get:{name}",
             etag=self.etag(name),
+            version=f"e:{self.version}",
             data=value,
             event_id=f"r{self.version}",
         )
@@ -156,19 +161,23 @@ class FakeServer:
         """Answer the query."""
         name = request.query_params["name"]
         value, etag = self.values.get(name), self.etag(name)
+        marks = {"etag": etag, VERSION: f"e:{self.version}", **self.answer_headers}
         self.tokens.append(request.headers.get("authorization"))
         self.cursors.append(request.headers.get(CURSOR))
         if self.hold is not None:
             await self.hold.wait()
-        refusal = self.refuse_fetches or (None if name in self.values else RPCError(code="NOT_FOUND"))
-        if refusal is not None:
-            self.fetches.append((name, http_status(refusal)))
-            return Response(encode_error(refusal), http_status(refusal), self.refusal_headers)
+        if self.refuse_fetches is not None:
+            status = http_status(self.refuse_fetches)
+            self.fetches.append((name, status))
+            return Response(encode_error(self.refuse_fetches), status, self.refusal_headers)
+        if value is None:
+            self.fetches.append((name, 404))
+            return Response(encode_error(RPCError(code="NOT_FOUND")), 404, {**marks, **self.refusal_headers})
         if request.headers.get("if-none-match") == etag:
             self.fetches.append((name, 304))
-            return Response(status_code=304, headers={"etag": etag, **self.answer_headers})
+            return Response(status_code=304, headers=marks)
         self.fetches.append((name, 200))
-        return Response(json.dumps(value), headers={"etag": etag, **self.answer_headers}, media_type="application/json")
+        return Response(json.dumps(value), headers=marks, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
         """Open a stream."""
@@ -204,6 +213,7 @@ class FakeServer:
                 "queries": keys,
                 "stale": stale,
                 "errors": errors,
+                "version": f"e:{self.version}",
                 "heartbeat_seconds": self.heartbeat_seconds,
             }
         )

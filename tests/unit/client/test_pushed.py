@@ -9,6 +9,7 @@ import pytest
 from fake_server import FakeServer, running
 from watching import GET, FakeClock, fresh, play, shown, until, watching
 
+from reactive_rpc.client import State
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.events import Result
 
@@ -50,6 +51,44 @@ def test_the_answer_that_a_pushed_result_overtook_does_not_count(server: FakeSer
             server.do(hold.set)
             await shown(live, fresh(3))
             assert server.fetches == [("a", 200), ("a", 200)]
+
+    play(scenario)
+
+
+def test_an_older_result_that_comes_late_is_not_shown(server: FakeServer) -> None:
+    """The answer to a fetch reflects version 2; the result of version 1, sent before and heard after, is the past."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            server.change("a", 2)
+            server.change("a", 4)
+            await shown(live, fresh(4))
+            late = Result(
+                cursor="e:2", path="items.get", key="items.get:a", etag='"2"', version="e:1", data=2, event_id="late"
+            )
+            server.tell("a", late)
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:2")
+            server.push("a", 5)
+            seen = []
+            async for state in live:
+                seen.append(state.data)
+                if state == State(5, is_stale=False, is_loading=False, error=None):
+                    break
+            assert 2 not in seen
+
+    play(scenario)
+
+
+def test_a_result_without_a_version_is_fetched(server: FakeServer) -> None:
+    """Nobody can tell whether it is the later one: the answer to a fetch is."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            server.values["a"] = 2
+            result = Result(cursor="e:1", path="items.get", key="items.get:a", etag='"3"', data=3, event_id="r")
+            server.tell("a", result)
+            await shown(live, fresh(2))
+        assert server.fetches == [("a", 200), ("a", 200)]
 
     play(scenario)
 
