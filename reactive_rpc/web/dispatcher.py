@@ -198,7 +198,8 @@ def _answer_of(entry: Entry, scope: Scope, headers: Headers) -> Answer:
     try:
         body = entry.answer()
     except RPCError as error:
-        lasting = [(b"etag", entry.etag.encode())] if entry.computed.is_told_of else []
+        is_told_of = entry.computed is not None and entry.computed.is_told_of
+        lasting = [(b"etag", entry.etag.encode())] if is_told_of else []
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
     etag = entry.etag.encode()
