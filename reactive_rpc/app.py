@@ -167,7 +167,9 @@ class ReactiveRPC:
         self._reader.auditor = self.auditor
         self._log.subscribe(self._reader.apply)
         strict = self.settings.environment == "development"
-        self._executor = Executor(self._database, self._log, strict=strict, clock=self._clock)
+        self._executor = Executor(
+            self._database, self._log, strict=strict, isolation=self.settings.isolation, clock=self._clock
+        )
         self._caller = Caller(self.registry, self._executor, self._reader)
         self._hub = Hub(
             self._reader,
@@ -360,6 +362,7 @@ class ReactiveRPC:
             "streams_opened": self._hub.stats.opened,
             "streams_refused": self._hub.stats.refused,
             "streams_revoked": self._hub.stats.revoked,
+            "mutations_repeated": self._executor.attempts.repeated,
             "log_polls": self._freshness.polls,
             "log_errors": self._freshness.errors,
             "flights": self._reader.flights,

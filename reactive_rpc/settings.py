@@ -22,6 +22,8 @@ class Settings(BaseSettings):
         freshness: of procedures that do not say themselves. `strict`: a stored result is served after a look at the
             log, so it reflects every write acknowledged before the request. `token`: without one, where the log has
             reached the version that the client has seen; see `cache/freshness.py`.
+        isolation: of mutations that do not say themselves, see `define_reactive_function`. On PostgreSQL `serializable`
+            costs throughput where mutations read and write the same rows at once; docs/isolation.md has the figures.
         audit_share: of the stored results that are served, and of the vetoes of `invalidate_when`, this share is
             computed again in the background and compared, see `cache/auditor.py`. 0 is none: each costs a run of the
             handler, and one that answers differently by itself would be reported.
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = "development"
     freshness: Literal["strict", "token"] = "strict"
+    isolation: Literal["serializable", "repeatable_read", "read_committed"] = "serializable"
     audit_share: float = Field(default=0.0, ge=0.0, le=1.0)
     metrics: bool = True
     cache_max_bytes: NonNegativeInt = 64 * 1024 * 1024

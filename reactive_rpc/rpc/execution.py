@@ -29,6 +29,7 @@ from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.topics import constraint_on
+from reactive_rpc.rpc.attempts import Attempts
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.rpc.seclusion import hidden_read, in_own_thread
@@ -36,6 +37,7 @@ from reactive_rpc.rpc.topics import Topic
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import SchemaMovedError
 from reactive_rpc.sql.images import as_known
+from reactive_rpc.sql.isolation import Isolation
 from reactive_rpc.sql.recorder import Recorder, current_recorder
 
 __all__ = ["Executor", "Observation", "Observer"]
@@ -73,10 +75,24 @@ class Executor:
         database: where the sessions come from.
         log: tells what is captured now, and the version that a snapshot must show.
         strict: whether reading an undeclared table is an error (development) or a logged warning (production).
-        clock: what handlers are told of the time by `now`.
+        isolation: of mutations that do not say themselves.
+        clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
+
+    Attributes:
+        attempts: how mutations are tried again.
     """
 
-    def __init__(self, database: Database, log: Log, *, strict: bool, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        log: Log,
+        *,
+        strict: bool,
+        isolation: Isolation = "serializable",
+        clock: Clock | None = None,
+    ) -> None:
+        self._isolation = isolation
+        self.attempts = Attempts(clock or SystemClock())
         self._database = database
         self._log = log
         self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
@@ -157,16 +173,27 @@ class Executor:
     async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
+        Where another write came in between, the handler runs again, with the same input and context and a fresh
+        session; what it did outside of the database it then does again.
+
         Raises:
+            ConflictError: another write came in between at each attempt.
             RPCError: the handler's answer, or the database's; nothing was written.
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
         with running(Running(path, "mutation", clock=self._clock)):
-            if not procedure.handler.is_async:
-                return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
-            async with self._database.write(**_asked(procedure)) as session:
-                return await _run_async(procedure, session, input, ctx)
+            return await self.attempts.run(
+                path, partial(self._mutate, procedure, input, ctx), at_most=procedure.attempts
+            )
+
+    async def _mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+        if not procedure.handler.is_async:
+            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
+        async with self._database.write(
+            **_asked(procedure), isolation=procedure.isolation or self._isolation
+        ) as session:
+            return await _run_async(procedure, session, input, ctx)
 
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
@@ -177,7 +204,8 @@ class Executor:
             return _encode(procedure, result)
 
     def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
-        with self._database.write_sync(**_asked(procedure)) as session:
+        isolation = procedure.isolation or self._isolation
+        with self._database.write_sync(**_asked(procedure), isolation=isolation) as session:
             result = procedure.function(**_arguments(procedure, session, input, ctx))
             session.flush()
             return _encode(procedure, result)

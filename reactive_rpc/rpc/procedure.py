@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.rpc.annotations import plain
+from reactive_rpc.rpc.attempts import DEFAULT_ATTEMPTS
 from reactive_rpc.rpc.caching import Cache
 from reactive_rpc.rpc.topics import KeyedTopic, Topic
+from reactive_rpc.sql.isolation import ISOLATIONS, Isolation
 from reactive_rpc.sql.sessions import AnyAsyncSession, AnySession, session_fault
 
 __all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
@@ -57,6 +59,8 @@ class Procedure(Generic[P, R]):
         examples: inputs that `doctor` and `check` may try.
         cache: how results are kept and told of.
         is_cached: whether they are kept at all.
+        isolation: of a mutation's transaction; None is as the settings say.
+        attempts: how often a mutation is run at most, where other writes come in between.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Procedure(Generic[P, R]):
         scope: Scope,
         examples: Sequence[Mapping[str, Any]] = (),
         cache: Cache | Literal[False] | None = None,
+        isolation: Isolation | None = None,
+        attempts: int = DEFAULT_ATTEMPTS,
     ) -> None:
         update_wrapper(self, function)
         self.function = function
@@ -76,6 +82,8 @@ class Procedure(Generic[P, R]):
         self.kind = kind
         self.scope = scope
         self.examples = tuple(examples)
+        self.isolation = isolation
+        self.attempts = attempts
         self._check_arguments(dependencies, invalidate_when, cache)
         self.cache = cache or Cache()
         self.is_cached = cache is not False and kind == "query"
@@ -141,9 +149,20 @@ class Procedure(Generic[P, R]):
             raise self.fault("a mutation is never cached: cache= is for queries")
         if cache is False and invalidate_when:
             raise self.fault("cache=False keeps no result that invalidate_when could keep: drop one of them")
+        self._check_attempts()
         for table, predicate in (invalidate_when or {}).items():
             if not callable(predicate):
                 raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
+
+    def _check_attempts(self) -> None:
+        if self.isolation not in (None, *ISOLATIONS):
+            raise self.fault(f"isolation={self.isolation!r}: say one of {', '.join(map(repr, ISOLATIONS))}")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise self.fault(f"attempts={self.attempts!r}: give a whole number, 1 to run it once at most")
+        if self.kind == "query" and (self.isolation is not None or self.attempts != DEFAULT_ATTEMPTS):
+            raise self.fault(
+                "a query reads one snapshot and is never overtaken: isolation and attempts are for mutations"
+            )
 
     def _table(self, ref: TableRef) -> str:
         table = getattr(ref, "__table__", ref)
@@ -251,6 +270,8 @@ def define_reactive_function(
     scope: Scope = "identity",
     examples: Sequence[Mapping[str, Any]] = (),
     cache: Cache | Literal[False] | None = None,
+    isolation: Isolation | None = None,
+    attempts: int = DEFAULT_ATTEMPTS,
 ) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
 
 
@@ -264,6 +285,8 @@ def define_reactive_function(
     scope: Scope = "identity",
     examples: Sequence[Mapping[str, Any]] = (),
     cache: Cache | Literal[False] | None = None,
+    isolation: Isolation | None = None,
+    attempts: int = DEFAULT_ATTEMPTS,
 ) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
     """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
 
@@ -284,6 +307,14 @@ def define_reactive_function(
         examples: inputs, as a client would pass them; `reactive-rpc doctor` and `check` try them.
         cache: how results are kept, `Cache(...)`. False keeps none and shares none: each call runs the handler, and
             nobody can watch it; a cached query that calls it is not cached either.
+        isolation: how far a mutation is kept apart from others that run at once; the settings' `isolation` where left
+            out. `serializable`: as if it had run alone. `repeatable_read`: it reads one snapshot, and writes no row
+            over one that is newer. `read_committed`: each statement sees what is committed when it begins: what was
+            read and is then written back (`a.n += 1`) may overwrite another's write. On SQLite each is serializable.
+        attempts: how often a mutation is run at most. Where another write came in between, its transaction is rolled
+            back, and **the handler runs again from its start**, with the same input and ctx and a fresh session. What
+            it did outside of the database (an e-mail, a call of another service) it does again: 1 opts out, and the
+            caller is then told CONFLICT.
 
     Raises:
         DefinitionError: the function or an argument is wrong; the message says what and the way out.
@@ -298,6 +329,8 @@ def define_reactive_function(
             scope=scope,
             examples=examples,
             cache=cache,
+            isolation=isolation,
+            attempts=attempts,
         )
 
     return decorate if function is None else decorate(function)

@@ -28,6 +28,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.sql.faults import connecting, translated
+from reactive_rpc.sql.isolation import Isolation, level_of
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 from reactive_rpc.sql.sessions import WRITING, AnyAsyncSession, AnySession
 from reactive_rpc.sql.text_reads import Oracle
@@ -123,11 +124,18 @@ class Database(ABC):
                 finally:
                     await connection.close()
 
+    def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
+        """Return what makes a connection's next transaction so isolated, as SQLAlchemy's execution options."""
+        return {"isolation_level": level_of(isolation)}
+
     @asynccontextmanager
-    async def write(self, session_class: AnyAsyncSession = AsyncSession) -> AsyncIterator[SQLAlchemyAsyncSession]:
+    async def write(
+        self, session_class: AnyAsyncSession = AsyncSession, *, isolation: Isolation = "read_committed"
+    ) -> AsyncIterator[SQLAlchemyAsyncSession]:
         """Give a fresh session in one transaction: committed on leaving, rolled back on an exception."""
         with translated():
             async with _connected(self._async_writer) as connection:
+                await connection.execution_options(**self._transaction_options(isolation))
                 transaction = await connection.begin()
                 async with session_class(connection, **WRITING) as session:
                     with self._observed(connection.sync_connection, session.sync_session):
@@ -161,9 +169,12 @@ class Database(ABC):
                     connection.close()
 
     @contextmanager
-    def write_sync(self, session_class: AnySession = Session) -> Iterator[SQLAlchemySession]:
+    def write_sync(
+        self, session_class: AnySession = Session, *, isolation: Isolation = "read_committed"
+    ) -> Iterator[SQLAlchemySession]:
         """Do as `write`, in the calling thread."""
         with translated(), _connected_sync(self._writer) as connection:
+            connection.execution_options(**self._transaction_options(isolation))
             transaction = connection.begin()
             with session_class(connection, **WRITING) as session, self._observed(connection, session):
                 yield session

@@ -17,12 +17,12 @@ from typing import Final
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
 
-__all__ = ["QueryWroteError", "SchemaMovedError", "connecting", "translated"]
+__all__ = ["OvertakenError", "QueryWroteError", "SchemaMovedError", "connecting", "translated", "was_overtaken"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ _OF_DATABASES: Final[tuple[type[Exception], ...]] = (
 _OF_CONNECTING: Final[tuple[type[Exception], ...]] = (*_OF_DATABASES, OSError)
 
 _READ_ONLY: Final = "25006"
+_IN_TRANSACTION: Final = "25001"
 _AGAIN: Final = ("40001", "40P01")
 _UNAVAILABLE_STATES: Final = ("08", "53", "57P", "57014", "55P03", "25P03", "25P04")
 """Connections, resources, a server that stops, cancelled by a timeout, lock not available, idle or too long."""
@@ -72,6 +73,10 @@ class QueryWroteError(InternalServerError):
     """A query tried to write; the database refused."""
 
 
+class OvertakenError(ConflictError):
+    """Two transactions got into each other's way; this one was rolled back, and may be run again."""
+
+
 class SchemaMovedError(ServiceUnavailableError):
     """A statement was prepared before a change of the schema; this connection has forgotten it now."""
 
@@ -87,7 +92,8 @@ def translated(*, writes: bool = True) -> Iterator[None]:
     Raises:
         BadRequestError: a value does not fit into the database.
         ConflictError: a unique, foreign key, check or NOT NULL constraint is violated; or two transactions got into
-            each other's way, and `details` is `{"retry": True}`.
+            each other's way (`OvertakenError`), and `details` is `{"retry": True}`.
+        InternalServerError: a handler sets the isolation of the transaction that it was given.
         ServiceUnavailableError: the database is locked, gone, full or broken.
         SchemaMovedError: a prepared statement is out of date, and forgotten now.
         QueryWroteError: a read-only session was asked to write.
@@ -100,6 +106,10 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         if "SQLite" not in str(exc):
             raise
         raise BadRequestError("a number is beyond the 64 bits that the database holds") from exc
+    except InvalidRequestError as exc:
+        if "isolation_level may not be altered" not in str(exc):
+            raise
+        raise _sets_isolation(writes) from exc
     except _OF_DATABASES as exc:
         error = _translate(exc, writes)
         if error is None:
@@ -107,6 +117,21 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
         logger.log(level, "%s: %s", error.code, getattr(exc, "orig", exc))
         raise error from exc
+
+
+def was_overtaken(error: BaseException) -> bool:
+    """Tell whether `error` is, or grew out of, a serialization failure or a deadlock.
+
+    A handler may have caught the driver's error and raised one of its own: the transaction is lost all the same.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, OvertakenError) or getattr(cause, "sqlstate", None) in _AGAIN:
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 @contextmanager
@@ -163,8 +188,10 @@ def _of_sqlstate(state: str, words: str, writes: bool) -> RPCError | None:
         return _contradiction()
     if state == _READ_ONLY:
         return _query_wrote()
+    if state == _IN_TRANSACTION and "ISOLATION" in words:
+        return _sets_isolation(writes)
     if state in _AGAIN and writes:
-        return ConflictError("another write came in between, nothing was written: try again", details={"retry": True})
+        return OvertakenError("another write came in between, nothing was written: try again", details={"retry": True})
     if state in _AGAIN or state.startswith(_UNAVAILABLE_STATES):
         return ServiceUnavailableError(_GONE_MESSAGE)
     if state in _BAD_VALUES:
@@ -195,3 +222,12 @@ def _contradiction() -> ConflictError:
 
 def _query_wrote() -> QueryWroteError:
     return QueryWroteError("a query may not write: define the function with kind='mutation'")
+
+
+def _sets_isolation(writes: bool) -> InternalServerError:
+    if not writes:
+        return InternalServerError("a query runs on one snapshot, REPEATABLE READ: it may not set its own isolation")
+    return InternalServerError(
+        "the transaction of a mutation has begun before its handler runs, so its isolation is declared: "
+        "define_reactive_function(kind='mutation', isolation='serializable' | 'repeatable_read' | 'read_committed')"
+    )

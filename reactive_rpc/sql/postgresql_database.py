@@ -4,7 +4,7 @@ Queries and mutations have engines of their own:
 
 - A query's transaction is REPEATABLE READ, so all its statements read one snapshot, and READ ONLY, so the server itself
   refuses a write, however it is made; the session says so too, for what a handler might run after a COMMIT of its own.
-- A mutation's transaction has the isolation that the database is configured with.
+- A mutation's transaction has the isolation that it or the settings declare, said with its BEGIN.
 
 Coroutines use the driver that the URL names, threads use psycopg.
 

@@ -34,6 +34,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import translated
+from reactive_rpc.sql.isolation import Isolation
 from reactive_rpc.sql.recorder import Recorder
 from reactive_rpc.sql.sqlite_oracle import EXPLAIN, SQLiteOracle
 
@@ -107,6 +108,10 @@ class SQLiteDatabase(Database):
         engine = create_engine(self._url("sqlite", writes=writes), **self._options(writes=writes))
         self._prepare(engine, writes=writes)
         return engine
+
+    def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
+        """Return nothing: who has the write lock from the start is alone, and that is serializable."""
+        return {}
 
     def _url(self, driver: str, *, writes: bool) -> URL:
         """Return a URL that opens the file and never makes one: a database that is gone must not come back empty."""

@@ -57,6 +57,7 @@ COUNTERS: Final = {
     "streams_revoked": "Event streams ended as their caller was revoked",
     "rechecks": "Contexts of open streams that were resolved again",
     "recheck_failures": "Times that this failed for another reason than a refusal",
+    "mutations_repeated": "Attempts of mutations after one that another write had overtaken",
     "log_polls": "Looks at the log",
     "log_errors": "Looks at the log that failed",
 }

@@ -168,7 +168,7 @@ def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, 
     def touch(id: int) -> Any:
         return update(Note.__table__).values(room="b").where(Note.__table__.c.id == id)  # type: ignore[attr-defined]  # SQLModel makes it
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function(kind="mutation", attempts=1)
     async def cross(input: Pair, db: AsyncSession) -> str:
         connection = await db.connection()
         await connection.execute(touch(input.first))
@@ -176,7 +176,7 @@ def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, 
         await connection.execute(touch(input.second))
         return "done"
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function(kind="mutation", attempts=1)
     def cross_sync(input: Pair, db: Session) -> str:
         db.connection().execute(touch(input.first))
         barrier.wait()
@@ -189,7 +189,7 @@ def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("name", ["cross", "cross_sync"])
 async def test_a_deadlock_may_be_tried_again(postgresql_url: str, driver: str, name: str) -> None:
-    """Of two mutations that wait for each other one is whole, and the other is told that it may try again."""
+    """Of two mutations that wait for each other one is whole, and the other, which may not run twice, is told so."""
     with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET deadlock_timeout = '50ms'".encode())
     functions: Functions = {**ROOMS, "more": crossing(threading.Barrier(2), asyncio.Barrier(2))}
@@ -205,10 +205,10 @@ async def test_a_deadlock_may_be_tried_again(postgresql_url: str, driver: str, n
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_serialization_failure_may_be_tried_again(postgresql_url: str, driver: str) -> None:
-    """Where the database's own isolation refuses a write that was overtaken, the caller is told to try again."""
+    """Where a mutation that may not run twice was overtaken by another write, the caller is told to try again."""
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function(kind="mutation", attempts=1)
     async def overtaken(db: AsyncSession) -> str:
         connection = await db.connection()
         await connection.execute(text("SELECT count(*) FROM note"))
@@ -217,9 +217,6 @@ async def test_a_serialization_failure_may_be_tried_again(postgresql_url: str, d
         await connection.execute(text("UPDATE note SET room = 'b'"))
         return "done"
 
-    with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
-        setting = "default_transaction_isolation = 'repeatable read'"
-        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}".encode())
     async with serving(with_driver(postgresql_url, driver), {**ROOMS, "more": {"overtaken": overtaken}}) as server:
         await server.answer("notes.add", NOTE)
         calling = asyncio.create_task(server.call("more.overtaken"))

@@ -1,0 +1,22 @@
+"""How far mutations that run at once are kept apart: names, and what each database makes of them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+__all__ = ["ISOLATIONS", "Isolation", "level_of"]
+
+Isolation = Literal["serializable", "repeatable_read", "read_committed"]
+"""`serializable`: as if one after another. `repeatable_read`: one snapshot, and no write over a newer row.
+`read_committed`: each statement sees what is committed when it begins, so what was read before may be out of date."""
+
+ISOLATIONS: Final[tuple[Isolation, ...]] = get_args(Isolation)
+
+
+def level_of(isolation: Isolation) -> str:
+    """Return SQL's name of a level, which is SQLAlchemy's too.
+
+    >>> level_of("repeatable_read")
+    'REPEATABLE READ'
+    """
+    return isolation.replace("_", " ").upper()
