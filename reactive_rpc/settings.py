@@ -52,6 +52,10 @@ class Settings(BaseSettings):
             caller who lost a right is noticed; 0 is never. `rpc.revoke` acts at once.
         ticket_seconds: how long a ticket for a stream's URL may wait to be used, once.
         set_seconds: how long a stored set for EventSource is kept after it was last stored or used.
+        max_stored_bytes: how much of stored sets, of tickets and of acknowledgements, each for itself, workers share
+            beside the log; what comes past it is refused (503).
+        max_stored_bytes_per_identity: how much of the sets, and of the tickets, is one caller's; past it, the oldest of
+            their own are forgotten. What is larger is refused (413).
         poll_wait_seconds: how long a long poll waits at most before it answers that nothing happened.
         heartbeat_seconds: how often an idle stream says that it lives; 0 is never. Set it where proxies or clients
             cannot notice a dead connection otherwise.
@@ -101,6 +105,8 @@ class Settings(BaseSettings):
     recheck_seconds: NonNegativeFloat = 60.0
     ticket_seconds: PositiveFloat = 30.0
     set_seconds: PositiveFloat = 24 * 3600.0
+    max_stored_bytes: PositiveInt = 64 * 1024 * 1024
+    max_stored_bytes_per_identity: PositiveInt = 4 * 1024 * 1024
     poll_wait_seconds: PositiveFloat = 25.0
     heartbeat_seconds: NonNegativeFloat = 0.0
     stream_queue_events: PositiveInt = 256

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
-from reactive_rpc.board.board import Board
+from reactive_rpc.board.board import Board, Budget
 from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.board.postgresql import PostgreSQLBoard
 from reactive_rpc.board.redis import RedisBoard
@@ -113,14 +113,14 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
     capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout)
-    board = SQLiteBoard(database.path)
+    board = SQLiteBoard(database.path, budget=_budget(settings))
     return Source(database, capture, SQLiteLog(capture), announce_on_sqlite, board, settings.poll_interval_seconds)
 
 
 def _postgresql(url: URL, settings: Settings, ids: IdSource) -> Source:
     database = _postgresql_database(url, settings)
     capture = PostgreSQLCapture(url, ids=ids)
-    log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url)
+    log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url, budget=_budget(settings))
     return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds)
 
 
@@ -160,7 +160,7 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         capture,
         log,
         announce_on_postgresql,
-        RedisBoard(redis_url, settings.redis_namespace),
+        RedisBoard(redis_url, settings.redis_namespace, budget=_budget(settings)),
         RELAYED_POLL_SECONDS,
         relay,
         shared,
@@ -194,7 +194,14 @@ def _by_session(url: URL, settings: Settings, ids: IdSource, clock: Clock) -> So
         database = GenericDatabase(url)
     capture = SessionCapture(database, ids=ids)
     log = LocalLog(capture, ids=ids)
-    return Source(database, capture, log, capture.announce, MemoryBoard(clock), settings.poll_interval_seconds)
+    return Source(
+        database,
+        capture,
+        log,
+        capture.announce,
+        MemoryBoard(clock, budget=_budget(settings)),
+        settings.poll_interval_seconds,
+    )
 
 
 def _parsed(url: str | URL) -> URL:
@@ -213,3 +220,7 @@ def _parsed(url: str | URL) -> URL:
     if isinstance(password, str):
         parsed = parsed.set(password=password).difference_update_query(["password"])
     return parsed
+
+
+def _budget(settings: Settings) -> Budget:
+    return Budget(max_bytes=settings.max_stored_bytes, max_bytes_per_owner=settings.max_stored_bytes_per_identity)

@@ -2,59 +2,72 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.board import KINDS, NOBODY, BoardKind, Budget, weight_of
 from reactive_rpc.clock import Clock
 
 __all__ = ["MemoryBoard"]
 
-MAX_BYTES = 64 * 1024 * 1024
-ENTRY_BYTES = 300
-"""What an entry weighs beside its key and content."""
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    content: bytes
+    expires_at: float
+    owner: str
 
 
 @dataclass(slots=True)
 class _Kind:
-    """The entries of one kind, `{key: (content, expires at)}`, those put first in front."""
+    """The entries of one kind, those put first in front, and the keys of each owner in the same order."""
 
-    entries: OrderedDict[str, tuple[bytes, float]] = field(default_factory=OrderedDict)
+    entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
+    by_owner: defaultdict[str, OrderedDict[str, None]] = field(default_factory=lambda: defaultdict(OrderedDict))
+    sizes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     size_bytes: int = 0
 
-    def put(self, key: str, content: bytes, expires_at: float) -> None:
-        self.remove(key)
-        self.entries[key] = content, expires_at
-        self.size_bytes += _weight(key, content)
+    def add(self, key: str, entry: _Entry) -> None:
+        self.entries[key] = entry
+        self.by_owner[entry.owner][key] = None
+        self._count(entry.owner, key, entry.content, 1)
 
-    def remove(self, key: str) -> tuple[bytes, float] | None:
-        found = self.entries.pop(key, None)
-        if found is not None:
-            self.size_bytes -= _weight(key, found[0])
-        return found
+    def remove(self, key: str) -> _Entry | None:
+        entry = self.entries.pop(key, None)
+        if entry is not None:
+            del self.by_owner[entry.owner][key]
+            self._count(entry.owner, key, entry.content, -1)
+            if not self.by_owner[entry.owner]:
+                del self.by_owner[entry.owner], self.sizes[entry.owner]
+        return entry
 
-    def shrink(self, max_bytes: int, now: float) -> None:
-        """Remove from the front what has expired, and whatever is past the bound."""
+    def forget_expired(self, now: float) -> None:
         while self.entries:
-            key, (_, expires_at) = next(iter(self.entries.items()))
-            if expires_at > now and self.size_bytes <= max_bytes:
+            key, entry = next(iter(self.entries.items()))
+            if entry.expires_at > now:
                 return
             self.remove(key)
 
+    def free(self, owner: str, size_bytes: int) -> None:
+        """Forget of the owner's entries those that were put first."""
+        aim = self.size_bytes - size_bytes
+        while self.size_bytes > aim:
+            self.remove(next(iter(self.by_owner[owner])))
+
+    def _count(self, owner: str, key: str, content: bytes, sign: int) -> None:
+        weight = sign * (len(key) + weight_of(content))
+        self.sizes[owner] += weight
+        self.size_bytes += weight
+
 
 class MemoryBoard:
-    """A `Board` that only this process sees. Used on one event loop.
+    """A `Board` that only this process sees. Used on one event loop."""
 
-    Args:
-        max_bytes: of the entries of each kind; past it, those that were put first are forgotten, so that many of one
-            kind never drive out another's.
-    """
-
-    def __init__(self, clock: Clock, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, clock: Clock, *, budget: Budget | None = None) -> None:
         self._clock = clock
-        self._max_bytes = max_bytes
-        self._kinds: dict[BoardKind, _Kind] = {"ack": _Kind(), "ticket": _Kind(), "set": _Kind()}
+        self._budget = budget or Budget()
+        self._kinds: dict[BoardKind, _Kind] = {kind: _Kind() for kind in KINDS}
 
     async def open(self) -> None:
         """Do nothing: it is ready."""
@@ -64,24 +77,37 @@ class MemoryBoard:
         for kind in self._kinds:
             self._kinds[kind] = _Kind()
 
-    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
-        """Put `{key: content}`, each in the place of what was there."""
+    async def put(
+        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+    ) -> None:
+        """Put `{key: content}`, each in the place of what was there, within the owner's budget.
+
+        Raises:
+            PayloadTooLargeError: it is more than the owner may have.
+            ServiceUnavailableError: there is no room.
+        """
         found, now = self._kinds[kind], self._clock.monotonic()
+        found.forget_expired(now)
+        replaced = {key: entry for key in entries if (entry := found.remove(key)) is not None}
+        given = sum(len(key) + weight_of(content) for key, content in entries.items())
+        own = found.sizes.get(owner, 0)
+        try:
+            found.free(owner, self._budget.to_free(owner, given, own=own, all_of_kind=found.size_bytes))
+        except Exception:
+            for key, entry in replaced.items():
+                found.add(key, entry)
+            raise
         for key, content in entries.items():
-            found.put(key, content, now + ttl_seconds)
-        found.shrink(self._max_bytes, now)
+            first = replaced[key].owner if key in replaced else owner
+            found.add(key, _Entry(content, now + ttl_seconds, first))
 
     async def get(self, kind: BoardKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired."""
-        content, expires_at = self._kinds[kind].entries.get(key, (None, 0.0))
-        return content if expires_at > self._clock.monotonic() else None
+        found = self._kinds[kind].entries.get(key)
+        return found.content if found is not None and found.expires_at > self._clock.monotonic() else None
 
     async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it."""
         now = self._clock.monotonic()
         taken = {key: self._kinds[kind].remove(key) for key in keys}
-        return {key: found[0] for key, found in taken.items() if found is not None and found[1] > now}
-
-
-def _weight(key: str, content: bytes) -> int:
-    return len(key) + len(content) + ENTRY_BYTES
+        return {key: found.content for key, found in taken.items() if found is not None and found.expires_at > now}

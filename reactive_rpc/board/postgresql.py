@@ -9,6 +9,9 @@ that somebody has locked are skipped, not waited for: they are being taken by an
 are there for the next who asks. So no two operations ever wait for each other crosswise; those that put several entries
 lock them in the order of their names.
 
+**Budgets** are looked at before entries are put, without a lock: workers that put at the same moment may pass one by
+what they put, and no more.
+
 Times are the database's clock. Nothing is prepared: a statement of a connection pooler's other client would not be
 known there.
 """
@@ -23,7 +26,7 @@ from typing import Any, Final, TypeVar
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy.engine import URL
 
-from reactive_rpc.board.board import UNREACHABLE, BoardKind
+from reactive_rpc.board.board import ENTRY_BYTES, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
 from reactive_rpc.board.names import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 from reactive_rpc.sql.postgresql_url import libpq_url
@@ -49,10 +52,22 @@ _SETTINGS: Final = {
 }
 
 _PUT: Final = """
-INSERT INTO reactive_rpc.board(kind, name, content, expires_at)
-SELECT $1::text, given.name, given.content, clock_timestamp() + make_interval(secs => $4)
+INSERT INTO reactive_rpc.board(kind, name, owner, size, content, expires_at)
+SELECT $1::text, given.name, $5::text, length(given.content) + $6::integer, given.content,
+  clock_timestamp() + make_interval(secs => $4)
 FROM unnest($2::text[], $3::bytea[]) AS given(name, content) ORDER BY given.name
-ON CONFLICT (kind, name) DO UPDATE SET content = excluded.content, expires_at = excluded.expires_at
+ON CONFLICT (kind, name) DO UPDATE
+SET size = excluded.size, content = excluded.content, expires_at = excluded.expires_at
+"""
+_OTHERS: Final = "kind = $1::text AND expires_at > clock_timestamp() AND name <> ALL($3::text[])"
+_USED: Final = f"""
+SELECT coalesce(sum(size) FILTER (WHERE owner = $2::text), 0)::bigint AS own, coalesce(sum(size), 0)::bigint AS in_all
+FROM reactive_rpc.board WHERE {_OTHERS}
+"""
+_FREE: Final = f"""
+DELETE FROM reactive_rpc.board WHERE kind = $1::text AND name IN (SELECT name FROM (
+  SELECT name, sum(size) OVER (ORDER BY expires_at, name) - size AS before
+  FROM reactive_rpc.board WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
 """
 _GET: Final = """
 SELECT content FROM reactive_rpc.board WHERE kind = $1::text AND name = $2::text AND expires_at > clock_timestamp()
@@ -77,7 +92,8 @@ class PostgreSQLBoard:
         url: of the database; the board has one connection of its own, made when it is first needed.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
         self._name = url.render_as_string()
         self._dsn = libpq_url(url)
         self._connection: Any = None
@@ -98,18 +114,27 @@ class PostgreSQLBoard:
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await connection.close(timeout=CLOSE_SECONDS)
 
-    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
-        """Put `{key: content}`, each in the place of what was there.
+    async def put(
+        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+    ) -> None:
+        """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
         Raises:
-            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+            PayloadTooLargeError: it is more than the owner may have.
+            ServiceUnavailableError: there is no room, the database cannot be reached, or the table is missing.
         """
         given = {name_of(key): content for key, content in entries.items()}
+        names, contents, whose = list(given), list(given.values()), name_of(owner)
+        size_bytes = sum(map(weight_of, contents))
 
         async def put(connection: Any) -> None:
             if self._must_prune():
                 await connection.execute(_PRUNE)
-            await connection.execute(_PUT, kind, list(given), list(given.values()), ttl_seconds)
+            used = await connection.fetchrow(_USED, kind, whose, names)
+            excess = self._budget.to_free(owner, size_bytes, own=used["own"], all_of_kind=used["in_all"])
+            if excess:
+                await connection.execute(_FREE, kind, whose, names, excess)
+            await connection.execute(_PUT, kind, names, contents, ttl_seconds, whose, ENTRY_BYTES)
 
         await self._run(put)
 

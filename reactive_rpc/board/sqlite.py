@@ -29,13 +29,13 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from reactive_rpc.board.board import UNREACHABLE, BoardKind
+from reactive_rpc.board.board import KINDS, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
 from reactive_rpc.board.names import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
@@ -46,12 +46,25 @@ T = TypeVar("T")
 SUFFIX: Final = "-board"
 PRUNE_SECONDS: Final = 30.0
 BUSY_SECONDS: Final = 5.0
-MAX_BYTES: Final = 256 * 1024 * 1024
 PAGE_BYTES: Final = 4096
+MIN_PAGES: Final = 256
 
 _TABLE: Final = (
-    "CREATE TABLE IF NOT EXISTS board (kind TEXT NOT NULL, name TEXT NOT NULL, expires_at REAL NOT NULL,"
-    " content BLOB NOT NULL, PRIMARY KEY (kind, name))"
+    "CREATE TABLE IF NOT EXISTS entry (kind TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, size INTEGER NOT"
+    " NULL, expires_at REAL NOT NULL, content BLOB NOT NULL, PRIMARY KEY (kind, name))",
+    "CREATE INDEX IF NOT EXISTS entry_owner ON entry (kind, owner, expires_at, size, name)",
+)
+_PUT: Final = (
+    "INSERT INTO entry(kind, name, owner, size, expires_at, content) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name)"
+    " DO UPDATE SET size = excluded.size, expires_at = excluded.expires_at, content = excluded.content"
+)
+_OTHERS: Final = "kind = ?1 AND expires_at > ?3 AND name NOT IN (SELECT value FROM json_each(?4))"
+_USED: Final = (
+    f"SELECT coalesce(sum(CASE WHEN owner = ?2 THEN size END), 0), coalesce(sum(size), 0) FROM entry WHERE {_OTHERS}"
+)
+_FREE: Final = (
+    "DELETE FROM entry WHERE kind = ?1 AND name IN (SELECT name FROM (SELECT name, sum(size) OVER (ORDER BY expires_at,"
+    f" name) - size AS before FROM entry WHERE owner = ?2 AND {_OTHERS}) WHERE before < ?5)"
 )
 _AMONG: Final = "kind = ? AND name IN (SELECT value FROM json_each(?))"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -66,7 +79,7 @@ class SQLiteBoard:
     Args:
         database: the path of the user's database. Whoever may read and write it may do so with the board.
         busy_timeout_seconds: how long an operation waits for those of other processes.
-        max_bytes: about how large the file may grow; past it, what would expire soonest is forgotten.
+        budget: what may stand there; the file grows to a little more than that of all kinds.
         now: the wall clock, in seconds.
 
     Attributes:
@@ -78,13 +91,14 @@ class SQLiteBoard:
         database: Path,
         *,
         busy_timeout_seconds: float = BUSY_SECONDS,
-        max_bytes: int = MAX_BYTES,
+        budget: Budget | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.path = database.with_name(database.name + SUFFIX)
         self._database = database
         self._busy_timeout_seconds = busy_timeout_seconds
-        self._max_pages = max(max_bytes // PAGE_BYTES, 64)
+        self._budget = budget or Budget()
+        self._max_pages = max(2 * len(KINDS) * self._budget.max_bytes // PAGE_BYTES, MIN_PAGES)
         self._now = now
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -109,14 +123,17 @@ class SQLiteBoard:
             await asyncio.get_running_loop().run_in_executor(thread, self._disconnect)
             thread.shutdown()
 
-    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
-        """Put `{key: content}`, each in the place of what was there.
+    async def put(
+        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+    ) -> None:
+        """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
         Raises:
-            ServiceUnavailableError: the file stays locked, or cannot be written.
+            PayloadTooLargeError: it is more than the owner may have.
+            ServiceUnavailableError: there is no room, or the file stays locked or cannot be written.
         """
         given = {name_of(key): content for key, content in entries.items()}
-        await self._run(lambda connection: self._put(connection, kind, given, ttl_seconds))
+        await self._run(lambda connection: self._put(connection, kind, given, owner, ttl_seconds))
 
     async def get(self, kind: BoardKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired.
@@ -176,7 +193,8 @@ class SQLiteBoard:
         )
         for pragma in ("synchronous=OFF", "journal_mode=TRUNCATE", f"max_page_count={self._max_pages}"):
             connection.execute(f"PRAGMA {pragma}").close()
-        connection.execute(_TABLE)
+        for statement in _TABLE:
+            connection.execute(statement)
         return connection
 
     def _create(self) -> None:
@@ -207,29 +225,48 @@ class SQLiteBoard:
             connection.close()
 
     def _put(
-        self, connection: sqlite3.Connection, kind: BoardKind, entries: Mapping[str, bytes], ttl_seconds: float
+        self,
+        connection: sqlite3.Connection,
+        kind: BoardKind,
+        entries: Mapping[str, bytes],
+        owner: str,
+        ttl_seconds: float,
     ) -> None:
         now = self._now()
         if now >= self._pruned_at + PRUNE_SECONDS or now < self._pruned_at:
             self._prune(connection)
-        rows = [(kind, name, now + ttl_seconds, content) for name, content in entries.items()]
         try:
-            self._insert(connection, rows)
+            self._write(connection, kind, entries, owner, now + ttl_seconds)
         except sqlite3.OperationalError as exc:
             if _code(exc) != sqlite3.SQLITE_FULL:
                 raise
-            self._make_room(connection)
-            self._insert(connection, rows)
+            self._prune(connection)  # what has expired takes pages, and counts for nobody
+            self._write(connection, kind, entries, owner, now + ttl_seconds)
 
-    def _insert(self, connection: sqlite3.Connection, rows: Sequence[tuple[str, str, float, bytes]]) -> None:
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        kind: BoardKind,
+        entries: Mapping[str, bytes],
+        owner: str,
+        expires_at: float,
+    ) -> None:
+        whose = name_of(owner)
+        rows = [
+            (kind, name, whose, weight_of(content), expires_at, content) for name, content in sorted(entries.items())
+        ]
+        chosen = (kind, whose, self._now(), json.dumps(list(entries)))
         with _transaction(connection):
-            connection.executemany(
-                "INSERT OR REPLACE INTO board(kind, name, expires_at, content) VALUES (?, ?, ?, ?)", rows
-            )
+            own, all_of_kind = connection.execute(_USED, chosen).fetchone()
+            given = sum(weight_of(content) for content in entries.values())
+            excess = self._budget.to_free(owner, given, own=own, all_of_kind=all_of_kind)
+            if excess:
+                connection.execute(_FREE, (*chosen, excess))
+            connection.executemany(_PUT, rows)
 
     def _read(self, connection: sqlite3.Connection, kind: BoardKind, names: Collection[str]) -> dict[str, bytes]:
         found = connection.execute(
-            f"SELECT name, content FROM board WHERE {_AMONG} AND expires_at > ?",
+            f"SELECT name, content FROM entry WHERE {_AMONG} AND expires_at > ?",
             (kind, json.dumps(list(names)), self._now()),
         )
         return dict(found.fetchall())
@@ -239,20 +276,12 @@ class SQLiteBoard:
             return {}
         with _transaction(connection):
             found = self._read(connection, kind, names)
-            connection.execute(f"DELETE FROM board WHERE {_AMONG}", (kind, json.dumps(list(names))))
+            connection.execute(f"DELETE FROM entry WHERE {_AMONG}", (kind, json.dumps(list(names))))
         return found
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         self._pruned_at = self._now()
-        connection.execute("DELETE FROM board WHERE expires_at <= ?", (self._pruned_at,))
-
-    def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Forget the half that would expire soonest."""
-        _log.warning("%s is full: the older half of what stands on it is forgotten", self.path)
-        connection.execute(
-            "DELETE FROM board WHERE rowid IN"
-            " (SELECT rowid FROM board ORDER BY expires_at LIMIT (SELECT count(*) / 2 + 1 FROM board))"
-        )
+        connection.execute("DELETE FROM entry WHERE expires_at <= ?", (self._pruned_at,))
 
 
 @contextmanager

@@ -289,8 +289,9 @@ BASE: Final = {
     "meta": (f"CREATE TABLE {SCHEMA}.meta (key text PRIMARY KEY, value text NOT NULL)",),
     "horizon": (f"CREATE TABLE {SCHEMA}.horizon (at timestamptz NOT NULL, xid xid8 NOT NULL)",),
     "board": (
-        f"CREATE UNLOGGED TABLE {SCHEMA}.board (kind text NOT NULL, name text NOT NULL, content bytea NOT NULL,"
-        " expires_at timestamptz NOT NULL, PRIMARY KEY (kind, name))",
+        f"CREATE UNLOGGED TABLE {SCHEMA}.board (kind text NOT NULL, name text NOT NULL, owner text NOT NULL,"
+        " size integer NOT NULL, content bytea NOT NULL, expires_at timestamptz NOT NULL, PRIMARY KEY (kind, name))",
+        f"CREATE INDEX board_owner ON {SCHEMA}.board (kind, owner, expires_at) INCLUDE (size, name)",
     ),
 }
 """Our tables, and the DDL of each; the board is what workers share beside the log, see `board/postgresql.py`."""

@@ -5,20 +5,24 @@ A load balancer sends them anywhere. What is for a stream of another worker is n
 before it sends anything again. All that can be lost by this is an acknowledgement, which costs a retry: a later one of
 the same stream covers an earlier one, and an earlier one that takes the place of a later costs a retry as well.
 
-So what is noted is bounded, the oldest is dropped, and a board that cannot be reached is reported once and not waited
-for.
+What stands on the board is nobody's, and the oldest goes first (`board/board.py`). So that nobody can drive out the
+others' acknowledgements, a caller may have those of `MAX_EACH` streams there, from each worker: what comes past it is
+dropped, and costs that caller a retry. What is noted is bounded too, the oldest is dropped; and a board that cannot be
+reached is reported once and not waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Collection, Mapping
 from itertools import islice
 from typing import TypeVar
 
 from reactive_rpc.board.board import Board
 from reactive_rpc.clock import Clock
+from reactive_rpc.delivery.limits import CallerKey
 from reactive_rpc.errors import BadRequestError
 from reactive_rpc.protocol.cursors import Cursor
 
@@ -39,6 +43,12 @@ BATCH = 500
 MAX_NOTED = 20_000
 """How many may wait to be put; past it the oldest are dropped."""
 
+MAX_EACH = 1_000
+"""For so many streams at other workers a caller may acknowledge within `TTL_SECONDS`."""
+
+MAX_REMEMBERED = 100_000
+"""Of so many streams it is remembered who acknowledged for them."""
+
 MAX_ID_LENGTH = 64
 """No stream has a longer name: what claims to be for one is dropped."""
 
@@ -53,12 +63,14 @@ class Acknowledgements:
         self._board = board
         self._clock = clock
         self._noted: dict[str, Cursor] = {}
+        self._until: OrderedDict[tuple[CallerKey, str], float] = OrderedDict()
+        self._counts: Counter[CallerKey] = Counter()
         self._putting: asyncio.Task[None] | None = None
         self._is_failing = False
 
-    def note(self, stream_id: str, cursor: Cursor) -> None:
+    def note(self, stream_id: str, cursor: Cursor, caller: CallerKey) -> None:
         """Put an acknowledgement on the board soon, for whichever worker has the stream."""
-        if len(stream_id) > MAX_ID_LENGTH:
+        if len(stream_id) > MAX_ID_LENGTH or not self._may(caller, stream_id):
             return
         before = self._noted.pop(stream_id, None)
         if before is not None and before.epoch == cursor.epoch and before.version > cursor.version:
@@ -83,10 +95,28 @@ class Acknowledgements:
     async def aclose(self) -> None:
         """Let go of what is noted; idempotent."""
         self._noted.clear()
+        self._until.clear()
+        self._counts.clear()
         if self._putting is not None:
             self._putting.cancel()
             await asyncio.gather(self._putting, return_exceptions=True)
             self._putting = None
+
+    def _may(self, caller: CallerKey, stream_id: str) -> bool:
+        """Tell whether the caller may have one more stream's on the board, and remember that it has."""
+        now, key = self._clock.monotonic(), (caller, stream_id)
+        while self._until and (len(self._until) > MAX_REMEMBERED or next(iter(self._until.values())) <= now):
+            (whose, _), _ = self._until.popitem(last=False)
+            self._counts[whose] -= 1
+            if not self._counts[whose]:
+                del self._counts[whose]
+        if key not in self._until:
+            if self._counts[caller] >= MAX_EACH:
+                return False
+            self._counts[caller] += 1
+        self._until[key] = now + TTL_SECONDS
+        self._until.move_to_end(key)
+        return True
 
     async def _put(self) -> None:
         while self._noted:

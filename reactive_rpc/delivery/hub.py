@@ -277,11 +277,15 @@ class Hub:
             if not watch.streams:
                 self._forget(watch)
 
-    async def acknowledge(self, stream_id: str, cursor: Cursor) -> None:
-        """Count everything up to `cursor` as received; where the stream is not here, tell the worker that has it."""
+    async def acknowledge(self, stream_id: str, cursor: Cursor, caller: CallerKey) -> None:
+        """Count everything up to `cursor` as received; where the stream is not here, tell the worker that has it.
+
+        Args:
+            caller: who says so, and whom bounds count.
+        """
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._acknowledgements.note(stream_id, cursor)
+            self._acknowledgements.note(stream_id, cursor, caller)
         else:
             self._acknowledge(stream, cursor)
 

@@ -11,6 +11,7 @@ from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Ack
 from reactive_rpc.web.body import decode_json_body, read_json_body, replay
+from reactive_rpc.web.callers import caller_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
 from reactive_rpc.web.responses import Answer
@@ -32,5 +33,5 @@ class AckEndpoint(Endpoint):
         body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             ack = decode_json_body(Ack, body)
-            await self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor))
+            await self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor), caller_of(scope, found.context))
         return found.add_to(Answer(204, b"", []))

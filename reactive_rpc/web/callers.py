@@ -6,7 +6,7 @@ from starlette.types import Scope
 
 from reactive_rpc.delivery.limits import CallerKey
 
-__all__ = ["caller_of", "identity_of"]
+__all__ = ["caller_of", "identity_of", "owner_of"]
 
 
 def identity_of(ctx: object) -> str | None:
@@ -30,3 +30,12 @@ def caller_of(scope: Scope, ctx: object) -> CallerKey:
         return "identity", identity
     client = scope.get("client")
     return "address", client[0] if client else "unknown"
+
+
+def owner_of(caller: CallerKey) -> str:
+    """Return for whom a board keeps what a caller stores.
+
+    >>> owner_of(("identity", "user-1"))
+    'identity:user-1'
+    """
+    return ":".join(caller)

@@ -4,6 +4,9 @@ A set's name is the hash of what is in it, so storing it again changes nothing, 
 the right one. Each worker therefore keeps the sets that it has seen lately and asks the board, where all workers look,
 only for others. Using a set renews its time there, now and then: once in a quarter of that time a worker is enough.
 
+A set counts for whoever stored it, in their budget on the board (`board/board.py`), also where another worker renews it:
+so its owner is kept beside it.
+
 A set is no secret and grants nothing: whoever names it subscribes on their own behalf.
 """
 
@@ -20,12 +23,13 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from reactive_rpc.board.board import Board
+from reactive_rpc.board.names import name_of
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.limits import Limits
 from reactive_rpc.errors import NotFoundError, PayloadTooLargeError
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.web.body import decode_json_body, read_json_body, replay
-from reactive_rpc.web.callers import caller_of
+from reactive_rpc.web.callers import caller_of, owner_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
 from reactive_rpc.web.responses import Answer
@@ -34,6 +38,9 @@ __all__ = ["QuerySet", "SetsEndpoint", "StoredSet", "StoredSets", "require_at_mo
 
 MAX_BYTES = 16 * 1024 * 1024
 """What a worker keeps of sets; past it, the least recently used are asked of the board again."""
+
+OWNER_BYTES = 48
+"""How long the name of an owner is."""
 
 RENEWALS = 4
 """How often in its lifetime a set that is in use is put onto the board again, by each worker."""
@@ -64,17 +71,21 @@ class StoredSets:
         self._ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
         self._size_bytes = 0
-        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # {name: (content, put onto the board at)}
+        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # {name: (record, put onto the board at)}
 
-    async def put(self, queries: Sequence[QueryRef]) -> str:
+    async def put(self, queries: Sequence[QueryRef], *, owner: str) -> str:
         """Store a set and return its name; equal sets have one name. ETags are dropped: they would grow old.
 
+        Args:
+            owner: whom it counts for.
+
         Raises:
-            ServiceUnavailableError: the board cannot be reached.
+            PayloadTooLargeError: it is more than one owner may have stored.
+            ServiceUnavailableError: there is no room, or the board cannot be reached.
         """
         content = json.dumps([query.model_dump(exclude={"etag"}) for query in queries], sort_keys=True).encode()
         name = blake2b(content, digest_size=16).hexdigest()
-        await self._renew(name, content)
+        await self._renew(name, name_of(owner).encode() + content)
         return name
 
     async def get(self, name: str) -> list[QueryRef]:
@@ -84,22 +95,24 @@ class StoredSets:
             NotFoundError: it was never stored, or nobody has used it for too long.
             ServiceUnavailableError: the board cannot be reached.
         """
-        content, renewed_at = self._kept.get(name, (None, 0.0))
+        record, renewed_at = self._kept.get(name, (None, 0.0))
         age_seconds = self._clock.monotonic() - renewed_at
-        if content is None or age_seconds >= self._ttl_seconds:
-            content = await self._board.get("set", name)
-            if content is None:
+        if record is None or age_seconds >= self._ttl_seconds:
+            record = await self._board.get("set", name)
+            if record is None:
                 raise NotFoundError(f"no set {name[:64]!r} is stored: store it again (POST /rpc/events/sets)")
-            await self._renew(name, content)
+            await self._renew(name, record)
         elif age_seconds >= self._ttl_seconds / RENEWALS:
-            await self._renew(name, content)
-        return [QueryRef.model_validate(query) for query in json.loads(content)]
+            await self._renew(name, record)
+        return [QueryRef.model_validate(query) for query in json.loads(record[OWNER_BYTES:])]
 
-    async def _renew(self, name: str, content: bytes) -> None:
-        await self._board.put("set", {name: content}, ttl_seconds=self._ttl_seconds)
+    async def _renew(self, name: str, record: bytes) -> None:
+        """Put a set onto the board (again): the name of its owner, and the queries."""
+        owner = record[:OWNER_BYTES].decode()
+        await self._board.put("set", {name: record}, ttl_seconds=self._ttl_seconds, owner=owner)
         if name not in self._kept:
-            self._size_bytes += len(content)
-        self._kept[name] = content, self._clock.monotonic()
+            self._size_bytes += len(record)
+        self._kept[name] = record, self._clock.monotonic()
         self._kept.move_to_end(name)
         while self._size_bytes > self._max_bytes and len(self._kept) > 1:
             _, (forgotten, _) = self._kept.popitem(last=False)
@@ -125,8 +138,10 @@ class SetsEndpoint(Endpoint):
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             queries = decode_json_body(QuerySet, body).queries
             require_at_most(self._max_queries, queries)
-            self._limits.count_stored(caller_of(scope, found.context))
-            stored = StoredSet(set=await self._sets.put(queries)).model_dump_json().encode()
+            caller = caller_of(scope, found.context)
+            self._limits.count_stored(caller)
+            name = await self._sets.put(queries, owner=owner_of(caller))
+        stored = StoredSet(set=name).model_dump_json().encode()
         return found.add_to(Answer(200, stored, [(b"content-type", b"application/json")]))
 
 

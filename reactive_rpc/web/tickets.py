@@ -42,7 +42,7 @@ from reactive_rpc.delivery.limits import Limits
 from reactive_rpc.errors import BadRequestError, UnauthorizedError
 from reactive_rpc.protocol.events import Ticket
 from reactive_rpc.web.body import read_json_body, replay
-from reactive_rpc.web.callers import caller_of
+from reactive_rpc.web.callers import caller_of, owner_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
 from reactive_rpc.web.responses import Answer
@@ -61,18 +61,22 @@ class Tickets:
         self._board = board
         self._ttl_seconds = ttl_seconds
 
-    async def issue(self, headers: RawHeaders, dependencies: Iterable[Dependant]) -> Ticket:
+    async def issue(self, headers: RawHeaders, dependencies: Iterable[Dependant], *, owner: str) -> Ticket:
         """Return a ticket for the credentials in `headers`.
 
+        Args:
+            owner: whom it counts for.
+
         Raises:
-            ServiceUnavailableError: the board cannot be reached.
+            PayloadTooLargeError: the credentials are more than one owner may have stored.
+            ServiceUnavailableError: there is no room, or the board cannot be reached.
         """
         ticket = secrets.token_urlsafe(32)
         carried = _credentials(dependencies) | _declared(dependencies)
         content = json.dumps([[name.decode(), value.decode("latin-1")] for name, value in headers if name in carried])
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = nonce + AESGCM(_key(ticket)).encrypt(nonce, content.encode(), None)
-        await self._board.put("ticket", {_name(ticket): sealed}, ttl_seconds=self._ttl_seconds)
+        await self._board.put("ticket", {_name(ticket): sealed}, ttl_seconds=self._ttl_seconds, owner=owner)
         return Ticket(ticket=ticket, expires_in=self._ttl_seconds)
 
     async def redeem(self, ticket: str, headers: RawHeaders, dependencies: Iterable[Dependant]) -> RawHeaders:
@@ -133,8 +137,9 @@ class TicketEndpoint(Endpoint):
         self.require_method(scope, ("POST",))
         body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
-            self._limits.count_stored(caller_of(scope, found.context))
-            ticket = await self._tickets.issue(scope["headers"], dependencies)
+            caller = caller_of(scope, found.context)
+            self._limits.count_stored(caller)
+            ticket = await self._tickets.issue(scope["headers"], dependencies, owner=owner_of(caller))
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         return found.add_to(Answer(200, ticket.model_dump_json().encode(), headers))
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.board.board import Board
+from reactive_rpc.board.board import ENTRY_BYTES, Board, BoardKind, Budget
 from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.board.postgresql import PostgreSQLBoard
 from reactive_rpc.board.redis import RedisBoard
 from reactive_rpc.board.sqlite import SQLiteBoard
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.clock import RandomIds, SystemClock
-from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
 
 pytestmark = pytest.mark.anyio
 
@@ -83,21 +83,21 @@ class World:
     namespace: str
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def board(self) -> Board:
+    async def board(self, budget: Budget | None = None) -> Board:
         """Return the board of one more worker, open until the end of the test."""
-        board = self._made()
+        board = self._made(budget)
         self.stack.push_async_callback(board.aclose)
         await board.open()
         return board
 
-    def _made(self) -> Board:
+    def _made(self, budget: Budget | None) -> Board:
         if self.kind == "memory":
-            return MemoryBoard(SystemClock())
+            return MemoryBoard(SystemClock(), budget=budget)
         if self.kind == "sqlite":
-            return SQLiteBoard(Path(self.place))
+            return SQLiteBoard(Path(self.place), budget=budget)
         if self.kind == "postgresql":
-            return PostgreSQLBoard(make_url(self.place))
-        return RedisBoard(self.place, self.namespace)
+            return PostgreSQLBoard(make_url(self.place), budget=budget)
+        return RedisBoard(self.place, self.namespace, budget=budget)
 
 
 @pytest.fixture(params=["memory", *SHARED])
@@ -229,6 +229,98 @@ async def test_closing_twice_is_closing_once(world: World) -> None:
     await board.open()
     await board.put("ack", {"b": b"1"}, ttl_seconds=60)
     assert await board.take("ack", ["b"]) == {"b": b"1"}
+
+
+SMALL = Budget(max_bytes=50_000, max_bytes_per_owner=20_000)
+CONTENT = b"x" * (4_900 - ENTRY_BYTES)
+"""Four such entries with their keys are an owner's, ten are all of a kind."""
+
+
+async def fill(board: Board, owner: str, count: int, *, kind: BoardKind = "set") -> list[str]:
+    """Put so many entries of an owner's, one after another, and return their keys."""
+    keys = [f"{owner}{number}" for number in range(count)]
+    for key in keys:
+        await board.put(kind, {key: CONTENT}, ttl_seconds=60, owner=owner)
+        await asyncio.sleep(0.002)  # clocks of whole milliseconds tell which was put first
+    return keys
+
+
+async def kept(board: Board, keys: list[str], *, kind: BoardKind = "set") -> list[str]:
+    """Return which of these stand there."""
+    return [key for key in keys if await board.get(kind, key) is not None]
+
+
+async def test_an_owner_makes_room_among_their_own(world: World) -> None:
+    """Hundreds of one owner's entries drive out that owner's older ones, and nothing of others or of other kinds."""
+    board = await world.board(SMALL)
+    anns = await fill(board, "ann", 2)
+    tickets = await fill(board, "ann", 2, kind="ticket")
+    await board.put("ack", {"stream": b"e:1"}, ttl_seconds=60)
+    bobs = await fill(board, "bob", 100)
+    assert await kept(board, bobs) == bobs[-4:]
+    assert await kept(board, anns) == anns
+    assert await kept(board, tickets, kind="ticket") == tickets
+    assert await board.take("ack", ["stream"]) == {"stream": b"e:1"}
+
+
+async def test_what_does_not_fit_is_refused_by_name(world: World) -> None:
+    """Where others have the rest of a kind, nothing of theirs goes; the same of what is too large for one owner."""
+    board = await world.board(SMALL)
+    theirs = [key for owner in ("ann", "bob") for key in await fill(board, owner, 4)] + await fill(board, "cid", 2)
+    with pytest.raises(ServiceUnavailableError, match=r"50000 bytes of this kind \(max_stored_bytes\)") as told:
+        await board.put("set", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
+    assert told.value.headers == {"retry-after": "30"}
+    with pytest.raises(PayloadTooLargeError, match=r"the limit is 20000 \(max_stored_bytes_per_identity\)"):
+        await board.put("set", {"eve": b"x" * 20_001}, ttl_seconds=60, owner="eve")
+    assert await kept(board, theirs) == theirs
+    await board.put("set", {"cid2": CONTENT}, ttl_seconds=60, owner="cid")  # in the place of cid's own
+    assert await kept(board, [*theirs, "cid2"]) == [*theirs[:8], "cid1", "cid2"]
+    await board.put("ticket", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
+
+
+async def test_what_has_gone_makes_room(world: World) -> None:
+    """What was taken and what has expired counts for nobody any more."""
+    board = await world.board(SMALL)
+    for owner in ("ann", "bob"):
+        await board.take("set", await fill(board, owner, 4))
+    for _ in range(3):
+        for owner in ("cid", "dan", "eve"):
+            await board.put("set", {f"{owner}{n}": CONTENT for n in range(3)}, ttl_seconds=0.02, owner=owner)
+        await until_later(0.03)
+    assert len(await kept(board, await fill(board, "fay", 4))) == 4
+
+
+async def test_an_entry_counts_once_for_whoever_put_it_first(world: World) -> None:
+    """Put again, by whomever, it lives longer and takes no more room."""
+    board = await world.board(SMALL)
+    anns = await fill(board, "ann", 4)
+    for _ in range(3):
+        for key in anns:
+            await board.put("set", {key: CONTENT}, ttl_seconds=60, owner="ann")
+            await board.put("set", {key: CONTENT}, ttl_seconds=60, owner="bob")
+    bobs = await fill(board, "bob", 4)
+    assert await kept(board, anns + bobs) == anns + bobs
+
+
+async def test_what_is_nobodys_has_the_budget_of_its_kind(world: World) -> None:
+    """Acknowledgements by the thousand: the oldest go, as each is worth a retry and no more."""
+    board = await world.board(SMALL)
+    for start in range(0, 2_000, 50):
+        await board.put("ack", {f"s{n}": b"epoch:12" for n in range(start, start + 50)}, ttl_seconds=60)
+    taken = await board.take("ack", [f"s{n}" for n in range(2_000)])
+    assert 100 <= len(taken) <= 50_000 // ENTRY_BYTES
+    assert "s1999" in taken
+    assert "s0" not in taken
+
+
+@pytest.mark.parametrize("world", SHARED, indirect=True)
+async def test_workers_share_the_budgets(world: World) -> None:
+    """What one has put counts at the others."""
+    boards = [await world.board(SMALL) for _ in range(3)]
+    for number in range(12):
+        await boards[number % 3].put("set", {f"ann{number}": CONTENT}, ttl_seconds=60, owner="ann")
+        await asyncio.sleep(0.002)
+    assert await kept(boards[0], [f"ann{number}" for number in range(12)]) == ["ann8", "ann9", "ann10", "ann11"]
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)

@@ -49,7 +49,7 @@ async def test_a_set_is_kept_as_long_as_it_is_used(clock: FakeClock, anyio_backe
     """Each use renews it, at whichever worker; a day after the last one it is gone."""
     board = MemoryBoard(clock)
     here, there = (StoredSets(board, clock=clock, ttl_seconds=DAY) for _ in range(2))
-    name = await here.put(QUERIES)
+    name = await here.put(QUERIES, owner="ann")
     for _ in range(6):
         clock.advance(DAY / 2)
         assert await there.get(name) == QUERIES
@@ -66,7 +66,7 @@ async def test_equal_sets_have_one_name(clock: FakeClock, anyio_backend: str) ->
     sets = StoredSets(MemoryBoard(clock), clock=clock, ttl_seconds=DAY)
     a, b = QueryRef(path="a"), QueryRef(path="b")
     with_etag = QueryRef(path="a", etag='"1"')
-    names = [await sets.put(queries) for queries in ([a, b], [with_etag, b], [b, a])]
+    names = [await sets.put(queries, owner="ann") for queries in ([a, b], [with_etag, b], [b, a])]
     assert (names[0] == names[1], names[0] == names[2]) == (True, False)
     assert await sets.get(names[1]) == [a, b]
 
@@ -75,7 +75,7 @@ async def test_a_worker_keeps_few_sets_itself(clock: FakeClock, anyio_backend: s
     """Those that it drops are still on the board."""
     board = MemoryBoard(clock)
     sets = StoredSets(board, clock=clock, ttl_seconds=DAY, max_bytes=200)
-    names = [await sets.put([QueryRef(path=f"p{n}")]) for n in range(50)]
+    names = [await sets.put([QueryRef(path=f"p{n}")], owner="ann") for n in range(50)]
     assert [(await sets.get(name))[0].path for name in names] == [f"p{n}" for n in range(50)]
     await board.aclose()
     kept = 0

@@ -12,7 +12,7 @@ from fastapi import Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
 from reactive_rpc import Context
-from reactive_rpc.board.board import BoardKind
+from reactive_rpc.board.board import NOBODY, BoardKind
 from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.errors import UnauthorizedError
@@ -150,7 +150,7 @@ async def test_a_ticket_expires(anyio_backend: str) -> None:
     """After its time a ticket is as good as none."""
     clock = FakeClock()
     tickets = Tickets(MemoryBoard(clock), ttl_seconds=30.0)
-    ticket = await tickets.issue([(b"authorization", b"Bearer ann@t")], [])
+    ticket = await tickets.issue([(b"authorization", b"Bearer ann@t")], [], owner="ann")
     clock.advance(30.1)
     with pytest.raises(UnauthorizedError, match="unknown, expired or used"):
         await tickets.redeem(ticket.ticket, [], [])
@@ -163,9 +163,11 @@ class Peeking(MemoryBoard):
         super().__init__(SystemClock())
         self.seen: dict[str, bytes] = {}
 
-    async def put(self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float) -> None:
+    async def put(
+        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+    ) -> None:
         self.seen.update(entries)
-        await super().put(kind, entries, ttl_seconds=ttl_seconds)
+        await super().put(kind, entries, ttl_seconds=ttl_seconds, owner=owner)
 
 
 async def test_the_board_tells_nothing_of_whom_a_ticket_stands_for(anyio_backend: str) -> None:
@@ -173,7 +175,7 @@ async def test_the_board_tells_nothing_of_whom_a_ticket_stands_for(anyio_backend
     board = Peeking()
     tickets = Tickets(board, ttl_seconds=30.0)
     secret = b"Bearer very-secret-token"
-    ticket = (await tickets.issue([(b"authorization", secret), (b"host", b"x")], [])).ticket
+    ticket = (await tickets.issue([(b"authorization", secret), (b"host", b"x")], [], owner="ann")).ticket
     [(name, sealed)] = board.seen.items()
     assert ticket not in name
     assert not [word for word in (secret, ticket.encode(), b"authorization") if word in sealed]

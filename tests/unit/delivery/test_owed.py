@@ -135,7 +135,9 @@ class Client:
             await asyncio.sleep(0)
         self.hear(chunk)
         if self.acks and self.stream is not None and self.cursor is not None and self.world.rng.random() < 0.7:
-            await self.world.rng.choice(self.world.workers).hub.acknowledge(self.stream.id, self.cursor)
+            await self.world.rng.choice(self.world.workers).hub.acknowledge(
+                self.stream.id, self.cursor, ("identity", self.tenant)
+            )
 
     def hear(self, chunk: bytes) -> None:
         for sent in SSEDecoder().feed(chunk):

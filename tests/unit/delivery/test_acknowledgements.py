@@ -1,0 +1,43 @@
+"""What one caller may have noted for streams of other workers."""
+
+from __future__ import annotations
+
+import pytest
+from cache.scripted import until
+
+from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.delivery.acknowledgements import BATCH, MAX_EACH, PUT_EVERY_SECONDS, TTL_SECONDS, Acknowledgements
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.testing import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+ANN, BOB = ("identity", "ann"), ("identity", "bob")
+
+
+async def test_a_caller_acknowledges_for_so_many_streams_and_no_more() -> None:
+    """What comes past it is dropped, again and again for the same stream is not; others have their own; time forgets."""
+    clock = FakeClock()
+    board = MemoryBoard(clock)
+    noted = Acknowledgements(board, clock)
+
+    async def put() -> None:
+        await until(lambda: clock.sleepers == 1)
+        clock.advance(PUT_EVERY_SECONDS)
+        await until(lambda: noted._putting is not None and noted._putting.done())
+
+    for _ in range(3):
+        for number in range(2 * MAX_EACH):
+            noted.note(f"ann {number}", Cursor("e", 1), ANN)
+        noted.note("bob", Cursor("e", 1), BOB)
+        await put()
+    taken = await noted.take([f"ann {number}" for number in range(2 * MAX_EACH)])
+    assert list(taken) == [f"ann {number}" for number in range(MAX_EACH)]
+    assert list(await noted.take(["bob"])) == ["bob"]
+    assert MAX_EACH > BATCH
+    clock.advance(TTL_SECONDS)
+    noted.note("ann 1999", Cursor("e", 1), ANN)
+    await put()
+    assert list(await noted.take(["ann 1999"])) == ["ann 1999"]
+    assert (len(noted._until), dict(noted._counts)) == (1, {ANN: 1})
+    await noted.aclose()
