@@ -4,8 +4,8 @@ A set's name is the hash of what is in it, so storing it again changes nothing, 
 the right one. Each worker therefore keeps the sets that it has seen lately and asks the board, where all workers look,
 only for others. Using a set renews its time there, now and then: once in a quarter of that time a worker is enough.
 
-A set counts for whoever stored it, in their budget on the board (`board/board.py`), also where another worker renews it:
-so its owner is kept beside it.
+A set counts for whoever stored it, in their budget on the board (`board/board.py`), also where another worker renews
+it: so its owner is kept beside it.
 
 A set is no secret and grants nothing: whoever names it subscribes on their own behalf.
 """
