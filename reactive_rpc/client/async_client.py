@@ -5,9 +5,11 @@ from __future__ import annotations
 import random as _random
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+from uuid import uuid4
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,14 +17,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.live import Live, Means
 from reactive_rpc.client.procedure import Procedure
-from reactive_rpc.client.transport import Transport, new_http_client
+from reactive_rpc.client.retrying import is_transient, retry_after_seconds
+from reactive_rpc.client.transport import Answer, Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.errors import ServiceUnavailableError, WireError
+from reactive_rpc.errors import BadRequestError, ConflictError, ReactiveRPCError, ServiceUnavailableError, WireError
 
 __all__ = ["AsyncClient", "Mutation", "Query"]
 
 T = TypeVar("T")
+
+MUTATION_ATTEMPTS: Final = 5
+"""How often a mutation that has a key is sent until an answer comes."""
+
+MAX_KEY_CHARACTERS: Final = 255
 
 
 class AsyncClient:
@@ -39,6 +47,8 @@ class AsyncClient:
         random: the jitter, between 0 and 1.
         events: how events come: `sse` is one response that stays open, `poll` is one request after another, for ways
             on which such a response does not get through; `auto` polls where streams turn out to say nothing.
+        retry_mutations: send each mutation with an `Idempotency-Key` of its own, and send it again, a few times, where
+            its answer was lost. The server must honour such keys, as ours do: another one would do it twice.
     """
 
     prefix: str = "/rpc"
@@ -55,7 +65,9 @@ class AsyncClient:
         timeout_seconds: float = 30.0,
         random: Callable[[], float] = _random.random,
         events: Means = "auto",
+        retry_mutations: bool = False,
     ) -> None:
+        self.retry_mutations = retry_mutations
         self._state: Literal["new", "open", "closed"] = "new"
         self._base_url = base_url
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
@@ -106,11 +118,18 @@ class AsyncClient:
             self._transport.set_token(token)
             self._live.reidentify()
 
-    async def call(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> T:
+    async def call(
+        self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> T:
         """Call a procedure and return its typed result.
 
+        Args:
+            idempotency_key: names a mutation that may be sent more often than once: for a while the server does it
+                once, and answers the same each time. It is sent again from here too, where its answer was lost. Of
+                another input it is refused (UNPROCESSABLE_CONTENT).
+
         Raises:
-            BadRequestError: the input does not fit; nothing is sent.
+            BadRequestError: the input or the key does not fit; nothing is sent.
             ServiceUnavailableError: the server's database cannot be read. Where the procedure has
                 `stale_if_error_seconds`, the server has a stored result; only a watch can say of it that it is stale,
                 so only a watch shows it.
@@ -119,13 +138,32 @@ class AsyncClient:
             WireError: the answer is none of this protocol.
         """
         transport, _ = self._opened()
-        answer = await transport.call(procedure, procedure.encode_input(arguments))
+        fields = procedure.encode_input(arguments)
+        if idempotency_key is None:
+            answer = await transport.call(procedure, fields)
+        else:
+            answer = await self._call_again_and_again(transport, procedure, fields, idempotency_key)
         if answer.is_stale:
             raise ServiceUnavailableError(
                 "the server cannot read its database; an older result is stored: watch the query to show it as stale",
                 path=procedure.path,
             )
         return procedure.decode_output(answer.body or b"")
+
+    async def _call_again_and_again(
+        self, transport: Transport, procedure: Procedure[Any], fields: dict[str, Any] | None, key: str
+    ) -> Answer:
+        """Send a mutation until it is answered, a few times; CONFLICT may say that one sent before still runs."""
+        _check_key(key, procedure.path)
+        backoff = self._new_backoff()
+        for _ in range(MUTATION_ATTEMPTS - 1):
+            try:
+                return await transport.call(procedure, fields, idempotency_key=key)
+            except ReactiveRPCError as error:
+                if not (is_transient(error) or (backoff.failures and isinstance(error, ConflictError))):
+                    raise
+                await self._clock.sleep(retry_after_seconds(error) + backoff.next_delay())
+        return await transport.call(procedure, fields, idempotency_key=key)
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:
         """Return a watch of a query, to be entered.
@@ -173,6 +211,20 @@ class AsyncClient:
         return self._transport, self._live
 
 
+def _check_key(key: str, path: str) -> None:
+    """Let through what can be sent as a header.
+
+    Raises:
+        BadRequestError: the key is none.
+    """
+    if not (key.isascii() and key.isprintable() and 1 <= len(key) <= MAX_KEY_CHARACTERS and key == key.strip()):
+        raise BadRequestError(
+            f"the idempotency key {key[:80]!r} cannot be sent: use 1 to {MAX_KEY_CHARACTERS} printable ASCII "
+            "characters, a UUID for example",
+            path=path,
+        )
+
+
 class _TokenAnswer(BaseModel):
     """RFC 6749, section 5.1; the rest of the answer is not needed."""
 
@@ -182,7 +234,31 @@ class _TokenAnswer(BaseModel):
 
 
 class Mutation(Generic[T]):
-    """A procedure bound to a client; a generated subclass adds the typed `__call__`."""
+    """A mutation bound to a client; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+        self._key: str | None = None
+
+    def with_idempotency_key(self, key: str) -> Self:
+        """Return the mutation to be called under `key`, for whoever must know it to send it once more: a job, say.
+
+        See `AsyncClient.call`.
+        """
+        keyed = copy(self)
+        keyed._key = key
+        return keyed
+
+    async def _call(self, arguments: Mapping[str, Any]) -> T:
+        key = self._key
+        if key is None and self._client.retry_mutations:
+            key = uuid4().hex
+        return await self._client.call(self._procedure, arguments, idempotency_key=key)
+
+
+class Query(Generic[T]):
+    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
 
     def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -190,10 +266,6 @@ class Mutation(Generic[T]):
 
     async def _call(self, arguments: Mapping[str, Any]) -> T:
         return await self._client.call(self._procedure, arguments)
-
-
-class Query(Mutation[T]):
-    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
 
     def _watch(self, arguments: Mapping[str, Any]) -> Watch[T]:
         return self._client.watch(self._procedure, arguments)

@@ -53,6 +53,11 @@ class Backoff:
         """Return the seconds to wait after what went well has ended: between half the floor and all of it."""
         return self.floor_seconds * (1.0 + self._random()) / 2.0
 
+    @property
+    def failures(self) -> int:
+        """How many there were since it began, or was reset."""
+        return self._failures
+
     def reset(self) -> None:
         """Start over from the base: it works again."""
         self._failures = 0

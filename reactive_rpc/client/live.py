@@ -56,6 +56,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
 from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.retrying import is_transient, retry_after_seconds
 from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
 from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
 from reactive_rpc.client.transport import Answer, Transport
@@ -105,12 +106,14 @@ STABLE_SECONDS: Final = 5.0
 UNHEARD_STREAMS: Final = 2
 """How many streams in a row may say nothing before the client polls."""
 
+MAX_RETRY_SECONDS: Final = 60.0
+"""The longest `retry:` that is honoured: a wrong one must not end a watch for good."""
+
 DEFERRED_BASE_SECONDS: Final = 2.0
 DEFERRED_CAP_SECONDS: Final = 60.0
 """Between these grows the bound of the pause before a refused query is asked for again, which costs a whole stream."""
 
 _REMEMBERED_EVENTS: Final = 256
-_TRANSIENT: Final = frozenset({"SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS", "TIMEOUT", "BAD_GATEWAY", "GATEWAY_TIMEOUT"})
 
 
 @dataclass(eq=False)
@@ -259,7 +262,7 @@ class Live:
             resuming: nothing has failed, as far as can be told.
         """
         delay = self._backoff.resumption_delay() if resuming else 0.0
-        wait_seconds = _retry_after_seconds(error) + (delay or self._backoff.next_delay())
+        wait_seconds = retry_after_seconds(error) + (delay or self._backoff.next_delay())
         self._not_before = self._clock.monotonic() + wait_seconds
         self._changed.set()
 
@@ -335,7 +338,7 @@ class Live:
                     self._begin(stream, request, event)
                     task_status.started()
                 if batch.retry_seconds is not None:
-                    self._backoff.floor_seconds = batch.retry_seconds
+                    self._backoff.floor_seconds = min(batch.retry_seconds, MAX_RETRY_SECONDS)
 
     def _begin(self, stream: _Stream, request: SubscriptionRequest, connected: Event) -> None:
         """Take in the first event: make `stream` the one that counts, and end the one before.
@@ -460,9 +463,9 @@ class Live:
             while entry.snapshot.loading:
                 error = await self._fetch(entry)
                 self._changed.set()
-                retry_after = _retry_after_seconds(error)
+                retry_after = retry_after_seconds(error)
                 in_doubt = not entry.snapshot.current
-                if in_doubt and _is_transient(error) and (retry_after or not entry.snapshot.wanted):
+                if in_doubt and is_transient(error) and (retry_after or not entry.snapshot.wanted):
                     entry.is_held_off = retry_after > 0
                     await self._pause(entry, retry_after + backoff.next_delay())
                 if entry.snapshot.wanted:
@@ -482,7 +485,7 @@ class Live:
                 entry.dispatch(outcome)
                 return None
             _report(entry.procedure.path, error)
-            entry.dispatch(FetchFailed(error, answered=isinstance(error, RPCError) and not _is_transient(error)))
+            entry.dispatch(FetchFailed(error, answered=isinstance(error, RPCError) and not is_transient(error)))
             return error
         return None
 
@@ -547,16 +550,6 @@ def _outcome(error: Exception) -> Fetched | None:
     if etag is None or not isinstance(error, RPCError):
         return None
     return Fetched(None, etag, parse_version(error.headers.get(VERSION)), error=error)
-
-
-def _is_transient(error: Exception | None) -> bool:
-    """Tell whether the same request may do better a little later; what has not failed need not."""
-    return error.code in _TRANSIENT if isinstance(error, RPCError) else isinstance(error, ReactiveRPCError)
-
-
-def _retry_after_seconds(error: Exception | None) -> float:
-    """Return how long the server asked to be left alone."""
-    return float(error.headers.get("retry-after", 0)) if isinstance(error, RPCError) else 0.0
 
 
 def _report(what: str, error: Exception) -> None:

@@ -8,8 +8,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from uuid import uuid4
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -42,7 +45,9 @@ class SyncClient:
         timeout_seconds: float = 30.0,
         random: Callable[[], float] = _random.random,
         events: Means = "auto",
+        retry_mutations: bool = False,
     ) -> None:
+        self.retry_mutations = retry_mutations
         self._portal: BlockingPortal | None = None
         self._stack = ExitStack()
         self._client = AsyncClient(
@@ -54,6 +59,7 @@ class SyncClient:
             timeout_seconds=timeout_seconds,
             random=random,
             events=events,
+            retry_mutations=retry_mutations,
         )
         self._client.prefix = self.prefix
 
@@ -76,9 +82,10 @@ class SyncClient:
         """Be another caller from now on; None is nobody."""
         self._opened().call(self._client.set_token, token)
 
-    def call(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> T:
-        """Call a procedure and return its typed result; errors as in `AsyncClient.call`."""
-        result: T = self._opened().call(self._client.call, procedure, arguments)
+    def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None) -> T:
+        """Call a procedure and return its typed result; the rest as in `AsyncClient.call`."""
+        call = partial(self._client.call, procedure, arguments, idempotency_key=idempotency_key)
+        result: T = self._opened().call(call)
         return result
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncWatch[T]:
@@ -169,7 +176,28 @@ class SyncWatch(Generic[T]):
 
 
 class SyncMutation(Generic[T]):
-    """A procedure bound to a client; a generated subclass adds the typed `__call__`."""
+    """A mutation bound to a client; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+        self._key: str | None = None
+
+    def with_idempotency_key(self, key: str) -> Self:
+        """Return the mutation to be called under `key`; see `Mutation.with_idempotency_key`."""
+        keyed = copy(self)
+        keyed._key = key
+        return keyed
+
+    def _call(self, arguments: Mapping[str, Any]) -> T:
+        key = self._key
+        if key is None and self._client.retry_mutations:
+            key = uuid4().hex
+        return self._client.call(self._procedure, arguments, idempotency_key=key)
+
+
+class SyncQuery(Generic[T]):
+    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
 
     def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -177,10 +205,6 @@ class SyncMutation(Generic[T]):
 
     def _call(self, arguments: Mapping[str, Any]) -> T:
         return self._client.call(self._procedure, arguments)
-
-
-class SyncQuery(SyncMutation[T]):
-    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
 
     def _watch(self, arguments: Mapping[str, Any]) -> SyncWatch[T]:
         return self._client.watch(self._procedure, arguments)

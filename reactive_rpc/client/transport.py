@@ -18,13 +18,19 @@ from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest
-from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN, VERSION
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, STALE, UNKNOWN, VERSION
 
 __all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
 
 _JSON: Final = {"content-type": "application/json"}
 
-_PLAIN: Final = (401, 403, 429, 503)
+MAX_URL_BYTES: Final = 6 * 1024
+"""A longer URL is not sent: the server takes 16 KiB, and many a proxy 8 for the whole line."""
+
+_TOO_LONG: Final = (414, 431)
+"""What a proxy says of a URL that is too long for it."""
+
+_PLAIN: Final = (401, 403, 429, 502, 503, 504)
 """What a proxy says in its own words and means as this protocol does."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 600.0
@@ -91,6 +97,7 @@ class Transport:
         etag: str | None = None,
         *,
         was_told: bool = False,
+        idempotency_key: str | None = None,
     ) -> Answer:
         """Call a procedure with its encoded input.
 
@@ -98,6 +105,7 @@ class Transport:
             etag: of the result that is held.
             was_told: whether a stream may have told of a change that no answer has shown yet: the server must then look
                 at its log, as an event's cursor may lie below the change that it tells of.
+            idempotency_key: names a mutation, so that it is done once however often it is sent.
 
         Raises:
             RPCError: the server's error, as its class.
@@ -108,15 +116,11 @@ class Transport:
         token, era = UNKNOWN if was_told else self._token.value, self._token.era
         if token is not None:
             headers = {**headers, CURSOR: token}
-        url = self._base_url + procedure.url
+        if idempotency_key is not None:
+            headers = {**headers, IDEMPOTENCY_KEY: idempotency_key}
         cursor: str | None = UNKNOWN
         try:
-            with _network_errors(url):
-                if procedure.method == "GET":
-                    response = await self._http.get(url, params=_query_string(fields), headers=headers)
-                else:
-                    body = b"" if fields is None else json.dumps(fields).encode()
-                    response = await self._http.post(url, content=body, headers={**headers, **_JSON})
+            response = await self._send(procedure, fields, headers)
             cursor = response.headers.get(CURSOR, UNKNOWN if response.is_server_error else None)
         finally:
             # Without an answer, or with a gateway's, the server may have written, and nobody has said how far.
@@ -127,6 +131,22 @@ class Transport:
         if not response.is_success:
             raise _error_of(response, response.content)
         return Answer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
+
+    async def _send(
+        self, procedure: Procedure[Any], fields: dict[str, Any] | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """Send a call: by GET where the input fits into a URL, else by POST, which every query answers too."""
+        where = self._base_url + procedure.url
+        with _network_errors(where):
+            if procedure.method == "GET":
+                url = httpx.URL(where)
+                url = url.copy_merge_params(_query_string(fields)) if fields else url
+                if len(url.raw_path) <= MAX_URL_BYTES:
+                    response = await self._http.get(url, headers=headers)
+                    if response.status_code not in _TOO_LONG:
+                        return response
+            body = b"" if fields is None else json.dumps(fields).encode()
+            return await self._http.post(where, content=body, headers={**headers, **_JSON})
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> bytes:
         """Post a form (a login) and return the body; errors as in `call`."""

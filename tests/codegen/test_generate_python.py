@@ -218,7 +218,7 @@ def test_wrong_input_is_refused_before_any_request(package: Any) -> None:
         (httpx.Response(404, json={"error": {"code": "NOT_FOUND", "message": "no"}}), NotFoundError),
         (httpx.Response(200, text="<html>"), WireError),
         (httpx.Response(200, json=1), WireError),
-        (httpx.Response(502, text="<html>"), WireError),
+        (httpx.Response(500, text="<html>"), WireError),
         (httpx.ConnectError("refused"), ConnectionFailedError),
     ],
 )

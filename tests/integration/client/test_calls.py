@@ -64,6 +64,22 @@ def test_errors_arrive_with_all_that_they_carry(shared: Served) -> None:
     play(scenario)
 
 
+def test_a_query_that_no_url_can_hold_is_answered(shared: Served) -> None:
+    """It goes by POST, by itself, and is answered and watched as any other."""
+
+    async def scenario() -> None:
+        async with hub_of(shared) as hub:
+            with pytest.raises(NotFoundError):
+                await hub.agents.get_one(agent_id="a" * 20_000)
+            async with hub.agents.get_one.watch(agent_id="a" * 20_000) as live:
+                async for state in live:
+                    if not state.is_stale:
+                        assert isinstance(state.error, NotFoundError)
+                        return
+
+    play(scenario)
+
+
 def test_nobody_is_refused_until_login(shared: Served) -> None:
     """Without a token, and with a wrong one, calls are refused; a failed login says so; a login helps."""
 

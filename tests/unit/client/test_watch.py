@@ -16,7 +16,8 @@ from fake_server import FakeServer, running
 from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient, State, SyncClient, Watch
-from reactive_rpc.client.live import HEARTBEATS_MISSED
+from reactive_rpc.client.backoff import CAP_SECONDS
+from reactive_rpc.client.live import HEARTBEATS_MISSED, MAX_RETRY_SECONDS
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
@@ -494,5 +495,24 @@ def test_an_answer_to_the_former_caller_does_not_count(hops: int, refusal: RPCEr
             async with client, client.watch(GET, {"name": "a"}) as live:
                 await until(lambda: "Bearer good" in answers.listeners)
                 await shown(live, fresh(1))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("retry_ms", [99_999_999_999, 10**15 - 1])
+def test_a_wrong_retry_does_not_end_a_watch_for_good(server: FakeServer, retry_ms: int) -> None:
+    """`retry:` is bounded: the client comes back within a minute and the backoff, and follows on."""
+    server.retry_ms = retry_ms
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        async with watching(server, "a", clock=clock) as (_, live):
+            server.send(server.streams[0], None)
+            await until(lambda: clock.pauses)
+            assert max(clock.pauses) <= MAX_RETRY_SECONDS + CAP_SECONDS
+            server.change("a", 2)
+            while not is_fresh(live, 2):
+                clock.pass_time()
+                await asyncio.sleep(0.002)
 
     play(scenario)
