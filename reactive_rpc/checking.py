@@ -21,7 +21,7 @@ from reactive_rpc.errors import ReactiveRPCError, RPCError
 from reactive_rpc.rpc.execution import Observation
 from reactive_rpc.rpc.procedure import Procedure
 
-__all__ = ["Checker", "Drift", "Outcome", "calls_of", "try_calls"]
+__all__ = ["Checker", "Drift", "Outcome", "try_calls"]
 
 Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """`{path: inputs}`."""
@@ -107,22 +107,12 @@ class Checker:
                 yield Drift(finding.path, "veto", finding.table)
 
 
-def calls_of(procedure: Procedure[..., Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the inputs that are known for a query: its `examples`, or one made of the first examples of its fields."""
-    if procedure.examples:
-        return procedure.examples
-    model = procedure.handler.input_model
-    fields = {} if model is None else model.model_fields
-    required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
-    return ({name: examples[0] for name, examples in required.items() if examples},) if all(required.values()) else ()
-
-
 async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Outcome]:
     """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
 
     Args:
         rpc: open.
-        calls: inputs beside those of `calls_of`.
+        calls: inputs beside those of `Procedure.known_inputs`.
         ctx: on whose behalf.
 
     Raises:
@@ -134,7 +124,7 @@ async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Ou
     outcomes = {}
     for path, procedure in rpc.registry.items():
         if procedure.kind == "query":
-            inputs = [*calls_of(procedure), *calls.get(path, ())]
+            inputs = [*procedure.known_inputs, *calls.get(path, ())]
             wanting = _wanting(procedure, inputs, ctx)
             outcomes[path] = Outcome(wanting=wanting) if wanting else await _try_query(rpc, path, inputs, ctx)
     return outcomes

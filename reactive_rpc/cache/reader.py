@@ -78,7 +78,7 @@ from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.shared_values import SharedValue, SharedValues
 from reactive_rpc.cache.store import Store
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.errors import PreconditionFailedError
+from reactive_rpc.errors import PreconditionFailedError, ServiceUnavailableError
 from reactive_rpc.log.log import Batch, Log
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.index import Index
@@ -332,11 +332,11 @@ class Reader:
         flight = self._flights.get(query.key)
         if flight is not None and flight.started_at >= version and flight.depth >= query.depth:
             self.stats.joined += 1
-            landed = await asyncio.shield(flight.task)
+            landed = await _landing(flight)
             if landed.entry.read_set.opaque is None and arrived_at < landed.entry.period.until:
                 return landed  # what it read is captured, so its version tells how fresh it is
         self.stats.misses += 1
-        return await asyncio.shield(self._start(query).task)
+        return await _landing(self._start(query))
 
     def version_of(self, entry: Entry) -> str | None:
         """Return a version that the entry's outcome reflects exactly, as a cursor; None where nobody can tell.
@@ -528,9 +528,10 @@ class Reader:
         entry = Entry(query, computed, started_at)
         self._count_needless(entry)
         if computed.read_set.opaque is not None:
-            self.stats.uncacheable += 1
             self._note_unshareable(entry)
-            self._report(query.key[0], computed.read_set.opaque)
+            if computed.error is None:  # a handler that refused may have had no reason to read anything
+                self.stats.uncacheable += 1
+                self._report(query.key[0], computed.read_set.opaque)
         elif self.touched_since(started_at, entry) or not entry.period.holds(self._clock.time()):
             self.stats.outdated += 1
             if computed.has_place and computed.is_whole and epoch == self._log.epoch:
@@ -660,6 +661,19 @@ def _bury(entry: Entry) -> None:
     """Note that an entry is neither indexed nor stored any more."""
     entry.live = entry.cached = False
     entry.computed = None
+
+
+async def _landing(flight: _Flight) -> Landed:
+    """Return what a flight ends in; it goes on where whoever waits for it is cancelled.
+
+    Raises:
+        ServiceUnavailableError: the flight was abandoned, which is no cancellation of those who wait.
+        Exception: what the flight raised.
+    """
+    await asyncio.wait([flight.task])
+    if flight.task.cancelled():
+        raise ServiceUnavailableError("the server is about to stop: ask again, another one")
+    return flight.task.result()
 
 
 def _refuse_unwatchable(landed: Landed) -> None:

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 
 from reactive_rpc.cache.entry import Computed, Key
@@ -30,6 +31,7 @@ from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.topics import constraint_on
 from reactive_rpc.rpc.attempts import Attempts
+from reactive_rpc.rpc.containment import contained
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.rpc.seclusion import hidden_read, in_own_thread
@@ -188,6 +190,7 @@ class Executor:
             )
 
     async def _mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+        input = deepcopy(input)  # a handler may change it, and run again
         if not procedure.handler.is_async:
             return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
         async with self._database.write(
@@ -199,16 +202,12 @@ class Executor:
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
     ) -> bytes:
         with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
-            result = procedure.function(**_arguments(procedure, session, input, ctx))
-            session.flush()
-            return _encode(procedure, result)
+            return _run_sync(procedure, session, input, ctx)
 
     def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
         isolation = procedure.isolation or self._isolation
         with self._database.write_sync(**_asked(procedure), isolation=isolation) as session:
-            result = procedure.function(**_arguments(procedure, session, input, ctx))
-            session.flush()
-            return _encode(procedure, result)
+            return _run_sync(procedure, session, input, ctx)
 
     def _declared(self, path: str, procedure: Procedure[..., Any], read_set: ReadSet) -> ReadSet:
         """Hold what was read against what is declared; a declared table that was not read counts as read whole."""
@@ -237,12 +236,13 @@ def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception
     Raises:
         DefinitionError: it did; the message says for what, and the way out.
     """
-    hidden = hidden_read(error)
+    hidden = hidden_read(error) if procedure.is_cached else None
     if hidden is not None:
         raise procedure.fault(
             f"the query reads {hidden}, which is not set where queries run: others are given its result too, by its "
             "input and ctx alone, so it sees nothing that was set for one caller. Put the value into the context "
-            f"(ReactiveRPC(context=...)), and let {procedure.name} take ctx"
+            f"(ReactiveRPC(context=...)), and let {procedure.name} take ctx; or say cache=False, and it is run where "
+            "it is called, for its caller alone"
         ) from error
     if isinstance(error, AttributeError) and error.obj is ctx and callable(procedure.scope):
         raise procedure.fault(
@@ -275,9 +275,17 @@ def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object)
 async def _run_async(
     procedure: Procedure[..., Any], session: AsyncSession, input: BaseModel | None, ctx: object
 ) -> bytes:
-    result = await procedure.function(**_arguments(procedure, session, input, ctx))
-    await session.flush()
-    return await session.run_sync(lambda _: _encode(procedure, result))
+    with contained(procedure.name):
+        result = await procedure.function(**_arguments(procedure, session, input, ctx))
+        await session.flush()
+        return await session.run_sync(lambda _: _encode(procedure, result))
+
+
+def _run_sync(procedure: Procedure[..., Any], session: Session, input: BaseModel | None, ctx: object) -> bytes:
+    with contained(procedure.name):
+        result = procedure.function(**_arguments(procedure, session, input, ctx))
+        session.flush()
+        return _encode(procedure, result)
 
 
 def _arguments(procedure: Procedure[..., Any], session: object, input: BaseModel | None, ctx: object) -> dict[str, Any]:

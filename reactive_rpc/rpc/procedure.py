@@ -121,6 +121,17 @@ class Procedure(Generic[P, R]):
         """The docstring, which may be Markdown."""
         return inspect.getdoc(self.function) or ""
 
+    @property
+    def known_inputs(self) -> Sequence[Mapping[str, Any]]:
+        """Inputs that are known to fit: its `examples`, or one made of the first examples of its input's fields."""
+        if self.examples:
+            return self.examples
+        model = self.handler.input_model
+        fields = {} if model is None else model.model_fields
+        required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
+        known = {name: examples[0] for name, examples in required.items() if examples}
+        return (known,) if len(known) == len(required) else ()
+
     @cached_property
     def output(self) -> TypeAdapter[Any]:
         """Validate and encode what the handler returns."""

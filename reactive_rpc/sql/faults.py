@@ -9,6 +9,7 @@ says in a SQLSTATE what is wrong (`postgresql.org/docs/current/errcodes-appendix
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,17 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
+from reactive_rpc.sql.constraints import conflict_of_postgresql, conflict_of_sqlite
 
-__all__ = ["OvertakenError", "QueryWroteError", "SchemaMovedError", "connecting", "translated", "was_overtaken"]
+__all__ = [
+    "OvertakenError",
+    "QueryWroteError",
+    "SchemaMovedError",
+    "connecting",
+    "query_wrote",
+    "translated",
+    "was_overtaken",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +66,25 @@ _IN_TRANSACTION: Final = "25001"
 _AGAIN: Final = ("40001", "40P01")
 _UNAVAILABLE_STATES: Final = ("08", "53", "57P", "57014", "55P03", "25P03", "25P04")
 """Connections, resources, a server that stops, cancelled by a timeout, lock not available, idle or too long."""
-_BAD_VALUES: Final = ("22001", "22003", "22008", "22021", "22P05")
-"""Too long, out of range (numbers, dates), and text that the database's encoding does not hold (NUL)."""
+_BAD_VALUES: Final = {
+    "22001": "too_long",
+    "22003": "out_of_range",
+    "22008": "out_of_range",
+    "22021": "encoding",
+    "22P05": "encoding",
+}
+"""Texts, numbers and dates that a column does not hold, and text that the database's encoding does not (NUL)."""
+_VALUE_FAULTS: Final = {
+    "too_long": "a text is too long for its column",
+    "out_of_range": "a number or a date is out of the range of its column",
+    "encoding": "a text has characters that the database's encoding does not hold",
+    "nul": "a text has a NUL, which the database does not hold",
+}
+_VALUE_TYPE: Final = re.compile(
+    r"for type ([\w ]+(?:\(\d+(?:,\d+)?\))?)$|(?:^|: )([a-z ]+) out of range$|value out of (\w+) range"
+)
+"""What it would have to be, in the words of either driver or of the server."""
+_READ_ONLY_COMMAND: Final = re.compile(r"cannot execute (.+?) in a read-only transaction")
 _SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached statement plan is invalid")
 """The server's words, and asyncpg's; SQLAlchemy or psycopg forgets the statements then, and the next call succeeds."""
 
@@ -105,7 +132,7 @@ def translated(*, writes: bool = True) -> Iterator[None]:
     except OverflowError as exc:
         if "SQLite" not in str(exc):
             raise
-        raise BadRequestError("a number is beyond the 64 bits that the database holds") from exc
+        raise _bad_value("out_of_range", "(value out of int64 range)") from exc
     except InvalidRequestError as exc:
         if "isolation_level may not be altered" not in str(exc):
             raise
@@ -159,17 +186,17 @@ def _translate(error: Exception, writes: bool) -> RPCError | None:
         return _of_sqlite(cause)
     state = _sqlstate(cause)
     # asyncpg gives a value that it cannot send a SQLSTATE of its own choice.
-    return (None if state is None else _of_sqlstate(state, str(cause), writes)) or _of_driver(cause)
+    return (None if state is None else _of_sqlstate(state, cause, writes)) or _of_driver(cause)
 
 
 def _of_sqlite(cause: sqlite3.Error) -> RPCError | None:
     if isinstance(cause, sqlite3.IntegrityError):
-        return _contradiction()
+        return conflict_of_sqlite(cause)
     code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
         return None
     if code & 0xFF == sqlite3.SQLITE_READONLY:
-        return _query_wrote()
+        return query_wrote(str(cause))
     return ServiceUnavailableError(_GONE_MESSAGE) if code & 0xFF in _UNAVAILABLE else None
 
 
@@ -183,11 +210,12 @@ def _sqlstate(cause: BaseException | None) -> str | None:
     return None
 
 
-def _of_sqlstate(state: str, words: str, writes: bool) -> RPCError | None:
+def _of_sqlstate(state: str, cause: BaseException | None, writes: bool) -> RPCError | None:
+    words = str(cause)
     if state.startswith("23"):
-        return _contradiction()
+        return conflict_of_postgresql(state, cause)
     if state == _READ_ONLY:
-        return _query_wrote()
+        return query_wrote(words)
     if state == _IN_TRANSACTION and "ISOLATION" in words:
         return _sets_isolation(writes)
     if state in _AGAIN and writes:
@@ -195,7 +223,7 @@ def _of_sqlstate(state: str, words: str, writes: bool) -> RPCError | None:
     if state in _AGAIN or state.startswith(_UNAVAILABLE_STATES):
         return ServiceUnavailableError(_GONE_MESSAGE)
     if state in _BAD_VALUES:
-        return BadRequestError("a value does not fit into the database: too long, out of range, or with a NUL")
+        return _bad_value(_BAD_VALUES[state], words)
     if any(part in words for part in _SCHEMA_MOVED):
         return SchemaMovedError("the database's tables have just been changed; try again")
     return None
@@ -207,21 +235,21 @@ def _of_driver(cause: BaseException | None) -> RPCError | None:
     if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
         return ServiceUnavailableError(_GONE_MESSAGE)
     if isinstance(cause, psycopg.DataError) and any(part in words for part in _PSYCOPG_BAD_VALUES):
-        return BadRequestError("a value does not fit into the database: out of range, or with a NUL")
+        return _bad_value("nul" if "NUL" in words else "out_of_range", words)
     if isinstance(cause, _AsyncpgError | asyncpg.PostgresError | asyncpg.InterfaceError):
         if any(part in words for part in _ASYNCPG_GONE):
             return ServiceUnavailableError(_GONE_MESSAGE)
         if any(part in words for part in _ASYNCPG_BAD_VALUES):
-            return BadRequestError("a value does not fit into the database: out of range")
+            return _bad_value("encoding" if "surrogates" in words else "out_of_range", words)
     return None
 
 
-def _contradiction() -> ConflictError:
-    return ConflictError("the write contradicts a unique, foreign key, check or NOT NULL constraint")
-
-
-def _query_wrote() -> QueryWroteError:
-    return QueryWroteError("a query may not write: define the function with kind='mutation'")
+def _bad_value(kind: str, words: str) -> BadRequestError:
+    """Return what a caller is told, without the value; `details` is `{"kind", "type"}`."""
+    found = _VALUE_TYPE.search(words)
+    type_name = next((part for part in found.groups() if part), None) if found else None
+    message = _VALUE_FAULTS[kind] + (f", which is {type_name}" if type_name else "")
+    return BadRequestError(message, details={"kind": kind, "type": type_name})
 
 
 def _sets_isolation(writes: bool) -> InternalServerError:
@@ -231,3 +259,16 @@ def _sets_isolation(writes: bool) -> InternalServerError:
         "the transaction of a mutation has begun before its handler runs, so its isolation is declared: "
         "define_reactive_function(kind='mutation', isolation='serializable' | 'repeatable_read' | 'read_committed')"
     )
+
+
+def query_wrote(words: str) -> QueryWroteError:
+    """Return what a query is told that wrote, or took locks; `words` are the database's."""
+    found = _READ_ONLY_COMMAND.search(words)
+    command = found[1] if found else None
+    if command is not None and command.startswith("SELECT FOR"):
+        return QueryWroteError(
+            f"a query may not lock rows, and this one executes {command}: what it reads is one snapshot as it is. "
+            "Leave with_for_update() out, or define the function with kind='mutation'"
+        )
+    what = f", and this one executes {command}" if command else ""
+    return QueryWroteError(f"a query may not write{what}: define the function with kind='mutation'")

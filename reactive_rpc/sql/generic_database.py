@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.sql.database import Database
-from reactive_rpc.sql.faults import QueryWroteError, translated
+from reactive_rpc.sql.faults import query_wrote, translated
 from reactive_rpc.sql.recorder import Recorder
 from reactive_rpc.sql.written import written
 
@@ -111,4 +111,4 @@ def _refuse_write(_connection: Connection, _cursor: object, statement: str, *_: 
     """
     found = written(statement, _connection.dialect.name)
     if found is None or found.tables:
-        raise QueryWroteError("a query may not write: define the function with kind='mutation'")
+        raise query_wrote(f"cannot execute {statement.split(maxsplit=1)[0].upper()} in a read-only transaction")

@@ -77,12 +77,15 @@ class RPCRouter(APIRouter):
         self._targets: dict[str, Target] = {}
         self._bases: set[str] = set()
         self._built_for: tuple[int, int] | None = None
+        self._examples: list[tuple[bool, dict[str, Any]]] = []
 
     def add_procedure(self, path: str, procedure: Procedure[..., Any], endpoint: Endpoint) -> None:
         """Serve `procedure` at `{prefix}/{path}` and document it there."""
         method = methods_of(procedure)[0]
         context = None if procedure.scope == "public" else self._context
         responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
+        if procedure.is_cached:
+            self._examples.append(_example_of(path, procedure))
         if procedure.kind == "query":
             responses[200] = {"headers": _MARKED}
             responses[304] = {
@@ -103,7 +106,7 @@ class RPCRouter(APIRouter):
         )
 
     def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
-        """Serve streams at `{prefix}/events`, and what belongs to them below it."""
+        """Serve streams at `{prefix}/events`, and what belongs to them below it; after the procedures were added."""
         stream: dict[int | str, dict[str, Any]] = {
             200: {
                 "description": "A stream of events.",
@@ -112,7 +115,8 @@ class RPCRouter(APIRouter):
             "default": _FAULT,
         }
         common: dict[str, Any] = {"tags": ["events"], "response_class": Response, "response_model": None}
-        body = _parameters(self._context, request=Annotated[SubscriptionRequest, Body()])
+        watched = self._example()
+        body = _parameters(self._context, request=Annotated[SubscriptionRequest, watched])
         self._document(
             events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
             description=_EVENTS, responses=stream, **common,
@@ -131,7 +135,7 @@ class RPCRouter(APIRouter):
             "tags": ["events"], "description": _POLL, "response_model": Polled, "responses": {"default": _FAULT},
         }  # fmt: skip
         self._document(
-            poll, "events/poll", _parameters(self._context, request=Annotated[PollRequest, Body()]), methods=["POST"],
+            poll, "events/poll", _parameters(self._context, request=Annotated[PollRequest, watched]), methods=["POST"],
             operation_id="events_poll", summary="Wait for the next events", **polled,
         )  # fmt: skip
         self._document(
@@ -139,7 +143,7 @@ class RPCRouter(APIRouter):
             operation_id="events_poll_by_set", summary="Wait for the next events of a stored set", **polled,
         )  # fmt: skip
         self._document(
-            sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, Body()]), methods=["POST"],
+            sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, watched]), methods=["POST"],
             operation_id="events_sets", summary="Store a set of queries for EventSource", description=_SETS,
             tags=["events"], response_model=StoredSet, responses={"default": _FAULT},
         )  # fmt: skip
@@ -149,7 +153,7 @@ class RPCRouter(APIRouter):
             responses={"default": _FAULT}, openapi_extra=_EMPTY_BODY,
         )  # fmt: skip
         self._document(
-            ack, "events/ack", _parameters(None, request=Annotated[Ack, Body()]), methods=["POST"],
+            ack, "events/ack", _parameters(None, request=Annotated[Ack, _ACK_EXAMPLE]), methods=["POST"],
             operation_id="events_ack", summary="Acknowledge every event up to a cursor", description=_ACK,
             status_code=204, responses={204: {"description": "Noted."}, "default": _FAULT}, **common,
         )  # fmt: skip
@@ -197,6 +201,12 @@ class RPCRouter(APIRouter):
             unknown.require_open = self._require_open
             target = Target(unknown, [])
         await target.endpoint(scope, receive, send, target.dependencies)
+
+    def _example(self) -> Any:
+        """Return the body of a request that watches a query, one whose input is known where there is such."""
+        examples = sorted(self._examples, key=lambda example: not example[0])
+        value = {"queries": [example for _, example in examples[:1]]}
+        return Body(openapi_examples={"a query": {"value": value}})
 
     def base_of(self, path: str, name: str) -> str:
         """Return what a route's full path, of this name, stands below; without a prefix of ours the path alone is."""
@@ -290,6 +300,10 @@ _SETS = """An EventSource can only GET, so it names the set: `GET events?set=...
 _ACK = """For streams that were asked for with `acks`, at any worker; what is not acknowledged is sent again.
 It needs no credentials beside the stream's id. Of a stream that has ended it means nothing, and is no error."""
 
+_ACK_EXAMPLE: Any = Body(
+    openapi_examples={"an event": {"value": {"stream": "c0tYB8Q2v2XgJ1aL", "cursor": "Kc3dJWpOHFGvR0hN:3"}}}
+)
+
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""
 
@@ -298,6 +312,14 @@ def _route_path(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _example_of(path: str, procedure: Procedure[..., Any]) -> tuple[bool, dict[str, Any]]:
+    """Return how a query is named in a set, and whether its input is known to fit."""
+    if procedure.handler.input_model is None:
+        return True, {"path": path}
+    known = procedure.known_inputs
+    return bool(known), {"path": path, "input": dict(known[0]) if known else {}}
 
 
 def _signature(procedure: Procedure[..., Any], method: str, context: ContextDependency) -> list[inspect.Parameter]:

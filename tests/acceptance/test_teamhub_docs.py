@@ -93,3 +93,13 @@ def test_a_documented_get_can_be_tried_out(ada: Caller, document: dict[str, Any]
     }
 
     assert ada.http.get("/rpc/agents.get_one", params=parameters).json()["id"] == "agent-0001"
+
+
+def test_events_can_be_tried_out(ada: Caller, document: dict[str, Any]) -> None:
+    """The example of the page watches a query that is there, with an input that fits."""
+    content = document["paths"]["/rpc/events"]["post"]["requestBody"]["content"]["application/json"]
+    [example] = content["examples"].values()
+
+    [connected, *_] = ada.http.post("/rpc/events/poll", json=example["value"]).json()["events"]
+    assert connected["data"]["errors"] == []
+    assert len(connected["data"]["queries"]) == 1

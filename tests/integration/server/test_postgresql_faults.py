@@ -128,7 +128,7 @@ def assert_told(response: httpx.Response, status: int, code: str) -> dict[str, A
     """Return the error, which must be of this kind and hold no word of the driver's."""
     error = error_of(response)
     assert (response.status_code, error["code"]) == (status, code), response.text
-    for word in ("asyncpg", "psycopg", "sqlalche", "SQL:", "SELECT", "note_text_key"):
+    for word in ("asyncpg", "psycopg", "sqlalche", "SQL:", "SELECT", "Key ("):
         assert word not in response.text
     return error
 

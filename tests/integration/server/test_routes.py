@@ -19,7 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, ReactiveRPC, define_reactive_function
 
-from .rooms import Server, Visit, app_of, error_of, rpc_on, serving, who
+from .rooms import NoteId, Server, Visit, app_of, error_of, in_room, one, rpc_on, serving, who
 
 pytestmark = pytest.mark.anyio
 
@@ -277,3 +277,38 @@ async def test_openapi_types_every_procedure(server: Server) -> None:
     assert (room["name"], room["in"], room["required"], room["schema"]["type"]) == ("room", "query", True, "string")
     body = procedures["notes.add"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/NewNote"}
+
+
+def tried_out(operation: dict[str, Any]) -> object:
+    """Return the body that the docs page fills in: the first example, or what the schema alone would have it make."""
+    content = operation["requestBody"]["content"]["application/json"]
+    return next(iter(content["examples"].values()))["value"] if "examples" in content else {}
+
+
+@pytest.mark.parametrize("functions", [{"notes": {"in_room": in_room, "one": one}}, {"test": {"whoami": whoami}}, {}])
+async def test_what_the_docs_page_fills_in_for_events_is_a_valid_request(file: Path, functions: Any) -> None:
+    """Whatever procedures there are: the example is taken as it stands."""
+    async with serving(file, functions, context=Context) as server:
+        document = server.app.openapi()
+        for path in ("/rpc/events/poll", "/rpc/events/sets", "/rpc/events/ticket", "/rpc/events/ack", "/rpc/events"):
+            body = tried_out(document["paths"][path]["post"])
+            # What a stream asks for is what a poll asks for, and a poll has an end.
+            target = "/rpc/events/poll" if path == "/rpc/events" else path
+            answer = await server.client.post(target, json=body)
+            assert answer.status_code in (200, 204), (path, body, answer.text)
+            if path == "/rpc/events" and functions:
+                assert body["queries"]  # type: ignore[index]  # an object
+
+
+async def test_the_example_of_events_is_a_query_whose_input_is_known(file: Path) -> None:
+    """Of several queries, one that can be watched as it stands in the example."""
+
+    @define_reactive_function(examples=[{"id": 3}])
+    async def known(input: NoteId, db: AsyncSession) -> int:
+        return len((await db.exec(select(Visit))).all())
+
+    async with serving(file, {"notes": {"in_room": in_room, "known": known}}) as server:
+        body = tried_out(server.app.openapi()["paths"]["/rpc/events"]["post"])
+        assert body == {"queries": [{"path": "notes.known", "input": {"id": 3}}]}
+        [connected] = (await server.call("events/poll", body)).json()["events"]
+        assert connected["data"]["errors"] == []

@@ -63,12 +63,12 @@ def handler(kind: type, annotation: Any) -> Any:
     """Return a handler that tells the class of its session, and uses it as that class's documentation does."""
 
     async def with_async(db: Any) -> list[str]:
-        execute = db.exec if isinstance(db, sqlmodel_async.AsyncSession) else db.execute
+        execute: Any = db.exec if isinstance(db, sqlmodel_async.AsyncSession) else db.execute
         await execute(TEXTS)
         return [type(db).__module__, type(db).__qualname__, type(db.sync_session).__qualname__]
 
     def with_sync(db: Any) -> list[str]:
-        execute = db.exec if isinstance(db, sqlmodel.Session) else db.execute
+        execute: Any = db.exec if isinstance(db, sqlmodel.Session) else db.execute
         execute(TEXTS)
         return [type(db).__module__, type(db).__qualname__, type(db).__qualname__]
 

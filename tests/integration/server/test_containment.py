@@ -1,0 +1,145 @@
+"""Whatever a handler raises, it is the answer to its own call, and nobody else's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import Session, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import ForbiddenError, define_reactive_function
+
+from .rooms import InRoom, Note, Server, error_of, serving
+
+pytestmark = pytest.mark.anyio
+
+
+def cancelled_by_a_task() -> BaseException:
+    return asyncio.CancelledError("of a task that was awaited")
+
+
+RAISED: dict[str, Any] = {
+    "cancelled": cancelled_by_a_task,
+    "exit": lambda: SystemExit(2),
+    "generator": GeneratorExit,
+    "group": lambda: BaseExceptionGroup("several", [SystemExit(2), ValueError("x")]),
+    "stop": StopIteration,
+    "stop_async": StopAsyncIteration,
+}
+
+
+def failing(error: Any) -> Any:
+    async def query(input: InRoom, db: AsyncSession) -> list[str]:
+        await db.exec(select(Note))
+        if input.room == "task":
+            task = asyncio.create_task(asyncio.sleep(60))
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await task
+        raise error()
+
+    return query
+
+
+def failing_sync(error: Any) -> Any:
+    def query(input: InRoom, db: Session) -> list[str]:
+        db.exec(select(Note))
+        raise error()
+
+    return query
+
+
+FUNCTIONS: Any = {
+    "query": {name: define_reactive_function(failing(error)) for name, error in RAISED.items()},
+    "query_sync": {name: define_reactive_function(failing_sync(error)) for name, error in RAISED.items()},
+    "mutation": {name: define_reactive_function(kind="mutation")(failing(error)) for name, error in RAISED.items()},
+    "mutation_sync": {
+        name: define_reactive_function(kind="mutation")(failing_sync(error)) for name, error in RAISED.items()
+    },
+}
+
+
+async def test_what_a_handler_raises_is_its_own_answer(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each kind of exception, by each kind of handler, also for who joined: 500 under a request id, and logged."""
+    async with serving(file, FUNCTIONS) as server:
+        for group, functions in FUNCTIONS.items():
+            for name in functions:
+                path, callers = f"{group}.{name}", 3 if group.startswith("query") else 1
+                answers = await asyncio.gather(*(server.call(path, {"room": "a"}) for _ in range(callers)))
+                assert [error_of(answer)["code"] for answer in answers] == ["INTERNAL_SERVER_ERROR"] * callers, path
+        answer = await server.call("query.cancelled", {"room": "task"})
+        assert error_of(answer)["code"] == "INTERNAL_SERVER_ERROR"
+    assert "as something that it awaited was cancelled" in caplog.text
+
+
+async def test_a_stream_hears_of_it_as_of_any_error(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The query is refused as one that fails, and the others of the set are watched."""
+    caplog.set_level(logging.CRITICAL)
+    queries = [{"path": f"query.{name}", "input": {"room": "a"}} for name in RAISED]
+    async with serving(file, FUNCTIONS) as server:
+        answer = await server.call("events/poll", {"queries": queries})
+        [connected] = answer.json()["events"]
+        assert [each["error"]["code"] for each in connected["data"]["errors"]] == ["INTERNAL_SERVER_ERROR"] * len(
+            RAISED
+        )
+
+
+async def test_who_goes_away_takes_nobody_along(server: Server) -> None:
+    """A request that is really cancelled ends as such; who waits for the same run gets its result."""
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    @define_reactive_function
+    async def slow(db: AsyncSession) -> int:
+        running.set()
+        await go_on.wait()
+        return len((await db.exec(select(Note))).all())
+
+    async with serving(server.path.with_suffix(".slow"), {"notes": {"slow": slow}}) as found:
+        first = asyncio.create_task(found.call("notes.slow"))
+        await running.wait()
+        second = asyncio.create_task(found.call("notes.slow"))
+        while found.rpc.stats()["misses"] + found.rpc.stats()["joined"] < 2:  # noqa: ASYNC110  # counters tell nobody
+            await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go_on.set()
+        assert (await second).json() == 0
+
+
+async def test_a_run_that_is_abandoned_is_no_cancellation_of_who_waits(file: Path) -> None:
+    """Closing answers 503 to who still waits for a handler."""
+    running = asyncio.Event()
+
+    @define_reactive_function
+    async def endless() -> int:
+        running.set()
+        await asyncio.Event().wait()
+        return 1
+
+    async with serving(file, {"notes": {"endless": endless}}) as server:
+        waiting = asyncio.create_task(server.call("notes.endless"))
+        await running.wait()
+        await server.rpc.aclose()
+        assert error_of(await waiting)["code"] == "SERVICE_UNAVAILABLE"
+
+
+async def test_a_refusal_that_read_nothing_is_not_called_uncached(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that refuses at once had no reason to read; only a result that rests on no table is told of."""
+
+    @define_reactive_function
+    async def guarded(input: InRoom, db: AsyncSession) -> list[Note]:
+        if input.room == "closed":
+            raise ForbiddenError("closed")
+        return list((await db.exec(select(Note))).all()) if input.room == "open" else []
+
+    async with serving(file, {"notes": {"guarded": guarded}}) as server:
+        assert (await server.call("notes.guarded", {"room": "closed"})).status_code == 403
+        assert server.rpc.stats()["uncacheable"] == 0
+        assert "is not cached" not in caplog.text
+        assert (await server.call("notes.guarded", {"room": "empty"})).status_code == 200
+        assert server.rpc.stats()["uncacheable"] == 1
+        assert "notes.guarded is not cached: it reads no table" in caplog.text
