@@ -12,9 +12,9 @@ until its time is up; `refresh`, which answers wait for, leaves a busy table unc
 
 **Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; rows of the outbox that
 are deleted by hand; functions that are redefined without touching a table, where a generated column rests on them.
-Settings that are altered for a role, the database or the server (search_path, timezone), text search configurations,
-and the roles that row-level security names count only once this process starts again. A user's operator that overloads
-a sign of SQLAlchemy's own (`=`, `<<`), and a user's cast, are taken to depend on their arguments and on what they lock.
+Settings that are altered for a role, the database or the server (search_path, timezone), and the roles that row-level
+security names count only once this process starts again. A user's cast, and an operator of theirs on types of their
+own, are taken to depend on their arguments and on what they lock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from reactive_rpc.capture.postgresql_installation import (
     wanted_of_administrator,
 )
 from reactive_rpc.capture.postgresql_record import forget_transactions, prune, write_record
-from reactive_rpc.capture.postgresql_tables import SCHEMA
+from reactive_rpc.capture.postgresql_tables import CATALOG_ONLY, SCHEMA
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
@@ -136,7 +136,7 @@ class PostgreSQLCapture:
             ServiceUnavailableError: the database cannot be reached, or a table stays locked.
         """
         with self._connected() as connection:
-            drops = [statement for group in inspect(connection).all_drops for statement in group]
+            drops = [statement for group in inspect(connection, may_read=False).all_drops for statement in group]
             if not self.manage:
                 raise CaptureError("an administrator must run:\n" + script(drops))
             with connection.transaction():
@@ -179,6 +179,7 @@ class PostgreSQLCapture:
             ) as connection:
                 _refuse_unfit(connection)
                 run(connection, _SETTINGS)
+                connection.execute(CATALOG_ONLY)
                 yield connection
         except errors.InsufficientPrivilege as exc:
             raise self._not_allowed(exc) from exc
@@ -193,6 +194,7 @@ class PostgreSQLCapture:
         """Return the error for missing rights; what the catalogs show, everybody may read."""
         way_out = ""
         with psycopg.connect(libpq_url(self.url), autocommit=True, client_encoding="utf-8") as connection:
+            connection.execute(CATALOG_ONLY)
             way_out = script(wanted_of_administrator(connection, inspect(connection, may_read=False)))
         return CaptureError(
             f"rights are missing on {self._name}: {first_line(cause)}. Let an administrator run, in one"

@@ -16,8 +16,11 @@ rows are decoded by the columns they were written with. It ends when
   every ALTER TABLE on columns (also SET NOT NULL, SET DEFAULT, SET STATISTICS), and GRANT on single columns;
 - one of its triggers or functions was dropped, disabled or replaced, or a unique constraint dropped;
 - somebody defined a function or an operator that is also built in, as statements may mean it now;
-- an enum's label or a composite type was altered (new labels and new types are harmless), a view replaced or dropped,
-  or a name now means something else (a table that shadows another in the search path, an attached partition).
+- somebody defined an operator or an implicit cast that comparisons of a captured column may use
+  (`postgresql_meaning.py`);
+- an enum's label, a composite type, a text search configuration or dictionary was altered (new ones are harmless), a
+  view replaced or dropped, or a name now means something else (a table that shadows another in the search path, an
+  attached partition).
 
 CREATE INDEX, CREATE TABLE, CREATE VIEW, ANALYZE, VACUUM, TRUNCATE, ADD FOREIGN KEY and GRANT on tables do not end it.
 
@@ -34,11 +37,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 
-from reactive_rpc.capture.postgresql_images import quoted
+from reactive_rpc.capture.postgresql_meaning import read_redefined
+from reactive_rpc.capture.postgresql_names import quoted
+from reactive_rpc.capture.postgresql_owner import ROLE, Owner, read_owner, refuse_strangers
 from reactive_rpc.capture.postgresql_record import EMPTY, Entry, Record, read_record
 from reactive_rpc.capture.postgresql_tables import (
     FINGERPRINT,
@@ -46,13 +51,15 @@ from reactive_rpc.capture.postgresql_tables import (
     Catalog,
     Table,
     read_catalog,
-    read_redefined,
+    read_visible,
 )
 from reactive_rpc.capture.postgresql_triggers import (
+    ANNOUNCE_BODY,
     BASE,
     FUNCTION_SETTINGS,
     TRIGGER_PREFIX,
     RelationTriggers,
+    announce_statements,
     base_statements,
     triggers_of,
 )
@@ -74,7 +81,7 @@ SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid,
   substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || '/' || {INCARNATION}
 FROM pg_database d WHERE datname = current_database()
 """
-# Enum labels and composite types: what they are now, whatever they are used in.
+# Enum labels, composite types, text search: what they are now, whatever they are used in.
 _TYPES: Final[LiteralString] = """
 SELECT 'e' || oid, enumlabel::text FROM pg_enum
 UNION ALL
@@ -82,6 +89,11 @@ SELECT 'c' || a.attrelid, string_agg(a.attname || '/' || a.xmin, ' ' ORDER BY a.
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.relkind = 'c' AND c.oid >= 16384 AND a.attnum > 0
 GROUP BY a.attrelid
+UNION ALL
+SELECT 't' || mapcfg, md5(string_agg(concat_ws('/', maptokentype, mapseqno, mapdict, xmin), ' '
+  ORDER BY maptokentype, mapseqno)) FROM pg_ts_config_map GROUP BY mapcfg
+UNION ALL
+SELECT 'd' || oid, xmin::text FROM pg_ts_dict
 ORDER BY 1
 """
 _OURS: Final[LiteralString] = f"""
@@ -89,8 +101,11 @@ SELECT c.relname::text, c.oid || '/' || c.relfilenode FROM pg_class c
 WHERE c.relnamespace = to_regnamespace('{SCHEMA}') AND c.relkind = 'r'
 """
 _FUNCTIONS: Final[LiteralString] = f"""
-SELECT p.proname::text, p.prosrc, p.prosecdef, coalesce(p.proconfig, '{{}}'), p.oid || '/' || p.xmin
-FROM pg_proc p WHERE p.pronamespace = to_regnamespace('{SCHEMA}')
+SELECT p.proname::text, p.oid || '/' || p.xmin, p.prosrc,
+  CASE WHEN r.rolname = '{ROLE}' OR NOT (r.rolsuper OR r.rolcreaterole) THEN r.rolname::text ELSE '' END,
+  p.prosecdef AND p.proconfig = '{{"{FUNCTION_SETTINGS}"}}'
+    AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.pronamespace = to_regnamespace('{SCHEMA}')
 """
 _TRIGGERS: Final[LiteralString] = f"""
 SELECT t.tgrelid::bigint, t.tgname::text, t.oid || '/' || t.xmin,
@@ -101,6 +116,23 @@ FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = 
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT t.tgisinternal AND starts_with(t.tgname::text, '{TRIGGER_PREFIX}') AND c.relpersistence <> 't'
 """
+
+
+class _Function(NamedTuple):
+    """How a function of ours stands.
+
+    Attributes:
+        owner: empty where it is one that should own none.
+        is_right: whether it is defined as it should be otherwise, and nobody but its owner may use it by default.
+    """
+
+    version: str
+    body: str
+    owner: str
+    is_right: bool
+
+
+_NO_FUNCTION: Final = _Function("", "", "", is_right=False)
 
 _Trigger = tuple[str, tuple[object, ...]]
 """`(version, signature)`."""
@@ -115,7 +147,8 @@ class Findings:
         mark: the fingerprint now.
         catalog: every table, captured or not.
         expected: `{table: what must stand on it and its partitions}` of the tables to capture.
-        functions: `{function of ours: (version, body, is as it should be otherwise)}`.
+        owner: who is to own our functions.
+        functions: `{function of ours: how it stands}`.
         triggers: `{relation: {trigger of ours: (version, signature)}}`.
         relations: `{relation with triggers of ours: quoted name}`.
         ours: `{table of ours: oid and file}`; TRUNCATE, too, gives it another file.
@@ -126,7 +159,8 @@ class Findings:
     catalog: Catalog
     views: Views
     expected: Mapping[str, Sequence[RelationTriggers]]
-    functions: Mapping[str, tuple[str, str, bool]]
+    owner: Owner
+    functions: Mapping[str, _Function]
     triggers: Mapping[int, Mapping[str, _Trigger]]
     relations: Mapping[int, str]
     ours: Mapping[str, str]
@@ -136,8 +170,12 @@ class Findings:
 
     @cached_property
     def base(self) -> list[str]:
-        """The DDL that is missing of our own tables."""
-        return base_statements(self.ours, has_announce="announce" in self.functions)
+        """The DDL that is missing of our own: tables, their owner, the function that announces."""
+        statements = [*base_statements(self.ours), *self.owner.missing]
+        announce = self.functions.get("announce", _NO_FUNCTION)
+        if announce.is_right and announce.body == ANNOUNCE_BODY and announce.owner:
+            return statements
+        return [*statements, *self.owner.opening, *announce_statements(self.owner.name), *self.owner.closing]
 
     @property
     def all_drops(self) -> list[list[str]]:
@@ -162,9 +200,13 @@ class Findings:
     def changes(self) -> list[list[str]]:
         """The DDL that is missing on tables, a list for each relation, in an order that works."""
         missing = [
-            triggers.statements for group in self.expected.values() for triggers in group if not self._stands(triggers)
+            triggers.statements(self.owner.name)
+            for group in self.expected.values()
+            for triggers in group
+            if not self._stands(triggers)
         ]
-        return self.drops + missing
+        around = [list(part) for part in (self.owner.opening, self.owner.closing) if part and missing]
+        return self.drops + around[:1] + missing + around[1:]
 
     @property
     def statements(self) -> list[str]:
@@ -172,10 +214,11 @@ class Findings:
         return self.base + [statement for group in self.changes for statement in group]
 
     def _stands(self, wanted: RelationTriggers) -> bool:
-        _, body, is_right = self.functions.get(wanted.function, ("", "", False))
+        function = self.functions.get(wanted.function, _NO_FUNCTION)
         existing = self.triggers.get(wanted.relation.oid, {})
         signatures = {name: signature for name, (_, signature) in existing.items()}
-        return is_right and body == wanted.body and signatures == wanted.signatures
+        is_ours = function.is_right and function.owner in (ROLE, wanted.relation.owner)
+        return is_ours and function.body == wanted.body and signatures == wanted.signatures
 
     @cached_property
     def incomplete(self) -> frozenset[str]:
@@ -200,7 +243,7 @@ class Findings:
         found = {}
         for wanted in self.expected[table.name]:
             relation = wanted.relation
-            function, _, _ = self.functions.get(wanted.function, ("", "", False))
+            function = self.functions.get(wanted.function, _NO_FUNCTION).version
             triggers = sorted(version for version, _ in self.triggers.get(relation.oid, {}).values())
             found[str(relation.oid)] = [f"{relation.version} {relation.link}", " ".join([function, *triggers])]
         return found
@@ -311,7 +354,10 @@ def _fingerprint(connection: psycopg.Connection[Any]) -> str:
 
 
 def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bool) -> Findings:
-    catalog = read_catalog(connection, read_insecure(connection, _PURE))
+    if may_read:
+        refuse_strangers(connection)
+    visible = read_visible(connection)
+    catalog = read_catalog(connection, read_insecure(connection, _PURE), visible)
     captured = {table.name: table for table in catalog.tables if table.capture.captured}
     ours = {name: oid for name, oid in connection.execute(_OURS) if name in BASE}
     triggers: dict[int, dict[str, _Trigger]] = {}
@@ -323,16 +369,16 @@ def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bo
         triggers.setdefault(oid, {})[name] = (version, signature)
         relations[oid] = quoted(schema, relation)
     server = connection.execute(_SERVER).fetchone()
+    expected = {name: triggers_of(table, captured) for name, table in captured.items()}
+    owners = {triggers.relation.owner for group in expected.values() for triggers in group}
     return Findings(
         record=read_record(connection) if may_read and "meta" in ours else EMPTY,
         mark=fingerprint,
         catalog=catalog,
-        views=read_views(connection, catalog, _PURE),
-        expected={name: triggers_of(table, captured) for name, table in captured.items()},
-        functions={
-            name: (version, body, is_definer and tuple(settings) == FUNCTION_SETTINGS)
-            for name, body, is_definer, settings, version in connection.execute(_FUNCTIONS)
-        },
+        views=read_views(connection, catalog, _PURE, visible),
+        expected=expected,
+        owner=read_owner(connection, owners, has_outbox="outbox" in ours),
+        functions={name: _Function(*found) for name, *found in connection.execute(_FUNCTIONS)},
         triggers=triggers,
         relations=relations,
         ours=ours,

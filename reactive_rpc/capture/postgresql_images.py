@@ -4,6 +4,10 @@ An image is a JSON array over the image's columns: null, a JSON number or truth 
 else a letter and a text: `s` short text, an enum's label or a UUID; `n` a numeric; `r` the eight bytes of a double in
 hexadecimal; `u` alone is `UNKNOWN`.
 
+- **No rendering calls what somebody else has defined.** The expressions run with the rights of the trigger's owner, and
+  must hold what comparisons compare. `x::text` of an enum would be the cast that the enum's owner may have created, and
+  `to_jsonb` of any type of a user's looks for a cast to json. So an enum's label comes from `format`, by its output
+  function, and all else is a built-in function or operator of built-in types, which leaves nothing to resolve.
 - No rendering depends on a setting of the writer's session: `extra_float_digits` would shorten doubles, `timezone` and
   `datestyle` would move times.
 - `octet_length` does not fetch a long value from its TOAST table, so a 20 kB text costs nothing.
@@ -20,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.reactive.change import UNKNOWN, Change, Known, Operation, Unknown, Value
 from reactive_rpc.reactive.schema import Kind
@@ -32,8 +37,6 @@ __all__ = [
     "decode",
     "decode_value",
     "item_sql",
-    "literal",
-    "quoted",
     "value_sql",
 ]
 
@@ -52,12 +55,19 @@ _SQL: Final[Mapping[Kind, str]] = {
     "real": "'r' || encode(float8send({0}), 'hex')",
     "decimal": f"'n' || left({{0}}::text, {TEXT_BYTES + 1})",
     "text": f"CASE WHEN octet_length({{0}}) > {TEXT_BYTES} THEN 'u' ELSE 's' || {{0}} END",
-    "label": f"CASE WHEN octet_length({{0}}::text) > {TEXT_BYTES} THEN 'u' ELSE 's' || {{0}}::text END",
+    "label": f"CASE WHEN octet_length({{0}}) > {TEXT_BYTES} THEN 'u' ELSE 's' || {{0}} END",
     "uuid": "'s' || {0}::text",
     "date": "CASE WHEN NOT isfinite({0}) THEN '\"u\"'::jsonb ELSE to_jsonb({0} - '1970-01-01'::date) END",
     "timestamp": _SECONDS,
     "timestamptz": _SECONDS,
 }
+
+
+_ENUM: Final = (
+    f"CASE WHEN {{0}} IS NULL THEN NULL WHEN octet_length(format('%s', {{0}})) > {TEXT_BYTES} THEN 'u'"
+    " ELSE 's' || format('%s', {0}) END"
+)
+"""`format` writes any value by its type's own output function, also that of a domain over an enum."""
 
 
 class OutboxRow(NamedTuple):
@@ -78,25 +88,6 @@ class OutboxRow(NamedTuple):
     rows: str | None
 
 
-def quoted(*names: str) -> str:
-    """Return names as one qualified SQL identifier.
-
-    >>> quoted("sales", 'a"b')
-    '"sales"."a""b"'
-    """
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def literal(text: str) -> str:
-    r"""Return `text` as an SQL literal, whatever `standard_conforming_strings` says.
-
-    >>> literal("it's"), literal("a\\b")
-    ("'it''s'", " E'a\\\\b'")
-    """
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'" if "\\" not in text else " E'" + doubled.replace("\\", "\\\\") + "'"
-
-
 def value_sql(table: TableCapture, alias: str, column: str) -> str:
     """Return the jsonb expression of a column's value in an image; SQL NULL where the value is NULL.
 
@@ -104,10 +95,11 @@ def value_sql(table: TableCapture, alias: str, column: str) -> str:
         alias: of the table, an SQL identifier.
         column: one with a kind.
     """
-    return f"to_jsonb({item_sql(table.kinds[column], f'{alias}.{quoted(column)}')})"
+    item = item_sql(table.kinds[column], f"{alias}.{quoted(column)}", is_enum=column in table.enums)
+    return f"to_jsonb({item})"
 
 
-def item_sql(kind: Kind | None, expression: str) -> str:
+def item_sql(kind: Kind | None, expression: str, *, is_enum: bool = False) -> str:
     """Return the expression of a value of a kind as an argument of `jsonb_build_array`.
 
     >>> item_sql("real", "n.c0")
@@ -115,7 +107,7 @@ def item_sql(kind: Kind | None, expression: str) -> str:
     """
     if kind is None:
         raise ValueError(f"{expression} has no kind, so no image holds it")
-    return _SQL[kind].format(expression)
+    return (_ENUM if is_enum else _SQL[kind]).format(expression)
 
 
 def decode_value(kind: Kind | None, value: Any) -> _Decoded:

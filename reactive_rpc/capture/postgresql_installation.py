@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors
 
 from reactive_rpc.capture.postgresql_findings import Findings
-from reactive_rpc.capture.postgresql_images import quoted
+from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.postgresql_tables import SCHEMA
 from reactive_rpc.errors import CaptureError
 
@@ -112,7 +112,7 @@ def wanted_of_administrator(connection: psycopg.Connection[Any], found: Findings
     """Return the DDL that is missing, and the rights of the current role where others will own our schema."""
     row = connection.execute(_IS_OWNER).fetchone()
     role, is_owner = row if row is not None else ("", False)
-    if is_owner and not _lacks_table(connection, found):
+    if is_owner and not (found.statements and found.owner.is_beyond) and not _lacks_table(connection, found):
         return found.statements
     return [*found.statements, *([] if _has_grants(connection) else _grants(quoted(role)))]
 

@@ -19,18 +19,20 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
 
+from reactive_rpc.capture.postgresql_meaning import read_doubtful_types
+from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
 from reactive_rpc.reactive.schema import Kind
-from reactive_rpc.sql.functions import date_functions, looked_at_functions, pure_functions
 
 __all__ = [
+    "CATALOG_ONLY",
     "FINGERPRINT",
     "SCHEMA",
     "Catalog",
@@ -38,10 +40,14 @@ __all__ = [
     "Relation",
     "Table",
     "read_catalog",
-    "read_redefined",
+    "read_visible",
 ]
 
 SCHEMA: Final = "reactive_rpc"
+CATALOG_ONLY: Final[LiteralString] = "SET search_path = pg_catalog, pg_temp"
+_VISIBLE: Final[LiteralString] = (
+    "SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)"
+)
 
 _KINDS: Final[Mapping[str, Kind]] = {
     "int2": "integer",
@@ -73,6 +79,8 @@ class Column(NamedTuple):
         kind: how it compares; None where no image can say.
         generated: empty, `s` (stored) or `v` (virtual: triggers do not see its value).
         is_plain: equal values are equal byte by byte.
+        type: its oid.
+        is_enum: whether it is an enum, or a domain over one.
     """
 
     name: str
@@ -81,6 +89,8 @@ class Column(NamedTuple):
     kind: Kind | None
     generated: str
     is_plain: bool
+    type: int
+    is_enum: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +100,7 @@ class Relation:
     Attributes:
         version: changes with most of what ALTER TABLE, TRUNCATE, GRANT and the first CREATE INDEX do.
         link: changes whenever the relation is attached, detached or made to inherit.
+        owner: the role.
     """
 
     oid: int
@@ -97,6 +108,7 @@ class Relation:
     name: str
     version: str
     link: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +154,10 @@ class _Relation:
     name: str
     kind: str
     version: str
-    is_visible: bool
     is_partition: bool
     reason: str | None
     security: str
+    owner: str
 
 
 FINGERPRINT: Final[LiteralString] = r"""
@@ -168,6 +180,10 @@ FINGERPRINT: Final[LiteralString] = r"""
   (SELECT sum(hashint8extended(p.oid::bigint, p.xmin::text::bigint)) FROM pg_proc p
    WHERE p.oid >= 16384),
   (SELECT sum(hashint8extended(o.oid::bigint, o.xmin::text::bigint)) FROM pg_operator o WHERE o.oid >= 16384),
+  (SELECT sum(hashint8extended(x.oid::bigint, x.xmin::text::bigint)) FROM pg_cast x WHERE x.oid >= 16384),
+  (SELECT count(*) || '/' || sum(CASE age(m.xmin) WHEN 2147483647 THEN 0
+    ELSE age('3'::xid)::bigint - age(m.xmin) END) FROM pg_ts_config_map m),
+  (SELECT sum(hashint8extended(d.oid::bigint, d.xmin::text::bigint)) FROM pg_ts_dict d),
   (SELECT sum(hashint8extended(r.oid::bigint, r.xmin::text::bigint)) FROM pg_rewrite r
    WHERE r.oid >= 16384 AND r.ev_class IN (SELECT oid FROM relations)),
   (SELECT sum(hashint8extended(i.inhrelid::bigint << 32 | i.inhparent::bigint, i.xmin::text::bigint)) FROM pg_inherits i
@@ -176,11 +192,15 @@ FINGERPRINT: Final[LiteralString] = r"""
   (SELECT sum(hashint8extended(e.oid::bigint, e.xmin::text::bigint)) FROM pg_enum e),
   (SELECT sum(hashint8extended(s.srsubid::bigint, s.srrelid::bigint)) FROM pg_subscription_rel s)))
 """
-"""SQL of one text: `CaptureState.mark` as this snapshot shows it."""
+"""SQL of one text: `CaptureState.mark` as this snapshot shows it.
+
+The 600 rows of text search are told apart by the distance of their transactions from the first, a tenth of the cost of
+hashing them; those that initdb made before any transaction have the greatest age there is.
+"""
 
 _RELATIONS: Final[LiteralString] = """
 SELECT c.oid::bigint, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.xmin::text AS version,
-  pg_table_is_visible(c.oid) AS is_visible, c.relispartition AS is_partition,
+  c.relispartition AS is_partition, pg_get_userbyid(c.relowner)::text AS owner,
   CASE WHEN EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid)
        THEN 'a subscription writes it, which fires no statement triggers'
        WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -210,7 +230,8 @@ SELECT a.attrelid::bigint, a.attname, a.attnum::int,
        WHEN NOT l.collisdeterministic THEN 'nondeterministic'
        WHEN l.collname = 'default' AND l.collnamespace = 'pg_catalog'::regnamespace THEN 'default'
        WHEN l.collprovider = 'b' OR l.collprovider = 'c' AND l.collcollate IN ('C', 'POSIX') THEN 'code points'
-       ELSE 'other' END
+       ELSE 'other' END,
+  a.atttypid::bigint, ARRAY(SELECT t.oid::bigint FROM base t WHERE t.type = a.atttypid)
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -223,7 +244,8 @@ ORDER BY a.attrelid, a.attnum
 
 _KEYS: Final[LiteralString] = """
 SELECT i.indrelid::bigint, i.indisprimary,
-  i.indnkeyatts = 1 AND i.indpred IS NULL AND i.indimmediate AND i.indisvalid AND k.attnum IS NOT NULL,
+  i.indnkeyatts = 1 AND i.indpred IS NULL AND i.indimmediate AND i.indisvalid AND k.attnum IS NOT NULL
+    AND i.indclass[0] < 16384,
   k.names
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid
@@ -251,15 +273,6 @@ _PARENTS: Final[LiteralString] = (
     "SELECT inhrelid::bigint, inhparent::bigint, xmin::text FROM pg_inherits ORDER BY inhrelid, inhparent"
 )
 
-# An extension's functions and operators are for its own types, and do as the built-in ones do.
-_REDEFINED: Final[LiteralString] = """
-SELECT p.proname::text FROM pg_proc p WHERE p.oid >= 16384 AND p.proname = ANY(%s) AND NOT EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-UNION
-SELECT o.oprname::text FROM pg_operator o WHERE o.oid >= 16384 AND NOT EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = 'pg_operator'::regclass AND d.objid = o.oid AND d.deptype = 'e')
-ORDER BY 1
-"""
 _DATABASE: Final[LiteralString] = """
 SELECT pg_encoding_to_char(encoding) = 'UTF8', pg_encoding_to_char(encoding) = 'SQL_ASCII',
   coalesce(to_jsonb(d)->>'datlocprovider', 'c') = 'b'
@@ -268,29 +281,37 @@ FROM pg_database d WHERE datname = current_database()
 """
 
 
-def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str]) -> Catalog:
+def read_visible(connection: psycopg.Connection[Any]) -> frozenset[int]:
+    """Return the oids of the relations that the application's search path finds by their bare names.
+
+    The statement that runs under that path names all it calls in full: anybody who may create functions in one of its
+    schemas could else have theirs run by this role (CVE-2018-1058). Every other statement sees `pg_catalog` alone.
+    """
+    connection.execute("RESET search_path")
+    try:
+        rows = connection.execute(_VISIBLE).fetchall()
+    finally:
+        connection.execute(CATALOG_ONLY)
+    return frozenset(oid for (oid,) in rows)
+
+
+def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int]) -> Catalog:
     """Return every table of the user's schemas but temporary ones.
 
     Args:
-        connection: whose search path decides the canonical names.
         insecure: `{oid: why its row-level security makes results depend on the session}`.
+        visible: the relations that are called by their bare names.
     """
-    reader = _Reader(connection, insecure)
+    reader = _Reader(connection, insecure, visible)
     tables = [reader.table(relation) for relation in reader.relations.values() if not relation.is_partition]
     return _named(tables, reader)
-
-
-def read_redefined(connection: psycopg.Connection[Any]) -> frozenset[str]:
-    """Return the functions that are pure on PostgreSQL and also somebody's own, and the operators that are."""
-    listed = pure_functions("postgresql") | looked_at_functions("postgresql") | date_functions("postgresql").keys()
-    names = sorted(listed)
-    return frozenset(name for (name,) in connection.execute(_REDEFINED, [names]))
 
 
 class _Reader:
     """What the catalogs say, by oid."""
 
-    def __init__(self, connection: psycopg.Connection[Any], insecure: Mapping[int, str]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int]) -> None:
+        self.visible = visible
         with connection.cursor(row_factory=class_row(_Relation)) as cursor:
             self.relations = {relation.oid: relation for relation in cursor.execute(_RELATIONS)}
         self._insecure = insecure
@@ -330,7 +351,7 @@ class _Reader:
     def name(self, oid: int) -> str:
         """Return the canonical name of a table."""
         relation = self.relations[oid]
-        return relation.name if relation.is_visible else f"{relation.schema}.{relation.name}"
+        return relation.name if oid in self.visible else f"{relation.schema}.{relation.name}"
 
     def table(self, relation: _Relation) -> Table:
         """Return one table; names that clash are not seen to here."""
@@ -344,9 +365,11 @@ class _Reader:
         return Table(
             capture=TableCapture(
                 name=self.name(relation.oid),
+                identifier=quoted(relation.schema, relation.name),
                 columns=tuple(column.name for column in columns),
                 image=tuple(column.name for column in columns if column.kind is not None),
                 kinds={column.name: column.kind for column in columns},
+                enums=frozenset(column.name for column in columns if column.is_enum),
                 key_columns=tuple(dict.fromkeys((*primary_key, *(column for column, _, _ in foreign_keys)))),
                 primary_key=primary_key,
                 foreign_keys=foreign_keys,
@@ -375,6 +398,7 @@ class _Reader:
             name=found.name,
             version=f"{found.version}/{zlib.crc32(columns.encode())}",
             link=self._links.get(oid, ""),
+            owner=found.owner,
         )
 
     def _foreign_keys_of(self, oid: int) -> tuple[ForeignKey, ...]:
@@ -401,12 +425,15 @@ def _closure(oid: int, edges: Mapping[int, list[int]]) -> list[int]:
 def _read_columns(connection: psycopg.Connection[Any]) -> dict[int, tuple[Column, ...]]:
     row = connection.execute(_DATABASE).fetchone()
     is_utf8, is_ascii, is_by_code_points = row if row is not None else (False, True, False)
+    doubtful = read_doubtful_types(connection)
     columns: dict[int, list[Column]] = defaultdict(list)
-    for oid, name, number, version, generated, base, collation in connection.execute(_COLUMNS):
+    for oid, name, number, version, generated, base, collation, type_, types in connection.execute(_COLUMNS):
         order = ("code points" if is_by_code_points else "other") if collation == "default" else collation
-        kind = None if generated == "v" else _kind(base, order, is_utf8=is_utf8, is_ascii=is_ascii)
-        is_plain = base in _PLAIN or base == "enum" or (base in _TEXTS and order != "nondeterministic")
-        columns[oid].append(Column(name, number, version, kind, generated, is_plain))
+        kind = _kind(base, order, is_utf8=is_utf8, is_ascii=is_ascii)
+        if generated == "v" or not doubtful.isdisjoint(types):
+            kind = None
+        is_plain = base in _PLAIN or (base in _TEXTS and order != "nondeterministic")
+        columns[oid].append(Column(name, number, version, kind, generated, is_plain, type_, base == "enum"))
     return {oid: tuple(found) for oid, found in columns.items()}
 
 
@@ -430,7 +457,7 @@ def _named(tables: Iterable[Table], reader: _Reader) -> Catalog:
         name = reader.name(reader.root(oid))
         by_oid[oid] = name
         meanings[f"{relation.schema}.{relation.name}"].add(name)
-        if relation.is_visible:
+        if oid in reader.visible:
             meanings[relation.name].add(name)
     found = [_unambiguous(sharing) for _, sharing in sorted(by_name.items())]
     # A canonical name that also spells another table is that other table's to some statements.

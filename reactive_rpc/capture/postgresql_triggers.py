@@ -20,6 +20,14 @@ trigger of the user's swallowed a row on its way to another partition), it is `B
 it makes no difference by the cheaper IS DISTINCT FROM. Virtual generated columns have no value in a trigger: they count
 as changed with any other.
 
+**Rights.** A writer has none on our schema, so the function runs with its owner's: a role that may insert into the
+outbox and nothing else (`postgresql_owner.py`). What a table's or a type's owner has defined must not run with even
+these. So the function calls what is built in alone, found in `pg_catalog`, of values whose types leave no cast of
+anybody's to be found: built-in types, and an enum's own output function (`postgresql_images.py`). Those are the types
+that the columns had when it was made, so before anything else is even parsed it looks whether they still have them; of
+a column that has become something else, `||` might be the new owner's cast. And nobody but its owner may call it, or
+put it on a table.
+
 **Names.** The function sees `pg_catalog` only, whatever the writer's search path. Columns are renamed at once to `c0`,
 `c1` and so on, so none can be mistaken for a transition table, an alias or a variable of plpgsql.
 
@@ -41,15 +49,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from reactive_rpc.capture.postgresql_images import MASK_COLUMNS, item_sql, literal, quoted
+from reactive_rpc.capture.postgresql_images import MASK_COLUMNS, item_sql
+from reactive_rpc.capture.postgresql_names import literal, quoted
+from reactive_rpc.capture.postgresql_owner import owned_by
 from reactive_rpc.capture.postgresql_tables import SCHEMA, Column, Relation, Table
 
 __all__ = [
+    "ANNOUNCE_BODY",
     "BASE",
     "BULK_ROWS",
     "FUNCTION_SETTINGS",
     "TRIGGER_PREFIX",
     "RelationTriggers",
+    "announce_statements",
     "base_statements",
     "triggers_of",
 ]
@@ -67,7 +79,7 @@ _EVENTS: Final = {
     "update": (16, f"AFTER UPDATE ON {{}} REFERENCING OLD TABLE AS {_OLD} NEW TABLE AS {_NEW}"),
     "truncate": (32, "AFTER TRUNCATE ON {}"),
 }
-FUNCTION_SETTINGS: Final = ("search_path=pg_catalog, pg_temp",)
+FUNCTION_SETTINGS: Final = "search_path=pg_catalog, pg_temp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +109,26 @@ class RelationTriggers:
             for event, (kind, clause) in _EVENTS.items()
         }
 
-    @property
-    def statements(self) -> list[str]:
-        """The DDL that puts everything in place, whatever stands there.
+    def statements(self, owner: str) -> list[str]:
+        """Return the DDL that puts everything in place, whatever stands there.
 
         The lock waits for every transaction that has written to the relation, perhaps by an older function, and a bulk
         row is logged after them by whoever runs this.
+
+        Args:
+            owner: the role that is to own the function.
         """
         table = quoted(self.relation.schema, self.relation.name)
+        function = f"{quoted(SCHEMA, self.function)}()"
         return [
             f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE",
-            f"CREATE OR REPLACE FUNCTION {quoted(SCHEMA, self.function)}() RETURNS trigger LANGUAGE plpgsql"
+            f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql"
             " SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
             f" AS {_dollars(self.body)}",
+            *owned_by(owner, function),
             *(
                 f"CREATE OR REPLACE TRIGGER {TRIGGER_PREFIX}{event} {clause.format(table)}"
-                f" FOR EACH STATEMENT EXECUTE FUNCTION {quoted(SCHEMA, self.function)}()"
+                f" FOR EACH STATEMENT EXECUTE FUNCTION {function}"
                 for event, (_, clause) in _EVENTS.items()
             ),
             f"ALTER TABLE ONLY {table} "
@@ -155,7 +171,7 @@ def _body(told: Sequence[Table], widened: Sequence[str]) -> str:
     bulk = "\n".join(f"    {_log_bulk(name)}" for name in widened)
     widening = f"  IF TG_OP <> 'INSERT' THEN\n{bulk}\n  END IF;\n" if widened else ""
     return (
-        "\nDECLARE\n  total bigint;\n  olds bigint;\n  news bigint;\n  items jsonb;\nBEGIN\n"
+        "\nDECLARE\n  fits bool;\n  total bigint;\n  olds bigint;\n  news bigint;\n  items jsonb;\nBEGIN\n"
         "  IF TG_OP = 'TRUNCATE' THEN\n"
         + "".join(f"    {_log_bulk(name)}\n" for name in names)
         + f"    RETURN NULL;\n  END IF;\n{steps}\n{widening}  RETURN NULL;\nEND\n"
@@ -170,7 +186,18 @@ def _step(table: Table) -> str:
     """Return the statements that tell one table of the rows written."""
     name = literal(table.name)
     return f"""  BEGIN
+    items := NULL;
     IF TG_OP = 'INSERT' THEN
+      SELECT {_fits(table)} INTO fits FROM {_NEW} AS t LIMIT 1;
+    ELSE
+      SELECT count(*), bool_and(r.fits) INTO olds, fits
+      FROM (SELECT {_fits(table)} AS fits FROM {_OLD} AS t LIMIT 2) AS r;
+    END IF;
+    IF fits IS NULL THEN
+      total := 0;
+    ELSIF NOT fits THEN
+      total := -1;
+    ELSIF TG_OP = 'INSERT' THEN
       SELECT count(*), jsonb_agg({_image(table, "r")}) INTO total, items
       FROM (SELECT {_renamed(table.columns)} FROM {_NEW} AS t LIMIT {BULK_ROWS + 1}) AS r;
     ELSIF TG_OP = 'DELETE' THEN
@@ -206,8 +233,7 @@ def _update(table: Table) -> str:
         f" FILTER (WHERE {any_changed})"
     )
     renamed, numbered = _renamed(table.columns), _numbered(table.columns)
-    return f"""      SELECT count(*) INTO olds FROM (SELECT FROM {_OLD} LIMIT 2) AS r;
-      IF olds = 1 THEN
+    return f"""      IF olds = 1 THEN
         SELECT count(*), count(*), {items} INTO total, news, items
         FROM (
           SELECT {outputs}
@@ -226,6 +252,17 @@ def _update(table: Table) -> str:
       END IF;"""
 
 
+def _fits(table: Table) -> str:
+    """Return the test that the columns of `t` which are looked into still have the types they had.
+
+    A column that is gone makes it fail, which is told as the whole table as well.
+    """
+    pinned = [column for column in table.columns if column.generated != "v" and (column.kind or column.is_plain)]
+    types = ", ".join(f"pg_typeof(t.{quoted(column.name)})" for column in pinned)
+    oids = ",".join(str(column.type) for column in pinned)
+    return f"ARRAY[{types}]::oid[] = '{{{oids}}}'::oid[]" if pinned else "true"
+
+
 def _renamed(columns: Iterable[Column]) -> str:
     return ", ".join(f"t.{quoted(column.name)} AS c{place}" for place, column in enumerate(columns))
 
@@ -242,7 +279,7 @@ def _items(table: Table, prefix: str) -> Iterator[str]:
     """Yield the items of an image, of columns that are called `prefix` and their place."""
     for place, column in enumerate(table.columns):
         if column.kind is not None:
-            yield item_sql(column.kind, f"{prefix}{place}")
+            yield item_sql(column.kind, f"{prefix}{place}", is_enum=column.is_enum)
 
 
 def _array(values: Iterable[str]) -> str:
@@ -296,20 +333,26 @@ BASE: Final = {
 }
 """Our tables, and the DDL of each; the board is what workers share beside the log, see `board/postgresql.py`."""
 
-_ANNOUNCE: Final = (
-    f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void LANGUAGE sql"
-    " SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $announce$"
-    f"INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys)$announce$"
-)
+ANNOUNCE_BODY: Final = f"INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys)"
+
+_ANNOUNCE: Final = f"{SCHEMA}.announce(text, jsonb)"
 
 
-def base_statements(existing: Iterable[str], *, has_announce: bool) -> list[str]:
-    """Return the DDL of what is missing of our own tables and functions.
+def announce_statements(owner: str) -> list[str]:
+    """Return the DDL of the function by which topics are announced."""
+    return [
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void LANGUAGE sql"
+        f" SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $announce${ANNOUNCE_BODY}$announce$",
+        *owned_by(owner, _ANNOUNCE),
+    ]
+
+
+def base_statements(existing: Iterable[str]) -> list[str]:
+    """Return the DDL of what is missing of our own tables.
 
     Args:
         existing: the tables of `BASE` that stand.
     """
     missing = [name for name in BASE if name not in set(existing)]
     statements = [f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"] if missing else []
-    statements += [statement for name in missing for statement in BASE[name]]
-    return statements if has_announce else [*statements, _ANNOUNCE]
+    return statements + [statement for name in missing for statement in BASE[name]]

@@ -30,7 +30,7 @@ from reactive_rpc.reactive.schema import View
 __all__ = ["Views", "read_insecure", "read_views"]
 
 _VIEWS: Final[LiteralString] = """
-SELECT c.oid::bigint, n.nspname, c.relname, pg_table_is_visible(c.oid),
+SELECT c.oid::bigint, n.nspname, c.relname,
   concat_ws('/', r.oid, r.xmin, c.relowner, c.reloptions::text), r.ev_action::text
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'v' AND r.ev_type = '1' AND c.relpersistence <> 't'
@@ -108,17 +108,18 @@ class _View:
         return {int(oid) for oid in _RELATION.findall(self.tree)} - {0, own}
 
 
-def read_views(connection: psycopg.Connection[Any], catalog: Catalog, pure: Set[str]) -> Views:
+def read_views(connection: psycopg.Connection[Any], catalog: Catalog, pure: Set[str], visible: Set[int]) -> Views:
     """Return every view of the user's schemas.
 
     Args:
+        visible: the relations that are called by their bare names.
         pure: names of functions that depend on their arguments alone.
     """
     views: dict[int, _View] = {}
     restricted = {oid: frozenset(tables) for oid, tables in connection.execute(_RESTRICTED)}
-    for oid, schema, name, is_visible, version, tree in connection.execute(_VIEWS):
+    for oid, schema, name, version, tree in connection.execute(_VIEWS):
         qualified = f"{schema}.{name}"
-        names = (name, qualified) if is_visible else (qualified,)
+        names = (name, qualified) if oid in visible else (qualified,)
         views[oid] = _View(names, version, tree, restricted.get(oid, frozenset()))
     purity = _Purity(connection, [view.tree for view in views.values()], pure)
     found, versions = {}, {}

@@ -28,6 +28,8 @@ class TableCapture:
         unique: the columns that are unique by themselves.
         captured: whether every write is seen.
         reason: why not; None where it is.
+        identifier: what names it whatever the search path, as SQL; empty where a name needs no schema.
+        enums: the columns whose images hold an enum's label.
     """
 
     name: str
@@ -40,6 +42,8 @@ class TableCapture:
     unique: frozenset[str] = frozenset()
     captured: bool
     reason: str | None = None
+    identifier: str = ""
+    enums: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,8 @@ class CaptureState:
         tables: `{canonical name: how it is captured}`.
         names: `{another name that statements may use: canonical name}`.
         views: `{name that statements may use: what lies behind it}`.
-        redefined: see `redefines`.
+        redefined: see `redefines`; a comparison's sign stands there as `operator =`, too, where an operator of theirs
+            compares built-in types.
     """
 
     epoch: str

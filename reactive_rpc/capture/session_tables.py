@@ -19,7 +19,8 @@ import psycopg
 from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.types import Boolean, Integer
 
-from reactive_rpc.capture.postgresql_tables import read_catalog, read_redefined
+from reactive_rpc.capture.postgresql_meaning import read_redefined
+from reactive_rpc.capture.postgresql_tables import read_catalog, read_visible
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.capture.sqlite_tables import PREFIX, read_tables
 from reactive_rpc.reactive.schema import Kind
@@ -120,8 +121,10 @@ def _acts(action: str | None) -> bool:
 
 
 def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
+    visible = read_visible(connection)
     secured = connection.execute(_ROW_SECURITY).fetchall()
-    catalog = read_catalog(connection, {oid: "its row-level security may depend on the session" for (oid,) in secured})
+    insecure = {oid: "its row-level security may depend on the session" for (oid,) in secured}
+    catalog = read_catalog(connection, insecure, visible)
     named = catalog.by_oid
     actions = [
         Action(named[parent], named[child], on_delete, on_update)
@@ -131,6 +134,8 @@ def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
     rewritten = {named[oid] for (oid,) in connection.execute(_POSTGRESQL_REWRITTEN) if oid in named}
     # A statement on a table of old-style inheritance writes its children's rows too.
     rewritten |= {table.name for table in catalog.tables if table.ancestors or table.descendants}
+    redefined = read_redefined(connection)
+    connection.execute("RESET search_path")
     return Tables(
         tables={table.name: table.capture for table in catalog.tables},
         names=catalog.names,
@@ -140,7 +145,7 @@ def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
             table.name: frozenset(column.name for column in table.columns if column.generated)
             for table in catalog.tables
         },
-        redefined=read_redefined(connection),
+        redefined=redefined,
     )
 
 

@@ -88,6 +88,11 @@ class Table:
     is_rewritten: bool
     capture: TableCapture
 
+    @property
+    def signed(self) -> frozenset[str]:
+        """The columns that tell -0.0 from 0.0: those whose affinity makes no whole number of it."""
+        return frozenset(column.name for column in self.columns if column.affinity == "none")
+
 
 def affinity(declared: str, *, is_strict: bool = False) -> Affinity:
     """Return the affinity of a declared type by SQLite's rules.

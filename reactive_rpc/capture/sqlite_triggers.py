@@ -13,7 +13,9 @@ UPDATE that changes a unique key, a trigger looks for the rows that collide and 
   unique key and NEW has NULL, the collision cannot be foreseen. Nor can it where the index has a condition, an
   expression or a generated column, or where another BEFORE trigger may write. Then the whole table counts as changed.
 - `BEFORE UPDATE OF key` would not see `SET rowid = ...` of an INTEGER PRIMARY KEY; hence a WHEN clause.
-- `IS NOT` follows the column's collation, and 1 IS 1.0: `COLLATE BINARY` and `typeof` make the comparison bytewise.
+- `IS NOT` follows the column's collation, and 1 IS 1.0: `COLLATE BINARY` and `typeof` make the comparison bytewise. So
+  is -0.0 IS 0.0, and no function shows the sign. A column with an affinity for numbers stores both as 0; in one
+  without, a real zero counts as changed by every update.
 
 Nested writes (cascades, triggers of the user's) fire these triggers also with `recursive_triggers` off: SQLite bars
 only a trigger that is itself running, and the bodies here write nothing but the outbox.
@@ -79,7 +81,8 @@ def _differs(table: Table, column: str) -> str:
     old, new = f"OLD.{quoted(column)}", f"NEW.{quoted(column)}"
     if column == table.integer_key:
         return f"{old}<>{new}"
-    return f"({old} IS NOT {new} COLLATE BINARY OR typeof({old})<>typeof({new}))"
+    zero = f" OR {old}=0 AND typeof({old})='real'" if column in table.signed else ""
+    return f"({old} IS NOT {new} COLLATE BINARY OR typeof({old})<>typeof({new}){zero})"
 
 
 def _rowid_differs(table: Table) -> str | None:

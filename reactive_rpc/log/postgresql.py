@@ -59,7 +59,8 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy.engine import URL
 
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.postgresql_images import decode, decode_value, quoted, value_sql
+from reactive_rpc.capture.postgresql_images import decode, decode_value, value_sql
+from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.log.base import BaseLog
@@ -316,7 +317,7 @@ class PostgreSQLLog(BaseLog):
         lookups = [
             lookup
             for lookup in lookups_of(tables, self._wanted, state)
-            if lookup not in self._refused and state.kind(lookup.parent, lookup.key) in _KEYS
+            if lookup not in self._refused and _has_known_keys(lookup, state)
         ]
         found: dict[Lookup, dict[Known, Value | Unknown]] = {}
         for lookup, keys in keys_to_look_up(changes, lookups, state).items():
@@ -385,10 +386,17 @@ def _without_rows(look: Look) -> Look:
 def _parents_sql(lookup: Lookup, state: CaptureState) -> str:
     """Return the statement that selects key and value of the parents; the keys are its parameter."""
     parent = state.tables[lookup.parent]
-    table = quoted(*parent.name.split(".", 1))
     keys = _KEYS[parent.kinds[lookup.key] or "text"]
     key, value = (value_sql(parent, "p", column) for column in (lookup.key, lookup.value))
-    return f"SELECT {key}::text, {value}::text FROM {table} AS p WHERE p.{quoted(lookup.key)} = ANY ({keys})"
+    return (
+        f"SELECT {key}::text, {value}::text FROM {parent.identifier} AS p WHERE p.{quoted(lookup.key)} = ANY ({keys})"
+    )
+
+
+def _has_known_keys(lookup: Lookup, state: CaptureState) -> bool:
+    """Tell whether keys can be handed over as they are compared; a text is no key of an enum's."""
+    parent = state.tables[lookup.parent]
+    return parent.kinds[lookup.key] in _KEYS and lookup.key not in parent.enums
 
 
 def _is_restarted(look: Look, last: Look | None) -> bool:

@@ -11,11 +11,12 @@ snapshot (of the same incarnation of the server) is the one known already, nothi
 bytes; past either bound the answer is cut, and tells which tables occur.
 
 **Settings of the connection.** `row_security=off` turns a policy that would hide a parent from a look-up into an error,
-which leaves the value unknown. `jit=off`: the estimates for the catalogs are high enough to compile a statement that
-runs for a millisecond. A serializable poll could fail for what others do, and so could one under the timeouts of the
-role: each statement has its own. Left alone, the planner would plan each poll
-anew, which takes as long as the poll; and as it does not know the snapshot, it expects a third of the outbox to be new,
-and must be kept from reading all of it.
+which leaves the value unknown. The search path keeps what the database's users define from being called (see
+`capture/postgresql_tables.read_visible`). `jit=off`: the estimates for the catalogs are high enough to compile a
+statement that runs for a millisecond. A serializable poll could fail for what others do, and so could one under the
+timeouts of the role: each statement has its own. Left alone, the planner would plan each poll anew, which takes as long
+as the poll; and as it does not know the snapshot, it expects a third of the outbox to be new, and must be kept from
+reading all of it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ _SETTINGS: Final = {
     "lock_timeout": "0",
     "plan_cache_mode": "force_generic_plan",
     "row_security": "off",
+    "search_path": "pg_catalog, pg_temp",
     "statement_timeout": "0",
 }
 

@@ -71,6 +71,7 @@ class Schema(Protocol):
         Which of the two a statement calls is for the database to say, and what theirs does nobody knows.
 
         Args:
-            name: of a function, in lower case, or an operator's sign.
+            name: of a function, in lower case, an operator's sign, or `operator =`: a sign of a comparison of built-in
+                types.
         """
         ...

@@ -65,7 +65,8 @@ class Rendering:
         columns: `{table: names of its columns rendered anywhere}`.
         stars: the bodies that render `*`.
         opaque: the first reason why the result does not follow from the rows read; None where it does.
-        calls: the functions rendered, in lower case, and the signs of operators that SQLAlchemy does not know.
+        calls: the functions rendered, in lower case, the signs of operators that SQLAlchemy does not know, and those of
+            comparisons, as `operator =`.
         textual: the first piece that is text, and so unknown; None where there is none.
         open_bodies: the SELECTs being rendered, from the outermost in.
     """
@@ -199,6 +200,11 @@ class RecordingCompiler(SQLCompiler):
             self.rendering.stars = stars
         return text
 
+    def visit_binary(self, binary: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note by which sign is compared: a database's users may have defined it once more."""
+        self.rendering.calls.update(f"operator {sign}" for sign in _SIGNS.get(binary.operator, ()))
+        return self._renderer.visit_binary(binary, *args, **kwargs)
+
     def visit_unary(self, unary: Any, *args: Any, **kwargs: Any) -> Any:
         """Forget the `*` of a plain EXISTS (SELECT *): whether a row exists depends on no column of its list."""
         inner = len(self.rendering.bodies)
@@ -263,6 +269,20 @@ def _checking_operator(method: str) -> Callable[..., Any]:
     return visit
 
 
+_SIGNS: Final[dict[Any, tuple[str, ...]]] = {
+    operators.eq: ("=",),
+    operators.ne: ("<>",),
+    operators.lt: ("<",),
+    operators.le: ("<=",),
+    operators.gt: (">",),
+    operators.ge: (">=",),
+    operators.in_op: ("=",),
+    operators.not_in_op: ("<>",),
+    operators.between_op: (">=", "<="),
+    operators.not_between_op: ("<", ">"),
+    operators.is_distinct_from: ("=",),
+    operators.is_not_distinct_from: ("=",),
+}
 _REFUSED: Final = {
     "visit_tablesample": "takes a random sample (TABLESAMPLE): nothing to cache",
     "visit_sequence": "takes the next value of a sequence: do it in a mutation",

@@ -18,7 +18,8 @@ import psycopg
 from sqlalchemy import make_url
 
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.postgresql_images import OutboxRow, quoted
+from reactive_rpc.capture.postgresql_images import OutboxRow
+from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.reactive.change import UNKNOWN, Change, Image

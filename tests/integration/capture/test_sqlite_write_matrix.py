@@ -253,6 +253,23 @@ def test_images_are_faithful(make_world: MakeWorld) -> None:
     assert sum(value is UNKNOWN for value in reals) < len(reals) * 0.05
 
 
+def test_the_sign_of_zero_is_a_change(make_world: MakeWorld) -> None:
+    """-0.0 equals 0.0 in every comparison, and is shown otherwise where a column without affinity keeps it."""
+    world = make_world(
+        "CREATE TABLE v (id INTEGER PRIMARY KEY, o, b BLOB, r REAL, n NUMERIC)",
+        "INSERT INTO v VALUES (1, -0.0, 0.0, 0.0, 0)",
+    )
+    assert str(world.writer.execute("SELECT o FROM v").fetchone()) == "(-0.0,)"
+    for column, sign in (("o", 0.0), ("b", -0.0), ("o", -0.0)):
+        world.writer.execute(f"UPDATE v SET {column} = ?", (sign,))
+        (change,) = world.changes()
+        assert column in (change.changed or ())
+    world.writer.execute("UPDATE v SET o = 1, b = 1")
+    world.changes()
+    world.writer.execute("UPDATE v SET r = -0.0, n = -0.0, o = 1")
+    assert world.changes() == []
+
+
 def test_text_that_is_no_utf8_widens(make_world: MakeWorld) -> None:
     """A row with broken text cannot be read as an image: its whole table counts as changed."""
     world = make_world("CREATE TABLE v (id INTEGER PRIMARY KEY, t TEXT)")

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Dialect,
+    Engine,
     Integer,
     MetaData,
     String,
@@ -38,9 +39,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnClause
 
 from reactive_rpc.reactive.read_set import Condition, Equals
+from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder
 
 from .conftest import ReadSetOf
-from .tables import SECRETS, TASKS, TEAMS
+from .tables import SECRETS, TASKS, TEAMS, Known
 
 ONE: dict[str, Condition] = {"id": Equals(frozenset({1}))}
 OF_ONE: dict[str, Condition] = {"team_id": Equals(frozenset({1}))}
@@ -224,6 +226,31 @@ def test_what_does_not_follow_from_rows_is_opaque(read_set_of: ReadSetOf, statem
     found = read_set_of(statement).opaque
     assert found is not None
     assert reason in found
+
+
+class Compared(Known):
+    """A database whose users have defined `>=` of built-in types."""
+
+    def redefines(self, name: str) -> bool:
+        return name == "operator >="
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_opaque"),
+    [
+        (TASKS.c.id >= TASKS.c.team_id, True),
+        (TASKS.c.title.between("a", "b"), True),
+        (TASKS.c.id < 5, False),
+        (TASKS.c.id.in_([1, 2]), False),
+    ],
+)
+def test_a_comparison_that_somebody_has_defined_is_opaque(engine: Engine, condition: Any, is_opaque: bool) -> None:
+    """What an operator of the users' on built-in types reads, nobody knows; another sign is none of its business."""
+    recorder = Recorder(Compared())
+    with engine.connect() as connection:
+        connection.execution_options(**{RECORDER_OPTION: recorder})
+        connection.execute(select(TASKS.c.id).where(condition))
+    assert (recorder.read_set().opaque is not None) is is_opaque
 
 
 @pytest.mark.parametrize(

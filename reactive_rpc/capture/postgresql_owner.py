@@ -1,0 +1,146 @@
+"""Who owns our functions: with whose rights the triggers write the outbox.
+
+**A role of their own.** Whoever installed them (a superuser, more often than not), our functions belong to the role
+`reactive_rpc_capture`, which cannot log in, is a member of nothing, and may insert into the outbox, read what the
+triggers look up, and nothing else. Should anything of somebody else's ever run in them, that is all it can do: claim
+that something changed. It could hide no change and read none.
+
+**Without CREATEROLE** an ordinary role that owns all its tables, as most applications' do, owns the functions itself:
+what the owner of a table defines then runs as its owner, which it does anyway. Where the tables are several roles', or
+the installer is one that may do more, the role must be made, by an administrator if need be; the refusal prints the
+SQL.
+
+**Who may use them.** EXECUTE is taken from everybody. A trigger function cannot be called, and who may not execute it
+cannot put it on a table of their own making. `announce` may be called by whom it is granted to.
+
+**Whom we trust.** What stands in our schema is read and written by whoever starts the server, so it must belong to that
+role, to a superuser, to the database's owner, or to a role that makes roles; and to a superuser where a superuser
+starts it. Else whoever may create a schema could lay out tables with triggers of theirs and wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+
+import psycopg
+
+from reactive_rpc.errors import CaptureError
+
+__all__ = ["ROLE", "Owner", "owned_by", "read_owner", "refuse_strangers"]
+
+ROLE: Final[LiteralString] = "reactive_rpc_capture"
+_SCHEMA: Final[LiteralString] = "reactive_rpc"
+
+_ROLE: Final[LiteralString] = f"""
+SELECT r.rolcanlogin OR r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls,
+  EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid), pg_has_role(r.oid, 'USAGE')
+FROM pg_roles r WHERE r.rolname = '{ROLE}'
+"""
+_CURRENT: Final[LiteralString] = (
+    "SELECT rolname::text, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+)
+_GRANTED: Final[LiteralString] = f"""
+SELECT has_schema_privilege('{ROLE}', n.oid, 'USAGE') AND has_column_privilege('{ROLE}', c.oid, 'rows', 'INSERT')
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'outbox' WHERE n.nspname = '{_SCHEMA}'
+"""
+_STRANGERS: Final[LiteralString] = f"""
+SELECT DISTINCT o.rolname::text
+FROM (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = '{_SCHEMA}'
+      UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('{_SCHEMA}')) AS ours
+JOIN pg_roles o ON o.oid = ours.owner, pg_roles r, pg_database d
+WHERE r.rolname = current_user AND d.datname = current_database() AND NOT o.rolsuper AND o.oid <> r.oid
+  AND (r.rolsuper OR NOT (o.oid = d.datdba OR o.rolcreaterole OR pg_has_role(o.oid, 'USAGE')))
+ORDER BY 1
+"""
+
+_MAKE: Final = f"""DO $role$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
+    BEGIN
+      CREATE ROLE {ROLE} NOLOGIN;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;
+    END;
+  END IF;
+  IF NOT pg_has_role('{ROLE}', 'USAGE') THEN
+    GRANT {ROLE} TO CURRENT_USER;
+  END IF;
+END $role$"""
+_TOO_MIGHTY: Final = (
+    f"the role {ROLE}, as which the triggers run, may log in, is a member of another role or may do more than it"
+    " should: let an administrator run"
+    f" ALTER ROLE {ROLE} NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
+    " and REVOKE what was granted to it, or drop the role"
+)
+_GRANT: Final = (
+    f"GRANT USAGE ON SCHEMA {_SCHEMA} TO {ROLE}",
+    f"GRANT INSERT (tbl, op, rows) ON {_SCHEMA}.outbox TO {ROLE}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who is to own our functions.
+
+    Attributes:
+        name: the role.
+        missing: the DDL that makes it and lets it do its work; empty where it stands.
+        opening: what must precede giving it a function.
+        closing: what must follow.
+        is_beyond: whether the current role can neither make it nor give it anything.
+    """
+
+    name: str
+    missing: tuple[str, ...] = ()
+    opening: tuple[str, ...] = ()
+    closing: tuple[str, ...] = ()
+    is_beyond: bool = False
+
+
+def read_owner(connection: psycopg.Connection[Any], table_owners: Set[str], *, has_outbox: bool) -> Owner:
+    """Return who is to own our functions, if the current role were to install them.
+
+    Args:
+        table_owners: of all relations that get triggers.
+        has_outbox: whether our tables stand.
+
+    Raises:
+        CaptureError: somebody has made the role, or granted it something, so that it may do more than it should.
+    """
+    current, is_mighty = connection.execute(_CURRENT).fetchone() or ("", False)
+    found = connection.execute(_ROLE).fetchone()
+    may_do_more, is_member, is_ours = found or (False, False, False)
+    if may_do_more or is_member:
+        raise CaptureError(_TOO_MIGHTY)
+    if not is_mighty and not is_ours and table_owners <= {current}:
+        return Owner(current)
+    granted = connection.execute(_GRANTED).fetchone() if found and has_outbox else None
+    return Owner(
+        ROLE,
+        (*([] if found else [_MAKE]), *(() if granted and granted[0] else _GRANT)),
+        (*([] if is_ours or not found else [_MAKE]), f"GRANT CREATE ON SCHEMA {_SCHEMA} TO {ROLE}"),
+        (f"REVOKE CREATE ON SCHEMA {_SCHEMA} FROM {ROLE}",),
+        is_beyond=not is_ours and not is_mighty,
+    )
+
+
+def refuse_strangers(connection: psycopg.Connection[Any]) -> None:
+    """Refuse to work with what somebody else has laid out in our schema.
+
+    Raises:
+        CaptureError: it is a stranger's; the message names them.
+    """
+    strangers = ", ".join(name for (name,) in connection.execute(_STRANGERS))
+    if strangers:
+        raise CaptureError(
+            f"the schema {_SCHEMA}, or something in it, belongs to {strangers}, whose triggers and defaults would run"
+            " with this connection's rights: connect as that role, or, if it should not have made them, let an"
+            f" administrator run DROP SCHEMA {_SCHEMA} CASCADE and start again"
+        )
+
+
+def owned_by(owner: str, function: str) -> list[str]:
+    """Return the DDL after which `function` belongs to `owner` and nobody else may use it."""
+    statements = [f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"]
+    return [*statements, f"ALTER FUNCTION {function} OWNER TO {ROLE}"] if owner == ROLE else statements
