@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from generated_client import Agent, AgentStats, SyncTeamHub, TeamHub
+from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc.client import AsyncClient, Procedure
 from reactive_rpc.errors import BadRequestError, ConnectionFailedError, NotFoundError, UnauthorizedError
+from reactive_rpc.testing import running
 
 from .teamhub import EMAIL, PASSWORD, Served, hub_of, play
 
@@ -64,20 +73,46 @@ def test_errors_arrive_with_all_that_they_carry(shared: Served) -> None:
     play(scenario)
 
 
-def test_a_query_that_no_url_can_hold_is_answered(shared: Served) -> None:
+class Base(SQLModel, registry=registry()):
+    """Keeps this table out of the metadata that all of a test run's modules share."""
+
+
+class Counted(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+
+
+class Long(BaseModel):
+    """An input without a bound."""
+
+    text: str
+
+
+@define_reactive_function
+async def length(input: Long, db: AsyncSession) -> int:
+    """Count characters, and depend on a table."""
+    await db.exec(select(Counted.id))
+    return len(input.text)
+
+
+LENGTH: Procedure[int] = Procedure(path="texts.length", url="/rpc/texts.length", method="GET", input=Long, output=int)
+
+
+def test_a_query_that_no_url_can_hold_is_answered(tmp_path: Path) -> None:
     """It goes by POST, by itself, and is answered and watched as any other."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/texts.db"
+    rpc = ReactiveRPC(url, functions={"texts": {"length": length}}, metadata=Counted.metadata)
+    app = FastAPI(lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
 
-    async def scenario() -> None:
-        async with hub_of(shared) as hub:
-            with pytest.raises(NotFoundError):
-                await hub.agents.get_one(agent_id="a" * 20_000)
-            async with hub.agents.get_one.watch(agent_id="a" * 20_000) as live:
-                async for state in live:
-                    if not state.is_stale:
-                        assert isinstance(state.error, NotFoundError)
-                        return
+    async def scenario(url: str) -> None:
+        async with AsyncClient(url) as client, client.watch(LENGTH, {"text": "\u00e4" * 20_000}) as live:
+            async for state in live:
+                if not state.is_stale:
+                    assert state.data == 20_000
+                    return
 
-    play(scenario)
+    with running(app) as served:
+        play(lambda: scenario(served))
 
 
 def test_nobody_is_refused_until_login(shared: Served) -> None:
