@@ -242,7 +242,9 @@ def test_a_hidden_parent_is_unknown(url: str, open_tail: OpenTail, writer: psyco
     tail = open_tail(url)
     parent = Lookup("w", "writer", "author", "id", "team")
     tail.log.enrich_with(lambda table: [parent] if table == "w" else [])
-    tail.run(tail.log._outbox._connection.execute("SET search_path = pg_catalog"))
+    writer.execute("GRANT USAGE ON SCHEMA reactive_rpc TO pg_monitor")
+    writer.execute("GRANT SELECT ON ALL TABLES IN SCHEMA reactive_rpc TO pg_monitor")
+    tail.run(tail.log._outbox._connection.execute("SET ROLE pg_monitor"))
     for n in (1, 2):
         writer.execute(f"INSERT INTO w VALUES ({n}, 1)")
         (batch,) = tail.poll()
