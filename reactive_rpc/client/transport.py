@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import ValidationError
@@ -139,9 +140,9 @@ class Transport:
         where = self._base_url + procedure.url
         with _network_errors(where):
             if procedure.method == "GET":
-                url = httpx.URL(where)
-                url = url.copy_merge_params(_query_string(fields)) if fields else url
-                if len(url.raw_path) <= MAX_URL_BYTES:
+                query = urlencode(_query_string(fields), quote_via=quote)
+                url = f"{where}?{query}" if query else where
+                if len(url) <= MAX_URL_BYTES:
                     response = await self._http.get(url, headers=headers)
                     if response.status_code not in _TOO_LONG:
                         return response
