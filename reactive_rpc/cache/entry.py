@@ -15,7 +15,7 @@ from reactive_rpc.reactive.period import ALWAYS, Period
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.reactive.topics import PREFIX
 
-__all__ = ["ENTRY_BYTES", "REFUSALS", "Computed", "Entry", "Key", "Query"]
+__all__ = ["ENTRY_BYTES", "Computed", "Entry", "Key", "Query"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
@@ -23,9 +23,6 @@ Key = tuple[str, bytes, bytes]
 
 ENTRY_BYTES = 1000
 """What an entry weighs beside its bytes, its query and its read set."""
-
-REFUSALS: Final = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
-"""Outcomes of which nobody is told when they change: that would tell of what the caller may not see."""
 
 _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
@@ -69,8 +66,8 @@ class Computed:
 
     @property
     def is_told_of(self) -> bool:
-        """Whether a stream that watches it says when it is another: it lasts, and the caller is not refused."""
-        return self.lasts and (self.error is None or self.error.code not in REFUSALS)
+        """Whether a stream that watches it says when it is another: it lasts, and it is known what it rests on."""
+        return self.lasts and self.read_set.opaque is None
 
     def answer(self) -> bytes:
         """Return the body.

@@ -43,6 +43,14 @@ that keeps the cursor rule true: whoever resumes meanwhile gets the change from 
   then touches the result before or the result now: one change is of one commit, on each side of it the result is A, and
   no snapshot shows anything else. A topic's world is not of that kind: what it stands for has no snapshots.
 
+**Refusals.** A handler that answers an error (FORBIDDEN, NOT_FOUND) may have read rows that its caller may not see,
+to find out. The error is watched, so that who shows it hears when they are let in; but to be told of each change of
+what it rests on would be to be told of those rows. So the watch waits for the outcome, however long it takes, and the
+streams are told if it is another, by the rule of results above: what the caller learns is what asking again would have
+told. Where several changes came before it was known, it cannot be ruled out that the caller was let in between and
+shows what they fetched then; so they are told, and learn that there were several. (A resume tells by the log alone.) An
+error that rests on nothing that was read is refused in `connected`: nothing but another context could change it.
+
 **Fairness.** One commit may touch ten thousand queries of one caller. In the step that applies it they are unsettled,
 no more; then the streams are told in turns of the event loop, those with least to hear first, and the queries are
 computed again in turns of the callers (`delivery/refresher.py`). What waits for its turn to be told is a `Pending` like
@@ -55,8 +63,7 @@ A watch has one scope, as every key has, so a result goes to nobody who could no
 is overtaken, or cannot be computed just now, is registered as stale and settled later. What is told before `connected`
 is sent is merged into `stale`, so `connected` is always first. A result is stale where the client's ETag differs, or
 where the log after the client's cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored
-set keeps none). A cursor of another epoch or from before the outbox's retention is a gap. A query that answers
-UNAUTHORIZED or FORBIDDEN is refused: nobody is told when something changes that they may not see.
+set keeps none). A cursor of another epoch or from before the outbox's retention is a gap.
 """
 
 from __future__ import annotations
@@ -67,10 +74,11 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reactive_rpc.board.board import Board
-from reactive_rpc.cache.entry import REFUSALS, Entry, Key
+from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.cache.reader import Invalidated, Landed, Reader
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.acknowledgements import Acknowledgements
@@ -385,15 +393,13 @@ class Hub:
             landed = await self._computed(call)
         except RPCError as exc:
             refusal = exc.__cause__  # by a handler that read nothing before it refused: nobody could be told of more
-            if isinstance(refusal, RPCError) and refusal.code in REFUSALS:
+            if isinstance(exc, PreconditionFailedError) and isinstance(refusal, RPCError):
                 raise refusal.detached() from exc
             raise
         except Exception as exc:
             logger.exception("%s failed while a stream subscribed to it", call.path)
             raise InternalServerError(path=call.path) from exc
         entry = None if landed is None else landed.entry
-        if entry is not None:
-            self._refuse_forbidden(entry)
         watch = self._watches.get(call.key)
         self._refuse_too_much(stream, watch, made, entry)
         if watch is None:
@@ -430,13 +436,6 @@ class Hub:
             logger.warning("%s could not be computed, retrying: %r", call.path, exc)
             return None
 
-    def _refuse_forbidden(self, entry: Entry) -> None:
-        error = entry.error
-        if error is not None and error.code in REFUSALS:
-            if entry.live:
-                self._reader.unwatch(entry)
-            raise error.detached()
-
     def _adopt(self, watch: Watch, landed: Landed) -> None:
         """Let the watch hold a live entry, unless it holds one: both are right. Whoever settles a watch tells its
         streams again where something was missed since they were told.
@@ -454,7 +453,7 @@ class Hub:
         pending, watch.pending = watch.pending, None
         if not watch.streams:
             return
-        if pending is not None and watch.query.pushes_results:
+        if pending is not None and (watch.query.pushes_results or pending.waits_for_outcome):
             self._tell_result(watch, landed, pending)
         elif pending is not None:
             self._tell({watch: pending.tables}, self._log.version)
@@ -486,7 +485,9 @@ class Hub:
         is_much = can_wait and sum(len(watch.streams) for watch in touched) > self._told_at_once
         owed: dict[Watch, Iterable[str]] = {}
         for watch, (entry, tables) in touched.items():
-            if can_wait and watch.query.pushes_results:
+            if can_wait and entry.error is not None:
+                self._defer(watch, Pending(entry, frozenset(tables), math.inf), before)
+            elif can_wait and watch.query.pushes_results:
                 self._defer(watch, Pending(entry, frozenset(tables), now + PUSH_SECONDS), before)
             elif is_much and len(watch.streams) <= self._told_at_once:
                 self._defer(watch, Pending(entry, frozenset(tables), now), before)
@@ -575,7 +576,8 @@ class Hub:
         entry, computed = landed.entry, landed.computed
         if self._is_unchanged(watch, entry, pending):
             return
-        if computed.error is not None or len(computed.body) > MAX_RESULT_BYTES:
+        is_large = len(computed.body) > MAX_RESULT_BYTES
+        if computed.error is not None or is_large or not watch.query.pushes_results:
             self._tell({watch: pending.tables}, version)
             return
         held = self._held_back(version, len(watch.streams))
@@ -602,7 +604,7 @@ class Hub:
         before = pending.entry
         if not (entry.period is before.period is ALWAYS):
             return False  # what was fetched between may be of another tick
-        if entry.etag != before.etag or entry.error is not None or before.error is not None:
+        if entry.etag != before.etag or _details_of(entry) != _details_of(before):
             return False
         changes = self._log.changes_since(watch.told)
         if changes is None or len(changes) > MAX_COMPARED:
@@ -615,7 +617,11 @@ class Hub:
 
     async def _fall_back_in_time(self) -> None:
         """Tell the streams of an invalidation where the result is not there in time, or their turn has come."""
-        while waiting := [watch.pending.due_at for watch in self._unsettled if watch.pending is not None]:
+        while waiting := [
+            watch.pending.due_at
+            for watch in self._unsettled
+            if watch.pending is not None and not watch.pending.waits_for_outcome
+        ]:
             await self._clock.sleep(max(0.0, min(waiting) - self._clock.monotonic()))
             now = self._clock.monotonic()
             due = [watch for watch in self._unsettled if watch.pending is not None and watch.pending.due_at <= now]
@@ -627,7 +633,7 @@ class Hub:
         """Tell the streams of an invalidation now, where they wait for a result."""
         owed: dict[Watch, Iterable[str]] = {}
         for watch in watches:
-            if watch.pending is not None:
+            if watch.pending is not None and not watch.pending.waits_for_outcome:
                 owed[watch] = watch.pending.tables
                 watch.pending = None
                 watch.note_told(self._log.version, self._clock.time())
@@ -648,6 +654,8 @@ class Hub:
             return False
         except Exception as exc:
             logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
+            if watch.pending is not None and not isinstance(exc, ServiceUnavailableError):
+                watch.pending = replace(watch.pending, due_at=0.0)  # that it fails is another outcome
             self._fall_back([watch])
             return True
         if landed.entry.live:
@@ -745,6 +753,11 @@ def _turns(watches: Iterable[Watch], at_once: int) -> Iterator[list[Watch]]:
             size += len(watch.streams)
     if turn:
         yield turn
+
+
+def _details_of(entry: Entry) -> object:
+    """Return what an error tells beside what its ETag stands for."""
+    return None if entry.error is None else entry.error.details
 
 
 def _owed(watches: Mapping[Watch, Iterable[str]]) -> Collection[tuple[Stream, Sequence[Watch]]]:

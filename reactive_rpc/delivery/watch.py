@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from reactive_rpc.cache.entry import Entry
@@ -40,12 +41,17 @@ class Pending:
     Attributes:
         entry: the result before it, which the streams show.
         tables: whose changes touched it.
-        due_at: by the clock, when they are told of an invalidation.
+        due_at: by the clock, when they are told of an invalidation; `inf` is not before the outcome is known.
     """
 
     entry: Entry
     tables: frozenset[str]
     due_at: float
+
+    @property
+    def waits_for_outcome(self) -> bool:
+        """Whether the streams are told nothing before it is known that there is anything to tell."""
+        return self.due_at == math.inf
 
 
 @dataclass(slots=True, eq=False)

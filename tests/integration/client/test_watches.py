@@ -162,7 +162,7 @@ def test_another_caller_never_sees_what_was_held_for_the_first(shared: Served) -
 
 
 def test_what_is_forbidden_says_so_and_comes_back(serve: Serve) -> None:
-    """A watch whose right is taken away shows ForbiddenError; given back, it shows the truth again."""
+    """A watch whose right is taken away shows ForbiddenError, for which its stream vouches; given back, it is told."""
 
     async def scenario() -> None:
         served = serve("client.served_permits:app")
@@ -172,7 +172,7 @@ def test_what_is_forbidden_says_so_and_comes_back(serve: Serve) -> None:
             served.write("DELETE FROM permit")
             refused = await shown(live, lambda state: state.error)
             assert isinstance(refused.error, ForbiddenError)
-            assert refused.is_stale
+            assert not refused.is_stale
             served.write("INSERT INTO permit(id) VALUES ('p')")
             await shown(live, named("permitted"))
 

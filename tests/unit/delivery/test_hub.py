@@ -193,6 +193,7 @@ async def test_a_query_that_fails_is_refused_alone(w: World) -> None:
     assert (refused.error.code, refused.key) == ("INTERNAL_SERVER_ERROR", "items.sum[1]")
     assert "hunter2" not in refused.model_dump_json()
     assert listener.connected.queries == [None, "items.sum[2]", "items.sum[3]"]
+    missing.error = None
     await w.write(2)
     await until(lambda: listener.heard == [["items.sum[2]"]])
 
@@ -274,10 +275,11 @@ async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None
     assert w.clock.sleepers == 0
 
 
-async def test_a_query_that_may_not_be_called_is_refused(w: World) -> None:
-    """As unauthorized or forbidden: it is not watched, and nothing is told of it; the others are."""
+async def test_a_refusal_that_rests_on_nothing_is_told_at_once(w: World) -> None:
+    """By a handler that read nothing before it refused: only another context could change it, so it is not watched."""
     hidden, private = w.row(1), w.row(2)
     hidden.error, private.error = UnauthorizedError("who are you?"), ForbiddenError("not yours")
+    hidden.opaque = private.opaque = "reads no table"
     listener = await w.connect(hidden, private, w.row(3))
     assert [refused.error.code for refused in listener.connected.errors] == ["UNAUTHORIZED", "FORBIDDEN"]
     assert listener.connected.queries == [None, None, "items.sum[3]"]

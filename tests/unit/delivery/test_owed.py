@@ -3,7 +3,7 @@
 Two hubs stand on one log, as two workers do. Clients show parities of rows, so that a value goes back to what it was;
 they hold what they fetched or were sent, fetch on their own at any moment, are slow, lose their connection, and resume
 by cursor, with ETags or without, at either hub. Handlers are slow and overtaken, results are evicted, hubs drain,
-epochs end. Some results depend on the time; the hubs' clocks differ a little.
+epochs end. Some results depend on the time; the hubs' clocks differ a little. And some parities are refusals.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from reactive_rpc.delivery.frame import Frame
 from reactive_rpc.delivery.hub import Hub, Subscription
 from reactive_rpc.delivery.refresher import AT_ONCE
 from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.delivery.watch import Watch
-from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.delivery.watch import Pending, Watch
+from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
@@ -58,21 +58,30 @@ class SkewedClock:
         return self._clock.time() + self._skew_seconds
 
 
-def etag_of(value: int) -> str:
-    return f'"{blake2b(str(value).encode(), digest_size=12).hexdigest()}"'
+def etag_of(value: int, *, refuses: bool = False) -> str:
+    content = "FORBIDDEN:not yours" if refuses and value == 0 else str(value)
+    return f'"{blake2b(content.encode(), digest_size=12).hexdigest()}"'
 
 
 @dataclass
 class ParityQuery(RowQuery):
-    """One row: 0 after an even number of writes, 1 after an odd one; with a clock, of writes and ticks."""
+    """One row: 0 after an even number of writes, 1 after an odd one; with a clock, of writes and ticks.
+
+    Attributes:
+        refuses: whether 0 is told by an error.
+    """
 
     clock: SkewedClock | None = None
+    refuses: bool = False
 
     async def compute(self) -> Computed:
         tick = ALWAYS if self.clock is None else tick_of(self.clock.time(), TICK_SECONDS)
         computed = await super().compute()
         value = int(computed.body) + (0 if self.clock is None else int(tick.since // TICK_SECONDS))
-        return Computed(str(value % 2).encode(), replace(computed.read_set, period=tick))
+        read_set = replace(computed.read_set, period=tick)
+        if self.refuses and value % 2 == 0:
+            return Computed(b"", read_set, ForbiddenError("not yours"))
+        return Computed(str(value % 2).encode(), read_set)
 
 
 class Worker:
@@ -117,7 +126,8 @@ class Client:
         subscriptions = []
         for row in self.rows:
             query = self.world.query(row, self.tenant, self.worker)
-            etag = etag_of(self.held[row]) if self.has_etags and row in self.held else None
+            refuses = row in self.world.refusing
+            etag = etag_of(self.held[row], refuses=refuses) if self.has_etags and row in self.held else None
             ref = QueryRef(path=query.path, input=query.wire_input, etag=etag)
             subscriptions.append(Subscription(ref, cast(QueryCall, query)))
         try:
@@ -193,6 +203,7 @@ class World:
         self.rows = range(self.rng.choice([1, 2, 5]))
         self.pushing = self.rng.choice([(0, 2, 4), self.rows])
         self.timed = self.rng.choice([(), (0, 1), self.rows])
+        self.refusing = self.rng.choice([(), (0, 3), self.rows])
         self.log = ScriptedLog()
         self.clock = FakeClock()
         board = MemoryBoard(self.clock)
@@ -202,7 +213,9 @@ class World:
 
     def query(self, row: int, tenant: str, worker: Worker) -> ParityQuery:
         pushes, clock = row in self.pushing, worker.clock if row in self.timed else None
-        return ParityQuery(self.log, (row,), scope=tenant, pause=self.pause, pushes_results=pushes, clock=clock)
+        query = ParityQuery(self.log, (row,), scope=tenant, pause=self.pause, pushes_results=pushes, clock=clock)
+        query.refuses = row in self.refusing
+        return query
 
     def truth(self, row: int, worker: Worker) -> int:
         """Return what `worker` answers for a row now."""
@@ -379,6 +392,16 @@ def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "_adopt", without_looking)
 
 
+def _equal_refusals_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_unchanged = Hub._is_unchanged
+
+    def without_counting(self: Hub, watch: Watch, entry: Entry, pending: Pending) -> bool:
+        both = entry.error is not None and pending.entry.error is not None
+        return both or is_unchanged(self, watch, entry, pending)
+
+    monkeypatch.setattr(Hub, "_is_unchanged", without_counting)
+
+
 @pytest.mark.parametrize(
     "seed_bug",
     [
@@ -387,6 +410,7 @@ def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(_no_window, id="what was missed while settling is not told again"),
         pytest.param(_resumes_by_etag_alone, id="nothing is stale on resuming"),
         pytest.param(_one_frame_lost, id="a frame is lost"),
+        pytest.param(_equal_refusals_are_one, id="who was let in between is not told"),
         pytest.param(_no_window_for_ticks, id="a tick while settling is not told"),
     ],
 )
