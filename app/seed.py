@@ -22,7 +22,7 @@ from app.security import passwords
 from app.settings import get_settings
 from reactive_rpc import Context
 
-__all__ = ["DEMO", "EMAIL", "PASSWORD", "main", "seed"]
+__all__ = ["CONTEXTS", "DEMO", "EMAIL", "PASSWORD", "main", "seed"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ MEMORIES = 10_000
 EMAIL = "ada@org-01.example"
 PASSWORD = "teamhub"  # noqa: S105  # printed by `make run`, for everybody to try
 DEMO = Context(identity="user-01", tenant="org-01")
-"""On whose behalf `reactive-rpc doctor` and `check` may call: `--context app.seed:DEMO`."""
+"""Whose rows the documentation's examples are."""
+
+CONTEXTS = {"owner": DEMO, "stranger": Context(identity="user-02", tenant="org-02")}
+"""On whose behalf `reactive-rpc doctor` and `check` may call: `--context app.seed:CONTEXTS`."""
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 NAMES = ("Ada", "Alan", "Barbara", "Claude", "Donald", "Edsger", "Grace", "Hedy", "John", "Katherine", "Leslie", "Tim")

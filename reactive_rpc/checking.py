@@ -14,10 +14,12 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 from reactive_rpc.app import ReactiveRPC
-from reactive_rpc.errors import ReactiveRPCError, RPCError
+from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.rpc.execution import Observation
 from reactive_rpc.rpc.procedure import Procedure
 
@@ -107,13 +109,16 @@ class Checker:
                 yield Drift(finding.path, "veto", finding.table)
 
 
-async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Outcome]:
+async def try_calls(rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, object]) -> dict[str, Outcome]:
     """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
+
+    A query that sees its caller is run for each of `contexts`. Where several are given, some may be refused: that is an
+    error only where all are.
 
     Args:
         rpc: open.
         calls: inputs beside those of `Procedure.known_inputs`.
-        ctx: on whose behalf.
+        contexts: `{role: on whose behalf}`.
 
     Raises:
         DefinitionError: `calls` names what is no query.
@@ -125,30 +130,62 @@ async def try_calls(rpc: ReactiveRPC, calls: Calls, ctx: object) -> dict[str, Ou
     for path, procedure in rpc.registry.items():
         if procedure.kind == "query":
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
-            wanting = _wanting(procedure, inputs, ctx)
-            outcomes[path] = Outcome(wanting=wanting) if wanting else await _try_query(rpc, path, inputs, ctx)
+            wanting = _wanting(procedure, inputs, contexts)
+            outcomes[path] = Outcome(wanting=wanting) if wanting else await _try_query(rpc, path, inputs, contexts)
     return outcomes
 
 
-def _wanting(procedure: Procedure[..., Any], inputs: Sequence[Mapping[str, Any]], ctx: object) -> str | None:
-    sees_context = procedure.handler.takes_context or callable(procedure.scope) or procedure.scope == "tenant"
-    if sees_context and ctx is None:
+def _wanting(
+    procedure: Procedure[..., Any], inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
+) -> str | None:
+    if _sees_context(procedure) and not contexts:
         return "a context (--context)"
     return None if inputs else "an input (examples=, or --calls)"
 
 
-async def _try_query(rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, Any]], ctx: object) -> Outcome:
+def _sees_context(procedure: Procedure[..., Any]) -> bool:
+    return procedure.handler.takes_context or callable(procedure.scope) or procedure.scope == "tenant"
+
+
+async def _try_query(
+    rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
+) -> Outcome:
+    callers = contexts if _sees_context(rpc.registry[path]) else dict(list(contexts.items())[:1])
     async with _observed(rpc, path) as observations:
-        error = None
-        for input in inputs:
-            try:
-                await rpc.caller(ctx)(path, **input)
-            except RPCError as exc:
-                error = f"{exc.code}: {exc.message}"
-            except (ReactiveRPCError, Exception) as exc:  # a handler's own fault is what is looked for
-                error = f"{type(exc).__name__}: {exc}"
+        tried = [
+            (role, await _try_call(rpc, path, input, ctx))
+            for role, ctx in (callers or {"": None}).items()
+            for input in inputs
+        ]
     opaque = next((each.opaque for each in observations if each.opaque is not None), None)
-    return Outcome(len(inputs), None, opaque, error)
+    return Outcome(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1))
+
+
+async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:
+    """Return what a call raised."""
+    try:
+        await rpc.caller(ctx)(path, **input)
+    except Exception as exc:  # a handler's own fault is what is looked for
+        return exc
+    return None
+
+
+def _error_of(tried: Sequence[tuple[str, Exception | None]], *, are_several: bool) -> str | None:
+    """Return the last fault; where one of several callers was answered, others may have been refused."""
+    errors = [(role, error) for role, error in tried if error is not None]
+    if are_several and len(errors) < len(tried):
+        errors = [(role, error) for role, error in errors if not _is_refusal(error)]
+    if not errors:
+        return None
+    role, error = errors[-1]
+    told = f"{error.code}: {error.message}" if isinstance(error, RPCError) else f"{type(error).__name__}: {error}"
+    return f"{told} (as {role})" if are_several else told
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether an error is a handler's own answer to that caller."""
+    code = CODES.get(error.code) if isinstance(error, RPCError) else None
+    return code is not None and code.http < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @asynccontextmanager

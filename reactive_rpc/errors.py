@@ -28,6 +28,7 @@ The numbers of HTTP and JSON-RPC that belong to a code stand in one table, `prot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, ClassVar
@@ -72,9 +73,23 @@ class DefinitionError(ReactiveRPCError):
 
 
 class CaptureError(ReactiveRPCError):
-    """Say why the writes of a database cannot be captured, and what to do about it."""
+    """Say why the writes of a database cannot be captured, and what to do about it.
+
+    Args:
+        summary: what is wrong, in a sentence or two.
+        statements: the SQL that mends it; it stands at the end of the message.
+
+    Attributes:
+        summary: as given.
+        statements: as given.
+    """
 
     code = "CAPTURE_ERROR"
+
+    def __init__(self, summary: str, *, statements: Iterable[str] = ()) -> None:
+        self.summary = summary
+        self.statements = tuple(statements)
+        super().__init__("\n".join((summary, *(f"{statement};" for statement in self.statements))))
 
 
 class ConnectionFailedError(ReactiveRPCError):

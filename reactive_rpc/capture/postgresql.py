@@ -138,7 +138,7 @@ class PostgreSQLCapture:
         with self._connected() as connection:
             drops = [statement for group in inspect(connection, may_read=False).all_drops for statement in group]
             if not self.manage:
-                raise CaptureError("an administrator must run:\n" + script(drops))
+                raise CaptureError("an administrator must run:", statements=drops)
             with connection.transaction():
                 limit_locks(connection, INSTALL_SECONDS)
                 for statement in drops:
@@ -192,13 +192,12 @@ class PostgreSQLCapture:
 
     def _not_allowed(self, cause: Exception) -> CaptureError:
         """Return the error for missing rights; what the catalogs show, everybody may read."""
-        way_out = ""
         with psycopg.connect(libpq_url(self.url), autocommit=True, client_encoding="utf-8") as connection:
             connection.execute(CATALOG_ONLY)
-            way_out = script(wanted_of_administrator(connection, inspect(connection, may_read=False)))
+            statements = wanted_of_administrator(connection, inspect(connection, may_read=False))
         return CaptureError(
-            f"rights are missing on {self._name}: {first_line(cause)}. Let an administrator run, in one"
-            f" transaction:\n{way_out}"
+            f"rights are missing on {self._name}: {first_line(cause)}. Let an administrator run, in one transaction:",
+            statements=statements,
         )
 
     def _settle(
@@ -252,7 +251,8 @@ class PostgreSQLCapture:
         if found.statements:
             raise CaptureError(
                 f"capture is not in place on {self._name}. Run `reactive-rpc db install`, or let an administrator"
-                f" run, in one transaction:\n{script(wanted_of_administrator(connection, found))}"
+                " run, in one transaction:",
+                statements=wanted_of_administrator(connection, found),
             )
 
     def _warn_of_uncaptured(self, state: CaptureState) -> None:

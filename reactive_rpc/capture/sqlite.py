@@ -208,7 +208,7 @@ class SQLiteCapture:
         """
         with self._connected() as connection:
             if _journal_mode(connection) != "wal":
-                raise CaptureError(f"{self.path} is not in WAL mode. Run:\nPRAGMA journal_mode=WAL;")
+                raise CaptureError(f"{self.path} is not in WAL mode. Run:", statements=["PRAGMA journal_mode=WAL"])
             self._refuse_missing(_inspect(connection))
             return self._settle(connection, run_ddl=False)
 
@@ -253,7 +253,7 @@ class SQLiteCapture:
         """
         with self._connected() as connection:
             if not self.manage:
-                raise CaptureError("an administrator must run:\n" + _script(_drops(connection)))
+                raise CaptureError("an administrator must run:", statements=_drops(connection))
             with _transaction(connection, "BEGIN IMMEDIATE"):
                 for statement in _drops(connection):
                     connection.execute(statement)
@@ -338,8 +338,8 @@ class SQLiteCapture:
     def _refuse_missing(self, found: _Findings) -> None:
         if found.statements:
             raise CaptureError(
-                f"capture is not in place on {self.path}. Run `reactive-rpc db install`, or let an administrator run:\n"
-                + _script(found.statements)
+                f"capture is not in place on {self.path}. Run `reactive-rpc db install`, or let an administrator run:",
+                statements=found.statements,
             )
 
     def _warn_of_uncaptured(self, state: CaptureState) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
 
 from reactive_rpc.capture.schema import CaptureState
-from reactive_rpc.cli.shared import out
+from reactive_rpc.cli.reports import CaptureReport, write
+from reactive_rpc.cli.shared import FormatOption, err, out
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.errors import CaptureError
 from reactive_rpc.settings import Settings
 from reactive_rpc.sources import Source, make_source
 
 __all__ = ["database"]
 
 database = typer.Typer(no_args_is_help=True, help="Put capture into a database, look whether it stands, take it out.")
+
+MAX_HEAD = 90
+"""Of a missing statement, so many characters are shown."""
 
 Url = Annotated[str, typer.Argument(help="The database: postgresql+asyncpg://user@host/db or sqlite:///team.db")]
 
@@ -27,16 +33,24 @@ def install(
     """Put the outbox and the triggers in place. The server does so at its start; this is for who may not."""
     source = _source(url)
     if sql:
-        typer.echo(source.capture.script())
+        script = source.capture.script()
+        if script:
+            typer.echo(script)
+        else:
+            err.print(f"{source.database.name}: nothing is missing", highlight=False, markup=False, soft_wrap=True)
         return
-    _print(source, source.capture.install())
+    write(_report(source, source.capture.install()), "text")
 
 
 @database.command()
-def verify(url: Url) -> None:
-    """Tell whether every write is seen; exit with 1 where some are not. Runs no DDL."""
+def verify(url: Url, format: FormatOption = "text") -> None:
+    """Tell whether every write is seen; exit with 1 where some are not. Runs no DDL, and `install --sql` prints it."""
     source = _source(url)
-    _print(source, source.capture.verify())
+    try:
+        report = _report(source, source.capture.verify())
+    except CaptureError as exc:
+        report = _missing(source, exc)
+    write(report, format)
 
 
 @database.command()
@@ -51,15 +65,31 @@ def _source(url: str) -> Source:
     return make_source(url, settings=Settings(), ids=RandomIds())
 
 
-def _print(source: Source, state: CaptureState) -> None:
+def _report(source: Source, state: CaptureState) -> CaptureReport:
     uncaptured = {name: table.reason for name, table in state.tables.items() if not table.captured}
-    out.print(
-        f"{source.database.name}: {len(state.tables) - len(uncaptured)} of {len(state.tables)} tables are captured",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    return CaptureReport(
+        database=source.database.name,
+        tables=len(state.tables),
+        captured=len(state.tables) - len(uncaptured),
+        findings=[f"{name}: {reason}" for name, reason in sorted(uncaptured.items())],
     )
-    for name, reason in sorted(uncaptured.items()):
-        out.print(f"  {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
-    if uncaptured:
-        raise typer.Exit(1)
+
+
+def _missing(source: Source, error: CaptureError) -> CaptureReport:
+    """Return what is missing, a line for each statement that would put it in place, without its text."""
+    first = error.summary if not error.statements else "capture is not in place; `reactive-rpc db install` mends that"
+    findings = [first, *(f"  missing: {_head(statement)}" for statement in error.statements)]
+    return CaptureReport(database=source.database.name, tables=0, captured=0, findings=findings)
+
+
+def _head(statement: str) -> str:
+    """Return what a statement makes, and on what.
+
+    >>> _head('CREATE TRIGGER "t" AFTER INSERT ON "note" FOR EACH ROW BEGIN ... END')
+    'CREATE TRIGGER "t" AFTER INSERT ON "note"'
+    """
+    head = _BODY.split(" ".join(statement.split()), maxsplit=1)[0]
+    return head if len(head) <= MAX_HEAD else f"{head[:MAX_HEAD]} ..."
+
+
+_BODY = re.compile(r" ?[(;]| (?:FOR EACH|AS|RETURNS|REFERENCING|WITH|WHEN|EXECUTE (?:FUNCTION|PROCEDURE)) ")

@@ -4,85 +4,95 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from reactive_rpc.app import ReactiveRPC, Report
+from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.checking import Checker, Drift, Outcome, try_calls
-from reactive_rpc.cli.shared import Rpc, failure, load, out
+from reactive_rpc.cli.reports import CheckReport, Diagnosis, ProcedureLine, TableLine, write
+from reactive_rpc.cli.shared import FormatOption, Rpc, failure, load
 from reactive_rpc.errors import ReactiveRPCError
 from reactive_rpc.rpc.procedure import Procedure
 
-__all__ = ["check", "doctor"]
+__all__ = ["check", "contexts_of", "doctor"]
 
 CallsFile = Annotated[
     Path | None,
     typer.Option("--calls", help='Inputs to try, as JSON: {"agents.get": [{"agent_id": "a1"}]}. Beside examples=.'),
 ]
-Ctx = Annotated[
-    str | None, typer.Option("--context", help="The context to call with: module:object, or a function that makes it.")
+Contexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context",
+        help="A context to call with: module:object, a function that makes it, or a dict of several by role; "
+        "role=module:object names one. May be given more than once.",
+    ),
 ]
 Watch = Annotated[
     float, typer.Option("--watch", min=0.0, help="Then follow the database for so many seconds and try every veto.")
 ]
+AllowUntried = Annotated[
+    bool, typer.Option("--allow-untried", help="Exit with 0 also where queries could not be tried.")
+]
 
 
-def doctor(rpc: Rpc, calls: CallsFile = None, context: Ctx = None) -> None:
+def doctor(rpc: Rpc, calls: CallsFile = None, context: Contexts = None, format: FormatOption = "text") -> None:
     """Open the database as the server would and tell what is captured, what can be cached, and why not.
 
-    Queries that need no input, or have examples, are run once.
+    Queries that need no input, or have examples, are run once for each context.
     """
-    report, outcomes = asyncio.run(_inspect(load(rpc, ReactiveRPC), _calls(calls), _context(context)))
-    out.print(
-        f"database  {report.database}\nepoch     {report.epoch}\ncapture   {report.guarantee}",
-        markup=False,
-        soft_wrap=True,
-    )
-    out.print(_tables(report))
-    out.print(_procedures(report, outcomes))
-    if any(not table.captured for table in report.tables.values()):
-        raise typer.Exit(1)
+    report, outcomes = asyncio.run(_inspect(load(rpc, ReactiveRPC), _calls(calls), contexts_of(context or ())))
+    write(_diagnosis(report, outcomes), format)
 
 
-def check(rpc: Rpc, calls: CallsFile = None, context: Ctx = None, watch: Watch = 0.0) -> None:
-    """Run queries and tell which declarations do not hold; exit with 1 where one does not.
+def check(
+    rpc: Rpc,
+    calls: CallsFile = None,
+    context: Contexts = None,
+    watch: Watch = 0.0,
+    allow_untried: AllowUntried = False,
+    format: FormatOption = "text",
+) -> None:
+    """Run queries and tell which declarations do not hold; exit with 1 where one does not, or was not tried.
 
-    Run are those that need no input, have examples, or stand in the file of calls. Mutations are never run.
+    Run are those that need no input, have examples, or stand in the file of calls, once for each context. Mutations are
+    never run.
     """
-    drifts, outcomes = asyncio.run(_check(load(rpc, ReactiveRPC), _calls(calls), _context(context), watch))
-    for drift in drifts:
-        out.print(f"[bold red]drift[/] {escape(str(drift))}", highlight=False, soft_wrap=True)
-    failed = {path: outcome.error for path, outcome in outcomes.items() if outcome.error is not None}
-    for path, error in failed.items():
-        out.print(f"[bold red]error[/] {path}: {escape(error)}", highlight=False, soft_wrap=True)
+    contexts = contexts_of(context or ())
+    drifts, outcomes = asyncio.run(_check(load(rpc, ReactiveRPC), _calls(calls), contexts, watch))
     untried = {path: outcome.wanting for path, outcome in outcomes.items() if outcome.wanting is not None}
-    for path, wanting in untried.items():
-        out.print(f"not tried {path}: it needs {wanting}", highlight=False, soft_wrap=True)
-    if drifts or failed:
-        raise typer.Exit(1)
-    out.print(f"{len(outcomes) - len(untried)} queries were tried; every declaration holds")
+    report = CheckReport(
+        tried=len(outcomes) - len(untried),
+        drifts=[str(drift) for drift in drifts],
+        errors={path: outcome.error for path, outcome in outcomes.items() if outcome.error is not None},
+        untried=untried,
+        allow_untried=allow_untried,
+    )
+    write(report, format)
 
 
-async def _inspect(rpc: ReactiveRPC, calls: dict[str, Any], ctx: object) -> tuple[Report, dict[str, Outcome]]:
+async def _inspect(
+    rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object]
+) -> tuple[Report, dict[str, Outcome]]:
     await rpc.open()
     try:
-        return rpc.report(), await try_calls(rpc, calls, ctx)
+        return rpc.report(), await try_calls(rpc, calls, contexts)
     finally:
         await rpc.aclose()
 
 
 async def _check(
-    rpc: ReactiveRPC, calls: dict[str, Any], ctx: object, watch: float
+    rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object], watch: float
 ) -> tuple[tuple[Drift, ...], dict[str, Outcome]]:
     rpc.auditor.share = 1.0
     checker = Checker(rpc)
     await rpc.open()
     try:
-        outcomes = await try_calls(rpc, calls, ctx)
+        outcomes = await try_calls(rpc, calls, contexts)
         await asyncio.sleep(watch)
         await checker.settle()
         return checker.drifts(), outcomes
@@ -104,9 +114,25 @@ def _calls(path: Path | None) -> dict[str, Any]:
     return calls
 
 
-def _context(reference: str | None) -> object:
-    if reference is None:
-        return None
+def contexts_of(references: Sequence[str]) -> dict[str, object]:
+    """Return `{role: context}` of what `--context` names; without a name of its own, a context's role is its reference.
+
+    Raises:
+        typer.Exit: one is not there, or two have one role; what is wrong has been printed.
+    """
+    found: dict[str, object] = {}
+    for reference in references:
+        role, is_named, place = reference.partition("=")
+        made = _made(place if is_named else reference)
+        several = made if isinstance(made, dict) and not is_named else {role: made}
+        for name, context in several.items():
+            if name in found:
+                raise failure(f"--context: two contexts are called {name!r}: name one of them, as in other={place}")
+            found[str(name)] = context
+    return found
+
+
+def _made(reference: str) -> object:
     found = load(reference)
     try:
         return found() if callable(found) else found
@@ -114,24 +140,38 @@ def _context(reference: str | None) -> object:
         raise failure(f"{reference}: {exc}") from exc
 
 
-def _tables(report: Report) -> Table:
-    table = Table("table", "captured", "compared exactly", title="Tables", title_justify="left")
-    for name, capture in sorted(report.tables.items()):
-        exact = ", ".join(column for column, kind in capture.kinds.items() if kind is not None)
-        table.add_row(name, "yes" if capture.captured else escape(f"no: {capture.reason}"), exact or "nothing")
-    return table
+def _diagnosis(report: Report, outcomes: dict[str, Outcome]) -> Diagnosis:
+    return Diagnosis(
+        database=report.database,
+        epoch=report.epoch,
+        capture=report.guarantee,
+        tables=[_table_line(table) for _, table in sorted(report.tables.items())],
+        procedures=[
+            _procedure_line(path, procedure, report, outcomes) for path, procedure in report.procedures.items()
+        ],
+    )
 
 
-def _procedures(report: Report, outcomes: dict[str, Outcome]) -> Table:
-    table = Table("procedure", "kind", "dependencies", "shared by", "cached", title="Procedures", title_justify="left")
-    for path, procedure in report.procedures.items():
-        if procedure.kind == "mutation":
-            table.add_row(path, "mutation", "", "", "never")
-            continue
-        dependencies = procedure.dependencies
-        declared = "observed" if dependencies is None else ", ".join(sorted(dependencies)) or "none"
-        table.add_row(path, "query", declared, _sharers(procedure), escape(_cached(procedure, report, outcomes[path])))
-    return table
+def _table_line(table: TableCapture) -> TableLine:
+    exact = [column for column, kind in table.kinds.items() if kind is not None]
+    return TableLine(name=table.name, captured=table.captured, reason=table.reason, compared_exactly=exact)
+
+
+def _procedure_line(
+    path: str, procedure: Procedure[..., Any], report: Report, outcomes: dict[str, Outcome]
+) -> ProcedureLine:
+    if procedure.kind == "mutation":
+        return ProcedureLine(path=path, kind="mutation")
+    declared = procedure.dependencies
+    cached, why = _cached(procedure, report, outcomes[path])
+    return ProcedureLine(
+        path=path,
+        kind="query",
+        dependencies=None if declared is None else sorted(declared),
+        shared_by=_sharers(procedure),
+        cached=cached,
+        why=why,
+    )
 
 
 def _sharers(procedure: Procedure[..., Any]) -> str:
@@ -140,15 +180,16 @@ def _sharers(procedure: Procedure[..., Any]) -> str:
     return "a function of ctx" if callable(procedure.scope) else procedure.scope
 
 
-def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) -> str:
+def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) -> tuple[bool | None, str]:
+    """Return whether results are cached, None where it is not known, and why not."""
     if not procedure.is_cached:
-        return "no: cache=False"
+        return False, "cache=False"
     declared = sorted(procedure.dependencies or ())
     uncaptured = [name for name in declared if name in report.tables and not report.tables[name].captured]
     if uncaptured:
-        return f"no: {', '.join(uncaptured)} is not captured"
+        return False, f"{', '.join(uncaptured)} is not captured"
     if outcome.uncacheable is not None:
-        return f"no: it {outcome.uncacheable}"
+        return False, f"it {outcome.uncacheable}"
     if outcome.error is not None:
-        return f"not known, it answered {outcome.error}"
-    return "yes" if outcome.wanting is None else f"not tried: it needs {outcome.wanting}"
+        return None, f"not known, it answered {outcome.error}"
+    return (True, "") if outcome.wanting is None else (None, f"not tried: it needs {outcome.wanting}")

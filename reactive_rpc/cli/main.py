@@ -9,7 +9,7 @@ from reactive_rpc.cli.diagnosis import check, doctor
 from reactive_rpc.cli.generation import export_openapi, generate
 from reactive_rpc.cli.relay import relay
 from reactive_rpc.cli.shared import failure
-from reactive_rpc.errors import ReactiveRPCError
+from reactive_rpc.errors import CaptureError, ReactiveRPCError
 
 __all__ = ["cli", "main"]
 
@@ -31,6 +31,10 @@ def main() -> None:
     """Run, and print what goes wrong as one sentence."""
     try:
         cli()
+    except CaptureError as exc:
+        hint = " `reactive-rpc db install --sql URL` prints the SQL." if exc.statements else ""
+        failure(exc.summary.removesuffix(":") + "." * bool(hint) + hint)
+        raise SystemExit(1) from exc
     except ReactiveRPCError as exc:
         failure(str(exc))
         raise SystemExit(1) from exc

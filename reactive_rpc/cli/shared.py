@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,10 +12,18 @@ from rich.markup import escape
 
 from reactive_rpc.errors import ReactiveRPCError
 
-__all__ = ["Rpc", "err", "failure", "load", "out"]
+__all__ = ["FormatOption", "Rpc", "err", "failure", "load", "out"]
 
-out = Console()
+WIDEST = 10_000
+
+out = Console(width=None if sys.stdout.isatty() else WIDEST)
+"""Lines are broken for a terminal alone: who pipes them gets each whole."""
+
 err = Console(stderr=True)
+
+FormatOption = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="Text for people, or JSON for programs.")
+]
 
 Rpc = Annotated[str, typer.Argument(help="The ReactiveRPC object: app.main:rpc")]
 

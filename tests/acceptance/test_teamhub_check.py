@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, command: str, told: str) -> None:
     """No query is left untried, fails, or cannot be cached; no dependency drifts."""
     seed(tmp_path / "teamhub.db")
-    arguments = [command, "app.main:rpc", "--context", "app.seed:DEMO"]
+    arguments = [command, "app.main:rpc", "--context", "app.seed:CONTEXTS"]
     found = subprocess.run(
         [sys.executable, "-c", "from reactive_rpc.cli import main; main()", *arguments],
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

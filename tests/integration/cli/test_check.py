@@ -103,6 +103,80 @@ def test_inputs_come_from_a_file_of_calls(tmp_path: Path) -> None:
     assert "2 queries were tried" in found.stdout
 
 
+def test_what_was_not_tried_is_no_success(tmp_path: Path) -> None:
+    """Of it nothing can be said: the code is 1, unless that is asked for."""
+    write_main(tmp_path, functions=', "needs": needs')
+    found = run(tmp_path, "check", "main:rpc")
+    assert (found.returncode, "every declaration holds" in found.stdout) == (1, False)
+    assert "1 queries were tried and 1 were not, of which nothing can be said" in found.stdout
+    allowed = run(tmp_path, "check", "main:rpc", "--allow-untried")
+    assert (allowed.returncode, "not tried notes.needs" in allowed.stdout) == (0, True)
+
+
+def test_findings_are_data_too(tmp_path: Path) -> None:
+    """`--format json` prints one document and nothing else, with the codes of the text."""
+    write_main(tmp_path, "Note, Room", functions=', "needs": needs, "now": now')
+    checked = run(tmp_path, "check", "main:rpc", "--format", "json")
+    assert checked.returncode == 1
+    assert json.loads(checked.stdout) == {
+        "ok": False,
+        "tried": 2,
+        "drifts": ["notes.in_room declares 'room' and never read it: drop it, or call it so that it does"],
+        "errors": {},
+        "untried": {"notes.needs": "an input (examples=, or --calls)"},
+        "allow_untried": False,
+    }
+    found = run(tmp_path, "doctor", "main:rpc", "--format", "json")
+    assert found.returncode == 0
+    told = json.loads(found.stdout)
+    procedures = {each["path"]: each for each in told["procedures"]}
+    assert procedures["notes.in_room"]["dependencies"] == ["note", "room"]
+    assert (procedures["notes.in_room"]["cached"], procedures["notes.now"]["cached"]) == (True, False)
+    assert "now()" in procedures["notes.now"]["why"]
+    assert {"name": "room", "captured": True, "reason": None, "compared_exactly": ["name"]} in told["tables"]
+
+
+ROLES = """
+from reactive_rpc import Context, ForbiddenError
+
+CONTEXTS = {"ann": Context(identity="ann"), "bob": Context(identity="bob")}
+
+def get_context() -> Context:
+    return CONTEXTS["ann"]
+
+@define_reactive_function
+async def mine(db: AsyncSession, ctx: Context) -> list[str]:
+    if ctx.identity != "ann":
+        raise ForbiddenError("for ann")
+    return list((await db.exec(select(Note.text))).all())
+
+rpc = ReactiveRPC(
+    "sqlite:///notes.db", functions={"notes": {"mine": mine}}, context=get_context, metadata=SQLModel.metadata
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("contexts", "code", "told"),
+    [
+        ([], 1, "not tried notes.mine: it needs a context"),
+        (["main:CONTEXTS"], 0, "1 queries were tried; every declaration holds"),
+        (["ann=main:get_context", "main:CONTEXTS"], 1, "two contexts are called 'ann'"),
+        (["main:get_context"], 0, "1 queries were tried"),
+        (["bob=main:BOB", "cem=main:CEM"], 1, "notes.mine: FORBIDDEN: for ann (as cem)"),
+    ],
+)
+def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str], code: int, told: str) -> None:
+    """By role; where one is answered, others may be refused, and where none is, that is told."""
+    write_main(tmp_path)
+    main = tmp_path / "main.py"
+    others = "\nBOB, CEM = Context(identity='bob'), Context(identity='cem')\n"
+    main.write_text(main.read_text() + ROLES + others)
+    found = run(tmp_path, "check", "main:rpc", *(part for each in contexts for part in ("--context", each)))
+    assert found.returncode == code, found.stdout + found.stderr
+    assert told in found.stdout + found.stderr
+
+
 @pytest.mark.parametrize(
     ("calls", "told"),
     [

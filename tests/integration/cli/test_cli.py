@@ -37,9 +37,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `reactive-rpc` in `folder`, in a wide terminal."""
+    """Run `reactive-rpc` in `folder`, its words piped."""
     command = [sys.executable, "-c", "from reactive_rpc.cli import main; main()", *arguments]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
     return subprocess.run(
         command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -35,12 +36,23 @@ def test_install_verify_uninstall(url: str, tmp_path: Path) -> None:
     """Each does what it says, twice as well as once, and `verify` tells what is missing with the SQL for it."""
     missing = run(tmp_path, "db", "verify", url)
     assert missing.returncode == 1
-    assert "CREATE" in missing.stderr
+    assert "capture is not in place" in missing.stdout
+    assert "note" in missing.stdout
+    assert "BEGIN" not in missing.stdout + missing.stderr
+    assert all(len(line) < 120 for line in missing.stdout.splitlines())
     assert "Traceback" not in missing.stderr
+    as_data = run(tmp_path, "db", "verify", url, "--format", "json")
+    assert (as_data.returncode, json.loads(as_data.stdout)["ok"]) == (1, False)
+    assert len(json.loads(as_data.stdout)["findings"]) == len(missing.stdout.splitlines())
     for command in ("install", "install", "verify"):
         found = run(tmp_path, "db", command, url)
         assert found.returncode == 0, found.stderr
         assert "1 of 1 tables are captured" in found.stdout
+    found = json.loads(run(tmp_path, "db", "verify", url, "--format", "json").stdout)
+    assert (found["ok"], found["tables"], found["captured"], found["findings"]) == (True, 1, 1, [])
+    nothing = run(tmp_path, "db", "install", url, "--sql")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "nothing is missing" in nothing.stderr
     for _ in range(2):
         assert run(tmp_path, "db", "uninstall", url).returncode == 0
     assert run(tmp_path, "db", "verify", url).returncode == 1

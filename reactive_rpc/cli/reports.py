@@ -1,0 +1,199 @@
+"""Reports: what the commands found, as data; printed as text for people or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import typer
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
+
+from reactive_rpc.cli.shared import out
+
+__all__ = ["CaptureReport", "CheckReport", "Diagnosis", "Format", "ProcedureLine", "Report", "TableLine", "write"]
+
+Format = Literal["text", "json"]
+
+
+class Report(Protocol):
+    """A dataclass of JSON's own types: its fields are what `--format json` prints."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exits with 0."""
+        ...
+
+    def lines(self) -> Iterator[RenderableType]:
+        """Yield what people read."""
+        ...
+
+
+def write(report: Report, format: Format) -> None:
+    """Print a report, and exit with 1 where not all is well.
+
+    Raises:
+        typer.Exit: not all is well.
+    """
+    if format == "json":
+        fields: dict[str, Any] = asdict(report)  # type: ignore[call-overload]  # a protocol cannot ask for a dataclass
+        typer.echo(json.dumps({"ok": report.ok, **fields}, indent=2, ensure_ascii=False))
+    else:
+        for line in report.lines():
+            out.print(line, soft_wrap=not isinstance(line, Table), highlight=False)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableLine:
+    """A table: whether its writes are seen, why not, and the columns by which queries are told apart."""
+
+    name: str
+    captured: bool
+    reason: str | None
+    compared_exactly: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcedureLine:
+    """A procedure: what a query rests on, who shares its results, and whether they are cached.
+
+    Attributes:
+        dependencies: the tables declared; None where they are observed.
+        cached: None where it could not be told; `why` says the rest.
+    """
+
+    path: str
+    kind: str
+    dependencies: Sequence[str] | None = None
+    shared_by: str = ""
+    cached: bool | None = False
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What `doctor` found."""
+
+    database: str
+    epoch: str
+    capture: str
+    tables: Sequence[TableLine]
+    procedures: Sequence[ProcedureLine]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the writes of every table are seen."""
+        return all(table.captured for table in self.tables)
+
+    def lines(self) -> Iterator[RenderableType]:
+        """Yield what stands, and two tables."""
+        yield Text(f"database  {self.database}\nepoch     {self.epoch}\ncapture   {self.capture}")
+        yield _table(
+            "Tables",
+            ("table", "captured", "compared exactly"),
+            (
+                (each.name, "yes" if each.captured else f"no: {each.reason}", ", ".join(each.compared_exactly) or "-")
+                for each in self.tables
+            ),
+        )
+        yield _table(
+            "Procedures",
+            ("procedure", "kind", "dependencies", "shared by", "cached"),
+            ((each.path, each.kind, _declared(each), each.shared_by, _cached(each)) for each in self.procedures),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What `check` found.
+
+    Attributes:
+        tried: how many queries were run.
+        drifts: what does not hold, one sentence each.
+        errors: `{path: what a call answered in the place of a result}`.
+        untried: `{path: what it needs to be tried}`.
+        allow_untried: whether those are no failure.
+    """
+
+    tried: int
+    drifts: Sequence[str]
+    errors: dict[str, str]
+    untried: dict[str, str]
+    allow_untried: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was to be tried holds."""
+        return not (self.drifts or self.errors or (self.untried and not self.allow_untried))
+
+    def lines(self) -> Iterator[RenderableType]:
+        """Yield a line for each finding, and what it comes to."""
+        for drift in self.drifts:
+            yield f"[bold red]drift[/] {escape(drift)}"
+        for path, error in self.errors.items():
+            yield f"[bold red]error[/] {escape(f'{path}: {error}')}"
+        for path, wanting in self.untried.items():
+            yield Text(f"not tried {path}: it needs {wanting}")
+        if self.ok:
+            yield f"{self.tried} queries were tried; every declaration holds"
+        elif self.untried and not (self.drifts or self.errors):
+            yield (
+                f"{self.tried} queries were tried and {len(self.untried)} were not, of which nothing can be said; "
+                "--allow-untried lets that pass"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureReport:
+    """What `db verify` and `db install` found.
+
+    Attributes:
+        tables: how many there are; 0 where capture is not in place.
+        captured: of how many every write is seen.
+        findings: what is missing or not seen, one line each.
+    """
+
+    database: str
+    tables: int
+    captured: int
+    findings: Sequence[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.findings
+
+    def lines(self) -> Iterator[RenderableType]:
+        """Yield a summary and the findings."""
+        if self.tables:
+            yield Text(f"{self.database}: {self.captured} of {self.tables} tables are captured")
+        for finding in self.findings:
+            yield Text(f"  {finding}" if self.tables else finding)
+
+
+def _declared(line: ProcedureLine) -> str:
+    if line.kind == "mutation":
+        return ""
+    return "observed" if line.dependencies is None else ", ".join(line.dependencies) or "none"
+
+
+def _cached(line: ProcedureLine) -> str:
+    if line.kind == "mutation":
+        return "never"
+    if line.cached is None:
+        return line.why
+    return "yes" if line.cached else f"no: {line.why}"
+
+
+def _table(title: str, headers: Sequence[str], rows: Iterator[Sequence[str]]) -> Table:
+    """Return a table that folds in a narrow terminal what it cannot show in one line, and loses nothing."""
+    table = Table(*(Column(header, overflow="fold") for header in headers), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
