@@ -170,7 +170,8 @@ class ReactiveRPC:
         self._executor = Executor(
             self._database, self._log, strict=strict, isolation=self.settings.isolation, clock=self._clock
         )
-        self._caller = Caller(self.registry, self._executor, self._reader)
+        self._answers = source.answers
+        self._caller = Caller(self.registry, self._executor, self._reader, answers=source.answers)
         self._hub = Hub(
             self._reader,
             self._log,
@@ -527,8 +528,10 @@ class ReactiveRPC:
                 continue  # whoever reads the outbox for all prunes it
             try:
                 await asyncio.to_thread(self._capture.prune, self.settings.outbox_retention_seconds)
+                if self._answers is not None:
+                    await asyncio.to_thread(self._database.examine, self._answers.prune)
             except Exception:
-                logger.exception("the outbox could not be pruned, retrying later")
+                logger.exception("what is kept of writes could not be pruned, retrying later")
 
 
 def _lament(task: asyncio.Task[None]) -> None:

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
         reconnect_milliseconds: the `retry:` of a stream is drawn from between these two, so that the clients of a
             server that ended do not all come back in one instant.
         drain_seconds: over how long open streams are ended, one after another, when the server is told to stop.
+        idempotency_seconds: how long the answer of a mutation that was sent with an `Idempotency-Key` is kept, to be
+            given again to whoever sends it again.
         outbox_retention_seconds: how far back a stream can resume.
         redis_url: where changes are relayed to and read from: one relay reads the database for all workers. None
             lets each worker read the database itself. `redis://` is one server, `redis+cluster://` a cluster.
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     ack_retry_seconds: tuple[PositiveFloat, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)
     reconnect_milliseconds: tuple[PositiveInt, PositiveInt] = (1000, 5000)
     drain_seconds: NonNegativeFloat = 2.0
+    idempotency_seconds: PositiveFloat = 24 * 3600.0
     outbox_retention_seconds: PositiveFloat = 3600.0
     redis_url: str | None = None
     redis_namespace: str = Field(default="reactive_rpc", pattern=r"^[A-Za-z0-9_.-]{1,64}$")

@@ -17,6 +17,7 @@ from reactive_rpc.board.redis import RedisBoard
 from reactive_rpc.board.sqlite import SQLiteBoard
 from reactive_rpc.cache.redis_values import RedisValues
 from reactive_rpc.capture.announcements import Announce, announce_on_postgresql, announce_on_sqlite
+from reactive_rpc.capture.answers import Answers, on_postgresql, on_sqlite
 from reactive_rpc.capture.capture import Capture
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.session import SessionCapture
@@ -57,6 +58,7 @@ class Source:
 
     Attributes:
         poll_interval_seconds: how often the log is looked at when nobody asks and streams are open.
+        answers: of mutations, kept to be given again; None where the database has no place for them.
         relay: feeds the log of all workers, here or in another process; None where each worker reads the database.
         shared: where workers share results; None where they do not.
         probes: of the parts that the log depends on beside the database, by name.
@@ -68,6 +70,7 @@ class Source:
     announce: Announce
     board: Board
     poll_interval_seconds: float
+    answers: Answers | None = None
     relay: Relay | None = None
     shared: RedisValues | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
@@ -114,14 +117,23 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
     capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout)
     board = SQLiteBoard(database.path, budget=_budget(settings))
-    return Source(database, capture, SQLiteLog(capture), announce_on_sqlite, board, settings.poll_interval_seconds)
+    return Source(
+        database,
+        capture,
+        SQLiteLog(capture),
+        announce_on_sqlite,
+        board,
+        settings.poll_interval_seconds,
+        on_sqlite(settings.idempotency_seconds),
+    )
 
 
 def _postgresql(url: URL, settings: Settings, ids: IdSource) -> Source:
     database = _postgresql_database(url, settings)
     capture = PostgreSQLCapture(url, ids=ids)
     log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url, budget=_budget(settings))
-    return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds)
+    answers = on_postgresql(settings.idempotency_seconds)
+    return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds, answers)
 
 
 def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_url: str) -> Source:
@@ -162,6 +174,7 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         announce_on_postgresql,
         RedisBoard(redis_url, settings.redis_namespace, budget=_budget(settings)),
         RELAYED_POLL_SECONDS,
+        on_postgresql(settings.idempotency_seconds),
         relay,
         shared,
         {"redis": lambda: _redis_health(log), "relay": lambda: _relay_health(log)},

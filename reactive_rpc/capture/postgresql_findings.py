@@ -250,8 +250,8 @@ class Findings:
 
     @property
     def _files(self) -> str:
-        """The files of our tables; not of the board, which may be emptied or made anew and nothing was missed."""
-        return json.dumps({name: file for name, file in sorted(self.ours.items()) if name != "board"})
+        """The files of our tables; not of those that may be emptied or made anew and no write was missed."""
+        return json.dumps({name: file for name, file in sorted(self.ours.items()) if name not in ("answers", "board")})
 
     @cached_property
     def now(self) -> Record:

@@ -49,6 +49,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from reactive_rpc.capture.answers import POSTGRESQL_DDL
 from reactive_rpc.capture.postgresql_images import MASK_COLUMNS, item_sql
 from reactive_rpc.capture.postgresql_names import literal, quoted
 from reactive_rpc.capture.postgresql_owner import owned_by
@@ -330,6 +331,7 @@ BASE: Final = {
         " size integer NOT NULL, content bytea NOT NULL, expires_at timestamptz NOT NULL, PRIMARY KEY (kind, name))",
         f"CREATE INDEX board_owner ON {SCHEMA}.board (kind, owner, expires_at) INCLUDE (size, name)",
     ),
+    "answers": (POSTGRESQL_DDL,),
 }
 """Our tables, and the DDL of each; the board is what workers share beside the log, see `board/postgresql.py`."""
 

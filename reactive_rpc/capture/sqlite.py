@@ -1,8 +1,8 @@
 """Capture on SQLite: install, verify, prune.
 
-**What stands in the database.** The outbox, one meta table, and triggers on every ordinary table. Meta holds the epoch,
-the retention floor (the highest pruned id), for each captured table a digest of what is expected of it, and the
-*mark*: the schema version and the number of schema objects when all was last verified.
+**What stands in the database.** The outbox, one meta table, answers that are kept (`answers.py`), and triggers on every
+ordinary table. Meta holds the epoch, the retention floor (the highest pruned id), for each captured table a digest of
+what is expected of it, and the *mark*: the schema version and the number of schema objects when all was last verified.
 
 **When the epoch changes.** An epoch promises that no write between two ids went unseen. It ends when a captured table
 was altered or dropped, when its triggers were not in place, and when the schema changed in a way that may hide a
@@ -382,8 +382,8 @@ def _inspect(connection: sqlite3.Connection) -> _Findings:
     existing = dict(
         connection.execute(
             "SELECT name, sql FROM sqlite_schema WHERE (type = 'trigger' AND substr(name, 1, ?) = ?)"
-            " OR (type = 'table' AND name IN (?, ?))",
-            (len(PREFIX), PREFIX, OUTBOX, META),
+            " OR (type = 'table' AND name IN (?, ?, ?))",
+            (len(PREFIX), PREFIX, *BASE_TABLES),
         )
     )
     version = connection.execute("PRAGMA main.schema_version").fetchone()[0]

@@ -15,11 +15,12 @@ from typing import Literal
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
 from reactive_rpc.reactive.schema import Kind
 
-__all__ = ["META", "OUTBOX", "PREFIX", "Column", "Table", "UniqueKey", "affinity", "read_tables"]
+__all__ = ["ANSWERS", "META", "OUTBOX", "PREFIX", "Column", "Table", "UniqueKey", "affinity", "read_tables"]
 
 PREFIX = "_reactive_rpc_"
 OUTBOX = "_reactive_rpc_outbox"
 META = "_reactive_rpc_meta"
+ANSWERS = "_reactive_rpc_answers"
 
 Affinity = Literal["integer", "real", "numeric", "text", "none"]
 
@@ -119,7 +120,7 @@ def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
     is_utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
     tables = []
     for name, sql in found:
-        if name.lower().startswith("sqlite_") or name in (OUTBOX, META):
+        if name.lower().startswith("sqlite_") or name in (OUTBOX, META, ANSWERS):
             continue
         kind, strict = listed.get(name, ("table", 0))
         if name in virtual:

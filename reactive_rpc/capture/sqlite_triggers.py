@@ -31,8 +31,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from reactive_rpc.capture.answers import SQLITE_DDL
 from reactive_rpc.capture.sqlite_images import balanced, image_sql, quoted
-from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, Table, UniqueKey
+from reactive_rpc.capture.sqlite_tables import ANSWERS, META, OUTBOX, PREFIX, Table, UniqueKey
 
 __all__ = ["BASE_TABLES", "triggers_of"]
 
@@ -42,6 +43,7 @@ BASE_TABLES = {
         " changed TEXT, before TEXT, after TEXT, at INTEGER NOT NULL DEFAULT (CAST(strftime('%s','now') AS INTEGER)))"
     ),
     META: f'CREATE TABLE "{META}" (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID',
+    ANSWERS: SQLITE_DDL,
 }
 
 

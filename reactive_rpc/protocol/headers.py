@@ -11,7 +11,8 @@ later, or whether one shows what a mutation wrote; by the cursor it may not, whi
 
 `reactive-scope` is the same in two answers that were made for the same identity and tenant, and means nothing else.
 
-`idempotency-key` names one mutation: however often it is sent, for a while, it is done once and answered the same.
+`idempotency-key` names one mutation: however often it is sent, for a while, it is done once and answered the same;
+`reactive-replayed: true` marks the answer that was kept of the first time (`rpc/once.py`).
 
 `reactive-stale: true` marks a stored result that nobody could vouch for, as the log cannot be read;
 `reactive-stale-seconds` says how long ago it was right.
@@ -21,12 +22,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CURSOR", "IDEMPOTENCY_KEY", "SCOPE", "STALE", "STALE_SECONDS", "UNKNOWN", "VERSION"]
+__all__ = ["CURSOR", "IDEMPOTENCY_KEY", "REPLAYED", "SCOPE", "STALE", "STALE_SECONDS", "UNKNOWN", "VERSION"]
 
 CURSOR: Final = "reactive-cursor"
-IDEMPOTENCY_KEY: Final = "idempotency-key"
 VERSION: Final = "reactive-version"
 SCOPE: Final = "reactive-scope"
+IDEMPOTENCY_KEY: Final = "idempotency-key"
+REPLAYED: Final = "reactive-replayed"
 STALE: Final = "reactive-stale"
 STALE_SECONDS: Final = "reactive-stale-seconds"
 

@@ -11,11 +11,13 @@ from pydantic import BaseModel
 
 from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.capture.answers import Answers, Claim
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.protocol.headers import UNKNOWN
 from reactive_rpc.reactive.read_set import ReadSet
 from reactive_rpc.rpc.call import QueryCall, decode_input
 from reactive_rpc.rpc.execution import Executor
+from reactive_rpc.rpc.once import Once
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
 from reactive_rpc.rpc.running import current, refuse_recursion
@@ -32,16 +34,25 @@ class Mutated:
     Attributes:
         body: its output as JSON.
         token: the cursor of a place in the log that shows what it wrote, or `UNKNOWN`.
+        replayed: whether it was made before, and this is what it gave then.
     """
 
     body: bytes
     token: str
+    replayed: bool = False
 
 
 class Caller:
-    """Calls procedures with validated inputs."""
+    """Calls procedures with validated inputs.
 
-    def __init__(self, registry: Registry, executor: Executor, reader: Reader) -> None:
+    Args:
+        answers: of mutations, kept to be given again; None where none are.
+    """
+
+    def __init__(
+        self, registry: Registry, executor: Executor, reader: Reader, *, answers: Answers | None = None
+    ) -> None:
+        self._answers = answers
         self.registry = registry
         self._executor = executor
         self._reader = reader
@@ -93,15 +104,28 @@ class Caller:
         """Return the entry of a query, from the cache where that is right."""
         return await self._reader.get(call)
 
-    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Mutated:
-        """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on."""
-        body = await self._executor.mutate(path, procedure, input, ctx)
+    async def mutate(
+        self,
+        path: str,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        claim: Claim | None = None,
+    ) -> Mutated:
+        """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on.
+
+        Args:
+            claim: has it made once, see `rpc/once.py`.
+        """
+        once = None if claim is None else Once(self._answers, claim)
+        ran = await self._executor.mutate(path, procedure, input, ctx, once=once)
         try:
             await self._reader.freshness.look()
         except Exception:
             logger.exception("the log could not be read after a commit; its events will come with the next poll")
-            return Mutated(body, UNKNOWN)
-        return Mutated(body, self.token)
+            return Mutated(ran.body, UNKNOWN, ran.replayed)
+        return Mutated(ran.body, self.token, ran.replayed)
 
 
 class BoundCaller:

@@ -32,6 +32,7 @@ from reactive_rpc.reactive.read_set import Constraint, ReadSet
 from reactive_rpc.reactive.topics import constraint_on
 from reactive_rpc.rpc.attempts import Attempts
 from reactive_rpc.rpc.containment import contained
+from reactive_rpc.rpc.once import Once
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.rpc.seclusion import hidden_read, in_own_thread
@@ -68,6 +69,18 @@ class Observation:
 
 
 Observer = Callable[[Observation], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a mutation gave, as JSON, and whether that was before.
+
+    Attributes:
+        replayed: whether its handler ran an earlier time, and not now.
+    """
+
+    body: bytes
+    replayed: bool = False
 
 
 class Executor:
@@ -172,11 +185,22 @@ class Executor:
         table = procedure.tables.get(change.table)
         return as_known(change, table, self._log.schema, self._database.dialect)
 
-    async def mutate(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+    async def mutate(
+        self,
+        path: str,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        once: Once | None = None,
+    ) -> Ran:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
         Where another write came in between, the handler runs again, with the same input and context and a fresh
         session; what it did outside of the database it then does again.
+
+        Args:
+            once: knows whether the call was made before, and keeps what it gives.
 
         Raises:
             ConflictError: another write came in between at each attempt.
@@ -186,17 +210,24 @@ class Executor:
         refuse_nested_mutation(path)
         with running(Running(path, "mutation", clock=self._clock)):
             return await self.attempts.run(
-                path, partial(self._mutate, procedure, input, ctx), at_most=procedure.attempts
+                path, partial(self._mutate, procedure, input, ctx, once), at_most=procedure.attempts
             )
 
-    async def _mutate(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
+    async def _mutate(
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
+    ) -> Ran:
         input = deepcopy(input)  # a handler may change it, and run again
         if not procedure.handler.is_async:
-            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx))
-        async with self._database.write(
-            **_asked(procedure), isolation=procedure.isolation or self._isolation
-        ) as session:
-            return await _run_async(procedure, session, input, ctx)
+            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx, once))
+        async with self._database.write(**self._writing(procedure)) as session:
+            if once is None:
+                return Ran(await _run_async(procedure, session, input, ctx))
+            found = await session.run_sync(once.found)
+            if found is not None:
+                return Ran(found, replayed=True)
+            body = await _run_async(procedure, session, input, ctx)
+            await session.run_sync(once.keep, body)
+            return Ran(body)
 
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
@@ -204,10 +235,21 @@ class Executor:
         with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
             return _run_sync(procedure, session, input, ctx)
 
-    def _mutate_sync(self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> bytes:
-        isolation = procedure.isolation or self._isolation
-        with self._database.write_sync(**_asked(procedure), isolation=isolation) as session:
-            return _run_sync(procedure, session, input, ctx)
+    def _mutate_sync(
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
+    ) -> Ran:
+        with self._database.write_sync(**self._writing(procedure)) as session:
+            found = None if once is None else once.found(session)
+            if found is not None:
+                return Ran(found, replayed=True)
+            body = _run_sync(procedure, session, input, ctx)
+            if once is not None:
+                once.keep(session, body)
+            return Ran(body)
+
+    def _writing(self, procedure: Procedure[..., Any]) -> dict[str, Any]:
+        """Return which session and which transaction a mutation asks for, as arguments of the database's."""
+        return {**_asked(procedure), "isolation": procedure.isolation or self._isolation}
 
     def _declared(self, path: str, procedure: Procedure[..., Any], read_set: ReadSet) -> ReadSet:
         """Hold what was read against what is declared; a declared table that was not read counts as read whole."""

@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.cache.entry import Entry, Key
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
-from reactive_rpc.protocol.headers import CURSOR, STALE, STALE_SECONDS
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.rpc.call import QueryCall, decode_json_input, decode_text_input, scope_key
 from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.rpc.canonical import is_pure
+from reactive_rpc.rpc.once import claim_of
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.arrival import came_by_connection
 from reactive_rpc.web.body import read_json_body, replay
@@ -139,8 +140,11 @@ class ProcedureEndpoint(Endpoint):
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":
             input = decode_json_input(self.path, self._procedure, text)
-            done = await self._caller.mutate(self.path, self._procedure, input, ctx)
-            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx)])
+            key = idempotency_key_of(scope)
+            claim = None if key is None else claim_of(self.path, ctx, key, text)
+            done = await self._caller.mutate(self.path, self._procedure, input, ctx, claim=claim)
+            replayed = _REPLAYED if done.replayed else ()
+            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
         try:
             entry = await self._entry(scope, text, ctx)
         except ServiceUnavailableError as outage:
@@ -220,7 +224,24 @@ _STALE = STALE.encode()
 _STALE_SECONDS = STALE_SECONDS.encode()
 _JSON = (b"content-type", b"application/json")
 _REVALIDATE = (b"cache-control", b"private, no-cache")
+_IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.encode()
+_REPLAYED = [(REPLAYED.encode(), b"true")]
 _UNCACHED = [_JSON, (b"cache-control", b"no-store")]
+
+
+def idempotency_key_of(scope: Scope) -> str | None:
+    """Return the key that a request gives, bare or as a quoted string (RFC 8941); None where it gives none.
+
+    Raises:
+        BadRequestError: it gives several.
+    """
+    found = [value for name, value in scope["headers"] if name == _IDEMPOTENCY_KEY]
+    if len(found) > 1:
+        raise BadRequestError(f"{IDEMPOTENCY_KEY} is given twice")
+    if not found:
+        return None
+    key: str = found[0].decode("latin-1").strip()
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
 
 
 def _decode_query_string(path: str, procedure: Procedure[..., object], query_string: bytes) -> BaseModel | None:

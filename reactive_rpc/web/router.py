@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Header, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
@@ -304,6 +304,9 @@ _ACK_EXAMPLE: Any = Body(
     openapi_examples={"an event": {"value": {"stream": "c0tYB8Q2v2XgJ1aL", "cursor": "Kc3dJWpOHFGvR0hN:3"}}}
 )
 
+_IDEMPOTENCY = """Has the call made once: sent again under the same key, with the same input, it is not made again, and
+is answered what it was answered the first time."""
+
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""
 
@@ -323,6 +326,16 @@ def _example_of(path: str, procedure: Procedure[..., Any]) -> tuple[bool, dict[s
 
 
 def _signature(procedure: Procedure[..., Any], method: str, context: ContextDependency) -> list[inspect.Parameter]:
+    taken = _input_and_context(procedure, method, context)
+    if procedure.kind == "query":
+        return taken
+    key = Annotated[str | None, Header(alias="Idempotency-Key", description=_IDEMPOTENCY, max_length=255)]
+    return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
+
+
+def _input_and_context(
+    procedure: Procedure[..., Any], method: str, context: ContextDependency
+) -> list[inspect.Parameter]:
     model = procedure.handler.input_model
     if model is None:
         return _parameters(context)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 from fastapi import FastAPI
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactive_rpc import define_reactive_function
 
@@ -21,6 +23,22 @@ async def slowly(input: InRoom, db: AsyncSession) -> str:
     return "x" * 20_000_000
 
 
+class Dying:
+    """Kills this process when an answer to a request with the header `x-die` is to be sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def die(message: Message) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        dies = any(name == b"x-die" for name, _ in scope.get("headers", ()))
+        await self._app(scope, receive, die if dies else send)
+
+
 def make_app() -> FastAPI:
     """Return the application on the file that `ROOMS_DB` names."""
-    return app_of(rpc_on(Path(os.environ["ROOMS_DB"]), {**ROOMS, "slow": {"slowly": slowly, "in_room": in_room}}))
+    app = app_of(rpc_on(Path(os.environ["ROOMS_DB"]), {**ROOMS, "slow": {"slowly": slowly, "in_room": in_room}}))
+    app.add_middleware(Dying)
+    return app

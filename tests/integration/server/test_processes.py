@@ -21,7 +21,7 @@ import pytest
 
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
 
-from .rooms import JSON
+from .rooms import JSON, ROOMS, serving
 
 START_SECONDS = 60.0
 HERE = Path(__file__).parent
@@ -267,3 +267,18 @@ def test_nothing_is_left_of_streams_that_ended(process: Process, client: httpx.C
         process.write("a", "x")
         id = stream.next()[2]
         assert int(id.partition(":")[2]) > int(cursor.partition(":")[2])
+
+
+@pytest.mark.anyio
+async def test_a_server_killed_between_commit_and_answer(process: Process) -> None:
+    """Whoever sends the mutation again under its key is answered by another worker what the dead one had answered."""
+    note, headers = {"room": "a", "text": "x"}, {"idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.TransportError):
+            await client.post(f"{process.url}/rpc/notes.add", json=note, headers={**headers, "x-die": "1"})
+    async with serving(process.database, ROOMS) as server:
+        assert server.rows() == [("a", "x")]
+        again = await server.call("notes.add", note, **headers)
+        assert (again.status_code, again.headers["reactive-replayed"]) == (200, "true"), again.text
+        assert again.json()["text"] == "x"
+        assert server.rows() == [("a", "x")]

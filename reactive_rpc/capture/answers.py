@@ -1,0 +1,149 @@
+"""Answers of mutations, kept under the key that their caller gave: in the mutation's own transaction, or not at all.
+
+A claim is a row without an answer, inserted before the handler runs; the answer is put into it before the commit. So a
+row that anybody else can see has its answer, a mutation that was rolled back has left none, and of two transactions
+that claim one key at once the unique index lets one through, whatever either of them can see.
+
+On PostgreSQL the second would wait at that index for the first to end. An advisory lock, which ends with the
+transaction, is asked for first, so it is told at once that the first is still running. On SQLite it waits for the write
+lock anyway, and then finds the answer.
+
+Keys and inputs are stored as digests: what stands here says nothing of who called, nor of what was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, TextClause, text
+
+from reactive_rpc.capture.sqlite_tables import ANSWERS
+
+__all__ = ["POSTGRESQL_DDL", "SQLITE_DDL", "Answers", "Claim", "Kept", "on_postgresql", "on_sqlite"]
+
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+"""A longer answer is not kept; that the mutation was made is."""
+
+PRUNE_ROWS: Final = 10_000
+
+POSTGRESQL_TABLE: Final = "reactive_rpc.answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A call that must be made once.
+
+    Attributes:
+        key: a digest of path, caller and the key that was given.
+        input: a digest of the input.
+    """
+
+    key: str
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stands under a key.
+
+    Attributes:
+        input: a digest of the input that it was made with; None while the mutation that claimed it is running.
+        answer: its output as JSON; None where it was too long to be kept.
+    """
+
+    input: str | None
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SQL:
+    lock: TextClause | None
+    claim: TextClause
+    find: TextClause
+    keep: TextClause
+    prune: TextClause
+
+
+class Answers:
+    """The kept answers of one database. Every call is part of the transaction of the connection that it is given.
+
+    Args:
+        sql: how its database says what is needed.
+        kept_seconds: how long an answer stands; after that its key may be used anew.
+    """
+
+    def __init__(self, sql: _SQL, *, kept_seconds: float) -> None:
+        self._sql = sql
+        self._kept_seconds = kept_seconds
+
+    def claim(self, connection: Connection, claim: Claim) -> Kept | None:
+        """Claim a key, or return what stands under it; None is for the caller to go on."""
+        if self._sql.lock is not None:
+            number = int.from_bytes(bytes.fromhex(claim.key[:16]), signed=True)
+            if not connection.execute(self._sql.lock, {"number": number}).scalar():
+                return Kept(None, None)
+        values = {"key": claim.key, "input": claim.input, "seconds": self._kept_seconds}
+        if connection.execute(self._sql.claim, values).first() is not None:
+            return None
+        found = connection.execute(self._sql.find, {"key": claim.key}).one()
+        return Kept(found.input, None if found.answer is None else found.answer.encode())
+
+    def keep(self, connection: Connection, claim: Claim, answer: bytes) -> None:
+        """Put the answer where the key was claimed."""
+        if len(answer) <= MAX_ANSWER_BYTES:
+            connection.execute(self._sql.keep, {"key": claim.key, "answer": answer.decode()})
+
+    def prune(self, connection: Connection) -> None:
+        """Delete what has stood long enough, a bounded number at a time, and commit."""
+        values = {"seconds": self._kept_seconds, "rows": PRUNE_ROWS}
+        while connection.execute(self._sql.prune, values).rowcount == PRUNE_ROWS:
+            connection.commit()
+        connection.commit()
+
+
+def on_sqlite(kept_seconds: float) -> Answers:
+    """Return the answers in a SQLite file."""
+    return Answers(_ON_SQLITE, kept_seconds=kept_seconds)
+
+
+def on_postgresql(kept_seconds: float) -> Answers:
+    """Return the answers in a PostgreSQL database."""
+    return Answers(_ON_POSTGRESQL, kept_seconds=kept_seconds)
+
+
+def _sql(table: str, *, now: str, oldest: str, some: str, lock: str | None) -> _SQL:
+    return _SQL(
+        lock=None if lock is None else text(lock),
+        claim=text(
+            f"INSERT INTO {table} AS kept (key, input, at) VALUES (:key, :input, {now}) ON CONFLICT (key) DO UPDATE"
+            f" SET input = excluded.input, answer = NULL, at = excluded.at WHERE kept.at < {oldest} RETURNING 1"
+        ),
+        find=text(f"SELECT input, answer FROM {table} WHERE key = :key"),
+        keep=text(f"UPDATE {table} SET answer = :answer WHERE key = :key"),
+        prune=text(f"DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE at < {oldest} {some})"),
+    )
+
+
+_ON_SQLITE: Final = _sql(
+    ANSWERS,
+    now="CAST(strftime('%s', 'now') AS INTEGER)",
+    oldest="CAST(strftime('%s', 'now') AS INTEGER) - :seconds",
+    some="LIMIT :rows",
+    lock=None,
+)
+_ON_POSTGRESQL: Final = _sql(
+    POSTGRESQL_TABLE,
+    now="clock_timestamp()",
+    oldest="clock_timestamp() - make_interval(secs => CAST(:seconds AS double precision))",
+    some="LIMIT CAST(:rows AS bigint) FOR UPDATE SKIP LOCKED",
+    lock="SELECT pg_try_advisory_xact_lock(CAST(:number AS bigint))",
+)
+
+SQLITE_DDL: Final = (
+    f'CREATE TABLE "{ANSWERS}" (key TEXT PRIMARY KEY, input TEXT NOT NULL, answer TEXT, at INTEGER NOT NULL)'
+    " WITHOUT ROWID"
+)
+POSTGRESQL_DDL: Final = (
+    f"CREATE TABLE {POSTGRESQL_TABLE} (key text PRIMARY KEY, input text NOT NULL, answer text, at timestamptz NOT NULL)"
+)

@@ -1,0 +1,259 @@
+"""Mutations that are sent again under one key: made once, answered the same, by any worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import pytest
+from fastapi import Header
+from pydantic import BaseModel, Field
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import Context, NotFoundError, define_reactive_function
+from reactive_rpc.capture.answers import MAX_ANSWER_BYTES
+from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.testing.postgresql import PostgreSQL
+
+from . import postgresql_rooms, rooms
+from .rooms import NewNote, Note, error_of
+
+pytestmark = pytest.mark.anyio
+
+KEY: Final = "8e03978e-40d5-43dd-bc93-6894a57f9324"
+INPUT: Final = {"room": "a", "text": "x"}
+AnyServer = rooms.Server | postgresql_rooms.Server
+
+
+class Long(BaseModel):
+    characters: int
+
+
+class Numbered(BaseModel):
+    number: float
+    made_at: int = Field(default_factory=iter(range(1000)).__next__)
+
+
+RUNS: list[str] = []
+
+
+@define_reactive_function(kind="mutation")
+async def add(input: NewNote, db: AsyncSession, ctx: Context) -> str:
+    """Add a note; a second one of the same text is refused by the table."""
+    RUNS.append(input.text)
+    db.add(Note(room=input.room, text=f"{input.text} of {ctx.identity}"))
+    return f"{len(RUNS)}"
+
+
+@define_reactive_function(kind="mutation")
+def add_sync(input: NewNote, db: Session) -> str:
+    RUNS.append(input.text)
+    db.add(Note(room=input.room, text=input.text))
+    return f"{len(RUNS)}"
+
+
+@define_reactive_function(kind="mutation")
+async def add_after_rollback(input: NewNote, db: AsyncSession) -> str:
+    """Begin anew within the transaction."""
+    RUNS.append(input.text)
+    db.add(Note(room=input.room, text="taken back"))
+    await db.flush()
+    await db.rollback()
+    db.add(Note(room=input.room, text=input.text))
+    return f"{len(RUNS)}"
+
+
+@define_reactive_function(kind="mutation")
+async def fail_once(input: NewNote, db: AsyncSession) -> str:
+    RUNS.append(input.text)
+    db.add(Note(room=input.room, text=input.text))
+    await db.flush()
+    if len(RUNS) == 1:
+        raise NotFoundError("not yet")
+    return "done"
+
+
+@define_reactive_function(kind="mutation")
+async def long(input: Long, db: AsyncSession) -> str:
+    RUNS.append("")
+    return "x" * input.characters
+
+
+@define_reactive_function(kind="mutation")
+async def numbered(input: Numbered, db: AsyncSession) -> int:
+    RUNS.append("")
+    return input.made_at
+
+
+def who(x_user: Annotated[str | None, Header()] = None, x_token: Annotated[str, Header()] = "") -> Context:
+    return Context(identity=x_user)
+
+
+FUNCTIONS: Final[Functions] = {
+    "notes": {each.name: each for each in (add, add_sync, add_after_rollback, fail_once, long, numbered, rooms.in_room)}
+}
+
+
+@asynccontextmanager
+async def serving(place: Path | str, functions: Functions = FUNCTIONS, **options: Any) -> AsyncIterator[AnyServer]:
+    """Open a worker on a file, or on the PostgreSQL database at a URL."""
+    options = {"context": who, **options}
+    async with AsyncExitStack() as stack:
+        if isinstance(place, Path):
+            options["settings"] = {"busy_timeout_seconds": 30.0, **options.get("settings", {})}
+            yield await stack.enter_async_context(rooms.serving(place, functions, **options))
+        else:
+            options["settings"] = {"pool_timeout_seconds": 30.0, **options.get("settings", {})}
+            yield await stack.enter_async_context(postgresql_rooms.serving(place, functions, **options))
+
+
+@pytest.fixture(params=["sqlite", "asyncpg", "psycopg"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, postgresql: PostgreSQL) -> Path | str:
+    """Return an empty database."""
+    RUNS.clear()
+    if request.param == "sqlite":
+        return tmp_path / "notes.db"
+    return postgresql.new_database(driver=f"postgresql+{request.param}")
+
+
+@pytest.fixture
+async def server(place: Path | str, anyio_backend: str) -> AsyncIterator[AnyServer]:
+    async with serving(place) as opened:
+        yield opened
+
+
+def headers(key: str = KEY, user: str | None = "ada", **more: str) -> Mapping[str, str]:
+    return {"idempotency-key": key, **({} if user is None else {"x-user": user}), **more}
+
+
+@pytest.mark.parametrize("name", ["notes.add", "notes.add_sync", "notes.add_after_rollback"])
+async def test_what_is_sent_again_is_made_once(server: AnyServer, name: str) -> None:
+    """The same key and input run once, and are answered the same; spelled otherwise, they are the same still."""
+    first = await server.call(name, INPUT, **headers())
+    again = await server.call(name, dict(reversed(INPUT.items())), **headers(key=f'"{KEY}"', **{"x-token": "newer"}))
+    assert (first.status_code, again.status_code) == (200, 200), again.text
+    assert first.content == again.content == b'"1"'
+    assert (first.headers.get("reactive-replayed"), again.headers["reactive-replayed"]) == (None, "true")
+    assert "reactive-cursor" in again.headers
+    assert len(RUNS) == len(server.rows()) == 1
+
+
+async def test_a_key_is_of_one_caller_and_one_procedure(server: AnyServer) -> None:
+    """Another caller under the same key, and another procedure, are calls of their own."""
+    answers = [
+        await server.call("notes.add", INPUT, **headers()),
+        await server.call("notes.add", INPUT, **headers(user="bob")),
+        await server.call("notes.add_sync", INPUT, **headers()),
+        await server.call("notes.add_sync", {"room": "a", "text": "y"}, **headers(key=KEY + "2")),
+    ]
+    assert [answer.json() for answer in answers] == ["1", "2", "3", "4"]
+
+
+async def test_another_input_under_a_key_is_refused(server: AnyServer) -> None:
+    """It is a mistake of the client's: neither answer would be right. Nothing is made."""
+    await server.call("notes.add", INPUT, **headers())
+    error = error_of(await server.call("notes.add", {"room": "b", "text": "x"}, **headers()))
+    assert error["code"] == "UNPROCESSABLE_CONTENT"
+    assert len(RUNS) == 1
+    await server.call("notes.numbered", {"number": 1}, **headers())
+    same = await server.call("notes.numbered", {"number": 1}, **headers())
+    assert same.headers["reactive-replayed"] == "true"  # what the model fills in by itself is no other input
+
+
+async def test_a_mutation_that_failed_runs_again(server: AnyServer) -> None:
+    """It was rolled back, and its key with it."""
+    answers = [await server.call("notes.fail_once", INPUT, **headers()) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 200, 200]
+    assert len(RUNS) == 2
+
+
+async def test_a_key_that_cannot_be_one(server: AnyServer) -> None:
+    """Empty, too long, or short enough to be guessed where nothing tells callers apart: refused, nothing is made."""
+    for given in (headers(key=""), headers(key="x" * 300), headers(key="k-1", user=None)):
+        assert error_of(await server.call("notes.add", INPUT, **given))["code"] == "BAD_REQUEST"
+    assert (await server.call("notes.add", INPUT, **headers(key="k-1"))).status_code == 200
+    assert (await server.call("notes.add", INPUT, **headers(user=None))).status_code == 200
+    assert len(RUNS) == 2
+
+
+async def test_an_answer_too_long_to_keep(server: AnyServer) -> None:
+    """The call is not made again, and says that its answer is gone."""
+    first = await server.call("notes.long", {"characters": MAX_ANSWER_BYTES}, **headers())
+    again = await server.call("notes.long", {"characters": MAX_ANSWER_BYTES}, **headers())
+    assert (first.status_code, error_of(again)["code"], len(RUNS)) == (200, "CONFLICT", 1)
+    assert "too long to be kept" in error_of(again)["message"]
+
+
+async def test_an_answer_is_kept_for_its_time(place: Path | str) -> None:
+    """After that the key may be used anew, and pruning takes away what nobody has asked for again."""
+    async with serving(place, settings={"idempotency_seconds": 1e-9}) as server:
+        table = "_reactive_rpc_answers" if isinstance(place, Path) else "reactive_rpc.answers"
+        for text in "xy":
+            assert (await server.call("notes.add", {"room": "a", "text": text}, **headers())).status_code == 200
+            if isinstance(place, Path):  # its clock has whole seconds
+                server.write(f"UPDATE {table} SET at = at - 1")
+        assert (len(RUNS), server.rows(f"SELECT count(*) FROM {table}")) == (2, [(1,)])
+        answers = server.rpc._answers
+        assert answers is not None
+        await asyncio.to_thread(server.rpc._database.examine, answers.prune)
+        assert server.rows(f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+async def test_many_that_are_sent_at_once_to_two_workers(place: Path | str) -> None:
+    """Of all calls under one key one runs; the others are told that it is running, or what it answered."""
+    async with serving(place) as one, serving(place) as two:
+        for round in range(5):
+            input, given = {"room": "a", "text": str(round)}, headers(key=f"{KEY}-{round}")
+            calls = [server.call("notes.add", input, **given) for server in (one, two) * 8]
+            answers = await asyncio.gather(*calls)
+            assert {answer.status_code for answer in answers} <= {200, 409}, [answer.text for answer in answers]
+            assert {answer.text for answer in answers if answer.status_code == 200} == {f'"{round + 1}"'}
+            assert all(
+                error_of(answer)["details"] == {"retry": True} for answer in answers if answer.status_code == 409
+            )
+            assert (await two.call("notes.add", input, **given)).text == f'"{round + 1}"'
+        assert len(RUNS) == len(one.rows()) == 5
+
+
+async def test_while_the_first_is_running(postgresql_url: str) -> None:
+    """Whoever sends it again is told so at once, on another worker too, and does not wait for it to end."""
+    RUNS.clear()
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @define_reactive_function(kind="mutation")
+    async def slow(db: AsyncSession) -> str:
+        RUNS.append("")
+        started.set()
+        await go_on.wait()
+        return "done"
+
+    functions: Functions = {"notes": {"slow": slow}}
+    async with serving(postgresql_url, functions) as one, serving(postgresql_url, functions) as two:
+        first = asyncio.create_task(one.call("notes.slow", **headers()))
+        await started.wait()
+        refused = await two.call("notes.slow", **headers())
+        assert (error_of(refused)["code"], refused.headers["retry-after"]) == ("CONFLICT", "1")
+        go_on.set()
+        assert (await first).text == (await two.call("notes.slow", **headers())).text == '"done"'
+        assert len(RUNS) == 1
+
+
+async def test_without_a_place_for_answers(place: Path | str) -> None:
+    """A server without tables of its own refuses the key, loudly, and makes nothing of the call."""
+    async with serving(place, capture="session") as server:
+        error = error_of(await server.call("notes.add", INPUT, **headers()))
+        assert (error["code"], RUNS) == ("PRECONDITION_FAILED", [])
+        assert (await server.call("notes.add", INPUT)).status_code == 200
+
+
+async def test_the_document_names_the_header(tmp_path: Path) -> None:
+    """Every mutation has it, no query."""
+    async with rooms.serving(tmp_path / "notes.db", FUNCTIONS, context=who) as server:
+        paths = (await server.client.get("/openapi.json")).json()["paths"]
+        (key,) = (p for p in paths["/rpc/notes.add"]["post"]["parameters"] if p["name"] == "Idempotency-Key")
+        assert (key["in"], key["required"]) == ("header", False)
+        assert "Idempotency-Key" not in str(paths["/rpc/notes.in_room"])
