@@ -54,6 +54,7 @@ from reactive_rpc.capture.postgresql_tables import (
     read_visible,
 )
 from reactive_rpc.capture.postgresql_triggers import (
+    ALWAYS,
     ANNOUNCE_BODY,
     BASE,
     FUNCTION_SETTINGS,
@@ -111,7 +112,8 @@ _TRIGGERS: Final[LiteralString] = f"""
 SELECT t.tgrelid::bigint, t.tgname::text, t.oid || '/' || t.xmin,
   CASE WHEN p.pronamespace = to_regnamespace('{SCHEMA}') THEN p.proname::text ELSE '' END,
   t.tgtype::int, t.tgenabled::text, t.tgoldtable::text, t.tgnewtable::text,
-  t.tgqual IS NULL AND t.tgattr = '' AND t.tgnargs = 0, n.nspname::text, c.relname::text
+  pg_get_expr(t.tgqual, t.tgrelid) IN ('({ALWAYS})', '({ALWAYS.replace(f"{SCHEMA}.", "")})')
+    AND t.tgattr = '' AND t.tgnargs = 0, n.nspname::text, c.relname::text
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT t.tgisinternal AND starts_with(t.tgname::text, '{TRIGGER_PREFIX}') AND c.relpersistence <> 't'

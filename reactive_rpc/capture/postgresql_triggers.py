@@ -9,6 +9,9 @@ array past jsonb's 256 MB) is computed in a block that catches all, and writes n
 transaction id. Then comes the one INSERT: the images, or after a failure or above 10,000 rows, `B`: the whole table may
 have changed. Only that INSERT may fail, because a write that cannot be told must not commit.
 
+**No outbox, no trigger.** Each names the outbox in a WHEN that always holds, so the outbox cannot be dropped without
+them: `DROP TABLE` alone is refused, and with CASCADE it takes them along, so no writer fails for want of it.
+
 **Pairs of rows.** UPDATE has two transition tables without a common key, both in the order in which the rows were
 written, so rows pair by number. What rests on it is safe whatever the pairing: a statement takes some rows away and
 brings others, and any way to pair them describes the same difference; a pair of equal rows cancels out, and a result
@@ -56,6 +59,7 @@ from reactive_rpc.capture.postgresql_owner import owned_by
 from reactive_rpc.capture.postgresql_tables import SCHEMA, Column, Relation, Table
 
 __all__ = [
+    "ALWAYS",
     "ANNOUNCE_BODY",
     "BASE",
     "BULK_ROWS",
@@ -80,6 +84,8 @@ _EVENTS: Final = {
     "update": (16, f"AFTER UPDATE ON {{}} REFERENCING OLD TABLE AS {_OLD} NEW TABLE AS {_NEW}"),
     "truncate": (32, "AFTER TRUNCATE ON {}"),
 }
+ALWAYS: Final = f"NULL::{SCHEMA}.outbox IS NULL"
+"""Holds, and has PostgreSQL know that a trigger rests on the outbox: nobody drops that and leaves writers that fail."""
 FUNCTION_SETTINGS: Final = "search_path=pg_catalog, pg_temp"
 
 
@@ -129,7 +135,7 @@ class RelationTriggers:
             *owned_by(owner, function),
             *(
                 f"CREATE OR REPLACE TRIGGER {TRIGGER_PREFIX}{event} {clause.format(table)}"
-                f" FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+                f" FOR EACH STATEMENT WHEN ({ALWAYS}) EXECUTE FUNCTION {function}"
                 for event, (_, clause) in _EVENTS.items()
             ),
             f"ALTER TABLE ONLY {table} "

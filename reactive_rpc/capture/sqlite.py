@@ -23,9 +23,10 @@ never find that "nothing happened since".
 Of two processes that start together, the second finds all in place and writes nothing. Images are decoded by what was
 verified at the same schema version as the rows (see `log/sqlite.py`).
 
-**Known limits.** `ALTER TABLE ... DROP COLUMN` fails while a trigger names the column: call `uninstall()` in the
-migration; capture comes back by itself, in a new epoch. A backup put in place of the file while no process of ours runs
-keeps its own epoch: run `uninstall()` on it first.
+**Known limits.** `ALTER TABLE ... DROP COLUMN` fails while a trigger names the column: see `reactive_rpc/alembic.py`. A
+write fails where somebody has dropped the outbox and left the triggers, until capture is put back: SQLite cannot catch
+that in a trigger, and lets a table be dropped that triggers rest on. A backup put in place of the file while no process
+of ours runs keeps its own epoch: run `uninstall()` on it first.
 
 Rejected: `PRAGMA schema_version` as the epoch (a CREATE INDEX would flush every client); comparing trigger text only
 (blind to drop, write, create again).

@@ -77,7 +77,7 @@ DOUBTFUL = [
     "CREATE TABLE dog () INHERITS (animal)",
     "ALTER TABLE team DROP CONSTRAINT team_name_key",
     "CREATE SCHEMA s; ALTER TABLE task SET SCHEMA s",
-    "DROP TABLE reactive_rpc.outbox",
+    "DROP TABLE reactive_rpc.outbox CASCADE",
     "TRUNCATE reactive_rpc.outbox",
     "DROP SCHEMA reactive_rpc CASCADE",
 ]

@@ -1,0 +1,158 @@
+"""Alembic beside capture: what autogenerate leaves out, and columns that a trigger names.
+
+In `env.py`:
+
+    from reactive_rpc.alembic import include_name, include_object, migrating
+
+    context.configure(connection=connection, ..., include_name=include_name, include_object=include_object)
+    with context.begin_transaction(), migrating(connection):
+        context.run_migrations()
+
+Nothing is put back here: a server notices the new schema before its next answer, and at its start, puts its triggers on
+the tables as they are then, and forgets every result of before (a new epoch). Data that a migration writes is told like
+any other.
+
+SQLite refuses to drop a column that a trigger names. So within `migrating` the triggers of a table go in the
+transaction that drops its column; where there is none, one is made around that statement, so that no server can put
+them back in between. PostgreSQL's triggers name no columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, event
+
+from reactive_rpc.capture.sqlite_images import quoted
+from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX
+
+try:
+    import alembic as _installed  # noqa: F401  # told here, not by an error that names this module's own name
+except ImportError as exc:
+    raise ImportError("reactive_rpc.alembic needs Alembic: pip install 'reactive-rpc[alembic]'") from exc
+
+__all__ = ["include_name", "include_object", "migrating"]
+
+_SCHEMA: Final = "reactive_rpc"
+"""Ours on PostgreSQL."""
+_TABLES: Final = (OUTBOX, META)
+"""Ours on SQLite."""
+
+
+def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
+    """Keep Alembic from looking at our tables: `context.configure(include_name=include_name)`.
+
+    Beside a filter of your own: `lambda *args: include_name(*args) and mine(*args)`.
+
+    >>> include_name("reactive_rpc", "schema", {}), include_name("_reactive_rpc_outbox", "table", {"schema_name": None})
+    (False, False)
+    >>> include_name("outbox", "table", {"schema_name": None})
+    True
+    """
+    if type_ == "schema":
+        return name != _SCHEMA
+    return parent_names.get("schema_name") != _SCHEMA and not (type_ == "table" and name in _TABLES)
+
+
+def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
+    """Keep our tables out of migrations, also where your metadata holds them because it was reflected.
+
+    Given as `context.configure(include_object=include_object)`; beside a filter of your own as `include_name` is.
+
+    >>> from sqlalchemy import MetaData, Table
+    >>> include_object(Table("outbox", MetaData(), schema="reactive_rpc"), "outbox", "table", False, None)
+    False
+    >>> include_object(Table("outbox", MetaData()), "outbox", "table", False, None)
+    True
+    """
+    table = object if type_ == "table" else getattr(object, "table", None)
+    return getattr(table, "schema", None) != _SCHEMA and getattr(table, "name", name) not in _TABLES
+
+
+@contextmanager
+def migrating(connection: Connection) -> Iterator[None]:
+    """Let the migrations within drop columns that our triggers name; around `context.run_migrations()`.
+
+    Args:
+        connection: that the migrations run on.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    altering = _Altering()
+    event.listen(connection, "before_cursor_execute", altering.begin)
+    event.listen(connection, "after_cursor_execute", altering.end)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", altering.begin)
+        event.remove(connection, "after_cursor_execute", altering.end)
+
+
+_TRIGGERS: Final = (
+    f"SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, {len(PREFIX)}) = '{PREFIX}'"
+)
+_NAME: Final = r"""(?:\w+\s*\.\s*)?(?:"((?:[^"]|"")+)"|`([^`]+)`|\[([^\]]+)\]|(\w+))"""
+_DROPS_COLUMN: Final = re.compile(rf"\s*ALTER\s+TABLE\s+{_NAME}\s+DROP\b", re.I)
+_DROPS_TABLE: Final = re.compile(rf"\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?{_NAME}", re.I)
+
+
+class _Altering:
+    """Takes triggers off before the statements that they would make fail, or that would make them fail."""
+
+    def __init__(self) -> None:
+        self._begun_by: object = None
+
+    def begin(self, connection: Connection, cursor: Any, statement: str, *_rest: Any) -> None:
+        """Drop the triggers that are in the way of `statement`, in its transaction."""
+        tables = _in_the_way(statement)
+        if tables is None:
+            return
+        driver = connection.connection
+        if not driver.driver_connection.in_transaction:  # type: ignore[union-attr]  # sqlite3's, or aiosqlite's
+            _run(driver, "BEGIN IMMEDIATE")
+            self._begun_by = cursor
+        found = _run(driver, _TRIGGERS)
+        for name, table in found:
+            if tables in ("", table.lower()):
+                _run(driver, f"DROP TRIGGER {quoted(name)}")
+
+    def end(self, connection: Connection, cursor: Any, *_rest: Any) -> None:
+        """Commit what was begun for this statement, which stood alone; one that fails is rolled back by its caller."""
+        if self._begun_by is cursor:
+            self._begun_by = None
+            connection.connection.commit()
+
+
+def _in_the_way(statement: str) -> str | None:
+    """Return the table, in lower case, whose triggers are in the way of a statement: empty for all, None for none's.
+
+    A trigger whose outbox is gone would make every write fail; a migration that drops it drops the triggers too.
+
+    >>> _in_the_way('ALTER TABLE "Team" DROP COLUMN size'), _in_the_way("DROP TABLE _reactive_rpc_outbox")
+    ('team', '')
+    >>> _in_the_way("DROP TABLE team"), _in_the_way("ALTER TABLE team ADD COLUMN size INTEGER")
+    (None, None)
+    """
+    altered = _DROPS_COLUMN.match(statement)
+    if altered is not None:
+        return _name(altered).lower()
+    dropped = _DROPS_TABLE.match(statement)
+    return "" if dropped is not None and _name(dropped) in _TABLES else None
+
+
+def _name(found: re.Match[str]) -> str:
+    name = next(group for group in found.groups() if group is not None)
+    return name.replace('""', '"')
+
+
+def _run(driver: Any, statement: str) -> list[tuple[str, str]]:
+    cursor = driver.cursor()
+    try:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
