@@ -31,6 +31,7 @@ from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
 from reactive_rpc.web.poll import PollRequest
 from reactive_rpc.web.sets import QuerySet, StoredSet
+from reactive_rpc.web.telemetry import name_route
 
 __all__ = ["RPCRouter", "Target"]
 
@@ -38,10 +39,26 @@ ContextDependency = Callable[..., Any] | None
 
 
 class Target(NamedTuple):
-    """What serves one full path, and what FastAPI says it depends on."""
+    """What serves one full path.
+
+    Attributes:
+        dependencies: what FastAPI says it depends on.
+        path: the full path; empty where no route declares it.
+        route: as FastAPI has it, with the full path.
+        function: which stands for the endpoint in the route.
+    """
 
     endpoint: Endpoint
     dependencies: list[Dependant]
+    path: str = ""
+    route: object = None
+    function: object = None
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; whoever watches the application is told which route it took."""
+        if self.path:
+            name_route(scope, self.path, self.route, self.function)
+        await self.endpoint(scope, receive, send, self.dependencies)
 
 
 class _UnknownPath(Endpoint):
@@ -200,7 +217,7 @@ class RPCRouter(APIRouter):
             unknown = _UnknownPath(name[:200], self._ids)
             unknown.require_open = self._require_open
             target = Target(unknown, [])
-        await target.endpoint(scope, receive, send, target.dependencies)
+        await target.serve(scope, receive, send)
 
     def _example(self) -> Any:
         """Return the body of a request that watches a query, one whose input is known where there is such."""
@@ -254,7 +271,8 @@ class RPCRouter(APIRouter):
         for found in iter_route_contexts(routes):
             route = own.get(id(found.original_route))
             if route is not None and found.path is not None:
-                targets[found.path] = Target(self._endpoints[route.path], list(found.dependant.dependencies))
+                endpoint, dependencies = self._endpoints[route.path], list(found.dependant.dependencies)
+                targets[found.path] = Target(endpoint, dependencies, found.path, found, route.endpoint)
                 if self._base:  # without a prefix of our own, an unknown path may be anybody's
                     self._bases.add(self.base_of(found.path, route.name))
         return targets

@@ -30,7 +30,7 @@ class _Shortcut:
         if target is None:
             await self.app(scope, receive, send)
         else:
-            await target.endpoint(scope, receive, send, target.dependencies)
+            await target.serve(scope, receive, send)
 
 
 def install_shortcut(app: FastAPI, router: RPCRouter) -> bool:
