@@ -141,7 +141,7 @@ class ReactiveRPC:
         ids: IdSource | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.registry = Registry(functions, has_context=context is not None)
+        self.registry = Registry(functions, context=context)
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
         self._relations: Relations = relations or {}

@@ -15,6 +15,7 @@ from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.known import UnknownValueError
+from reactive_rpc.rpc.adaptation import mapped_context
 from reactive_rpc.rpc.canonical import canonical
 from reactive_rpc.rpc.context import TenantView
 from reactive_rpc.rpc.execution import Executor
@@ -118,7 +119,14 @@ def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
 
 def _key_of(procedure: Procedure[..., Any], seen: object) -> bytes:
     is_shared_by_all = not (callable(procedure.scope) or procedure.scope == "tenant" or procedure.handler.takes_context)
-    return b"" if is_shared_by_all else canonical(seen)
+    if is_shared_by_all:
+        return b""
+    try:
+        return canonical(seen)
+    except TypeError as exc:
+        if hasattr(type(seen), "__mapper__") and procedure.scope == "identity":
+            raise procedure.fault(mapped_context(procedure.name, type(seen))) from exc
+        raise
 
 
 def decode_input(path: str, procedure: Procedure[..., Any], input: object) -> BaseModel | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from reactive_rpc.errors import DefinitionError, NotFoundError
 from reactive_rpc.reactive.relations import TableShape
 from reactive_rpc.reactive.topics import PREFIX
+from reactive_rpc.rpc.adaptation import mapped_class_in, mapped_context, mapped_result_of
 from reactive_rpc.rpc.procedure import Procedure
 
 __all__ = ["Functions", "Registry"]
@@ -28,12 +29,12 @@ class Registry(Mapping[str, Procedure[..., Any]]):
             or a handler that takes ctx where there is no context.
     """
 
-    def __init__(self, functions: Functions, *, has_context: bool) -> None:
+    def __init__(self, functions: Functions, *, context: Callable[..., Any] | None) -> None:
         self._procedures: dict[str, Procedure[..., Any]] = {}
         for path, procedure in _flatten(functions, ()):
             if path in self._procedures:
                 raise DefinitionError(f"two functions are called {path!r}: rename one of them")
-            _check_context(path, procedure, has_context=has_context)
+            _check_context(path, procedure, context)
             self._procedures[path] = procedure
         for path in self._procedures:
             group = path.rpartition(".")[0]
@@ -99,24 +100,29 @@ def _flatten(functions: Functions, above: tuple[str, ...]) -> Iterator[tuple[str
             yield path, value
 
 
-def _check_context(path: str, procedure: Procedure[..., Any], *, has_context: bool) -> None:
+def _check_context(path: str, procedure: Procedure[..., Any], context: Callable[..., Any] | None) -> None:
     handler = procedure.handler
-    if handler.takes_context and not has_context:
+    if handler.takes_context and context is None:
         raise procedure.fault(
             f"{path} takes ctx, and there is none: give ReactiveRPC(context=...) a FastAPI dependency"
         )
-    if procedure.scope == "tenant" and not has_context:
+    if procedure.scope == "tenant" and context is None:
         raise procedure.fault(f"{path} has scope='tenant', and there is no context: give ReactiveRPC(context=...)")
+    if not handler.takes_context or procedure.kind != "query" or procedure.scope != "identity":
+        return
+    mapped = mapped_class_in(handler.context_type) or mapped_result_of(context)
+    if mapped is not None:
+        raise procedure.fault(mapped_context(path, mapped, context))
     kind = handler.context_type
-    if handler.takes_context and procedure.kind == "query" and procedure.scope == "identity" and isinstance(kind, type):
-        keyed = dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel | tuple | str | int | dict)
-        if hasattr(kind, "__mapper__"):
-            raise procedure.fault(
-                f"{path} is cached by its whole context, and {kind.__name__} is a mapped class, whose attributes come "
-                "and go: make a plain model or a frozen dataclass of it, or give scope= a function of ctx"
-            )
-        if not keyed:
-            raise procedure.fault(
-                f"{path} is cached by its whole context, and {kind.__name__} cannot be compared: make it a frozen "
-                "dataclass or a pydantic model, or give scope= a function of ctx"
-            )
+    if isinstance(kind, type) and not _is_keyed(kind):
+        raise procedure.fault(
+            f"{path} is cached by its whole context, and {kind.__name__} cannot be compared: make it a frozen "
+            "dataclass or a pydantic model, or give scope= a function of ctx"
+        )
+
+
+def _is_keyed(kind: type) -> bool:
+    """Tell whether instances can be part of a key, as far as an annotation tells: `Any` shows at the first call."""
+    if kind in (Any, object):
+        return True
+    return dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel | tuple | str | int | dict)

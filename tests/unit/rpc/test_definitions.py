@@ -146,24 +146,24 @@ context_taker = define_reactive_function(with_context)
 
 AT_REGISTRATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "two of one name": (
-        lambda: Registry({"a": {"b": good}, "a.b": good}, has_context=False), ("'a.b'", "rename one"),
+        lambda: Registry({"a": {"b": good}, "a.b": good}, context=None), ("'a.b'", "rename one"),
     ),
-    "no group": (lambda: Registry({"get": good}, has_context=False), ("'get'", "group")),
-    "not decorated": (lambda: Registry({"a": {"b": get_item}}, has_context=False), ("'a.b'", "decorate")),
-    "a hyphen": (lambda: Registry({"my-group": {"b": good}}, has_context=False), ("my-group", "letters, digits and _")),
-    "a keyword": (lambda: Registry({"a": {"class": good}}, has_context=False), ("a.class", "spell")),
-    "a leading underscore": (lambda: Registry({"a": {"_b": good}}, has_context=False), ("a._b", "spell")),
-    "an empty name": (lambda: Registry({"a": {"": good}}, has_context=False), ("spell",)),
+    "no group": (lambda: Registry({"get": good}, context=None), ("'get'", "group")),
+    "not decorated": (lambda: Registry({"a": {"b": get_item}}, context=None), ("'a.b'", "decorate")),
+    "a hyphen": (lambda: Registry({"my-group": {"b": good}}, context=None), ("my-group", "letters, digits and _")),
+    "a keyword": (lambda: Registry({"a": {"class": good}}, context=None), ("a.class", "spell")),
+    "a leading underscore": (lambda: Registry({"a": {"_b": good}}, context=None), ("a._b", "spell")),
+    "an empty name": (lambda: Registry({"a": {"": good}}, context=None), ("spell",)),
     "ctx without a context": (
-        lambda: Registry({"a": {"b": context_taker}}, has_context=False),
+        lambda: Registry({"a": {"b": context_taker}}, context=None),
         ("with_context", "a.b", "ReactiveRPC(context=...)"),
     ),
     "tenant without a context": (
-        lambda: Registry({"a": {"b": decorate(scope="tenant")(get_item)}}, has_context=False),
+        lambda: Registry({"a": {"b": decorate(scope="tenant")(get_item)}}, context=None),
         ("get_item", "scope='tenant'", "ReactiveRPC(context=...)"),
     ),
     "a context that cannot be compared": (
-        lambda: Registry({"a": {"b": decorate(with_any_context)}}, has_context=True),
+        lambda: Registry({"a": {"b": decorate(with_any_context)}}, context=Context),
         ("with_any_context", "Opaque", "frozen dataclass", "scope="),
     ),
 }  # fmt: skip
@@ -251,7 +251,7 @@ def test_tables_are_named_by_model_table_or_name() -> None:
 
 def test_names_nest() -> None:
     """Groups within groups, or dots, are one path."""
-    registry = Registry({"a": {"b": {"c": good}}, "x.y": good}, has_context=False)
+    registry = Registry({"a": {"b": {"c": good}}, "x.y": good}, context=None)
     assert list(registry) == ["a.b.c", "x.y"]
     assert (registry.find("x.y"), len(registry)) == (good, 2)
     with pytest.raises(NotFoundError, match="nope"):
@@ -271,4 +271,4 @@ def test_a_context_may_be_the_applications_own(kind: Any) -> None:
         return ""
 
     whoami.__annotations__["ctx"] = kind
-    assert len(Registry({"a": {"whoami": decorate(whoami)}}, has_context=True)) == 1
+    assert len(Registry({"a": {"whoami": decorate(whoami)}}, context=Context)) == 1
