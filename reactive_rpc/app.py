@@ -41,6 +41,7 @@ from reactive_rpc.rpc.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
 from reactive_rpc.sources import CaptureMode, make_source
 from reactive_rpc.web.acks import AckEndpoint
+from reactive_rpc.web.body import BodyLimits
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.events import EventsEndpoint
 from reactive_rpc.web.health import HealthEndpoint
@@ -186,6 +187,7 @@ class ReactiveRPC:
                 max_watched_bytes=self.settings.max_watched_bytes,
                 max_watched_bytes_per_identity=self.settings.max_watched_bytes_per_identity,
             ),
+            max_resumed_changes=self.settings.max_resumed_changes,
             ack_retry_seconds=self.settings.ack_retry_seconds,
             reconnect_milliseconds=self.settings.reconnect_milliseconds,
             heartbeat_seconds=self.settings.heartbeat_seconds,
@@ -195,6 +197,7 @@ class ReactiveRPC:
         self.health = Health()
         self._opened: AsyncExitStack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._body_limits = BodyLimits(self.settings.max_body_bytes, self.settings.body_seconds)
         self.router = self._make_router(prefix, context)
 
     @asynccontextmanager
@@ -394,12 +397,10 @@ class ReactiveRPC:
 
     def _make_router(self, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
         router = RPCRouter(prefix, context=context, ids=self._ids, require_open=self._require_open)
-        limit = self.settings.max_body_bytes
+        limit = self._body_limits
         for path, procedure in self.registry.items():
             by_token = (procedure.cache.freshness or self.settings.freshness) == "token"
-            endpoint = ProcedureEndpoint(
-                path, procedure, self._caller, self._ids, max_body_bytes=limit, by_token=by_token
-            )
+            endpoint = ProcedureEndpoint(path, procedure, self._caller, self._ids, body=limit, by_token=by_token)
             router.add_procedure(path, procedure, endpoint)
         self._add_events(router)
         router.add_health(
@@ -421,7 +422,7 @@ class ReactiveRPC:
 
     def _add_events(self, router: RPCRouter) -> None:
         settings, ids = self.settings, self._ids
-        limit, max_queries = settings.max_body_bytes, settings.max_queries_per_stream
+        limit, max_queries = self._body_limits, settings.max_queries_per_stream
         sets = StoredSets(self._board, clock=self._clock, ttl_seconds=settings.set_seconds)
         tickets = Tickets(self._board, ttl_seconds=settings.ticket_seconds)
         limits = Limits(
@@ -437,7 +438,7 @@ class ReactiveRPC:
             tickets=tickets,
             limits=limits,
             guard=self._guard,
-            max_body_bytes=limit,
+            body=limit,
             max_queries=max_queries,
         )
         answers = StreamAnswers(self._hub, drain_seconds=settings.drain_seconds)
@@ -446,9 +447,9 @@ class ReactiveRPC:
             poll=PollEndpoint(
                 "events/poll", opener, answers, ids, clock=self._clock, wait_seconds=settings.poll_wait_seconds
             ),
-            sets=SetsEndpoint("events/sets", sets, limits, ids, max_body_bytes=limit, max_queries=max_queries),
-            ticket=TicketEndpoint("events/ticket", tickets, limits, ids, max_body_bytes=limit),
-            ack=AckEndpoint("events/ack", self._hub, ids, max_body_bytes=limit),
+            sets=SetsEndpoint("events/sets", sets, limits, ids, body=limit, max_queries=max_queries),
+            ticket=TicketEndpoint("events/ticket", tickets, limits, ids, body=limit),
+            ack=AckEndpoint("events/ack", self._hub, ids, body=limit),
         )
 
     async def _open_relayed(self, stack: AsyncExitStack, relay: Relay) -> None:

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
             mutations. More queries than that wait for their turn; those inside of others have as many more.
         pool_timeout_seconds: how long a mutation waits for a connection before it fails.
         max_body_bytes: the largest request body.
+        body_seconds: how long a request body may take to arrive (408).
         max_queries_per_stream: the largest set of one stream.
         max_watched_queries: how many queries the streams of one worker watch, each stream's for itself; what comes past
             it is refused (503), and what is watched already stays.
@@ -70,6 +71,8 @@ class Settings(BaseSettings):
         idempotency_seconds: how long the answer of a mutation that was sent with an `Idempotency-Key` is kept, to be
             given again to whoever sends it again.
         outbox_retention_seconds: how far back a stream can resume.
+        max_resumed_changes: a client that has missed more changes of rows than that is told of a gap: it then fetches
+            again, and has a 304 for what is as it was.
         redis_url: where changes are relayed to and read from: one relay reads the database for all workers. None
             lets each worker read the database itself. `redis://` is one server, `redis+cluster://` a cluster.
         redis_namespace: begins every key; two applications on one Redis have different ones.
@@ -96,6 +99,7 @@ class Settings(BaseSettings):
     pool_size: PositiveInt = 10
     pool_timeout_seconds: PositiveFloat = 5.0
     max_body_bytes: PositiveInt = 1024 * 1024
+    body_seconds: PositiveFloat = 10.0
     max_queries_per_stream: PositiveInt = 1000
     max_watched_queries: PositiveInt = 200_000
     max_watched_queries_per_identity: PositiveInt = 10_000
@@ -118,6 +122,7 @@ class Settings(BaseSettings):
     drain_seconds: NonNegativeFloat = 2.0
     idempotency_seconds: PositiveFloat = 24 * 3600.0
     outbox_retention_seconds: PositiveFloat = 3600.0
+    max_resumed_changes: PositiveInt = 5_000
     redis_url: str | None = None
     redis_namespace: str = Field(default="reactive_rpc", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     redis_shards: int = Field(default=1, ge=1, le=256)

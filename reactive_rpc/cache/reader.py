@@ -95,6 +95,9 @@ MAX_DROPPED = 10_000
 MAX_UNSHAREABLE = 10_000
 """So many keys are remembered whose results cannot be shared, so that no worker waits for another's."""
 
+MATCHED_AT_ONCE = 200
+"""So many changes that a client has missed are held against what it shows before the event loop goes round."""
+
 SHARED_ATTEMPTS = 3
 """How many shared results of a key are looked at, each newer than the one before, until the handler runs."""
 
@@ -353,6 +356,25 @@ class Reader:
     def touched_by(self, changes: Iterable[Change], entry: Entry) -> bool:
         """Tell whether one of `changes`, which came before the entry or after, touches it."""
         return self._touched(changes, entry, is_later=False)
+
+    async def touched_among(self, changes: Sequence[Change], entries: Iterable[Entry]) -> set[Entry]:
+        """Return which entries `changes` touch, which came before them; the event loop goes round meanwhile."""
+        index: Index[Entry] = Index()
+        for entry in entries:
+            index.add(entry, entry.read_set)
+        touched: set[Entry] = set()
+        for start in range(0, len(changes), MATCHED_AT_ONCE):
+            if not len(index):
+                break
+            if start:
+                await asyncio.sleep(0)
+            some = changes[start : start + MATCHED_AT_ONCE]
+            for change in [*some, *widen(some, self.relations)]:
+                for entry in index.match(change):
+                    if not self._kept(change, entry.query):
+                        touched.add(entry)
+                        index.remove(entry)
+        return touched
 
     async def watch(self, query: Query) -> Landed:
         """Return an entry of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.

@@ -63,7 +63,7 @@ A watch has one scope, as every key has, so a result goes to nobody who could no
 is overtaken, or cannot be computed just now, is registered as stale and settled later. What is told before `connected`
 is sent is merged into `stale`, so `connected` is always first. A result is stale where the client's ETag differs, or
 where the log after the client's cursor touches the read set, by the same symmetry (the ETag alone may be old: a stored
-set keeps none). A cursor of another epoch or from before the outbox's retention is a gap.
+set keeps none). A cursor of another epoch, from before the outbox's retention, or too far back is a gap.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ from reactive_rpc.delivery.frame import Frame, gap_frame, invalidation_frame, re
 from reactive_rpc.delivery.holdings import Bounds, Holdings
 from reactive_rpc.delivery.limits import CallerKey
 from reactive_rpc.delivery.refresher import Refresher
+from reactive_rpc.delivery.replays import Missed, Replays
 from reactive_rpc.delivery.stats import HubStats
 from reactive_rpc.delivery.stream import Recheck, Stream, Terms
 from reactive_rpc.delivery.sweep import Sweep
@@ -138,6 +139,7 @@ class Hub:
         max_events: how many events may wait for one stream, or for its acknowledgement.
         max_bytes: the same in bytes.
         bounds: what watched queries may hold in memory.
+        max_resumed_changes: who has missed more of them is told of a gap.
         ack_retry_seconds: how long after each try an unacknowledged event is sent again; not empty.
         reconnect_milliseconds: `retry:` of a stream is drawn from this range, so that clients do not come back in one
             instant.
@@ -158,6 +160,7 @@ class Hub:
         max_events: int,
         max_bytes: int,
         bounds: Bounds,
+        max_resumed_changes: int,
         ack_retry_seconds: Sequence[float] = (2.0, 5.0, 10.0),
         reconnect_milliseconds: tuple[int, int] = (1000, 5000),
         heartbeat_seconds: float = 0.0,
@@ -189,6 +192,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._holdings = Holdings(bounds)
         self._told_at_once = TOLD_AT_ONCE
+        self._replays = Replays(log, at_most=max_resumed_changes, spawn=self._spawn)
         self._refresher = Refresher(self._refresh, clock=clock, spawn=self._spawn)
         self._beating: asyncio.Task[None] | None = None
         self._timing: asyncio.Task[None] | None = None
@@ -340,9 +344,9 @@ class Hub:
 
     async def _settle(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
         await self._log.fresh()
-        missed = None if cursor is None else await self._log.read_after(cursor)
-        gap = cursor is not None and missed is None
-        known = self._log.version
+        missed = None if cursor is None else await self._replays.after(cursor)
+        gap = missed is not None and missed.changes is None
+        undecided: dict[Entry, Affected] = {}
         keys: list[str | None] = []
         stale: dict[str, Affected] = {}
         errors: list[RefusedQuery] = []
@@ -360,10 +364,15 @@ class Hub:
                 gap
                 or entry is None
                 or not entry.live
-                or self._is_stale(subscription, entry, missed, known)
+                or self._is_stale(subscription, entry, missed)
                 or _has_ticked(entry, cursor)
             ):
                 stale[watch.affected.key] = watch.affected
+            else:
+                undecided[entry] = watch.affected
+        if missed is not None and missed.changes:
+            touched = await self._reader.touched_among(missed.changes, undecided)
+            stale |= {affected.key: affected for entry, affected in undecided.items() if entry in touched}
         told = stream.take_affected()
         for affected in (watch.affected for watch in self._by_stream[stream]) if told is None else told:
             stale[affected.key] = affected
@@ -460,14 +469,12 @@ class Hub:
         elif self._reader.touched_since(watch.told, entry) or _ticked_since(watch.told_at, entry):
             self._tell({watch: entry.read_set.tables}, self._log.version)
 
-    def _is_stale(self, subscription: Subscription, entry: Entry, missed: Iterable[Change] | None, known: int) -> bool:
-        """Compare by ETag, and by what came after the cursor: `missed` up to `known`, and what came since."""
+    def _is_stale(self, subscription: Subscription, entry: Entry, missed: Missed | None) -> bool:
+        """Compare by ETag, and by what came after what was read; that itself is held against all of them together."""
         etag = subscription.ref.etag
         if etag is not None and etag != entry.etag:
             return True
-        if missed is None:
-            return False
-        return self._reader.touched_by(missed, entry) or self._reader.touched_since(known, entry)
+        return missed is not None and self._reader.touched_since(missed.until, entry)
 
     def _invalidated(self, invalidated: Invalidated) -> None:
         """Tell the streams; called by the reader within the step that dropped the entries."""

@@ -83,6 +83,13 @@ class BaseLog(ABC):
         """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
         return self._history.since(version) if version <= self._version else None
 
+    def _remembered(self, version: int, at_most: int | None) -> tuple[bool, tuple[Change, ...] | None]:
+        """Tell whether memory suffices for what came after `version`, and what that is; None where it is too much."""
+        changes = None if at_most is None else self.changes_since(version)
+        if at_most is None or changes is None:
+            return False, None
+        return True, changes if len(changes) <= at_most else None
+
     @abstractmethod
     async def fresh(self) -> int:
         """Apply every commit acknowledged before this call and return the version.

@@ -68,3 +68,7 @@ class History:
     def position_at(self, version: int) -> str:
         """Return the position of `version`, or of the last one noted before it; empty where none is remembered."""
         return next((position for noted, position in reversed(self._positions) if noted <= version), "")
+
+    def is_at(self, version: int, position: str) -> bool:
+        """Tell whether `position` was noted as that of `version`, exactly."""
+        return any(noted == version and at == position for noted, at in reversed(self._positions))

@@ -76,9 +76,10 @@ class LocalLog(BaseLog):
             self._flush(self._doubt)
         return self._version
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
         """Return what was committed after `cursor` up to `version`, from memory; None is a gap."""
-        return None if cursor.epoch != self.epoch else self.changes_since(cursor.version)
+        changes = None if cursor.epoch != self.epoch else self.changes_since(cursor.version)
+        return None if changes is None or (at_most is not None and len(changes) > at_most) else changes
 
     def _advance(self, changes: tuple[Change, ...]) -> None:
         version = self._version + 1

@@ -100,8 +100,15 @@ class Log(Protocol):
         """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
         ...
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from the database; None is a gap."""
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
+
+        Neither `fresh` nor the event loop waits for it.
+
+        Args:
+            at_most: more changes than that are a gap too, found out without reading them all, and what memory holds is
+                not read again; None tells of many as changes of whole tables.
+        """
         ...
 
     async def open(self) -> None:

@@ -99,7 +99,7 @@ class PostgreSQLLog(BaseLog):
 
     Args:
         capture: what installs, verifies and decodes.
-        url: of the database; the log has one connection of its own.
+        url: of the database; the log has one connection of its own, and one more while clients resume.
         history_changes: how many changes `changes_since` reaches back, at most.
         bulk_threshold: a poll that finds more changes tells one bulk change a table instead.
         timeout_seconds: how long a statement may take.
@@ -123,6 +123,9 @@ class PostgreSQLLog(BaseLog):
         self._last: Look | None = None
         self._is_reconnected = False
         self._lock = asyncio.Lock()
+        self._replayed = Outbox(libpq_url(url), timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
+        self._replaying = asyncio.Lock()
+        self._replays = 0
         self._running: asyncio.Task[None] | None = None
         self._queued: asyncio.Task[None] | None = None
 
@@ -159,6 +162,7 @@ class PostgreSQLLog(BaseLog):
             self._outbox.terminate()
             await asyncio.wait(polls)
         self._running = self._queued = None
+        self._replayed.terminate()
         await self._outbox.close()
 
     async def fresh(self) -> int:
@@ -173,29 +177,57 @@ class PostgreSQLLog(BaseLog):
         await asyncio.shield(self._queued)
         return self._version
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`; None is a gap.
 
         A gap is: another epoch, a cursor without a position or with one that no server spells, one ahead of `version`,
-        and one below what is kept.
+        one below what is kept, or more than `at_most`.
+
+        What memory does not hold is read over a connection of its own, which is there for as long as anybody needs it,
+        and decoded in a thread: polls must not wait for it, nor the event loop.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
         place = Snapshot.parse(cursor.position)
-        async with self._lock:
-            if not self._outbox.is_connected or self._is_reconnected:
+        if not self._outbox.is_connected or self._is_reconnected:
+            async with self._lock:
                 await self._catch_up()
-            state, last = self.schema, self._last
-            if place is None or last is None or cursor.epoch != state.epoch:
-                return None
-            if cursor.version > self._version or place.xmax > last.snapshot.xmax:
-                return None
-            with self._hanging_up():
-                look = await self._outbox.between(place, last.snapshot)
-            if look.epoch != state.epoch or look.floor > place.xmin or _is_restarted(look, last):
-                return None
-            return self._changes(look, state)
+        state, last, until = self.schema, self._last, self._version
+        if place is None or last is None or cursor.epoch != state.epoch:
+            return None
+        if cursor.version > until or place.xmax > last.snapshot.xmax:
+            return None
+        reaches, remembered = self._remembered(cursor.version, at_most)
+        if reaches and self._history.is_at(cursor.version, cursor.position):
+            return remembered
+        look = await self._between(place, last.snapshot, at_most)
+        if look.epoch != state.epoch or look.floor > place.xmin or _is_restarted(look, last):
+            return None
+        if at_most is not None and (look.is_cut or len(look.rows) > at_most):
+            return None
+        found = await asyncio.to_thread(self._changes, look, state)
+        since = self.changes_since(until)  # applied while we read
+        if since is None or self._state is None or self._state.epoch != state.epoch:
+            return None
+        return None if at_most is not None and len(found) + len(since) > at_most else (*found, *since)
+
+    async def _between(self, after: Snapshot, until: Snapshot, at_most: int | None) -> Look:
+        self._replays += 1
+        try:
+            async with self._replaying:
+                if not self._replayed.is_connected:
+                    await self._replayed.connect()
+                return await self._replayed.between(after, until, at_most=at_most)
+        except BaseException as exc:
+            self._replayed.terminate()
+            if isinstance(exc, FAULTS):
+                raise ServiceUnavailableError(UNREADABLE) from exc
+            raise
+        finally:
+            self._replays -= 1
+            if not self._replays:
+                await self._replayed.close()
 
     async def _poll_after(self, previous: asyncio.Task[None] | None) -> None:
         """Poll once `previous` has ended; from then on, whoever asks starts the next."""

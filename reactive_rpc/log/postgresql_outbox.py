@@ -93,6 +93,7 @@ UNION ALL {_SENT}"""
 _BETWEEN: Final = f"""
 WITH unseen AS MATERIALIZED (
     SELECT * FROM ({_UNSEEN}) AS later WHERE pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
+    LIMIT $4::bigint
 ), bounded AS ({_CUT}
 )
 SELECT $3::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation, '' AS mark,
@@ -197,9 +198,13 @@ class Outbox:
         """
         return await self._fetch(_POLL, None if after is None else after.text)
 
-    async def between(self, after: Snapshot, until: Snapshot) -> Look:
-        """Return what is visible in `until` and not in `after`; its mark says nothing."""
-        return await self._fetch(_BETWEEN, after.text, until.text)
+    async def between(self, after: Snapshot, until: Snapshot, *, at_most: int | None = None) -> Look:
+        """Return what is visible in `until` and not in `after`; its mark says nothing.
+
+        Args:
+            at_most: of more rows than that, only so many and one are looked at; None looks at all.
+        """
+        return await self._fetch(_BETWEEN, after.text, until.text, None if at_most is None else at_most + 1)
 
     @asynccontextmanager
     async def one_snapshot(self) -> AsyncIterator[None]:
@@ -224,7 +229,7 @@ class Outbox:
         """Begin and end transactions that write nothing: each raises the version by one."""
         await self._live.execute(_END_TRANSACTIONS.format(int(count)))
 
-    async def _fetch(self, sql: str, after: str | None, *until: str) -> Look:
+    async def _fetch(self, sql: str, after: str | None, *until: str | int | None) -> Look:
         records = await self._live.fetch(sql, after, self._max_rows + 1, *until)
         head = next(record for record in records if record["snapshot"] is not None)
         if head["is_standby"]:

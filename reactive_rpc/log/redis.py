@@ -169,10 +169,11 @@ class RedisLog(BaseLog):
         await asyncio.shield(self._queued)
         return self._version
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from Redis; None is a gap.
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`, from memory or Redis; None is a gap.
 
-        A gap is: another epoch, a cursor ahead of `version`, and one below what Redis keeps.
+        A gap is: another epoch, a cursor ahead of `version`, one below what Redis keeps, and more than `at_most`. Redis
+        is read a page at a time, and the event loop goes round in between.
 
         Raises:
             ServiceUnavailableError: Redis cannot be reached.
@@ -180,14 +181,17 @@ class RedisLog(BaseLog):
         epoch, until, top = self.epoch, self._version, self._top
         if cursor.epoch != epoch or cursor.version > until:
             return None
+        reaches, remembered = self._remembered(cursor.version, at_most)
+        if reaches:
+            return remembered
         try:
-            changes = await self._read(cursor.version, top)
+            changes = await self._read(cursor.version, top, at_most)
         except FAULTS as exc:
             raise ServiceUnavailableError(UNREACHABLE) from exc
         since = self.changes_since(until)  # applied while we read
         if changes is None or since is None or self._epoch != epoch:
             return None
-        return (*changes, *since)
+        return None if at_most is not None and len(changes) + len(since) > at_most else (*changes, *since)
 
     async def _fresh_within(self, seconds: float) -> None:
         give_up = asyncio.get_running_loop().time() + seconds
@@ -338,8 +342,8 @@ class RedisLog(BaseLog):
             self._tell(Batch(version, changes))
         self._version = version
 
-    async def _read(self, after: int, top: int) -> tuple[Change, ...] | None:
-        """Return the changes of the entries after a version up to `top`; None where one is missing."""
+    async def _read(self, after: int, top: int, at_most: int | None) -> tuple[Change, ...] | None:
+        """Return the changes of the entries after a version up to `top`; None where one is missing, or too many."""
         changes: list[Change] = []
         tables: dict[str, None] = {}
         place = after
@@ -352,6 +356,8 @@ class RedisLog(BaseLog):
                     return None
                 place = entry.version
                 changes += _readable(entry, entry.changes, self.schema)
+            if at_most is not None and len(changes) > at_most:
+                return None
             if len(changes) > self._bulk_threshold:
                 tables.update(dict.fromkeys(change.table for change in changes))
                 changes.clear()

@@ -43,13 +43,13 @@ import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.capture.sqlite import SQLiteCapture
 from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, decode_value, quoted, value_sql
-from reactive_rpc.capture.sqlite_replacements import told
+from reactive_rpc.capture.sqlite_replacements import Execute, told
 from reactive_rpc.capture.sqlite_tables import META, OUTBOX
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.log.base import BaseLog
@@ -114,6 +114,7 @@ class SQLiteLog(BaseLog):
         self._file: tuple[int, int] | None = None
         self._data_version: int | None = None
         self._is_shared = False
+        self._replaying = asyncio.Lock()
 
     async def open(self) -> None:
         """Install (or, where capture does not manage the schema, verify) and stand at the end of the log; idempotent.
@@ -176,22 +177,36 @@ class SQLiteLog(BaseLog):
             raise ServiceUnavailableError("writes to the database cannot be captured any more") from exc
         return self._version
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`; None is a gap.
 
-        A gap is: another epoch, a cursor ahead of `version`, or one below what is kept.
+        A gap is: another epoch, a cursor ahead of `version`, one below what is kept, or more than `at_most`.
+
+        What memory does not hold is read in a thread, over a connection of its own: the one here belongs to the event
+        loop, and thousands of rows would hold that up.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
-        state = self.schema
-        if cursor.epoch != state.epoch or cursor.version > self._version:
+        state, until = self.schema, self._version
+        if cursor.epoch != state.epoch or cursor.version > until:
             return None
-        with _unavailable():
-            found = self._read(state, cursor.version, until=self._version)
-        if found is None or found.epoch != state.epoch or found.floor > cursor.version:
+        reaches, remembered = self._remembered(cursor.version, at_most)
+        if reaches or (at_most is not None and until - cursor.version > at_most):
+            return remembered
+        async with self._replaying:
+            with _unavailable():
+                found = await asyncio.to_thread(self._replay, state, cursor.version, until)
+        since = self.changes_since(until)  # applied while we read
+        if found is None or found.epoch != state.epoch or found.floor > cursor.version or self.epoch != state.epoch:
             return None
-        return tuple(change for _, change in found.changes)
+        if since is None or (at_most is not None and len(found.changes) + len(since) > at_most):
+            return None
+        return (*(change for _, change in found.changes), *since)
+
+    def _replay(self, state: CaptureState, after: int, until: int) -> _Snapshot | None:
+        with closing(self._opened()) as connection:
+            return self._read(state, after, until=until, connection=connection)
 
     def _catch_up(self, state: CaptureState) -> None:
         self._follow_file()
@@ -249,32 +264,43 @@ class SQLiteLog(BaseLog):
             return "changes were pruned before they were read"
         return None
 
-    def _read(self, state: CaptureState, after: int | None, *, until: int | None = None) -> _Snapshot | None:
+    def _read(
+        self,
+        state: CaptureState,
+        after: int | None,
+        *,
+        until: int | None = None,
+        connection: sqlite3.Connection | None = None,
+    ) -> _Snapshot | None:
         """Read in one transaction; None where the schema is not the one of `state`.
 
         Without `until`, up to the end of the log, and with virtual columns: the rows are then those of a batch.
+
+        Args:
+            connection: to read over; left out, the log's own.
         """
-        self._execute("BEGIN")
+        execute = self._execute if connection is None else connection.execute
+        execute("BEGIN")
         try:
-            if self._execute("PRAGMA main.schema_version").fetchone()[0] != state.mark:
+            if execute("PRAGMA main.schema_version").fetchone()[0] != state.mark:
                 return None
-            epoch, floor, last = self._execute(_POSITION).fetchone()
-            changes = () if after is None else self._changes(state, after, last if until is None else until)
+            epoch, floor, last = execute(_POSITION).fetchone()
+            changes = () if after is None else self._changes(execute, state, after, last if until is None else until)
             if until is None:
                 changes = self._enriched(state, changes)
             return _Snapshot(epoch or "", floor, last, changes)
         finally:
-            self._rollback()
+            self._rollback(connection)
 
-    def _changes(self, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
+    def _changes(self, execute: Execute, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
         if after >= until:
             return ()
-        rows = self._execute(ROWS_AFTER, (after, self._bulk_threshold + 1)).fetchall()
+        rows = list(execute(ROWS_AFTER, (after, self._bulk_threshold + 1)))
         if len(rows) > self._bulk_threshold:
-            tables = self._execute(_TABLES_AFTER, (after, until))
+            tables = execute(_TABLES_AFTER, (after, until))
             return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
         # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.
-        found = told([OutboxRow(*row) for row in rows], state.tables, self._execute)
+        found = told([OutboxRow(*row) for row in rows], state.tables, execute)
         return tuple((id_, change) for id_, change in found if id_ <= until)
 
     def _enriched(self, state: CaptureState, found: tuple[tuple[int, Change], ...]) -> tuple[tuple[int, Change], ...]:
@@ -312,10 +338,11 @@ class SQLiteLog(BaseLog):
             raise ServiceUnavailableError("the database is not open")
         return self._connection.execute(sql, parameters)
 
-    def _rollback(self) -> None:
+    def _rollback(self, connection: sqlite3.Connection | None = None) -> None:
         # SQLite has ended the transaction itself after some errors; `rollback` is then a no-op.
-        if self._connection is not None:
-            self._connection.rollback()
+        connection = connection or self._connection
+        if connection is not None:
+            connection.rollback()
 
     def _follow_file(self) -> None:
         """Stay on the file behind the path; a file that was gone or replaced begins a new epoch.
@@ -335,6 +362,9 @@ class SQLiteLog(BaseLog):
     def _connect(self) -> None:
         self._disconnect()
         self._file = _identity(self._path)
+        self._connection = self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"{self._capture.path.as_uri()}?mode=rw", uri=True, timeout=READ_TIMEOUT_SECONDS, isolation_level=None
         )
@@ -343,7 +373,7 @@ class SQLiteLog(BaseLog):
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        return connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -10,7 +10,7 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Ack
-from reactive_rpc.web.body import decode_json_body, read_json_body, replay
+from reactive_rpc.web.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.callers import caller_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
@@ -22,15 +22,15 @@ __all__ = ["AckEndpoint"]
 class AckEndpoint(Endpoint):
     """Takes acknowledgements. A stream's id cannot be guessed, so it is all that an acknowledgement needs."""
 
-    def __init__(self, path: str, hub: Hub, ids: IdSource, *, max_body_bytes: int) -> None:
+    def __init__(self, path: str, hub: Hub, ids: IdSource, *, body: BodyLimits) -> None:
         super().__init__(path, ids)
         self._hub = hub
-        self._max_body_bytes = max_body_bytes
+        self._body = body
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Acknowledge everything up to the cursor."""
         self.require_method(scope, ("POST",))
-        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        body = await read_json_body(scope, receive, limits=self._body)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             ack = decode_json_body(Ack, body)
             await self._hub.acknowledge(ack.stream, Cursor.parse(ack.cursor), caller_of(scope, found.context))

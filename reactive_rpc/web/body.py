@@ -1,21 +1,42 @@
-"""Reading a request's body: JSON only, bounded, whole."""
+"""Reading a request's body: JSON only, bounded in bytes and in time, whole."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
-from reactive_rpc.errors import BadRequestError, ParseError, PayloadTooLargeError, UnsupportedMediaTypeError
+from reactive_rpc.errors import (
+    BadRequestError,
+    ParseError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+    UnsupportedMediaTypeError,
+)
 
-__all__ = ["decode_json_body", "read_json_body", "replay"]
+__all__ = ["BodyLimits", "decode_json_body", "read_json_body", "replay"]
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a client may send.
+
+    Attributes:
+        max_bytes: the largest body.
+        seconds: how long it may take to arrive; a body is held before anybody knows whose it is.
+    """
+
+    max_bytes: int
+    seconds: float
+
+
+async def read_json_body(scope: Scope, receive: Receive, *, limits: BodyLimits) -> bytes:
     """Return the whole body.
 
     Asking for `application/json`, also of an empty body, is what keeps a page of another site from calling a mutation
@@ -23,7 +44,8 @@ async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> b
 
     Raises:
         UnsupportedMediaTypeError: it is not declared to be JSON.
-        PayloadTooLargeError: it is over `max_bytes`, declared or counted.
+        PayloadTooLargeError: it is too large, declared or counted.
+        RequestTimeoutError: it has not arrived in time.
         ClientDisconnect: the client went away before the end.
     """
     headers = dict(scope["headers"])
@@ -32,9 +54,16 @@ async def read_json_body(scope: Scope, receive: Receive, *, max_bytes: int) -> b
         found = f"the content type is {media_type.decode('latin-1')!r}" if media_type else "there is no content type"
         raise UnsupportedMediaTypeError(f"{found}: send JSON as application/json")
     declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    return await _read(receive, max_bytes)
+    if declared.isdigit() and int(declared) > limits.max_bytes:
+        raise _too_large(limits.max_bytes)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await _read(receive, limits.max_bytes)
+    except TimeoutError:
+        raise RequestTimeoutError(
+            f"the body has not arrived within {limits.seconds:g} s (body_seconds): send it faster, or less of it",
+            headers={"connection": "close"},
+        ) from None
 
 
 def decode_json_body(model: type[M], body: bytes) -> M:

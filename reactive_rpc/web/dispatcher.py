@@ -26,7 +26,7 @@ from reactive_rpc.rpc.canonical import is_pure
 from reactive_rpc.rpc.once import claim_of
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.arrival import came_by_connection
-from reactive_rpc.web.body import read_json_body, replay
+from reactive_rpc.web.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.flat import is_flat
 from reactive_rpc.web.marks import Marks, scope_mark
@@ -113,13 +113,13 @@ class ProcedureEndpoint(Endpoint):
         caller: Caller,
         ids: IdSource,
         *,
-        max_body_bytes: int,
+        body: BodyLimits,
         by_token: bool,
     ) -> None:
         super().__init__(path, ids)
         self._procedure = procedure
         self._caller = caller
-        self._max_body_bytes = max_body_bytes
+        self._body = body
         self._by_token = by_token
         self._methods = methods_of(procedure)
         self._is_pure = is_pure(procedure.handler.input_model)
@@ -131,7 +131,7 @@ class ProcedureEndpoint(Endpoint):
         self.require_method(scope, self._methods)
         text: bytes = scope["query_string"]
         if scope["method"] == "POST":
-            text = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+            text = await read_json_body(scope, receive, limits=self._body)
         if not dependencies:
             return await self._call(scope, text, None)
         async with resolved(Request(scope, replay(text)), dependencies) as found:

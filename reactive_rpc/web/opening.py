@@ -30,7 +30,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, SubscriptionRequest
 from reactive_rpc.rpc.call import scope_key
 from reactive_rpc.rpc.caller import Caller
-from reactive_rpc.web.body import decode_json_body, read_json_body, replay
+from reactive_rpc.web.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.callers import caller_of, identity_of
 from reactive_rpc.web.dependencies import CONTEXT, Resolved, resolved
 from reactive_rpc.web.dispatcher import parameters_of
@@ -84,7 +84,7 @@ class Opener:
         tickets: Tickets,
         limits: Limits,
         guard: Guard,
-        max_body_bytes: int,
+        body: BodyLimits,
         max_queries: int,
     ) -> None:
         self.hub = hub
@@ -93,7 +93,7 @@ class Opener:
         self._sets = sets
         self._tickets = tickets
         self._guard = guard
-        self._max_body_bytes = max_body_bytes
+        self._body = body
         self._max_queries = max_queries
 
     async def ask(
@@ -109,7 +109,7 @@ class Opener:
             scope["headers"] = await self._tickets.redeem(ticket, scope["headers"], dependencies)
         body = b""
         if scope["method"] == "POST":
-            body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+            body = await read_json_body(scope, receive, limits=self._body)
         wanted = await self._wanted(scope, body, model)
         require_at_most(self._max_queries, wanted.queries)
         cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)

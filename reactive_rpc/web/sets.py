@@ -28,7 +28,7 @@ from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.limits import Limits
 from reactive_rpc.errors import NotFoundError, PayloadTooLargeError
 from reactive_rpc.protocol.events import QueryRef
-from reactive_rpc.web.body import decode_json_body, read_json_body, replay
+from reactive_rpc.web.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.callers import caller_of, owner_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
@@ -123,18 +123,18 @@ class SetsEndpoint(Endpoint):
     """Stores a set of queries under its hash."""
 
     def __init__(
-        self, path: str, sets: StoredSets, limits: Limits, ids: IdSource, *, max_body_bytes: int, max_queries: int
+        self, path: str, sets: StoredSets, limits: Limits, ids: IdSource, *, body: BodyLimits, max_queries: int
     ) -> None:
         super().__init__(path, ids)
         self._sets = sets
         self._limits = limits
-        self._max_body_bytes = max_body_bytes
+        self._body = body
         self._max_queries = max_queries
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Store the set, for callers whom the context lets through."""
         self.require_method(scope, ("POST",))
-        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        body = await read_json_body(scope, receive, limits=self._body)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             queries = decode_json_body(QuerySet, body).queries
             require_at_most(self._max_queries, queries)

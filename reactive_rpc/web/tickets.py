@@ -41,7 +41,7 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.delivery.limits import Limits
 from reactive_rpc.errors import BadRequestError, UnauthorizedError
 from reactive_rpc.protocol.events import Ticket
-from reactive_rpc.web.body import read_json_body, replay
+from reactive_rpc.web.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.callers import caller_of, owner_of
 from reactive_rpc.web.dependencies import resolved
 from reactive_rpc.web.dispatcher import Endpoint
@@ -126,16 +126,16 @@ def take_ticket(scope: Scope) -> str | None:
 class TicketEndpoint(Endpoint):
     """Gives a ticket to callers whom the context lets through."""
 
-    def __init__(self, path: str, tickets: Tickets, limits: Limits, ids: IdSource, *, max_body_bytes: int) -> None:
+    def __init__(self, path: str, tickets: Tickets, limits: Limits, ids: IdSource, *, body: BodyLimits) -> None:
         super().__init__(path, ids)
         self._tickets = tickets
         self._limits = limits
-        self._max_body_bytes = max_body_bytes
+        self._body = body
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Issue a ticket for the credentials of this request; its body may be empty, but must be said to be JSON."""
         self.require_method(scope, ("POST",))
-        body = await read_json_body(scope, receive, max_bytes=self._max_body_bytes)
+        body = await read_json_body(scope, receive, limits=self._body)
         async with resolved(Request(scope, replay(body)), dependencies) as found:
             caller = caller_of(scope, found.context)
             self._limits.count_stored(caller)

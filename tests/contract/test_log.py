@@ -238,9 +238,9 @@ class Tail:
         assert all(batch.flush is None for batch in batches), batches
         return [change for batch in batches for change in batch.changes]
 
-    def read_after(self, cursor: Cursor) -> list[Change] | None:
+    def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> list[Change] | None:
         """Read from the database what came after a cursor; None is a gap."""
-        found = self.run(self.log.read_after(cursor))
+        found = self.run(self.log.read_after(cursor, at_most=at_most))
         return None if found is None else list(found)
 
     @property
@@ -547,6 +547,26 @@ def test_reading_after_a_cursor(make_tail: MakeTail, writer: Writer) -> None:
     for reader in (tail, make_tail()):
         for place, cursor in enumerate(cursors):
             assert values(reader.read_after(cursor), "n") == [100, 101, 102, 103][place:]
+
+
+def test_reading_after_a_cursor_is_bounded(make_tail: MakeTail, writer: Writer) -> None:
+    """More changes than asked for are a gap, in one commit or in many, whether memory holds them or not."""
+    tail = make_tail()
+    cursors = [tail.cursor]
+    for n in range(6):
+        writer.execute(f"UPDATE t SET n = {100 + n} WHERE id = 1")
+        tail.poll()
+        cursors.append(tail.cursor)
+    writer.execute("UPDATE t SET n = 200")
+    tail.poll()
+    rows = writer.execute("SELECT count(*) FROM t").fetchone()[0]
+    for reader in (tail, make_tail(), make_tail(history_changes=0)):
+        for place, cursor in enumerate(cursors):
+            came = values(reader.read_after(cursor), "n")
+            assert len(came) == 6 - place + rows
+            assert values(reader.read_after(cursor, at_most=len(came)), "n") == came
+            assert reader.read_after(cursor, at_most=len(came) - 1) is None
+        assert reader.read_after(reader.cursor, at_most=1) == []
 
 
 def test_reading_after_a_cursor_stops_at_the_version(tail: Tail, writer: Writer) -> None:

@@ -73,7 +73,7 @@ def sabotage(rpc: Any, bug: str) -> None:
         listeners[listeners.index(hear)] = forgetful
     if bug == "resume":
 
-        async def read_nothing(cursor: object) -> tuple[()]:
+        async def read_nothing(cursor: object, *, at_most: object = None) -> tuple[()]:
             return ()
 
         rpc._log.read_after = read_nothing

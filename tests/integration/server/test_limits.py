@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -99,3 +101,45 @@ def test_a_set_that_is_too_large_names_the_limit(file: Path) -> None:
                 "3 queries in one set: the limit is 2 (max_queries_per_stream)",
             )
         assert stored(url, "a", "b")
+
+
+SLOW = ["notes.add", "notes.in_room", "events", "events/poll", "events/sets", "events/ticket", "events/ack"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(file: Path) -> None:
+    """408 by the setting's name and the end of the connection, on every path that reads a body, before any login."""
+    rpc = rpc_on(file, context=who, settings={"body_seconds": 0.2})
+    with running(app_of(rpc)) as url, ExitStack() as stack:
+        address = httpx.URL(url)
+        sent = {path: stack.enter_context(socket.create_connection((address.host, address.port or 0))) for path in SLOW}
+        for path, connection in sent.items():
+            connection.settimeout(30)
+            head = (
+                f"POST /rpc/{path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n"
+            )
+            connection.sendall(head.encode() + b'{"queries": [')
+        for path, connection in sent.items():
+            answer = b"".join(iter(lambda connection=connection: connection.recv(65_536), b""))  # type: ignore[misc]  # bound
+            assert answer.startswith(b"HTTP/1.1 408"), (path, answer)
+            error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+            assert error["code"] == "TIMEOUT"
+            assert error["message"].startswith("the body has not arrived within 0.2 s (body_seconds)")
+        assert httpx.post(f"{url}/rpc/notes.in_room", json={"room": "a"}, headers=ANN).status_code == 200
+
+
+def test_a_query_too_many_is_refused_alone(file: Path) -> None:
+    """By the setting's name, in `errors`: the others are watched, and the metrics tell what they keep."""
+    settings = {"max_watched_queries_per_identity": 2}
+    with (
+        running(app_of(rpc_on(file, context=who, settings=settings))) as url,
+        heard(url, headers=ANN, json=in_rooms("a", "b", "c")) as stream,
+    ):
+        name, connected = stream.next()[:2]
+        assert (name, [key is None for key in connected["queries"]]) == ("connected", [False, False, True])
+        [refused] = connected["errors"]
+        assert refused["error"]["code"] == "TOO_MANY_REQUESTS"
+        assert "2 (max_watched_queries_per_identity)" in refused["error"]["message"]
+        [held] = [line for line in httpx.get(f"{url}/rpc/metrics").text.splitlines() if "watched_bytes " in line][-1:]
+        assert float(held.split()[-1]) > 1_000
+        httpx.post(f"{url}/rpc/notes.add", json={"room": "b", "text": "hi"}, headers=ANN)
+        assert stream.next()[0] == "invalidation"

@@ -74,6 +74,7 @@ class ScriptedLog:
         rows: as a transaction that begins now would see them.
         pause: awaited within `fresh`, between reading the database and applying what was read.
         down: what `fresh` raises; None normally.
+        readings: how often somebody asked what came after a cursor.
     """
 
     rows: Counter[int] = field(default_factory=Counter)
@@ -83,6 +84,7 @@ class ScriptedLog:
     version: int = 0
     schema: CaptureState = ITEMS
     remembers_from: int = 0
+    readings: int = 0
     _committed: list[tuple[int, Change]] = field(default_factory=list)
     _appliers: list[Applier] = field(default_factory=list)
 
@@ -143,8 +145,11 @@ class ScriptedLog:
             return None
         return tuple(each for at, each in self._committed if version < at <= self.version)
 
-    async def read_after(self, cursor: Cursor) -> tuple[Change, ...] | None:
-        return self.changes_since(cursor.version) if cursor.epoch == self.epoch else None
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        self.readings += 1
+        await self.pause()
+        changes = self.changes_since(cursor.version) if cursor.epoch == self.epoch else None
+        return None if changes is not None and at_most is not None and len(changes) > at_most else changes
 
     async def open(self) -> None:
         """Nothing to open."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import count
@@ -33,6 +33,7 @@ from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.period import ALWAYS, tick_of
 from reactive_rpc.rpc.call import QueryCall
 from reactive_rpc.testing import FakeClock, SequentialIds
@@ -100,6 +101,7 @@ class Worker:
             max_events=rng.choice([2, 3, 1000]),
             max_bytes=rng.choice([700, 100_000]),
             bounds=ROOM,
+            max_resumed_changes=rng.choice([2, 1_000]),
         )
         self.hub._refresher.at_once = rng.choice([1, AT_ONCE])
         self.hub._told_at_once = rng.choice([1, 3, 1000])  # at 1, nearly each commit is told in turns
@@ -366,9 +368,13 @@ def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_stale(self: Hub, subscription: Subscription, entry: Entry, missed: object, known: int) -> bool:
+    async def untouched(self: Reader, changes: Sequence[Change], entries: Iterable[Entry]) -> set[Entry]:
+        return set()
+
+    def is_stale(self: Hub, subscription: Subscription, entry: Entry, missed: object) -> bool:
         return False
 
+    monkeypatch.setattr(Reader, "touched_among", untouched)
     monkeypatch.setattr(Hub, "_is_stale", is_stale)
 
 

@@ -76,6 +76,7 @@ class World:
         log: ScriptedLog | None = None,
         clock: FakeClock | None = None,
         bounds: Bounds = ROOM,
+        max_resumed_changes: int = 1_000,
         **options: Any,
     ) -> None:
         self.log = log or ScriptedLog()
@@ -91,6 +92,7 @@ class World:
             max_events=max_events,
             max_bytes=100_000,
             bounds=bounds,
+            max_resumed_changes=max_resumed_changes,
             **options,
         )
         self.listeners: list[Listener] = []
