@@ -23,10 +23,11 @@ from typing import Any, Final
 
 from sqlalchemy.sql import operators, sqltypes
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import ColumnClause, Grouping, Label
+from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.schema import Column
 from sqlalchemy.sql.selectable import FromClause, Select
 
+from reactive_rpc.sql.date_expressions import is_date
 from reactive_rpc.sql.functions import date_functions, pure_functions
 from reactive_rpc.sql.tables import base_table
 from reactive_rpc.sql.template import Template
@@ -37,7 +38,10 @@ _RESERVED_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "t
 """No table of PostgreSQL's can have a column of its own that is called so."""
 _SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_"}) | _RESERVED_COLUMNS
 _OPERATOR_SIGNS: Final = re.compile(r"[^\w\s()'\"]+")
-_OPERATOR_WORDS: Final = frozenset({"GLOB", "MATCH", "REGEXP", "SIMILAR TO", "LIKE", "ILIKE", "RLIKE", "DIV", "XOR"})
+_OPERATOR_WORDS: Final = frozenset({
+    "AT TIME ZONE", "DIV", "GLOB", "ILIKE", "IS", "IS DISTINCT FROM", "IS NOT", "IS NOT DISTINCT FROM", "LIKE", "MATCH",
+    "NOT GLOB", "NOT ILIKE", "NOT LIKE", "NOT SIMILAR TO", "OVERLAPS", "REGEXP", "RLIKE", "SIMILAR TO", "XOR",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +224,13 @@ class RecordingCompiler(SQLCompiler):
 
     def visit_extract(self, extract: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse EXTRACT from anything but a date: of the text 'now' it is the clock."""
-        if not _is_date(extract.expr):
+        if not is_date(extract.expr, self.dialect.name):
             self.rendering.refuse("extracts from what may be the text 'now': extract from a date column")
         return self._renderer.visit_extract(extract, *args, **kwargs)
 
     def visit_cast(self, cast: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a CAST to a date, or to a type that may hold one, from anything but a date, for the same reason."""
-        if not is_dateless(cast.type) and not _is_date(cast.clause):
+        if not is_dateless(cast.type) and not is_date(cast.clause, self.dialect.name):
             self.rendering.refuse("casts what may be the text 'now' to a date: cast in Python")
         return self._renderer.visit_cast(cast, *args, **kwargs)
 
@@ -307,7 +311,6 @@ for _method, _construct in _TEXTUAL.items():
 for _method in _CUSTOM_OPERATORS:
     setattr(RecordingCompiler, _method, _checking_operator(_method))
 
-_DATES: Final = (sqltypes.Date, sqltypes.DateTime, sqltypes.Time)
 _DATELESS: Final = (
     sqltypes.Boolean,
     sqltypes.Enum,
@@ -329,13 +332,6 @@ def is_dateless(type_: Any) -> bool:
     return issubclass(type_._type_affinity, _DATELESS)
 
 
-def _is_date(expression: Any) -> bool:
-    """Tell whether an expression is a column that holds dates."""
-    while isinstance(expression, Grouping | Label):
-        expression = expression.element
-    return isinstance(expression, ColumnClause) and isinstance(expression.type, _DATES)
-
-
 def _is_pure(function: Any, database: str) -> bool:
     name = function.name.lower()
     if function.packagenames:
@@ -343,7 +339,7 @@ def _is_pure(function: Any, database: str) -> bool:
     of_dates = date_functions(database)
     if name in of_dates:
         dates = list(function.clauses)[of_dates[name] :]
-        return bool(dates) and _is_date(dates[0])
+        return bool(dates) and is_date(dates[0], database)
     if name == "age" and database == "postgresql":  # of one date, it is its distance from today
         return len(function.clauses) == 2
     return name in pure_functions(database)

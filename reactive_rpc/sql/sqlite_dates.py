@@ -92,7 +92,8 @@ def _is_date(value: Any) -> bool | None:
     if isinstance(value, exp.Literal):
         return not may_be_now(value.this)
     if isinstance(value, exp.Anonymous):
-        return value.name.lower() in DATE_FUNCTIONS  # which is looked at where it stands
+        # Which is looked at where it stands; what strftime() makes may be any text.
+        return value.name.lower() in DATE_FUNCTIONS.keys() - {"strftime"}
     if isinstance(value, exp.Cast):
         return str(value.to.this.name) in _NUMERIC_TYPES if isinstance(value.to.this, exp.DataType.Type) else False
     return isinstance(value, (*_NUMBERS, exp.Null, exp.Parameter, exp.Placeholder)) or None

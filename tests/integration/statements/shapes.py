@@ -6,6 +6,7 @@ of values, a pair for bounds that are both inclusive, None for IS NULL, `...` fo
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -251,6 +252,29 @@ CORE: Final = [
           {"task": [{}]}, only="postgresql"),
     Shape("age of two dates", rows(select(func.age(U.due, U.due))),
           {"task": [{}]}, only="postgresql"),
+    *(Shape(f"a date made of dates: {name}", rows(select(extract("year", made)).where(U.team_id == 1)),
+            {"task": [{"team_id": 1}]}) for name, made in {
+        "an aggregate": func.max(U.due),
+        "a choice": func.coalesce(U.due, datetime.date(2024, 1, 1)),
+        "a case": case((U.done, U.due), else_=datetime.date(2024, 1, 1)),
+        "a parameter": func.coalesce(literal(datetime.date(2024, 1, 1)), U.due),
+        "a window": func.lag(U.due).over(order_by=U.id),
+    }.items()),
+    *(Shape(f"a date made of dates: {name}", rows(select(cast(made, Date)).where(U.team_id == 1)),
+            {"task": [{"team_id": 1}]}, only="postgresql") for name, made in {
+        "date_trunc": func.date_trunc("month", U.due),
+        "a time zone": func.timezone("UTC", U.due),
+        "an operator": U.due.op("AT TIME ZONE")("UTC"),
+        "an interval": U.due + datetime.timedelta(days=1),
+    }.items()),
+    Shape("date of date_trunc", rows(select(func.date(func.date_trunc("month", U.due)))), {"task": [{}]},
+          only="postgresql"),
+    *(Shape(f"date functions: {name}", rows(select(made).where(U.team_id == 1)), {"task": [{"team_id": 1}]},
+            only="sqlite") for name, made in {
+        "of an aggregate": func.date(func.max(U.due)),
+        "of each other": func.strftime("%Y", func.date(U.due, "+1 year")),
+        "of a parameter": func.julianday(U.due) - func.julianday(datetime.date(2024, 1, 1)),
+    }.items()),
     Shape("date_trunc", rows(select(func.date_trunc("month", U.due))), {"task": [{}]}, only="postgresql"),
     Shape("strftime", rows(select(func.strftime("%Y", U.due))), {"task": [{}]}, only="sqlite"),
 ]  # fmt: skip
@@ -338,6 +362,9 @@ REFUSED: Final[list[tuple[str, Any, str]]] = [
      "compares a date with a text"),
     ("texts for dates, in the text", select(U.id).where(
         U.due.in_(bindparam("d", ["today"], String, expanding=True, literal_execute=True))), "compares a date with"),
+    ("a case of a text", select(cast(case((U.done, U.title)), Date)).where(false()), "casts what may be the text"),
+    ("a text made of dates", select(cast(func.to_char(U.due, "YYYY"), Date)).where(false()), "casts what may be"),
+    ("a text beside one", select(cast(U.title + U.title, Date)).where(false()), "casts what may be"),
     ("the age of one date", select(func.age(U.due)), "calls age()"),
     ("texts for dates", select(U.id).where(U.due.in_(DAYS)), "compares a date with a text"),
     ("a column of the system", select(_XMIN).where(false()), "reads xmin"),

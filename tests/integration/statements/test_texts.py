@@ -76,6 +76,7 @@ REFUSED_BY_SQLITE: list[tuple[str, str]] = [
     ("SELECT date('now')", "calls date()"),
     ("SELECT date()", "calls date()"),
     ("SELECT strftime('%s')", "calls strftime()"),
+    ("SELECT date(strftime('now', due)) FROM task", "calls date()"),
     ("SELECT date(title) FROM task", "calls date()"),
     ("SELECT date(lower(due)) FROM task", "calls date()"),
     ("SELECT date(coalesce(due, 'NOW')) FROM task", "calls date()"),

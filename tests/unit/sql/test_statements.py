@@ -33,6 +33,7 @@ from sqlalchemy import (
     table,
     text,
     true,
+    type_coerce,
     union,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -49,6 +50,14 @@ OF_ONE: dict[str, Condition] = {"team_id": Equals(frozenset({1}))}
 DONE: dict[str, Condition] = {"done": Equals(frozenset({1}))}
 ALIAS = TASKS.alias("t")
 COUNT = select(func.count()).select_from(TASKS).where(TASKS.c.team_id == TEAMS.c.id).scalar_subquery()
+
+
+class Moment(TypeDecorator[datetime.datetime]):
+    """A date under a name of its own."""
+
+    impl = DateTime
+    cache_ok = True
+
 
 JOINS: list[tuple[str, Any, dict[str, list[dict[str, Condition]]]]] = [
     (
@@ -148,6 +157,10 @@ def test_conditions_of_every_table(
         (select(func.count()).select_from(select(literal_column("*")).select_from(TASKS).subquery()), None),
         (select(literal(1)).where(exists().where(TASKS.c.done).select_from(TASKS)), {"done"}),
         (select(func.strftime("%Y", TASKS.c.due)), {"due"}),
+        (select(func.date(func.max(TASKS.c.due))), {"due"}),
+        (select(func.strftime("%Y", func.coalesce(TASKS.c.due, datetime.date(2024, 1, 1)))), {"due"}),
+        (select(func.date(type_coerce(TASKS.c.due, Moment))), {"due"}),
+        (select(func.date(table("tasks", column("due", Moment())).c.due)), {"due"}),
         (select(func.aggregate_strings(TASKS.c.title, ", ")), {"title"}),
         (select(TASKS.c.id, func.json_each(TASKS.c.data).table_valued("value")), {"id", "data"}),
         (select(column("title")).select_from(TASKS), None),
@@ -169,13 +182,6 @@ class Clock(ColumnElement[Any]):
 @compiles(Clock)
 def _render_clock(_element: Clock, _compiler: Any, **_kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"
-
-
-class Moment(TypeDecorator[datetime.datetime]):
-    """A date under a name of its own."""
-
-    impl = DateTime
-    cache_ok = True
 
 
 class Raw(TypeDecorator[str]):
@@ -200,6 +206,8 @@ OPAQUE: list[tuple[Any, str]] = [
     (select(func.date("now")), "calls date()"),
     (select(func.date(TASKS.c.title)), "calls date()"),
     (select(func.strftime("%Y", literal("now"))), "calls strftime()"),
+    (select(func.date(func.strftime("now", TASKS.c.due))), "calls date()"),
+    (select(func.date(func.coalesce(TASKS.c.due, TASKS.c.title))), "calls date()"),
     (select(extract("year", literal("now"))), "extracts from what may be the text 'now'"),
     (select(cast(literal("now"), Date)), "casts what may be the text 'now'"),
     (select(cast(TASKS.c.title, Moment)), "casts what may be the text 'now'"),
