@@ -49,7 +49,7 @@ from reactive_rpc.web.metrics import MetricsEndpoint
 from reactive_rpc.web.opening import Opener
 from reactive_rpc.web.placement import check_placement
 from reactive_rpc.web.poll import PollEndpoint
-from reactive_rpc.web.router import RPCRouter
+from reactive_rpc.web.router import DEFAULT_PREFIX, RPCRouter
 from reactive_rpc.web.sets import SetsEndpoint, StoredSets
 from reactive_rpc.web.shortcut import install_shortcut
 from reactive_rpc.web.streaming import StreamAnswers
@@ -137,7 +137,7 @@ class ReactiveRPC:
         metadata: MetaData | None = None,
         capture: CaptureMode = "triggers",
         settings: Settings | None = None,
-        prefix: str = "/rpc",
+        prefix: str = DEFAULT_PREFIX,
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> None:

@@ -33,7 +33,9 @@ from reactive_rpc.web.poll import PollRequest
 from reactive_rpc.web.sets import QuerySet, StoredSet
 from reactive_rpc.web.telemetry import name_route
 
-__all__ = ["RPCRouter", "Target"]
+__all__ = ["DEFAULT_PREFIX", "RPCRouter", "Target"]
+
+DEFAULT_PREFIX = "/rpc"
 
 ContextDependency = Callable[..., Any] | None
 
@@ -246,6 +248,8 @@ class RPCRouter(APIRouter):
         """
         path = f"{self._base}/{name}"
         endpoint.require_open = self._require_open
+        if self._base != DEFAULT_PREFIX:  # there may be another router beside this one, and names must not meet
+            operation_id = f"{self._base.strip('/').replace('/', '.')}.{operation_id}".lstrip(".")
 
         async def declared() -> NoReturn:
             raise RuntimeError(f"{path} is served by its dispatcher")

@@ -143,6 +143,23 @@ async def test_a_handler_that_was_overtaken_runs_again(server: Server) -> None:
         assert server.rows("SELECT text FROM note") == [("other 2, mine",)]
 
 
+async def test_a_handler_that_alters_its_input_runs_again_with_what_was_sent(server: Server) -> None:
+    """Each run has a copy: what the one before made of it is gone with its transaction."""
+    seen: list[int] = []
+
+    @define_reactive_function(kind="mutation")
+    async def alters(input: NoteId, db: AsyncSession) -> int:
+        seen.append(input.id)
+        input.id += 1
+        if len(seen) < 3:
+            await (await db.connection()).execute(text("DO $$ BEGIN RAISE serialization_failure; END $$"))
+        return input.id
+
+    async with serving(server.url, {"more": {"alters": alters}}) as other:
+        assert await other.answer("more.alters", {"id": 1}) == 2
+        assert seen == [1, 1, 1]
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 async def test_attempts_are_bounded(server: Server, attempts: int) -> None:
     """Who is overtaken each time is told so, and how often, and nothing is written; `attempts=1` runs once."""

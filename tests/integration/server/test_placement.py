@@ -107,6 +107,10 @@ async def test_two_in_one_application_serve_side_by_side(tmp_path: Path) -> None
         assert len((await client.get("/rpc/notes.in_room", **ROOM)).json()) == 1
         assert (await client.get("/admin/notes.in_room", **ROOM)).json() == []
         assert (await client.get("/rpc/status")).json() == "mine"
+        document = (await client.get("/openapi.json")).json()  # a name that is there twice would be warned of
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    assert {"notes.add", "admin.notes.add", "events", "admin.events"} <= set(names)
 
 
 @asynccontextmanager

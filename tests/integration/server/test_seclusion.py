@@ -241,6 +241,15 @@ async def test_a_mutation_sees_its_caller(file: Path, name: str) -> None:
         assert [answer.json() for answer in answers] == ["ada", "bob"]
 
 
+async def test_who_is_given_a_result_alone_may_be_seen_by_it(file: Path) -> None:
+    """With `cache=False` a query runs where it is called, for its caller: the other way out that the error names."""
+    mine = define_reactive_function(cache=False)(by_variable.function)
+    async with served(file, {"notes": {"mine": mine}}) as server:
+        callers = ["ada", "bob", "ada"]
+        answers = await asyncio.gather(*(ask(server, "mine", user) for user in callers))
+        assert [answer.json() for answer in answers] == [[f"of {user}"] for user in callers]
+
+
 @pytest.mark.parametrize("name", ["by_variable", "pushed"])
 async def test_a_watch_is_refused_and_not_filled_by_another_caller(
     file: Path, name: str, caplog: pytest.LogCaptureFixture
