@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from reactive_rpc.testing.guard import Guard
 
 __all__ = ["FakeClock", "SequentialIds", "running", "serving"]
 
@@ -92,6 +95,33 @@ class SequentialIds:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
+class _Server(uvicorn.Server):
+    """Cuts connections that are still open after a while, as a client that goes away would.
+
+    uvicorn cancels their tasks instead, and logs each with its traceback.
+    """
+
+    def __init__(self, config: uvicorn.Config, goodbye_seconds: int) -> None:
+        super().__init__(config)
+        self._goodbye_seconds = goodbye_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down, and cut what does not end by itself."""
+        cutting = asyncio.create_task(self._cut(), name="reactive_rpc test server goodbye")
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
+
+    async def _cut(self) -> None:
+        await asyncio.sleep(self._goodbye_seconds)
+        for connection in tuple(self.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)  # uvloop's are of no class of asyncio's
+            if transport is not None:
+                transport.abort()
+
+
 @contextmanager
 def running(app: ASGIApp, *, goodbye_seconds: int = 1) -> Iterator[str]:
     """Serve `app` under uvicorn, in a thread, on a free port of this machine; give its URL.
@@ -103,10 +133,9 @@ def running(app: ASGIApp, *, goodbye_seconds: int = 1) -> Iterator[str]:
         RuntimeError: the application did not start; its own error is in the log.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(
-            app, lifespan="on", log_config=None, timeout_graceful_shutdown=goodbye_seconds, ws="none"
-        )
-        server = uvicorn.Server(config)
+        patience = goodbye_seconds + int(STOP_SECONDS)
+        config = uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=patience, ws="none")
+        server = _Server(config, goodbye_seconds)
         thread = threading.Thread(target=_serve, args=(server, listening), name="reactive_rpc test server")
         thread.start()
         try:
@@ -138,11 +167,13 @@ def serving(
     process = subprocess.Popen(  # our own words
         command, cwd=folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL
     )
+    guard = Guard(process.pid)
     try:
         _await(lambda: _listens(port), lambda: process.poll() is None)
         yield f"http://127.0.0.1:{port}"
     finally:
         _stop(process)
+        guard.dismiss()
 
 
 def _free_port() -> int:

@@ -4,7 +4,8 @@
         url = server.new_database()
 
 The server listens on a free port of 127.0.0.1, keeps its files in a temporary folder of its own, and does not wait for
-the disk unless asked to. PostgreSQL refuses to run as root, so root starts it as `nobody`.
+the disk unless asked to. It ends with the process that started it, even where that is killed. PostgreSQL refuses to
+run as root, so root starts it as `nobody`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import IO, Any, Final, Literal
 
 import psycopg
 from sqlalchemy import make_url
+
+from reactive_rpc.testing.guard import Guard
 
 __all__ = ["PostgreSQL", "PostgreSQLServer", "postgresql_server"]
 
@@ -83,6 +86,7 @@ class PostgreSQLServer(PostgreSQL):
         self._binaries = binaries
         self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
 
     @property
@@ -110,7 +114,7 @@ class PostgreSQLServer(PostgreSQL):
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
             process = _started(command, output)
-        self._process = process
+        self._process, self._guard = process, Guard(process.pid, self.folder)
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > give_up:
@@ -128,6 +132,8 @@ class PostgreSQLServer(PostgreSQL):
             self._process.kill()
             self._process.wait()
         self._process = None
+        if self._guard is not None:
+            self._guard.dismiss()
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError):

@@ -6,7 +6,7 @@ server that Linux distributions ship in Redis's place: the same commands, script
     with redis_server() as server:
         client = connect_redis(server.url)
 
-Nothing has to be installed or configured, and nothing is left behind.
+Nothing has to be installed or configured, and nothing is left behind, even where the process that started it is killed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import Any, Final, Literal
 
 from redis import Redis
 from redis.exceptions import RedisError
+
+from reactive_rpc.testing.guard import Guard
 
 __all__ = ["RedisCluster", "RedisServer", "redis_cluster", "redis_server"]
 
@@ -53,6 +55,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{port}/0"
         self._command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     @property
     def pid(self) -> int:
@@ -70,7 +73,7 @@ class RedisServer:
         log = self.folder / f"log.{self.port}"
         with log.open("ab") as output:
             process = subprocess.Popen(self._command, stdout=output, stderr=output, cwd=self.folder)
-        self._process = process
+        self._process, self._guard = process, Guard(process.pid, self.folder)
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > give_up:
@@ -89,6 +92,8 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._guard is not None:
+            self._guard.dismiss()
 
     def pause(self) -> None:
         """Stop it in its tracks: it answers nobody, and its connections stay open."""
