@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pydantic import BaseModel, Field
+from pydantic import Field
+from reactive_rpc.client import Model
 from typing import Annotated
 
-class Agent(BaseModel):
+
+class Agent(Model):
     """
     An agent of an organization.
     """
@@ -19,16 +21,18 @@ class Agent(BaseModel):
     is_active: bool
     created_at: datetime
 
-class AgentCreate(BaseModel):
+
+class AgentCreate(Model):
     """
     A new agent.
     """
-    organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], max_length=64, min_length=1)]
-    name: Annotated[str, Field(max_length=100, min_length=1)]
-    role: Annotated[str, Field(max_length=100, min_length=1)] = 'assistant'
+    organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], min_length=1, max_length=64)]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    role: Annotated[str, Field(min_length=1, max_length=100)] = 'assistant'
     description: Annotated[str | None, Field(max_length=1000)] = None
 
-class AgentDeleted(BaseModel):
+
+class AgentDeleted(Model):
     """
     What went.
     """
@@ -36,13 +40,15 @@ class AgentDeleted(BaseModel):
     message_count: Annotated[int, Field(description='How many messages, sent or received, went with it.')]
     memory_count: Annotated[int, Field(description='How many memories went with it.')]
 
-class AgentRef(BaseModel):
+
+class AgentRef(Model):
     """
     An agent.
     """
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
 
-class AgentStats(BaseModel):
+
+class AgentStats(Model):
     """
     An agent, and how much it has done.
     """
@@ -50,26 +56,31 @@ class AgentStats(BaseModel):
     message_count: Annotated[int, Field(description='How many messages it has sent.')]
     memory_count: Annotated[int, Field(description='How many memories it has.')]
 
-class AgentUpdate(BaseModel):
+
+class AgentUpdate(Model):
     """
     What to change of an agent: a field that is left out stays as it is.
     """
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
-    name: Annotated[str | None, Field(max_length=100, min_length=1)] = None
-    role: Annotated[str | None, Field(max_length=100, min_length=1)] = None
+    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
+    name: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    role: Annotated[str | None, Field(min_length=1, max_length=100)] = None
     description: Annotated[str | None, Field(description='null removes it.', max_length=1000)] = None
     is_active: bool | None = None
 
-class AgentsGetAllInput(BaseModel):
-    organization_id: Annotated[str, Field(description='Your own organization.', max_length=64, min_length=1)]
 
-class AgentsGetOneInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
+class AgentsGetAllInput(Model):
+    organization_id: Annotated[str, Field(description='Your own organization.', min_length=1, max_length=64)]
 
-class AgentsGetWithStatsInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
 
-class Memory(BaseModel):
+class AgentsGetOneInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
+
+
+class AgentsGetWithStatsInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
+
+
+class Memory(Model):
     """
     What an agent remembers.
     """
@@ -78,18 +89,21 @@ class Memory(BaseModel):
     content: str
     created_at: datetime
 
-class MemoryAdd(BaseModel):
+
+class MemoryAdd(Model):
     """
     Something to remember.
     """
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
-    content: Annotated[str, Field(max_length=4000, min_length=1)]
+    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
+    content: Annotated[str, Field(min_length=1, max_length=4000)]
 
-class MemoryRecentInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
+
+class MemoryRecentInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 20
 
-class Message(BaseModel):
+
+class Message(Model):
     """
     What one agent said: to another of its organization, or to all of it where `to_agent_id` is null.
     """
@@ -99,20 +113,23 @@ class Message(BaseModel):
     body: str
     created_at: datetime
 
-class MessageSend(BaseModel):
+
+class MessageSend(Model):
     """
     A new message.
     """
-    from_agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], max_length=64, min_length=1)]
-    to_agent_id: Annotated[str | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], max_length=64, min_length=1)] = None
-    body: Annotated[str, Field(max_length=4000, min_length=1)]
+    from_agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
+    to_agent_id: Annotated[str | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], min_length=1, max_length=64)] = None
+    body: Annotated[str, Field(min_length=1, max_length=4000)]
 
-class MessagesGetAllInput(BaseModel):
-    agent_id: Annotated[str, Field(description='An agent of your organization.', max_length=64, min_length=1)]
+
+class MessagesGetAllInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
-    before: Annotated[str | None, Field(description='The last message of the page before this one.', max_length=64, min_length=1)] = None
+    before: Annotated[str | None, Field(description='The last message of the page before this one.', min_length=1, max_length=64)] = None
 
-class Organization(BaseModel):
+
+class Organization(Model):
     """
     A tenant: nothing of it is seen from another.
     """
@@ -120,7 +137,8 @@ class Organization(BaseModel):
     name: str
     created_at: datetime
 
-class Tool(BaseModel):
+
+class Tool(Model):
     """
     Something the agents of an organization can use.
     """
@@ -131,5 +149,26 @@ class Tool(BaseModel):
     is_enabled: bool
     created_at: datetime
 
-class ToolsAvailableInput(BaseModel):
-    organization_id: Annotated[str, Field(description='Your own organization.', max_length=64, min_length=1)]
+
+class ToolsAvailableInput(Model):
+    organization_id: Annotated[str, Field(description='Your own organization.', min_length=1, max_length=64)]
+
+
+Agent.model_rebuild()
+AgentCreate.model_rebuild()
+AgentDeleted.model_rebuild()
+AgentRef.model_rebuild()
+AgentStats.model_rebuild()
+AgentUpdate.model_rebuild()
+AgentsGetAllInput.model_rebuild()
+AgentsGetOneInput.model_rebuild()
+AgentsGetWithStatsInput.model_rebuild()
+Memory.model_rebuild()
+MemoryAdd.model_rebuild()
+MemoryRecentInput.model_rebuild()
+Message.model_rebuild()
+MessageSend.model_rebuild()
+MessagesGetAllInput.model_rebuild()
+Organization.model_rebuild()
+Tool.model_rebuild()
+ToolsAvailableInput.model_rebuild()

@@ -11,6 +11,7 @@ import typer
 from fastapi import FastAPI
 
 from reactive_rpc.cli.shared import failure, load, out
+from reactive_rpc.codegen import ForeignFileError, replace_files
 from reactive_rpc.codegen import generate as generate_client
 
 __all__ = ["export_openapi", "generate"]
@@ -29,8 +30,10 @@ def export_openapi(
     if check:
         _require_same(target, document.encode(), f"reactive-rpc export-openapi {app} --out {target}")
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(document, encoding="utf-8")
+        try:
+            replace_files({target.name: document}, target.parent, is_ours=_is_document, also=target.name)
+        except ForeignFileError as exc:
+            raise failure(str(exc), code=2) from exc
     out.print(f"{target} {'is current' if check else 'written'}")
 
 
@@ -49,7 +52,10 @@ def generate(
     except ValueError as exc:
         raise failure(f"{openapi} is no JSON: {exc}") from exc
     if not check:
-        generate_client(document, target)
+        try:
+            generate_client(document, target)
+        except ForeignFileError as exc:
+            raise failure(str(exc), code=2) from exc
         out.print(f"{target} written")
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,6 +63,15 @@ def generate(
         for path in generate_client(document, fresh):
             _require_same(target / path.relative_to(fresh), path.read_bytes(), f"reactive-rpc generate --out {target}")
     out.print(f"{target} is current")
+
+
+def _is_document(content: bytes) -> bool:
+    """Tell whether a file is an OpenAPI document, which may be written anew."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "openapi" in found
 
 
 def _require_same(path: Path, expected: bytes, command: str) -> None:

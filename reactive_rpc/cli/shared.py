@@ -49,7 +49,7 @@ def load(reference: str, wanted: type[Any] = object) -> Any:
     return found
 
 
-def failure(message: str) -> typer.Exit:
-    """Print what is wrong and return what to raise."""
+def failure(message: str, *, code: int = 1) -> typer.Exit:
+    """Print what is wrong and return what to raise, which ends the command with `code`."""
     err.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)  # SQL is there to be copied
-    return typer.Exit(1)
+    return typer.Exit(code)

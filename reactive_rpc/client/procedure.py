@@ -10,7 +10,9 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from reactive_rpc.client.model import type_adapter
 from reactive_rpc.errors import BadRequestError, WireError
+from reactive_rpc.protocol.fidelity import Inspector
 
 __all__ = ["UNSET", "Procedure", "Unset"]
 
@@ -53,7 +55,11 @@ class Procedure(Generic[T]):
 
     @cached_property
     def _output_adapter(self) -> TypeAdapter[T]:
-        return TypeAdapter(self.output)
+        return type_adapter(self.output)
+
+    @cached_property
+    def _input_inspector(self) -> Inspector:
+        return Inspector(type_adapter(self.input).core_schema)
 
     def encode_input(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the input as JSON values, `{field: value}`; None for a procedure that takes none.
@@ -68,9 +74,14 @@ class Procedure(Generic[T]):
             return None
         given = {name: value for name, value in arguments.items() if value is not UNSET}
         try:
-            fields = self.input.model_validate(given).model_dump(mode="json", by_alias=True, exclude_unset=True)
+            input = self.input.model_validate(given)
+            fields = input.model_dump(mode="json", by_alias=True, exclude_unset=True)
         except ValidationError as exc:
             raise self._bad_request(exc) from exc
+        except ValueError as exc:  # a text that is no Unicode, for example
+            raise BadRequestError(f"the input is no JSON: {exc}", path=self.path) from exc
+        if unfit := self._input_inspector.unfit(input):
+            raise BadRequestError(f"{unfit.where}: {unfit.message}", path=self.path)
         if self.method == "GET":
             fields = {name: value for name, value in fields.items() if value is not None}
         self._check_is_json(fields)

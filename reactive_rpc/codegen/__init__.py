@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reactive_rpc.codegen.files import ForeignFileError, replace_files
 from reactive_rpc.codegen.python import generate
 
-__all__ = ["generate"]
+__all__ = ["ForeignFileError", "generate", "replace_files"]

@@ -1,33 +1,43 @@
-"""The models of a client: datamodel-code-generator writes them, and its own output tells how a procedure is typed.
+"""The models of a client, and how its procedures are typed.
 
-How does a schema read as a Python annotation? Rather than answer that a second time, all inputs and outputs are made
-the fields of one more class, `_HOLDER`, which the generator writes with the others; the annotations of its fields are
-the signatures, and the class is then cut out. So a signature never disagrees with the models.
+datamodel-code-generator writes the classes: their names' spelling, docstrings, fields, descriptions and enums, of a
+document in which no field has a type. `Speller` then spells the types into what it wrote, and into the signatures.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from datamodel_code_generator import GenerateConfig, InputFileType, PythonVersion
 from datamodel_code_generator import generate as generate_models
-from datamodel_code_generator.enums import DataModelType, DefaultValueType
-from datamodel_code_generator.format import DatetimeClassType, Formatter
+from datamodel_code_generator.enums import DataModelType
+from datamodel_code_generator.format import Formatter
+from pydantic import BaseModel
 
 from reactive_rpc.codegen.document import Document, Operation, Schema
 from reactive_rpc.codegen.names import Names, camel_case
-from reactive_rpc.codegen.schemas import Components, is_nullable, mend
+from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
+from reactive_rpc.codegen.spelling import REF, Imports, Speller, branches_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
+from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE
 
-__all__ = ["Models", "Parameter", "Signature", "import_lines", "render_models"]
+__all__ = ["Models", "Parameter", "Signature", "render_models"]
 
 _HOLDER: Final = "ReactiveRpcSignatures"
-_CAST_IMPORTS: Final = {"Annotated": "typing", "Field": "pydantic", "cast": "typing"}
-_REF: Final = "#/components/schemas/"
+_BASE: Final = "reactive_rpc.client.Model"
+_ENUM_BASES: Final = {"str-enum": "enum.StrEnum", "int-enum": "enum.IntEnum"}
+_OWN: Final = frozenset({"self", *dir(BaseModel)})
+"""What a class of pydantic's has already: a field of such a name is spelled with `_` behind it."""
+
+_RESERVED: Final = (
+    "Annotated", "Any", "AsSpelled", "BaseModel", "ConfigDict", "Enum", "Field", "IntEnum", "Literal", "Model",
+    "Secret", "StrEnum", "TaggedModel", "TypeAliasType",
+)  # fmt: skip
+"""What a module of models imports whatever it holds: no model of the service is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +56,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """How a procedure is typed; `input_model` is None where it takes nothing."""
+    """How a procedure is typed.
+
+    Attributes:
+        input_model: None where it takes nothing.
+        output: for type checkers.
+        validated: the same as it is validated, which may hold more.
+    """
 
     input_model: str | None
     parameters: tuple[Parameter, ...]
     output: str
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """A module of models.
-
-    Attributes:
-        source: the module, without a header.
-        classes: the public classes, sorted.
-        imports: `{name: module}` of what annotations use beside the models.
-        signatures: `{path of the procedure: signature}`; the models in them are spelled `models.X`.
-    """
-
-    source: str
-    classes: tuple[str, ...]
-    imports: Mapping[str, str]
-    signatures: Mapping[str, Signature]
+    validated: str
 
 
 def render_models(document: Document) -> Models:
@@ -76,13 +76,9 @@ def render_models(document: Document) -> Models:
     Raises:
         DefinitionError: the input of a procedure is no object.
     """
-    outputs = {operation.path: operation.output for operation in document.operations}
+    outputs = [f"output_{number}" for number in range(len(document.operations))]
     components = mend(_with_holder(document), _HOLDER, returned=outputs)
-    module = _Module(_generate(components), components)
-    signatures = {
-        operation.path: module.signature(operation, number) for number, operation in enumerate(document.operations)
-    }
-    return Models(module.source(), module.classes(), module.used_imports, signatures)
+    return Models(components, components.pop(_HOLDER)["properties"])
 
 
 def _with_holder(document: Document) -> Components:
@@ -91,164 +87,293 @@ def _with_holder(document: Document) -> Components:
     names = Names([*components, _HOLDER, *(camel_case(name) for name in components)])
     fields: dict[str, Schema] = {}
     for number, operation in enumerate(document.operations):
+        fields[f"output_{number}"] = _named(operation.output, f"{operation.path}.output", components, names)
         if operation.input is not None:
-            schema = operation.input
-            if "properties" in schema:
-                name = names.take(camel_case(operation.path) + "Input")
-                components[name] = schema
-                schema = {"$ref": _REF + name}
-            fields[f"input_{number}"] = schema
-        fields[f"output_{number}"] = operation.output
+            fields[f"input_{number}"] = _named(operation.input, f"{operation.path}.input", components, names)
     components[_HOLDER] = {"type": "object", "properties": fields, "required": list(fields)}
     return components
 
 
-def _generate(components: Components) -> str:
-    document = {
-        "openapi": "3.1.0",
-        "info": {"title": "models", "version": "1"},
-        "paths": {},
-        "components": {"schemas": dict(sorted(components.items()))},
-    }
-    config = GenerateConfig(
-        input_file_type=InputFileType.OpenAPI,
-        output_model_type=DataModelType.PydanticV2BaseModel,
-        target_python_version=PythonVersion.PY_311,
-        output_datetime_class=DatetimeClassType.Datetime,
-        strict_nullable=True,
-        deserialize_default_values=[DefaultValueType.Enum],
-        collapse_root_models=True,
-        use_unique_items_as_set=True,
-        formatters=[Formatter.BUILTIN],
-        disable_timestamp=True,
-        use_annotated=True,
-        field_constraints=True,
-        use_schema_description=True,
-    )
-    source = generate_models(json.dumps(document), config=config)
-    if not isinstance(source, str):
-        raise DefinitionError("the names of the document's schemas hold dots: they would become several modules")
-    return source
+def _named(schema: Schema, path: str, components: Components, names: Names) -> Schema:
+    """Return a reference to a component that holds `schema`, if it is an object with fields."""
+    if "properties" not in schema:
+        return schema
+    name = names.take(camel_case(path))
+    components[name] = schema
+    return {"$ref": REF + name}
 
 
-class _Module:
-    """The generated module as a syntax tree."""
+class Models:
+    """The module `models.py`, and signatures in its terms.
 
-    def __init__(self, source: str, components: Components) -> None:
-        self.used_imports: dict[str, str] = {}
+    Args:
+        components: the mended schemas.
+        holder: the schema of each input and output, as `input_{number}` and `output_{number}` of the operation.
+
+    Attributes:
+        classes: the public names, sorted.
+        source: the module, without a header.
+    """
+
+    def __init__(self, components: Components, holder: Mapping[str, Schema]) -> None:
         self._components = components
-        self._tree = ast.parse(source)
-        self._classes = {node.name: node for node in self._tree.body if isinstance(node, ast.ClassDef)}
-        self._imports = {
-            alias.asname or alias.name: node.module or ""
-            for node in self._tree.body
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
-        self._holder = {_target(node): node.annotation for node in _own_fields(self._classes.pop(_HOLDER))}
+        self._holder = holder
+        self._names = _class_names(components)
+        self._tree = ast.parse(self._generate())
+        self._nodes = {node.name: node for node in self._tree.body if isinstance(node, ast.ClassDef)}
+        self._fields = {name: self._fields_of(name) for name in self._objects()}
+        self.classes = tuple(sorted(self._names.values()))
+        self.source = self._render()
 
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of the models."""
-        return tuple(sorted(self._classes))
-
-    def source(self) -> str:
-        """Return the module without the holder and without what only the holder needed."""
-        body = [node for node in self._tree.body if not _is_about_holder(node)]
-        needs_cast = False
-        for node in body:
-            if isinstance(node, ast.ClassDef):
-                for line in _own_fields(node):
-                    needs_cast = _mend_default(line) or needs_cast
-        modules = {**self._imports, **(_CAST_IMPORTS if needs_cast else {})}
-        statements = [node for node in body if not isinstance(node, ast.ImportFrom | ast.Import)]
-        used = {node.id for one in statements for node in ast.walk(one) if isinstance(node, ast.Name)}
-        head = "from __future__ import annotations\n\n" + import_lines(modules, used)
-        return head + "\n\n" + ast.unparse(ast.fix_missing_locations(ast.Module(statements, []))) + "\n"
-
-    def signature(self, operation: Operation, number: int) -> Signature:
-        """Return how the operation is typed."""
-        output = self._spell(self._holder[f"output_{number}"])
+    def signature(self, operation: Operation, number: int, imports: Imports) -> Signature:
+        """Return how an operation is typed in another module, in which this one is called `models`."""
+        classes = {component: f"models.{name}" for component, name in self._names.items()}
+        output = self._holder[f"output_{number}"]
+        static = Speller(self._components, classes, imports, static=True)
+        validated = Speller(self._components, classes, imports, static=False).spell(output)
         if operation.input is None:
-            return Signature(None, (), output)
-        annotation = _plain(self._holder[f"input_{number}"])
-        if not (isinstance(annotation, ast.Name) and annotation.id in self._classes):
+            return Signature(None, (), static.spell(output), validated)
+        component = self._holder[f"input_{number}"].get("$ref", "").removeprefix(REF)
+        if component not in self._fields:
             raise DefinitionError(
                 f"{operation.method} {operation.url}: the input of {operation.path!r} is no object but "
-                f"{ast.unparse(annotation)!r}; a client can only name the fields of an object"
+                f"{static.spell(self._holder[f'input_{number}'])!r}; a client can only name the fields of an object"
             )
-        schema = self._schema_of(operation, number)
-        parameters = tuple(self._parameter(line, schema) for line in self._fields(annotation.id))
-        return Signature(f"models.{annotation.id}", parameters, output)
+        parameters = tuple(_parameter(field, static) for field in self._fields[component])
+        return Signature(classes[component], parameters, static.spell(output), validated)
 
-    def _schema_of(self, operation: Operation, number: int) -> Schema:
-        """Return the mended schema of the operation's input."""
-        holder = self._components[_HOLDER]["properties"]
-        reference = holder[f"input_{number}"].get("$ref", "")
-        return self._components.get(reference.removeprefix(_REF), {})
+    def _objects(self) -> list[str]:
+        return [name for name in self._names if "properties" in self._components[name]]
 
-    def _fields(self, class_name: str) -> Iterator[ast.AnnAssign]:
-        """Yield the fields of a class, those of its bases first."""
-        node = self._classes[class_name]
-        for base in node.bases:
-            if isinstance(base, ast.Name) and base.id in self._classes:
-                yield from self._fields(base.id)
-        yield from _own_fields(node)
+    def _generate(self) -> str:
+        """Return what datamodel-code-generator writes: every class, and no type."""
+        skeletons = {
+            name: _skeleton(self._components[component])
+            for component, name in self._names.items()
+            if not _is_alias(self._components[component])
+        }
+        document = {
+            "openapi": "3.1.0",
+            "info": {"title": "models", "version": "1"},
+            "paths": {},
+            "components": {"schemas": dict(sorted(skeletons.items()))},
+        }
+        if not skeletons:
+            return ""
+        config = GenerateConfig(
+            input_file_type=InputFileType.OpenAPI,
+            output_model_type=DataModelType.PydanticV2BaseModel,
+            target_python_version=PythonVersion.PY_311,
+            base_class=_BASE,
+            formatters=[Formatter.BUILTIN],
+            disable_timestamp=True,
+            use_annotated=True,
+            field_constraints=True,
+            use_schema_description=True,
+        )
+        source = generate_models(json.dumps(document), config=config)
+        if not isinstance(source, str):
+            raise DefinitionError("the names of the document's schemas hold dots: they would become several modules")
+        return source
 
-    def _parameter(self, line: ast.AnnAssign, schema: Schema) -> Parameter:
-        name = _target(line)
-        wire_name = _alias(line.annotation) or name
-        is_required = line.value is None
-        annotation = _plain(line.annotation)
-        declared = schema.get("properties", {}).get(wire_name)
-        if not is_required and declared is not None and not is_nullable(declared, self._components):
-            annotation = _without_none(annotation)
-        spelled = self._spell(annotation)
-        description = _describe(declared or {})
-        return Parameter(f"{name}_" if name == "self" else name, wire_name, spelled, is_required, description)
+    def _fields_of(self, component: str) -> list[_Field]:
+        schema = self._components[component]
+        required = schema.get("required", ())
+        found = []
+        for line in _own_fields(self._nodes[self._names[component]]):
+            name = ast.unparse(line.target)
+            wire_name = str(_keyword(line, "alias", name))
+            name = f"{name}_" if name in _OWN else name
+            found.append(_Field(name, wire_name, schema["properties"][wire_name], wire_name in required, line))
+        return found
 
-    def _spell(self, annotation: ast.expr) -> str:
-        """Return the annotation as source for another module: models qualified, imports noted."""
-        plain = _plain(annotation)
-        for node in ast.walk(plain):
-            if isinstance(node, ast.Name) and node.id in self._imports:
-                self.used_imports[node.id] = self._imports[node.id]
-        return ast.unparse(_Qualify(self._classes).visit(plain))
+    def _render(self) -> str:
+        """Return the module's source."""
+        fields = {field.name for fields in self._fields.values() for field in fields}
+        classes = {
+            component: f"_{name}" if name in fields else name for component, name in self._names.items()
+        }  # a class is known by another name where a field is called like it
+        imports = Imports({*fields, *self._names.values()})
+        speller = Speller(self._components, classes, imports, static=False)
+        enums, others = _partition(sorted(self._names), lambda component: _is_enum(self._components[component]))
+        blocks = [self._class(component, speller, imports) for component in enums]
+        blocks += _lines(_renamed(enums, self._names, classes))  # fields have members of these as their defaults
+        blocks += [self._class(component, speller, imports) for component in others]
+        blocks += _lines(_renamed(others, self._names, classes))
+        blocks += _lines([f"{self._names[component]}.model_rebuild()" for component in sorted(self._fields)])
+        head = ["from __future__ import annotations", "", *imports.lines()]
+        return "\n".join(head) + "\n\n\n" + "\n\n\n".join(blocks) + "\n"
+
+    def _class(self, component: str, speller: Speller, imports: Imports) -> str:
+        schema, name = self._components[component], self._names[component]
+        if _is_alias(schema):
+            made = imports.name("typing_extensions.TypeAliasType")
+            return f"{name} = {made}({name!r}, {speller.spell(schema)!r})"
+        node = self._nodes[name]
+        if component in self._fields:
+            self._type_fields(node, self._fields[component], speller, imports)
+        else:
+            node.bases = [ast.parse(imports.name(_ENUM_BASES.get(schema.get(TYPE, ""), "enum.Enum")), mode="eval").body]
+        return ast.unparse(ast.fix_missing_locations(node))
+
+    def _type_fields(self, node: ast.ClassDef, fields: list[_Field], speller: Speller, imports: Imports) -> None:
+        """Put the types into a class, in the place of the `Any` that was written."""
+        is_tagged = any("const" in field.schema and not field.is_required for field in fields)
+        base = "reactive_rpc.client.TaggedModel" if is_tagged else _BASE
+        node.bases = [ast.Name(imports.name(base), ast.Load())]
+        for part in node.body:
+            for called in ast.walk(part):
+                if isinstance(called, ast.Name) and called.id == "ConfigDict":
+                    called.id = imports.name("pydantic.ConfigDict")
+        for field in fields:
+            annotation = self._annotation(field, speller, imports)
+            field.line.target = ast.Name(field.name, ast.Store())
+            field.line.annotation = ast.parse(annotation, mode="eval").body
+            default = None if field.is_required else self._default(field.schema, speller, imports)
+            field.line.value = None if default is None else ast.parse(default, mode="eval").body
+
+    def _annotation(self, field: _Field, speller: Speller, imports: Imports) -> str:
+        annotation = speller.spell(field.schema)
+        if not field.is_required and not speller.is_nullable(field.schema) and "default" not in field.schema:
+            annotation = f"{annotation} | None"  # the server makes the default
+        arguments = ", ".join(self._field_arguments(field))
+        if not arguments:
+            return annotation
+        annotated, made = imports.name("typing.Annotated"), imports.name("pydantic.Field")
+        return f"{annotated}[{annotation}, {made}({arguments})]"
+
+    def _field_arguments(self, field: _Field) -> list[str]:
+        """Return the arguments of `Field(...)`: names on the wire, what was written already, bounds."""
+        arguments = [ast.unparse(one) for one in field.written if one.arg != "alias"]
+        if field.name != field.wire_name:
+            arguments[:0] = [f"validation_alias={field.wire_name!r}", f"serialization_alias={field.wire_name!r}"]
+        return arguments + [
+            f"{name}={literal(value)}" for name, value in _bounds(field.schema, self._components).items()
+        ]
+
+    def _default(self, schema: Schema, speller: Speller, imports: Imports) -> str:
+        """Return the source of a default: as a literal, an enum's member, or read from JSON by the field's type."""
+        value = schema.get("default")
+        if value is None:
+            return "None"
+        branches = [target_of(one, self._components) for one in branches_of(schema, self._components)]
+        plain = [one for one in branches if TYPE not in one and "format" not in one and "properties" not in one]
+        if any(_is_plain(value, one) for one in plain) and len(plain) == len(branches):
+            return literal(value)
+        for one in branches_of(schema, self._components):
+            component = one.get("$ref", "").removeprefix(REF)
+            member = _member(self._nodes.get(self._names.get(component, "")), value)
+            if member is not None and component not in self._fields:
+                return f"{speller.spell(one)}.{member}"
+        read = f"{imports.name('reactive_rpc.client.default_of')}({speller.spell(schema)}, {json.dumps(value)!r})"
+        return f"{imports.name('pydantic.Field')}(default_factory=lambda: {read})"
 
 
-class _Qualify(ast.NodeTransformer):
-    """Spell `X` as `models.X` where X is a model."""
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of a class: `line` is what datamodel-code-generator wrote of it."""
 
-    def __init__(self, classes: Mapping[str, Any]) -> None:
-        self._classes = classes
+    name: str
+    wire_name: str
+    schema: Schema
+    is_required: bool
+    line: ast.AnnAssign
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id not in self._classes:
-            return node
-        return ast.Attribute(ast.Name("models", ast.Load()), node.id, ast.Load())
-
-
-class _Unannotate(ast.NodeTransformer):
-    """Turn `Annotated[X, ...]` into X."""
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.value, ast.Name) and node.value.id == "Annotated" and isinstance(node.slice, ast.Tuple):
-            return node.slice.elts[0]
-        return node
+    @property
+    def written(self) -> list[ast.keyword]:
+        """The arguments of its `Field(...)`."""
+        return _keywords(self.line)
 
 
-def _plain(annotation: ast.expr) -> ast.expr:
-    copy = ast.parse(ast.unparse(annotation), mode="eval").body
-    plain: ast.expr = _Unannotate().visit(copy)
-    return plain
+def _class_names(components: Components) -> dict[str, str]:
+    """Return the name of each component that becomes a class, or an alias that refers to itself."""
+    names = Names(_RESERVED)
+    return {
+        component: names.take(camel_case(component, fallback="Model"))
+        for component, schema in sorted(components.items())
+        if not _is_alias(schema) or _refers_to_itself(component, components)
+    }
 
 
-def _without_none(annotation: ast.expr) -> ast.expr:
-    """Return `X` of `X | None`."""
-    match annotation:
-        case ast.BinOp(left=left, right=ast.Constant(value=None)):
-            return left
-    return annotation
+def _is_alias(schema: Schema) -> bool:
+    return "properties" not in schema and not _is_enum(schema)
+
+
+def _is_enum(schema: Schema) -> bool:
+    return bool(schema.get(TYPE, "").endswith("enum"))
+
+
+def _partition(names: list[str], is_first: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    return [name for name in names if is_first(name)], [name for name in names if not is_first(name)]
+
+
+def _renamed(components: list[str], names: Mapping[str, str], classes: Mapping[str, str]) -> list[str]:
+    """Return the statements that give classes the names by which fields know them, where these are others."""
+    return [f"{classes[one]} = {names[one]}" for one in components if classes[one] != names[one]]
+
+
+def _lines(statements: list[str]) -> list[str]:
+    return ["\n".join(statements)] if statements else []
+
+
+def _refers_to_itself(component: str, components: Components) -> bool:
+    seen: set[str] = set()
+    pending = [component]
+    while pending:
+        for found in _references(components.get(pending.pop(), {})):
+            if found == component:
+                return True
+            if found not in seen:
+                seen.add(found)
+                pending.append(found)
+    return False
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"].removeprefix(REF)
+        for part in schema.values():
+            yield from _references(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _references(part)
+
+
+def _skeleton(schema: Schema) -> Schema:
+    """Return a schema without the types of its fields."""
+    if "properties" not in schema:
+        return {key: schema[key] for key in ("type", "enum", "description", ENUM_NAMES) if key in schema}
+    described = ("description", "examples", "deprecated")
+    fields = {
+        name: {key: field[key] for key in described if key in field} for name, field in schema["properties"].items()
+    }
+    skeleton = {**schema, "type": "object", "properties": fields}
+    if not schema.get("additionalProperties"):
+        skeleton.pop("additionalProperties", None)  # what a newer server adds is ignored
+    else:
+        skeleton["additionalProperties"] = True
+    return {key: skeleton[key] for key in _SKELETON if key in skeleton}
+
+
+_SKELETON: Final = ("type", "properties", "required", "description", "additionalProperties")
+
+
+def _parameter(field: _Field, speller: Speller) -> Parameter:
+    spelled = speller.spell(field.schema)
+    values = speller.values(field.schema)
+    more = [values] if values else []
+    if _is_secret(field.schema):
+        more.append("str")
+    if more:
+        spelled = " | ".join(
+            [spelled.removesuffix(" | None"), *more, *(["None"] if spelled.endswith(" | None") else [])]
+        )
+    return Parameter(field.name, field.wire_name, spelled, field.is_required, _describe(field.schema))
+
+
+def _is_secret(schema: Schema) -> bool:
+    return any(branch.get(TYPE) == "secret" for branch in branches_of(schema, {}))
 
 
 def _describe(field: Schema) -> str:
@@ -256,6 +381,43 @@ def _describe(field: Schema) -> str:
     text = " ".join(str(field.get("description", "")).split())
     default = field.get("default")
     return text if default is None else f"{text} Default: {json.dumps(default, ensure_ascii=False)}.".strip()
+
+
+def _bounds(schema: Schema, components: Components) -> dict[str, Any]:
+    """Return the bounds of a field that is of one type, null aside; more are left to the server."""
+    branches = [one for one in branches_of(schema, components) if one.get("type") != "null"]
+    if len(branches) != 1 or TYPE in branches[0] or branches[0].get("format"):
+        return {}
+    found = {name: branches[0][bound] for bound, name in BOUNDS.items() if bound in branches[0]}
+    return found if "prefixItems" not in branches[0] else {}
+
+
+def _is_plain(value: Any, schema: Schema) -> bool:
+    """Tell whether a default has the type of a schema as it stands in JSON."""
+    kind = schema.get("type")
+    if "enum" in schema or "const" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return (
+            kind == "array"
+            and (not value or ("$ref" not in items and TYPE not in items and "format" not in items))
+            and (all(_is_plain(item, items) for item in value))
+        )
+    if isinstance(value, dict):
+        return kind == "object" and not value
+    kinds: dict[type, tuple[str, ...]] = {str: ("string",), bool: ("boolean",), int: ("integer",), float: ("number",)}
+    return kind in kinds[type(value)]
+
+
+def _member(node: ast.ClassDef | None, value: Any) -> str | None:
+    """Return the member of an enum's class that has a value."""
+    for line in node.body if node is not None else ():
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant | ast.UnaryOp):
+            found = ast.literal_eval(line.value)
+            if found == value and type(found) is type(value):
+                return ast.unparse(line.targets[0])
+    return None
 
 
 def _own_fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
@@ -266,66 +428,13 @@ def _own_fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
     ]
 
 
-def _target(line: ast.AnnAssign) -> str:
-    return ast.unparse(line.target)
+def _keywords(line: ast.AnnAssign) -> list[ast.keyword]:
+    calls: Iterable[ast.AST] = ast.walk(line.annotation)
+    return [keyword for call in calls if isinstance(call, ast.Call) for keyword in call.keywords]
 
 
-def _alias(annotation: ast.expr) -> str | None:
-    """Return the `alias=` of the field."""
-    for node in ast.walk(annotation):
-        if isinstance(node, ast.keyword) and node.arg == "alias" and isinstance(node.value, ast.Constant):
-            return str(node.value.value)
-    return None
-
-
-def _is_about_holder(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ClassDef):
-        return node.name == _HOLDER
-    return isinstance(node, ast.Expr) and ast.unparse(node).startswith(f"{_HOLDER}.")
-
-
-def import_lines(modules: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return the import statements of those `names` that are in `modules` (`{name: module}`), sorted."""
-    by_module: dict[str, list[str]] = {}
-    for name in sorted(set(names) & modules.keys()):
-        by_module.setdefault(modules[name], []).append(name)
-    return "\n".join(f"from {module} import {', '.join(found)}" for module, found in sorted(by_module.items()))
-
-
-def _mend_default(line: ast.AnnAssign) -> bool:
-    """Cast a default that is JSON and not yet of the field's type ('PT1S' for a timedelta); tell whether it was one.
-
-    pydantic then turns it into the type when it is used (`validate_default`).
-    """
-    value, names = line.value, {node.id for node in ast.walk(_plain(line.annotation)) if isinstance(node, ast.Name)}
-    if value is None or _fits(value, names):
-        return False
-    validate = ast.keyword("validate_default", ast.Constant(True))
-    calls = [node for node in ast.walk(line.annotation) if isinstance(node, ast.Call)]
-    outermost = next((call for call in calls if ast.unparse(call.func) == "Field"), None)
-    spelled = ast.unparse(_plain(line.annotation))
-    if outermost is None or not isinstance(line.annotation, ast.Subscript):
-        outermost = ast.Call(ast.Name("Field", ast.Load()), [], [])
-        pair = ast.Tuple([line.annotation, outermost], ast.Load())
-        line.annotation = ast.Subscript(ast.Name("Annotated", ast.Load()), pair, ast.Load())
-    if all(keyword.arg != "validate_default" for keyword in outermost.keywords):
-        outermost.keywords.append(validate)
-    line.value = ast.Call(ast.Name("cast", ast.Load()), [ast.Constant(spelled), value], [])
-    return True
-
-
-def _fits(value: ast.expr, names: set[str]) -> bool:
-    """Tell whether a default surely has a type among `names`, the names that the annotation uses."""
-    match value:
-        case ast.Constant(value=constant):
-            kinds = {type(constant).__name__, "Any", "Literal"} | ({"float"} if type(constant) is int else set())
-            return constant is None or bool(kinds & names)
-        case ast.List(elts=parts):
-            return "list" in names and all(_fits(part, names) for part in parts)
-        case ast.Set(elts=parts):
-            return "set" in names and all(_fits(part, names) for part in parts)
-        case ast.Dict(values=parts):
-            return "dict" in names and all(_fits(part, names) for part in parts)
-        case ast.UnaryOp(operand=operand):
-            return _fits(operand, names)
-    return True
+def _keyword(line: ast.AnnAssign, name: str, default: object) -> object:
+    for keyword in _keywords(line):
+        if keyword.arg == name and isinstance(keyword.value, ast.Constant):
+            return keyword.value.value
+    return default

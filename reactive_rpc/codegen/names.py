@@ -41,12 +41,12 @@ class Names:
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = set(taken)
+        self.taken = set(taken)
 
     def take(self, wish: str) -> str:
         """Return `wish`, or `wish` with the first number that makes it new."""
         name, number = wish, 2
-        while name in self._taken:
+        while name in self.taken:
             name, number = f"{wish}{number}", number + 1
-        self._taken.add(name)
+        self.taken.add(name)
         return name

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from reactive_rpc.codegen.document import Document, Operation, read_document
-from reactive_rpc.codegen.models import Models, Parameter, Signature, import_lines, render_models
+from reactive_rpc.codegen.files import replace_files
+from reactive_rpc.codegen.models import Models, Parameter, Signature, render_models
 from reactive_rpc.codegen.names import Names, camel_case
+from reactive_rpc.codegen.spelling import Imports
 from reactive_rpc.errors import DefinitionError
 
 __all__ = ["HEADER", "generate"]
@@ -58,6 +60,7 @@ def generate(document: Mapping[str, Any], target: Path) -> list[Path]:
 
     Raises:
         DefinitionError: no client can be made of the document; the message names the operation. Nothing is written.
+        ForeignFileError: a file that nobody generated stands where one is to be written. Nothing is written.
     """
     content = read_document(document)
     _check_top_names(content)
@@ -69,17 +72,7 @@ def generate(document: Mapping[str, Any], target: Path) -> list[Path]:
         "models.py": HEADER + '"""What the procedures take and return."""\n\n' + models.source,
         "py.typed": "",
     }
-    return _write(files, target)
-
-
-def _write(files: Mapping[str, str], target: Path) -> list[Path]:
-    target.mkdir(parents=True, exist_ok=True)
-    for path in target.glob("*.py"):
-        if path.name not in files and path.read_text(encoding="utf-8").startswith(HEADER):
-            path.unlink()
-    for name, text in files.items():
-        (target / name).write_text(text, encoding="utf-8", newline="\n")
-    return sorted(target / name for name in files)
+    return replace_files(files, target, is_ours=lambda content: content.startswith(HEADER.encode()), also="*.py")
 
 
 def _check_top_names(document: Document) -> None:
@@ -118,8 +111,7 @@ class _Client:
 
     def __init__(self, document: Document, models: Models) -> None:
         self._document = document
-        self._models = models
-        self._names = Names([*_RUNTIME, *models.imports, "models", "cached_property", "Final"])
+        self._names = Names([*_RUNTIME, "models"])
         self.title = " ".join(document.title.split()) or "the service"
         self.hub = self._take(camel_case(document.title))
         self._classes = {operation.path: self._take(camel_case(operation.path)) for operation in document.operations}
@@ -128,6 +120,13 @@ class _Client:
             for operation in document.operations
         }
         self._namespaces = self._plan_namespaces()
+        self._imports = Imports(self._names.taken)
+        self._final = self._imports.name("typing.Final")
+        self._cached = self._imports.name("functools.cached_property")
+        self._signatures = {
+            operation.path: models.signature(operation, number, self._imports)
+            for number, operation in enumerate(document.operations)
+        }
 
     def _take(self, wish: str) -> str:
         """Take a class's name, and the same with Sync before it."""
@@ -151,7 +150,7 @@ class _Client:
 
     def render(self) -> str:
         """Return the module's source, without the header."""
-        blocks = [self._imports(), *(self._constant(operation) for operation in self._document.operations)]
+        blocks = [self._head(), *(self._constant(operation) for operation in self._document.operations)]
         inner = sorted((path for path in self._namespaces if path), reverse=True)
         for sync in (False, True):
             blocks += [self._procedure(operation, sync=sync) for operation in self._document.operations]
@@ -159,9 +158,8 @@ class _Client:
             blocks.append(self._render_hub(sync=sync))
         return "\n\n\n".join(blocks) + "\n"
 
-    def _imports(self) -> str:
-        modules = {**self._models.imports, "Final": "typing", "cached_property": "functools"}
-        outside = import_lines(modules, modules)
+    def _head(self) -> str:
+        outside = "\n".join(self._imports.lines())
         runtime = sorted(self._used_runtime())
         package = "from reactive_rpc.client import (\n" + "".join(f"    {name},\n" for name in runtime) + ")"
         head = [f'"""Talk to {_escaped(self.title)}, with types."""', "", "from __future__ import annotations", ""]
@@ -173,18 +171,18 @@ class _Client:
         kinds = {operation.kind for operation in self._document.operations}
         used |= {"Query", "SyncQuery", "SyncWatch", "Watch"} if "query" in kinds else set()
         used |= {"Mutation", "SyncMutation"} if "mutation" in kinds else set()
-        parameters = [parameter for one in self._models.signatures.values() for parameter in one.parameters]
+        parameters = [parameter for one in self._signatures.values() for parameter in one.parameters]
         return used if all(parameter.is_required for parameter in parameters) else used | {"UNSET"}
 
     def _constant(self, operation: Operation) -> str:
         signature = self._signature(operation)
         return (
-            f"{self._constants[operation.path]}: Final[Procedure[{signature.output}]] = Procedure(\n"
+            f"{self._constants[operation.path]}: {self._final}[Procedure[{signature.output}]] = Procedure(\n"
             f"    path={operation.path!r},\n"
             f"    url={operation.url!r},\n"
             f"    method={operation.method!r},\n"
             f"    input={signature.input_model},\n"
-            f"    output={signature.output},\n"
+            f"    output={signature.validated},\n"
             ")"
         )
 
@@ -214,7 +212,8 @@ class _Client:
         lines.append(f"    def __init__(self, client: {client}) -> None:")
         for name, class_name in sorted(namespace.members.items()):
             lines.append(
-                f"        self.{name}: Final = {self._construct(namespace, name, prefix + class_name, 'client')}"
+                f"        self.{name}: {self._final} = "
+                f"{self._construct(namespace, name, prefix + class_name, 'client')}"
             )
         return "\n".join(lines)
 
@@ -230,7 +229,7 @@ class _Client:
         for name, class_name in sorted(top.members.items()):
             path_is_procedure = name in self._classes
             what = f"`{name}`." if path_is_procedure else f"The procedures under `{name}`."
-            lines += ["", "    @cached_property", f"    def {name}(self) -> {prefix}{class_name}:"]
+            lines += ["", f"    @{self._cached}", f"    def {name}(self) -> {prefix}{class_name}:"]
             lines += [f'        """{what}"""']
             lines += [f"        return {self._construct(top, name, prefix + class_name, 'self')}"]
         return "\n".join(lines)
@@ -250,7 +249,7 @@ class _Client:
         return f"{class_name}({client})" if constant is None else f"{class_name}({client}, {constant})"
 
     def _signature(self, operation: Operation) -> Signature:
-        return self._models.signatures[operation.path]
+        return self._signatures[operation.path]
 
 
 def _head(start: str, name: str, parameters: tuple[Parameter, ...], result: str) -> list[str]:

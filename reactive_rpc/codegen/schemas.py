@@ -1,15 +1,12 @@
-"""Mend the schemas before datamodel-code-generator reads them: each rule one function, in the order of `mend`.
+"""Mend the schemas before classes are made of them: each rule one function, in the order of `mend`.
 
 - Only what the procedures reach stays: the document may hold the schemas of other routes.
 - `title` goes: pydantic derives it from the name, and it drowns the fields in noise.
-- A `Decimal` comes as text with pydantic's pattern, or as number or such text; both become `format: decimal`. Newer
-  versions of pydantic leave the pattern out: then only a pair of twins betrays it.
-- Members of an integer enum have no names in JSON Schema; without names of ours they are called `integer_1`.
-- A text or number that may be null, or is one branch of a union, becomes a class of its own as soon as a bound is on
-  it (`Description(RootModel[str])`), which nobody wants to write or read: with null alone the bounds move up beside
-  the null, in any other union they go. The server checks them all the same.
+- What is marked as a decimal or a fraction is one type, however many spellings of it the server takes.
+- An object that stands within another schema, and not under a name, gets one: that of where it stands.
 - What the server returns has no bounds: a row that psql wrote longer than the model allows is still the truth, and
-  refusing to show it helps nobody. An input that is not also returned keeps its bounds, and is refused unsent.
+  refusing to show it helps nobody. An input that is not also returned keeps its bounds, and is refused unsent. A
+  pattern goes always: other languages, and other engines of this one, read it otherwise.
 - FastAPI splits a model that is both taken and returned into `X-Input` and `X-Output`. Where the two say the same, or
   differ in `required` alone and a default fills what is absent, they become `X` again: a result can then be sent back.
 """
@@ -20,40 +17,84 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from reactive_rpc.codegen.document import Schema
+from reactive_rpc.codegen.names import Names, camel_case
+from reactive_rpc.protocol.marks import KEYS, TYPE
 
-__all__ = ["Components", "is_nullable", "mend"]
+__all__ = ["BOUNDS", "Components", "mend"]
 
 _REF: Final = "#/components/schemas/"
-_DECIMAL: Final = "^(?!^[-+.]*$)[+-]?0*"
 _NAMED: Final = ("properties", "$defs", "patternProperties", "dependentSchemas")
-_SINGLE: Final = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_SINGLE: Final = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else", KEYS)
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
-_NUMBER_BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_BOUNDS: Final = frozenset(
-    {*_NUMBER_BOUNDS, "minLength", "maxLength", "pattern", "minItems", "maxItems", "minProperties", "maxProperties"}
-)
-_SCALARS: Final = ("string", "integer", "number", "boolean")
+BOUNDS: Final = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+    "minProperties": "min_length",
+    "maxProperties": "max_length",
+}
+"""The bounds of JSON Schema, and pydantic's names for them."""
 
 Components = dict[str, Schema]
 
 
-def mend(components: Mapping[str, Schema], root: str, *, returned: Mapping[str, Schema]) -> Components:
+def mend(components: Mapping[str, Schema], root: str, *, returned: Iterable[str]) -> Components:
     """Return what the component `root` reaches, itself included, as it should have been; change nothing in place.
 
     Args:
         components: `{name: schema}`.
         root: the name of the component that holds all inputs and outputs.
-        returned: the outputs alone, `{any name: schema}`.
+        returned: which of the root's properties are outputs.
     """
-    decimals = {name: _walk(schema, _decimal) for name, schema in _reachable(components, [components[root]]).items()}
-    outputs = _reachable(components, returned.values())
-    twins = {name: components[name] for name in _twin_names(outputs) if name in components}
-    unbounded = {*outputs, *twins, *_reachable(components, twins.values())}
-    reached = {
-        name: _walk(schema, _without_bounds) if name in unbounded else schema for name, schema in decimals.items()
-    }
-    reached[root] = _walk(components[root], _decimal)
-    return _join_twins({name: _walk(schema, _mend_node) for name, schema in reached.items()})
+    named = _name_objects(components)
+    plain = {name: _walk(schema, _mend_node) for name, schema in _reachable(named, [named[root]]).items()}
+    outputs = _reachable(named, [named[root]["properties"][name] for name in returned])
+    twins = {name: named[name] for name in _twin_names(outputs) if name in named}
+    unbounded = {*outputs, *twins, *_reachable(named, twins.values())}
+    reached = {name: _walk(schema, _without_bounds) if name in unbounded else schema for name, schema in plain.items()}
+    reached[root] = _walk(named[root], _mend_node)
+    return _join_twins(reached)
+
+
+def _name_objects(components: Mapping[str, Schema]) -> Components:
+    """Return the components with each object that stands within another schema as one more of them."""
+    named: Components = dict(components)
+    names = Names([*components, *(camel_case(name) for name in components)])
+    for name, schema in components.items():
+        named[name] = _walk_inside(schema, camel_case(name), named, names)
+    return named
+
+
+def _walk_inside(schema: Schema, where: str, named: Components, names: Names) -> Schema:
+    """Return `schema` with the objects in it named by `where` they stand; itself it stays."""
+
+    def outside(inner: Any, place: str) -> Any:
+        if not isinstance(inner, Mapping):
+            return inner
+        walked = _walk_inside(inner, place, named, names)
+        if "properties" not in walked:
+            return walked
+        name = names.take(place)
+        named[name] = walked
+        return {"$ref": _REF + name}
+
+    copy = dict(schema)
+    for key in _NAMED:
+        if isinstance(copy.get(key), Mapping):
+            copy[key] = {name: outside(inner, where + camel_case(name)) for name, inner in copy[key].items()}
+    for key in _SINGLE:
+        if key in copy:
+            copy[key] = outside(copy[key], where + camel_case(key))
+    for key in _LISTS:
+        if key in copy:
+            copy[key] = [outside(inner, where) for inner in copy[key]]
+    return copy
 
 
 def _twin_names(outputs: Iterable[str]) -> Iterator[str]:
@@ -75,22 +116,6 @@ def _reachable(components: Mapping[str, Schema], roots: Iterable[Schema]) -> Com
     return found
 
 
-def is_nullable(schema: Schema, components: Mapping[str, Schema]) -> bool:
-    """Tell whether null fits `schema`; True where that cannot be told."""
-    if "$ref" in schema:
-        target = components.get(schema["$ref"].removeprefix(_REF))
-        return target is None or ("properties" not in target and is_nullable(target, components))
-    branches = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
-    if branches:
-        return any(is_nullable(branch, components) for branch in branches)
-    kinds = schema.get("type")
-    if isinstance(kinds, list):
-        return "null" in kinds
-    if "enum" in schema or "const" in schema:
-        return None in schema.get("enum", [schema.get("const", "")])
-    return kinds in (None, "null") and "allOf" not in schema
-
-
 def _walk(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """Return `schema` with `change` applied to every schema in it, inner ones first."""
     if not isinstance(schema, Mapping):
@@ -109,69 +134,18 @@ def _walk(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> An
 
 
 def _mend_node(schema: dict[str, Any]) -> dict[str, Any]:
-    for rule in (_without_title, _named_integers, _nullable_scalar, _unbounded_union):
-        schema = rule(schema)
-    return schema
-
-
-def _without_title(schema: dict[str, Any]) -> dict[str, Any]:
     schema.pop("title", None)
-    return schema
-
-
-def _decimal(schema: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "type", "pattern")}
-    if _is_decimal_text(schema):
-        return {**rest, "type": "string", "format": "decimal"}
-    branches = schema.get("anyOf", [])
-    decimals = [branch for branch in branches if branch.get("format") == "decimal"]
-    numbers = [branch for branch in branches if branch.get("type") == "number"]
-    if not (decimals and numbers):
-        return schema
-    others = [branch for branch in branches if branch not in decimals and branch not in numbers]
-    if others:
-        return {**rest, "anyOf": [*decimals, *others]}
-    return {**rest, **decimals[0]}
-
-
-def _is_decimal_text(schema: Schema) -> bool:
-    pattern = schema.get("pattern")
-    return schema.get("type") == "string" and isinstance(pattern, str) and pattern.startswith(_DECIMAL)
-
-
-def _named_integers(schema: dict[str, Any]) -> dict[str, Any]:
-    values = schema.get("enum")
-    if values and all(type(value) is int for value in values):
-        names = [f"VALUE_{value}".replace("-", "MINUS_") for value in values]
-        schema.setdefault("x-enum-varnames", names)
+    schema.pop("pattern", None)
+    if schema.get("format") == "decimal" or schema.get(TYPE) == "fraction":
+        schema.pop("anyOf", None)
+        schema["type"] = "string"
     return schema
 
 
 def _without_bounds(schema: dict[str, Any]) -> dict[str, Any]:
-    if "prefixItems" in schema:
+    if "prefixItems" in schema or schema.get(TYPE) == "tuple":
         return schema  # its bounds are what makes it a tuple
-    return {key: value for key, value in schema.items() if key not in _BOUNDS}
-
-
-def _nullable_scalar(schema: dict[str, Any]) -> dict[str, Any]:
-    """Turn `anyOf: [{type: string, maxLength: 9}, {type: null}]` into `type: [string, null], maxLength: 9`."""
-    branches = schema.get("anyOf", ())
-    values = [branch for branch in branches if branch != {"type": "null"}]
-    if len(values) != 1 or len(branches) != 2 or not _is_bounded_scalar(values[0]):
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return {**values[0], **rest, "type": [values[0]["type"], "null"]}
-
-
-def _unbounded_union(schema: dict[str, Any]) -> dict[str, Any]:
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            schema[key] = [_without_bounds(one) if _is_bounded_scalar(one) else one for one in schema[key]]
-    return schema
-
-
-def _is_bounded_scalar(schema: Schema) -> bool:
-    return schema.get("type") in _SCALARS and not _BOUNDS.isdisjoint(schema)
+    return {key: value for key, value in schema.items() if key not in BOUNDS}
 
 
 def _join_twins(components: Components) -> Components:
@@ -201,25 +175,11 @@ def _merge(taken: Any, returned: Any) -> Any:
     if taken == returned:
         return taken
     if isinstance(taken, dict) and isinstance(returned, dict):
-        return _merge_decimals(taken, returned) or _merge_objects(taken, returned)
+        return _merge_objects(taken, returned)
     if isinstance(taken, list) and isinstance(returned, list) and len(taken) == len(returned):
         merged = [_merge(one, other) for one, other in zip(taken, returned, strict=True)]
         return _DIFFERENT if _DIFFERENT in merged else merged
     return _DIFFERENT
-
-
-def _merge_decimals(taken: Schema, returned: Schema) -> Any:
-    """Return a decimal where number or text is taken and text alone returned: only pydantic's `Decimal` is such."""
-    bare = [{key: branch.get(key) for key in ("type",)} for branch in taken.get("anyOf", ())]
-    null = [{"type": "null"}] if {"type": "null"} in bare else []
-    if bare != [{"type": "number"}, {"type": "string"}, *null]:
-        return None
-    texts = returned.get("anyOf", [{"type": returned.get("type")}])
-    if [{"type": branch.get("type")} for branch in texts] != [{"type": "string"}, *null]:
-        return None
-    rest = {key: value for key, value in taken.items() if key != "anyOf"}
-    decimal = {"type": "string", "format": "decimal"}
-    return {**rest, "anyOf": [decimal, *null]} if null else {**rest, **decimal}
 
 
 def _merge_objects(taken: Schema, returned: Schema) -> Any:

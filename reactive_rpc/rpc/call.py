@@ -148,10 +148,10 @@ def decode_json_input(path: str, procedure: Procedure[..., Any], body: bytes) ->
         ParseError: it is no JSON.
         BadRequestError: it does not fit.
     """
-    model = procedure.handler.input_model
-    if model is None:
+    taken = procedure.input
+    if taken is None:
         return None
-    return _validated(path, lambda: model.model_validate_json(body or b"{}"))
+    return _validated(path, lambda: taken.from_json(body or b"{}"))
 
 
 def decode_text_input(path: str, procedure: Procedure[..., Any], input: dict[str, str]) -> BaseModel | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from reactive_rpc.capture.answers import Answers, Claim
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.protocol.headers import UNKNOWN
 from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.rpc.call import QueryCall, decode_input
+from reactive_rpc.rpc.call import QueryCall, decode_input, decode_json_input
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.once import Once
 from reactive_rpc.rpc.procedure import Procedure
@@ -86,7 +87,8 @@ class Caller:
         procedure = self.registry.find(path)
         if procedure.kind == "mutation":
             raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
-        return self.bind(path, procedure, decode_input(path, procedure, input), ctx)
+        body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
+        return self.bind(path, procedure, decode_json_input(path, procedure, body), ctx)
 
     async def cached(self, key: Key, *, arrived: bool) -> Entry | None:
         """Return the stored, fresh entry of a query whose key is known already, or None."""
@@ -154,7 +156,7 @@ class BoundCaller:
         else:
             entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
             body = entry.answer()
-        return procedure.output.validate_json(body)
+        return procedure.output.from_json(body)
 
     async def _get(self, call: QueryCall) -> Entry:
         """Return the entry; where another call is running, what this one reads counts for that one too."""

@@ -8,11 +8,13 @@ named too, because a handler can ask for `model_fields_set`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from math import isfinite
 from pathlib import PurePath
 from typing import Any
@@ -21,9 +23,14 @@ from uuid import UUID
 import orjson
 from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
+from reactive_rpc.rpc.wire_types import MULTI_HOST_URLS
+
 __all__ = ["canonical", "is_pure"]
 
-_SPELLED = (datetime, date, time, timedelta, Decimal, UUID, IPv4Address, IPv6Address, PurePath, AnyUrl)
+_SPELLED = (
+    datetime, date, time, timedelta, Decimal, Fraction, UUID, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
+    PurePath, AnyUrl, *MULTI_HOST_URLS,
+)  # fmt: skip
 
 
 def canonical(value: object) -> bytes:
@@ -94,12 +101,9 @@ def _content(value: Any) -> object:
         return _model(value)
     if isinstance(value, Enum):
         return [value.name, _plain(value.value)]
-    if isinstance(value, SecretStr | SecretBytes):
-        return _plain(value.get_secret_value())
-    if isinstance(value, _SPELLED):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
+    for kinds, spell in _SPELLINGS:
+        if isinstance(value, kinds):
+            return spell(value)
     if isinstance(value, set | frozenset):
         return sorted(canonical(item).decode() for item in value)
     if "__dataclass_fields__" in vars(type(value)):  # of its own: a plain subclass may hold more than its fields
@@ -109,12 +113,20 @@ def _content(value: Any) -> object:
     _require_nothing_beside(value, ())
     if isinstance(value, dict):
         return [[_plain(key), _plain(item)] for key, item in value.items()]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return [_plain(item) for item in value]
     for plain in (str, int, float):
         if isinstance(value, plain):
             return _plain(plain(value))
     raise TypeError(f"a {kind_of(value)} cannot be part of a cache key")
+
+
+_SPELLINGS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
+    ((SecretStr, SecretBytes), lambda value: _plain(value.get_secret_value())),
+    (_SPELLED, str),
+    (bytes, bytes.hex),
+    (complex, lambda value: [_plain(value.real), _plain(value.imag)]),
+)
 
 
 def kind_of(value: object) -> str:

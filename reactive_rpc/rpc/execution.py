@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from anyio import CapacityLimiter
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -347,15 +347,20 @@ def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
     Raises:
         InternalServerError: it does not fit the type; the faults are logged, the caller is told no values.
     """
-    adapter: TypeAdapter[Any] = procedure.output
+    adapter = procedure.output.adapter
     try:
         output = adapter.validate_python(result, from_attributes=True)
         _order_fields(output)
-        return adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
+        body = adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
     except (ValidationError, PydanticSerializationError) as exc:
         message = f"{procedure.name} returned what its annotation does not allow"
         logger.error("%s: %s", message, exc)
         raise InternalServerError(message) from exc
+    if unfit := procedure.output.unfit(output, body):
+        message = f"{procedure.name} returned what would arrive as another value, at {unfit.where or 'the result'}"
+        logger.error("%s: %s", message, unfit.message)
+        raise InternalServerError(message)
+    return body
 
 
 def _order_fields(output: object) -> None:

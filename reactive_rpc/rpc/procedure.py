@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints, overload
 
-from pydantic import BaseModel, RootModel, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import BaseModel, RootModel
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -19,6 +18,7 @@ from reactive_rpc.reactive.change import Change
 from reactive_rpc.rpc.annotations import plain
 from reactive_rpc.rpc.attempts import DEFAULT_ATTEMPTS
 from reactive_rpc.rpc.caching import Cache
+from reactive_rpc.rpc.carried import InputType, OutputType, UnmakeableError
 from reactive_rpc.rpc.topics import KeyedTopic, Topic
 from reactive_rpc.sql.isolation import ISOLATIONS, Isolation
 from reactive_rpc.sql.sessions import AnyAsyncSession, AnySession, session_fault
@@ -133,9 +133,15 @@ class Procedure(Generic[P, R]):
         return (known,) if len(known) == len(required) else ()
 
     @cached_property
-    def output(self) -> TypeAdapter[Any]:
+    def input(self) -> InputType | None:
+        """Read the input; None where the handler takes none."""
+        model = self.handler.input_model
+        return None if model is None else InputType(model)
+
+    @cached_property
+    def output(self) -> OutputType:
         """Validate and encode what the handler returns."""
-        return TypeAdapter(self.output_type)
+        return OutputType(self.output_type)
 
     def fault(self, message: str) -> DefinitionError:
         """Return an error that names this function and where it stands."""
@@ -257,9 +263,9 @@ class Procedure(Generic[P, R]):
         if self.scope == "public" and self.handler.takes_context:
             raise self.fault("scope='public' and a ctx parameter contradict each other: drop one of them")
         try:
-            _ = self.output
-        except PydanticSchemaGenerationError as exc:
-            raise self.fault(f"no schema can be made of the result type {self.output_type!r}: {exc.message}") from exc
+            _ = self.input, self.output
+        except UnmakeableError as exc:
+            raise self.fault(str(exc)) from exc
 
 
 def _name(function: Callable[..., Any]) -> str:

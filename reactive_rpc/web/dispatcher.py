@@ -53,7 +53,7 @@ def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
     """
     if procedure.kind == "mutation":
         return ("POST",)
-    return ("GET", "POST") if is_flat(procedure.handler.input_model) else ("POST",)
+    return ("GET", "POST") if is_flat(procedure.input) else ("POST",)
 
 
 class Endpoint(ABC):

@@ -9,7 +9,7 @@ effective routes (their full paths, their dependants) and hand the request to th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
 from fastapi import APIRouter, Body, Depends, Header, Query
@@ -29,6 +29,7 @@ from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
+from reactive_rpc.web.marked import Marked
 from reactive_rpc.web.poll import PollRequest
 from reactive_rpc.web.sets import QuerySet, StoredSet
 from reactive_rpc.web.telemetry import name_route
@@ -119,7 +120,7 @@ class RPCRouter(APIRouter):
             tags=[path.rpartition(".")[0]],
             summary=procedure.summary,
             description=procedure.description,
-            response_model=procedure.output_type,
+            response_model=cast(Any, Annotated)[procedure.output_type, Marked()],
             responses=responses,
             openapi_extra={"x-reactive-rpc": {"kind": procedure.kind, "path": path}},
         )
@@ -358,17 +359,19 @@ def _signature(procedure: Procedure[..., Any], method: str, context: ContextDepe
 def _input_and_context(
     procedure: Procedure[..., Any], method: str, context: ContextDependency
 ) -> list[inspect.Parameter]:
-    model = procedure.handler.input_model
-    if model is None:
+    taken = procedure.input
+    if taken is None:
         return _parameters(context)
     if method == "POST":
-        return _parameters(context, input=Annotated[model, Body()])
-    fields = {f"field_{n}": (name, field) for n, (name, field) in enumerate(model.model_fields.items())}
-    parameters = [_query_parameter(parameter, name, field) for parameter, (name, field) in fields.items()]
+        return _parameters(context, input=Annotated[taken.model, Body(), Marked()])
+    parameters = [
+        _query_parameter(f"field_{number}", name, field, taken.fields[name])
+        for number, (name, field) in enumerate(taken.model.model_fields.items())
+    ]
     return [*parameters, *_parameters(context)]
 
 
-def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Parameter:
+def _query_parameter(parameter: str, name: str, field: FieldInfo, schema: Mapping[str, Any]) -> inspect.Parameter:
     described = Query(
         alias=str(field.validation_alias or field.alias or name),
         title=field.title,
@@ -378,7 +381,7 @@ def _query_parameter(parameter: str, name: str, field: FieldInfo) -> inspect.Par
         },  # the docs page fills them in
         deprecated=field.deprecated,
     )
-    annotation: Any = cast(Any, Annotated)[field.annotation, *field.metadata, described]
+    annotation: Any = cast(Any, Annotated)[str, described, Marked(schema)]
     default = inspect.Parameter.empty if field.is_required() else field.get_default()
     return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 

@@ -12,6 +12,8 @@ from fastapi import Depends, FastAPI, Query
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 
+from reactive_rpc.web.marked import Marked
+
 __all__ = ["build_document"]
 
 T = TypeVar("T")
@@ -110,7 +112,7 @@ def build_document() -> dict[str, Any]:
         raise NotImplementedError
 
     @app.post("/api/rpc/agents/search", **_procedure("query", "agents.search"))
-    def search(body: Filter) -> Page[Agent]:
+    def search(body: Annotated[Filter, Marked()]) -> Page[Agent]:
         raise NotImplementedError
 
     @app.post("/api/rpc/agents/update", **_procedure("mutation", "agents.update"))

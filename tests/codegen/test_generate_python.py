@@ -50,13 +50,13 @@ from reactive_rpc.client import State, Watch
 from {package} import Agent, Color, Level, Node, PageAgent, SyncTeamHub, TeamHub
 
 async def use(hub: TeamHub) -> None:
-    assert_type(await hub.agents.get_all(organization_id="o", limit=3, color=Color.red), list[Agent])
+    assert_type(await hub.agents.get_all(organization_id="o", limit=3, color=Color.RED), list[Agent])
     assert_type(await hub.agents.search(from_="x", self_=1), PageAgent)
     assert_type(await hub.ping(), str)
     await hub.clear()
     assert_type(await hub.deep.down.tree(class_="c"), dict[str, Node])
     await hub.login(username="a", password="b")
-    async with hub.agents.get_all.watch(organization_id="o", level=Level.VALUE_2) as live:
+    async with hub.agents.get_all.watch(organization_id="o", level=Level.HIGH) as live:
         async for state in live:
             assert_type(state, State[list[Agent]])
 
@@ -162,7 +162,7 @@ def test_a_get_sends_each_field_as_a_parameter(package: Any) -> None:
     async def scenario() -> Any:
         async with package.TeamHub(URL, token="t") as hub:
             since = datetime(2026, 1, 2, tzinfo=UTC)
-            return await hub.agents.get_all(organization_id="o&1", level=package.Level.VALUE_2, deep=True, since=since)
+            return await hub.agents.get_all(organization_id="o&1", level=package.Level.HIGH, deep=True, since=since)
 
     (agent,) = asyncio.run(scenario())
     request = route.calls.last.request
@@ -170,7 +170,7 @@ def test_a_get_sends_each_field_as_a_parameter(package: Any) -> None:
     assert dict(request.url.params) == expected
     assert request.headers["authorization"] == "Bearer t"
     assert (agent.id, agent.cost, agent.wait) == (UUID(AGENT["id"]), Decimal("1.10"), timedelta(seconds=2))  # type: ignore[arg-type]  # a text
-    assert (agent.color, agent.class_, agent.pet.lives) == (package.Color.green, "x", 9)
+    assert (agent.color, agent.class_, agent.pet.lives) == (package.Color.GREEN, "x", 9)
     assert agent.pair == (1, "a")
 
 
@@ -183,7 +183,7 @@ def test_a_post_sends_json_under_the_names_of_the_wire(package: Any) -> None:
 
     async def scenario() -> None:
         async with package.TeamHub(URL) as hub:
-            await hub.agents.search(from_="x", colors=[package.Color.red], self_=2)
+            await hub.agents.search(from_="x", colors=[package.Color.RED], self_=2)
             agent = package.Agent.model_validate(AGENT)
             given = {name: getattr(agent, name) for name in ("id", "name", "at", "cost", "maybe", "class_")}
             assert await hub.agents.update(**given) is None

@@ -101,3 +101,22 @@ def test_a_wrong_argument_is_told(folder: Path, arguments: list[str], fault: str
     assert found.returncode == 1
     assert fault in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_file_that_nobody_generated_is_never_written_over(folder: Path) -> None:
+    """Hand-written modules, a folder, a link, a foreign document: each is named, exit 2, and nothing changes."""
+    run(folder, "export-openapi", "main:app")
+    (folder / "app").mkdir()
+    (folder / "app" / "models.py").write_text("class Mine: ...\n", encoding="utf-8")
+    (folder / "elsewhere.py").write_text("x = 1\n", encoding="utf-8")
+    (folder / "linked").mkdir()
+    (folder / "linked" / "client.py").symlink_to(folder / "elsewhere.py")
+    (folder / "nested" / "models.py").mkdir(parents=True)
+    (folder / "settings.json").write_text('{"debug": true}', encoding="utf-8")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    for target, named in [("app", "models.py"), ("linked", "client.py"), ("nested", "models.py"), ("elsewhere.py", "")]:
+        done = run(folder, "generate", "--out", target)
+        assert (done.returncode, named in done.stderr) == (2, True), done.stderr
+    done = run(folder, "export-openapi", "main:app", "--out", "settings.json")
+    assert (done.returncode, "settings.json was not generated" in done.stderr) == (2, True), done.stderr
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before

@@ -1,0 +1,23 @@
+"""Marks: what a schema in our OpenAPI document says of a value for which JSON has no type of its own.
+
+`format` where a format is registered (`decimal`, `date-time`, `date`, `time`, `duration`, `uuid`, `ipv4`, `ipv6`),
+`x-reactive-type` for the rest. The server writes them, the generators read them and nothing else: no pattern, no order
+of branches. `docs/types.md` has the whole table; one vocabulary serves every language.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["ENUM_NAMES", "KEYS", "TYPE", "URL"]
+
+TYPE: Final = "x-reactive-type"
+"""The name of the type; what stands behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
+
+KEYS: Final = "x-reactive-keys"
+"""The schema of an object's keys where they are no plain texts: JSON spells `{1: x}` as `{"1": x}`."""
+
+ENUM_NAMES: Final = "x-enum-varnames"
+"""The names of an enum's members, in the order of its values."""
+
+URL: Final = "url"

@@ -1,0 +1,165 @@
+"""Value in is value out, of an equal type, through the generated client; or the definition is refused. No third way."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import anyio
+import httpx
+import pytest
+from fastapi import FastAPI
+from wire_matrix import LEAVES, Cell, as_client, cells, input_of
+
+from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
+from reactive_rpc.codegen import generate
+from reactive_rpc.errors import BadRequestError
+from reactive_rpc.protocol.fidelity import is_same
+
+RECEIVED: list[Any] = []
+RETURNED: list[Any] = []
+
+
+def taking(name: str, annotation: Any) -> Any:
+    """Return a mutation that takes a type and returns nothing."""
+
+    async def take(input: Any) -> None:
+        RECEIVED.append(input.value)
+
+    take.__annotations__ = {"input": input_of(name, annotation), "return": None}
+    return _defined(take, f"take_{name}", "mutation")
+
+
+def giving(name: str, annotation: Any) -> Any:
+    """Return a query that returns a type, bare."""
+
+    async def give() -> Any:
+        return RETURNED[-1]
+
+    give.__annotations__ = {"return": annotation}
+    return _defined(give, f"give_{name}", "mutation")
+
+
+def echoing(name: str, annotation: Any) -> Any:
+    """Return a query that takes a type and returns it: GET where it fits into a URL."""
+
+    async def echo(input: Any) -> Any:
+        RECEIVED.append(input.value)
+        return input.value
+
+    echo.__annotations__ = {"input": input_of(name, annotation), "return": annotation}
+    return _defined(echo, f"echo_{name}", "query")
+
+
+def _defined(function: Any, name: str, kind: Any) -> Any:
+    function.__name__ = name
+    options: dict[str, Any] = {"cache": False} if kind == "query" else {}
+    return define_reactive_function(kind=kind, **options)(function)
+
+
+class World(NamedTuple):
+    """One application with a procedure for every cell, its generated client, and what was refused."""
+
+    app: FastAPI
+    rpc: ReactiveRPC
+    client: ModuleType
+    accepted: dict[str, Cell]
+    refused: dict[str, str]
+
+
+def build(folder: Path, types: list[Cell], package: str) -> World:
+    """Define what can be defined, and generate the client."""
+    functions: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for cell in types:
+        for make in (taking, giving, echoing):
+            name = f"{make.__name__.replace('ing', '')}_{cell.name}"
+            try:
+                functions[name] = make(cell.name, cell.annotation)
+            except DefinitionError as exc:
+                refused[name] = str(exc)
+    rpc = ReactiveRPC(f"sqlite+aiosqlite:///{folder}/x.db", functions={"cell": functions})
+    app = FastAPI(title="Matrix", lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
+    generate(app.openapi(), folder / package)
+    return World(app, rpc, importlib.import_module(package), {cell.name: cell for cell in types}, refused)
+
+
+@asynccontextmanager
+async def connected(world: World) -> AsyncIterator[Any]:
+    """Give the generated client, connected to the application."""
+    async with (
+        world.rpc.lifespan(world.app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(world.app), timeout=60) as http,
+        world.client.Matrix("http://matrix", http=http) as hub,
+    ):
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The application of the whole matrix."""
+    folder = tmp_path_factory.mktemp("matrix")
+    sys.path.insert(0, str(folder))
+    yield build(folder, list(cells()), "matrix_client")
+    sys.path.remove(str(folder))
+
+
+async def differences(world: World) -> list[str]:
+    """Call every procedure with every value and return what came otherwise than it went."""
+    found: list[str] = []
+    async with connected(world) as hub:
+        for cell in world.accepted.values():
+            for value in cell.values:
+                found += await _difference(world, hub, cell, value)
+    return found
+
+
+async def _difference(world: World, hub: Any, cell: Cell, value: Any) -> list[str]:
+    found = []
+    sent = as_client(value, world.client.models)
+    for kind in ("tak", "giv", "echo"):
+        procedure = getattr(hub.cell, f"{kind}_{cell.name}", None)
+        if procedure is None:
+            continue
+        RECEIVED.clear()
+        RETURNED[:] = [value]
+        try:
+            result = await (procedure() if kind == "giv" else procedure(value=sent))
+        except BadRequestError as exc:
+            if "would arrive as another value" not in str(exc):
+                found.append(f"{kind} {cell.name} {value!r}: {exc}")
+            continue
+        except Exception as exc:
+            found.append(f"{kind} {cell.name} {value!r}: {type(exc).__name__} {exc}")
+            continue
+        if kind != "giv" and not is_same(RECEIVED[0], value):
+            found.append(f"{kind} {cell.name}: the handler got {RECEIVED[0]!r} for {value!r}")
+        if kind != "tak" and not is_same(result, sent):
+            found.append(f"{kind} {cell.name}: the client got {result!r} for {sent!r}")
+    return found
+
+
+def test_what_is_refused_says_where_and_what_to_do(world: World) -> None:
+    """Each type that cannot be carried is refused alone, each other is not; the message names function and place."""
+    alone = {name.split("_", 1)[1].removesuffix("_alone") for name in world.refused if name.endswith("_alone")}
+    assert alone == {leaf.name for leaf in LEAVES if leaf.name.startswith("refused_")} | {"secret"}
+    assert {name for name in world.refused if name.endswith("secret_alone")} == {
+        "giv_secret_alone",
+        "echo_secret_alone",
+    }
+    for name, message in world.refused.items():
+        assert re.match(rf"{name.replace('tak_', 'take_').replace('giv_', 'give_')} \(\S+:\d+\): ", message)
+        assert re.search(r": (input\.value|the result)\S*: .+", message), message
+
+
+def test_every_type_arrives_or_is_refused(world: World) -> None:
+    """Alone, optional, in list, dict (as key and value), tuple, set, union; taken, returned and both; GET and POST."""
+    found = anyio.run(differences, world)
+    assert not found, "\n".join(found)
