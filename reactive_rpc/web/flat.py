@@ -51,7 +51,7 @@ def _fits(schema: CoreSchema, *, absent_is_none: bool) -> bool:
     if kind == "nullable":
         return absent_is_none and _fits(schema["schema"], absent_is_none=False)
     if kind == "enum":
-        return all(isinstance(member.value, str) for member in schema["members"])
+        return issubclass(schema["cls"], int) or all(isinstance(member.value, str) for member in schema["members"])
     if kind == "literal":
         return all(type(value) is str for value in schema["expected"])
     return kind in _SCALARS
