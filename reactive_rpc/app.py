@@ -49,6 +49,7 @@ from reactive_rpc.web.metrics import MetricsEndpoint
 from reactive_rpc.web.opening import Opener
 from reactive_rpc.web.placement import check_placement
 from reactive_rpc.web.poll import PollEndpoint
+from reactive_rpc.web.responses import told_by
 from reactive_rpc.web.router import DEFAULT_PREFIX, RPCRouter
 from reactive_rpc.web.sets import SetsEndpoint, StoredSets
 from reactive_rpc.web.shortcut import install_shortcut
@@ -169,7 +170,12 @@ class ReactiveRPC:
         self._log.subscribe(self._reader.apply)
         strict = self.settings.environment == "development"
         self._executor = Executor(
-            self._database, self._log, strict=strict, isolation=self.settings.isolation, clock=self._clock
+            self._database,
+            self._log,
+            strict=strict,
+            isolation=self.settings.isolation,
+            clock=self._clock,
+            told_by=told_by,
         )
         self._answers = source.answers
         self._caller = Caller(self.registry, self._executor, self._reader, answers=source.answers)

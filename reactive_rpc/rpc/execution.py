@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -92,6 +92,7 @@ class Executor:
         strict: whether reading an undeclared table is an error (development) or a logged warning (production).
         isolation: of mutations that do not say themselves.
         clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
+        told_by: says what an exception tells that a handler may raise beside `RPCError`: those of a web framework.
 
     Attributes:
         attempts: how mutations are tried again.
@@ -105,8 +106,10 @@ class Executor:
         strict: bool,
         isolation: Isolation = "serializable",
         clock: Clock | None = None,
+        told_by: Callable[[Exception], RPCError | None] = lambda _: None,
     ) -> None:
         self._isolation = isolation
+        self._told_by = told_by
         self.attempts = Attempts(clock or SystemClock())
         self._database = database
         self._log = log
@@ -154,12 +157,8 @@ class Executor:
         token = current_recorder.set(recorder)
         with running(Running(key[0], "query", key, clock=self._clock)) as call:
             try:
-                if procedure.handler.is_async:
-                    at_least = self._log.version
-                    async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
-                        body = await _run_async(procedure, session, input, ctx)
-                else:
-                    body = await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
+                with self._told():
+                    body = await self._read(recorder, procedure, input, ctx)
             except (InternalServerError, SchemaMovedError):
                 raise
             except RPCError as exc:
@@ -208,10 +207,9 @@ class Executor:
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
-        with running(Running(path, "mutation", clock=self._clock)):
-            return await self.attempts.run(
-                path, partial(self._mutate, procedure, input, ctx, once), at_most=procedure.attempts
-            )
+        with running(Running(path, "mutation", clock=self._clock)), self._told():
+            run = partial(self._mutate, procedure, input, ctx, once)
+            return await self.attempts.run(path, run, at_most=procedure.attempts)
 
     async def _mutate(
         self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
@@ -228,6 +226,26 @@ class Executor:
             body = await _run_async(procedure, session, input, ctx)
             await session.run_sync(once.keep, body)
             return Ran(body)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what a handler may raise beside `RPCError` into one: a refusal then is an outcome like any other."""
+        try:
+            yield
+        except Exception as exc:
+            told = self._told_by(exc)
+            if told is None:
+                raise
+            raise told from exc
+
+    async def _read(
+        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+    ) -> bytes:
+        if not procedure.handler.is_async:
+            return await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
+        at_least = self._log.version
+        async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
+            return await _run_async(procedure, session, input, ctx)
 
     def _query_sync(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object

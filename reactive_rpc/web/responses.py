@@ -16,7 +16,7 @@ from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, 
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 
-__all__ = ["Answer", "Headers", "error_answer", "error_of"]
+__all__ = ["Answer", "Headers", "error_answer", "error_of", "told_by"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,17 @@ def error_answer(error: RPCError) -> Answer:
     return Answer(http_status(error), encode_error(error), headers)
 
 
+def told_by(exc: Exception) -> RPCError | None:
+    """Return what an `HTTPException` tells; None of any other exception."""
+    if not isinstance(exc, HTTPException):
+        return None
+    message = exc.detail if isinstance(exc.detail, str) else HTTPStatus(exc.status_code).phrase
+    details = None if isinstance(exc.detail, str) else exc.detail
+    error = rpc_error(code_for_status(exc.status_code), message, details=details)
+    error.headers = dict(exc.headers or {})
+    return error
+
+
 def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     """Return what a caller is told of `exc`: an `RPCError` as it is, FastAPI's own translated, the rest nothing.
 
@@ -65,11 +76,8 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     """
     if isinstance(exc, RPCError):
         error = exc.detached(path=path)
-    elif isinstance(exc, HTTPException):
-        message = exc.detail if isinstance(exc.detail, str) else HTTPStatus(exc.status_code).phrase
-        details = None if isinstance(exc.detail, str) else exc.detail
-        error = rpc_error(code_for_status(exc.status_code), message, details=details, path=path)
-        error.headers = dict(exc.headers or {})
+    elif (told := told_by(exc)) is not None:
+        error = told.detached(path=path)
     elif isinstance(exc, RequestValidationError):
         faults = [{"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors()]
         error = BadRequestError("the request does not fit what its context asks for", details=faults, path=path)

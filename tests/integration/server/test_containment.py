@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ForbiddenError, define_reactive_function
+from reactive_rpc import ForbiddenError, NotFoundError, define_reactive_function
 
 from .rooms import InRoom, Note, Server, error_of, serving
 
@@ -143,3 +144,44 @@ async def test_a_refusal_that_read_nothing_is_not_called_uncached(file: Path, ca
         assert (await server.call("notes.guarded", {"room": "empty"})).status_code == 200
         assert server.rpc.stats()["uncacheable"] == 1
         assert "notes.guarded is not cached: it reads no table" in caplog.text
+
+
+def refusing_as_fastapi_does(is_async: bool) -> Any:
+    """Return a handler that answers in the words of a path operation."""
+
+    def found(notes: Any) -> str:
+        if not notes:
+            raise HTTPException(404, "no such room", headers={"x-reason": "empty"})
+        return str(notes[0].text)
+
+    async def with_async(input: InRoom, db: AsyncSession) -> str:
+        return found((await db.exec(select(Note).where(Note.room == input.room))).all())
+
+    def with_sync(input: InRoom, db: Session) -> str:
+        return found(db.exec(select(Note).where(Note.room == input.room)).all())
+
+    return with_async if is_async else with_sync
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_http_exception_of_a_handler_is_an_outcome(file: Path, is_async: bool) -> None:
+    """It is cached until the data changes, and watched; a caller in this process gets the same error."""
+    handler = refusing_as_fastapi_does(is_async)
+    functions = {"notes": {"first": define_reactive_function(handler)}}
+    functions["more"] = {"first": define_reactive_function(kind="mutation")(handler)}
+    async with serving(file, functions) as server:
+        for _ in range(2):
+            answer = await server.call("notes.first", {"room": "a"})
+            assert (answer.status_code, answer.headers["x-reason"]) == (404, "empty")
+            assert error_of(answer)["message"] == "no such room"
+        assert (server.rpc.stats()["misses"], server.rpc.stats()["hits"]) == (1, 1)
+        for path in ("notes.first", "more.first"):
+            with pytest.raises(NotFoundError, match="no such room"):
+                await server.rpc.caller()(path, room="a")
+        queries = {"queries": [{"path": "notes.first", "input": {"room": "a"}}]}
+        [connected] = (await server.call("events/poll", queries)).json()["events"]
+        assert connected["data"]["errors"] == []
+        server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+        resumed = await server.call("events/poll", {**queries, "cursor": connected["data"]["cursor"]})
+        assert [stale["path"] for stale in resumed.json()["events"][0]["data"]["stale"]] == ["notes.first"]
+        assert (await server.call("notes.first", {"room": "a"})).json() == "x"
