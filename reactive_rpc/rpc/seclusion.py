@@ -19,9 +19,11 @@ from functools import partial
 from threading import Thread, local
 from typing import TypeVar
 
-# What makes `anyio.from_thread.run` work in a thread, as in those of anyio's pool; it has no public name.
+from anyio import CancelScope
+
+# What makes `anyio.from_thread` work in a thread, as in those of anyio's pool; it has no public name.
 from anyio._backends._asyncio import AsyncIOBackend
-from anyio._core._eventloop import claim_worker_thread
+from anyio._core._eventloop import claim_worker_thread, threadlocals
 
 from reactive_rpc.rpc.running import carry_current
 
@@ -46,10 +48,11 @@ async def in_own_thread(work: Callable[[], T]) -> T:
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    context = copy_context()
-    run = partial(_run, loop, future, partial(context.run, work))
-    Thread(target=run, name="reactive_rpc handler", daemon=True).start()
-    return await future
+    with CancelScope() as scope:
+        run = partial(_run, loop, future, scope, partial(copy_context().run, work))
+        Thread(target=run, name="reactive_rpc handler", daemon=True).start()
+        await future
+    return future.result()
 
 
 def hidden_read(error: BaseException) -> str | None:
@@ -64,9 +67,10 @@ def hidden_read(error: BaseException) -> str | None:
     return None
 
 
-def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], work: Callable[[], T]) -> None:
+def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], scope: CancelScope, work: Callable[[], T]) -> None:
     try:
         with claim_worker_thread(AsyncIOBackend, loop):
+            threadlocals.current_cancel_scope = scope
             settle = partial(_succeed, future, work())
     except BaseException as exc:  # whatever the handler raises is for whoever waits, and not for this thread
         settle = partial(_fail, future, exc)
