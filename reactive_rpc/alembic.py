@@ -27,7 +27,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, event
 
 from reactive_rpc.capture.sqlite_images import quoted
-from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX
+from reactive_rpc.capture.sqlite_tables import PREFIX
 
 try:
     import alembic as _installed  # noqa: F401  # told here, not by an error that names this module's own name
@@ -38,8 +38,6 @@ __all__ = ["include_name", "include_object", "migrating"]
 
 _SCHEMA: Final = "reactive_rpc"
 """Ours on PostgreSQL."""
-_TABLES: Final = (OUTBOX, META)
-"""Ours on SQLite."""
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
@@ -54,7 +52,7 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | 
     """
     if type_ == "schema":
         return name != _SCHEMA
-    return parent_names.get("schema_name") != _SCHEMA and not (type_ == "table" and name in _TABLES)
+    return parent_names.get("schema_name") != _SCHEMA and not (type_ == "table" and _is_ours(name))
 
 
 def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
@@ -69,7 +67,12 @@ def include_object(object: Any, name: str | None, type_: str, reflected: bool, c
     True
     """
     table = object if type_ == "table" else getattr(object, "table", None)
-    return getattr(table, "schema", None) != _SCHEMA and getattr(table, "name", name) not in _TABLES
+    return getattr(table, "schema", None) != _SCHEMA and not _is_ours(getattr(table, "name", name))
+
+
+def _is_ours(table: str | None) -> bool:
+    """Tell whether a table of SQLite's is ours: all have names of one kind."""
+    return table is not None and table.startswith(PREFIX)
 
 
 @contextmanager
@@ -130,7 +133,7 @@ class _Altering:
 def _in_the_way(statement: str) -> str | None:
     """Return the table, in lower case, whose triggers are in the way of a statement: empty for all, None for none's.
 
-    A trigger whose outbox is gone would make every write fail; a migration that drops it drops the triggers too.
+    Triggers whose outbox is gone make every write fail; a migration that drops what is ours drops the triggers too.
 
     >>> _in_the_way('ALTER TABLE "Team" DROP COLUMN size'), _in_the_way("DROP TABLE _reactive_rpc_outbox")
     ('team', '')
@@ -141,7 +144,7 @@ def _in_the_way(statement: str) -> str | None:
     if altered is not None:
         return _name(altered).lower()
     dropped = _DROPS_TABLE.match(statement)
-    return "" if dropped is not None and _name(dropped) in _TABLES else None
+    return "" if dropped is not None and _is_ours(_name(dropped)) else None
 
 
 def _name(found: re.Match[str]) -> str:

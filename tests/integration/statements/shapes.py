@@ -40,7 +40,7 @@ from sqlalchemy import (
     union_all,
     values,
 )
-from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, array
 from sqlalchemy.orm import (
     Session,
     aliased,
@@ -245,7 +245,7 @@ CORE: Final = [
     Shape("a row as a value", rows(select(func.row_to_json(TEAM.table_valued())).where(T.id == 1)),
           {"team": [{"id": 1}]}, only="postgresql"),
     Shape("arrays", rows(
-        select(func.array_agg(U.title).aggregate_order_by(U.id.desc())).where(U.team_id == 1,
+        select(func.array_agg(aggregate_order_by(U.title, U.id.desc()))).where(U.team_id == 1,
                                                                               U.data.op("?|")(array(["k"])))),
         {"task": [{"team_id": 1}]}, only="postgresql"),
     Shape("JSONB containment", rows(select(U.id).where(U.data.op("@>")(cast({"k": 2}, JSONB)))),
