@@ -35,4 +35,4 @@ def new_engine(database: Path | str, *, create: bool = False) -> Engine:
         url = URL.create("sqlite", database=Path(url.database or "").absolute().as_uri(), query=query)
     else:
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, poolclass=NullPool)
+    return create_engine(url, poolclass=NullPool, hide_parameters=True)

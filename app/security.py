@@ -20,7 +20,7 @@ from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlmodel import Session, select
 
 from app.database import new_engine
@@ -45,7 +45,14 @@ class Token(BaseModel):
     expires_in: int
 
 
-@router.post("/login", summary="Log in", responses={401: {"description": "The e-mail or the password is wrong."}})
+@router.post(
+    "/login",
+    summary="Log in",
+    responses={
+        400: {"description": "The e-mail has characters that no e-mail has."},
+        401: {"description": "The e-mail or the password is wrong."},
+    },
+)
 def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     """Exchange an e-mail and a password for a token; send it as `Authorization: Bearer`."""
     user = _find_user(form.username)
@@ -82,6 +89,8 @@ def _find_user(email: str) -> User | None:
     try:
         with Session(engine) as session:
             return session.exec(select(User).where(User.email == email.strip().lower())).first()
+    except DataError as exc:
+        raise HTTPException(400, "the e-mail has characters that the database does not hold") from exc
     except OperationalError as exc:
         raise HTTPException(503, "the database is locked or cannot be reached; try again") from exc
 

@@ -259,7 +259,7 @@ class ReactiveRPC:
             stack.push_async_callback(self._reader.aclose)
             stack.push_async_callback(self.auditor.aclose)
             stack.push_async_callback(self._hub.aclose)
-            for name, probe in {"log": self._log_health, **self._probes}.items():
+            for name, probe in {"log": self._log_health, "database": self._database_health, **self._probes}.items():
                 self.health.add(name, probe)
                 stack.callback(self.health.remove, name)
             self._supervise(stack, "tail", self._tail())
@@ -478,6 +478,10 @@ class ReactiveRPC:
             await asyncio.gather(task, return_exceptions=True)
 
         stack.push_async_callback(stop)
+
+    def _database_health(self) -> Part:
+        trouble = self._database.trouble
+        return Part(ok=trouble is None, detail=trouble or "")
 
     def _log_health(self) -> Part:
         age_seconds = self._freshness.age_seconds

@@ -172,7 +172,7 @@ class Auditor:
             computed = await entry.query.compute()
             await self._freshness.look()
         except Exception as exc:
-            logger.debug("%s could not be audited: %r", entry.query.key[0], exc)
+            logger.debug("%s could not be audited: %s", entry.query.key[0], type(exc).__name__)
             self.stats.audits_undecided += 1
             return
         if not self._is_comparable(entry, computed):

@@ -27,8 +27,9 @@ from collections.abc import Iterator, Sequence
 from reactive_rpc.clock import Clock
 from reactive_rpc.delivery.hub import Hub
 from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.errors import RPCError
+from reactive_rpc.errors import RPCError, reason_of
 from reactive_rpc.protocol.events import Revoked
+from reactive_rpc.sql.concealment import concealed
 
 __all__ = ["Guard"]
 
@@ -126,8 +127,8 @@ class Guard:
                 group.create_task(self._recheck_each(remaining, failures), name="reactive_rpc recheck")
         if failures:
             logger.warning(
-                "%d of %d streams could not be rechecked and are kept, retrying: %r",
-                len(failures), len(streams), failures[0],
+                "%d of %d streams could not be rechecked and are kept, retrying: %s",
+                len(failures), len(streams), reason_of(concealed(failures[0])),
             )  # fmt: skip
 
     async def _recheck_each(self, streams: Iterator[Stream], failures: list[Exception]) -> None:

@@ -92,7 +92,13 @@ from reactive_rpc.delivery.stream import Recheck, Stream, Terms
 from reactive_rpc.delivery.sweep import Sweep
 from reactive_rpc.delivery.watch import Pending, Subscription, Watch
 from reactive_rpc.delivery.writer import Flusher
-from reactive_rpc.errors import InternalServerError, PreconditionFailedError, RPCError, ServiceUnavailableError
+from reactive_rpc.errors import (
+    InternalServerError,
+    PreconditionFailedError,
+    RPCError,
+    ServiceUnavailableError,
+    reason_of,
+)
 from reactive_rpc.log.log import Log
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.envelopes import ErrorBody
@@ -101,6 +107,7 @@ from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.period import ALWAYS
 from reactive_rpc.reactive.topics import PREFIX
 from reactive_rpc.rpc.call import QueryCall
+from reactive_rpc.sql.concealment import concealed
 
 __all__ = ["Hub", "HubStats", "Recheck", "Subscription"]
 
@@ -406,7 +413,7 @@ class Hub:
                 raise refusal.detached() from exc
             raise
         except Exception as exc:
-            logger.exception("%s failed while a stream subscribed to it", call.path)
+            logger.error("%s failed while a stream subscribed to it", call.path, exc_info=concealed(exc))
             raise InternalServerError(path=call.path) from exc
         entry = None if landed is None else landed.entry
         watch = self._watches.get(call.key)
@@ -442,7 +449,7 @@ class Hub:
         try:
             return await self._reader.watch(call)
         except ServiceUnavailableError as exc:
-            logger.warning("%s could not be computed, retrying: %r", call.path, exc)
+            logger.warning("%s could not be computed, retrying: %s", call.path, reason_of(concealed(exc)))
             return None
 
     def _adopt(self, watch: Watch, landed: Landed) -> None:
@@ -660,7 +667,7 @@ class Hub:
                 stream.close()
             return False
         except Exception as exc:
-            logger.warning("%s could not be computed again, retrying: %r", watch.query.path, exc)
+            logger.warning("%s could not be computed again, retrying: %s", watch.query.path, reason_of(concealed(exc)))
             if watch.pending is not None and not isinstance(exc, ServiceUnavailableError):
                 watch.pending = replace(watch.pending, due_at=0.0)  # that it fails is another outcome
             self._fall_back([watch])

@@ -72,6 +72,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change, Known, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
 from reactive_rpc.reactive.schema import Kind
+from reactive_rpc.sql.concealment import said_by
 from reactive_rpc.sql.postgresql_url import libpq_url
 
 __all__ = ["PostgreSQLLog"]
@@ -358,7 +359,7 @@ class PostgreSQLLog(BaseLog):
             except (asyncpg.PostgresError, asyncpg.DataError) as exc:
                 if not self._outbox.is_connected:
                     raise
-                _log.warning("%s cannot be looked up, so it counts as unknown: %s", lookup.name, exc)
+                _log.warning("%s cannot be looked up, so it counts as unknown: %s", lookup.name, said_by(exc))
                 self._refused.add(lookup)
                 break  # the transaction shows nothing more
         return enriched(changes, found, state)

@@ -58,6 +58,7 @@ from reactive_rpc.log.log import Batch
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change, Known, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
+from reactive_rpc.sql.concealment import said_by
 
 __all__ = ["SQLiteLog"]
 
@@ -330,7 +331,7 @@ class SQLiteLog(BaseLog):
             rows = self._execute(sql, tuple(keys)).fetchall()
             return by_key((decode_value(found), decode_value(parent)) for found, parent in rows)
         except (sqlite3.Error, ValueError) as exc:
-            _log.debug("%s cannot be looked up, so it counts as unknown: %s", lookup.name, exc)
+            _log.debug("%s cannot be looked up, so it counts as unknown: %s", lookup.name, said_by(exc))
             return None
 
     def _execute(self, sql: str, parameters: Sequence[Known] = ()) -> sqlite3.Cursor:

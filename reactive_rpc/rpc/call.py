@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from reactive_rpc.cache.entry import Computed, Key
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.errors import BadRequestError, ParseError
+from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.known import UnknownValueError
 from reactive_rpc.rpc.adaptation import mapped_context
@@ -168,9 +169,7 @@ def _validated(path: str, validate: Callable[[], BaseModel]) -> BaseModel:
     try:
         return validate()
     except ValidationError as exc:
-        faults = [
-            {"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors(include_url=False)
-        ]
+        faults = faults_of(exc.errors(include_url=False))
         if faults[0]["type"] == "json_invalid":
             raise ParseError(f"the body is no JSON: {faults[0]['message']}", path=path) from exc
         places = ", ".join(".".join(map(str, fault["loc"])) or "the input" for fault in faults[:5])

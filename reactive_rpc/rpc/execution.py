@@ -37,6 +37,7 @@ from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import Running, refuse_nested_mutation, running
 from reactive_rpc.rpc.seclusion import hidden_read, in_own_thread
 from reactive_rpc.rpc.topics import Topic
+from reactive_rpc.sql.concealment import said_by
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import SchemaMovedError
 from reactive_rpc.sql.images import as_known
@@ -372,7 +373,7 @@ def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
         body = adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
     except (ValidationError, PydanticSerializationError) as exc:
         message = f"{procedure.name} returned what its annotation does not allow"
-        logger.error("%s: %s", message, exc)
+        logger.error("%s: %s", message, said_by(exc))
         raise InternalServerError(message) from exc
     if unfit := procedure.output.unfit(output, body):
         message = f"{procedure.name} returned what would arrive as another value, at {unfit.where or 'the result'}"

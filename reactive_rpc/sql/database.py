@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from itertools import count
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData
@@ -27,7 +28,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.sql.faults import connecting, translated
+from reactive_rpc.sql.faults import ImpairedError, connecting, translated
 from reactive_rpc.sql.isolation import Isolation, level_of
 from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
 from reactive_rpc.sql.sessions import WRITING, AnyAsyncSession, AnySession
@@ -39,6 +40,10 @@ T = TypeVar("T")
 
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
+
+
+TROUBLE_SECONDS = 30.0
+"""How long a server says that it is not ready once a write has failed as its disk is full, for example."""
 
 
 class WriteObserver(Protocol):
@@ -68,6 +73,7 @@ class Database(ABC):
     queries_at_once: int = 32
     oracle: Oracle | None = None
     _observer: WriteObserver | None = None
+    _trouble: tuple[str, float] = ("", 0.0)
 
     @abstractmethod
     def create_tables(self, metadata: MetaData) -> None:
@@ -133,7 +139,7 @@ class Database(ABC):
         self, session_class: AnyAsyncSession = AsyncSession, *, isolation: Isolation = "read_committed"
     ) -> AsyncIterator[SQLAlchemyAsyncSession]:
         """Give a fresh session in one transaction: committed on leaving, rolled back on an exception."""
-        with translated():
+        with self._noting(), translated():
             async with _connected(self._async_writer) as connection:
                 await connection.execution_options(**self._transaction_options(isolation))
                 transaction = await connection.begin()
@@ -173,7 +179,7 @@ class Database(ABC):
         self, session_class: AnySession = Session, *, isolation: Isolation = "read_committed"
     ) -> Iterator[SQLAlchemySession]:
         """Do as `write`, in the calling thread."""
-        with translated(), _connected_sync(self._writer) as connection:
+        with self._noting(), translated(), _connected_sync(self._writer) as connection:
             connection.execution_options(**self._transaction_options(isolation))
             transaction = connection.begin()
             with session_class(connection, **WRITING) as session, self._observed(connection, session):
@@ -187,7 +193,7 @@ class Database(ABC):
         Raises:
             ServiceUnavailableError: the database cannot be reached.
         """
-        with translated(), _connected_sync(self._writer) as connection:
+        with self._noting(), translated(), _connected_sync(self._writer) as connection:
             return work(connection)
 
     def observe(self, observer: WriteObserver) -> None:
@@ -208,6 +214,25 @@ class Database(ABC):
         for name in ("_reader", "_writer"):
             if name in made:
                 made[name].dispose()
+
+    @property
+    def trouble(self) -> str | None:
+        """What writes have lately failed for, which does not pass by itself: a full disk, for example; None normally.
+
+        It is forgotten with the next write that succeeds, or after `TROUBLE_SECONDS`: where nobody is sent here any
+        more, nothing else would find out that there is room again.
+        """
+        message, until = self._trouble
+        return message if message and monotonic() < until else None
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except ImpairedError as exc:
+            self._trouble = exc.message, monotonic() + TROUBLE_SECONDS
+            raise
+        self._trouble = "", 0.0
 
     @cached_property
     def _async_reader(self) -> AsyncEngine:

@@ -22,9 +22,11 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from reactive_rpc.errors import BadRequestError, ConflictError, InternalServerError, RPCError, ServiceUnavailableError
+from reactive_rpc.sql.concealment import said_by
 from reactive_rpc.sql.constraints import conflict_of_postgresql, conflict_of_sqlite
 
 __all__ = [
+    "ImpairedError",
     "OvertakenError",
     "QueryWroteError",
     "SchemaMovedError",
@@ -43,8 +45,6 @@ _UNAVAILABLE = frozenset({
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_PROTOCOL,
@@ -95,9 +95,30 @@ _ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "cannot
 
 _GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
 
+_FULL: Final = "the database's disk is full: nothing was written; it needs room"
+_FAILING: Final = "the database's disk cannot be read or written"
+_UNWRITABLE: Final = "the database is read-only: nothing was written; it is a standby, or its files are protected"
+_NO_MEMORY: Final = "the database is out of memory; try again later"
+_NO_CONNECTIONS: Final = "the database takes no more connections; try again, or give this server a smaller pool_size"
+_SQLITE_IMPAIRED: Final = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR: _FAILING,
+    sqlite3.SQLITE_NOMEM: _NO_MEMORY,
+}
+_IMPAIRED_STATES: Final = {"53100": _FULL, "53200": _NO_MEMORY, "53300": _NO_CONNECTIONS, "58030": _FAILING}
+_NO_CONNECTIONS_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
+"""What libpq says, which keeps no SQLSTATE of a connection that was refused."""
+
 
 class QueryWroteError(InternalServerError):
     """A query tried to write; the database refused."""
+
+
+class ImpairedError(ServiceUnavailableError):
+    """The database answers, and cannot do its work until somebody gives it what it lacks: room, memory, rights.
+
+    Trying again at once is no way out, so a server that meets it is not ready; see `Database.trouble`.
+    """
 
 
 class OvertakenError(ConflictError):
@@ -121,7 +142,8 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         ConflictError: a unique, foreign key, check or NOT NULL constraint is violated; or two transactions got into
             each other's way (`OvertakenError`), and `details` is `{"retry": True}`.
         InternalServerError: a handler sets the isolation of the transaction that it was given.
-        ServiceUnavailableError: the database is locked, gone, full or broken.
+        ServiceUnavailableError: the database is locked, gone or broken.
+        ImpairedError: its disk is full, for example; the message says what it lacks.
         SchemaMovedError: a prepared statement is out of date, and forgotten now.
         QueryWroteError: a read-only session was asked to write.
     """
@@ -142,7 +164,7 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         if error is None:
             raise
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
-        logger.log(level, "%s: %s", error.code, getattr(exc, "orig", exc))
+        logger.log(level, "%s: %s", error.code, said_by(exc))
         raise error from exc
 
 
@@ -173,8 +195,12 @@ def connecting() -> Iterator[None]:
     except PoolTimeoutError:
         raise
     except _OF_CONNECTING as exc:
-        logger.warning("no connection to the database: %s", getattr(exc, "orig", exc))
-        raise ServiceUnavailableError(_GONE_MESSAGE) from exc
+        cause = getattr(exc, "orig", exc)
+        logger.warning("no connection to the database: %s", cause)
+        state = _IMPAIRED_STATES.get(_sqlstate(cause) or "")
+        if state is None and any(part in str(cause) for part in _NO_CONNECTIONS_WORDS):
+            state = _NO_CONNECTIONS
+        raise (ServiceUnavailableError(_GONE_MESSAGE) if state is None else ImpairedError(state)) from exc
 
 
 def _translate(error: Exception, writes: bool) -> RPCError | None:
@@ -183,20 +209,24 @@ def _translate(error: Exception, writes: bool) -> RPCError | None:
         return ServiceUnavailableError(_GONE_MESSAGE)
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
-        return _of_sqlite(cause)
+        return _of_sqlite(cause, writes)
     state = _sqlstate(cause)
     # asyncpg gives a value that it cannot send a SQLSTATE of its own choice.
     return (None if state is None else _of_sqlstate(state, cause, writes)) or _of_driver(cause)
 
 
-def _of_sqlite(cause: sqlite3.Error) -> RPCError | None:
+def _of_sqlite(cause: sqlite3.Error, writes: bool) -> RPCError | None:
     if isinstance(cause, sqlite3.IntegrityError):
         return conflict_of_sqlite(cause)
     code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
         return None
+    if code == sqlite3.SQLITE_READONLY_DBMOVED:
+        return ServiceUnavailableError(_GONE_MESSAGE)
     if code & 0xFF == sqlite3.SQLITE_READONLY:
-        return query_wrote(str(cause))
+        return ImpairedError(_UNWRITABLE) if writes else query_wrote(str(cause))
+    if code & 0xFF in _SQLITE_IMPAIRED:
+        return ImpairedError(_SQLITE_IMPAIRED[code & 0xFF])
     return ServiceUnavailableError(_GONE_MESSAGE) if code & 0xFF in _UNAVAILABLE else None
 
 
@@ -215,7 +245,9 @@ def _of_sqlstate(state: str, cause: BaseException | None, writes: bool) -> RPCEr
     if state.startswith("23"):
         return conflict_of_postgresql(state, cause)
     if state == _READ_ONLY:
-        return query_wrote(words)
+        return ImpairedError(_UNWRITABLE) if writes else query_wrote(words)
+    if state in _IMPAIRED_STATES:
+        return ImpairedError(_IMPAIRED_STATES[state])
     if state == _IN_TRANSACTION and "ISOLATION" in words:
         return _sets_isolation(writes)
     if state in _AGAIN and writes:

@@ -40,6 +40,8 @@ _TWINS: Final = (
 )
 """`(driver for coroutines, driver for threads)`; psycopg is both."""
 
+_OPTIONS: Final[dict[str, Any]] = {"pool_pre_ping": True, "max_overflow": -1, "hide_parameters": True}
+
 
 class GenericDatabase(Database):
     """Sessions on a database by its URL.
@@ -70,12 +72,12 @@ class GenericDatabase(Database):
             metadata.create_all(self._writer)
 
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(self._driven(is_async=True), pool_pre_ping=True, max_overflow=-1)
+        engine = create_async_engine(self._driven(is_async=True), **_OPTIONS)
         self._guard(engine.sync_engine, writes=writes)
         return engine
 
     def _make_engine(self, *, writes: bool) -> Engine:
-        engine = create_engine(self._driven(is_async=False), pool_pre_ping=True, max_overflow=-1)
+        engine = create_engine(self._driven(is_async=False), **_OPTIONS)
         self._guard(engine, writes=writes)
         return engine
 

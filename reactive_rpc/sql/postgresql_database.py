@@ -37,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
+from reactive_rpc.sql.concealment import said_by
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import connecting, translated
 from reactive_rpc.sql.postgresql_locks import account_for
@@ -165,7 +166,7 @@ class PostgreSQLDatabase(Database):
         return url.update_query_dict({"options": f"{options} -c {_READ_ONLY}=on".strip()})
 
     def _options(self, *, writes: bool) -> dict[str, Any]:
-        options: dict[str, Any] = {"pool_size": self._pool_size}
+        options: dict[str, Any] = {"pool_size": self._pool_size, "hide_parameters": True}
         if writes:
             return options | {"max_overflow": 0, "pool_timeout": self._pool_timeout_seconds}
         return options | {"max_overflow": -1}
@@ -237,8 +238,8 @@ def _account(connection: _ReadingConnection, recorder: Recorder) -> None:
         return
     try:
         account_for(recorder, connection.value, began=connection.began)
-    except Exception:  # a failed transaction, a lost connection: what was read is not known
-        logger.debug("what a query read cannot be told", exc_info=True)
+    except Exception as exc:  # a failed transaction, a lost connection: what was read is not known
+        logger.debug("what a query read cannot be told: %s", said_by(exc))
         recorder.refuse("goes on after a statement that failed, so what it read cannot be told")
 
 

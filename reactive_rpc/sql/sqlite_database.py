@@ -118,7 +118,7 @@ class SQLiteDatabase(Database):
         return URL.create(driver, database=self.path.as_uri(), query={"mode": "rw" if writes else "ro", "uri": "true"})
 
     def _options(self, *, writes: bool) -> dict[str, Any]:
-        options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout_seconds}}
+        options: dict[str, Any] = {"hide_parameters": True, "connect_args": {"timeout": self._busy_timeout_seconds}}
         if writes:
             return options | {"pool_size": 1, "max_overflow": 0, "pool_timeout": self._busy_timeout_seconds}
         if self._position is None:

@@ -17,6 +17,7 @@ from reactive_rpc.errors import (
     RequestTimeoutError,
     UnsupportedMediaTypeError,
 )
+from reactive_rpc.protocol.faults import faults_of
 
 __all__ = ["BodyLimits", "decode_json_body", "read_json_body", "replay"]
 
@@ -76,9 +77,7 @@ def decode_json_body(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
-        faults = [
-            {"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors(include_url=False)
-        ]
+        faults = faults_of(exc.errors(include_url=False))
         if faults[0]["type"] == "json_invalid":
             raise ParseError(f"the body is no JSON: {faults[0]['message']}") from exc
         places = ", ".join(".".join(map(str, fault["loc"])) or "the whole" for fault in faults[:5])

@@ -28,6 +28,7 @@ from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, SubscriptionRequest
+from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.rpc.call import scope_key
 from reactive_rpc.rpc.caller import Caller
 from reactive_rpc.web.body import BodyLimits, decode_json_body, read_json_body, replay
@@ -172,7 +173,7 @@ class Opener:
         try:
             return model.model_validate({**spelled, "queries": await self._sets.get(parameters["set"])})
         except ValidationError as exc:
-            faults = [{"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors()]
+            faults = faults_of(exc.errors())
             names = ", ".join(str(fault["loc"][0]) for fault in faults)
             raise BadRequestError(f"the parameters of the URL do not fit: {names}", details=faults) from exc
 

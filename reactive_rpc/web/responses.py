@@ -15,6 +15,8 @@ from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, reason_of, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.envelopes import encode_error, http_status
+from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.sql.concealment import concealed
 
 __all__ = ["Answer", "Headers", "error_answer", "error_of", "told_by"]
 
@@ -71,15 +73,15 @@ def told_by(exc: Exception) -> RPCError | None:
 def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     """Return what a caller is told of `exc`: an `RPCError` as it is, FastAPI's own translated, the rest nothing.
 
-    What nobody raised on purpose is logged in full under a fresh request id, and the caller gets the id alone. What an
-    outage does to every call takes a line of the log each.
+    What nobody raised on purpose is logged under a fresh request id, without values (`sql/concealment.py`), and the
+    caller gets the id alone. What an outage does to every call takes a line of the log each.
     """
     if isinstance(exc, RPCError):
         error = exc.detached(path=path)
     elif (told := told_by(exc)) is not None:
         error = told.detached(path=path)
     elif isinstance(exc, RequestValidationError):
-        faults = [{"loc": list(e["loc"]), "message": e["msg"], "type": e["type"]} for e in exc.errors()]
+        faults = faults_of(exc.errors())
         error = BadRequestError("the request does not fit what its context asks for", details=faults, path=path)
     else:
         error = InternalServerError("something went wrong on the server; it is logged under this request id", path=path)
@@ -87,5 +89,5 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     if error.code == "SERVICE_UNAVAILABLE":
         logger.warning("%s failed, request %s: %s", path, error.request_id, reason_of(exc))
     elif http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s failed, request %s", path, error.request_id, exc_info=exc)
+        logger.error("%s failed, request %s", path, error.request_id, exc_info=concealed(exc))
     return error

@@ -46,6 +46,7 @@ def test_teamhub_runs_on_postgresql(postgresql_url: str) -> None:
     ):
         ada = log_in(http, "ada@org-01.example")
         assert http.post("/login", data={"username": "nobody@x", "password": PASSWORD}).status_code == 401
+        assert http.post("/login", data={"username": "a\0@x", "password": PASSWORD}).status_code == 400
         assert len(ada.get("agents.get_all", **ORGANIZATION).json()) == 20
         for name in ("messages.get_all", "agents.get_with_stats", "memory.recent"):
             answer = ada.get(name, **AGENT)

@@ -10,10 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from reactive_rpc import define_reactive_function
 from reactive_rpc.health import Part
 
-from .rooms import Server, serving
+from .rooms import ROOMS, InRoom, Note, Server, error_of, serving
 from .test_outage import gone
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +63,59 @@ async def test_an_outage_is_told_and_does_not_ask_for_a_restart(file: Path, monk
             assert told["parts"]["log"]["detail"].startswith("the log was last read")
             assert str(file) not in str(told)
             assert (await asked(server, "/live")).status_code == 200
+        assert await status_becomes(server, "/ready", 200)
+
+
+@define_reactive_function(kind="mutation")
+async def swell(input: InRoom, db: AsyncSession) -> str:
+    """Write more than the pages that the file may have by then."""
+    connection = await db.connection()
+    pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+    await connection.execute(text(f"PRAGMA max_page_count = {pages + 4}"))
+    db.add(Note(room=input.room, text="x" * 1_000_000))
+    await db.flush()
+    return "written"
+
+
+@define_reactive_function(kind="mutation")
+async def protect(input: InRoom, db: AsyncSession) -> str:
+    """Write over a connection that may not, as of a file system that was mounted anew."""
+    connection = await db.connection()
+    await connection.execute(text("PRAGMA query_only = ON"))
+    db.add(Note(room=input.room, text="x"))
+    await db.flush()
+    return "written"
+
+
+@define_reactive_function(kind="mutation")
+async def mend(db: AsyncSession) -> str:
+    """Make room."""
+    connection = await db.connection()
+    await connection.execute(text("PRAGMA max_page_count = 1073741823"))
+    return "mended"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("swell", "the database's disk is full: nothing was written"), ("protect", "is read-only")]
+)
+async def test_a_disk_that_is_full_is_told(file: Path, name: str, words: str) -> None:
+    """By its name and not as a lock, and the worker is not ready, until a write succeeds or a while has passed."""
+    functions = {**ROOMS, "disk": {"swell": swell, "protect": protect, "mend": mend}}
+    async with serving(file, functions) as server:
+        assert await status_becomes(server, "/ready", 200)
+        answer = await server.call(f"disk.{name}", {"room": "a"})
+        assert (answer.status_code, error_of(answer)["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert words in error_of(answer)["message"]
+        told = (await asked(server)).json()
+        assert (told["live"], told["ready"], told["parts"]["database"]["ok"]) == (True, False, False)
+        assert words in told["parts"]["database"]["detail"]
+        assert (await server.call("notes.in_room", {"room": "a"})).json() == []
+        if name == "protect":
+            await server.rpc._database._async_writer.dispose()
+        assert (await server.call("disk.mend")).json() == "mended"
+        assert (await asked(server)).json()["parts"]["database"] == {"ok": True}
+        await server.call(f"disk.{name}", {"room": "a"})
+        server.rpc._database._trouble = (server.rpc._database._trouble[0], 0.0)  # its time is over
         assert await status_becomes(server, "/ready", 200)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import httpx
 import psycopg
 import pytest
@@ -16,8 +17,10 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
+from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.sql.faults import ImpairedError, connecting
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 
 from .postgresql_rooms import DRIVERS, Server, eventually, serving, with_driver
@@ -160,6 +163,71 @@ async def test_what_the_database_refuses(server: Server) -> None:
             assert_told(response, status, code)
     assert server.rows() == [("a", "x")]
     assert server.rows("SELECT word FROM short") == [("one",)]
+
+
+LACKING = {
+    "53100": "the database's disk is full: nothing was written",
+    "53200": "out of memory",
+    "53300": "takes no more connections",
+    "58030": "disk cannot be read or written",
+}
+RAISING: Final = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$"
+
+
+async def test_what_the_database_lacks_is_said_and_told_by_health(server: Server) -> None:
+    """Not "try again": a full disk by its name, and not ready, until a write succeeds."""
+    cases = {RAISING.format(state): words for state, words in LACKING.items()}
+    cases["SET TRANSACTION READ ONLY; UPDATE short SET word = 'two'"] = "the database is read-only: nothing was written"
+    for number, (sql, words) in enumerate(cases.items()):
+        for name in ("more.run_in_parts" if "SET TRANSACTION" in sql else "more.run", "more.run_sync"):
+            error = assert_told(await server.call(name, {"sql": sql}), 503, "SERVICE_UNAVAILABLE")
+            assert words in error["message"], (sql, name)
+            ready = await server.client.get("/rpc/health/ready")
+            assert (ready.status_code, words in ready.json()["parts"]["database"]["detail"]) == (503, True)
+            assert (await server.client.get("/rpc/health/live")).status_code == 200
+        await server.answer("notes.add", {"room": "b", "text": str(number)})
+        assert (await server.client.get("/rpc/health")).json()["parts"]["database"] == {"ok": True}
+
+
+def test_no_connection_left_is_told_by_name() -> None:
+    """By either driver's words; libpq keeps no SQLSTATE of a connection that was refused."""
+    for refused in (
+        asyncpg.TooManyConnectionsError("sorry, too many clients already"),
+        psycopg.OperationalError("connection failed: FATAL:  sorry, too many clients already"),
+        psycopg.OperationalError("FATAL:  remaining connection slots are reserved for roles with SUPERUSER"),
+    ):
+        with pytest.raises(ImpairedError, match="no more connections"), connecting():
+            raise refused
+    with pytest.raises(ServiceUnavailableError, match="cannot be reached") as told, connecting():
+        raise psycopg.OperationalError("connection refused")
+    assert not isinstance(told.value, ImpairedError)
+
+
+NUL: Final = {
+    "a call": ("notes.in_room", {"room": "a\0"}),
+    "a call from a thread": ("notes.in_room_sync", {"room": "\0"}),
+    "a list": ("notes.in_rooms", {"rooms": ["a", "\0b"]}),
+}
+
+
+async def test_a_nul_is_a_bad_request_wherever_it_is_read(server: Server) -> None:
+    """In queries as in mutations, by POST, by GET and by subscription."""
+    for path, input in NUL.values():
+        response = await server.call(path, input)
+        assert assert_told(response, 400, "BAD_REQUEST")["message"].startswith("a text has"), path
+    response = await server.client.get("/rpc/notes.in_room", params={"room": "a\0"})
+    assert_told(response, 400, "BAD_REQUEST")
+    queries = [{"path": path, "input": input} for path, input in NUL.values()]
+    polled = await server.call("events/poll", {"queries": queries})
+    told = polled.json()["events"][0]["data"]
+    assert {refused["error"]["code"] for refused in told["errors"]} <= {"BAD_REQUEST"}
+    stored = (await server.call("events/sets", {"queries": queries})).json()["set"]
+    polled = await server.client.get("/rpc/events/poll", params={"set": stored})
+    assert polled.json()["events"][0]["data"]["queries"] == told["queries"]
+    for parameters in ({"set": "\0"}, {"set": stored, "cursor": "\0"}, {"ticket": "\0"}):
+        assert (await server.client.get("/rpc/events/poll", params=parameters)).status_code in (400, 401, 404)
+    response = await server.call("events/ack", {"stream": "\0", "cursor": "e:1"})
+    assert response.status_code == 204
 
 
 def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, Procedure[..., Any]]:
