@@ -6,10 +6,10 @@ there later is dead, and so is another router of the same prefix: both would ans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Mount
 
 from reactive_rpc.errors import DefinitionError
@@ -31,24 +31,42 @@ def check_placement(app: FastAPI) -> None:
 
 
 def _check(routes: Sequence[BaseRoute]) -> None:
+    stands = [(found.path or "", found.name or "", _router_of(found)) for found in iter_route_contexts(routes)]
+    ours = {path for path, _, router in stands if router is not None}
     taken: dict[str, RPCRouter] = {}
-    for found in iter_route_contexts(routes):
-        path = found.path or ""
-        router = getattr(found.endpoint, RPCRouter.MARK, None)
+    for path, name, router in stands:
         base = next((base for base in taken if path == base or (base.endswith("/") and path.startswith(base))), None)
         if base is not None and taken[base] is not router:
-            raise _unreachable(path, base, isinstance(router, RPCRouter))
-        if isinstance(router, RPCRouter):
-            if "{" in path:
-                raise DefinitionError(
-                    f"the procedures are included below {path!r}, which has a parameter: clients and streams name "
-                    "procedures by their paths alone. Give the router a plain prefix, and let the context read the "
-                    "parameter from a header"
-                )
-            taken.setdefault(router.base_of(path, found.name or ""), router)
+            raise _unreachable(path, base, is_procedure=router is not None)
+        if router is None:
+            _require_another(path, ours)
+        else:
+            _require_plain(path)
+            taken.setdefault(router.base_of(path, name), router)
 
 
-def _unreachable(path: str, base: str, is_procedure: bool) -> DefinitionError:
+def _router_of(found: RouteContext) -> RPCRouter | None:
+    router = getattr(found.endpoint, RPCRouter.MARK, None)
+    return router if isinstance(router, RPCRouter) else None
+
+
+def _require_another(path: str, ours: Collection[str]) -> None:
+    if path in ours:
+        raise DefinitionError(
+            f"{path!r} is declared by the application and by the procedures: which of them answers would depend on the "
+            "way that a request takes. Give one of them another path, ReactiveRPC(prefix=...) for example"
+        )
+
+
+def _require_plain(path: str) -> None:
+    if "{" in path:
+        raise DefinitionError(
+            f"the procedures are included below {path!r}, which has a parameter: clients and streams name procedures "
+            "by their paths alone. Give the router a plain prefix, and let the context read it from a header"
+        )
+
+
+def _unreachable(path: str, base: str, *, is_procedure: bool) -> DefinitionError:
     if is_procedure:
         return DefinitionError(
             f"two ReactiveRPCs are included below {base!r}, and the second would never be asked: give it a path of its "

@@ -58,6 +58,13 @@ def a_mount_below(one: ReactiveRPC, _two: ReactiveRPC) -> FastAPI:
     return app
 
 
+def a_route_of_a_path_of_ours(one: ReactiveRPC, _two: ReactiveRPC) -> FastAPI:
+    app = FastAPI(lifespan=one.lifespan)
+    app.get("/rpc/health")(nothing)
+    app.include_router(one.router)
+    return app
+
+
 def in_a_mounted_application(one: ReactiveRPC, two: ReactiveRPC) -> FastAPI:
     app = FastAPI(lifespan=one.lifespan)
     app.mount("/inner", of_one_prefix(one, two))
@@ -78,6 +85,7 @@ def below_a_parameter(one: ReactiveRPC, _two: ReactiveRPC) -> FastAPI:
         (one_below_another, "two ReactiveRPCs are included below '/rpc/'"),
         (in_a_mounted_application, "two ReactiveRPCs are included below '/rpc/'"),
         (a_route_below, "'/rpc/status' stands below '/rpc/'"),
+        (a_route_of_a_path_of_ours, "'/rpc/health' is declared by the application and by the procedures"),
         (a_mount_below, "'/rpc/files' stands below '/rpc/'"),
         (below_a_parameter, "'/org/{org}/rpc/notes.in_room', which has a parameter"),
     ],
