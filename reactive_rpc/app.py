@@ -32,6 +32,7 @@ from reactive_rpc.log.relay import Relay
 from reactive_rpc.reactive.relations import Relations, parse_relations
 from reactive_rpc.reactive.topics import KEY, stored_key
 from reactive_rpc.rpc.caller import BoundCaller, Caller
+from reactive_rpc.rpc.clock_trial import moved_with_clock
 from reactive_rpc.rpc.execution import Executor, Observer
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Functions, Registry
@@ -306,6 +307,10 @@ class ReactiveRPC:
     def caller(self, ctx: object = None) -> BoundCaller:
         """Return what calls procedures in this process, on behalf of `ctx`, as the server would."""
         return BoundCaller(self._caller, ctx, require_open=self._require_open)
+
+    async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
+        """Return what a query asks of Python's clock, see `rpc.clock_trial`: moves it, so it is for checks alone."""
+        return await moved_with_clock(self._caller.subscribe(path, input, ctx), self._reader)
 
     async def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from reactive_rpc.app import ReactiveRPC
+from reactive_rpc.cache.auditor import WAYS_OUT
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.rpc.execution import Observation
@@ -35,13 +36,14 @@ class Drift:
 
     Attributes:
         path: of the procedure.
-        kind: `undeclared` (read and not declared), `unread` (declared, and no observed call read it), or `veto` (an
-            `invalidate_when` called a change harmless that altered the result).
-        table: which the declaration names, or should.
+        kind: `undeclared` (read and not declared), `unread` (declared, and no observed call read it), `veto` (an
+            `invalidate_when` called a change harmless that altered the result), or `clock` (the query asks Python's
+            clock, or chance, of which nothing tells).
+        table: which the declaration names, or should; of `clock`, what moves.
     """
 
     path: str
-    kind: Literal["undeclared", "unread", "veto"]
+    kind: Literal["undeclared", "unread", "veto", "clock"]
     table: str
 
     def __str__(self) -> str:
@@ -49,6 +51,7 @@ class Drift:
             "undeclared": f"reads {self.table!r}, which is not among its dependencies: add it, or declare none",
             "unread": f"declares {self.table!r} and never read it: drop it, or call it so that it does",
             "veto": f"invalidate_when[{self.table!r}] vetoed a change that altered the result: widen the predicate",
+            "clock": f"asks Python's clock, or chance, and is cached: {self.table} moves by itself. {WAYS_OUT}",
         }
         return f"{self.path} {told[self.kind]}"
 
@@ -62,12 +65,14 @@ class Outcome:
         wanting: what it needs to be tried at all; None where it was tried.
         uncacheable: why a result could not be cached; None where all could.
         error: what a call answered instead; None where none did.
+        moved: what it asks of Python's clock, where that was tried.
     """
 
     calls: int = 0
     wanting: str | None = None
     uncacheable: str | None = None
     error: str | None = None
+    moved: tuple[str, ...] = ()
 
 
 class Checker:
@@ -105,11 +110,13 @@ class Checker:
 
     def _vetoes(self) -> Iterator[Drift]:
         for finding in self._rpc.auditor.findings:
-            if finding.kind == "veto":
-                yield Drift(finding.path, "veto", finding.table)
+            if finding.kind != "stale":
+                yield Drift(finding.path, finding.kind, finding.table)
 
 
-async def try_calls(rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, object]) -> dict[str, Outcome]:
+async def try_calls(
+    rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, object], *, moves_clock: bool = False
+) -> dict[str, Outcome]:
     """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
 
     A query that sees its caller is run for each of `contexts`. Where several are given, some may be refused: that is an
@@ -119,6 +126,7 @@ async def try_calls(rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, objec
         rpc: open.
         calls: inputs beside those of `Procedure.known_inputs`.
         contexts: `{role: on whose behalf}`.
+        moves_clock: whether to try what cached queries ask of Python's clock: see `rpc/clock_trial.py`.
 
     Raises:
         DefinitionError: `calls` names what is no query.
@@ -131,7 +139,10 @@ async def try_calls(rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, objec
         if procedure.kind == "query":
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
             wanting = _wanting(procedure, inputs, contexts)
-            outcomes[path] = Outcome(wanting=wanting) if wanting else await _try_query(rpc, path, inputs, contexts)
+            if wanting is not None:
+                outcomes[path] = Outcome(wanting=wanting)
+                continue
+            outcomes[path] = await _try_query(rpc, path, inputs, contexts, moves_clock=moves_clock)
     return outcomes
 
 
@@ -148,17 +159,24 @@ def _sees_context(procedure: Procedure[..., Any]) -> bool:
 
 
 async def _try_query(
-    rpc: ReactiveRPC, path: str, inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
+    rpc: ReactiveRPC,
+    path: str,
+    inputs: Sequence[Mapping[str, Any]],
+    contexts: Mapping[str, object],
+    *,
+    moves_clock: bool,
 ) -> Outcome:
     callers = contexts if _sees_context(rpc.registry[path]) else dict(list(contexts.items())[:1])
+    tried: list[tuple[str, Exception | None]] = []
+    moved: dict[str, None] = {}
     async with _observed(rpc, path) as observations:
-        tried = [
-            (role, await _try_call(rpc, path, input, ctx))
-            for role, ctx in (callers or {"": None}).items()
-            for input in inputs
-        ]
+        for role, ctx in (callers or {"": None}).items():
+            for input in inputs:
+                tried.append((role, await _try_call(rpc, path, input, ctx)))
+                if moves_clock and tried[-1][1] is None:
+                    moved |= dict.fromkeys(await rpc.try_clock(path, input, ctx))
     opaque = next((each.opaque for each in observations if each.opaque is not None), None)
-    return Outcome(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1))
+    return Outcome(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1), tuple(moved))
 
 
 async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:

@@ -9,7 +9,8 @@ computation, the log is looked at once more: every commit that the new snapshot 
 that still is live after that was touched by none of them, and the snapshots of both results are equal as far as the
 read set goes. Bytes that differ then have one of two causes: the invalidation failed, or the handler answers
 differently by itself (a random order, its own clock). Nobody can tell these apart from outside, so the message names
-both. An entry that is not live any more proves nothing and is let go.
+both; but where the two runs compared one column with different values, it is the handler, and the column is named. An
+entry that is not live any more proves nothing and is let go.
 
 **What it costs.** One handler at a time, from a queue that is bounded: past it, audits are skipped and counted. No
 request waits for one. The share is 0 unless the application says otherwise: an audit is a run of the handler on the
@@ -23,15 +24,16 @@ import json
 import logging
 import random as _random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from reactive_rpc.cache.entry import Computed, Entry
 from reactive_rpc.cache.freshness import Freshness
+from reactive_rpc.reactive.moved import moved_columns
 
-__all__ = ["AuditStats", "Auditor", "Finding"]
+__all__ = ["WAYS_OUT", "AuditStats", "Auditor", "Finding"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +68,15 @@ class Finding:
     """One answer that was wrong.
 
     Attributes:
-        kind: `stale`, or `veto` where an `invalidate_when` had kept the entry.
+        kind: `stale`; `veto` where an `invalidate_when` had kept the entry; `clock` where the handler compared a column
+            with another value than before, though it was to read the same: by its own clock, or by chance.
         path: of the procedure.
-        table: whose change was vetoed; empty for `stale`. Several such tables are several findings.
+        table: whose change was vetoed, or the `table.column` that was compared; empty for `stale`. Several are several
+            findings.
         difference: in which way the results differ, without their values.
     """
 
-    kind: Literal["stale", "veto"]
+    kind: Literal["stale", "veto", "clock"]
     path: str
     table: str
     difference: str
@@ -83,8 +87,18 @@ class Finding:
                 f"{self.path}: invalidate_when[{self.table!r}] vetoed a change, and computed again the result has "
                 f"{self.difference}: let the predicate return True for such a change"
             )
+        if self.kind == "clock":
+            return (
+                f"{self.path}: computed again without a change between, it compares {self.table} with another value"
+                f" ({self.difference}): it asks Python's clock, or chance. {WAYS_OUT}"
+            )
         return f"{self.path}: a stored result was stale: computed again it has {self.difference}"
 
+
+WAYS_OUT = (
+    "Ask now(every=...) of reactive_rpc, whose ticks end results, bound their age by cache=Cache(ttl_seconds=...), "
+    "or keep none by cache=False"
+)
 
 NOT_DETERMINISTIC = (
     "a handler that answers differently by itself (an order that is not told, its own clock, chance) looks the same: "
@@ -118,6 +132,7 @@ class Auditor:
         self.share = share
         self._random = random
         self._waiting: dict[Entry, None] = {}
+        self._clocks: set[tuple[str, str]] = set()
         self._findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
         self._task: asyncio.Task[None] | None = None
 
@@ -180,8 +195,14 @@ class Auditor:
             return
         self.stats.audited += 1
         again = Entry(entry.query, computed, entry.version)
-        if again.etag != entry.etag:
+        moved = moved_columns(entry.read_set, again.read_set)
+        is_same = again.etag == entry.etag
+        if moved:
+            self._report_clock(entry, moved, "its result is the same" if is_same else _difference(entry, again))
+            self.stats.stale += not is_same
+        elif not is_same:
             self._report(entry, again)
+        if not is_same:
             self._drop(entry)
 
     def _is_comparable(self, entry: Entry, again: Computed) -> bool:
@@ -189,6 +210,15 @@ class Auditor:
         if not entry.live or entry.period != again.read_set.period:
             return False
         return again.lasts and again.read_set.opaque is None
+
+    def _report_clock(self, entry: Entry, moved: Sequence[str], difference: str) -> None:
+        """Say so once for each column: every audit of the query finds it again."""
+        for column in moved:
+            finding = Finding("clock", entry.query.key[0], column, difference)
+            if (finding.path, column) not in self._clocks:
+                self._clocks.add((finding.path, column))
+                self._findings.append(finding)
+                logger.error("%s", finding)
 
     def _report(self, entry: Entry, again: Entry) -> None:
         path, difference = entry.query.key[0], _difference(entry, again)

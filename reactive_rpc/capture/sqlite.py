@@ -270,7 +270,7 @@ class SQLiteCapture:
         """
         deleted = 0
         with self._connected() as connection:
-            last = _last_older(connection, time.time() - older_than_seconds)
+            last = _last_older(connection, _now(connection) - older_than_seconds)
             while chunk := _prune_chunk(connection, last):
                 deleted += chunk
         return deleted
@@ -437,6 +437,11 @@ def _drops(connection: sqlite3.Connection) -> list[str]:
     existing = _inspect(connection).existing
     triggers = [f"DROP TRIGGER {quoted(name)}" for name in existing if name not in BASE_TABLES]
     return triggers + [f"DROP TABLE {quoted(name)}" for name in BASE_TABLES if name in existing]
+
+
+def _now(connection: sqlite3.Connection) -> int:
+    """Return the time by the clock that dates the outbox's rows."""
+    return int(connection.execute("SELECT CAST(strftime('%s','now') AS INTEGER)").fetchone()[0])
 
 
 def _script(statements: list[str]) -> str:

@@ -92,10 +92,11 @@ async def _check(
     checker = Checker(rpc)
     await rpc.open()
     try:
-        outcomes = await try_calls(rpc, calls, contexts)
+        outcomes = await try_calls(rpc, calls, contexts, moves_clock=True)
         await asyncio.sleep(watch)
         await checker.settle()
-        return checker.drifts(), outcomes
+        clocks = {Drift(path, "clock", what) for path, outcome in outcomes.items() for what in outcome.moved}
+        return tuple(sorted({*checker.drifts(), *clocks}, key=str)), outcomes
     finally:
         await rpc.aclose()
 

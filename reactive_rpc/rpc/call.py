@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from reactive_rpc.cache.entry import Computed, Key
 from reactive_rpc.cache.weight import weight_of
+from reactive_rpc.clock import Clock
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.reactive.change import Change
@@ -22,6 +23,7 @@ from reactive_rpc.rpc.context import TenantView
 from reactive_rpc.rpc.execution import Executor
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.running import depth
+from reactive_rpc.sql.recorder import Trace
 
 __all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key", "seen_of"]
 
@@ -83,10 +85,17 @@ class QueryCall:
         """The input as JSON's own types."""
         return None if self._input is None else self._input.model_dump(mode="json", by_alias=True)
 
-    async def compute(self) -> Computed:
-        """Run the handler."""
+    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> Computed:
+        """Run the handler.
+
+        Args:
+            clock: what `now` asks; the application's where left out.
+            trace: takes the statements that it runs.
+        """
         ctx = TenantView(self._seen, self.path) if self.procedure.scope == "tenant" else self._seen
-        return await self._executor.query(self.key, self.procedure, self._input, ctx, depth=self.depth)
+        return await self._executor.query(
+            self.key, self.procedure, self._input, ctx, depth=self.depth, clock=clock, trace=trace
+        )
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)

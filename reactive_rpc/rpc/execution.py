@@ -42,7 +42,7 @@ from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import SchemaMovedError
 from reactive_rpc.sql.images import as_known
 from reactive_rpc.sql.isolation import Isolation
-from reactive_rpc.sql.recorder import Recorder, current_recorder
+from reactive_rpc.sql.recorder import Recorder, Trace, current_recorder
 
 __all__ = ["Executor", "Observation", "Observer"]
 
@@ -123,9 +123,19 @@ class Executor:
         self.observers: list[Observer] = []
 
     async def query(
-        self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, *, depth: int = 0
+        self,
+        key: Key,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        depth: int = 0,
+        clock: Clock | None = None,
+        trace: Trace | None = None,
     ) -> Computed:
         """Run a query on one snapshot and tell what it read.
+
+        For trials, `clock` is what `now` asks in the place of the executor's, and `trace` takes the statements.
 
         The handler gets copies of input and context, as it may change what it gets: the same call is computed again
         later, and here.
@@ -145,18 +155,27 @@ class Executor:
             # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
             for _ in range(self._database.queries_at_once):
                 with suppress(SchemaMovedError):
-                    return await self._query(key, procedure, input, ctx)
-            return await self._query(key, procedure, input, ctx)
+                    return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
+            return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
 
-    async def _query(self, key: Key, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> Computed:
-        recorder = Recorder(self._log.schema)
+    async def _query(
+        self,
+        key: Key,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        clock: Clock,
+        trace: Trace | None,
+    ) -> Computed:
+        recorder = Recorder(self._log.schema, trace=trace)
         topics = _topic_constraints(key[0], procedure, input)
         input, ctx = deepcopy(input), deepcopy(ctx)
         error: RPCError | None = None
         body = b""
-        began_at = self._clock.time()
+        began_at = clock.time()
         token = current_recorder.set(recorder)
-        with running(Running(key[0], "query", key, clock=self._clock)) as call:
+        with running(Running(key[0], "query", key, clock=clock)) as call:
             try:
                 with self._told():
                     body = await self._read(recorder, procedure, input, ctx)

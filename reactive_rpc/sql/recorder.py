@@ -40,13 +40,16 @@ from reactive_rpc.sql.recording_compiler import Expansion, recording
 from reactive_rpc.sql.template import Template
 from reactive_rpc.sql.text_reads import Oracle
 
-__all__ = ["RECORDER_OPTION", "Recorder", "current_recorder", "install"]
+__all__ = ["RECORDER_OPTION", "Recorder", "Trace", "current_recorder", "install"]
 
 RECORDER_OPTION: Final = "reactive_rpc_recorder"
 """The execution option of a Connection that holds its `Recorder`."""
 
 current_recorder: ContextVar[Recorder | None] = ContextVar("reactive_rpc_recorder", default=None)
 """The recorder of the call that is running, for connections that carry none."""
+
+Trace = list[tuple[str, str]]
+"""`(statement, its parameters)` of each statement."""
 
 _ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]]]
 
@@ -66,12 +69,13 @@ class Recorder:
     Args:
         schema: what is captured; asked anew for every statement.
         oracle: tells what a text reads; without one a text makes the read set opaque.
+        trace: takes `(statement, its parameters)` of each statement, where it is given.
 
     Attributes:
         shows: the version of the log that the call's snapshot shows, exactly; None where nobody can tell.
     """
 
-    def __init__(self, schema: Schema, oracle: Oracle | None = None) -> None:
+    def __init__(self, schema: Schema, oracle: Oracle | None = None, *, trace: Trace | None = None) -> None:
         self._schema = schema
         self.oracle = oracle
         self.shows: int | None = None
@@ -80,6 +84,7 @@ class Recorder:
         self._opaque: str | None = None
         self._tables: set[str] = set()
         self._statements = 0
+        self._trace = trace
 
     def read_set(self) -> ReadSet:
         """Return what was read so far: no constraint twice, and the first reason why it could not be told."""
@@ -119,6 +124,8 @@ class Recorder:
         """
         with self._lock:
             self._statements += 1
+            if self._trace is not None:
+                self._trace.append((statement, repr(parameters)))
         text = _Text(connection, statement, parameters)
         if context is None or context.compiled is None:
             self._record_text(text, "exec_driver_sql()")

@@ -136,6 +136,70 @@ def test_findings_are_data_too(tmp_path: Path) -> None:
     assert {"name": "room", "captured": True, "reason": None, "compared_exactly": ["name"]} in told["tables"]
 
 
+CLOCKS = """
+from datetime import UTC, date, datetime, timedelta
+from reactive_rpc import Cache
+from reactive_rpc import now as this
+
+class Post(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime
+
+RECENT = timedelta(seconds=2)
+
+@define_reactive_function
+async def seconds(db: AsyncSession) -> list[int]:
+    return list((await db.exec(select(Post.id).where(Post.at > datetime.now(UTC) - RECENT))).all())
+
+@define_reactive_function
+async def today(db: AsyncSession) -> list[int]:
+    return list((await db.exec(select(Post.id).where(func.substr(Post.at, 1, 10) == str(date.today())))).all())
+
+@define_reactive_function
+async def months(db: AsyncSession) -> str:
+    await db.exec(select(Post.id))
+    return f"{date.today():%Y-%m}"
+
+@define_reactive_function(cache=Cache(ttl_seconds=60))
+async def bounded(db: AsyncSession) -> list[int]:
+    return list((await db.exec(select(Post.id).where(Post.at > datetime.now(UTC) - RECENT))).all())
+
+@define_reactive_function(cache=False)
+async def never(db: AsyncSession) -> list[int]:
+    return list((await db.exec(select(Post.id).where(Post.at > datetime.now(UTC) - RECENT))).all())
+
+@define_reactive_function
+async def ticking(db: AsyncSession) -> list[int]:
+    return list((await db.exec(select(Post.id).where(Post.at > this(every=60) - RECENT))).all())
+
+@define_reactive_function
+def timeless(db: Session) -> list[int]:
+    return list(db.exec(select(Post.id)).all())
+
+FUNCTIONS = dict(
+    seconds=seconds, today=today, months=months, bounded=bounded, never=never, ticking=ticking, timeless=timeless
+)
+rpc = ReactiveRPC("sqlite:///notes.db", functions={"posts": FUNCTIONS}, metadata=SQLModel.metadata)
+"""
+
+
+def test_what_asks_pythons_clock_is_found(tmp_path: Path) -> None:
+    """To the microsecond, by the day, in a parameter or in the result; what says how it depends on the time is not."""
+    write_main(tmp_path)
+    main = tmp_path / "main.py"
+    main.write_text(main.read_text() + "from sqlmodel import Session\n" + CLOCKS)
+    found = run(tmp_path, "check", "main:rpc", "--format", "json")
+    assert found.returncode == 1, found.stderr
+    told = json.loads(found.stdout)
+    assert (told["tried"], told["errors"]) == (7, {})
+    drifts = {drift.split()[0]: drift for drift in told["drifts"]}
+    assert drifts.keys() == {"posts.seconds", "posts.today", "posts.months"}
+    assert "post.at moves by itself" in drifts["posts.seconds"]
+    assert "a parameter of 'SELECT post.id" in drifts["posts.today"]
+    assert "its result moves by itself" in drifts["posts.months"]
+    assert all("now(every=...)" in drift and "cache=False" in drift for drift in drifts.values())
+
+
 ROLES = """
 from reactive_rpc import Context, ForbiddenError
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from reactive_rpc.testing import running

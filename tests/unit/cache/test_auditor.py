@@ -243,3 +243,20 @@ async def test_a_flight_from_before_the_drop_proves_nothing() -> None:
     late = type(entry)(entry.query, computed, flight_at)
     w.reader._count_needless(late)
     assert w.reader.stats.needless == 0
+
+
+async def test_a_handler_that_asks_its_own_clock_is_named_with_the_column(caplog: pytest.LogCaptureFixture) -> None:
+    """Two runs without a change between compare one column with two values: once told, whatever the results are."""
+    w = world()
+    query = RowQuery(w.log, (1,))
+    entry = await w.reader.get(query)
+    query.rows = (2,)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            w.auditor.offer(entry)
+            await w.auditor.settle()
+    assert w.auditor.findings == (Finding("clock", "items.sum", "item.id", "its result is the same"),)
+    assert (w.auditor.stats.audited, w.auditor.stats.stale) == (2, 0)
+    [record] = caplog.records
+    assert "item.id with another value" in record.getMessage()
+    assert "now(every=...)" in record.getMessage()
