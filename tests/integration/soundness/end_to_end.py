@@ -13,7 +13,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -37,8 +36,8 @@ __all__ = ["MEANS", "EndToEnd", "WrongError"]
 MEANS = ("mutation", "engine", "shell", "process")
 
 
-BETWEEN: ContextVar[list[Callable[[], Awaitable[None]]] | None] = ContextVar("between", default=None)
-"""What the next async handler that runs does in its middle, once."""
+BETWEEN: list[Callable[[], Awaitable[None]]] = []
+"""What the next async handler that runs does in its middle, once; no `ContextVar`, which queries do not see."""
 
 
 class WrongError(AssertionError):
@@ -65,8 +64,8 @@ def ask(session: PlainSession, seed: str) -> str:
 async def ask_async(input: Seed, db: AsyncSession) -> str:
     """Ask by an async session, twice; what is to happen between, happens: the snapshot must not notice."""
     first = await db.run_sync(lambda session: ask(session, input.seed))
-    if between := BETWEEN.get():
-        await between.pop()()
+    if BETWEEN:
+        await BETWEEN.pop()()
     second = await db.run_sync(lambda session: ask(session, input.seed))
     return f"{first} {second}"
 
@@ -181,10 +180,11 @@ class EndToEnd:
         async def interrupt() -> None:
             await write_by(choices.choice(MEANS), f"{name}:between", self.rpc.caller(), self._engines, other)
             await self.rpc._log.fresh()  # as any other request would
+            self.counters.update(interrupted=1)
 
-        BETWEEN.set([interrupt])
+        BETWEEN[:] = [interrupt]
         async with client.listening():
-            BETWEEN.set(None)
+            BETWEEN.clear()
             truth = self._truths(queries)
             self.counters.update(changed=sum(before[query] != truth[query] for query in queries))
             await self._compare(f"case {name}, write during the first query", client, truth)

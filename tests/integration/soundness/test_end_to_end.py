@@ -36,6 +36,7 @@ def test_nothing_is_stale_and_everybody_is_told(tmp_path: Path) -> None:
     """Cached answers and a stream's client agree with the database after every write, by any means."""
     trial = run(tmp_path, CASES)
     assert trial.counters["changed"] > CASES // 2, "the writes must matter"
+    assert trial.counters["interrupted"] > CASES // 4, "writes must have come in the middle of queries"
     assert trial.counters["hits"] > CASES, "the cache must have been used"
 
 
