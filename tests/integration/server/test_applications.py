@@ -159,6 +159,30 @@ def several_routers(rpc: ReactiveRPC) -> Made:
 
 
 @cell
+def the_full_stack_template(rpc: ReactiveRPC) -> Made:
+    """Its main.py and api/main.py, with the procedures beside its routers."""
+    app = FastAPI(
+        title="Full stack",
+        openapi_url="/api/v1/openapi.json",
+        generate_unique_id_function=by_first_tag,
+        lifespan=rpc.lifespan,
+    )
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["http://localhost:5173"],
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    api, items = APIRouter(), APIRouter(prefix="/items", tags=["items"])
+    items.get("/", name="read_items")(allow)
+    api.include_router(items)
+    api.include_router(rpc.router)
+    app.include_router(api, prefix="/api/v1")
+    return Made(app, "/api/v1/rpc", "/api/v1/openapi.json")
+
+
+@cell
 def a_router_that_takes_everything(rpc: ReactiveRPC) -> Made:
     app = FastAPI(lifespan=rpc.lifespan)
     app.include_router(rpc.router)

@@ -98,6 +98,17 @@ async def test_each_is_given_its_own(file: Path) -> None:
         assert server.rpc.stats()["stored"] == len(wanted)
 
 
+async def test_a_default_is_no_annotation(file: Path) -> None:
+    """`db: AsyncSession = Depends(get_db)`, as it was written before `Annotated`."""
+
+    @define_reactive_function
+    async def texts(db: AsyncSession = Depends(session)) -> list[str]:  # noqa: B008  # FastAPI's own spelling
+        return list((await db.execute(TEXTS)).scalars())
+
+    async with serving(file, {"notes": {"texts": texts}}) as server:
+        assert (await server.call("notes.texts")).json() == []
+
+
 async def test_methods_of_its_own_are_there(file: Path) -> None:
     """An application's subclass brings what its handlers call; what these read is seen like anything else."""
 
