@@ -129,7 +129,15 @@ def served(application: str, port: int, environment: Mapping[str, str] | None = 
 
 def unlimited(**variables: str) -> dict[str, str]:
     """Return the environment of a server whose clients all come from one address at once."""
-    limits = {"MAX_STREAMS": 100_000, "MAX_STREAMS_PER_IDENTITY": 100_000, "STREAM_OPENS_PER_SECOND": 100_000}
+    limits = {
+        "MAX_STREAMS": 100_000,
+        "MAX_STREAMS_PER_IDENTITY": 100_000,
+        "STREAM_OPENS_PER_SECOND": 100_000,
+        "MAX_WATCHED_QUERIES": 10_000_000,
+        "MAX_WATCHED_QUERIES_PER_IDENTITY": 10_000_000,
+        "MAX_WATCHED_BYTES": 10**12,
+        "MAX_WATCHED_BYTES_PER_IDENTITY": 10**12,
+    }
     return {f"REACTIVE_RPC_{name}": str(value) for name, value in (limits | variables).items()}
 
 
@@ -180,11 +188,12 @@ def reactive(
     acks: bool = False,
     text_bytes: int = 16,
     marker: bytes = b"event: invalidation",
+    environment: Mapping[str, str] | None = None,
 ) -> Target:
     """Serve reactive_rpc on a SQLite file of its own, to streams that watch `query`, of one text of so many bytes."""
     port, database = free_port(), folder / f"fanout-{os.urandom(4).hex()}.db"
-    environment = unlimited() | {"BENCH_DATABASE_URL": f"sqlite+aiosqlite:///{database}"}
-    process = stack.enter_context(served("benchmarks.fanout_reactive:app", port, environment))
+    settings = unlimited() | {"BENCH_DATABASE_URL": f"sqlite+aiosqlite:///{database}"} | dict(environment or {})
+    process = stack.enter_context(served("benchmarks.fanout_reactive:app", port, settings))
     connection = stack.enter_context(closing(sqlite3.connect(database, isolation_level=None)))
     connection.execute("INSERT INTO message (room, text) VALUES ('a', 'first')")
     request = event_request(query, acks=acks)

@@ -7,7 +7,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import commit_to_clients, fanout, fanout_events, fanout_sets, index, precision, reads, relay, writes
+from benchmarks import (
+    commit_to_clients,
+    fanout,
+    fanout_events,
+    fanout_idle,
+    fanout_sets,
+    index,
+    precision,
+    reads,
+    relay,
+    writes,
+)
 
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "reads": reads.run,
@@ -17,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "fanout": fanout.run,
     "fanout_events": fanout_events.run,
     "fanout_sets": fanout_sets.run,
+    "fanout_idle": fanout_idle.run,
     "commit_to_clients": commit_to_clients.run,
     "relay": relay.run,
 }

@@ -58,8 +58,9 @@ class Settings(BaseSettings):
         max_stored_bytes_per_identity: how much of the sets, and of the tickets, is one caller's; past it, the oldest of
             their own are forgotten. What is larger is refused (413).
         poll_wait_seconds: how long a long poll waits at most before it answers that nothing happened.
-        heartbeat_seconds: how often an idle stream says that it lives; 0 is never. Set it where proxies or clients
-            cannot notice a dead connection otherwise.
+        heartbeat_seconds: how long a stream may be silent: one that has nothing to tell says a comment by then. 0 is
+            for ever: a proxy that forgets an idle connection then leaves its client with the past, for as long as it
+            listens.
         stream_queue_events: how many events may wait for a slow reader, or for its acknowledgement, before a gap takes
             their place.
         stream_queue_bytes: the same in bytes.
@@ -114,7 +115,7 @@ class Settings(BaseSettings):
     max_stored_bytes: PositiveInt = 64 * 1024 * 1024
     max_stored_bytes_per_identity: PositiveInt = 4 * 1024 * 1024
     poll_wait_seconds: PositiveFloat = 25.0
-    heartbeat_seconds: NonNegativeFloat = 0.0
+    heartbeat_seconds: NonNegativeFloat = 25.0
     stream_queue_events: PositiveInt = 256
     stream_queue_bytes: PositiveInt = 1024 * 1024
     ack_retry_seconds: tuple[PositiveFloat, ...] = Field(default=(2.0, 5.0, 10.0), min_length=1)

@@ -83,6 +83,7 @@ from reactive_rpc.cache.reader import Invalidated, Landed, Reader
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.delivery.acknowledgements import Acknowledgements
 from reactive_rpc.delivery.frame import Frame, gap_frame, invalidation_frame, result_frame, revoked_frame
+from reactive_rpc.delivery.heartbeats import Heartbeats
 from reactive_rpc.delivery.holdings import Bounds, Holdings
 from reactive_rpc.delivery.limits import CallerKey
 from reactive_rpc.delivery.refresher import Refresher
@@ -134,9 +135,6 @@ SETTLED_AT_ONCE = 16
 DRAIN_STEP_SECONDS = 0.05
 """How often some of the streams are ended while the server drains."""
 
-HEARTBEAT = b":\n\n"
-"""What an idle stream says where heartbeats are configured: a comment, which no client dispatches."""
-
 
 class Hub:
     """Streams and what they watch. Used on one event loop.
@@ -173,7 +171,6 @@ class Hub:
         heartbeat_seconds: float = 0.0,
     ) -> None:
         self.stats = HubStats()
-        self.heartbeat_seconds = heartbeat_seconds
         self._reader = reader
         self._log = log
         self._clock = clock
@@ -198,10 +195,10 @@ class Hub:
         self._unsettled: dict[Watch, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._holdings = Holdings(bounds)
+        self._heartbeats = Heartbeats(heartbeat_seconds, clock=clock, spawn=self._spawn)
         self._told_at_once = TOLD_AT_ONCE
         self._replays = Replays(log, at_most=max_resumed_changes, spawn=self._spawn)
         self._refresher = Refresher(self._refresh, clock=clock, spawn=self._spawn)
-        self._beating: asyncio.Task[None] | None = None
         self._timing: asyncio.Task[None] | None = None
         self._is_draining = False
         self._is_timed = False
@@ -281,7 +278,7 @@ class Hub:
             self.disconnect(stream)
             raise
         self.stats.opened += 1
-        self._keep_beating()
+        self._heartbeats.add(stream)
         retry_ms = random.randint(*self._reconnect_milliseconds)  # noqa: S311  # jitter, no secret
         return stream, connected.encode(retry_ms=retry_ms)
 
@@ -290,6 +287,7 @@ class Hub:
         if self._streams.pop(stream.id, None) is not None:
             self._holdings.add_bytes(stream.caller, -stream.request_bytes)
         self._sweep.remove(stream)
+        self._heartbeats.remove(stream)
         for watch in self._by_stream.pop(stream, ()):
             del watch.streams[stream]
             self._holdings.remove(stream.caller, watch)
@@ -346,7 +344,7 @@ class Hub:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._refresher.clear()  # what never ran has not said that it ended
-        self._beating = self._timing = None
+        self._timing = None
         self._is_draining = False
 
     async def _settle(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
@@ -391,7 +389,7 @@ class Hub:
             stale=list(stale.values()),
             errors=errors,
             version=self._reader.freshness.token,
-            heartbeat_seconds=self.heartbeat_seconds or None,
+            heartbeat_seconds=self._heartbeats.seconds or None,
         )
 
     async def _register(self, stream: Stream, subscription: Subscription) -> tuple[Watch, Entry | None]:
@@ -704,19 +702,6 @@ class Hub:
     def _acknowledge(self, stream: Stream, cursor: Cursor) -> None:
         if cursor.epoch == self._log.epoch:
             stream.acknowledge(cursor)
-
-    def _keep_beating(self) -> None:
-        if self.heartbeat_seconds and (self._beating is None or self._beating.done()):
-            self._beating = self._spawn(self._beat(), "reactive_rpc heartbeats")
-
-    async def _beat(self) -> None:
-        """Let no stream be silent for longer than was promised."""
-        half_seconds = self.heartbeat_seconds / 2
-        while self._streams:
-            await self._clock.sleep(half_seconds)
-            quiet_since = self._clock.monotonic() - half_seconds
-            for stream in self._streams.values():
-                stream.beat(HEARTBEAT, quiet_since=quiet_since)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
