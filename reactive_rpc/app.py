@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import MetaData
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from reactive_rpc.cache.auditor import Auditor
@@ -40,7 +40,7 @@ from reactive_rpc.rpc.running import refuse_announcement
 from reactive_rpc.rpc.seclusion import secluded_context
 from reactive_rpc.rpc.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import CaptureMode, make_source
+from reactive_rpc.sources import CaptureMode, LogURL, make_source
 from reactive_rpc.web.acks import AckEndpoint
 from reactive_rpc.web.body import BodyLimits
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
@@ -109,7 +109,8 @@ class ReactiveRPC:
         app.include_router(rpc.router)
 
     Args:
-        url: of the database: `sqlite+aiosqlite:///team.db`.
+        database: its URL, `sqlite+aiosqlite:///team.db`, or, of a PostgreSQL database, the application's own
+            `AsyncEngine`, whose `connect_args`, pool and events then hold for handlers (docs/engines.md).
         functions: `{"group": {"name": decorated function}}`, nested as deep as you like.
         context: a FastAPI dependency that makes the context, resolved once a request; raise an HTTPException 401 in it
             to refuse. Procedures with `scope="public"` do without.
@@ -118,6 +119,8 @@ class ReactiveRPC:
         metadata: its tables are created at start where they are missing; leave it out where migrations do that.
         capture: how writes are seen: `triggers` in the database, which see every writer, or, where the database may not
             have triggers, `session`: what the mutations of this process write, and nothing else.
+        log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
+            or only an engine can connect; a URL, or a function that returns one with a password that is good now.
         settings: read from the environment where left out.
         prefix: of the router's paths.
 
@@ -131,13 +134,14 @@ class ReactiveRPC:
 
     def __init__(
         self,
-        url: str | URL,
+        database: str | URL | AsyncEngine,
         *,
         functions: Functions,
         context: Callable[..., Any] | None = None,
         relations: Relations | None = None,
         metadata: MetaData | None = None,
         capture: CaptureMode = "triggers",
+        log_url: LogURL | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
         clock: Clock | None = None,
@@ -149,7 +153,16 @@ class ReactiveRPC:
         self._ids = ids or RandomIds()
         self._relations: Relations = relations or {}
         self._metadata = metadata
-        source = make_source(url, settings=self.settings, ids=self._ids, capture=capture, clock=self._clock)
+        if isinstance(database, AsyncEngine):
+            self.registry.require_coroutines()
+        source = make_source(
+            database,
+            settings=self.settings,
+            ids=self._ids,
+            capture=capture,
+            log_url=log_url,
+            clock=self._clock,
+        )
         self._database, self._capture, self._log = source.database, source.capture, source.log
         self._board, self._relay, self._shared = source.board, source.relay, source.shared
         self._poll_interval_seconds, self._probes = source.poll_interval_seconds, source.probes
@@ -247,9 +260,10 @@ class ReactiveRPC:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.aclose)
             stack.push_async_callback(self._board.aclose)
+            await self._database.check()
             await self._board.open()
             if self._metadata is not None:
-                await asyncio.to_thread(self._database.create_tables, self._metadata)
+                await self._database.make_tables(self._metadata)
             if self._relay is not None:
                 await self._open_relayed(stack, self._relay)
             await self._log.open()
@@ -545,7 +559,7 @@ class ReactiveRPC:
             try:
                 await asyncio.to_thread(self._capture.prune, self.settings.outbox_retention_seconds)
                 if self._answers is not None:
-                    await asyncio.to_thread(self._database.examine, self._answers.prune)
+                    await self._database.work(self._answers.prune)
             except Exception:
                 logger.exception("what is kept of writes could not be pruned, retrying later")
 

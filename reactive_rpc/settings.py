@@ -33,6 +33,8 @@ class Settings(BaseSettings):
         poll_interval_seconds: how often the log is looked at while streams are open, or relayed; a quarter as often
             while there are none. On PostgreSQL a look costs a worker about half a millisecond.
         busy_timeout_seconds: how long a statement waits for SQLite's write lock before it fails.
+        log_url: of a PostgreSQL database, its own address, where handlers reach it through a connection pooler in
+            transaction mode: the log, its locks, capture and the board use it, see docs/pgbouncer.md.
         pool_size: how many connections to PostgreSQL are kept for queries, and how many at most there are for
             mutations. More queries than that wait for their turn; those inside of others have as many more.
         pool_timeout_seconds: how long a mutation waits for a connection before it fails.
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     cache_max_bytes: NonNegativeInt = 64 * 1024 * 1024
     poll_interval_seconds: PositiveFloat = 0.005
     busy_timeout_seconds: PositiveFloat = 5.0
+    log_url: str | None = None
     pool_size: PositiveInt = 10
     pool_timeout_seconds: PositiveFloat = 5.0
     max_body_bytes: PositiveInt = 1024 * 1024

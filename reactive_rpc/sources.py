@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from reactive_rpc.board.board import Board, Budget
 from reactive_rpc.board.memory import MemoryBoard
@@ -36,9 +37,13 @@ from reactive_rpc.settings import Settings
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.generic_database import GenericDatabase
 from reactive_rpc.sql.postgresql_database import PostgreSQLDatabase
+from reactive_rpc.sql.postgresql_engine import EngineDatabase, refuse_engine
+from reactive_rpc.sql.postgresql_url import Place
 from reactive_rpc.sql.sqlite_database import SQLiteDatabase
 
-__all__ = ["CaptureMode", "Source", "make_source"]
+__all__ = ["CaptureMode", "LogURL", "Source", "make_source"]
+
+LogURL = str | URL | Callable[[], str | URL]
 
 _NO_URL: Final = (
     "this is no database URL (it is not shown, as it may hold a password): sqlite+aiosqlite:///team.db is one, and "
@@ -76,20 +81,53 @@ class Source:
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a PostgreSQL database is.
+
+    Attributes:
+        handlers: where handlers reach it: a URL, or an engine of the application's.
+        direct: where sessions of our own stand.
+        is_shared: whether `handlers` may lead through a pooler in transaction mode.
+    """
+
+    handlers: URL | AsyncEngine
+    direct: Place
+    is_shared: bool
+
+    @property
+    def url(self) -> URL:
+        """Name the database."""
+        return self.handlers if isinstance(self.handlers, URL) else self.handlers.url
+
+    @property
+    def role(self) -> str:
+        """Name what a connection is: another role may see other rows."""
+        return f"{self.url.username} {sorted(self.url.query.items())}"
+
+
 def make_source(
-    url: str | URL,
+    database: str | URL | AsyncEngine,
     *,
     settings: Settings,
     ids: IdSource,
     capture: CaptureMode = "triggers",
+    log_url: LogURL | None = None,
     clock: Clock | None = None,
 ) -> Source:
-    """Return the parts for the database at `url`; nothing is connected yet.
+    """Return the parts for a database; nothing is connected yet.
+
+    Args:
+        database: its URL, or an engine that the application has made.
+        log_url: its own address, where `database` leads through a pooler or only an engine can connect.
 
     Raises:
         DefinitionError: the URL is none, or of a database that is not supported, or one that no relay reads.
     """
-    parsed = _parsed(url)
+    if isinstance(database, AsyncEngine | Engine):
+        refuse_engine(database, has_log_url=(log_url or settings.log_url) is not None, capture=capture)
+    parsed = _parsed(database.url if isinstance(database, AsyncEngine) else database)
+    places = _places(database, parsed, log_url or settings.log_url)
     clock = clock or SystemClock()
     if capture not in get_args(CaptureMode):
         raise DefinitionError(f"capture={capture!r}: say 'triggers' or 'session'")
@@ -101,11 +139,11 @@ def make_source(
     if capture == "session":
         return _by_session(parsed, settings, ids, clock)
     if settings.redis_url is not None and parsed.get_backend_name() == "postgresql":
-        return _relayed(parsed, settings, ids, clock, settings.redis_url)
+        return _relayed(places, settings, ids, clock, settings.redis_url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, settings, ids)
     if parsed.get_backend_name() == "postgresql":
-        return _postgresql(parsed, settings, ids)
+        return _postgresql(places, settings, ids)
     raise DefinitionError(
         f"{parsed.render_as_string()}: triggers are known for SQLite (sqlite+aiosqlite:///team.db) and PostgreSQL "
         "(postgresql+asyncpg://user@host/team); use one of them, or capture='session'"
@@ -128,15 +166,34 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
     )
 
 
-def _postgresql(url: URL, settings: Settings, ids: IdSource) -> Source:
-    database = _postgresql_database(url, settings)
+def _places(database: str | URL | AsyncEngine, parsed: URL, log_url: LogURL | None) -> _Places:
+    """Return where a database is reached.
+
+    Raises:
+        DefinitionError: a `log_url` was given that is no URL, or of no PostgreSQL database.
+    """
+    handlers = database if isinstance(database, AsyncEngine) else parsed
+    if log_url is None:
+        return _Places(handlers, parsed, is_shared=False)
+    if parsed.get_backend_name() != "postgresql":
+        raise DefinitionError(
+            f"log_url is for PostgreSQL, where handlers go through a pooler; this is {parsed.get_backend_name()}: "
+            "leave it out"
+        )
+    given = log_url
+    direct: Place = _parsed(given) if not callable(given) else lambda: _parsed(given())
+    return _Places(handlers, direct, is_shared=True)
+
+
+def _postgresql(places: _Places, settings: Settings, ids: IdSource) -> Source:
+    database, url = _postgresql_database(places, settings), places.direct
     capture = PostgreSQLCapture(url, ids=ids)
     log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url, budget=_budget(settings))
     answers = on_postgresql(settings.idempotency_seconds)
     return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds, answers)
 
 
-def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_url: str) -> Source:
+def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, redis_url: str) -> Source:
     """Return the parts for a database that one relay reads for all."""
 
     def new_stream() -> RedisStream:
@@ -148,6 +205,7 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
             max_entries=settings.redis_stream_entries,
         )
 
+    url = places.direct
     capture = PostgreSQLCapture(url, ids=ids)
     relay = Relay(
         lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids), url),
@@ -162,13 +220,13 @@ def _relayed(url: URL, settings: Settings, ids: IdSource, clock: Clock, redis_ur
         shared = RedisValues(
             redis_url,
             settings.redis_namespace,
-            build=f"{settings.build} {url.username} {sorted(url.query.items())}",  # another role may see other rows
+            build=f"{settings.build} {places.role}",
             ttl_seconds=settings.shared_value_seconds,
             clock=clock,
         )
     log = RedisLog(capture, new_stream())
     return Source(
-        _postgresql_database(url, settings),
+        _postgresql_database(places, settings),
         capture,
         log,
         announce_on_postgresql,
@@ -192,8 +250,12 @@ def _relay_health(log: RedisLog) -> Part:
     return Part(ok=False, detail=log.trouble[:200])
 
 
-def _postgresql_database(url: URL, settings: Settings) -> PostgreSQLDatabase:
-    return PostgreSQLDatabase(url, pool_size=settings.pool_size, pool_timeout_seconds=settings.pool_timeout_seconds)
+def _postgresql_database(places: _Places, settings: Settings) -> PostgreSQLDatabase:
+    sizes: Any = {"pool_size": settings.pool_size, "pool_timeout_seconds": settings.pool_timeout_seconds}
+    if isinstance(places.handlers, AsyncEngine):
+        return EngineDatabase(places.handlers, places.direct, **sizes, is_shared=places.is_shared)
+    direct = places.direct if places.is_shared else None
+    return PostgreSQLDatabase(places.handlers, **sizes, direct=direct)
 
 
 def _by_session(url: URL, settings: Settings, ids: IdSource, clock: Clock) -> Source:
@@ -202,7 +264,7 @@ def _by_session(url: URL, settings: Settings, ids: IdSource, clock: Clock) -> So
     if url.get_backend_name() == "sqlite":
         database = SQLiteDatabase(url, busy_timeout_seconds=settings.busy_timeout_seconds, position=None)
     elif url.get_backend_name() == "postgresql":
-        database = _postgresql_database(url, settings)
+        database = _postgresql_database(_Places(url, url, is_shared=settings.log_url is not None), settings)
     else:
         database = GenericDatabase(url)
     capture = SessionCapture(database, ids=ids)

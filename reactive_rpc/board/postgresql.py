@@ -24,12 +24,12 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
-from sqlalchemy.engine import URL
 
 from reactive_rpc.board.board import ENTRY_BYTES, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
 from reactive_rpc.board.names import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.sql.postgresql_connection import connect
+from reactive_rpc.sql.postgresql_url import Place, place_name
 
 __all__ = ["PostgreSQLBoard"]
 
@@ -92,10 +92,10 @@ class PostgreSQLBoard:
         url: of the database; the board has one connection of its own, made when it is first needed.
     """
 
-    def __init__(self, url: URL, *, budget: Budget | None = None) -> None:
+    def __init__(self, url: Place, *, budget: Budget | None = None) -> None:
         self._budget = budget or Budget()
-        self._name = url.render_as_string()
-        self._dsn = libpq_url(url)
+        self._name = place_name(url)
+        self._place = url
         self._connection: Any = None
         self._lock = asyncio.Lock()
         self._pruned_at: float | None = None
@@ -199,7 +199,5 @@ class PostgreSQLBoard:
         if self._is_closed:
             raise ServiceUnavailableError("the board is closed")
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(
-                self._dsn, timeout=CONNECT_SECONDS, statement_cache_size=0, server_settings=_SETTINGS
-            )
+            self._connection = await connect(self._place, _SETTINGS, timeout=CONNECT_SECONDS, statement_cache_size=0)
         return self._connection

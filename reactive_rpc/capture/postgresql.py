@@ -24,11 +24,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import errors
-from sqlalchemy.engine import URL
 
 from reactive_rpc.capture.postgresql_findings import Findings, inspect
 from reactive_rpc.capture.postgresql_images import OutboxRow, decode
@@ -47,7 +46,7 @@ from reactive_rpc.capture.postgresql_tables import CATALOG_ONLY, SCHEMA
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.sql.postgresql_url import Place, dsn_of, place_name
 
 __all__ = ["PostgreSQLCapture"]
 
@@ -55,6 +54,8 @@ MINIMUM_VERSION: Final = 140000
 INSTALL_SECONDS: Final = 30.0
 REFRESH_SECONDS: Final = 2.0
 CONNECT_SECONDS: Final = 5
+SHARED_SESSION_LOOKS: Final = 5
+_PROCESS: Final[LiteralString] = "SELECT pg_backend_pid()"
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +75,11 @@ class PostgreSQLCapture:
         manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
     """
 
-    def __init__(self, url: URL, *, ids: IdSource, manage: bool = True) -> None:
+    def __init__(self, url: Place, *, ids: IdSource, manage: bool = True) -> None:
         self.url = url
         self.manage = manage
         self._ids = ids
+        self._has_own_session = False
 
     @property
     def guarantee(self) -> str:
@@ -170,7 +172,7 @@ class PostgreSQLCapture:
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         try:
             with psycopg.connect(
-                libpq_url(self.url),
+                dsn_of(self.url),
                 autocommit=True,
                 prepare_threshold=None,
                 connect_timeout=CONNECT_SECONDS,
@@ -178,6 +180,8 @@ class PostgreSQLCapture:
                 client_encoding="utf-8",
             ) as connection:
                 _refuse_unfit(connection)
+                if not self._has_own_session:
+                    self._refuse_shared_session(connection)
                 run(connection, _SETTINGS)
                 connection.execute(CATALOG_ONLY)
                 yield connection
@@ -186,13 +190,32 @@ class PostgreSQLCapture:
         except psycopg.Error as exc:
             raise ServiceUnavailableError(f"{self._name} cannot be read or written: {first_line(exc)}") from exc
 
+    def _refuse_shared_session(self, connection: psycopg.Connection[Any]) -> None:
+        """Let only a connection pass that has a server process to itself: what it sets and locks would be another's.
+
+        A pooler in transaction mode hands the process that was used last to whoever asks next.
+
+        Raises:
+            CaptureError: another connection has met the same process.
+        """
+        with psycopg.connect(dsn_of(self.url), autocommit=True, prepare_threshold=None) as other:
+            for _ in range(SHARED_SESSION_LOOKS):
+                if connection.execute(_PROCESS).fetchone() == other.execute(_PROCESS).fetchone():
+                    raise CaptureError(
+                        f"{self._name} leads through a connection pooler in transaction mode: two connections share a "
+                        "process of the server. Handlers may use it; capture, the log and its locks need a session of "
+                        "their own: give the database's own address as ReactiveRPC(log_url=...), or as "
+                        "REACTIVE_RPC_LOG_URL (docs/pgbouncer.md)"
+                    )
+        self._has_own_session = True
+
     @property
     def _name(self) -> str:
-        return self.url.render_as_string()
+        return place_name(self.url)
 
     def _not_allowed(self, cause: Exception) -> CaptureError:
         """Return the error for missing rights; what the catalogs show, everybody may read."""
-        with psycopg.connect(libpq_url(self.url), autocommit=True, client_encoding="utf-8") as connection:
+        with psycopg.connect(dsn_of(self.url), autocommit=True, client_encoding="utf-8") as connection:
             connection.execute(CATALOG_ONLY)
             statements = wanted_of_administrator(connection, inspect(connection, may_read=False))
         return CaptureError(

@@ -56,7 +56,6 @@ from dataclasses import replace
 from typing import Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
-from sqlalchemy.engine import URL
 
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.postgresql_images import decode, decode_value, value_sql
@@ -73,7 +72,7 @@ from reactive_rpc.reactive.change import Change, Known, Unknown, Value
 from reactive_rpc.reactive.lookup import Lookup
 from reactive_rpc.reactive.schema import Kind
 from reactive_rpc.sql.concealment import said_by
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.sql.postgresql_url import Place, place_name
 
 __all__ = ["PostgreSQLLog"]
 
@@ -109,7 +108,7 @@ class PostgreSQLLog(BaseLog):
     def __init__(
         self,
         capture: PostgreSQLCapture,
-        url: URL,
+        url: Place,
         *,
         history_changes: int = 20_000,
         bulk_threshold: int = 10_000,
@@ -118,13 +117,13 @@ class PostgreSQLLog(BaseLog):
         super().__init__(history_changes=history_changes)
         self._capture = capture
         self._bulk_threshold = bulk_threshold
-        self._name = url.render_as_string()
-        self._outbox = Outbox(libpq_url(url), timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
+        self._name = place_name(url)
+        self._outbox = Outbox(url, timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
         self._refused: set[Lookup] = set()
         self._last: Look | None = None
         self._is_reconnected = False
         self._lock = asyncio.Lock()
-        self._replayed = Outbox(libpq_url(url), timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
+        self._replayed = Outbox(url, timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
         self._replaying = asyncio.Lock()
         self._replays = 0
         self._running: asyncio.Task[None] | None = None
@@ -148,8 +147,9 @@ class PostgreSQLLog(BaseLog):
             return
         async with self._lock:
             with self._hanging_up(f"{self._name} cannot be read: {{}}"):
-                await self._connect()
+                # It refuses a session that others share, before anything is set for ours.
                 state = await asyncio.to_thread(self._capture.install)
+                await self._connect()
                 state, look, _ = await self._settle(state, None)
         self._stand_at(look)
         self._version = look.snapshot.version

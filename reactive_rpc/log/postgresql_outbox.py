@@ -35,6 +35,8 @@ from reactive_rpc.capture.postgresql_tables import FINGERPRINT
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.log.snapshot import Snapshot
 from reactive_rpc.reactive.change import Known
+from reactive_rpc.sql.postgresql_connection import connect
+from reactive_rpc.sql.postgresql_url import Place
 
 __all__ = ["FAULTS", "Look", "Outbox"]
 
@@ -136,13 +138,13 @@ class Outbox:
     Every call may raise one of `FAULTS`.
 
     Args:
-        dsn: libpq's URI of the database.
+        place: the database.
         timeout_seconds: for each statement.
         max_rows: how many rows are sent at most; the first past it makes the answer cut.
     """
 
-    def __init__(self, dsn: str, *, timeout_seconds: float, max_rows: int) -> None:
-        self._dsn = dsn
+    def __init__(self, place: Place, *, timeout_seconds: float, max_rows: int) -> None:
+        self._place = place
         self._timeout_seconds = timeout_seconds
         self._max_rows = max_rows
         self._connection: Any = None  # asyncpg has no types
@@ -165,8 +167,8 @@ class Outbox:
             ServiceUnavailableError: the server is a standby.
         """
         self.terminate()
-        self._connection = await asyncpg.connect(
-            self._dsn, timeout=CONNECT_SECONDS, command_timeout=self._timeout_seconds, server_settings=_SETTINGS
+        self._connection = await connect(
+            self._place, _SETTINGS, timeout=CONNECT_SECONDS, command_timeout=self._timeout_seconds
         )
         if await self._live.fetchval("SELECT pg_is_in_recovery()"):
             raise ServiceUnavailableError(STANDBY)

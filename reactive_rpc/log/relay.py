@@ -35,16 +35,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
-from sqlalchemy.engine import URL
-
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.log.log import Batch, Log
 from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step, end_task
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.reactive.change import Change
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.sql.postgresql_connection import connect
+from reactive_rpc.sql.postgresql_url import Place
 
 __all__ = ["Feed", "Relay", "RelayStatus"]
 
@@ -211,7 +209,7 @@ class Relay:
         self,
         make_log: Callable[[], Log],
         make_stream: Callable[[], RedisStream],
-        database: URL,
+        database: Place,
         *,
         name: str,
         poll_interval_seconds: float = 0.005,
@@ -219,7 +217,7 @@ class Relay:
     ) -> None:
         self._make_log = make_log
         self._make_stream = make_stream
-        self._dsn = libpq_url(database)
+        self._place = database
         self._lock_key = zlib.crc32(b"reactive_rpc relay " + name.encode())
         self._poll_interval_seconds = poll_interval_seconds
         self._clock = clock or SystemClock()
@@ -279,7 +277,7 @@ class Relay:
 
     async def _locked(self) -> Any:
         """Return a connection that holds the lock; None where another does."""
-        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5, server_settings=_LOCK_SETTINGS)
+        connection = await connect(self._place, _LOCK_SETTINGS, timeout=5, command_timeout=5)
         try:
             if await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", self._lock_key):
                 return connection

@@ -61,6 +61,19 @@ class Registry(Mapping[str, Procedure[..., Any]]):
             raise NotFoundError(f"No procedure found on path {path[:200]!r}", path=path[:200])
         return procedure
 
+    def require_coroutines(self) -> None:
+        """Let only handlers through that an async engine can serve.
+
+        Raises:
+            DefinitionError: one takes a `Session`; the message names it.
+        """
+        for path, procedure in self.items():
+            if not procedure.handler.is_async:
+                raise procedure.fault(
+                    f"{path} runs in a thread, which the AsyncEngine that ReactiveRPC was given cannot serve: write it "
+                    "as async def with AsyncSession, or give ReactiveRPC the URL in the engine's place"
+                )
+
     def check_tables(self, tables: Mapping[str, TableShape]) -> None:
         """Hold every declaration against the database's own tables.
 

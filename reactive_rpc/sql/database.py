@@ -83,6 +83,19 @@ class Database(ABC):
             ServiceUnavailableError: the database cannot be reached, or is locked.
         """
 
+    async def check(self) -> None:
+        """Refuse what cannot work, where that shows only once connected; called before anything else is asked.
+
+        Raises:
+            DefinitionError: what is wrong, and the way out.
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        return
+
+    async def make_tables(self, metadata: MetaData) -> None:
+        """Do as `create_tables`, without blocking."""
+        await asyncio.to_thread(self.create_tables, metadata)
+
     @abstractmethod
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
         """Return an engine; one that does not write must not be able to."""
@@ -196,6 +209,12 @@ class Database(ABC):
         with self._noting(), translated(), _connected_sync(self._writer) as connection:
             return work(connection)
 
+    async def work(self, work: Callable[[Connection], T]) -> T:
+        """Do as `examine`, without blocking, on a connection of the mutations that are coroutines."""
+        with translated():
+            async with _connected(self._async_writer) as connection:
+                return await connection.run_sync(work)
+
     def observe(self, observer: WriteObserver) -> None:
         """Have `observer` follow every mutation that begins after this call; at most one can."""
         self._observer = observer
@@ -277,9 +296,10 @@ class Database(ABC):
         if self._observer is not None:
             # Versions then count this process's commits, which no snapshot can show; one begun after a commit has it.
             at_least = 0
+        is_late_enough = self._begin_read(connection, recorder, at_least)
+        # Only now: what an application's listener does as a transaction begins is not the handler's.
         recorder.oracle = self.oracle
         connection.execution_options(**{RECORDER_OPTION: recorder})
-        is_late_enough = self._begin_read(connection, recorder, at_least)
         if self._observer is not None:
             recorder.shows = None
         return is_late_enough

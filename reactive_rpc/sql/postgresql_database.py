@@ -3,7 +3,8 @@
 Queries and mutations have engines of their own:
 
 - A query's transaction is REPEATABLE READ, so all its statements read one snapshot, and READ ONLY, so the server itself
-  refuses a write, however it is made; the session says so too, for what a handler might run after a COMMIT of its own.
+  refuses a write, however it is made; the session says so too, for what a handler might run after a COMMIT of its own
+  (not through a pooler in transaction mode, where a session is whoever's transaction comes next).
 - A mutation's transaction has the isolation that it or the settings declare, said with its BEGIN.
 
 Coroutines use the driver that the URL names, threads use psycopg.
@@ -26,10 +27,13 @@ handler, so it looks in a savepoint that is rolled back.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, LiteralString
+from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import psycopg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
@@ -42,10 +46,10 @@ from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import connecting, translated
 from reactive_rpc.sql.postgresql_locks import account_for
 from reactive_rpc.sql.postgresql_oracle import PostgreSQLOracle
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.sql.postgresql_url import Place, dsn_of, libpq_url, place_name
 from reactive_rpc.sql.recorder import Recorder
 
-__all__ = ["PostgreSQLDatabase"]
+__all__ = ["DRIVERS", "TABLES_LOCK", "PostgreSQLDatabase"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +59,15 @@ SELECT concat_ws(' ', pg_snapshot_xmax(s)::text::bigint - (SELECT count(*) FROM 
 FROM pg_current_snapshot() AS s
 """
 """SQL, one text: the version that the snapshot shows, whether this is a standby, when the transaction began."""
+_PLACE: Final[LiteralString] = """
+SELECT (SELECT system_identifier::text FROM pg_control_system()) || '/'
+  || (SELECT oid FROM pg_database WHERE datname = current_database()), array_to_string(current_schemas(false), ', ')
+"""
+"""SQL: the database, whatever it is called, and the schemas of the search path that are there."""
 _READ_ONLY: Final = "default_transaction_read_only"
-_TABLES_LOCK: Final = 0x7265_6163_7469_7665
+TABLES_LOCK: Final = 0x7265_6163_7469_7665
 """The advisory lock that processes take which create the tables at once: "reactive"."""
-_DRIVERS: Final[dict[str, Literal["asyncpg", "psycopg"]]] = {
+DRIVERS: Final[dict[str, Literal["asyncpg", "psycopg"]]] = {
     "postgresql": "asyncpg",
     "postgresql+asyncpg": "asyncpg",
     "postgresql+psycopg": "psycopg",
@@ -76,6 +85,9 @@ class PostgreSQLDatabase(Database):
         pool_size: how many connections are kept for queries, and how many at most there are for mutations; twice that,
             where there are handlers that are no coroutines.
         pool_timeout_seconds: how long a mutation waits for a connection.
+        direct: where capture and log connect, if that is elsewhere: each transaction here may then meet another session
+            of the server's, as through a pooler in transaction mode, and nothing is left to the session: no prepared
+            statement, no setting.
 
     Raises:
         DefinitionError: the URL names another driver.
@@ -83,18 +95,22 @@ class PostgreSQLDatabase(Database):
 
     dialect = "postgresql"
 
-    def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float) -> None:
-        if url.drivername not in _DRIVERS:
+    def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float, direct: Place | None = None) -> None:
+        if url.drivername not in DRIVERS:
             raise DefinitionError(
                 f"{url.render_as_string()}: {url.drivername} is not supported; "
                 "use postgresql+asyncpg or postgresql+psycopg"
             )
         self.name = url.render_as_string()
         self.queries_at_once = pool_size
-        self._driver = _DRIVERS[url.drivername]
+        self._driver = DRIVERS[url.drivername]
         self._libpq_url = libpq_url(url)
         self._adapter_options = {name: url.query[name] for name in _OF_SQLALCHEMY if name in url.query}
+        if direct is not None:
+            self._adapter_options["prepared_statement_cache_size"] = "0"
         self._pool_size = pool_size
+        self._direct = direct
+        self._is_shared = direct is not None
         self._pool_timeout_seconds = pool_timeout_seconds
         self.oracle = PostgreSQLOracle()
 
@@ -107,8 +123,29 @@ class PostgreSQLDatabase(Database):
         with translated(), connecting():
             connection = self._writer.connect()
         with translated(), connection, connection.begin():
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": TABLES_LOCK})
             metadata.create_all(connection)
+
+    async def check(self) -> None:
+        """Hold where handlers connect against where capture and log do, if that is elsewhere.
+
+        Raises:
+            DefinitionError: that is another database, or its tables go by other names.
+            ServiceUnavailableError: one of them cannot be reached.
+        """
+        if self._direct is None:
+            return
+        place, names = await self.work(lambda connection: connection.execute(text(_PLACE)).one())
+        direct, direct_names = await asyncio.to_thread(_look, self._direct)
+        there = place_name(self._direct)
+        if place != direct:
+            raise DefinitionError(f"{self.name} and {there}, where capture and log connect, are two databases")
+        if names != direct_names:
+            raise DefinitionError(
+                f"the search_path of handlers is {names!r}, and at {there}, where capture and log connect, it is "
+                f"{direct_names!r}: one name would mean two tables. Give the same there: "
+                "log_url='postgresql://...?options=-csearch_path%3D...'"
+            )
 
     def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
         reading = _reading(connection)
@@ -141,29 +178,30 @@ class PostgreSQLDatabase(Database):
         options = self._options(writes=writes)
         if self._driver == "psycopg":
             url = make_url(self._libpq_url).set(drivername="postgresql+psycopg_async")
-            engine = create_async_engine(self._psycopg_url(url, writes=writes), **options, pool_pre_ping=writes)
+            engine = create_async_engine(url, **options, connect_args=self._psycopg_options, pool_pre_ping=writes)
         else:
-            settings = {} if writes else {_READ_ONLY: "on"}
-            arguments = {"dsn": self._libpq_url, "server_settings": settings, "connection_class": _Introspecting}
+            arguments = {"dsn": self._libpq_url, "connection_class": _Introspecting}
+            if self._is_shared:
+                arguments |= {"statement_cache_size": 0, "prepared_statement_name_func": _new_name}
             url = URL.create("postgresql+asyncpg", query=self._adapter_options)
             engine = create_async_engine(url, **options, connect_args=arguments)
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
+            if self._is_shared:
+                _set_up_in_one_transaction(engine.sync_engine)
         self._prepare(engine.sync_engine, writes=writes)
         return engine
 
     def _make_engine(self, *, writes: bool) -> Engine:
         url = make_url(self._libpq_url).set(drivername="postgresql+psycopg")
         engine = create_engine(
-            self._psycopg_url(url, writes=writes), **self._options(writes=writes), pool_pre_ping=writes
+            url, **self._options(writes=writes), connect_args=self._psycopg_options, pool_pre_ping=writes
         )
         self._prepare(engine, writes=writes)
         return engine
 
-    def _psycopg_url(self, url: URL, *, writes: bool) -> URL:
-        if writes:
-            return url
-        options = url.query.get("options", "")
-        return url.update_query_dict({"options": f"{options} -c {_READ_ONLY}=on".strip()})
+    @property
+    def _psycopg_options(self) -> dict[str, Any]:
+        return {"prepare_threshold": None} if self._is_shared else {}
 
     def _options(self, *, writes: bool) -> dict[str, Any]:
         options: dict[str, Any] = {"pool_size": self._pool_size, "hide_parameters": True}
@@ -178,6 +216,9 @@ class PostgreSQLDatabase(Database):
 
         @event.listens_for(engine, "connect")
         def connect(dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+            if not self._is_shared:
+                # Said here and not as the connection begins: PgBouncer would refuse it.
+                _run(dbapi_connection, f"SET {_READ_ONLY} = on")
             dialect: Any = engine.dialect
             dialect.set_isolation_level(dbapi_connection, "REPEATABLE READ")
             dialect.set_readonly(dbapi_connection, True)
@@ -241,6 +282,45 @@ def _account(connection: _ReadingConnection, recorder: Recorder) -> None:
     except Exception as exc:  # a failed transaction, a lost connection: what was read is not known
         logger.debug("what a query read cannot be told: %s", said_by(exc))
         recorder.refuse("goes on after a statement that failed, so what it read cannot be told")
+
+
+def _look(place: Place) -> tuple[str, str]:
+    """Return which database is at `place`, and whose tables go by bare names there.
+
+    Raises:
+        ServiceUnavailableError: it cannot be reached.
+    """
+    with translated(), connecting(), psycopg.connect(dsn_of(place), autocommit=True) as connection:
+        found, names = connection.execute(_PLACE).fetchone() or ("", "")
+        return found, names
+
+
+def _run(dbapi_connection: Any, statement: str) -> None:
+    """Execute a statement below SQLAlchemy, in a transaction of its own."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+    dbapi_connection.commit()
+
+
+def _set_up_in_one_transaction(engine: Engine) -> None:
+    """Keep what asyncpg looks up as it connects in one session: it asks in steps that need each other."""
+
+    def begin(dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+
+    def commit(dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
+        dbapi_connection.commit()
+
+    event.listen(engine, "connect", begin, insert=True)
+    event.listen(engine, "connect", commit)
+
+
+def _new_name() -> str:
+    """Name a prepared statement as no other connection does, as the server's session may be theirs next."""
+    return f"__reactive_rpc_{uuid4()}__"
 
 
 def _refuse_closed(dbapi_connection: Any, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
 from sqlalchemy.engine import URL
 
-__all__ = ["libpq_url"]
+__all__ = ["Place", "dsn_of", "libpq_url", "place_name"]
+
+Place = URL | Callable[[], URL]
+"""Where a database is; a function is asked before each connection, as a password may be good for a while only."""
 
 # What libpq and asyncpg both understand. The rest belongs to one driver, or to SQLAlchemy.
 _COMMON: Final = frozenset(
@@ -53,6 +56,16 @@ def libpq_url(url: URL) -> str:
     query = "&".join(f"{name}={_quoted(value)}" for name, value in options.items())
     name = "" if url.database is None else _quoted(url.database)
     return f"postgresql://{_login(url)}{_host(url)}/{name}" + (f"?{query}" if query else "")
+
+
+def dsn_of(place: Place) -> str:
+    """Return what a driver connects by, with a password that is good now."""
+    return libpq_url(place() if callable(place) else place)
+
+
+def place_name(place: Place) -> str:
+    """Return what people call it, without a password."""
+    return (place() if callable(place) else place).render_as_string()
 
 
 def _quoted(text: str) -> str:
