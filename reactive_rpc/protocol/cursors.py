@@ -25,8 +25,8 @@ class Cursor(NamedTuple):
     ('Xk3:17', 17)
     >>> Cursor.parse("Xk3:17:15:18:16").position
     '15:18:16'
-    >>> str(Cursor("Xk3", 17, moment=1_800_000_000_000))
-    'Xk3:17@1800000000000'
+    >>> str(Cursor("Xk3", 17, moment=1_800_000_000_000)), Cursor.parse("Xk3:17:15:18:16,17@9")[2:]
+    ('Xk3:17@1800000000000', ('15:18:16,17', 9))
 
     Attributes:
         position: the database's own name of the place, for example a `pg_snapshot`; empty where the version says all.

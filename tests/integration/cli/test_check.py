@@ -323,3 +323,32 @@ def test_the_fixture_fails_a_test_on_drift(
     else:
         result.assert_outcomes(passed=1, errors=1)
         result.stdout.fnmatch_lines([f"*notes.in_room {told.replace('[', '[[]')}*"])
+
+
+CLOCKED = """
+import asyncio
+import main
+from reactive_rpc import ReactiveRPC
+
+def test_reads(no_drift):
+    no_drift(main.rpc)
+    async def play():
+        await main.rpc.open()
+        try:
+            for _ in range(2):
+                await main.rpc.caller()("posts.seconds")
+        finally:
+            await main.rpc.aclose()
+    asyncio.run(play())
+"""
+
+
+def test_the_fixture_fails_a_test_that_asks_pythons_clock(pytester: pytest.Pytester) -> None:
+    """What a test's calls hit is computed again, and the column that is compared with another value is named."""
+    write_main(pytester.path)
+    main = pytester.path / "main.py"
+    main.write_text(main.read_text() + "from sqlmodel import Session\n" + CLOCKS)
+    pytester.makepyfile(test_clocked=CLOCKED)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*posts.seconds asks Python's clock, or chance, and is cached: post.at moves*"])

@@ -12,10 +12,11 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, DefinitionError, define_reactive_function, now
+from reactive_rpc.client import AsyncClient, Procedure
 from reactive_rpc.rpc.registry import Functions
-from reactive_rpc.testing import FakeClock
+from reactive_rpc.testing import FakeClock, running
 
-from .rooms import Note, add, serving
+from .rooms import Note, add, app_of, in_room, rpc_on, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -156,3 +157,29 @@ def test_a_tick_is_a_second_at_least(every: object) -> None:
         now(every=every)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(DefinitionError, match="at least 1"):
         Cache(ttl_seconds=every)  # type: ignore[arg-type]  # what is refused
+
+
+@define_reactive_function
+async def secondly() -> datetime:
+    """The second."""
+    return now(every=1)
+
+
+SECOND: Procedure[datetime] = Procedure(
+    path="notes.secondly", url="/rpc/notes.secondly", method="GET", input=None, output=datetime
+)
+
+
+async def test_a_client_that_watches_sees_each_tick(file: Path) -> None:
+    """Nobody writes anything: the stream tells of the tick, and what is fetched then is shown as fresh."""
+    rpc = rpc_on(file, {"notes": {"secondly": secondly, "in_room": in_room}})
+    shown: list[datetime] = []
+    with running(app_of(rpc), goodbye_seconds=0) as url:
+        async with AsyncClient(url) as client, client.watch(SECOND, {}) as live:
+            async for state in live:
+                if not state.is_stale and state.data is not None and state.data not in shown:
+                    shown.append(state.data)
+                if len(shown) == 3:
+                    break
+    assert shown == sorted(shown)
+    assert {moment.microsecond for moment in shown} == {0}
