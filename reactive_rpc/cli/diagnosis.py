@@ -189,7 +189,7 @@ def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) ->
     uncaptured = [name for name in declared if name in report.tables and not report.tables[name].captured]
     if uncaptured:
         return False, f"{', '.join(uncaptured)} is not captured"
-    if outcome.uncacheable is not None:
+    if outcome.uncacheable is not None and procedure.cache.ttl_seconds is None:
         return False, f"it {outcome.uncacheable}"
     if outcome.error is not None:
         return None, f"not known, it answered {outcome.error}"

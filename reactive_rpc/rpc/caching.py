@@ -33,8 +33,8 @@ class Cache:
             when it cannot be; 0 never does, and answers SERVICE_UNAVAILABLE. What time has ended is not served. Such
             an answer has the header `reactive-stale: true`; a watch of the Python client shows it with `is_stale`, and
             a typed call, which cannot say so, raises all the same.
-        push: what streams are sent when the result may have changed: an `invalidation`, or the new `result`, computed
-            once for all who show it.
+        push: what streams are sent when a write may have changed the result: an `invalidation`, or the new `result`,
+            computed once for all who show it. What time has ended is always told as an invalidation.
 
     Raises:
         DefinitionError: a value is none of these.

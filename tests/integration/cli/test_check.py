@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, text
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
 
 class Note(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
@@ -42,6 +42,14 @@ async def in_room(input: InRoom, db: AsyncSession) -> list[str]:
 @define_reactive_function
 async def now(db: AsyncSession) -> str:
     return str((await db.exec(select(func.now(), Note.id))).first())
+
+@define_reactive_function(cache=Cache(ttl_seconds=60))
+async def bounded_now(db: AsyncSession) -> str:
+    return str((await db.exec(select(func.now(), Note.id))).first())
+
+@define_reactive_function(cache=False)
+async def uncached(db: AsyncSession) -> int:
+    return 1
 
 @define_reactive_function
 async def fails(db: AsyncSession) -> int:
@@ -270,11 +278,13 @@ def test_a_query_that_fails_is_told(tmp_path: Path) -> None:
 
 def test_doctor_says_why_a_query_cannot_be_cached(tmp_path: Path) -> None:
     """Each query is tried where its input is known: the reason names the construct."""
-    write_main(tmp_path, functions=', "now": now, "needs": needs')
+    write_main(tmp_path, functions=', "now": now, "needs": needs, "bounded": bounded_now, "uncached": uncached')
     found = run(tmp_path, "doctor", "main:rpc")
     lines = {line.split()[1]: line for line in found.stdout.splitlines() if "notes." in line}
     assert "no: it calls now()" in lines["notes.now"]
     assert "not tried" in lines["notes.needs"]
+    assert "no:" not in lines["notes.bounded"]
+    assert "no: cache=False" in lines["notes.uncached"]
     assert "yes" in lines["notes.in_room"]
     assert "capture   triggers see every write" in found.stdout
 
