@@ -17,6 +17,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from reactive_rpc.capture.schema import TableCapture
@@ -25,8 +26,7 @@ from reactive_rpc.reactive.change import UNKNOWN, Change, Image
 
 __all__ = ["told"]
 
-MAX_LOOKED_UP: Final = 1_000
-"""How many rows a call looks up, at about 5 us each on the event loop; what lies further back counts as deleted."""
+_LOOKED_UP_AT_ONCE: Final = 500
 
 Execute = Callable[[str, Sequence[Any]], Iterable[Sequence[Any]]]
 """Runs SQL in the transaction that read the outbox."""
@@ -43,26 +43,21 @@ def told(rows: Sequence[OutboxRow], tables: Mapping[str, TableCapture], execute:
         execute: runs SQL in that snapshot.
     """
     later: dict[str, _Later] = defaultdict(_Later)
-    snapshot = _Snapshot(execute)
     found: list[tuple[int, Change]] = []
+    doubtful: dict[int, tuple[str, _Key]] = {}
     for row in reversed(rows):
         change = decode_row(row, tables)
         table = tables.get(row.table)
-        if row.operation != "R" or table is None or _is_gone(table, change, later[row.table], snapshot):
+        key = None if table is None or row.operation != "R" else _key(table, change.before)
+        stayed = False if key is None else later[row.table].has_stayed(key)
+        if not stayed:
             found.append((row.id, change))
+        if stayed is None and key is not None:
+            doubtful[row.id] = (row.table, key)
         if table is not None:
             later[row.table].precede_by(table, change)
-    return found[::-1]
-
-
-def _is_gone(table: TableCapture, change: Change, later: _Later, snapshot: _Snapshot) -> bool:
-    key = _key(table, change.before)
-    if key is None:
-        return True
-    stayed = later.stayed.get(key)
-    if stayed is None:
-        stayed = later.is_known and snapshot.shows(table, key)
-    return not stayed
+    shown = _shown(doubtful.values(), tables, execute)
+    return [(id_, change) for id_, change in reversed(found) if doubtful.get(id_) not in shown]
 
 
 class _Later:
@@ -77,6 +72,10 @@ class _Later:
         self.stayed: dict[_Key, bool] = {}
         self.is_known = True
 
+    def has_stayed(self, key: _Key) -> bool | None:
+        """Tell whether the row with a key stays; None where that is for the snapshot to say."""
+        return self.stayed.get(key, None if self.is_known else False)
+
     def precede_by(self, table: TableCapture, change: Change) -> None:
         """Go back before `change`."""
         before, after = _key(table, change.before), _key(table, change.after)
@@ -90,27 +89,33 @@ class _Later:
             self.stayed[before] = True
 
 
-class _Snapshot:
-    """The tables, as the transaction shows them that read the outbox."""
+def _shown(
+    doubtful: Iterable[tuple[str, _Key]], tables: Mapping[str, TableCapture], execute: Execute
+) -> set[tuple[str, _Key]]:
+    """Return those that rows surely have, byte for byte: a collation may take another key for one."""
+    keys: dict[str, set[_Key]] = defaultdict(set)
+    for name, key in doubtful:
+        keys[name].add(key)
+    return {(name, key) for name, wanted in keys.items() for key in _rows(tables[name], list(wanted), execute)}
 
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self._looked_up = 0
 
-    def shows(self, table: TableCapture, key: _Key) -> bool:
-        """Tell whether there surely is a row with this key, byte for byte: a collation may take another for it."""
-        self._looked_up += 1
-        if self._looked_up > MAX_LOOKED_UP:
-            return False
-        columns = [f"t.{quoted(name)}" for name in table.primary_key]
-        sql = (
-            f"SELECT {','.join(map(value_sql, columns))} FROM main.{quoted(table.name)} AS t"
-            f" WHERE {' AND '.join(f'{column}=?' for column in columns)}"
-        )
-        try:
-            return any(tuple(map(decode_value, row)) == key for row in self._execute(sql, key))
-        except (sqlite3.Error, ValueError):  # a collation that is not here, text that is no UTF-8
-            return False
+def _rows(table: TableCapture, keys: Sequence[_Key], execute: Execute) -> list[_Key]:
+    chunks = (keys[start : start + _LOOKED_UP_AT_ONCE] for start in range(0, len(keys), _LOOKED_UP_AT_ONCE))
+    try:
+        rows = (row for chunk in chunks for row in execute(_lookup(table, len(chunk)), [*chain(*chunk)]))
+        return [tuple(map(decode_value, row)) for row in rows]
+    except (sqlite3.Error, ValueError):  # a collation that is not here, text that is no UTF-8
+        return []
+
+
+def _lookup(table: TableCapture, count: int) -> str:
+    columns = [f"t.{quoted(name)}" for name in table.primary_key]
+    one = ",".join("?" * len(columns))
+    keys = ",".join([one] * count) if len(columns) == 1 else f"VALUES {','.join([f'({one})'] * count)}"
+    return (
+        f"SELECT {','.join(map(value_sql, columns))} FROM main.{quoted(table.name)} AS t"
+        f" WHERE ({','.join(columns)}) IN ({keys})"
+    )
 
 
 def _key(table: TableCapture, image: Image | None) -> _Key | None:

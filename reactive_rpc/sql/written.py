@@ -17,13 +17,14 @@ from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
 from reactive_rpc.sql.functions import pure_functions
+from reactive_rpc.sql.postgresql_grammar import Grammar
 
 __all__ = ["Written", "written"]
 
 _REMEMBERED: Final = 2_000
 """How many texts are kept; a statement that renders its values anew each time would fill the memory otherwise."""
 
-_DIALECTS: Final = {"postgresql": "postgres", "mariadb": "mysql", "mssql": "tsql"}
+_DIALECTS: Final[dict[str, Any]] = {"postgresql": Grammar, "mariadb": "mysql", "mssql": "tsql"}
 _PLACEHOLDER: Final = re.compile(r"%\(\w+\)s|%s")
 _SAVEPOINT: Final = re.compile(r"\s*(?:SAVEPOINT|RELEASE)\b", re.I)
 _READABLE: Final = re.compile(r"[\s(]*(?:SELECT|WITH|VALUES|INSERT|UPDATE|DELETE|MERGE|TRUNCATE|SET)\b", re.I)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from reactive_rpc.capture import sqlite_replacements
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.capture.sqlite_images import OutboxRow
 from reactive_rpc.capture.sqlite_replacements import told
@@ -91,7 +91,17 @@ def test_a_row_that_is_not_there_was_deleted(connection: sqlite3.Connection, key
     assert _told(connection, ("R", key, None)) == [0]
 
 
-def test_rows_are_looked_up_within_bounds(connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies further back than so many counts as deleted."""
-    monkeypatch.setattr(sqlite_replacements, "MAX_LOOKED_UP", 1)
-    assert _told(connection, MAYBE, ("R", "Other", None)) == [0]
+def test_many_rows_are_looked_up(connection: sqlite3.Connection) -> None:
+    """Those that are there have stayed, the others were deleted."""
+    connection.executemany("INSERT INTO t(id) VALUES (?)", [(f"k{n}",) for n in range(0, 2_000, 2)])
+    notes: list[Note] = [("R", f"k{n}", None) for n in range(2_000)]
+    assert _told(connection, *notes) == list(range(1, 2_000, 2))
+
+
+def test_a_key_of_several_columns_is_looked_up(connection: sqlite3.Connection) -> None:
+    """All of its columns count."""
+    connection.execute("CREATE TABLE pair (x TEXT, y INTEGER, PRIMARY KEY (x, y)) WITHOUT ROWID")
+    connection.execute("INSERT INTO pair VALUES ('a', 1)")
+    table = replace(TABLE, name="pair", columns=("x", "y"), image=("x", "y"), primary_key=("x", "y"))
+    rows = [OutboxRow(y, "pair", "R", None, json.dumps(["sa", y]).encode(), None) for y in (1, 2)]
+    assert [id_ for id_, _ in told(rows, {"pair": table}, connection.execute)] == [2]
