@@ -179,10 +179,10 @@ class ReactiveRPC:
             clock=self._clock,
             new_context=secluded_context,
         )
-        self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share)
+        strict = self.settings.environment == "development"
+        self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share, samples=strict)
         self._reader.auditor = self.auditor
         self._log.subscribe(self._reader.apply)
-        strict = self.settings.environment == "development"
         self._executor = Executor(
             self._database,
             self._log,

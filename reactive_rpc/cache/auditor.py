@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from reactive_rpc.cache.entry import Computed, Entry
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.reactive.moved import moved_columns
+from reactive_rpc.reactive.moved import compares_moments, moved_columns
 
 __all__ = ["WAYS_OUT", "AuditStats", "Auditor", "Finding"]
 
@@ -113,6 +113,8 @@ class Auditor:
         drop: called with each entry that was found to be wrong.
         share: how many of those offered are audited, between 0 and 1.
         random: draws them, between 0 and 1.
+        samples: whether each procedure that compares something with a date or a time is audited once, whatever the
+            share: in development, where a handler that asks its own clock is to be told so early.
 
     Attributes:
         share: may be set at any time.
@@ -125,12 +127,15 @@ class Auditor:
         *,
         share: float,
         random: Callable[[], float] = _random.random,
+        samples: bool = False,
     ) -> None:
         self.stats = AuditStats()
         self._freshness = freshness
         self._drop = drop
         self.share = share
         self._random = random
+        self._samples = samples
+        self._sampled: set[str] = set()
         self._waiting: dict[Entry, None] = {}
         self._clocks: set[tuple[str, str]] = set()
         self._findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
@@ -143,7 +148,8 @@ class Auditor:
 
     def offer(self, entry: Entry) -> None:
         """Audit `entry`, which is live, perhaps; returns at once."""
-        if not self.share or self._random() >= self.share or entry in self._waiting:
+        is_drawn = self.share and self._random() < self.share
+        if entry in self._waiting or not (is_drawn or self._is_sample(entry)):
             return
         if not entry.period.is_exact:
             return  # its author allows it to be as old as it is
@@ -156,6 +162,13 @@ class Auditor:
             self._task = asyncio.get_running_loop().create_task(
                 self._work(), name="reactive_rpc audit", context=Context()
             )
+
+    def _is_sample(self, entry: Entry) -> bool:
+        path = entry.query.key[0]
+        if not self._samples or path in self._sampled or not compares_moments(entry.read_set):
+            return False
+        self._sampled.add(path)
+        return True
 
     async def settle(self) -> None:
         """Return once everything that was offered has been audited."""

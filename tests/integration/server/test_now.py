@@ -183,3 +183,28 @@ async def test_a_client_that_watches_sees_each_tick(file: Path) -> None:
                     break
     assert shown == sorted(shown)
     assert {moment.microsecond for moment in shown} == {0}
+
+
+@define_reactive_function
+async def lately(db: AsyncSession) -> list[str]:
+    """What Python's clock picks out."""
+    since = datetime.now(UTC) - timedelta(seconds=2)
+    return list((await db.exec(select(Note.text).where(Note.text > since.isoformat()))).all())
+
+
+@pytest.mark.parametrize(("environment", "said"), [("development", 1), ("production", 0)])
+async def test_in_development_a_query_that_asks_pythons_clock_is_told(
+    file: Path, environment: str, said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first hit is computed again, once; production audits the share that is asked for and no more."""
+    functions = {"notes": {"lately": lately, "minutely": minutely}}
+    async with serving(file, functions, settings={"environment": environment}) as server:
+        with caplog.at_level(logging.ERROR):
+            for _ in range(3):
+                for path in ("notes.lately", "notes.minutely"):
+                    assert (await server.client.get(f"/rpc/{path}")).status_code == 200
+                await server.rpc.auditor.settle()
+        assert server.rpc.stats()["audited"] == said
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == said
+    assert all("notes.lately" in each and "note.text with another value" in each for each in told)
