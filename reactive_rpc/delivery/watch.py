@@ -88,7 +88,10 @@ class Watch:
     @property
     def weight_bytes(self) -> int:
         """What it takes in memory now, estimated: its input twice, as it is computed and as events name it."""
-        return self.named_bytes + (0 if self.entry is None else self.entry.held_bytes)
+        if self.entry is None:
+            return self.named_bytes
+        is_shared = self.entry.query is self.query
+        return self.named_bytes + self.entry.held_bytes - (self.query.held_bytes if is_shared else 0)
 
     def note_told(self, version: int, moment: float) -> None:
         """Note that the streams have been told everything up to here, or are about to be in this very step."""

@@ -44,7 +44,9 @@ def canonical(value: object) -> bytes:
     >>> canonical(float("inf")) == canonical(float("-inf"))
     False
     """
-    return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
+    spelled = orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
+    # orjson keeps the room that the text might have needed, several times what it takes, and keys are kept for long.
+    return memoryview(spelled).tobytes()
 
 
 def is_pure(model: type[BaseModel] | None) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from reactive_rpc.delivery.hub import Subscription
+from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.testing import running
 
-from .rooms import app_of, error_of, rpc_on, who
+from .rooms import app_of, error_of, rpc_on, serving, who
 from .streams import heard, in_rooms, stored, until
 
 ANN = {"authorization": "Bearer ann@t"}
@@ -143,3 +147,30 @@ def test_a_query_too_many_is_refused_alone(file: Path) -> None:
         assert float(held.split()[-1]) > 1_000
         httpx.post(f"{url}/rpc/notes.add", json={"room": "b", "text": "hi"}, headers=ANN)
         assert stream.next()[0] == "invalidation"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("length", [5, 20_000])
+async def test_what_is_watched_counts_as_it_weighs(file: Path, length: int) -> None:
+    """Beside results, which are not kept: within a factor of two of what Python allocates, inputs small and large."""
+    async with serving(file, settings={"cache_max_bytes": 0}) as server:
+        hub, caller = server.rpc._hub, server.rpc._caller
+
+        async def watch(rooms: list[str]) -> None:
+            calls = [caller.subscribe("notes.in_room", {"room": room}, None) for room in rooms]
+            await hub.connect([Subscription(QueryRef(path=call.path), call) for call in calls], None, acks=False)
+
+        await watch([f"warm {number}" for number in range(5)])
+        before = hub.watched_bytes
+        gc.collect()
+        tracemalloc.start()
+        try:
+            await watch([f"{number}" + "x" * length for number in range(60)])
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert taken / 2 <= hub.watched_bytes - before <= taken * 2
+        for stream in list(hub.open_streams):
+            hub.disconnect(stream)
+        assert hub.watched_bytes == 0

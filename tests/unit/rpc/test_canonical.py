@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -150,3 +151,15 @@ def test_what_is_not_known_is_refused() -> None:
     for unknown in (object(), Undecorated(identity="u")):
         with pytest.raises(TypeError, match=f"{type(unknown).__name__} cannot be part of a cache key"):
             canonical({"a": unknown})
+
+
+def test_a_key_takes_no_more_than_it_is_long() -> None:
+    """Keys are kept for as long as a query is watched: none holds the room that its text might have needed."""
+    text = "x" * 100_000
+    tracemalloc.start()
+    try:
+        key = canonical({"text": text})
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(key) < taken < len(key) + 10_000
