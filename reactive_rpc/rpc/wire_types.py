@@ -260,7 +260,7 @@ class _Walk:
         numbers = {type(member.value) for one in bare for member in _members(one)}
         texts = {str(_class_mark(class_of(one)).get(TYPE, one["type"])) for one in bare}
         if "str" in kinds and (alike := sorted(texts & {"bytes", "path", "secret"})):
-            return f"any text may be a {alike[0]} too: take a model for each, or text alone"
+            return f"JSON spells {alike[0]} as text, and any text could be that: take a model for each, or text alone"
         if (int in numbers and "int" in kinds) or (float in numbers and "float" in kinds):
             return "JSON spells the members of the enum and other numbers alike: use one of them"
         return None

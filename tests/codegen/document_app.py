@@ -107,6 +107,7 @@ def build_document() -> dict[str, Any]:
         level: Level = Level.LOW,
         since: datetime | None = None,
         deep: bool = False,
+        interval: Literal["month", "year"] = "month",
         who: str = Depends(login),
     ) -> list[Agent]:
         raise NotImplementedError

@@ -51,6 +51,7 @@ from {package} import Agent, Color, Level, Node, PageAgent, SyncTeamHub, TeamHub
 
 async def use(hub: TeamHub) -> None:
     assert_type(await hub.agents.get_all(organization_id="o", limit=3, color=Color.RED), list[Agent])
+    assert_type(await hub.agents.get_all(organization_id="o", color="red", level=2, interval="year"), list[Agent])
     assert_type(await hub.agents.search(from_="x", self_=1), PageAgent)
     assert_type(await hub.ping(), str)
     await hub.clear()
@@ -70,6 +71,8 @@ async def misuse(hub: TeamHub) -> None:
     await hub.agents.get_all()  # type: ignore[call-arg]
     await hub.agents.get_all(organization_id=1)  # type: ignore[arg-type]
     await hub.agents.get_all("o")  # type: ignore[call-arg]
+    await hub.agents.get_all(organization_id="o", color="blue")  # type: ignore[arg-type]
+    await hub.agents.get_all(organization_id="o", interval="week")  # type: ignore[arg-type]
     hub.clear.watch()  # type: ignore[attr-defined]
 """
 
@@ -151,6 +154,7 @@ def test_everything_exported_exists(package: Any) -> None:
     documented = inspect.getdoc(package.client.AgentsGetAll.__call__)
     assert documented == (
         "All agents\n\nArgs:\n    limit: Default: 10.\n    level: Default: 1.\n    deep: Default: false."
+        "\n    interval: Default: 'month'."
     )
 
 

@@ -121,6 +121,30 @@ class Shadowing(BaseModel):
     under: int = Field(default=4, alias="_x")
 
 
+NAMES = (
+    "date", "datetime", "time", "UUID", "Decimal", "Any", "Field", "list", "dict", "str", "int", "float", "bool",
+    "set", "tuple", "frozenset", "bytes", "BaseModel", "Model", "Literal", "Annotated", "ConfigDict", "self",
+    "cls", "copy", "json", "schema", "construct", "validate", "model_config", "model_dump", "model_fields",
+    "class", "from", "match", "type", "Names", "Cat", "Color", "_private", "__dunder", "a-b", "a_b", "1a", "é",
+    "annotations", "default_of", "models", "print", "Path", "property", "super", "object", "UNSET", "Procedure",
+    "client", "call",
+)  # fmt: skip
+_KINDS: list[tuple[Any, Any]] = [
+    (date, date(2026, 1, 2)), (datetime, datetime(2026, 1, 2)), (time, time(1)), (UUID, UUID(int=3)),
+    (Decimal, Decimal("1.0")), (Any, [1]), (list[int], [1]), (dict[str, int], {"a": 1}), (str, "s"), (int, 1),
+    (float, 1.5), (bool, True), (set[int], {1}), (tuple[int, str], (1, "a")), (frozenset[int], frozenset({1})),
+    (Color, Color.RED), (Literal["x"], "x"),
+]  # fmt: skip
+Names = create_model(
+    "Names",
+    **{
+        f"field_{number}": (_KINDS[number % len(_KINDS)][0] | None, Field(default=None, alias=name))
+        for number, name in enumerate(NAMES)
+    },
+)  # type: ignore[call-overload]  # names that only a dict can hold
+"""A model whose fields are called like types, like what pydantic has, and like nothing that Python can spell."""
+
+
 class Node(BaseModel):
     name: str
     inner: list[Node] = []
@@ -209,6 +233,10 @@ LEAVES = [
     Leaf("model", Node, (Node(name="a", inner=[Node(name="b")], when=datetime(2026, 1, 2)),)),
     Leaf("shadowing", Shadowing, (
         Shadowing.model_validate({"date": date(2026, 1, 2), "list": "x", "class": 5, "copy": 6, "a-b c": 7, "_x": 8}),
+    )),
+    Leaf("names", Names, (
+        Names.model_validate({name: _KINDS[number % len(_KINDS)][1] for number, name in enumerate(NAMES)}),
+        Names(),
     )),
     Leaf("root_model", Numbers, (Numbers([Decimal("1.0")]),)),
     Leaf("tree", Tree, ([1, [2, []]], 3)),

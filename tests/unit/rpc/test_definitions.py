@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from typing import TypedDict as TypingTypedDict
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, PostgresDsn
+from pydantic import Field as Bounded
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
 from reactive_rpc.reactive.change import Change
+from reactive_rpc.rpc.canonical import canonical
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.rpc.registry import Registry
 
@@ -30,6 +38,12 @@ class Item(Base, table=True):
 
 class Ref(BaseModel):
     id: int
+
+
+class OldTypedDict(TypingTypedDict):
+    """Before Python 3.12, pydantic wants the one of typing_extensions."""
+
+    x: int
 
 
 class Opaque:
@@ -272,3 +286,71 @@ def test_a_context_may_be_the_applications_own(kind: Any) -> None:
 
     whoami.__annotations__["ctx"] = kind
     assert len(Registry({"a": {"whoami": decorate(whoami)}}, context=Context)) == 1
+
+
+class Unspelled(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    inner: list[Opaque]
+
+
+class Bytes(BaseModel):
+    name: str
+    content: bytes
+
+
+class Looking(BaseModel):
+    model_config = ConfigDict(regex_engine="python-re")
+    code: str = Bounded(pattern="^(?=a)ab$")
+
+
+class Networks(BaseModel):
+    network: IPv4Network
+    dsn: PostgresDsn
+    parts: deque[int]
+    ratio: Fraction
+    turn: complex
+
+
+def taking(model: Any) -> Callable[..., Any]:
+    async def take(input: Any) -> None: ...
+
+    take.__annotations__ = {"input": model, "return": None}
+    return take
+
+
+def giving(annotation: Any) -> Callable[..., Any]:
+    async def give() -> Any: ...
+
+    give.__annotations__ = {"return": annotation}
+    return give
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (taking(Unspelled), r"take \(.*\): input\.inner\[\]: pydantic does not know how it is spelled in JSON: use"),
+        (taking(Bytes), r"take \(.*\): input\.content: bytes are spelled as UTF-8.*ser_json_bytes='base64'"),
+        (
+            giving(dict[str, re.Pattern[str]]),
+            r"give \(.*\): the result\[\.\.\.\]: JSON does not carry all.*use str",
+        ),
+        (giving(list[set[int] | list[int]]), r"the result\[\]: JSON spells list and set alike"),
+        (giving(dict[tuple[int, int], str]), r"the result: JSON's keys are texts.*use a list of pairs"),
+        (giving(Annotated[str, Bounded(pattern="(?=a)")]), r"the result: no schema can be made of it: .*"),
+        (giving(OldTypedDict) if sys.version_info < (3, 12) else giving(Opaque), r"the result: no schema can be made"),
+    ],
+)
+def test_types_that_cannot_be_carried_stop_at_the_definition(function: Callable[..., Any], message: str) -> None:
+    """The function, the field, the fault and the way out; not a library's error, and not a 500 on each call."""
+    with pytest.raises(DefinitionError, match=message):
+        define_reactive_function(kind="mutation")(function)
+
+
+def test_types_that_only_the_cache_did_not_know_are_taken(tmp_path: Path) -> None:
+    """A pattern that looks ahead, networks, DSNs, deques, fractions: each can be part of a key and of a document."""
+    given = {"network": "10.0.0.0/8", "dsn": "postgres://a@b/c", "parts": [1], "ratio": "1/3", "turn": "1j"}
+    other = {**given, "parts": [2]}
+    for model in (Looking, Networks):
+        function = define_reactive_function(taking(model))
+        ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/x.db", functions={"a": {"take": function}})
+    assert canonical(Networks.model_validate(given)) != canonical(Networks.model_validate(other))

@@ -1,0 +1,92 @@
+"""Values that JSON alone cannot carry, over the wire: told apart alike wherever they are read, or refused by place."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from reactive_rpc import define_reactive_function
+from reactive_rpc.rpc.call import decode_json_input
+
+from .rooms import error_of, serving
+
+
+class When(BaseModel):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    at: datetime | str
+    content: bytes = b""
+
+
+class Statistics(BaseModel):
+    name: str
+    means: dict[str, float | None]
+
+
+pytestmark = pytest.mark.anyio
+SEEN: list[When] = []
+
+
+@define_reactive_function
+async def echo(input: When) -> When:
+    """Give back what came."""
+    SEEN.append(input)
+    return input
+
+
+@define_reactive_function
+async def statistics() -> list[Statistics]:
+    """Means, one of them of nothing."""
+    return [Statistics(name="a", means={"x": 1.5, "y": None}), Statistics(name="b", means={"x": nan})]
+
+
+@define_reactive_function
+async def loose() -> dict[str, Any]:
+    """A moment where anything may stand."""
+    return {"at": datetime(2026, 1, 2, tzinfo=UTC)}
+
+
+async def test_a_text_beside_moments_stays_one(file: Path) -> None:
+    """In the body of a call, in its answer, in this process, and in what a stream watches: "2020" is no moment."""
+    async with serving(file, {"test": {"echo": echo}}) as server:
+        for text, expected in [("2020", "2020"), ("2020-01-02T00:00:00Z", datetime(2020, 1, 2, tzinfo=UTC))]:
+            SEEN.clear()
+            answer = await server.call("test.echo", {"at": text, "content": "_w=="})
+            assert (answer.json(), SEEN[0].at, SEEN[0].content) == ({"at": text, "content": "_w=="}, expected, b"\xff")
+            assert (await server.rpc.caller()("test.echo", at=expected)).at == expected
+    watched = decode_json_input("test.echo", echo, b'{"at": "2020"}')
+    assert isinstance(watched, When)
+    assert watched.at == "2020"
+
+
+async def test_a_text_that_is_spelled_like_a_moment_is_refused(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could tell it from one: the handler that returns it is told where."""
+    caplog.set_level(logging.CRITICAL, "reactive_rpc.web")
+
+    @define_reactive_function
+    async def returned() -> When:
+        return When(at="2020-01-02T00:00:00Z")
+
+    async with serving(file, {"test": {"returned": returned}}) as server:
+        answer = await server.client.get("/rpc/test.returned")
+    assert (answer.status_code, error_of(answer)["message"]) == (
+        500, "returned returned what would arrive as another value, at at",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "where"), [(statistics, "[1].means['x']: nan is no number"), (loose, "['at']: a datetime")]
+)
+async def test_what_json_has_no_number_or_type_for_is_refused_by_place(
+    file: Path, caplog: pytest.LogCaptureFixture, function: Any, where: str
+) -> None:
+    """One NaN does not cost the client its list with advice to generate again; the log says where it stands."""
+    async with serving(file, {"test": {"read": function}}) as server:
+        answer = await server.client.get("/rpc/test.read")
+    assert answer.status_code == 500
+    assert where in caplog.text
