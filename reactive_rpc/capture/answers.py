@@ -8,6 +8,10 @@ On PostgreSQL the second would wait at that index for the first to end. An advis
 transaction, is asked for first, so it is told at once that the first is still running. On SQLite it waits for the write
 lock anyway, and then finds the answer.
 
+The answer is put into its row by an INSERT that meets it (ON CONFLICT), which goes by the unique index: an UPDATE would
+look for the row, in a small table by reading it whole, and a serializable transaction that did so would collide with
+every other that claims a key.
+
 Keys and inputs are stored as digests: what stands here says nothing of who called, nor of what was asked for.
 """
 
@@ -92,7 +96,8 @@ class Answers:
     def keep(self, connection: Connection, claim: Claim, answer: bytes) -> None:
         """Put the answer where the key was claimed."""
         if len(answer) <= MAX_ANSWER_BYTES:
-            connection.execute(self._sql.keep, {"key": claim.key, "answer": answer.decode()})
+            values = {"key": claim.key, "input": claim.input, "answer": answer.decode()}
+            connection.execute(self._sql.keep, values)
 
     def prune(self, connection: Connection) -> None:
         """Delete what has stood long enough, a bounded number at a time, and commit."""
@@ -120,7 +125,10 @@ def _sql(table: str, *, now: str, oldest: str, some: str, lock: str | None) -> _
             f" SET input = excluded.input, answer = NULL, at = excluded.at WHERE kept.at < {oldest} RETURNING 1"
         ),
         find=text(f"SELECT input, answer FROM {table} WHERE key = :key"),
-        keep=text(f"UPDATE {table} SET answer = :answer WHERE key = :key"),
+        keep=text(
+            f"INSERT INTO {table} (key, input, answer, at) VALUES (:key, :input, :answer, {now})"
+            " ON CONFLICT (key) DO UPDATE SET answer = excluded.answer"
+        ),
         prune=text(f"DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE at < {oldest} {some})"),
     )
 

@@ -242,6 +242,52 @@ async def test_while_the_first_is_running(postgresql_url: str) -> None:
         assert len(RUNS) == 1
 
 
+@pytest.mark.parametrize("driver", postgresql_rooms.DRIVERS)
+async def test_keys_do_not_make_mutations_collide(postgresql_url: str, driver: str) -> None:
+    """Serializable mutations at once, each under its own key, have nothing to do with each other; nor has a replay."""
+    meeting = asyncio.Barrier(3)
+
+    @define_reactive_function(kind="mutation", attempts=1)
+    async def meet(input: NewNote, db: AsyncSession) -> str:
+        db.add(Note(room=input.room, text=input.text))
+        await db.flush()
+        if input.room == "together":
+            await meeting.wait()
+        return input.text
+
+    url = postgresql_rooms.with_driver(postgresql_url, driver)
+    async with serving(url, {"notes": {"meet": meet}}, context=None) as server:
+        for number in range(20):  # few enough rows for PostgreSQL to read the table whole
+            await server.call("notes.meet", {"room": "a", "text": str(number)}, **headers(f"{KEY}-{number}"))
+        server.write("ANALYZE reactive_rpc.answers")
+        inputs = [{"room": "together", "text": text} for text in "xyz"]
+        answers = await asyncio.gather(
+            *(server.call("notes.meet", input, **headers(f"{KEY}-{input['text']}")) for input in inputs)
+        )
+        assert [answer.status_code for answer in answers] == [200, 200, 200], [answer.text for answer in answers]
+
+
+async def test_a_mutation_that_was_overtaken_is_made_once(postgresql_url: str) -> None:
+    """Its runs are one call: the claim of one that was rolled back is in nobody's way."""
+    runs = 0
+
+    @define_reactive_function(kind="mutation")
+    async def overtaken(db: AsyncSession) -> int:
+        nonlocal runs
+        runs += 1
+        note = await db.get_one(Note, 1)
+        if runs == 1:
+            server.write("UPDATE note SET text = 'other' WHERE id = 1")
+        note.text = f"{note.text}, mine"
+        return runs
+
+    async with serving(postgresql_url, {"notes": {"overtaken": overtaken}}, context=None) as server:
+        server.write("INSERT INTO note(id, tenant, room, text) VALUES (1, 't', 'a', '0')")
+        answers = [await server.call("notes.overtaken", **headers()) for _ in range(2)]
+        assert [answer.json() for answer in answers] == [2, 2]
+        assert (runs, server.rows("SELECT text FROM note")) == (2, [("other, mine",)])
+
+
 async def test_without_a_place_for_answers(place: Path | str) -> None:
     """A server without tables of its own refuses the key, loudly, and makes nothing of the call."""
     async with serving(place, capture="session") as server:
