@@ -29,10 +29,8 @@ CALLS: Final = 60
 ROUNDS: Final = 24
 
 
-class Counter(SQLModel, table=True):
+class BenchCounter(SQLModel, table=True):
     """A row that is read, and written back."""
-
-    __tablename__ = "bench_counter"
 
     id: int | None = Field(default=None, primary_key=True)
     n: int = 0
@@ -47,7 +45,7 @@ class CounterId(BaseModel):
 @define_reactive_function(kind="mutation")
 async def increment(input: CounterId, db: AsyncSession) -> int:
     """Read, add, write back."""
-    counter = await db.get_one(Counter, input.id)
+    counter = await db.get_one(BenchCounter, input.id)
     counter.n += 1
     return counter.n
 
@@ -55,7 +53,7 @@ async def increment(input: CounterId, db: AsyncSession) -> int:
 @define_reactive_function(kind="mutation")
 async def insert(db: AsyncSession) -> bool:
     """Write a row and read none."""
-    db.add(Counter())
+    db.add(BenchCounter())
     return True
 
 
@@ -69,9 +67,9 @@ def _server(server: PostgreSQLServer, driver: str, level: str, rows: int) -> Rea
     rpc._database.create_tables(SQLModel.metadata)
     url = rpc._database.name.replace("+asyncpg", "").replace("+psycopg", "")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("INSERT INTO bench_counter SELECT g, 0 FROM generate_series(1, %s) AS g", [rows])
-        connection.execute("SELECT setval('bench_counter_id_seq', %s)", [rows])
-        connection.execute("ANALYZE bench_counter")
+        connection.execute("INSERT INTO benchcounter SELECT g, 0 FROM generate_series(1, %s) AS g", [rows])
+        connection.execute("SELECT setval('benchcounter_id_seq', %s)", [rows])
+        connection.execute("ANALYZE benchcounter")
     return rpc
 
 

@@ -19,7 +19,7 @@ same tables by the same names, which is checked when the application opens.
 from __future__ import annotations
 
 from copy import copy
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sqlalchemy import Engine, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -125,8 +125,8 @@ def _twin(engine: Engine) -> Engine:
     if isinstance(pool, QueuePool):
         pool._max_overflow = -1  # a query inside of another must not wait for it; who calls is bounded elsewhere
     # Its type maps, JSON functions and whatever else was configured, but a compiler of its own.
-    twin = Engine(pool, copy(engine.dialect), engine.url, hide_parameters=engine.hide_parameters)
-    twin.echo = engine.echo
+    echo: Any = engine.echo  # typed as what is set, not as what is got
+    twin = Engine(pool, copy(engine.dialect), engine.url, echo=echo, hide_parameters=engine.hide_parameters)
     twin.update_execution_options(**engine.get_execution_options())
     twin.dispatch._update(engine.dispatch, only_propagate=False)  # as Pool.recreate does
     twin._has_events = engine._has_events
