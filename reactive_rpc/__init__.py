@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reactive_rpc.app import ReactiveRPC
+    from reactive_rpc.capture.capture import Capture
     from reactive_rpc.errors import (
         BadRequestError,
         CaptureError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadRequestError",
     "Cache",
+    "Capture",
     "CaptureError",
     "Change",
     "ConflictError",
@@ -64,6 +66,7 @@ __all__ = [
 
 _MODULES = {
     "Cache": "rpc.caching",
+    "Capture": "capture.capture",
     "Change": "reactive.change",
     "Context": "rpc.context",
     "Procedure": "rpc.procedure",

@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.reads import NotedReads
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.capture.capture import Capture
 from reactive_rpc.capture.schema import TableCapture
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.delivery.guard import Guard
@@ -40,7 +42,7 @@ from reactive_rpc.rpc.running import refuse_announcement
 from reactive_rpc.rpc.seclusion import secluded_context
 from reactive_rpc.rpc.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import CaptureMode, LogURL, make_source
+from reactive_rpc.sources import LogURL, make_source
 from reactive_rpc.web.acks import AckEndpoint
 from reactive_rpc.web.body import BodyLimits
 from reactive_rpc.web.dispatcher import ProcedureEndpoint
@@ -65,6 +67,8 @@ PRUNE_EVERY_SECONDS = 60.0
 
 STALLED_SECONDS = 5.0
 """A log that could not be read for so long is told as dead: `Health`."""
+
+TRIGGERS = Capture()
 
 IDLE = 4
 """How much less often the log is looked at while there are no streams to be told."""
@@ -117,8 +121,7 @@ class ReactiveRPC:
         relations: `{"agent": ["organization", "message.from_agent_id"]}`: what a change also counts as a change of;
             "auto" for every foreign key, both ways.
         metadata: its tables are created at start where they are missing; leave it out where migrations do that.
-        capture: how writes are seen: `triggers` in the database, which see every writer, or, where the database may not
-            have triggers, `session`: what the mutations of this process write, and nothing else.
+        capture: how writes are seen, and what of them is copied beside the tables; see `Capture`.
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
         settings: read from the environment where left out.
@@ -140,7 +143,7 @@ class ReactiveRPC:
         context: Callable[..., Any] | None = None,
         relations: Relations | None = None,
         metadata: MetaData | None = None,
-        capture: CaptureMode = "triggers",
+        capture: Capture = TRIGGERS,
         log_url: LogURL | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
@@ -153,6 +156,7 @@ class ReactiveRPC:
         self._ids = ids or RandomIds()
         self._relations: Relations = relations or {}
         self._metadata = metadata
+        self._captured_as = capture
         if isinstance(database, AsyncEngine):
             self.registry.require_coroutines()
         source = make_source(
@@ -160,6 +164,7 @@ class ReactiveRPC:
             settings=self.settings,
             ids=self._ids,
             capture=capture,
+            metadata=metadata,
             log_url=log_url,
             clock=self._clock,
         )
@@ -178,6 +183,7 @@ class ReactiveRPC:
             shared=self._shared,
             clock=self._clock,
             new_context=secluded_context,
+            reads=NotedReads(self._capture.note_reads, clock=self._clock),
         )
         strict = self.settings.environment == "development"
         self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share, samples=strict)
@@ -270,7 +276,9 @@ class ReactiveRPC:
             stack.push_async_callback(self._log.aclose)
             self._reader.open()
             self.registry.check_tables(self._log.schema.tables)
+            self._captured_as.check(self._log.schema.tables, self._log.schema.names)
             self._reader.relations = parse_relations(self._relations, self._log.schema.tables)
+            await self._reader.reads.add([name for name in self._declared if name in self._log.schema.tables])
             stack.push_async_callback(self._reader.aclose)
             stack.push_async_callback(self.auditor.aclose)
             stack.push_async_callback(self._hub.aclose)
@@ -407,6 +415,12 @@ class ReactiveRPC:
             "log_version": self._log.version,
             "log_age_seconds": self._freshness.age_seconds,
         }
+
+    @property
+    def _declared(self) -> set[str]:
+        """The tables that count before anything is read: of relations and declarations."""
+        declared = (procedure.dependencies or () for procedure in self.registry.values())
+        return set(self._reader.relations).union(*declared)
 
     def report(self) -> Report:
         """Return what stands; the application must be open."""

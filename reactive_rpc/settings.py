@@ -82,6 +82,8 @@ class Settings(BaseSettings):
         redis_shards: over so many streams the contents of changes are spread (in a cluster: over its nodes).
         redis_scope_column: rows that have this column go to the shard of its value, others to that of their table.
         redis_stream_entries: how many batches of changes Redis keeps; who is further behind is told of a gap.
+        redis_stream_seconds: how long it keeps one at most; a relay that lives forgets them one by one, and without one
+            all are gone so long after the last.
         relay: whether this worker may become the relay; else somebody runs `reactive-rpc relay`.
         build: names the code that runs, and whatever else of its surroundings a handler answers by. Where it is given,
             workers share computed results through Redis; those of other builds are not looked at, so it must change
@@ -132,6 +134,7 @@ class Settings(BaseSettings):
     redis_shards: int = Field(default=1, ge=1, le=256)
     redis_scope_column: str = ""
     redis_stream_entries: PositiveInt = 100_000
+    redis_stream_seconds: PositiveFloat = 3600.0
     relay: bool = True
     build: str = ""
     shared_value_seconds: PositiveFloat = 3600.0

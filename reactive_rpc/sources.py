@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, MetaData, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +19,9 @@ from reactive_rpc.board.sqlite import SQLiteBoard
 from reactive_rpc.cache.redis_values import RedisValues
 from reactive_rpc.capture.announcements import Announce, announce_on_postgresql, announce_on_sqlite
 from reactive_rpc.capture.answers import Answers, on_postgresql, on_sqlite
+from reactive_rpc.capture.backend import CaptureBackend
 from reactive_rpc.capture.capture import Capture
+from reactive_rpc.capture.policy import ImagePolicy
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.session import SessionCapture
 from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
@@ -41,7 +43,7 @@ from reactive_rpc.sql.postgresql_engine import EngineDatabase, refuse_engine
 from reactive_rpc.sql.postgresql_url import Place
 from reactive_rpc.sql.sqlite_database import SQLiteDatabase
 
-__all__ = ["CaptureMode", "LogURL", "Source", "make_source"]
+__all__ = ["LogURL", "Source", "make_source"]
 
 LogURL = str | URL | Callable[[], str | URL]
 
@@ -52,9 +54,6 @@ _NO_URL: Final = (
 
 RELAYED_POLL_SECONDS: Final = 0.25
 """How often a worker asks the relay by itself: changes are pushed, so this shows only that it lives."""
-
-CaptureMode = Literal["triggers", "session"]
-"""`triggers` sees every write, whoever wrote it. `session` sees what this process writes through its mutations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Source:
     """
 
     database: Database
-    capture: Capture
+    capture: CaptureBackend
     log: Log
     announce: Announce
     board: Board
@@ -111,7 +110,8 @@ def make_source(
     *,
     settings: Settings,
     ids: IdSource,
-    capture: CaptureMode = "triggers",
+    capture: Capture | None = None,
+    metadata: MetaData | None = None,
     log_url: LogURL | None = None,
     clock: Clock | None = None,
 ) -> Source:
@@ -120,40 +120,44 @@ def make_source(
     Args:
         database: its URL, or an engine that the application has made.
         log_url: its own address, where `database` leads through a pooler or only an engine can connect.
+        capture: None takes the policy that the database has recorded, for commands without an application.
+        metadata: the application's tables, whose types may say secret.
 
     Raises:
         DefinitionError: the URL is none, or of a database that is not supported, or one that no relay reads.
     """
+    if capture is not None and not isinstance(capture, Capture):
+        raise DefinitionError(f"capture={capture!r}: give Capture(mode='triggers') or Capture(mode='session')")
+    mode = "triggers" if capture is None else capture.mode
     if isinstance(database, AsyncEngine | Engine):
-        refuse_engine(database, has_log_url=(log_url or settings.log_url) is not None, capture=capture)
+        refuse_engine(database, has_log_url=(log_url or settings.log_url) is not None, capture=mode)
     parsed = _parsed(database.url if isinstance(database, AsyncEngine) else database)
     places = _places(database, parsed, log_url or settings.log_url)
     clock = clock or SystemClock()
-    if capture not in get_args(CaptureMode):
-        raise DefinitionError(f"capture={capture!r}: say 'triggers' or 'session'")
-    if settings.redis_url is not None and (capture, parsed.get_backend_name()) != ("triggers", "postgresql"):
+    policy = None if capture is None else capture.policy(metadata)
+    if settings.redis_url is not None and (mode, parsed.get_backend_name()) != ("triggers", "postgresql"):
         raise DefinitionError(
             "REACTIVE_RPC_REDIS_URL is set, and what is relayed through Redis is the log of a PostgreSQL database with "
-            f"capture='triggers'; this is {parsed.get_backend_name()} with capture={capture!r}: unset it"
+            f"triggers; this is {parsed.get_backend_name()} with Capture(mode={mode!r}): unset it"
         )
-    if capture == "session":
+    if mode == "session":
         return _by_session(parsed, settings, ids, clock)
     if settings.redis_url is not None and parsed.get_backend_name() == "postgresql":
-        return _relayed(places, settings, ids, clock, settings.redis_url)
+        return _relayed(places, settings, ids, clock, policy)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed, settings, ids)
+        return _sqlite(parsed, settings, ids, policy)
     if parsed.get_backend_name() == "postgresql":
-        return _postgresql(places, settings, ids)
+        return _postgresql(places, settings, ids, policy)
     raise DefinitionError(
         f"{parsed.render_as_string()}: triggers are known for SQLite (sqlite+aiosqlite:///team.db) and PostgreSQL "
-        "(postgresql+asyncpg://user@host/team); use one of them, or capture='session'"
+        "(postgresql+asyncpg://user@host/team); use one of them, or capture=Capture(mode='session')"
     )
 
 
-def _sqlite(url: URL, settings: Settings, ids: IdSource) -> Source:
+def _sqlite(url: URL, settings: Settings, ids: IdSource, policy: ImagePolicy | None) -> Source:
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
-    capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout)
+    capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout, policy=policy)
     board = SQLiteBoard(database.path, budget=_budget(settings))
     return Source(
         database,
@@ -185,16 +189,17 @@ def _places(database: str | URL | AsyncEngine, parsed: URL, log_url: LogURL | No
     return _Places(handlers, direct, is_shared=True)
 
 
-def _postgresql(places: _Places, settings: Settings, ids: IdSource) -> Source:
+def _postgresql(places: _Places, settings: Settings, ids: IdSource, policy: ImagePolicy | None) -> Source:
     database, url = _postgresql_database(places, settings), places.direct
-    capture = PostgreSQLCapture(url, ids=ids)
+    capture = PostgreSQLCapture(url, ids=ids, policy=policy)
     log, board = PostgreSQLLog(capture, url), PostgreSQLBoard(url, budget=_budget(settings))
     answers = on_postgresql(settings.idempotency_seconds)
     return Source(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds, answers)
 
 
-def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, redis_url: str) -> Source:
+def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, policy: ImagePolicy | None) -> Source:
     """Return the parts for a database that one relay reads for all."""
+    redis_url = settings.redis_url or ""
 
     def new_stream() -> RedisStream:
         return RedisStream(
@@ -203,12 +208,13 @@ def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, r
             shards=settings.redis_shards,
             scope_column=settings.redis_scope_column,
             max_entries=settings.redis_stream_entries,
+            max_age_seconds=settings.redis_stream_seconds,
         )
 
     url = places.direct
-    capture = PostgreSQLCapture(url, ids=ids)
+    capture = PostgreSQLCapture(url, ids=ids, policy=policy)
     relay = Relay(
-        lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids), url),
+        lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids, policy=policy), url),
         new_stream,
         url,
         name=settings.redis_namespace,

@@ -75,6 +75,7 @@ from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.entry import Computed, Entry, Key, Query
 from reactive_rpc.cache.expiries import Expiries
 from reactive_rpc.cache.freshness import Freshness
+from reactive_rpc.cache.reads import NotedReads
 from reactive_rpc.cache.shared_values import SharedValue, SharedValues
 from reactive_rpc.cache.store import Store
 from reactive_rpc.clock import Clock, SystemClock
@@ -197,6 +198,7 @@ class Reader:
         shared: where workers take results from each other; None where each computes its own. Whoever made it closes it.
         new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
             given its result too.
+        reads: where it is noted which tables results rest on.
 
     Attributes:
         relations: `{table: what a change of it also counts as}`.
@@ -214,6 +216,7 @@ class Reader:
         shared: SharedValues | None = None,
         clock: Clock | None = None,
         new_context: Callable[[], Context] = Context,
+        reads: NotedReads | None = None,
     ) -> None:
         self.stats = Stats()
         self.freshness = freshness or Freshness(log)
@@ -236,6 +239,7 @@ class Reader:
         self._wanting: Counter[Key] = Counter()
         self._wanted: dict[Key, list[Entry]] = {}
         self._clock = clock or SystemClock()
+        self.reads = reads or NotedReads(lambda _tables: None, clock=self._clock)
         self._expiries = Expiries(self._clock, self._expired)
 
     @property
@@ -546,6 +550,7 @@ class Reader:
     async def _run(self, query: Query, started_at: int) -> Landed:
         epoch = self._log.epoch
         computed = await query.compute()
+        await self.reads.add(computed.read_set.tables)
         await self.freshness.look()  # its snapshot may have shown more than has been applied
         entry = Entry(query, computed, started_at)
         self._count_needless(entry)
@@ -616,6 +621,7 @@ class Reader:
     def _flush(self, batch: Batch) -> None:
         logger.warning("everything cached is forgotten: %s", batch.flush)
         self.stats.flushes += 1
+        self.reads.forget()
         entries = self._forget()
         self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
 

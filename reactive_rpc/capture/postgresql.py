@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, LiteralString
@@ -29,6 +29,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import errors
 
+from reactive_rpc.capture.policy import EVERY_TABLE, ImagePolicy
 from reactive_rpc.capture.postgresql_findings import Findings, inspect
 from reactive_rpc.capture.postgresql_images import OutboxRow, decode
 from reactive_rpc.capture.postgresql_installation import (
@@ -41,7 +42,7 @@ from reactive_rpc.capture.postgresql_installation import (
     script,
     wanted_of_administrator,
 )
-from reactive_rpc.capture.postgresql_record import forget_transactions, prune, write_record
+from reactive_rpc.capture.postgresql_record import forget_transactions, note_reads, prune, write_record
 from reactive_rpc.capture.postgresql_tables import CATALOG_ONLY, SCHEMA
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.clock import IdSource
@@ -73,10 +74,14 @@ class PostgreSQLCapture:
         url: SQLAlchemy's, whatever the driver.
         ids: names new epochs.
         manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
+        policy: what images hold; None takes what is recorded.
     """
 
-    def __init__(self, url: Place, *, ids: IdSource, manage: bool = True) -> None:
+    def __init__(
+        self, url: Place, *, ids: IdSource, manage: bool = True, policy: ImagePolicy | None = EVERY_TABLE
+    ) -> None:
         self.url = url
+        self.policy = policy
         self.manage = manage
         self._ids = ids
         self._has_own_session = False
@@ -97,7 +102,7 @@ class PostgreSQLCapture:
         if not self.manage:
             return self.verify()
         with self._connected() as connection:
-            state = self._settle(connection, run_ddl=True, is_patient=True)
+            state = self._settle(connection, self.policy, run_ddl=True, is_patient=True)
         self._warn_of_uncaptured(state)
         return state
 
@@ -109,9 +114,9 @@ class PostgreSQLCapture:
             ServiceUnavailableError: the database cannot be reached, or is a standby.
         """
         with self._connected() as connection:
-            found = inspect(connection)
+            found = inspect(connection, self.policy)
             self._refuse_missing(connection, found)
-            return self._settle(connection, run_ddl=False)
+            return self._settle(connection, self.policy, run_ddl=False)
 
     def refresh(self, *, renew: bool = False, at_least: int = 0) -> CaptureState:
         """Look again after a schema change, and repair what `manage` allows; what it does not is marked uncaptured.
@@ -126,7 +131,7 @@ class PostgreSQLCapture:
             ServiceUnavailableError: the database cannot be reached, or is a standby.
         """
         with self._connected() as connection:
-            state = self._settle(connection, run_ddl=self.manage, renew=renew)
+            state = self._settle(connection, None, run_ddl=self.manage, renew=renew)
         self._warn_of_uncaptured(state)
         return state
 
@@ -153,7 +158,7 @@ class PostgreSQLCapture:
             ServiceUnavailableError: the database cannot be reached, or is a standby.
         """
         with self._connected() as connection:
-            return script(wanted_of_administrator(connection, inspect(connection)))
+            return script(wanted_of_administrator(connection, inspect(connection, self.policy)))
 
     def prune(self, older_than_seconds: float) -> int:
         """Delete what everybody could read for `older_than_seconds`, and return how many rows went.
@@ -163,6 +168,15 @@ class PostgreSQLCapture:
         """
         with self._connected() as connection:
             return prune(connection, older_than_seconds)
+
+    def note_reads(self, tables: Collection[str]) -> None:
+        """Let the values of these tables be told from now on, for as long as somebody repeats this.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        with self._connected() as connection:
+            note_reads(connection, tables)
 
     def decode(self, row: OutboxRow, state: CaptureState) -> tuple[Any, ...]:
         """Return the changes that a row of the outbox tells, see `postgresql_images.decode`."""
@@ -217,7 +231,7 @@ class PostgreSQLCapture:
         """Return the error for missing rights; what the catalogs show, everybody may read."""
         with psycopg.connect(dsn_of(self.url), autocommit=True, client_encoding="utf-8") as connection:
             connection.execute(CATALOG_ONLY)
-            statements = wanted_of_administrator(connection, inspect(connection, may_read=False))
+            statements = wanted_of_administrator(connection, inspect(connection, self.policy, may_read=False))
         return CaptureError(
             f"rights are missing on {self._name}: {first_line(cause)}. Let an administrator run, in one transaction:",
             statements=statements,
@@ -226,13 +240,18 @@ class PostgreSQLCapture:
     def _settle(
         self,
         connection: psycopg.Connection[Any],
+        policy: ImagePolicy | None,
         *,
         run_ddl: bool,
         renew: bool = False,
         is_patient: bool = False,
     ) -> CaptureState:
-        """Bring database and record in line and return the state of the same transaction."""
-        found = inspect(connection)
+        """Bring database and record in line and return the state of the same transaction.
+
+        Args:
+            policy: to be imposed; None is the recorded one.
+        """
+        found = inspect(connection, policy)
         if found.is_recorded and not renew:
             return found.state()
         seconds = INSTALL_SECONDS if is_patient else REFRESH_SECONDS
@@ -241,7 +260,7 @@ class PostgreSQLCapture:
             try:
                 with connection.transaction():
                     lock(connection, INSTALL_SECONDS)
-                    found = inspect(connection)
+                    found = inspect(connection, policy)
                     if found.is_recorded and not renew:
                         return found.state()
                     return self._repair(connection, found, run_ddl=run_ddl, renew=renew, is_patient=is_patient)
@@ -264,7 +283,7 @@ class PostgreSQLCapture:
         if doubt is not None:
             epoch = self._ids.new_id()
             _log.info("a new epoch of %s: %s", self._name, doubt)
-        now = replace(inspect(connection), record=replace(found.record, epoch=epoch))
+        now = replace(inspect(connection, found.policy), record=replace(found.record, epoch=epoch))
         for table in now.suspects:
             connection.execute(f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES (%s, 'B')", [table])
         write_record(connection, now.now)

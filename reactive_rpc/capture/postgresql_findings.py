@@ -41,6 +41,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 
+from reactive_rpc.capture.policy import ImagePolicy
 from reactive_rpc.capture.postgresql_meaning import read_redefined
 from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.postgresql_owner import ROLE, Owner, read_owner, refuse_strangers
@@ -136,6 +137,8 @@ class _Function(NamedTuple):
 
 _NO_FUNCTION: Final = _Function("", "", "", is_right=False)
 
+_REPLACEABLE: Final = frozenset({"answers", "board", "reads"})
+
 _Trigger = tuple[str, tuple[object, ...]]
 """`(version, signature)`."""
 
@@ -149,6 +152,7 @@ class Findings:
         mark: the fingerprint now.
         catalog: every table, captured or not.
         expected: `{table: what must stand on it and its partitions}` of the tables to capture.
+        policy: what images are to hold.
         owner: who is to own our functions.
         functions: `{function of ours: how it stands}`.
         triggers: `{relation: {trigger of ours: (version, signature)}}`.
@@ -161,6 +165,7 @@ class Findings:
     catalog: Catalog
     views: Views
     expected: Mapping[str, Sequence[RelationTriggers]]
+    policy: ImagePolicy
     owner: Owner
     functions: Mapping[str, _Function]
     triggers: Mapping[int, Mapping[str, _Trigger]]
@@ -253,7 +258,7 @@ class Findings:
     @property
     def _files(self) -> str:
         """The files of our tables; not of those that may be emptied or made anew and no write was missed."""
-        return json.dumps({name: file for name, file in sorted(self.ours.items()) if name not in ("answers", "board")})
+        return json.dumps({name: file for name, file in sorted(self.ours.items()) if name not in _REPLACEABLE})
 
     @cached_property
     def now(self) -> Record:
@@ -265,6 +270,7 @@ class Findings:
             types=dict(self.types),
             names=dict(self.catalog.names) | {name: f"view {of}" for name, of in self.views.versions.items()},
             redefined=sorted(self.redefined),
+            policy=self.policy.to_json(),
         )
 
     @cached_property
@@ -337,15 +343,18 @@ class Findings:
         return replace(table.capture, captured=False, reason="its triggers are missing")
 
 
-def inspect(connection: psycopg.Connection[Any], *, may_read: bool = True) -> Findings:
+def inspect(
+    connection: psycopg.Connection[Any], policy: ImagePolicy | None = None, *, may_read: bool = True
+) -> Findings:
     """Return what stands, of one moment of the catalogs.
 
     Args:
+        policy: to be imposed; None is the recorded one.
         may_read: whether our tables may be read.
     """
     while True:
         before = _fingerprint(connection)
-        found = _look(connection, before, may_read=may_read)
+        found = _look(connection, before, policy, may_read=may_read)
         if _fingerprint(connection) == before:
             return found
 
@@ -355,13 +364,17 @@ def _fingerprint(connection: psycopg.Connection[Any]) -> str:
     return "" if row is None else str(row[0])
 
 
-def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bool) -> Findings:
+def _look(
+    connection: psycopg.Connection[Any], fingerprint: str, policy: ImagePolicy | None, *, may_read: bool
+) -> Findings:
     if may_read:
         refuse_strangers(connection)
     visible = read_visible(connection)
-    catalog = read_catalog(connection, read_insecure(connection, _PURE), visible)
-    captured = {table.name: table for table in catalog.tables if table.capture.captured}
     ours = {name: oid for name, oid in connection.execute(_OURS) if name in BASE}
+    record = read_record(connection) if may_read and "meta" in ours else EMPTY
+    policy = policy or ImagePolicy.from_json(record.policy)
+    catalog = read_catalog(connection, read_insecure(connection, _PURE), visible, policy)
+    captured = {table.name: table for table in catalog.tables if table.capture.captured}
     triggers: dict[int, dict[str, _Trigger]] = {}
     relations = {}
     for oid, name, version, function, kind, enabled, old, new, is_plain, schema, relation in connection.execute(
@@ -371,14 +384,15 @@ def _look(connection: psycopg.Connection[Any], fingerprint: str, *, may_read: bo
         triggers.setdefault(oid, {})[name] = (version, signature)
         relations[oid] = quoted(schema, relation)
     server = connection.execute(_SERVER).fetchone()
-    expected = {name: triggers_of(table, captured) for name, table in captured.items()}
+    expected = {name: triggers_of(table, captured, only_read=policy.only_read) for name, table in captured.items()}
     owners = {triggers.relation.owner for group in expected.values() for triggers in group}
     return Findings(
-        record=read_record(connection) if may_read and "meta" in ours else EMPTY,
+        record=record,
         mark=fingerprint,
         catalog=catalog,
         views=read_views(connection, catalog, _PURE, visible),
         expected=expected,
+        policy=policy,
         owner=read_owner(connection, owners, has_outbox="outbox" in ours),
         functions={name: _Function(*found) for name, *found in connection.execute(_FUNCTIONS)},
         triggers=triggers,

@@ -45,6 +45,7 @@ SELECT coalesce(has_schema_privilege(to_regnamespace('{SCHEMA}'), 'USAGE')
   AND has_function_privilege(to_regprocedure('{SCHEMA}.announce(text, jsonb)'), 'EXECUTE'), false)
 FROM (VALUES ('outbox', 'SELECT'), ('outbox', 'INSERT'), ('outbox', 'DELETE'),
   ('horizon', 'SELECT'), ('horizon', 'INSERT'), ('horizon', 'DELETE'),
+  ('reads', 'SELECT'), ('reads', 'INSERT'), ('reads', 'UPDATE'), ('reads', 'DELETE'),
   ('meta', 'SELECT'), ('meta', 'INSERT'), ('meta', 'UPDATE'),
   ('answers', 'SELECT'), ('answers', 'INSERT'), ('answers', 'UPDATE'), ('answers', 'DELETE'),
   ('board', 'SELECT'), ('board', 'INSERT'), ('board', 'UPDATE'), ('board', 'DELETE')) AS needed(relation, kind)
@@ -139,7 +140,7 @@ def _grants(role: str) -> list[str]:
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
         f"GRANT SELECT, INSERT, DELETE ON {SCHEMA}.outbox, {SCHEMA}.horizon TO {role}",
         f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.meta TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.answers, {SCHEMA}.board TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.answers, {SCHEMA}.board, {SCHEMA}.reads TO {role}",
         f"GRANT EXECUTE ON FUNCTION {SCHEMA}.announce(text, jsonb) TO {role}",
     ]
 

@@ -43,7 +43,9 @@ _CURRENT: Final[LiteralString] = (
 )
 _GRANTED: Final[LiteralString] = f"""
 SELECT has_schema_privilege('{ROLE}', n.oid, 'USAGE') AND has_column_privilege('{ROLE}', c.oid, 'rows', 'INSERT')
-FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'outbox' WHERE n.nspname = '{_SCHEMA}'
+  AND has_table_privilege('{ROLE}', r.oid, 'SELECT')
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'outbox'
+JOIN pg_class r ON r.relnamespace = n.oid AND r.relname = 'reads' WHERE n.nspname = '{_SCHEMA}'
 """
 _STRANGERS: Final[LiteralString] = f"""
 SELECT DISTINCT o.rolname::text
@@ -76,6 +78,7 @@ _TOO_MIGHTY: Final = (
 _GRANT: Final = (
     f"GRANT USAGE ON SCHEMA {_SCHEMA} TO {ROLE}",
     f"GRANT INSERT (tbl, op, rows) ON {_SCHEMA}.outbox TO {ROLE}",
+    f"GRANT SELECT ON {_SCHEMA}.reads TO {ROLE}",
 )
 
 

@@ -12,14 +12,16 @@ whose own snapshot begins below the floor may have missed some.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
 import psycopg
 
+from reactive_rpc.capture.policy import READS_KEPT_SECONDS
 from reactive_rpc.capture.postgresql_tables import SCHEMA
 
-__all__ = ["EMPTY", "Entry", "Record", "forget_transactions", "prune", "read_record", "write_record"]
+__all__ = ["EMPTY", "Entry", "Record", "forget_transactions", "note_reads", "prune", "read_record", "write_record"]
 
 PRUNE_CHUNK_ROWS: Final = 10_000
 
@@ -46,6 +48,7 @@ class Record:
         tables: the complete ones.
         types: `{enum label or composite type: what it is}`.
         redefined: functions and operators, see `CaptureState.redefines`.
+        policy: what images hold, as `ImagePolicy.to_json` tells; empty where nothing was installed.
         names: `{other name of a table, or name of a view: what it means}`.
     """
 
@@ -55,6 +58,7 @@ class Record:
     types: dict[str, str]
     names: dict[str, str]
     redefined: list[str] = field(default_factory=list)
+    policy: dict[str, Any] = field(default_factory=dict)
 
 
 EMPTY: Final = Record(server=["", "", ""], tables={}, types={}, names={})
@@ -75,12 +79,13 @@ def read_record(connection: psycopg.Connection[Any]) -> Record:
         types=record["types"],
         names=record["names"],
         redefined=record.get("redefined", []),
+        policy=record.get("policy", {}),
     )
 
 
 def write_record(connection: psycopg.Connection[Any], record: Record) -> None:
     """Put epoch and record in the place of what meta holds; the floor stays."""
-    fields = ("server", "tables", "types", "names", "redefined")
+    fields = ("server", "tables", "types", "names", "redefined", "policy")
     text = json.dumps({name: getattr(record, name) for name in fields})
     for key, value in (("epoch", record.epoch), ("record", text)):
         connection.execute(
@@ -100,8 +105,20 @@ def forget_transactions(connection: psycopg.Connection[Any]) -> None:
     )
 
 
+def note_reads(connection: psycopg.Connection[Any], tables: Collection[str]) -> None:
+    """Note that somebody reads these tables, so that their values are told."""
+    connection.execute(
+        f"INSERT INTO {SCHEMA}.reads(tbl, at) SELECT *, clock_timestamp() FROM unnest(%s::text[])"
+        " ON CONFLICT (tbl) DO UPDATE SET at = excluded.at",
+        [sorted(tables)],
+    )
+
+
 def prune(connection: psycopg.Connection[Any], older_than_seconds: float) -> int:
     """Delete what everybody could read for `older_than_seconds`, in chunks, and return how many rows went."""
+    connection.execute(
+        f"DELETE FROM {SCHEMA}.reads WHERE at < clock_timestamp() - make_interval(secs => %s)", [READS_KEPT_SECONDS]
+    )
     floor = _raise_floor(connection, older_than_seconds)
     deleted = 0
     while floor is not None and (chunk := connection.execute(_PRUNE_CHUNK.encode(), [floor]).rowcount):

@@ -26,6 +26,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 from psycopg.rows import class_row
 
+from reactive_rpc.capture.policy import ImagePolicy
 from reactive_rpc.capture.postgresql_meaning import read_doubtful_types
 from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
@@ -80,6 +81,7 @@ class Column(NamedTuple):
         generated: empty, `s` (stored) or `v` (virtual: triggers do not see its value).
         is_plain: equal values are equal byte by byte.
         type: its oid.
+        type_name: without its schema.
         is_enum: whether it is an enum, or a domain over one.
     """
 
@@ -90,7 +92,13 @@ class Column(NamedTuple):
     generated: str
     is_plain: bool
     type: int
+    type_name: str
     is_enum: bool
+
+    @property
+    def called(self) -> tuple[str, str]:
+        """The names by which it may say that it is a secret."""
+        return (self.name, self.type_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +239,8 @@ SELECT a.attrelid::bigint, a.attname, a.attnum::int,
        WHEN l.collname = 'default' AND l.collnamespace = 'pg_catalog'::regnamespace THEN 'default'
        WHEN l.collprovider = 'b' OR l.collprovider = 'c' AND l.collcollate IN ('C', 'POSIX') THEN 'code points'
        ELSE 'other' END,
-  a.atttypid::bigint, ARRAY(SELECT t.oid::bigint FROM base t WHERE t.type = a.atttypid)
+  a.atttypid::bigint, (SELECT t.typname::text FROM pg_type t WHERE t.oid = a.atttypid),
+  ARRAY(SELECT t.oid::bigint FROM base t WHERE t.type = a.atttypid)
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -295,14 +304,17 @@ def read_visible(connection: psycopg.Connection[Any]) -> frozenset[int]:
     return frozenset(oid for (oid,) in rows)
 
 
-def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int]) -> Catalog:
+def read_catalog(
+    connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int], policy: ImagePolicy
+) -> Catalog:
     """Return every table of the user's schemas but temporary ones.
 
     Args:
         insecure: `{oid: why its row-level security makes results depend on the session}`.
         visible: the relations that are called by their bare names.
+        policy: which values images may hold; a column that they may not hold has no kind.
     """
-    reader = _Reader(connection, insecure, visible)
+    reader = _Reader(connection, insecure, visible, policy)
     tables = [reader.table(relation) for relation in reader.relations.values() if not relation.is_partition]
     return _named(tables, reader)
 
@@ -310,8 +322,11 @@ def read_catalog(connection: psycopg.Connection[Any], insecure: Mapping[int, str
 class _Reader:
     """What the catalogs say, by oid."""
 
-    def __init__(self, connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int]) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int], policy: ImagePolicy
+    ) -> None:
         self.visible = visible
+        self._policy = policy
         with connection.cursor(row_factory=class_row(_Relation)) as cursor:
             self.relations = {relation.oid: relation for relation in cursor.execute(_RELATIONS)}
         self._insecure = insecure
@@ -359,7 +374,7 @@ class _Reader:
         partitions = below if relation.kind == "p" else []
         heirs = [] if relation.kind == "p" else below
         reason = next(filter(None, map(self._unseen, (relation.oid, *below))), None)
-        columns = self._columns.get(relation.oid, ())
+        columns = tuple(self._allowed(relation, column) for column in self._columns.get(relation.oid, ()))
         primary_key = self._primary_keys.get(relation.oid, ())
         foreign_keys = self._foreign_keys_of(relation.oid)
         return Table(
@@ -370,6 +385,9 @@ class _Reader:
                 image=tuple(column.name for column in columns if column.kind is not None),
                 kinds={column.name: column.kind for column in columns},
                 enums=frozenset(column.name for column in columns if column.is_enum),
+                withheld=frozenset(
+                    column.name for column in columns if not self._policy.holds(self._names(relation), *column.called)
+                ),
                 key_columns=tuple(dict.fromkeys((*primary_key, *(column for column, _, _ in foreign_keys)))),
                 primary_key=primary_key,
                 foreign_keys=foreign_keys,
@@ -383,6 +401,12 @@ class _Reader:
             descendants=tuple(self.name(oid) for oid in heirs),
             facts=(relation.security, str(relation.oid), *(self._links[oid] for oid in heirs)),
         )
+
+    def _names(self, relation: _Relation) -> tuple[str, str]:
+        return (self.name(relation.oid), f"{relation.schema}.{relation.name}")
+
+    def _allowed(self, relation: _Relation, column: Column) -> Column:
+        return column if self._policy.holds(self._names(relation), *column.called) else column._replace(kind=None)
 
     def _unseen(self, oid: int) -> str | None:
         """Return why writes to a relation may go unseen; None where none can."""
@@ -427,13 +451,13 @@ def _read_columns(connection: psycopg.Connection[Any]) -> dict[int, tuple[Column
     is_utf8, is_ascii, is_by_code_points = row if row is not None else (False, True, False)
     doubtful = read_doubtful_types(connection)
     columns: dict[int, list[Column]] = defaultdict(list)
-    for oid, name, number, version, generated, base, collation, type_, types in connection.execute(_COLUMNS):
+    for oid, name, number, version, generated, base, collation, type_, type_name, types in connection.execute(_COLUMNS):
         order = ("code points" if is_by_code_points else "other") if collation == "default" else collation
         kind = _kind(base, order, is_utf8=is_utf8, is_ascii=is_ascii)
         if generated == "v" or not doubtful.isdisjoint(types):
             kind = None
         is_plain = base in _PLAIN or (base in _TEXTS and order != "nondeterministic")
-        columns[oid].append(Column(name, number, version, kind, generated, is_plain, type_, base == "enum"))
+        columns[oid].append(Column(name, number, version, kind, generated, is_plain, type_, type_name, base == "enum"))
     return {oid: tuple(found) for oid, found in columns.items()}
 
 

@@ -143,15 +143,16 @@ class RelationTriggers:
         ]
 
 
-def triggers_of(table: Table, related: dict[str, Table]) -> list[RelationTriggers]:
+def triggers_of(table: Table, related: dict[str, Table], *, only_read: bool) -> list[RelationTriggers]:
     """Return what must stand on a captured table and its partitions.
 
     Args:
         related: every captured table, by name.
+        only_read: whether the values are told of those tables alone that somebody reads.
     """
     told = [table, *(related[name] for name in table.ancestors if name in related)]
     widened = [name for name in table.descendants if name in related]
-    body = _body(told, widened)
+    body = _body(told, widened, only_read=only_read)
     return [
         RelationTriggers(relation=relation, function=_function_name(relation), body=body)
         for relation in table.relations
@@ -172,9 +173,9 @@ def _dollars(body: str) -> str:
     return f"{tag}{body}{tag}"
 
 
-def _body(told: Sequence[Table], widened: Sequence[str]) -> str:
+def _body(told: Sequence[Table], widened: Sequence[str], *, only_read: bool) -> str:
     names = [table.name for table in told] + list(widened)
-    steps = "\n".join(_step(table) for table in told)
+    steps = "\n".join(_step(table, only_read=only_read) for table in told)
     bulk = "\n".join(f"    {_log_bulk(name)}" for name in widened)
     widening = f"  IF TG_OP <> 'INSERT' THEN\n{bulk}\n  END IF;\n" if widened else ""
     return (
@@ -189,9 +190,10 @@ def _log_bulk(name: str) -> str:
     return f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES ({literal(name)}, 'B');"
 
 
-def _step(table: Table) -> str:
+def _step(table: Table, *, only_read: bool) -> str:
     """Return the statements that tell one table of the rows written."""
     name = literal(table.name)
+    is_read = f"EXISTS (SELECT FROM {SCHEMA}.reads AS m WHERE m.tbl = {name})" if only_read else "true"
     return f"""  BEGIN
     items := NULL;
     IF TG_OP = 'INSERT' THEN
@@ -202,7 +204,7 @@ def _step(table: Table) -> str:
     END IF;
     IF fits IS NULL THEN
       total := 0;
-    ELSIF NOT fits THEN
+    ELSIF NOT (fits AND {is_read}) THEN
       total := -1;
     ELSIF TG_OP = 'INSERT' THEN
       SELECT count(*), jsonb_agg({_image(table, "r")}) INTO total, items
@@ -331,6 +333,7 @@ BASE: Final = {
         f"CREATE INDEX outbox_xid_id ON {SCHEMA}.outbox (xid, id)",
     ),
     "meta": (f"CREATE TABLE {SCHEMA}.meta (key text PRIMARY KEY, value text NOT NULL)",),
+    "reads": (f"CREATE TABLE {SCHEMA}.reads (tbl text PRIMARY KEY, at timestamptz NOT NULL)",),
     "horizon": (f"CREATE TABLE {SCHEMA}.horizon (at timestamptz NOT NULL, xid xid8 NOT NULL)",),
     "board": (
         f"CREATE UNLOGGED TABLE {SCHEMA}.board (kind text NOT NULL, name text NOT NULL, owner text NOT NULL,"

@@ -30,6 +30,7 @@ class TableCapture:
         reason: why not; None where it is.
         identifier: what names it whatever the search path, as SQL; empty where a name needs no schema.
         enums: the columns whose images hold an enum's label.
+        withheld: the columns whose values are never copied, because they are excluded or say secret.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TableCapture:
     reason: str | None = None
     identifier: str = ""
     enums: frozenset[str] = frozenset()
+    withheld: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, Final
@@ -157,6 +157,9 @@ class SessionCapture:
     def script(self) -> str:
         """Return no SQL: nothing is put into the database."""
         return ""
+
+    def note_reads(self, tables: Collection[str]) -> None:
+        """Note nothing: nothing is copied into the database."""
 
     def prune(self, older_than_seconds: float) -> int:
         """Delete nothing: nothing is kept in the database."""

@@ -19,6 +19,7 @@ import psycopg
 from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.types import Boolean, Integer
 
+from reactive_rpc.capture.policy import EVERY_TABLE
 from reactive_rpc.capture.postgresql_meaning import read_redefined
 from reactive_rpc.capture.postgresql_tables import read_catalog, read_visible
 from reactive_rpc.capture.schema import TableCapture
@@ -124,7 +125,7 @@ def _postgresql(connection: psycopg.Connection[Any]) -> Tables:
     visible = read_visible(connection)
     secured = connection.execute(_ROW_SECURITY).fetchall()
     insecure = {oid: "its row-level security may depend on the session" for (oid,) in secured}
-    catalog = read_catalog(connection, insecure, visible)
+    catalog = read_catalog(connection, insecure, visible, EVERY_TABLE)
     named = catalog.by_oid
     actions = [
         Action(named[parent], named[child], on_delete, on_update)

@@ -39,14 +39,15 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reactive_rpc.capture.policy import EVERY_TABLE, READ_TABLES, READS_KEPT_SECONDS, ImagePolicy
 from reactive_rpc.capture.schema import CaptureState, TableCapture
 from reactive_rpc.capture.sqlite_images import quoted
-from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, Table, read_tables
+from reactive_rpc.capture.sqlite_tables import META, OUTBOX, PREFIX, READS, Table, read_tables
 from reactive_rpc.capture.sqlite_triggers import BASE_TABLES, triggers_of
 from reactive_rpc.capture.sqlite_views import names_of, read_views
 from reactive_rpc.clock import IdSource
@@ -58,6 +59,7 @@ __all__ = ["POSITION", "SQLiteCapture"]
 MINIMUM_VERSION = (3, 35, 0)
 PRUNE_CHUNK_ROWS = 1_000
 WAL_RETRY_SECONDS = 0.02
+NOTE_MILLISECONDS = 250
 
 POSITION = f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
 """SQL that returns the highest id given out: the version that a snapshot shows."""
@@ -72,6 +74,7 @@ class _Meta:
     epoch: str = ""
     mark: tuple[int, int] = (0, 0)
     digests: Mapping[str, str]
+    policy: ImagePolicy = READ_TABLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,7 @@ class _Findings:
 
     Attributes:
         meta: what was recorded last.
+        policy: what images are to hold.
         mark: schema version and number of objects now.
         tables: every table, captured or not.
         views: what lies behind each view.
@@ -88,6 +92,7 @@ class _Findings:
     """
 
     meta: _Meta
+    policy: ImagePolicy
     mark: tuple[int, int]
     tables: tuple[Table, ...]
     views: Mapping[str, View]
@@ -140,7 +145,8 @@ class _Findings:
     @property
     def is_recorded(self) -> bool:
         """Tell whether nothing is left to write, DDL or meta."""
-        return self.doubt is None and not self.statements and self.meta.digests == self.digests
+        is_same = self.meta.digests == self.digests and self.meta.policy == self.policy
+        return self.doubt is None and not self.statements and is_same
 
     def state(self) -> CaptureState:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
@@ -166,13 +172,20 @@ class SQLiteCapture:
         ids: names new epochs.
         busy_timeout_seconds: how long to wait for a writer.
         manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
+        policy: what images hold; None takes what is recorded.
 
     Raises:
         CaptureError: `path` names no file.
     """
 
     def __init__(
-        self, path: str | Path, *, ids: IdSource, busy_timeout_seconds: float = 5.0, manage: bool = True
+        self,
+        path: str | Path,
+        *,
+        ids: IdSource,
+        busy_timeout_seconds: float = 5.0,
+        manage: bool = True,
+        policy: ImagePolicy | None = EVERY_TABLE,
     ) -> None:
         text = str(path)
         if not text or text.startswith("file:") or ":memory:" in text:
@@ -183,6 +196,7 @@ class SQLiteCapture:
         self.path = Path(text).absolute()
         self.busy_timeout_seconds = busy_timeout_seconds
         self.manage = manage
+        self.policy = policy
         self._ids = ids
 
     def install(self) -> CaptureState:
@@ -196,7 +210,7 @@ class SQLiteCapture:
             return self.verify()
         with self._connected(create=True) as connection:
             self._use_wal(connection)
-            state = self._settle(connection, run_ddl=True)
+            state = self._settle(connection, self.policy, run_ddl=True)
         self._warn_of_uncaptured(state)
         return state
 
@@ -210,8 +224,8 @@ class SQLiteCapture:
         with self._connected() as connection:
             if _journal_mode(connection) != "wal":
                 raise CaptureError(f"{self.path} is not in WAL mode. Run:", statements=["PRAGMA journal_mode=WAL"])
-            self._refuse_missing(_inspect(connection))
-            return self._settle(connection, run_ddl=False)
+            self._refuse_missing(_inspect(connection, self.policy))
+            return self._settle(connection, self.policy, run_ddl=False)
 
     def refresh(self, *, renew: bool = False, at_least: int = 0) -> CaptureState:
         """Look again after a schema change, and repair what `manage` allows; what it does not is marked uncaptured.
@@ -227,7 +241,7 @@ class SQLiteCapture:
         with self._connected() as connection:
             if self.manage:
                 self._use_wal(connection)
-            state = self._settle(connection, run_ddl=self.manage, renew=renew, at_least=at_least)
+            state = self._settle(connection, None, run_ddl=self.manage, renew=renew, at_least=at_least)
         self._warn_of_uncaptured(state)
         return state
 
@@ -243,7 +257,7 @@ class SQLiteCapture:
             ServiceUnavailableError: the database cannot be read or stays locked.
         """
         with self._connected() as connection:
-            return _script(_inspect(connection).statements)
+            return _script(_inspect(connection, self.policy).statements)
 
     def uninstall(self) -> None:
         """Drop the triggers, the outbox and the meta table; idempotent.
@@ -259,6 +273,20 @@ class SQLiteCapture:
                 for statement in _drops(connection):
                     connection.execute(statement)
 
+    def note_reads(self, tables: Collection[str]) -> None:
+        """Let the values of these tables be told from now on, for as long as somebody repeats this.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read or stays locked; a query is not made to wait for long.
+        """
+        with self._connected() as connection:
+            now = _now(connection)
+            connection.execute(f"PRAGMA busy_timeout={NOTE_MILLISECONDS}")
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                connection.executemany(
+                    f'INSERT OR REPLACE INTO "{READS}"(tbl, at) VALUES (?, ?)', [(name, now) for name in sorted(tables)]
+                )
+
     def prune(self, older_than_seconds: float) -> int:
         """Delete the outbox's rows of before `older_than_seconds` ago and return how many.
 
@@ -270,6 +298,7 @@ class SQLiteCapture:
         """
         deleted = 0
         with self._connected() as connection:
+            _forget_reads(connection, _now(connection) - READS_KEPT_SECONDS)
             last = _last_older(connection, _now(connection) - older_than_seconds)
             while chunk := _prune_chunk(connection, last):
                 deleted += chunk
@@ -305,15 +334,25 @@ class SQLiteCapture:
                 )
 
     def _settle(
-        self, connection: sqlite3.Connection, *, run_ddl: bool, renew: bool = False, at_least: int = 0
+        self,
+        connection: sqlite3.Connection,
+        policy: ImagePolicy | None,
+        *,
+        run_ddl: bool,
+        renew: bool = False,
+        at_least: int = 0,
     ) -> CaptureState:
-        """Bring database and meta in line and return the state of the same transaction."""
+        """Bring database and meta in line and return the state of the same transaction.
+
+        Args:
+            policy: to be imposed; None is the recorded one.
+        """
         with _transaction(connection, "BEGIN"):
-            found = _inspect(connection)
+            found = _inspect(connection, policy)
         if found.is_recorded and not renew:
             return found.state()
         with _transaction(connection, "BEGIN IMMEDIATE"):
-            found = _inspect(connection)
+            found = _inspect(connection, policy)
             if found.is_recorded and not renew:
                 return found.state()
             return self._repair(connection, found, run_ddl=run_ddl, renew=renew, at_least=at_least)
@@ -330,7 +369,7 @@ class SQLiteCapture:
             self._refuse_missing(found)
         if begins_epoch:
             _begin_epoch(connection, self._ids.new_id(), at_least)
-        now = _inspect(connection)
+        now = _inspect(connection, found.policy)
         for table in sorted(unseen - now.incomplete):
             connection.execute(f"INSERT INTO \"{OUTBOX}\"(tbl, op) VALUES (?, 'B')", (table,))
         _record(connection, now)
@@ -378,12 +417,12 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.commit()
 
 
-def _inspect(connection: sqlite3.Connection) -> _Findings:
-    tables = read_tables(connection)
+def _inspect(connection: sqlite3.Connection, policy: ImagePolicy | None = None) -> _Findings:
+    """Return what stands beside what should; the policy is the recorded one where none is to be imposed."""
     existing = dict(
         connection.execute(
             "SELECT name, sql FROM sqlite_schema WHERE (type = 'trigger' AND substr(name, 1, ?) = ?)"
-            " OR (type = 'table' AND name IN (?, ?, ?))",
+            " OR (type = 'table' AND name IN (?, ?, ?, ?))",
             (len(PREFIX), PREFIX, *BASE_TABLES),
         )
     )
@@ -391,12 +430,18 @@ def _inspect(connection: sqlite3.Connection) -> _Findings:
     objects = connection.execute("SELECT count(*) FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'").fetchone()[
         0
     ]
+    meta = _read_meta(connection) if existing.get(META) == BASE_TABLES[META] else _Meta(digests={})
+    policy = policy or meta.policy
+    tables = read_tables(connection, policy)
     return _Findings(
-        meta=_read_meta(connection) if existing.get(META) == BASE_TABLES[META] else _Meta(digests={}),
+        meta=meta,
+        policy=policy,
         mark=(version, objects),
         tables=tables,
         views=read_views(connection, [table.name for table in tables]),
-        expected={table.name: triggers_of(table) for table in tables if table.capture.captured},
+        expected={
+            table.name: triggers_of(table, only_read=policy.only_read) for table in tables if table.capture.captured
+        },
         existing=existing,
     )
 
@@ -413,7 +458,12 @@ def _read_meta(connection: sqlite3.Connection) -> _Meta:
     if "epoch" not in values or "mark" not in values:
         return _Meta(digests={})
     version, objects = json.loads(values["mark"])
-    return _Meta(epoch=values["epoch"], mark=(version, objects), digests=json.loads(values["tables"]))
+    return _Meta(
+        epoch=values["epoch"],
+        mark=(version, objects),
+        digests=json.loads(values["tables"]),
+        policy=ImagePolicy.from_json(json.loads(values.get("policy", "{}"))),
+    )
 
 
 def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
@@ -431,6 +481,7 @@ def _record(connection: sqlite3.Connection, found: _Findings) -> None:
     digests = {table: digest for table, digest in found.digests.items() if table not in found.incomplete}
     _set_meta(connection, "tables", json.dumps(digests))
     _set_meta(connection, "mark", json.dumps(found.mark))
+    _set_meta(connection, "policy", json.dumps(found.policy.to_json()))
 
 
 def _drops(connection: sqlite3.Connection) -> list[str]:
@@ -446,6 +497,13 @@ def _now(connection: sqlite3.Connection) -> int:
 
 def _script(statements: list[str]) -> str:
     return "\n".join(f"{statement};" for statement in statements)
+
+
+def _forget_reads(connection: sqlite3.Connection, cutoff: float) -> None:
+    """Forget tables that nobody has noted since `cutoff`; the write lock is taken only where there are some."""
+    if connection.execute(f'SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE at < ?)', (cutoff,)).fetchone()[0]:
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            connection.execute(f'DELETE FROM "{READS}" WHERE at < ?', (cutoff,))
 
 
 def _last_older(connection: sqlite3.Connection, cutoff: float) -> int:

@@ -12,15 +12,17 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Literal
 
+from reactive_rpc.capture.policy import EVERY_TABLE, ImagePolicy
 from reactive_rpc.capture.schema import ForeignKey, TableCapture
 from reactive_rpc.reactive.schema import Kind
 
-__all__ = ["ANSWERS", "META", "OUTBOX", "PREFIX", "Column", "Table", "UniqueKey", "affinity", "read_tables"]
+__all__ = ["ANSWERS", "META", "OUTBOX", "PREFIX", "READS", "Column", "Table", "UniqueKey", "affinity", "read_tables"]
 
 PREFIX = "_reactive_rpc_"
 OUTBOX = "_reactive_rpc_outbox"
 META = "_reactive_rpc_meta"
 ANSWERS = "_reactive_rpc_answers"
+READS = "_reactive_rpc_reads"
 
 Affinity = Literal["integer", "real", "numeric", "text", "none"]
 
@@ -40,7 +42,7 @@ _WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.I)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `default` is the text of its DEFAULT expression."""
+    """One column; `default` is the text of its DEFAULT expression, and no value of a withheld one is ever copied."""
 
     name: str
     affinity: Affinity
@@ -48,11 +50,12 @@ class Column:
     is_generated: bool
     is_required: bool
     default: str | None
+    is_withheld: bool
 
     @property
     def in_image(self) -> bool:
         """Tell whether images hold the column: comparable values only, and those that are stored."""
-        return self.affinity != "none" and not self.is_json and not self.is_generated
+        return self.affinity != "none" and not self.is_json and not self.is_generated and not self.is_withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +113,8 @@ def affinity(declared: str, *, is_strict: bool = False) -> Affinity:
     return "numeric"
 
 
-def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
-    """Return every table of `main` but SQLite's and ours, by name."""
+def read_tables(connection: sqlite3.Connection, policy: ImagePolicy = EVERY_TABLE) -> tuple[Table, ...]:
+    """Return every table of `main` but SQLite's and ours, by name; a column that images may not hold has no kind."""
     found: list[tuple[str, str]] = connection.execute(
         "SELECT name, coalesce(sql, '') FROM sqlite_schema WHERE type = 'table' ORDER BY name"
     ).fetchall()
@@ -120,7 +123,7 @@ def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
     is_utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
     tables = []
     for name, sql in found:
-        if name.lower().startswith("sqlite_") or name in (OUTBOX, META, ANSWERS):
+        if name.lower().startswith("sqlite_") or name in (OUTBOX, META, ANSWERS, READS):
             continue
         kind, strict = listed.get(name, ("table", 0))
         if name in virtual:
@@ -130,7 +133,7 @@ def read_tables(connection: sqlite3.Connection) -> tuple[Table, ...]:
         elif _is_cut_short(connection, name):
             tables.append(_uncaptured(name, "an AFTER trigger with RAISE(IGNORE) may keep ours from running"))
         else:
-            tables.append(_read_table(connection, name, sql, is_strict=bool(strict), is_utf8=is_utf8))
+            tables.append(_read_table(connection, name, sql, policy, is_strict=bool(strict), is_utf8=is_utf8))
     return tuple(tables)
 
 
@@ -152,7 +155,9 @@ def _uncaptured(name: str, reason: str) -> Table:
     )
 
 
-def _read_table(connection: sqlite3.Connection, name: str, sql: str, *, is_strict: bool, is_utf8: bool) -> Table:
+def _read_table(
+    connection: sqlite3.Connection, name: str, sql: str, policy: ImagePolicy, *, is_strict: bool, is_utf8: bool
+) -> Table:
     rows = connection.execute(
         "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid",
         (name,),
@@ -165,6 +170,7 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str, *, is_stric
             is_generated=hidden in _GENERATED,
             is_required=bool(required),
             default=default,
+            is_withheld=not policy.holds((name, f"main.{name}"), column, declared),
         )
         for column, declared, required, default, _, hidden in rows
     )
@@ -185,6 +191,7 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str, *, is_stric
         foreign_keys=foreign_keys,
         unique=_unique_columns(integer_key, unique_keys),
         captured=True,
+        withheld=frozenset(column.name for column in columns if column.is_withheld),
     )
     return Table(
         name=name,

@@ -33,7 +33,7 @@ from collections.abc import Iterable
 
 from reactive_rpc.capture.answers import SQLITE_DDL
 from reactive_rpc.capture.sqlite_images import balanced, image_sql, quoted
-from reactive_rpc.capture.sqlite_tables import ANSWERS, META, OUTBOX, PREFIX, Table, UniqueKey
+from reactive_rpc.capture.sqlite_tables import ANSWERS, META, OUTBOX, PREFIX, READS, Table, UniqueKey
 
 __all__ = ["BASE_TABLES", "triggers_of"]
 
@@ -42,19 +42,29 @@ BASE_TABLES = {
         f'CREATE TABLE "{OUTBOX}" (id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, op TEXT NOT NULL,'
         " changed TEXT, before TEXT, after TEXT, at INTEGER NOT NULL DEFAULT (CAST(strftime('%s','now') AS INTEGER)))"
     ),
+    READS: f'CREATE TABLE "{READS}" (tbl TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID',
     META: f'CREATE TABLE "{META}" (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID',
     ANSWERS: SQLITE_DDL,
 }
 
 
-def triggers_of(table: Table) -> dict[str, str]:
-    """Return `{name: SQL}`, each spelled as SQLite will store it."""
+def triggers_of(table: Table, *, only_read: bool = False) -> dict[str, str]:
+    """Return `{name: SQL}`, each spelled as SQLite will store it.
+
+    Args:
+        only_read: whether values are told of tables alone that somebody reads. A row of any other is told as the whole
+            table: the look-up takes a few microseconds, and decides for the row's images together.
+    """
     parts = {
-        "insert": ("AFTER INSERT", None, _log(table, "I", after="NEW")),
-        "update": ("AFTER UPDATE", _any_changed(table), _log_update(table)),
-        "delete": ("AFTER DELETE", None, _log(table, "D", before="OLD")),
-        "replace_insert": ("BEFORE INSERT", _collides(table), _log_collisions(table)),
-        "replace_update": ("BEFORE UPDATE", _moves_and_collides(table), _log_collisions(table, is_update=True)),
+        "insert": ("AFTER INSERT", None, _log(table, "I", after="NEW", only_read=only_read)),
+        "update": ("AFTER UPDATE", _any_changed(table), _log_update(table, only_read=only_read)),
+        "delete": ("AFTER DELETE", None, _log(table, "D", before="OLD", only_read=only_read)),
+        "replace_insert": ("BEFORE INSERT", _collides(table), _log_collisions(table, only_read=only_read)),
+        "replace_update": (
+            "BEFORE UPDATE",
+            _moves_and_collides(table),
+            _log_collisions(table, is_update=True, only_read=only_read),
+        ),
         "bulk_insert": ("BEFORE INSERT", _unforeseen_insert(table), _log(table, "B")),
         "bulk_update": ("BEFORE UPDATE", _unforeseen_update(table), _log(table, "B")),
     }
@@ -74,9 +84,24 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _log(table: Table, operation: str, *, before: str | None = None, after: str | None = None) -> str:
-    images = ",".join("NULL" if row is None else image_sql(table, row) for row in (before, after))
-    return f"INSERT INTO \"{OUTBOX}\"(tbl,op,before,after) VALUES({_literal(table.name)},'{operation}',{images})"
+def _log(
+    table: Table, operation: str, *, before: str | None = None, after: str | None = None, only_read: bool = False
+) -> str:
+    images = ["NULL" if row is None else image_sql(table, row) for row in (before, after)]
+    return _insert(table, operation, "NULL", *images, only_read=only_read)
+
+
+def _insert(
+    table: Table, operation: str, changed: str, before: str, after: str, *, only_read: bool, source: str = ""
+) -> str:
+    """Return the statement that logs one row, or, with `source`, what a FROM and WHERE select."""
+    name, target = _literal(table.name), f'INSERT INTO "{OUTBOX}"(tbl,op,changed,before,after)'
+    if not only_read:
+        return f"{target} SELECT {name},'{operation}',{changed},{before},{after}{source}"
+    told = ",".join(f"CASE WHEN is_read THEN {value} END" for value in (changed, before, after))
+    mark = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name}) AS is_read)'
+    joined = source.replace(" FROM ", f" FROM {mark} JOIN ", 1) if source else f" FROM {mark}"
+    return f"{target} SELECT {name},CASE WHEN is_read THEN '{operation}' ELSE 'B' END,{told}{joined}"
 
 
 def _differs(table: Table, column: str) -> str:
@@ -100,7 +125,7 @@ def _any_changed(table: Table) -> str:
     return balanced([*terms, moved] if moved else terms, "OR")
 
 
-def _log_update(table: Table) -> str:
+def _log_update(table: Table, *, only_read: bool) -> str:
     flags = [
         f"CASE WHEN {_differs(table, column.name)} THEN ',{ordinal}' ELSE '' END"
         for ordinal, column in enumerate(table.columns)
@@ -109,10 +134,7 @@ def _log_update(table: Table) -> str:
     moved = _rowid_differs(table)
     if moved:
         changed = f"CASE WHEN {moved} THEN NULL ELSE {changed} END"
-    return (
-        f'INSERT INTO "{OUTBOX}"(tbl,op,changed,before,after)'
-        f" VALUES({_literal(table.name)},'U',{changed},{image_sql(table, 'OLD')},{image_sql(table, 'NEW')})"
-    )
+    return _insert(table, "U", changed, image_sql(table, "OLD"), image_sql(table, "NEW"), only_read=only_read)
 
 
 def _matches(key: UniqueKey) -> str:
@@ -162,13 +184,11 @@ def _is_other_row(table: Table) -> str:
     return " AND NOT (" + " AND ".join(f"c.{part} IS OLD.{part} COLLATE BINARY" for part in parts) + ")"
 
 
-def _log_collisions(table: Table, *, is_update: bool = False) -> str:
+def _log_collisions(table: Table, *, only_read: bool, is_update: bool = False) -> str:
     condition = _any_of(f"({collision})" for collision, _ in _collisions(table))
     own = _is_other_row(table) if is_update else ""
-    return (
-        f"INSERT INTO \"{OUTBOX}\"(tbl,op,before) SELECT {_literal(table.name)},'R',{image_sql(table, 'c')}"
-        f" FROM {quoted(table.name)} AS c WHERE {condition}{own}"
-    )
+    source = f" FROM {quoted(table.name)} AS c WHERE {condition}{own}"
+    return _insert(table, "R", "NULL", image_sql(table, "c"), "NULL", only_read=only_read, source=source)
 
 
 def _takes_default(table: Table) -> list[str]:

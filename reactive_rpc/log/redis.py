@@ -43,7 +43,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from reactive_rpc.capture.capture import Capture
+from reactive_rpc.capture.backend import CaptureBackend
 from reactive_rpc.capture.schema import CaptureState
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.log.base import BaseLog
@@ -86,7 +86,7 @@ class RedisLog(BaseLog):
 
     def __init__(
         self,
-        capture: Capture,
+        capture: CaptureBackend,
         stream: RedisStream,
         *,
         history_changes: int = 20_000,

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,8 +60,11 @@ FAULTS: Final = REDIS_FAULTS
 
 RETRIES: Final = 2
 """Of a command, also of one that may have been run: none here does harm when it is run twice."""
+PART_SPARE_MILLISECONDS: Final = 60_000
 PAGE_ENTRIES: Final = 200
 MAX_BEATS: Final = 100
+MAX_FORGOTTEN: Final = 20
+"""So many entries at most are forgotten for their age with each report: more than come, so none stays for long."""
 MAX_ASKS: Final = 10_000
 """So many questions may wait for a relay; older ones are dropped, and asked again."""
 
@@ -84,16 +88,31 @@ if epoch ~= ARGV[1] or version ~= ARGV[2] then
     return {{epoch, version, found[3] or ''}}
 end
 local is_new = ARGV[7] == 'restart'
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+clear(KEYS[4], 'list')
 if ARGV[7] == 'entry' then
     local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[11], ARGV[4] .. '-0',
         'prev', top, 'epoch', ARGV[3], 'mark', ARGV[6], ARGV[8], ARGV[9])
     is_new = type(added) == 'table' and added.err ~= nil
     top = ARGV[4]
+    redis.call('RPUSH', KEYS[4], string.format('%.0f', now), ARGV[4])
+    redis.call('PEXPIRE', KEYS[2], ARGV[13])
+    redis.call('PEXPIRE', KEYS[4], ARGV[13])
 end
 if is_new then
-    redis.call('DEL', KEYS[2])
+    redis.call('DEL', KEYS[2], KEYS[4])
     top = ARGV[4]
 end
+for _ = 1, {MAX_FORGOTTEN} do
+    local oldest = tonumber(redis.call('LINDEX', KEYS[4], 0) or now)
+    if oldest == nil or oldest > now - tonumber(ARGV[13]) then
+        break
+    end
+    redis.pcall('XDEL', KEYS[2], (redis.call('LINDEX', KEYS[4], 1) or '0') .. '-0')
+    redis.call('LTRIM', KEYS[4], 2, -1)
+end
+redis.call('LTRIM', KEYS[4], -2 * tonumber(ARGV[11]), -1)
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'version', ARGV[4], 'position', ARGV[5], 'mark', ARGV[6], 'top', top)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*',
     'epoch', ARGV[3], 'version', ARGV[4], 'mark', ARGV[6], 'top', top, 'served', ARGV[10])
@@ -185,17 +204,26 @@ class RedisStream:
         shards: over so many streams contents are spread; 1 keeps them in the entries.
         scope_column: rows that have it go to the shard of its value, others to that of their table.
         max_entries: about so many entries are kept.
+        max_age_seconds: how long they are kept at most. While reports come they go one by one, without any with all.
     """
 
     def __init__(
-        self, url: str, namespace: str, *, shards: int = 1, scope_column: str = "", max_entries: int = 100_000
+        self,
+        url: str,
+        namespace: str,
+        *,
+        shards: int = 1,
+        scope_column: str = "",
+        max_entries: int = 100_000,
+        max_age_seconds: float = 3600.0,
     ) -> None:
         self._shards = shards
         self._scope_column = scope_column
         self._max_entries = max_entries
+        self._max_age_milliseconds = int(max_age_seconds * 1000)
         self._namespace = namespace
-        self._state, self._log, self._beat, self._asks = (
-            f"{{{namespace}}}:{name}" for name in ("state", "log", "beat", "asks")
+        self._state, self._log, self._beat, self._asks, self._times = (
+            f"{{{namespace}}}:{name}" for name in ("state", "log", "beat", "asks", "times")
         )
         self._client: Any = connect_redis(url)  # whose types differ between a server and a cluster
         self._waiting: Any = connect_redis(url)
@@ -232,11 +260,11 @@ class RedisStream:
         elif step.restart:
             mode = "restart"
         answer = await self._advance(
-            keys=[self._state, self._log, self._beat],
+            keys=[self._state, self._log, self._beat, self._times],
             args=[
                 *(("", "") if end is None else (end.epoch, str(end.version))),
                 *(step.to.epoch, str(step.to.version), step.to.position, step.mark, mode, field, content),
-                *(orjson.dumps(list(served)), self._max_entries, MAX_BEATS),
+                *(orjson.dumps(list(served)), self._max_entries, MAX_BEATS, self._max_age_milliseconds),
             ],
         )
         return None if answer == b"OK" else Refusal(_cursor(*answer))
@@ -281,7 +309,11 @@ class RedisStream:
             part = encode_changes(changes[place] for place in places)
             fields = {"label": label, "places": orjson.dumps(places), "changes": part}
             pipeline.xadd(self._part(shard), fields, maxlen=self._max_entries, approximate=True)
-        ids = [id_.decode() for id_ in await pipeline.execute()]
+            # Their ids are the time; they outlive the entries that name them.
+            kept = self._max_age_milliseconds + PART_SPARE_MILLISECONDS
+            pipeline.xtrim(self._part(shard), minid=f"{int(time.time() * 1000) - kept}-0", approximate=False)
+            pipeline.pexpire(self._part(shard), kept)
+        ids = [id_.decode() for id_ in (await pipeline.execute())[::3]]
         return "parts", orjson.dumps({"label": label, "ids": dict(zip(map(str, shards), ids, strict=True))})
 
     async def _entry(self, id_: bytes, fields: Mapping[bytes, bytes]) -> Entry:

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.capture import Capture
+from reactive_rpc.capture.backend import CaptureBackend
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
 from reactive_rpc.clock import RandomIds
@@ -754,5 +754,5 @@ def test_a_database_that_is_not_there(world: World, runner: asyncio.Runner) -> N
 
 def test_capture_keeps_its_contract(world: World) -> None:
     """Both captures fit the protocol that the composition root uses."""
-    capture: Capture = world.capture()
+    capture: CaptureBackend = world.capture()
     assert capture.guarantee

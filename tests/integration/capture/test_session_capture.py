@@ -32,6 +32,7 @@ from sqlalchemy.dialects import sqlite as on_sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, make_transient_to_detached, mapped_column, relationship
 
+from reactive_rpc import Capture
 from reactive_rpc.capture.session import GUARANTEE, SessionCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import ConflictError, InternalServerError, RPCError
@@ -209,7 +210,8 @@ def rows_of(snapshot: Snapshot, constraint: Constraint) -> list[Any]:
 
 @asynccontextmanager
 async def opened(url: str, *, generic: bool = False) -> AsyncIterator[World]:
-    source = make_source(url, settings=Settings(busy_timeout_seconds=0.5), ids=RandomIds(), capture="session")
+    settings = Settings(busy_timeout_seconds=0.5)
+    source = make_source(url, settings=settings, ids=RandomIds(), capture=Capture(mode="session"))
     database, capture, log = source.database, source.capture, source.log
     if generic:
         database = GenericDatabase(make_url(url))

@@ -37,8 +37,9 @@ def run(request: pytest.FixtureRequest, redis_namespace: str) -> Run:
     shards = 4 if "shards" in request.param else 1
 
     @asynccontextmanager
-    async def opened(max_entries: int) -> AsyncIterator[tuple[RedisStream, Any]]:
+    async def opened(max_entries: int, max_age_seconds: float) -> AsyncIterator[tuple[RedisStream, Any]]:
         options: dict[str, Any] = {"shards": shards, "scope_column": "team", "max_entries": max_entries}
+        options["max_age_seconds"] = max_age_seconds
         stream, client = RedisStream(url, redis_namespace, **options), connect_redis(url)
         try:
             yield stream, client
@@ -46,9 +47,9 @@ def run(request: pytest.FixtureRequest, redis_namespace: str) -> Run:
             await stream.aclose()
             await client.aclose()
 
-    def run(work: Work, *, max_entries: int = 1_000) -> None:
+    def run(work: Work, *, max_entries: int = 1_000, max_age_seconds: float = 3600.0) -> None:
         async def main() -> None:
-            async with opened(max_entries) as (stream, client):
+            async with opened(max_entries, max_age_seconds) as (stream, client):
                 await work(stream, client)
 
         asyncio.run(main())
@@ -68,6 +69,42 @@ async def begun(stream: RedisStream, *steps: tuple[int, list[Change]]) -> None:
     for version, changes in steps:
         assert await stream.advance(end, Step(at(version), "m", changes)) is None
         end = at(version)
+
+
+def test_entries_are_forgotten_for_their_age(run: Run, log_key: str) -> None:
+    """While reports come, what is too old goes one by one, and what is younger stays readable."""
+
+    async def work(stream: RedisStream, client: Any) -> None:
+        await begun(stream, (12, rows(1)), (13, rows(2)))
+        times = log_key.replace(":log", ":times")
+        assert await client.lrange(times, 1, 1) == [b"12"]
+        await client.lset(times, 0, 1)  # as if the first had come in 1970
+        assert await stream.advance(at(13), Step(at(14), "m", rows(3))) is None
+        assert [entry.version for entry in await stream.entries(0, 14)] == [13, 14]
+        await client.lset(times, 0, 1)
+        assert await stream.advance(at(14), Step(at(15), "m")) is None
+        assert [entry.version for entry in await stream.entries(0, 15)] == [14]
+
+    run(work)
+
+
+def test_without_a_relay_contents_expire(run: Run, log_key: str) -> None:
+    """Nobody forgets entries one by one then: they all go, so long after the last."""
+
+    async def work(stream: RedisStream, client: Any) -> None:
+        await begun(stream, (12, rows(1)))
+        kept = [
+            await client.pttl(key)
+            async for key in client.scan_iter(f"{log_key.split(':', 1)[0]}*")
+            if await client.type(key) == b"stream" and b":beat" not in key
+        ]
+        assert kept
+        assert all(0 < milliseconds <= 120_000 for milliseconds in kept)
+        end = await stream.end()
+        assert end is not None
+        assert end.version == 12
+
+    run(work, max_age_seconds=60.0)
 
 
 def test_only_who_knows_the_end_may_append(run: Run) -> None:

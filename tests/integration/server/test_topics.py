@@ -14,10 +14,9 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import DefinitionError, Procedure, ReactiveRPC, Settings, define_reactive_function, topic
+from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, Settings, define_reactive_function, topic
 from reactive_rpc.errors import InternalServerError
 from reactive_rpc.rpc.topics import Topic
-from reactive_rpc.sources import CaptureMode
 
 pytestmark = pytest.mark.anyio
 
@@ -96,16 +95,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, CaptureMode]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Capture]:
     """Return `(URL of an empty database, capture)`."""
     database, mode = request.param.split()
     if database == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'topics.db'}", mode
-    return request.getfixturevalue("postgresql_url"), mode
+        return f"sqlite+aiosqlite:///{tmp_path / 'topics.db'}", Capture(mode=mode)
+    return request.getfixturevalue("postgresql_url"), Capture(mode=mode)
 
 
 @asynccontextmanager
-async def opened(place: tuple[str, CaptureMode], service: Service) -> AsyncIterator[ReactiveRPC]:
+async def opened(place: tuple[str, Capture], service: Service) -> AsyncIterator[ReactiveRPC]:
     rpc = ReactiveRPC(
         place[0],
         functions=procedures(service, lambda: rpc),
@@ -120,7 +119,7 @@ async def opened(place: tuple[str, CaptureMode], service: Service) -> AsyncItera
         await rpc.aclose()
 
 
-async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, CaptureMode]) -> None:
+async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, Capture]) -> None:
     """A handler that reads no table is cached, by key; an announcement drops its keys, or all of them."""
     async with opened(place, Service()) as rpc:
         call = rpc.caller()
@@ -136,7 +135,7 @@ async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, Cap
         assert await call("weather.forecast", city="oslo") == 6
 
 
-async def test_any_text_is_a_key(place: tuple[str, CaptureMode]) -> None:
+async def test_any_text_is_a_key(place: tuple[str, Capture]) -> None:
     """Long keys, NUL, quotes: what is announced is what was depended on, and nothing else."""
     service = Service()
     async with opened(place, service) as rpc:
@@ -150,7 +149,7 @@ async def test_any_text_is_a_key(place: tuple[str, CaptureMode]) -> None:
             assert await call("weather.forecast", city=city) == known + 1
 
 
-async def test_an_announcement_is_part_of_its_mutation(place: tuple[str, CaptureMode]) -> None:
+async def test_an_announcement_is_part_of_its_mutation(place: tuple[str, Capture]) -> None:
     """It comes with the commit, and not at all where the mutation fails."""
     async with opened(place, Service()) as rpc:
         call = rpc.caller()
@@ -166,7 +165,7 @@ async def test_an_announcement_is_part_of_its_mutation(place: tuple[str, Capture
 
 
 @pytest.mark.parametrize("place", KINDS[::2], indirect=True)
-async def test_every_process_hears_it(place: tuple[str, CaptureMode]) -> None:
+async def test_every_process_hears_it(place: tuple[str, Capture]) -> None:
     """Two servers on one database: what one announces, the other's next answer knows."""
     service = Service()
     async with opened(place, service) as here, opened(place, service) as there:
@@ -175,7 +174,7 @@ async def test_every_process_hears_it(place: tuple[str, CaptureMode]) -> None:
         assert await there.caller()("weather.forecast", city="berlin") == 2
 
 
-async def test_a_predicate_may_veto(place: tuple[str, CaptureMode]) -> None:
+async def test_a_predicate_may_veto(place: tuple[str, Capture]) -> None:
     """`invalidate_when` takes a topic like a table; about all of it, it is not asked."""
     async with opened(place, Service()) as rpc:
         call = rpc.caller()
@@ -198,7 +197,7 @@ async def test_a_predicate_may_veto(place: tuple[str, CaptureMode]) -> None:
         ("beside", "pass it the mutation's db"),
     ],
 )
-async def test_a_misuse_in_a_handler_is_refused(place: tuple[str, CaptureMode], path: str, fault: str) -> None:
+async def test_a_misuse_in_a_handler_is_refused(place: tuple[str, Capture], path: str, fault: str) -> None:
     """A key that is no text, an announcement by a query, and one beside the mutation's transaction."""
     async with opened(place, Service()) as rpc:
         with pytest.raises(InternalServerError, match=fault):
@@ -206,7 +205,7 @@ async def test_a_misuse_in_a_handler_is_refused(place: tuple[str, CaptureMode], 
 
 
 @pytest.mark.parametrize("place", KINDS[:1], indirect=True)
-async def test_a_misuse_outside_is_refused(place: tuple[str, CaptureMode]) -> None:
+async def test_a_misuse_outside_is_refused(place: tuple[str, Capture]) -> None:
     """What is no topic, and what are no keys; each message says the way out."""
     async with opened(place, Service()) as rpc:
         with pytest.raises(DefinitionError, match="is no topic"):
@@ -242,12 +241,14 @@ async def test_a_topic_called_like_a_table_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_capture_is_refused() -> None:
     """The message says which there are; a database without triggers of ours is sent to the session."""
     with pytest.raises(DefinitionError, match="'triggers' or 'session'"):
-        ReactiveRPC("sqlite:///x.db", functions={}, capture="nonsense")  # type: ignore[arg-type]  # wrong on purpose
-    with pytest.raises(DefinitionError, match="capture='session'"):
+        Capture(mode="nonsense")  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(DefinitionError, match=r"Capture\(mode='session'\)"):
+        ReactiveRPC("sqlite:///x.db", functions={}, capture="session")  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(DefinitionError, match=r"Capture\(mode='session'\)"):
         ReactiveRPC("mysql+aiomysql://u@h/d", functions={})
 
 
-async def test_announcements_race_nothing(place: tuple[str, CaptureMode]) -> None:
+async def test_announcements_race_nothing(place: tuple[str, Capture]) -> None:
     """Many at once, with readers between: the last answer is younger than the last announcement."""
     service = Service()
     async with opened(place, service) as rpc:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Cache, Context, NotFoundError, ReactiveRPC, define_reactive_function, topic
+from reactive_rpc import Cache, Capture, Context, NotFoundError, ReactiveRPC, define_reactive_function, topic
 from reactive_rpc.capture.sqlite import POSITION
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
@@ -307,13 +307,13 @@ async def weather(db: AsyncSession) -> int:
 
 
 async def test_what_nobody_can_place_has_no_version(file: Path) -> None:
-    """A result that reads no table, one that rests on a topic, and one of `capture="session"`: none, hit or not."""
+    """A result that reads no table, one that rests on a topic, and one of a session: none, hit or not."""
     functions: Functions = {"notes": {"outside": outside, "weather": weather}}
     async with rooms.serving(file, functions) as server:
         for name in ("notes.outside", "notes.weather", "notes.weather"):
             answer = await server.call(name)
             assert (answer.status_code, CURSOR in answer.headers, VERSION in answer.headers) == (200, True, False)
-    async with rooms.serving(file, rooms.ROOMS, capture="session") as server:
+    async with rooms.serving(file, rooms.ROOMS, capture=Capture(mode="session")) as server:
         for _ in range(2):
             answer = await server.call("notes.in_room", {"room": "a"})
             assert (answer.status_code, VERSION in answer.headers) == (200, False)
