@@ -96,6 +96,8 @@ class Report:
         epoch: of its log.
         tables: `{table: how it is captured}`.
         procedures: `{path: procedure}`.
+        copies: where values are copied and how long they stay; empty where they are nowhere.
+        read: the tables of which values are copied now, as somebody reads them.
     """
 
     database: str
@@ -103,6 +105,8 @@ class Report:
     epoch: str
     tables: Mapping[str, TableCapture]
     procedures: Mapping[str, Procedure[..., Any]]
+    copies: Mapping[str, float]
+    read: frozenset[str]
 
 
 class ReactiveRPC:
@@ -278,7 +282,7 @@ class ReactiveRPC:
             self.registry.check_tables(self._log.schema.tables)
             self._captured_as.check(self._log.schema.tables, self._log.schema.names)
             self._reader.relations = parse_relations(self._relations, self._log.schema.tables)
-            await self._reader.reads.add([name for name in self._declared if name in self._log.schema.tables])
+            await self._reader.note_reads([name for name in self._declared if name in self._log.schema.tables])
             stack.push_async_callback(self._reader.aclose)
             stack.push_async_callback(self.auditor.aclose)
             stack.push_async_callback(self._hub.aclose)
@@ -423,9 +427,25 @@ class ReactiveRPC:
         return set(self._reader.relations).union(*declared)
 
     def report(self) -> Report:
-        """Return what stands; the application must be open."""
+        """Return what stands; the application must be open. The database is asked, and waited for."""
         schema = self._log.schema
-        return Report(self._database.name, self._capture.guarantee, schema.epoch, schema.tables, self.registry)
+        return Report(
+            self._database.name,
+            self._capture.guarantee,
+            schema.epoch,
+            schema.tables,
+            self.registry,
+            self._copies,
+            self._capture.noted_reads(),
+        )
+
+    @property
+    def _copies(self) -> dict[str, float]:
+        """Where values are copied, and for how many seconds."""
+        if self._captured_as.mode == "session":
+            return {}
+        kept = {"outbox": self.settings.outbox_retention_seconds}
+        return kept if self._relay is None else kept | {"Redis": self.settings.redis_stream_seconds}
 
     def observe(self, observer: Observer, *, stop: bool = False) -> None:
         """Call `observer` with what each run of a query read, or `stop` calling it."""

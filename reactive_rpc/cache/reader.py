@@ -67,7 +67,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
@@ -198,7 +198,7 @@ class Reader:
         shared: where workers take results from each other; None where each computes its own. Whoever made it closes it.
         new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
             given its result too.
-        reads: where it is noted which tables results rest on.
+        reads: where it is noted which tables results rest on; None where nobody asks.
 
     Attributes:
         relations: `{table: what a change of it also counts as}`.
@@ -239,7 +239,7 @@ class Reader:
         self._wanting: Counter[Key] = Counter()
         self._wanted: dict[Key, list[Entry]] = {}
         self._clock = clock or SystemClock()
-        self.reads = reads or NotedReads(lambda _tables: None, clock=self._clock)
+        self._reads = reads
         self._expiries = Expiries(self._clock, self._expired)
 
     @property
@@ -547,10 +547,15 @@ class Reader:
         await self.freshness.look()  # so that the cursor sent with it is no lower than what its snapshot showed
         return Landed(Entry(query, computed, started_at), computed)
 
+    async def note_reads(self, tables: Collection[str]) -> None:
+        """Note that results rest on tables, before one is kept."""
+        if self._reads is not None:
+            await self._reads.add(tables)
+
     async def _run(self, query: Query, started_at: int) -> Landed:
         epoch = self._log.epoch
         computed = await query.compute()
-        await self.reads.add(computed.read_set.tables)
+        await self.note_reads(computed.read_set.tables)
         await self.freshness.look()  # its snapshot may have shown more than has been applied
         entry = Entry(query, computed, started_at)
         self._count_needless(entry)
@@ -621,7 +626,8 @@ class Reader:
     def _flush(self, batch: Batch) -> None:
         logger.warning("everything cached is forgotten: %s", batch.flush)
         self.stats.flushes += 1
-        self.reads.forget()
+        if self._reads is not None:
+            self._reads.forget()
         entries = self._forget()
         self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
 

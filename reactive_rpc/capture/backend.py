@@ -77,6 +77,14 @@ class CaptureBackend(Protocol):
         """
         ...
 
+    def noted_reads(self) -> frozenset[str]:
+        """Return the tables whose values are told now, for `doctor`.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        ...
+
     def prune(self, older_than_seconds: float) -> int:
         """Delete what everybody could read for so long, and return how many rows went.
 

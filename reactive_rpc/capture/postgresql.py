@@ -160,6 +160,15 @@ class PostgreSQLCapture:
         with self._connected() as connection:
             return script(wanted_of_administrator(connection, inspect(connection, self.policy)))
 
+    def noted_reads(self) -> frozenset[str]:
+        """Return the tables whose values are told now.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        with self._connected() as connection:
+            return frozenset(name for (name,) in connection.execute(f"SELECT tbl FROM {SCHEMA}.reads"))
+
     def prune(self, older_than_seconds: float) -> int:
         """Delete what everybody could read for `older_than_seconds`, and return how many rows went.
 

@@ -49,7 +49,7 @@ from reactive_rpc.sql.written import written
 __all__ = ["GUARANTEE", "SessionCapture"]
 
 GUARANTEE: Final = (
-    "capture='session' sees what the mutations of this process write through SQLAlchemy; "
+    "Capture(mode='session') sees what the mutations of this process write through SQLAlchemy; "
     "writes by other processes are NOT seen, and results that they change stay stale"
 )
 
@@ -160,6 +160,10 @@ class SessionCapture:
 
     def note_reads(self, tables: Collection[str]) -> None:
         """Note nothing: nothing is copied into the database."""
+
+    def noted_reads(self) -> frozenset[str]:
+        """Return none: nothing is copied into the database."""
+        return frozenset()
 
     def prune(self, older_than_seconds: float) -> int:
         """Delete nothing: nothing is kept in the database."""
@@ -318,7 +322,7 @@ def _refuse_stray_write(connection: Connection, statement: str) -> None:
     found = written(statement, connection.dialect.name)
     if found is None or found.tables:
         raise InternalServerError(
-            "a write through a connection of its own is not seen with capture='session': use the db that is given"
+            "a write through a connection of its own is not seen with Capture(mode='session'): use the db that is given"
         )
 
 

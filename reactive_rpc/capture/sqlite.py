@@ -287,6 +287,15 @@ class SQLiteCapture:
                     f'INSERT OR REPLACE INTO "{READS}"(tbl, at) VALUES (?, ?)', [(name, now) for name in sorted(tables)]
                 )
 
+    def noted_reads(self) -> frozenset[str]:
+        """Return the tables whose values are told now.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        with self._connected() as connection:
+            return frozenset(name for (name,) in connection.execute(f'SELECT tbl FROM "{READS}"'))
+
     def prune(self, older_than_seconds: float) -> int:
         """Delete the outbox's rows of before `older_than_seconds` ago and return how many.
 

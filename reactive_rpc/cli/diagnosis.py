@@ -146,16 +146,25 @@ def _diagnosis(report: Report, outcomes: dict[str, Outcome]) -> Diagnosis:
         database=report.database,
         epoch=report.epoch,
         capture=report.guarantee,
-        tables=[_table_line(table) for _, table in sorted(report.tables.items())],
+        copies=report.copies,
+        tables=[_table_line(table, report) for _, table in sorted(report.tables.items())],
         procedures=[
             _procedure_line(path, procedure, report, outcomes) for path, procedure in report.procedures.items()
         ],
     )
 
 
-def _table_line(table: TableCapture) -> TableLine:
+def _table_line(table: TableCapture, report: Report) -> TableLine:
     exact = [column for column, kind in table.kinds.items() if kind is not None]
-    return TableLine(name=table.name, captured=table.captured, reason=table.reason, compared_exactly=exact)
+    return TableLine(
+        name=table.name,
+        captured=table.captured,
+        reason=table.reason,
+        compared_exactly=exact,
+        copied=table.image if report.copies and table.captured else (),
+        withheld=sorted(table.withheld),
+        read=table.name in report.read,
+    )
 
 
 def _procedure_line(

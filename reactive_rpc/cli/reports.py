@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -51,12 +51,21 @@ def write(report: Report, format: Format) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TableLine:
-    """A table: whether its writes are seen, why not, and the columns by which queries are told apart."""
+    """A table: whether its writes are seen, why not, and the columns by which queries are told apart.
+
+    Attributes:
+        copied: the columns whose short values are copied (`Diagnosis.copies`) while somebody reads the table.
+        withheld: those that never are, because they are excluded or say secret.
+        read: whether somebody reads it now; where nobody does, no value of it is copied.
+    """
 
     name: str
     captured: bool
     reason: str | None
     compared_exactly: Sequence[str]
+    copied: Sequence[str]
+    withheld: Sequence[str]
+    read: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,7 @@ class Diagnosis:
     database: str
     epoch: str
     capture: str
+    copies: Mapping[str, float]
     tables: Sequence[TableLine]
     procedures: Sequence[ProcedureLine]
 
@@ -99,6 +109,20 @@ class Diagnosis:
             ("table", "captured", "compared exactly"),
             (
                 (each.name, "yes" if each.captured else f"no: {each.reason}", ", ".join(each.compared_exactly) or "-")
+                for each in self.tables
+            ),
+        )
+        places = ", ".join(f"{place} for {seconds:.0f} s" for place, seconds in self.copies.items())
+        yield _table(
+            f"Values copied to {places}" if places else "Values copied: none",
+            ("table", "short values of", "never", "now"),
+            (
+                (
+                    each.name,
+                    ", ".join(each.copied) or "-",
+                    ", ".join(each.withheld) or "-",
+                    "values" if each.read and each.copied else "nothing: nobody reads it" if each.copied else "nothing",
+                )
                 for each in self.tables
             ),
         )

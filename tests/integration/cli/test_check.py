@@ -141,7 +141,9 @@ def test_findings_are_data_too(tmp_path: Path) -> None:
     assert procedures["notes.in_room"]["dependencies"] == ["note", "room"]
     assert (procedures["notes.in_room"]["cached"], procedures["notes.now"]["cached"]) == (True, False)
     assert "now()" in procedures["notes.now"]["why"]
-    assert {"name": "room", "captured": True, "reason": None, "compared_exactly": ["name"]} in told["tables"]
+    room = {"name": "room", "captured": True, "reason": None, "compared_exactly": ["name"]}
+    assert room | {"copied": ["name"], "withheld": [], "read": True} in told["tables"]
+    assert told["copies"] == {"outbox": 3600.0}
 
 
 CLOCKS = """

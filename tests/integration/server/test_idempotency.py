@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, NotFoundError, define_reactive_function
+from reactive_rpc import Capture, Context, NotFoundError, define_reactive_function
 from reactive_rpc.capture.answers import MAX_ANSWER_BYTES
 from reactive_rpc.rpc.registry import Functions
 from reactive_rpc.testing.postgresql import PostgreSQL
@@ -290,7 +290,7 @@ async def test_a_mutation_that_was_overtaken_is_made_once(postgresql_url: str) -
 
 async def test_without_a_place_for_answers(place: Path | str) -> None:
     """A server without tables of its own refuses the key, loudly, and makes nothing of the call."""
-    async with serving(place, capture="session") as server:
+    async with serving(place, capture=Capture(mode="session")) as server:
         error = error_of(await server.call("notes.add", INPUT, **headers()))
         assert (error["code"], RUNS) == ("PRECONDITION_FAILED", [])
         assert (await server.call("notes.add", INPUT)).status_code == 200

@@ -227,7 +227,7 @@ async def test_a_declaration_that_the_database_contradicts_fails_the_start(tmp_p
     ("url", "words"),
     [
         ("nonsense", "no database URL"),
-        ("mysql://u:secret@h/d", "Capture(mode='session')"),
+        ("mysql://u:secret@h/d", r"Capture\(mode='session'\)"),
         ("postgresql+psycopg2://u:secret@h/d", "psycopg2 is not supported"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
