@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, DefinitionError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc import Capture, Context, DefinitionError, ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.rpc.registry import Functions
 
 from .postgresql_rooms import DRIVERS, Server, with_driver
@@ -284,8 +284,8 @@ def test_handlers_that_are_no_coroutines(postgresql_url: str) -> None:
     engine = create_async_engine(postgresql_url)
     with pytest.raises(DefinitionError, match=r"notes\.in_room_sync.*async def"):
         ReactiveRPC(engine, functions={"notes": {"in_room_sync": in_room_sync}})
-    with pytest.raises(DefinitionError, match="capture='session'"):
-        ReactiveRPC(engine, functions=FUNCTIONS, capture="session")
+    with pytest.raises(DefinitionError, match="session"):
+        ReactiveRPC(engine, functions=FUNCTIONS, capture=Capture(mode="session"))
 
 
 async def test_an_engine_of_another_database(postgresql_url: str) -> None:
