@@ -27,6 +27,7 @@ from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
 from reactive_rpc.codegen import generate
 from reactive_rpc.errors import BadRequestError
 from reactive_rpc.protocol.fidelity import is_same
+from reactive_rpc.rpc import wire_types
 
 ROOT = Path(__file__).parents[2]
 RECEIVED: list[Any] = []
@@ -197,6 +198,15 @@ def test_every_type_arrives_or_is_refused(world: World) -> None:
     """Alone, optional, in list, dict (as key and value), tuple, set, union; taken, returned and both; GET and POST."""
     found = anyio.run(differences, world)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("kind", "cell"), [("decimal", "decimal_alone"), ("set", "int_set"), ("bytes", "bytes_alone")])
+def test_the_matrix_can_fail(kind: str, cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that forgets one mark is found out by the cells that need it."""
+    monkeypatch.delitem(wire_types._MARKS, kind)
+    monkeypatch.syspath_prepend(tmp_path)
+    seeded = build(tmp_path, [one for one in cells() if one.name == cell], f"without_{kind}")
+    assert anyio.run(differences, seeded) != []
 
 
 SCALARS = st.sampled_from([leaf for leaf in LEAVES if leaf.values])
