@@ -18,7 +18,7 @@ Secret = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value, return
 class Model(BaseModel):
     """A model of a service; its fields may be named as in Python or as on the wire."""
 
-    model_config = ConfigDict(**_ENCODING, validate_by_name=True, validate_by_alias=True, protected_namespaces=())
+    model_config = _ENCODING | ConfigDict(validate_by_name=True, validate_by_alias=True, protected_namespaces=())
 
 
 class TaggedModel(Model):

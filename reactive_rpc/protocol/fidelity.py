@@ -75,7 +75,7 @@ def _told_apart(union: Any) -> Any:
     texts = [choice for choice in union["choices"] if _is_text(choice)]
     if not texts or not any(_bare(choice)["type"] == "str" for choice in union["choices"]):
         return union
-    rest = {**union, "choices": [choice for choice in union["choices"] if choice not in texts]}
+    rest: Any = {**union, "choices": [choice for choice in union["choices"] if choice not in texts]}
     takes_numbers = not any(_bare(choice)["type"] in ("int", "float") for choice in rest["choices"])
     exact = [_only_as_spelled(choice, takes_numbers=takes_numbers) for choice in texts]
     written = core_schema.wrap_serializer_function_ser_schema(lambda value, write: write(value), schema=union)
