@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import query_wrote, translated
+from reactive_rpc.sql.isolation import Isolation, level_among
 from reactive_rpc.sql.recorder import Recorder
 from reactive_rpc.sql.written import written
 
@@ -70,6 +71,15 @@ class GenericDatabase(Database):
         """
         with translated():
             metadata.create_all(self._writer)
+
+    def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
+        """Return the weakest level that the database offers and that is enough; none where it offers no levels."""
+        try:
+            offered = self._writer.dialect.get_isolation_level_values(None)  # type: ignore[arg-type]  # none looks at it
+        except NotImplementedError:
+            return {}
+        level = level_among(offered, isolation)
+        return {} if level is None else {"isolation_level": level}
 
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
         engine = create_async_engine(self._driven(is_async=True), **_OPTIONS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal, get_args
 
-__all__ = ["ISOLATIONS", "Isolation", "level_of"]
+__all__ = ["ISOLATIONS", "Isolation", "level_among", "level_of"]
 
 Isolation = Literal["serializable", "repeatable_read", "read_committed"]
 """`serializable`: as if one after another. `repeatable_read`: one snapshot, and no write over a newer row.
@@ -20,3 +21,13 @@ def level_of(isolation: Isolation) -> str:
     'REPEATABLE READ'
     """
     return isolation.replace("_", " ").upper()
+
+
+def level_among(offered: Collection[str], isolation: Isolation) -> str | None:
+    """Return the weakest of the levels `offered` that keeps what `isolation` promises; None if there is none.
+
+    >>> level_among(["READ UNCOMMITTED", "SERIALIZABLE"], "read_committed")
+    'SERIALIZABLE'
+    """
+    enough = map(level_of, reversed(ISOLATIONS[: ISOLATIONS.index(isolation) + 1]))
+    return next((level for level in enough if level in offered), None)
