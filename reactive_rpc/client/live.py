@@ -1,89 +1,42 @@
-"""Keep every watched query right: one stream for all of them, and fetches where it says so.
+"""Keep every watched query right: streams for all of them, and fetches where those say so.
 
-One runner task owns one task group; in it live the supervisor (opens streams), the reader of the stream that is up, at
-most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group entered by `open`, lets
-`aclose` be called from any task.
+One runner task owns one task group; in it live the lanes (one stream each, see `lane.py`), what spreads the queries
+over them, at most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group entered by
+`open`, lets `aclose` be called from any task.
 
-A change of the set opens a new stream, with ETags and cursor, while the old one still speaks; the old one ends when
-the new one is connected, in the same turn of the event loop, so that no event of it can arrive later. While a stream
-is being opened, further changes gather and are served by the next one.
-
-A query joins the stream when its first fetch has ended: its ETag then lets the server vouch for it, which saves the
+A query joins a stream when its first fetch has ended: its ETag then lets the server vouch for it, which saves the
 second fetch that a query subscribed before its first answer would need. Rejected: subscribing first and fetching
 after; it doubles the time to the first result.
 
-The caller may change while a stream is being opened. The attempt is then cancelled, but its answer may be here by then,
-and a cancellation comes too late to undo it: each answer, good or bad, counts only for the caller who asked.
-
-401, 403 and `revoked` stop the supervisor until the caller has other credentials: the same ones would only be refused
-again. A stream that is being opened at that moment is given up with the rest, so that what the states say is so.
-Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
-server that closes each stream at once is otherwise answered with a hot loop. Where a good stream ends as the server
-means it to, the server is stopping, and nothing has failed: its clients come back soon, only not all at once.
-
-A query that a stream refuses for a reason that may pass is asked for again: by a new stream for the whole set, which
-takes over while the old one still speaks, after a pause that grows as long as any such refusal lasts.
-
-A peer can vanish without a word (a pulled cable, a NAT that forgot): the stream then looks alive and says nothing. The
-kernel notices if it was told to probe, which is so for the HTTP client that we make and not for one that we are given.
-Where the server promises a heartbeat, silence for `HEARTBEATS_MISSED` of them ends the stream whoever made the client.
-Any byte counts as a sign of life, also of a comment or of an event that is not complete: it is the link that is tested.
-
-A proxy may hold a stream back until enough has gathered, which for a silent one is never: requests are answered, and
-`connected` does not come. Where the client may choose (`events="auto"`), `UNHEARD_STREAMS` of those in a row make it
-poll. A dead network looks alike from here, so polling stays only once a poll was answered; before that, its failure
-leads back to streams. That it then stays, though the proxy may be gone one day, costs some requests and no truth.
-Rejected: polling from the start and then trying a stream beside it; a probe for every client, for the sake of few.
-
-An event that is sent again was not acknowledged in time; it is known by its id, and does nothing twice. Ids are not
-remembered for ever: a repeated result that is not known here may be older than one that came after it, so that it only
-puts the query in doubt. What is acknowledged is always the last event in the stream's order.
+A fetch that is under way when the caller changes asks again as the new one: its answer was for the former.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NoReturn, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
+from reactive_rpc.client.lane import Lane, Stream, report
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.retrying import is_transient, retry_after_seconds
+from reactive_rpc.client.spread import Limits, Spread
 from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
-from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
+from reactive_rpc.client.subscriptions import Entry, Subscriptions
 from reactive_rpc.client.transport import Answer, Transport
 from reactive_rpc.client.versions import parse_version
 from reactive_rpc.clock import Clock
-from reactive_rpc.errors import (
-    BadRequestError,
-    ConnectionFailedError,
-    ForbiddenError,
-    ReactiveRPCError,
-    RPCError,
-    ServiceUnavailableError,
-    UnauthorizedError,
-    WireError,
-)
-from reactive_rpc.protocol.events import Ack, Connected, Event, Gap, Invalidation, Result, Revoked, SubscriptionRequest
+from reactive_rpc.errors import RPCError, ServiceUnavailableError, TooManyRequestsError
+from reactive_rpc.protocol.events import Ack
 from reactive_rpc.protocol.headers import VERSION
 
-__all__ = [
-    "COALESCE_SECONDS",
-    "HEARTBEATS_MISSED",
-    "OPEN_SECONDS",
-    "STABLE_SECONDS",
-    "UNHEARD_STREAMS",
-    "Live",
-    "Means",
-]
+__all__ = ["COALESCE_SECONDS", "Live", "Means"]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
@@ -94,88 +47,33 @@ Means = Literal["auto", "sse", "poll"]
 COALESCE_SECONDS: Final = 0.01
 """How long changes of the set gather before a stream is opened for them."""
 
-OPEN_SECONDS: Final = 30.0
-"""How long a new stream may take to say `connected`."""
-
-HEARTBEATS_MISSED: Final = 2.5
-"""How many heartbeats may be missing before the stream counts as dead: one may be lost, another late."""
-
-STABLE_SECONDS: Final = 5.0
-"""How long a stream lasts before the backoff starts over."""
-
-UNHEARD_STREAMS: Final = 2
-"""How many streams in a row may say nothing before the client polls."""
-
-MAX_RETRY_SECONDS: Final = 60.0
-"""The longest `retry:` that is honoured: a wrong one must not end a watch for good."""
-
-DEFERRED_BASE_SECONDS: Final = 2.0
-DEFERRED_CAP_SECONDS: Final = 60.0
-"""Between these grows the bound of the pause before a refused query is asked for again, which costs a whole stream."""
-
-_REMEMBERED_EVENTS: Final = 256
-
-
-@dataclass(eq=False)
-class _Stream:
-    """One event stream.
-
-    Attributes:
-        entries: what it was opened for, in order.
-        scope: cancelling it closes the stream.
-        caller: whose it is, as `Live` counts them.
-        channel: what it comes through.
-        id: its name in acknowledgements.
-        cursor: of the last event in its order.
-        outdated: it is to be replaced by another for the same entries.
-        members: what it watches, by key.
-        connected_at: on the clock; None before.
-        silence_seconds: how long it may say nothing.
-        seen: ids of the last events, to know one that is sent again.
-    """
-
-    entries: tuple[Entry[Any], ...]
-    scope: anyio.CancelScope
-    caller: int
-    channel: Channel
-    id: str = ""
-    cursor: str = ""
-    outdated: bool = False
-    members: Members = field(default_factory=dict)
-    connected_at: float | None = None
-    silence_seconds: float = math.inf
-    seen: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_EVENTS))
-
 
 class Live:
-    """The watches of one client. Belongs to one event loop; not safe across threads."""
+    """The watches of one client; a `Host` of its lanes. Belongs to one event loop; not safe across threads."""
 
     def __init__(
         self, transport: Transport, *, clock: Clock, new_backoff: Callable[..., Backoff], events: Means = "auto"
     ) -> None:
+        self.caller = 0
+        self.refusal: Exception | None = None
+        self.group: TaskGroup | None = None
+        self.subscriptions = Subscriptions()
+        self.lanes: list[Lane] = []
         self._transport = transport
         self._clock = clock
         self._may_choose = events == "auto"
         self._streaming: Channel = ServerSentEvents(transport)
         self._polling: Channel = LongPoll(transport, clock)
-        self._channel: Channel = self._polling if events == "poll" else self._streaming
-        self._unheard = 0
+        self.channel: Channel = self._polling if events == "poll" else self._streaming
         self._new_backoff = new_backoff
-        self._backoff = new_backoff()
-        self._deferred_backoff = new_backoff(base_seconds=DEFERRED_BASE_SECONDS, cap_seconds=DEFERRED_CAP_SECONDS)
-        self._deferred = asyncio.Event()
-        self._subscriptions = Subscriptions()
-        self._active: _Stream | None = None
-        self._caller = 0
-        self._refusal: Exception | None = None
+        self._spread: Spread[Entry[Any]] = Spread()
+        self._told_limits = Limits()
+        self._met_limits: Limits | None = None
         self._changed = asyncio.Event()
-        self._not_before = clock.monotonic()
-        self._attempt: anyio.CancelScope | None = None
-        self._ack: Ack | None = None
+        self._acks: dict[str, Ack] = {}
         self._ack_wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
-        self._group: TaskGroup | None = None
 
     async def open(self) -> None:
         """Start the tasks."""
@@ -194,257 +92,137 @@ class Live:
 
     def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> Entry[T]:
         """Return the entry of this query, and begin to keep it right."""
-        entry = self._subscriptions.acquire(procedure, fields)
+        entry = self.subscriptions.acquire(procedure, fields)
         if self._stop.is_set():
             entry.end()
-        if self._refusal is not None:
-            entry.dispatch(StreamFailed(self._refusal))
+        if self.refusal is not None:
+            entry.dispatch(StreamFailed(self.refusal))
         self._fetch_wanted()
         return entry
 
     def release(self, entry: Entry[Any]) -> None:
         """Give an entry back."""
-        self._subscriptions.release(entry)
+        self.subscriptions.release(entry)
         self._changed.set()
 
     def reidentify(self) -> None:
         """Begin anew with the transport's new credentials: no stream, no cursor, every result in doubt."""
-        self._caller += 1
-        self._refusal = None
-        self._backoff.reset()
-        self._deferred_backoff.reset()
-        self._not_before = self._clock.monotonic()
-        if self._attempt is not None:
-            self._attempt.cancel()
-        self._end_active()
-        self._subscriptions.reidentify()
+        self.caller += 1
+        self.refusal = None
+        for lane in self.lanes:
+            lane.reidentify()
+        self.subscriptions.reidentify()
         self._fetch_wanted()
         self._changed.set()
 
     async def _run(self, started: asyncio.Event) -> None:
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
-                group.start_soon(self._supervise, name="reactive_rpc.client.supervisor")
+                self.group = group
+                self._add_lane(group)
+                group.start_soon(self._spread_for_ever, name="reactive_rpc.client.spreader")
                 group.start_soon(self._acknowledge, name="reactive_rpc.client.acknowledger")
-                group.start_soon(self._ask_again, name="reactive_rpc.client.asker")
                 started.set()
                 await self._stop.wait()
                 group.cancel_scope.cancel()
         finally:
-            self._group = None
-            for entry in self._subscriptions:
+            self.group = None
+            for entry in self.subscriptions:
                 entry.end()
 
     # -- streams
 
-    async def _supervise(self) -> None:
-        """Have a stream for exactly the settled entries, for ever."""
-        while True:
-            await self._changed.wait()
-            with anyio.CancelScope() as self._attempt:
-                await self._wait_for_turn()
-                self._changed.clear()
-                await self._match_stream(self._subscriptions.settled())
-            self._attempt = None
+    @property
+    def may_probe(self) -> bool:
+        """Whether another channel may be tried."""
+        return self._may_choose and self.channel is self._streaming
 
-    async def _wait_for_turn(self) -> None:
-        """Let changes gather, and keep the distance that the backoff wants."""
-        await self._clock.sleep(COALESCE_SECONDS)
-        while (seconds := self._not_before - self._clock.monotonic()) > 0:
-            await self._clock.sleep(seconds)
+    def poll_from_now_on(self) -> None:
+        """Use long poll for new streams."""
+        self.channel = self._polling
 
-    def _hold_off(self, error: Exception | None = None, *, resuming: bool = False) -> None:
-        """Try again, though not before what the server asked for and the backoff's next delay.
-
-        Args:
-            error: why it is to be tried again; None where nothing says.
-            resuming: nothing has failed, as far as can be told.
-        """
-        delay = self._backoff.resumption_delay() if resuming else 0.0
-        wait_seconds = retry_after_seconds(error) + (delay or self._backoff.next_delay())
-        self._not_before = self._clock.monotonic() + wait_seconds
-        self._changed.set()
-
-    async def _match_stream(self, entries: tuple[Entry[Any], ...]) -> None:
-        """Open, replace or end the stream, whichever makes it fit; one try."""
-        if self._refusal is not None or self._group is None or self._fits(entries):
-            return
-        if not entries:
-            self._end_active()
-            return
-        caller = self._caller
-        try:
-            await self._group.start(self._stream, entries, name="reactive_rpc.client.stream")
-        except (UnauthorizedError, ForbiddenError) as error:
-            if caller == self._caller:
-                self._refuse(error)
-        except Exception as error:
-            _report("the event stream", error)
-            if caller != self._caller or self._refusal is not None:
-                return
-            if isinstance(error, BadRequestError):
-                self._subscriptions.cursor = None  # the server may be unable to read it: the ETags suffice
-            self._subscriptions.fail(error, uncovered_only=True)
-            self._hold_off(error)
-
-    def _fits(self, entries: tuple[Entry[Any], ...]) -> bool:
-        """Tell whether the stream that is up is the one to have for `entries`."""
-        return self._active is not None and self._active.entries == entries and not self._active.outdated
-
-    async def _stream(
-        self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Open a stream and read it to its end; raises only before it is connected."""
-        scope = anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS)
-        stream = _Stream(entries, scope, self._caller, self._channel)
-        failure: Exception | None = None
-        with scope:
-            try:
-                await self._read(stream, task_status)
-            except Exception as error:
-                failure = error
-        if stream.connected_at is None:
-            self._unconnected(stream, failure)
-        if failure is not None:
-            _report("the event stream", failure)
-        elif stream is self._active and scope.cancelled_caught:
-            failure = ConnectionFailedError(f"the event stream was silent for {stream.silence_seconds:g} s")
-            logger.info("%s: the link is dead", failure)
-        self._ended(stream, failure)
-
-    def _unconnected(self, stream: _Stream, failure: Exception | None) -> NoReturn:
-        """Raise why a stream has not said `connected`, and choose what the next one comes through."""
-        is_silent = failure is None and stream.scope.cancelled_caught
-        if is_silent:
-            failure = ConnectionFailedError(f"the event stream did not say 'connected' within {OPEN_SECONDS:g} s")
-        if self._may_choose:
-            self._unheard = self._unheard + 1 if is_silent and stream.channel is self._streaming else 0
-            self._channel = self._polling if self._unheard >= UNHEARD_STREAMS else self._streaming
-            if self._channel is self._polling:
-                logger.warning("%d event streams have said nothing: trying long poll instead", self._unheard)
-        raise failure or WireError("the event stream ended before it said 'connected'")
-
-    async def _read(self, stream: _Stream, task_status: TaskStatus[None]) -> None:
-        request = self._subscriptions.request(stream.entries, acks=stream.channel.acks)
-        async with stream.channel.open(request) as batches:
-            async for batch in batches:
-                if stream.connected_at is not None:
-                    stream.scope.deadline = anyio.current_time() + stream.silence_seconds
-                for event in batch.events:
-                    if stream.connected_at is not None:
-                        self._take(stream, event)
-                        continue
-                    self._begin(stream, request, event)
-                    task_status.started()
-                if batch.retry_seconds is not None:
-                    self._backoff.floor_seconds = min(batch.retry_seconds, MAX_RETRY_SECONDS)
-
-    def _begin(self, stream: _Stream, request: SubscriptionRequest, connected: Event) -> None:
-        """Take in the first event: make `stream` the one that counts, and end the one before.
-
-        Raises:
-            UnauthorizedError: it is over before it has begun.
-            WireError: it is none that a stream begins with.
-            ConnectionFailedError: nobody wants the stream any more.
-        """
-        if isinstance(connected, Revoked):
-            raise _revoked(connected)
-        if not isinstance(connected, Connected):
-            raise WireError(f"the event stream began with {connected.name!r} instead of 'connected'")
-        if stream.caller != self._caller or self._refusal is not None:
-            raise ConnectionFailedError("the caller changed while the event stream was being opened")
-        stream.members = self._subscriptions.connect(stream.entries, request, connected)
-        stream.id, stream.cursor = connected.stream, connected.cursor
-        stream.connected_at = self._clock.monotonic()
-        if stream.channel.has_heartbeats:
-            stream.silence_seconds = HEARTBEATS_MISSED * (connected.heartbeat_seconds or math.inf)
-        stream.scope.deadline = anyio.current_time() + stream.silence_seconds
-        self._unheard = 0
+    def connected(self, stream: Stream, limits: Limits | None) -> None:
+        """Take in that a stream is up."""
         if stream.channel is self._polling:
             self._may_choose = False
-        before, self._active = self._active, stream
-        if before is not None:
-            before.scope.cancel()
-        if any(entry.is_deferred for entry in stream.entries):
-            self._deferred.set()
-        else:
-            self._deferred_backoff.reset()
-        self._acknowledge_soon(stream)
+        if limits is not None and limits != self._told_limits:
+            self._told_limits = limits
+            self._changed.set()
+        self.received(stream)
+
+    def unconnected(self, stream: Stream) -> None:
+        """Go back to streams where polling, which was only tried, does not work either."""
+        if self._may_choose and stream.channel is self._polling:
+            self.channel = self._streaming
+
+    def received(self, stream: Stream) -> None:
+        """Acknowledge what was applied, and fetch what it wants."""
+        if stream.channel.acks and stream.connected_at is not None:
+            self._acks[stream.id] = Ack(stream=stream.id, cursor=stream.cursor)
+            self._ack_wanted.set()
         self._fetch_wanted()
 
-    def _take(self, stream: _Stream, event: Event) -> None:
-        """Apply one event of the active stream; an ended one's last events are superseded by `connected`."""
-        if stream is not self._active:
-            return
-        match event:
-            case Invalidation() | Result():
-                self._take_news(stream, event)
-                self._acknowledge_soon(stream)
-            case Gap():
-                stream.cursor = event.cursor
-                self._subscriptions.gap(event.cursor)
-                self._acknowledge_soon(stream)
-            case Revoked():
-                self._refuse(_revoked(event))
-        self._fetch_wanted()
-
-    def _take_news(self, stream: _Stream, event: Invalidation | Result) -> None:
-        """Apply what an event says, unless it has been applied before."""
-        if event.retry is not None and event.event_id in stream.seen:
-            return
-        stream.seen.append(event.event_id)
-        stream.cursor = event.cursor
-        if isinstance(event, Invalidation):
-            self._subscriptions.invalidate(stream.members, event.affected, event.cursor, event.version)
-        elif event.retry is not None:
-            self._subscriptions.invalidate(stream.members, [affected_by(event)], event.cursor)
-        else:
-            self._subscriptions.push(stream.members, event)
-
-    def _ended(self, stream: _Stream, failure: Exception | None) -> None:
-        """Go on after a stream that was connected has ended, by whichever side."""
-        if stream is not self._active or stream.connected_at is None:
-            return
-        self._active = None
-        self._subscriptions.disconnect()
-        was_good = self._clock.monotonic() - stream.connected_at >= STABLE_SECONDS
-        if was_good:
-            self._backoff.reset()
-        self._hold_off(failure, resuming=was_good and failure is None)
-
-    async def _ask_again(self) -> None:
-        """After a while, replace a stream that refuses what it may watch later."""
-        while True:
-            await self._deferred.wait()
-            self._deferred.clear()
-            stream = self._active
-            await self._clock.sleep(self._deferred_backoff.next_delay())
-            if stream is not None and stream is self._active:
-                stream.outdated = True
-                self._changed.set()
-
-    def _refuse(self, error: Exception) -> None:
+    def refuse(self, error: Exception) -> None:
         """Give up until the caller has other credentials, and say so in every state."""
-        self._refusal = error
-        if self._attempt is not None:
-            self._attempt.cancel()
-        self._end_active()
-        self._subscriptions.fail(error)
+        self.refusal = error
+        for lane in self.lanes:
+            lane.give_up()
+        self.subscriptions.fail(error, self.subscriptions)
 
-    def _end_active(self) -> None:
-        stream, self._active = self._active, None
-        if stream is not None:
-            stream.scope.cancel()
-            self._subscriptions.disconnect()
+    def too_large(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+        """Spread a set that was refused over more lanes; a query that is too large alone is refused alone."""
+        if len(entries) == 1:
+            entries[0].refused = error
+            entries[0].dispatch(StreamFailed(error))
+        else:
+            met = self._limits.halved(len(entries), sum(entry.query_bytes for entry in entries))
+            self._met_limits = met if self._met_limits is None else met.within(self._met_limits)
+            logger.info("a set of %d queries is too large for a stream: spreading it", len(entries))
+        self._respread()
+        self._changed.set()
+
+    @property
+    def _limits(self) -> Limits:
+        """What the server has told, and what was met on the way."""
+        return self._told_limits if self._met_limits is None else self._told_limits.within(self._met_limits)
+
+    async def _spread_for_ever(self) -> None:
+        """Have each settled entry on a lane."""
+        while True:
+            await self._changed.wait()
+            await self._clock.sleep(COALESCE_SECONDS)
+            self._changed.clear()
+            self._respread()
+
+    def _respread(self) -> None:
+        sets, left_over = self._spread.assign(self.subscriptions.settled(), self._limits)
+        while len(self.lanes) < len(sets) and self.group is not None:
+            self._add_lane(self.group)
+        for lane, entries in zip(self.lanes, sets, strict=False):
+            lane.want(entries)
+        if left_over:
+            self.subscriptions.fail(self._no_room(), left_over)
+
+    def _add_lane(self, group: TaskGroup) -> None:
+        lane = Lane(self, self._transport, self._clock, self._new_backoff)
+        self.lanes.append(lane)
+        group.start_soon(lane.run, name="reactive_rpc.client.lane")
+        group.start_soon(lane.ask_again, name="reactive_rpc.client.asker")
+
+    def _no_room(self) -> TooManyRequestsError:
+        limits = self._limits
+        return TooManyRequestsError(
+            f"no stream has room for this query: the server takes {limits.queries} queries and {limits.body_bytes} "
+            f"bytes a stream, and {limits.streams} streams a caller; leave watches that are not shown any more"
+        )
 
     # -- fetches
 
     def _fetch_wanted(self) -> None:
         """Start a fetch for every entry that wants one and has none."""
-        if self._group is None:
+        if self.group is None:
             return
-        for entry in self._subscriptions:
+        for entry in self.subscriptions:
             if not entry.snapshot.wanted:
                 continue
             if entry.hurry is not None:
@@ -454,7 +232,7 @@ class Live:
                 scope = anyio.CancelScope()
                 entry.cancel_fetch = scope.cancel
                 entry.dispatch(FetchStarted())
-                self._group.start_soon(self._refresh, entry, scope, name=f"fetch {entry.procedure.path}")
+                self.group.start_soon(self._refresh, entry, scope, name=f"fetch {entry.procedure.path}")
 
     async def _refresh(self, entry: Entry[Any], scope: anyio.CancelScope) -> None:
         """Fetch until nothing is in doubt, or the server has said what no second try would change."""
@@ -484,7 +262,7 @@ class Live:
             if outcome is not None:
                 entry.dispatch(outcome)
                 return None
-            _report(entry.procedure.path, error)
+            report(entry.procedure.path, error)
             entry.dispatch(FetchFailed(error, answered=isinstance(error, RPCError) and not is_transient(error)))
             return error
         return None
@@ -492,15 +270,15 @@ class Live:
     async def _answer(self, entry: Entry[Any]) -> Answer:
         """Ask for the entry; again, where the caller is another by the time the answer comes: it was the former's."""
         while True:
-            caller = self._caller
+            caller = self.caller
             try:
                 etag = entry.snapshot.asked.etag
                 answer = await self._transport.call(entry.procedure, entry.fields, etag, was_told=True)
             except Exception:
-                if caller == self._caller:
+                if caller == self.caller:
                     raise
             else:
-                if caller == self._caller:
+                if caller == self.caller:
                     return answer
             entry.dispatch(FetchStarted())
 
@@ -515,26 +293,17 @@ class Live:
 
     # -- acknowledgements
 
-    def _acknowledge_soon(self, stream: _Stream) -> None:
-        if stream.channel.acks:
-            self._ack = Ack(stream=stream.id, cursor=stream.cursor)
-            self._ack_wanted.set()
-
     async def _acknowledge(self) -> None:
-        """Send the newest acknowledgement; those that came while one was under way are one. A lost one is no harm."""
+        """Send the newest acknowledgement of each stream; those that came meanwhile are one. A lost one is no harm."""
         while True:
             await self._ack_wanted.wait()
             self._ack_wanted.clear()
-            if self._ack is None:
-                continue
-            try:
-                await self._transport.acknowledge(self._ack)
-            except Exception as error:
-                _report("an acknowledgement", error)
-
-
-def _revoked(event: Revoked) -> UnauthorizedError:
-    return UnauthorizedError(event.reason or "the server has ended the stream for good")
+            acks, self._acks = self._acks, {}
+            for ack in acks.values():
+                try:
+                    await self._transport.acknowledge(ack)
+                except Exception as error:
+                    report("an acknowledgement", error)
 
 
 def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
@@ -550,9 +319,3 @@ def _outcome(error: Exception) -> Fetched | None:
     if etag is None or not isinstance(error, RPCError):
         return None
     return Fetched(None, etag, parse_version(error.headers.get(VERSION)), error=error)
-
-
-def _report(what: str, error: Exception) -> None:
-    """Log a failure that the states show too; with its traceback where it is none that this project knows."""
-    expected = isinstance(error, ReactiveRPCError)
-    logger.log(logging.INFO if expected else logging.ERROR, "%s failed: %s", what, error, exc_info=not expected)

@@ -26,8 +26,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.spread import query_bytes
 from reactive_rpc.client.state import (
     Action,
+    Advanced,
     Covered,
     Invalidated,
     Pushed,
@@ -60,6 +62,9 @@ class Entry(Generic[T]):
     Attributes:
         snapshot: what is known; changed by `dispatch` only.
         ended: the client has closed.
+        stream: what covers it: whoever opened that; None where nothing does.
+        refused: why no stream can carry it; None where one can.
+        query_bytes: how much of a request it takes, at most.
         cancel_fetch: stops the fetch that runs for the entry, or its pause.
         hurry: ends the pause between two tries of a fetch.
         is_held_off: the server asked for that pause (`Retry-After`): only another caller's credentials end it.
@@ -71,6 +76,9 @@ class Entry(Generic[T]):
         self.snapshot: Snapshot[T] = Snapshot()
         self.state: State[T] = self.snapshot.state
         self.ended = False
+        self.stream: object = None
+        self.refused: Exception | None = None
+        self.query_bytes = query_bytes(procedure.path, fields)
         self.holders = 0
         self.cancel_fetch: Callable[[], None] | None = None
         self.hurry: Callable[[], None] | None = None
@@ -125,10 +133,9 @@ Members = dict[str, list[Entry[Any]]]
 
 
 class Subscriptions:
-    """All entries of a client, and the cursor up to which their invalidations have been applied."""
+    """All entries of a client, and what its streams say of them."""
 
     def __init__(self) -> None:
-        self.cursor: str | None = None
         self._entries: dict[tuple[str, str], Entry[Any]] = {}
 
     def __iter__(self) -> Iterator[Entry[Any]]:
@@ -152,21 +159,28 @@ class Subscriptions:
                 entry.cancel_fetch()
 
     def settled(self) -> tuple[Entry[Any], ...]:
-        """Return what a stream should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
-        return tuple(entry for entry in self if entry.snapshot.settled)
+        """Return what streams should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
+        return tuple(entry for entry in self if entry.snapshot.settled and entry.refused is None)
 
-    def request(self, entries: Sequence[Entry[Any]], *, acks: bool) -> SubscriptionRequest:
-        """Return what opens a stream for `entries` from where this client stands."""
+    def request(self, entries: Sequence[Entry[Any]], cursor: str | None, *, acks: bool) -> SubscriptionRequest:
+        """Return what opens a stream for `entries`, from `cursor` on."""
         queries = [
             QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.newest.etag)
             for entry in entries
         ]
-        return SubscriptionRequest(queries=queries, cursor=self.cursor, acks=acks)
+        return SubscriptionRequest(queries=queries, cursor=cursor, acks=acks)
 
-    def connect(self, entries: Sequence[Entry[Any]], request: SubscriptionRequest, connected: Connected) -> Members:
+    def connect(
+        self,
+        stream: object,
+        entries: Sequence[Entry[Any]],
+        request: SubscriptionRequest,
+        connected: Connected,
+    ) -> Members:
         """Take in what a new stream says first and return what it watches.
 
         Args:
+            stream: covers the entries from now on, as far as it watches them.
             entries: those that the request was made of, in its order.
             request: as it was sent; the ETags of now may be other ones.
 
@@ -183,52 +197,58 @@ class Subscriptions:
                 entry.dispatch(StreamFailed(refusal or RPCError("the server does not watch this query")))
                 continue
             members.setdefault(key, []).append(entry)
+            entry.stream = stream
             watched.append((entry, query.etag))
         stale = {id(entry) for entry in _affected(members, connected.stale)}
         for entry, etag in watched:
             _connect(entry, connected, etag, is_stale=id(entry) in stale)
-        self.cursor = connected.cursor
         return members
 
-    def invalidate(
-        self, members: Members, affected: Iterable[Affected], cursor: str, version: str | None = None
-    ) -> None:
+    def invalidate(self, members: Members, affected: Iterable[Affected], version: str | None = None) -> None:
         """Put in doubt what a commit may have changed; `version` shows that commit, where one is known to."""
         for entry in _affected(members, affected):
             entry.dispatch(Invalidated(parse_version(version)))
-        self.cursor = cursor
 
     def push(self, members: Members, result: Result) -> None:
         """Take the result that an event brings."""
         entries = members.get(result.key)
         if entries is None:
-            self.invalidate(members, [affected_by(result)], result.cursor)
+            self.invalidate(members, [affected_by(result)])
             return
         for entry in entries:
             entry.dispatch(_pushed(entry, result))
-        self.cursor = result.cursor
 
-    def gap(self, cursor: str) -> None:
-        """Put everything in doubt."""
-        for entry in self:
-            entry.dispatch(Invalidated())
-        self.cursor = cursor
+    def advance(self, members: Members, cursor: str) -> None:
+        """Note that a stream has told everything up to `cursor`; that matters to own mutations that wait."""
+        version = parse_version(cursor)
+        for group in members.values():
+            for entry in group:
+                if entry.snapshot.ops:
+                    entry.dispatch(Advanced(version))
 
-    def disconnect(self) -> None:
-        """No stream is up any more."""
-        for entry in self:
-            entry.dispatch(Uncovered())
+    def gap(self, members: Members) -> None:
+        """Put everything in doubt that a stream watches."""
+        for group in members.values():
+            for entry in group:
+                entry.dispatch(Invalidated())
 
-    def fail(self, error: Exception, *, uncovered_only: bool = False) -> None:
-        """Show why there is no stream; with `uncovered_only`, where an older stream does not still do its work."""
-        for entry in self:
-            if not (uncovered_only and entry.snapshot.covered):
+    def disconnect(self, stream: object, entries: Iterable[Entry[Any]]) -> None:
+        """Note that a stream has ended: what no other covers meanwhile, nobody does."""
+        for entry in entries:
+            if entry.stream is stream:
+                entry.stream = None
+                entry.dispatch(Uncovered())
+
+    def fail(self, error: Exception, entries: Iterable[Entry[Any]]) -> None:
+        """Show why there is no stream, where an older one does not still do its work."""
+        for entry in entries:
+            if not entry.snapshot.covered:
                 entry.dispatch(StreamFailed(error))
 
     def reidentify(self) -> None:
-        """Forget where the former caller stood, and doubt what was answered to it."""
-        self.cursor = None
+        """Doubt what was answered to the former caller."""
         for entry in self:
+            entry.stream = entry.refused = None
             entry.dispatch(Reidentified())
             if entry.hurry is not None:
                 entry.hurry()

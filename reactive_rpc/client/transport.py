@@ -31,7 +31,7 @@ MAX_URL_BYTES: Final = 6 * 1024
 _TOO_LONG: Final = (414, 431)
 """What a proxy says of a URL that is too long for it."""
 
-_PLAIN: Final = (401, 403, 429, 502, 503, 504)
+_PLAIN: Final = (401, 403, 413, 429, 502, 503, 504)
 """What a proxy says in its own words and means as this protocol does."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 600.0

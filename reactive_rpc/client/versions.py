@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["Version", "is_older", "parse_version", "passes"]
 
-_TEXT: Final = re.compile(r"([^:]{1,100}):([0-9]{1,20})")
+_TEXT: Final = re.compile(r"([^:]{1,100}):([0-9]{1,20})(?:[:@].*)?")
 
 
 class Version(NamedTuple):
@@ -22,7 +22,7 @@ class Version(NamedTuple):
 
 
 def parse_version(text: str | None) -> Version | None:
-    """Return the version that `text` spells; None where it spells none, as nobody could compare it.
+    """Return the version that `text` spells, a cursor's too; None where it spells none, as nobody could compare it.
 
     >>> parse_version("Xk3:17"), parse_version("unknown"), parse_version(None)
     (Version(epoch='Xk3', number=17), None, None)

@@ -103,7 +103,7 @@ from reactive_rpc.errors import (
 from reactive_rpc.log.log import Log
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.envelopes import ErrorBody
-from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery, Revoked
+from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery, Revoked, StreamLimits
 from reactive_rpc.reactive.change import Change
 from reactive_rpc.reactive.period import ALWAYS
 from reactive_rpc.reactive.topics import PREFIX
@@ -240,12 +240,14 @@ class Hub:
         recheck: Recheck | None = None,
         scope: str | None = None,
         request_bytes: int = 0,
+        limits: StreamLimits | None = None,
     ) -> tuple[Stream, bytes]:
         """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
 
         Args:
             identity: whose it is, for `revoke`.
             scope: what `connected` tells as the caller's scope; None where the caller is not known.
+            limits: what `connected` tells as the limits.
             caller: whom bounds count, and who takes turns; left out, the identity.
             recheck: resolves the stream's context again.
             request_bytes: what it holds for that.
@@ -272,7 +274,7 @@ class Hub:
         self._by_stream[stream] = set()
         try:
             connected = await self._settle(stream, subscriptions, cursor)
-            connected.scope = scope
+            connected.scope, connected.limits = scope, limits
         except BaseException as exc:
             self.stats.refused += isinstance(exc, ServiceUnavailableError)
             self.disconnect(stream)

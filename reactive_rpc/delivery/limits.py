@@ -52,7 +52,7 @@ class Limits:
         self, *, clock: Clock, max_streams: int, max_streams_per_identity: int, stream_opens_per_second: float
     ) -> None:
         self._max_streams = max_streams
-        self._max_streams_per_identity = max_streams_per_identity
+        self.max_streams_per_identity = max_streams_per_identity
         self._per_second = stream_opens_per_second
         self._open: defaultdict[CallerKey, int] = defaultdict(int)
         self._streams = 0
@@ -78,9 +78,9 @@ class Limits:
                 "worker may have a place",
                 headers=retry_after(RETRY_SECONDS),
             )
-        if self._open[caller] >= self._max_streams_per_identity:
+        if self._open[caller] >= self.max_streams_per_identity:
             raise TooManyRequestsError(
-                f"{named(caller)} has as many streams open as it may: {self._max_streams_per_identity} "
+                f"{named(caller)} has as many streams open as it may: {self.max_streams_per_identity} "
                 "(max_streams_per_identity); close one, or watch several queries by one stream",
                 headers=retry_after(RETRY_SECONDS),
             )

@@ -38,6 +38,7 @@ __all__ = [
     "RefusedQuery",
     "Result",
     "Revoked",
+    "StreamLimits",
     "SubscriptionRequest",
     "Ticket",
     "decode_event",
@@ -81,6 +82,14 @@ class RefusedQuery(BaseModel):
     error: ErrorBody
 
 
+class StreamLimits(BaseModel):
+    """What this server takes of one caller."""
+
+    queries: int = Field(description="In the set of one stream.")
+    body_bytes: int = Field(description="Of a request.")
+    streams: int = Field(description="Open at a time.")
+
+
 class Event(BaseModel):
     """What a stream says."""
 
@@ -109,6 +118,9 @@ class Connected(Event):
     )
     scope: str | None = Field(
         default=None, exclude_if=_is_none, description="The caller's `reactive-scope`; left out where nobody was asked."
+    )
+    limits: StreamLimits | None = Field(
+        default=None, exclude_if=_is_none, description="How much may be watched; the rest belongs on a further stream."
     )
     heartbeat_seconds: float | None = Field(
         default=None,

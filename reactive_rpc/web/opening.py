@@ -27,7 +27,7 @@ from reactive_rpc.delivery.stream import Stream
 from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.protocol.events import QueryRef, SubscriptionRequest
+from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.rpc.call import scope_key
 from reactive_rpc.rpc.caller import Caller
@@ -96,6 +96,9 @@ class Opener:
         self._guard = guard
         self._body = body
         self._max_queries = max_queries
+        self._told_limits = StreamLimits(
+            queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
+        )
 
     async def ask(
         self, scope: Scope, receive: Receive, dependencies: list[Dependant], model: type[W], *, ticket: str | None
@@ -147,6 +150,7 @@ class Opener:
             recheck=asked.recheck,
             request_bytes=asked.request_bytes,
             scope=scope_of(asked.found.context),
+            limits=self._told_limits,
         )
         asked.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
         asked.wanted.queries.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -27,6 +28,7 @@ from reactive_rpc.protocol.events import (
     Polled,
     PolledEvent,
     Result,
+    StreamLimits,
     SubscriptionRequest,
     decode_event,
 )
@@ -62,6 +64,9 @@ class FakeServer:
         is_buffering: whether streams, like behind a proxy, say nothing at all.
         polls: what each poll asked for, and for how many seconds it may wait.
         poll_seconds: the longest that a poll waits here.
+        limits: what the streams tell of the server's limits.
+        max_queries: of larger sets something on the way says 413, in its own words.
+        too_large: names that make any set too large.
         heartbeat_seconds: what the streams promise; the test keeps the promise.
         refusal_headers: go with every refusal.
         answer_headers: go with every answer of the query.
@@ -86,6 +91,9 @@ class FakeServer:
         self.hold: asyncio.Event | None = None
         self.retry_ms: int | None = None
         self.heartbeat_seconds: float | None = None
+        self.limits: StreamLimits | None = None
+        self.max_queries: int | None = None
+        self.too_large: set[str] = set()
         self.refusal_headers: dict[str, str] = {}
         self.answer_headers: dict[str, str] = {}
         self.cursors: list[str | None] = []
@@ -187,6 +195,8 @@ class FakeServer:
             return Response(encode_error(self.refuse_streams), status, self.refusal_headers)
         asked = SubscriptionRequest.model_validate_json(await request.body())
         stream = Stream(len(self.streams), asked)
+        if len(asked.queries) > (self.max_queries or math.inf) or stream.names & self.too_large:
+            return Response("<html>too large</html>", 413)
         self.streams.append(stream)
         if not self.is_buffering:
             stream.chunks.put_nowait(self._connected(stream).encode(retry_ms=self.retry_ms))
@@ -214,6 +224,7 @@ class FakeServer:
                 "stale": stale,
                 "errors": errors,
                 "version": f"e:{self.version}",
+                "limits": self.limits,
                 "heartbeat_seconds": self.heartbeat_seconds,
             }
         )

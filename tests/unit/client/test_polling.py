@@ -10,8 +10,9 @@ import pytest
 from fake_server import FakeServer, running
 from watching import GET, FakeClock, fresh, is_fresh, play, shown, until, watching
 
-from reactive_rpc.client import AsyncClient, SyncClient, live
+from reactive_rpc.client import AsyncClient, SyncClient, lane
 from reactive_rpc.client.channels import POLL_SECONDS
+from reactive_rpc.client.lane import PROBE_GRACE_SECONDS
 from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError, UnauthorizedError
 from reactive_rpc.protocol.events import Gap, Revoked
 
@@ -200,47 +201,104 @@ def test_polls_that_no_longer_watch_the_same_begin_anew(server: FakeServer) -> N
     play(scenario)
 
 
-def test_a_buffering_proxy_makes_the_client_poll(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Two streams that say nothing are enough: the watch becomes fresh by long poll, and the log says so."""
-    monkeypatch.setattr(live, "OPEN_SECONDS", 0.1)
+def test_a_buffering_proxy_makes_the_client_poll(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that says nothing while a poll is answered is held back: within ten seconds the watch is fresh, by long
+    poll; no error is shown on the way, and the log says what happened.
+    """
     server.is_buffering = True
+    clock = FakeClock()
 
     async def scenario() -> None:
-        async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as watch:
-            await shown(watch, fresh(1))
-            assert server.attempts >= 3
+        client = AsyncClient(server.url, clock=clock)
+        async with client, client.watch(GET, {"name": "a"}) as watch:
+            while not is_fresh(watch, 1):
+                assert watch.state.error is None
+                clock.hear_nothing()
+                clock.pass_time()
+                await asyncio.sleep(0.002)
+            assert clock.now < 10
+            assert len(server.streams) == len(server.polls) + 1, "one stream, and polls"
             server.is_buffering = False
             await until(partial(has_a_poll_waiting, server))
             server.change("a", 2)
-            await shown(watch, fresh(2))
-        assert "long poll" in caplog.text
+            while not is_fresh(watch, 2):
+                clock.pass_time()
+                await asyncio.sleep(0.002)
+        assert "polling" in caplog.text
 
     with caplog.at_level("WARNING", "reactive_rpc.client"):
         play(scenario)
 
 
-def test_without_an_answered_poll_the_client_goes_back_to_streams(
-    server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Silent streams and failing polls are a bad network: once it is good, a stream is what comes up."""
-    monkeypatch.setattr(live, "OPEN_SECONDS", 0.1)
+def test_a_slow_server_is_not_taken_for_a_proxy(server: FakeServer) -> None:
+    """Where the poll beside a silent stream is not answered either, the stream is waited for."""
     server.is_buffering, server.refuse_polls = True, ServiceUnavailableError("no way")
+    clock = FakeClock()
 
     async def scenario() -> None:
-        async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as watch:
+        client = AsyncClient(server.url, clock=clock)
+        async with client, client.watch(GET, {"name": "a"}) as watch:
+            await until(lambda: clock.unheard)
+            clock.hear_nothing()
+            await until(lambda: server.attempts == 2)
+            server.is_buffering = False
+            stream = server.streams[0]
+            server.send(stream, server._connected(stream).encode())
+            await shown(watch, fresh(1))
+            assert len(server.open_streams) == 1
+        assert not server.polls
+
+    play(scenario)
+
+
+def test_a_stream_that_speaks_in_time_is_kept(server: FakeServer) -> None:
+    """Its first word may come a little later than the answer to the poll beside it."""
+    server.is_buffering = True
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        client = AsyncClient(server.url, clock=clock)
+        async with client, client.watch(GET, {"name": "a"}) as watch:
+            await until(lambda: clock.unheard)
+            clock.hear_nothing()
+            await until(lambda: PROBE_GRACE_SECONDS in clock.pauses)
+            server.send(server.streams[0], server._connected(server.streams[0]).encode())
+            await shown(watch, fresh(1))
+            clock.pass_time()
+            server.change("a", 2)
+            await shown(watch, fresh(2))
+            assert len(server.polls) == 1
+            assert not server.streams[0].closed
+
+    play(scenario)
+
+
+def test_without_an_answered_poll_the_client_goes_back_to_streams(server: FakeServer) -> None:
+    """A poll was answered once, and then none is: once the network is good, a stream is what comes up."""
+    server.is_buffering = True
+    clock = FakeClock()
+
+    async def scenario() -> None:
+        client = AsyncClient(server.url, clock=clock)
+        async with client, client.watch(GET, {"name": "a"}) as watch:
+            await until(lambda: clock.unheard)
+            clock.hear_nothing()
+            await until(lambda: PROBE_GRACE_SECONDS in clock.pauses)
+            server.refuse_polls = ServiceUnavailableError("no way")
+            clock.pass_time()
             await shown(watch, lambda state: isinstance(state.error, ServiceUnavailableError))
             server.is_buffering = False
-            await shown(watch, fresh(1))
-        assert not server.polls
+            while not is_fresh(watch, 1):
+                clock.pass_time()
+                await asyncio.sleep(0.002)
+        assert [wait_seconds for _, wait_seconds in server.polls] == [0.0]
 
     play(scenario)
 
 
 def test_a_client_told_to_stream_never_polls(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`events="sse"` is held to, however long the streams say nothing."""
-    monkeypatch.setattr(live, "OPEN_SECONDS", 0.02)
+    monkeypatch.setattr(lane, "OPEN_SECONDS", 0.02)
     server.is_buffering = True
 
     async def scenario() -> None:

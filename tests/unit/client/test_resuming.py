@@ -12,7 +12,7 @@ from fake_server import FakeServer, running
 from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient
-from reactive_rpc.client.live import DEFERRED_BASE_SECONDS, STABLE_SECONDS
+from reactive_rpc.client.lane import DEFERRED_BASE_SECONDS, STABLE_SECONDS
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
@@ -191,8 +191,8 @@ def test_a_thousand_watches_leave_nothing_behind() -> None:
                 await asyncio.wait([following])
             assert answers.listeners
             await until(lambda: len(asyncio.all_tasks()) == before)
-            assert list(client._live._subscriptions) == []
-            assert client._live._active is None
+            assert list(client._live.subscriptions) == []
+            assert all(lane.active is None for lane in client._live.lanes)
 
     play(scenario, seconds=60)
 
@@ -208,7 +208,7 @@ def test_a_watch_that_is_dropped_warns_and_gives_its_query_back(server: FakeServ
     async def scenario() -> None:
         async with AsyncClient(server.url) as client:
             assert client._live is not None
-            subscriptions = client._live._subscriptions
+            subscriptions = client._live.subscriptions
             live = client.watch(GET, {"name": "a"})
             await live.__aenter__()
             await shown(live, fresh(1))

@@ -7,6 +7,7 @@ import pytest
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import Fetched, FetchStarted, Invalidated
 from reactive_rpc.client.subscriptions import Entry, Subscriptions
+from reactive_rpc.client.versions import Version
 from reactive_rpc.errors import ForbiddenError, WireError
 from reactive_rpc.protocol.envelopes import ErrorBody
 from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
@@ -24,7 +25,7 @@ def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -
 
 def connect(subscriptions: Subscriptions, entry: Entry[int], connected: Connected) -> None:
     """Open a stream for one entry."""
-    subscriptions.connect([entry], subscriptions.request([entry], acks=True), connected)
+    subscriptions.connect(object(), [entry], subscriptions.request([entry], None, acks=True), connected)
 
 
 def test_a_matching_etag_vouches_for_a_result() -> None:
@@ -33,7 +34,6 @@ def test_a_matching_etag_vouches_for_a_result() -> None:
     entry = settled(subscriptions, "a")
     connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"]))
     assert not entry.state.is_stale
-    assert subscriptions.cursor == "e:1"
 
 
 @pytest.mark.parametrize("key", ["k", "unheard of"])
@@ -60,10 +60,10 @@ def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchSta
     """The server compared the ETag of the request; a result of since, or one under way, it has not seen."""
     subscriptions = Subscriptions()
     entry = settled(subscriptions, "a")
-    request = subscriptions.request([entry], acks=True)
+    request = subscriptions.request([entry], None, acks=True)
     for action in late:
         entry.dispatch(action)
-    subscriptions.connect([entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+    subscriptions.connect(object(), [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
     assert entry.snapshot.wanted
     assert entry.state.is_stale
 
@@ -76,7 +76,7 @@ def test_a_refusal_belongs_to_its_query_alone() -> None:
         path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
     )
     connected = Connected(stream="s", cursor="e:1", queries=["k", None], errors=[refused])
-    subscriptions.connect(entries, subscriptions.request(entries, acks=True), connected)
+    subscriptions.connect(object(), entries, subscriptions.request(entries, None, acks=True), connected)
     assert not entries[0].state.is_stale
     assert isinstance(entries[1].state.error, ForbiddenError)
 
@@ -86,8 +86,8 @@ def test_one_key_may_mean_two_queries() -> None:
     subscriptions = Subscriptions()
     entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
     connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
-    members = subscriptions.connect(entries, subscriptions.request(entries, acks=True), connected)
-    subscriptions.invalidate(members, [Affected(path="items.get", key="k")], "e:2")
+    members = subscriptions.connect(object(), entries, subscriptions.request(entries, None, acks=True), connected)
+    subscriptions.invalidate(members, [Affected(path="items.get", key="k")])
     assert all(entry.snapshot.wanted for entry in entries)
 
 
@@ -108,3 +108,54 @@ def test_an_entry_lives_as_long_as_somebody_holds_it() -> None:
     assert list(subscriptions) == [entry]
     subscriptions.release(entry)
     assert list(subscriptions) == []
+
+
+def test_what_reflects_the_streams_version_needs_no_fetch() -> None:
+    """An answer that came while the stream opened is not older than the stream: what comes later is told."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    request = subscriptions.request([entry], None, acks=True)
+    entry.dispatch(FetchStarted())
+    entry.dispatch(Fetched(2, '"2"', Version("e", 7)))
+    stale = [Affected(path="items.get", key="k")]
+    connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:7")
+    subscriptions.connect(object(), [entry], request, connected)
+    assert not entry.state.is_stale
+
+
+def test_the_cursor_is_no_version() -> None:
+    """It may lie below a change that the stream is about to tell of: by it, nothing is vouched for."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    request = subscriptions.request([entry], None, acks=True)
+    entry.dispatch(FetchStarted())
+    entry.dispatch(Fetched(2, '"2"', Version("e", 5)))
+    stale = [Affected(path="items.get", key="k")]
+    connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:6")
+    subscriptions.connect(object(), [entry], request, connected)
+    assert entry.snapshot.wanted
+
+
+def test_an_etag_that_differs_is_believed_against_a_version() -> None:
+    """Found stale by the very ETag that is held: whatever the versions say, it is asked for again."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    entry.dispatch(FetchStarted())
+    entry.dispatch(Fetched(1, '"1"', Version("e", 9)))
+    stale = [Affected(path="items.get", key="k")]
+    connect(subscriptions, entry, Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:9"))
+    assert entry.snapshot.wanted
+
+
+def test_an_entry_is_covered_by_the_last_stream_that_watched_it() -> None:
+    """It may have gone from one stream to another: the end of the first is then none of its business."""
+    subscriptions = Subscriptions()
+    entry = settled(subscriptions, "a")
+    first, second = object(), object()
+    request = subscriptions.request([entry], None, acks=True)
+    for stream in (first, second):
+        subscriptions.connect(stream, [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+    subscriptions.disconnect(first, [entry])
+    assert not entry.state.is_stale
+    subscriptions.disconnect(second, [entry])
+    assert entry.state.is_stale

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 import respx
@@ -17,7 +16,7 @@ from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, unti
 
 from reactive_rpc.client import AsyncClient, State, SyncClient, Watch
 from reactive_rpc.client.backoff import CAP_SECONDS
-from reactive_rpc.client.live import HEARTBEATS_MISSED, MAX_RETRY_SECONDS
+from reactive_rpc.client.lane import HEARTBEATS_MISSED, MAX_RETRY_SECONDS
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
@@ -25,6 +24,7 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
     TooManyRequestsError,
     UnauthorizedError,
+    WireError,
 )
 from reactive_rpc.protocol.events import Connected, Gap, Revoked
 from reactive_rpc.protocol.sse import encode_event
@@ -348,24 +348,19 @@ def test_the_synchronous_client_shows_the_same(server: FakeServer) -> None:
     client.close()
 
 
-def _give_up_at(client: AsyncClient) -> anyio.CancelScope:
-    """Return the scope whose deadline ends the silence of the stream that is up."""
-    assert client._live is not None
-    assert client._live._active is not None
-    return client._live._active.scope
-
-
 def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
     """A stream that promised heartbeats and says nothing is given up, said to be stale, and opened anew."""
+    clock = FakeClock()
+    server.heartbeat_seconds = 25.0
 
     async def scenario() -> None:
-        clock = FakeClock()
-        server.heartbeat_seconds = 600.0
-        async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, {"name": "a"}) as live:
-            await shown(live, fresh(1))
-            _give_up_at(client).deadline -= 600.0 * HEARTBEATS_MISSED  # as if so much time had passed
-            await shown(live, lambda state: state.is_stale)
+        async with watching(server, "a", clock=clock) as (_, live):
+            await until(lambda: clock.pauses)
             server.heartbeat_seconds = None
+            clock.pass_time()
+            stale = await shown(live, lambda state: state.is_stale)
+            assert clock.now == 25.0 * HEARTBEATS_MISSED
+            assert (stale.data, stale.error) == (1, None)
             while not is_fresh(live, 1):
                 clock.pass_time()
                 await asyncio.sleep(0.002)
@@ -377,19 +372,63 @@ def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
 
 def test_comments_keep_a_stream_alive(server: FakeServer) -> None:
     """Heartbeats are comments: each one puts off the moment at which the stream is given up."""
+    clock = FakeClock()
+    server.heartbeat_seconds = 25.0
 
     async def scenario() -> None:
-        server.heartbeat_seconds = 600.0
-        async with AsyncClient(server.url) as client, client.watch(GET, {"name": "a"}) as live:
-            await shown(live, fresh(1))
-            await until(lambda: server.open_streams)
+        async with watching(server, "a", clock=clock) as (client, live):
+            await until(lambda: clock.pauses)
+            assert client._live is not None
+            stream = client._live.lanes[0].active
             for _ in range(5):
-                before = _give_up_at(client).deadline = _give_up_at(client).deadline - 60.0
+                clock.now += 50.0
                 server.send(server.streams[0], b": heartbeat\n\n")
-                await until(lambda: _give_up_at(client).deadline >= before + 60.0)  # noqa: B023  # called at once
+                await until(lambda: stream is not None and stream.heard_at == clock.now)
+            clock.now -= 25.0 * HEARTBEATS_MISSED  # `pass_time` adds what the watchdog meant to sleep
+            clock.pass_time()
+            await until(lambda: len(clock.pauses) > 1)
+            assert clock.pauses == [62.5, 62.5]
             server.change("a", 2)
             await shown(live, fresh(2))
             assert len(server.streams) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("promised", "believed"), [(1e-9, 1.0), (1e300, 600.0)])
+def test_an_absurd_heartbeat_is_bounded(server: FakeServer, promised: float, believed: float) -> None:
+    """No stream is given up within an instant, and none is waited for for ever."""
+    clock = FakeClock()
+    server.heartbeat_seconds = promised
+
+    async def scenario() -> None:
+        async with watching(server, "a", clock=clock):
+            await until(lambda: clock.pauses)
+            assert clock.pauses[0] == pytest.approx(believed * HEARTBEATS_MISSED)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("promised", ["-1", "NaN", "0", '"soon"'])
+def test_a_heartbeat_that_is_none_is_a_malformed_stream(promised: str) -> None:
+    """It is said in the state, and tried again with pauses that grow: no crash, and no hot loop."""
+    clock = FakeClock()
+    connected = f'event: connected\ndata: {{"stream":"s","cursor":"e:1","heartbeat_seconds":{promised}}}\n\n'
+
+    async def scenario() -> None:
+        with respx.mock:
+            respx.get("http://odd.test/rpc/items/get").respond(200, json=1, headers={"etag": '"1"'})
+            respx.post("http://odd.test/rpc/events").respond(
+                200, text=connected, headers={"content-type": "text/event-stream"}
+            )
+            client = AsyncClient("http://odd.test", clock=clock, events="sse", random=lambda: 1.0)
+            async with client, client.watch(GET, {"name": "a"}) as live:
+                state = await shown(live, lambda state: isinstance(state.error, WireError))
+                assert (state.data, state.is_stale) == (1, True)
+                for tries in range(1, 5):
+                    await until(lambda: len(clock.pauses) == tries)  # noqa: B023  # called at once
+                    clock.pass_time()
+                assert clock.pauses[:4] == [0.25, 0.5, 1.0, 2.0]
 
     play(scenario)
 

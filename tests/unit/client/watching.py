@@ -12,6 +12,7 @@ from fake_server import FakeServer
 from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, Watch
+from reactive_rpc.client.lane import UNHEARD_SECONDS
 from reactive_rpc.client.live import COALESCE_SECONDS
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
@@ -30,12 +31,19 @@ GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="
 
 
 class FakeClock:
-    """Time that stands still for long pauses until the test lets it pass; the gathering of changes takes no time."""
+    """Time that stands still for long pauses until the test lets it pass; the gathering of changes takes no time.
+
+    Attributes:
+        pauses: what was waited for so far, but for the first word of streams.
+        unheard: how many streams the first word of which was waited for.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.pauses: list[float] = []
+        self.unheard = 0
         self._waiting: list[asyncio.Event] = []
+        self._waiting_for_words: list[asyncio.Event] = []
 
     def monotonic(self) -> float:
         """Return the time that the test has let pass."""
@@ -50,14 +58,24 @@ class FakeClock:
         if seconds == COALESCE_SECONDS:
             await asyncio.sleep(0)
             return
-        self.pauses.append(seconds)
         event = asyncio.Event()
-        self._waiting.append(event)
+        if seconds == UNHEARD_SECONDS:
+            self.unheard += 1
+            self._waiting_for_words.append(event)
+        else:
+            self.pauses.append(seconds)
+            self._waiting.append(event)
         await event.wait()
         self.now += seconds
 
+    def hear_nothing(self) -> None:
+        """Let so much time pass that streams which have said nothing are doubted."""
+        waiting, self._waiting_for_words = self._waiting_for_words, []
+        for event in waiting:
+            event.set()
+
     def pass_time(self) -> None:
-        """End every pause."""
+        """End every pause, but for the wait for a stream's first word."""
         waiting, self._waiting = self._waiting, []
         for event in waiting:
             event.set()

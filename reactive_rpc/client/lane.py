@@ -1,0 +1,485 @@
+"""A lane: one event stream for one set of queries, opened, replaced and resumed for as long as its client lives.
+
+A change of the set opens a new stream, with ETags and cursor, while the old one still speaks; the old one ends when
+the new one is connected, in the same turn of the event loop, so that no event of it can arrive later. While a stream
+is being opened, further changes gather and are served by the next one.
+
+The caller may change while a stream is being opened. The attempt is then cancelled, but its answer may be here by then,
+and a cancellation comes too late to undo it: each answer, good or bad, counts only for the caller who asked.
+
+401, 403 and `revoked` stop every lane until the caller has other credentials: the same ones would only be refused
+again. A stream that is being opened at that moment is given up with the rest, so that what the states say is so.
+Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
+server that closes each stream at once is otherwise answered with a hot loop. Where a good stream ends as the server
+means it to, the server is stopping, and nothing has failed: its clients come back soon, only not all at once. 413 is
+no failure either: the set is spread over more lanes.
+
+A query that a stream refuses for a reason that may pass is asked for again: by a new stream for the whole set, which
+takes over while the old one still speaks, after a pause that grows as long as any such refusal lasts.
+
+A peer can vanish without a word (a pulled cable, a NAT that forgot): the stream then looks alive and says nothing. The
+kernel notices if it was told to probe, which is so for the HTTP client that we make and not for one that we are given.
+Where the server promises a heartbeat, silence for `HEARTBEATS_MISSED` of them ends the stream whoever made the client.
+Any byte counts as a sign of life, also of a comment or of an event that is not complete: it is the link that is tested.
+
+A proxy may hold a stream back until enough has gathered, which for a silent one is never: requests are answered, and
+`connected` does not come. A slow server or a dead network look alike from here. So where the client may choose
+(`events="auto"`), a stream that has said nothing for `UNHEARD_SECONDS` is given company: a long poll that asks the same
+and waits for nothing. If that is answered, and the stream says nothing for `PROBE_GRACE_SECONDS` more, it is held back,
+and the client polls from then on. That it stays so, though the proxy may be gone one day, costs some requests and no
+truth. Rejected: polling from the start and then trying a stream beside it; a probe for every client, for the sake of
+few. Rejected too: counting silent streams, which takes as long as the slowest server may take to answer.
+
+An event that is sent again was not acknowledged in time; it is known by its id, and does nothing twice. Ids are not
+remembered for ever: a repeated result that is not known here may be older than one that came after it, so that it only
+puts the query in doubt. What is acknowledged is always the last event in the stream's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Protocol
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.channels import Channel
+from reactive_rpc.client.retrying import retry_after_seconds
+from reactive_rpc.client.spread import Limits
+from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
+from reactive_rpc.client.transport import Transport
+from reactive_rpc.clock import Clock
+from reactive_rpc.errors import (
+    BadRequestError,
+    ConnectionFailedError,
+    ForbiddenError,
+    PayloadTooLargeError,
+    ReactiveRPCError,
+    UnauthorizedError,
+    WireError,
+)
+from reactive_rpc.protocol.events import Connected, Event, Gap, Invalidation, Result, Revoked, SubscriptionRequest
+
+__all__ = [
+    "HEARTBEATS_MISSED",
+    "MAX_RETRY_SECONDS",
+    "OPEN_SECONDS",
+    "PROBE_GRACE_SECONDS",
+    "STABLE_SECONDS",
+    "UNHEARD_SECONDS",
+    "Host",
+    "Lane",
+    "Stream",
+    "report",
+]
+
+logger = logging.getLogger("reactive_rpc.client")
+
+OPEN_SECONDS: Final = 30.0
+"""How long a new stream may take to say `connected`."""
+
+UNHEARD_SECONDS: Final = 5.0
+"""After how long without a word a long poll is tried beside a new stream."""
+
+PROBE_GRACE_SECONDS: Final = 1.0
+"""How much longer than that poll's answer the stream's first word may take."""
+
+HEARTBEATS_MISSED: Final = 2.5
+"""How many heartbeats may be missing before the stream counts as dead: one may be lost, another late."""
+
+MIN_HEARTBEAT_SECONDS: Final = 1.0
+MAX_HEARTBEAT_SECONDS: Final = 600.0
+"""What a server promises is believed between these: no stream is given up within an instant, nor kept for ever."""
+
+STABLE_SECONDS: Final = 5.0
+"""How long a stream lasts before the backoff starts over."""
+
+MAX_RETRY_SECONDS: Final = 60.0
+"""The longest `retry:` that is honoured: a wrong one must not end a watch for good."""
+
+DEFERRED_BASE_SECONDS: Final = 2.0
+DEFERRED_CAP_SECONDS: Final = 60.0
+"""Between these grows the bound of the pause before a refused query is asked for again, which costs a whole stream."""
+
+_REMEMBERED_EVENTS: Final = 256
+
+
+class Host(Protocol):
+    """What a lane belongs to, and shares with the other lanes.
+
+    Attributes:
+        caller: counts callers: another number is another caller.
+        refusal: why no stream can be had by this caller; None normally.
+        group: in which tasks live; None when it is closed.
+        channel: what new streams come through.
+        may_probe: whether another channel may be tried.
+    """
+
+    caller: int
+    refusal: Exception | None
+    group: TaskGroup | None
+    channel: Channel
+    subscriptions: Subscriptions
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether another channel may be tried."""
+        ...
+
+    def poll_from_now_on(self) -> None:
+        """Use long poll for new streams."""
+        ...
+
+    def connected(self, stream: Stream, limits: Limits | None) -> None:
+        """Hear that a stream is up; called in the step that makes it count."""
+        ...
+
+    def unconnected(self, stream: Stream) -> None:
+        """Hear that a stream has not come up."""
+        ...
+
+    def received(self, stream: Stream) -> None:
+        """Hear that an event was applied."""
+        ...
+
+    def refuse(self, error: Exception) -> None:
+        """Give all streams up until the caller has other credentials."""
+        ...
+
+    def too_large(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+        """Spread this set over more lanes."""
+        ...
+
+
+@dataclass(eq=False)
+class Stream:
+    """One event stream.
+
+    Attributes:
+        entries: what it was opened for, in order.
+        scope: cancelling it closes the stream.
+        caller: whose it is, as the host counts them.
+        channel: what it comes through.
+        id: its name in acknowledgements.
+        cursor: of the last event in its order.
+        outdated: it is to be replaced by another for the same entries.
+        members: what it watches, by key.
+        connected_at: on the clock; None before.
+        heard_at: on the clock: when the last byte came.
+        silence_seconds: how long it may say nothing.
+        is_silent: it has said nothing for longer than that.
+        is_held_back: it says nothing, though a long poll was answered.
+        watchdog: the task that waits for its next word.
+        seen: ids of the last events, to know one that is sent again.
+    """
+
+    entries: tuple[Entry[Any], ...]
+    scope: anyio.CancelScope
+    caller: int
+    channel: Channel
+    id: str = ""
+    cursor: str = ""
+    outdated: bool = False
+    members: Members = field(default_factory=dict)
+    connected_at: float | None = None
+    heard_at: float = 0.0
+    silence_seconds: float = math.inf
+    is_silent: bool = False
+    is_held_back: bool = False
+    watchdog: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    seen: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_EVENTS))
+
+
+class Lane:
+    """Has a stream for exactly the entries that it is given."""
+
+    def __init__(self, host: Host, transport: Transport, clock: Clock, new_backoff: Callable[..., Backoff]) -> None:
+        self.active: Stream | None = None
+        self._host = host
+        self._transport = transport
+        self._clock = clock
+        self._entries: tuple[Entry[Any], ...] = ()
+        self._cursor: str | None = None
+        self._backoff = new_backoff()
+        self._deferred_backoff = new_backoff(base_seconds=DEFERRED_BASE_SECONDS, cap_seconds=DEFERRED_CAP_SECONDS)
+        self._deferred = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._not_before = clock.monotonic()
+        self._attempt: anyio.CancelScope | None = None
+
+    def want(self, entries: tuple[Entry[Any], ...]) -> None:
+        """Watch these from now on."""
+        if entries != self._entries:
+            self._entries = entries
+            self._changed.set()
+
+    def reidentify(self) -> None:
+        """Begin anew, for another caller."""
+        self._backoff.reset()
+        self._deferred_backoff.reset()
+        self._not_before = self._clock.monotonic()
+        self._cursor = None
+        self.give_up()
+        self._changed.set()
+
+    def give_up(self) -> None:
+        """End the stream that is up, and the one that is being opened."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._end_active()
+
+    def _end_active(self) -> None:
+        stream, self.active = self.active, None
+        if stream is not None:
+            stream.scope.cancel()
+            self._host.subscriptions.disconnect(stream, stream.entries)
+
+    async def run(self) -> None:
+        """Open streams, for ever."""
+        while True:
+            await self._changed.wait()
+            with anyio.CancelScope() as self._attempt:
+                await self._wait_for_turn()
+                self._changed.clear()
+                await self._match_stream(self._entries)
+            self._attempt = None
+
+    async def ask_again(self) -> None:
+        """After a while, replace a stream that refuses what it may watch later; for ever."""
+        while True:
+            await self._deferred.wait()
+            self._deferred.clear()
+            stream = self.active
+            await self._clock.sleep(self._deferred_backoff.next_delay())
+            if stream is not None and stream is self.active:
+                stream.outdated = True
+                self._changed.set()
+
+    async def _wait_for_turn(self) -> None:
+        """Keep the distance that the backoff wants."""
+        while (seconds := self._not_before - self._clock.monotonic()) > 0:
+            await self._clock.sleep(seconds)
+
+    def _hold_off(self, error: Exception | None = None, *, resuming: bool = False) -> None:
+        """Try again, though not before what the server asked for and the backoff's next delay.
+
+        Args:
+            error: why it is to be tried again; None where nothing says.
+            resuming: nothing has failed, as far as can be told.
+        """
+        delay = self._backoff.resumption_delay() if resuming else 0.0
+        wait_seconds = retry_after_seconds(error) + (delay or self._backoff.next_delay())
+        self._not_before = self._clock.monotonic() + wait_seconds
+        self._changed.set()
+
+    async def _match_stream(self, entries: tuple[Entry[Any], ...]) -> None:
+        """Open, replace or end the stream, whichever makes it fit; one try."""
+        host = self._host
+        if host.refusal is not None or host.group is None or self._fits(entries):
+            return
+        if not entries:
+            self._end_active()
+            return
+        caller = host.caller
+        try:
+            await host.group.start(self._stream, entries, name="reactive_rpc.client.stream")
+        except (UnauthorizedError, ForbiddenError) as error:
+            if caller == host.caller:
+                host.refuse(error)
+        except Exception as error:
+            report("the event stream", error)
+            if caller != host.caller or host.refusal is not None:
+                return
+            if isinstance(error, _HeldBackError):
+                self._changed.set()
+            elif isinstance(error, PayloadTooLargeError):
+                host.too_large(entries, error)
+                self._changed.set()
+            else:
+                self._failed(entries, error)
+
+    def _failed(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+        if isinstance(error, BadRequestError):
+            self._cursor = None  # the server may be unable to read it: the ETags suffice
+        self._host.subscriptions.fail(error, entries)
+        self._hold_off(error)
+
+    def _fits(self, entries: tuple[Entry[Any], ...]) -> bool:
+        """Tell whether the stream that is up is the one to have for `entries`."""
+        if self.active is None:
+            return not entries
+        return self.active.entries == entries and not self.active.outdated
+
+    async def _stream(
+        self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Open a stream and read it to its end; raises only before it is connected."""
+        scope = anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS)
+        stream = Stream(entries, scope, self._host.caller, self._host.channel)
+        if self._host.may_probe and self._host.group is not None:
+            self._host.group.start_soon(self._probe, stream, name="reactive_rpc.client.probe")
+        failure: Exception | None = None
+        with scope:
+            try:
+                await self._read(stream, task_status)
+            except Exception as error:
+                failure = error
+            finally:
+                stream.watchdog.cancel()
+        if stream.connected_at is None:
+            self._unconnected(stream, failure)
+        if failure is not None:
+            report("the event stream", failure)
+        elif stream.is_silent and stream is self.active:
+            failure = ConnectionFailedError(f"the event stream was silent for {stream.silence_seconds:g} s")
+            logger.info("%s: the link is dead", failure)
+        self._ended(stream, failure)
+
+    def _unconnected(self, stream: Stream, failure: Exception | None) -> NoReturn:
+        """Raise why a stream has not said `connected`, and choose what the next one comes through."""
+        if stream.is_held_back and failure is None:
+            logger.warning("an event stream says nothing, and a long poll was answered: polling from now on")
+            self._host.poll_from_now_on()
+            failure = _HeldBackError("something on the way holds event streams back: polling instead")
+        elif failure is None and stream.scope.cancelled_caught:
+            failure = ConnectionFailedError(f"the event stream did not say 'connected' within {OPEN_SECONDS:g} s")
+        self._host.unconnected(stream)
+        raise failure or WireError("the event stream ended before it said 'connected'")
+
+    async def _probe(self, stream: Stream) -> None:
+        """Find out whether a stream that says nothing is held back by something on the way."""
+        with stream.watchdog:
+            await self._clock.sleep(UNHEARD_SECONDS)
+            try:
+                request = self._host.subscriptions.request(stream.entries, self._cursor, acks=False)
+                await self._transport.poll(request, wait_seconds=0.0)
+            except Exception as error:
+                report("a long poll beside a silent event stream", error)
+                return
+            await self._clock.sleep(PROBE_GRACE_SECONDS)
+            stream.is_held_back = True
+            stream.scope.cancel()
+
+    async def _watch_silence(self, stream: Stream) -> None:
+        """End a stream that says nothing for longer than its server has promised."""
+        with stream.watchdog:
+            while (seconds := stream.heard_at + stream.silence_seconds - self._clock.monotonic()) > 0:
+                await self._clock.sleep(seconds)
+            stream.is_silent = True
+            stream.scope.cancel()
+
+    async def _read(self, stream: Stream, task_status: TaskStatus[None]) -> None:
+        request = self._host.subscriptions.request(stream.entries, self._cursor, acks=stream.channel.acks)
+        async with stream.channel.open(request) as batches:
+            async for batch in batches:
+                stream.heard_at = self._clock.monotonic()
+                for event in batch.events:
+                    if stream.connected_at is not None:
+                        self._take(stream, event)
+                        continue
+                    self._begin(stream, request, event)
+                    task_status.started()
+                if batch.retry_seconds is not None:
+                    self._backoff.floor_seconds = min(batch.retry_seconds, MAX_RETRY_SECONDS)
+
+    def _begin(self, stream: Stream, request: SubscriptionRequest, connected: Event) -> None:
+        """Take in the first event: make `stream` the one that counts, and end the one before.
+
+        Raises:
+            UnauthorizedError: it is over before it has begun.
+            WireError: it is none that a stream begins with.
+            ConnectionFailedError: nobody wants the stream any more.
+        """
+        if isinstance(connected, Revoked):
+            raise _revoked(connected)
+        if not isinstance(connected, Connected):
+            raise WireError(f"the event stream began with {connected.name!r} instead of 'connected'")
+        host = self._host
+        if stream.caller != host.caller or host.refusal is not None:
+            raise ConnectionFailedError("the caller changed while the event stream was being opened")
+        stream.members = host.subscriptions.connect(stream, stream.entries, request, connected)
+        stream.id = connected.stream
+        stream.cursor = self._cursor = connected.cursor
+        stream.connected_at = stream.heard_at = self._clock.monotonic()
+        stream.scope.deadline = math.inf
+        self._expect_heartbeats(stream, connected.heartbeat_seconds)
+        before, self.active = self.active, stream
+        if before is not None:
+            before.scope.cancel()
+            host.subscriptions.disconnect(before, before.entries)
+        if any(entry.is_deferred for entry in stream.entries):
+            self._deferred.set()
+        else:
+            self._deferred_backoff.reset()
+        told = connected.limits
+        host.connected(stream, None if told is None else Limits(told.queries, told.body_bytes, told.streams))
+
+    def _expect_heartbeats(self, stream: Stream, seconds: float | None) -> None:
+        stream.watchdog.cancel()
+        if seconds is None or not stream.channel.has_heartbeats or self._host.group is None:
+            return
+        believed_seconds = min(max(seconds, MIN_HEARTBEAT_SECONDS), MAX_HEARTBEAT_SECONDS)
+        stream.silence_seconds = HEARTBEATS_MISSED * believed_seconds
+        stream.watchdog = anyio.CancelScope()
+        self._host.group.start_soon(self._watch_silence, stream, name="reactive_rpc.client.watchdog")
+
+    def _take(self, stream: Stream, event: Event) -> None:
+        """Apply one event of the active stream; an ended one's last events are superseded by `connected`."""
+        if stream is not self.active:
+            return
+        match event:
+            case Invalidation() | Result():
+                self._take_news(stream, event)
+            case Gap():
+                stream.cursor = self._cursor = event.cursor
+                self._host.subscriptions.gap(stream.members)
+            case Revoked():
+                self._host.refuse(_revoked(event))
+                return
+        self._host.received(stream)
+
+    def _take_news(self, stream: Stream, event: Invalidation | Result) -> None:
+        """Apply what an event says, unless it has been applied before."""
+        if event.retry is not None and event.event_id in stream.seen:
+            return
+        stream.seen.append(event.event_id)
+        stream.cursor = self._cursor = event.cursor
+        subscriptions = self._host.subscriptions
+        if isinstance(event, Invalidation):
+            subscriptions.invalidate(stream.members, event.affected, event.version)
+        elif event.retry is not None:
+            subscriptions.invalidate(stream.members, [affected_by(event)])
+        else:
+            subscriptions.push(stream.members, event)
+        subscriptions.advance(stream.members, event.cursor)
+
+    def _ended(self, stream: Stream, failure: Exception | None) -> None:
+        """Go on after a stream that was connected has ended, by whichever side."""
+        if stream is not self.active or stream.connected_at is None:
+            return
+        self.active = None
+        self._host.subscriptions.disconnect(stream, stream.entries)
+        was_good = self._clock.monotonic() - stream.connected_at >= STABLE_SECONDS
+        if was_good:
+            self._backoff.reset()
+        self._hold_off(failure, resuming=was_good and failure is None)
+
+
+class _HeldBackError(ConnectionFailedError):
+    """A stream is held back; by the other channel it goes on at once."""
+
+
+def _revoked(event: Revoked) -> UnauthorizedError:
+    return UnauthorizedError(event.reason or "the server has ended the stream for good")
+
+
+def report(what: str, error: Exception) -> None:
+    """Log a failure that the states show too; with its traceback where it is none that this project knows."""
+    expected = isinstance(error, ReactiveRPCError)
+    logger.log(logging.INFO if expected else logging.ERROR, "%s failed: %s", what, error, exc_info=not expected)
