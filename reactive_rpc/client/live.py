@@ -48,6 +48,11 @@ COALESCE_SECONDS: Final = 0.01
 """How long changes of the set gather before a stream is opened for them."""
 
 
+FETCHES_AT_ONCE: Final = 32
+"""How many fetches of watches run at a time: a thousand watches that want one must not take every connection, and a
+pool with a thousand waiting requests gives each of them its turn so slowly that most give up."""
+
+
 class Live:
     """The watches of one client; a `Host` of its lanes. Belongs to one event loop; not safe across threads."""
 
@@ -72,6 +77,7 @@ class Live:
         self._changed = asyncio.Event()
         self._acks: dict[str, Ack] = {}
         self._ack_wanted = asyncio.Event()
+        self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._stop = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
@@ -272,8 +278,9 @@ class Live:
         while True:
             caller = self.caller
             try:
-                etag = entry.snapshot.asked.etag
-                answer = await self._transport.call(entry.procedure, entry.fields, etag, was_told=True)
+                async with self._fetching:
+                    etag = entry.snapshot.asked.etag
+                    answer = await self._transport.call(entry.procedure, entry.fields, etag, was_told=True)
             except Exception:
                 if caller == self.caller:
                     raise

@@ -25,6 +25,11 @@ __all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
 
 _JSON: Final = {"content-type": "application/json"}
 
+MAX_CONNECTIONS: Final = 1000
+"""Each stream has one for itself: they must not be what a call waits for."""
+
+MAX_IDLE_CONNECTIONS: Final = 40
+
 MAX_URL_BYTES: Final = 6 * 1024
 """A longer URL is not sent: the server takes 16 KiB, and many a proxy 8 for the whole line."""
 
@@ -67,7 +72,8 @@ def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
         for name, value in _KEEPALIVE_SECONDS.items()
         if hasattr(socket, name)
     ]
-    transport = httpx.AsyncHTTPTransport(socket_options=options)
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_IDLE_CONNECTIONS)
+    transport = httpx.AsyncHTTPTransport(socket_options=options, limits=limits)
     return httpx.AsyncClient(transport=transport, timeout=timeout_seconds)
 
 
