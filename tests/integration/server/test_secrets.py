@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -30,7 +30,7 @@ class EncryptedString(TypeDecorator[str]):
 class Account(SQLModel, table=True):
     """A table that is read."""
 
-    __tablename__ = "secrets_account"
+    __tablename__: ClassVar[Any] = "secrets_account"
     id: int | None = Field(default=None, primary_key=True)
     name: str = ""
     status: str = "new"
@@ -44,7 +44,7 @@ class Account(SQLModel, table=True):
 class Vault(SQLModel, table=True):
     """A table that nothing reads."""
 
-    __tablename__ = "secrets_vault"
+    __tablename__: ClassVar[Any] = "secrets_vault"
     id: int | None = Field(default=None, primary_key=True)
     content: str = ""
 
