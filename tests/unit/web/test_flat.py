@@ -117,7 +117,7 @@ def test_what_goes_into_a_url_comes_back(drawn: tuple[Any, Any]) -> None:
     assert is_same(getattr(read, "value"), value)  # noqa: B009  # the model is made here
 
 
-@pytest.mark.parametrize("kind", POSTED, ids=str)
+@pytest.mark.parametrize("kind", POSTED)
 def test_what_would_come_back_as_something_else_is_posted(kind: Any) -> None:
     """Enums whose values are no texts, unions, None that is not left out, and what a validator sees first."""
     model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else taking(kind)
