@@ -501,7 +501,9 @@ def _pushed(s: Snapshot[T], action: Pushed) -> Snapshot[T]:
 def _of_stream(s: Snapshot[T], action: Action) -> Snapshot[T]:
     match action:
         case Vouched(version=version):
-            moved = _moved(s, version)
+            # An own mutation may have come and gone meanwhile: then this waits, like any other newer outcome.
+            is_sure = all(op.phase == "queued" for op in s.ops)
+            moved = _moved(s if is_sure else replace(s, held=s.newest), version)
             good = replace(moved, covered=True, current=True, wanted=False, settled=True, doubt=_UNSAID)
             return replace(good, fetch_error=None, stream_error=None)
         case Advanced(version=version):
