@@ -57,7 +57,7 @@ WHERE r.rolname = current_user AND d.datname = current_database() AND NOT o.rols
 ORDER BY 1
 """
 
-_MAKE: Final = f"""DO $role$ BEGIN
+_MAKE: Final = f"""DO /* CREATE ROLE {ROLE} (where it is missing) */ $role$ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN
     BEGIN
       CREATE ROLE {ROLE} NOLOGIN;
