@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from reactive_rpc.client.versions import Version, is_older, passes
@@ -137,6 +137,9 @@ class Op(Generic[T]):
         return self.phase in {"acked", "lost"}
 
 
+_EMPTY: Final[Base[Any]] = Base()
+
+
 class _Unsaid:
     """The type of `_UNSAID`: nothing was said, which is not the same as something without a version."""
 
@@ -165,7 +168,7 @@ class Snapshot(Generic[T]):
         stream_error: why no stream covers the query.
     """
 
-    base: Base[T] = field(default_factory=Base)
+    base: Base[T] = _EMPTY
     held: Base[T] | None = None
     ops: tuple[Op[T], ...] = ()
     shown: T | None = None
@@ -175,7 +178,7 @@ class Snapshot(Generic[T]):
     loading: bool = False
     settled: bool = False
     doubt: Version | _Unsaid | None = _UNSAID
-    asked: Base[T] = field(default_factory=Base)
+    asked: Base[T] = _EMPTY
     seen: tuple[str, ...] = ()
     fetch_error: Exception | None = None
     stream_error: Exception | None = None

@@ -70,9 +70,9 @@ def action_of(spelled: Spelled) -> Action:
 def _value(name: str, value: Any) -> Any:
     if name in {"version", "told"}:
         return parse_version(value)
-    if name == "error" and value is not None:
-        return RuntimeError(value)
-    return update_of(value) if name == "apply" else value
+    if name == "apply":
+        return update_of(value)
+    return RuntimeError(value) if name == "error" and value is not None else value
 
 
 def update_of(spelled: dict[str, str]) -> Callable[[Any], Any]:
