@@ -7,6 +7,7 @@ first (a preflight).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +19,16 @@ from fastapi.security import APIKeyCookie
 from starlette.middleware.cors import CORSMiddleware
 
 from reactive_rpc import Context, ReactiveRPC
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.testing import running
 
 from .rooms import app_of, error_of, rpc_on
 from .streams import heard, in_rooms, stored
 
+PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 OURS = "https://app.example"
+SENT = {CURSOR, IDEMPOTENCY_KEY, "authorization", "content-type", "if-none-match", "last-event-id"}
+READ = {CURSOR, VERSION, SCOPE, REPLAYED, STALE, STALE_SECONDS, "etag", "retry-after"}
 COOKIE = {"cookie": "session=ann"}
 SIMPLE_TYPES = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
 POSTED = ["events", "events/poll", "events/sets", "events/ticket", "events/ack", "notes.add"]
@@ -38,15 +43,10 @@ def by_cookie(cookie: Annotated[str | None, Depends(session)]) -> Context:
 
 
 def with_cors(rpc: ReactiveRPC) -> FastAPI:
+    """Add the middleware just as docs/security.md does."""
     app = app_of(rpc)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=[OURS],
-        allow_credentials=True,
-        allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "last-event-id"],
-        expose_headers=["etag", "retry-after"],
-    )
+    [documented] = re.findall(r"```python\n(app\.add_middleware\(.*?\n\))\n```", PAGE.read_text(), re.DOTALL)
+    exec(compile(documented, str(PAGE), "exec"), {"app": app, "CORSMiddleware": CORSMiddleware})
     return app
 
 
@@ -70,7 +70,7 @@ def preflight(url: str, path: str, origin: str, method: str = "POST") -> httpx.R
     headers = {
         "origin": origin,
         "access-control-request-method": method,
-        "access-control-request-headers": "content-type",
+        "access-control-request-headers": ", ".join(sorted(SENT)),
     }
     return httpx.options(f"{url}/rpc/{path}", headers=headers)
 
@@ -101,7 +101,8 @@ def test_without_the_middleware_no_origin_is_let_in(plain: str) -> None:
 
 
 def test_with_the_middleware_the_allowed_origin_is_let_in(cors: str) -> None:
-    """Its preflights pass, and it may read streams, polls and errors that were asked for with cookies."""
+    """Its preflights pass with every header of ours, and it may read streams, polls and errors that were asked for with
+    cookies, and what their headers say."""
     for path in POSTED:
         asked = preflight(cors, path, OURS)
         assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, OURS)
@@ -119,6 +120,7 @@ def test_with_the_middleware_the_allowed_origin_is_let_in(cors: str) -> None:
     assert (polled.status_code, refused.status_code) == (200, 401)
     for answer in (polled, refused):
         assert answer.headers["access-control-allow-origin"] == OURS
+        assert set(answer.headers["access-control-expose-headers"].split(", ")) == READ
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://app.example.evil.example"])
