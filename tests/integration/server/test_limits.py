@@ -6,6 +6,7 @@ import gc
 import json
 import socket
 import tracemalloc
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -149,6 +150,18 @@ def test_a_query_too_many_is_refused_alone(file: Path) -> None:
         assert stream.next()[0] == "invalidation"
 
 
+async def allocated(act: Callable[[], Awaitable[None]]) -> int:
+    """Do something, and return how many more bytes Python holds afterwards."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await act()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("length", [5, 20_000])
 async def test_what_is_watched_counts_as_it_weighs(file: Path, length: int) -> None:
@@ -162,15 +175,28 @@ async def test_what_is_watched_counts_as_it_weighs(file: Path, length: int) -> N
 
         await watch([f"warm {number}" for number in range(5)])
         before = hub.watched_bytes
-        gc.collect()
-        tracemalloc.start()
-        try:
-            await watch([f"{number}" + "x" * length for number in range(60)])
-            gc.collect()
-            taken = tracemalloc.get_traced_memory()[0]
-        finally:
-            tracemalloc.stop()
+        taken = await allocated(lambda: watch([f"{number}" + "x" * length for number in range(60)]))
         assert taken / 2 <= hub.watched_bytes - before <= taken * 2
         for stream in list(hub.open_streams):
             hub.disconnect(stream)
         assert hub.watched_bytes == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("room", "text"), [(5, 5), (20_000, 5), (5, 20_000)])
+async def test_what_is_cached_counts_as_it_weighs(file: Path, room: int, text: int) -> None:
+    """Results with their inputs and what they rest on: likewise, whichever of them is large."""
+    async with serving(file) as server:
+        rooms = [f"{number}" + "x" * room for number in range(60)]
+        for name in rooms:
+            server.write("INSERT INTO note (tenant, room, text) VALUES ('t', ?, ?)", name, name[:2] + "y" * text)
+        caller = server.rpc._caller
+
+        async def read(names: list[str]) -> None:
+            for name in names:
+                await caller.get(caller.subscribe("notes.in_room", {"room": name}, None))
+
+        await read([f"warm {number}" for number in range(5)])
+        before = server.rpc.stats()["cached_bytes"]
+        taken = await allocated(lambda: read(rooms))
+        assert taken / 2 <= server.rpc.stats()["cached_bytes"] - before <= taken * 2
