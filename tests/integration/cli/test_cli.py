@@ -75,6 +75,17 @@ def test_doctor_tells_what_is_captured_and_what_is_cached(folder: Path) -> None:
     assert "notes.get_all" in found.stdout
 
 
+def test_doctor_cuts_no_name_where_it_is_piped(folder: Path) -> None:
+    """However narrow the terminal was: programs look for names, and people paste them."""
+    main, name, table = folder / "main.py", "n" * 120, "t" * 120
+    text = main.read_text().replace("get_all", name)
+    main.write_text(text.replace("    id: int", f'    __tablename__ = "{table}"\n    id: int', 1), encoding="utf-8")
+    found = run(folder, "doctor", "main:rpc")
+    assert found.returncode == 0, found.stderr
+    assert f"notes.{name}" in found.stdout
+    assert table in found.stdout
+
+
 def test_doctor_tells_a_wrong_definition(folder: Path) -> None:
     """An unknown table is one sentence that names function, fault and way out; no traceback."""
     (folder / "main.py").write_text(MAIN.format(dependency='"memo"'), encoding="utf-8")

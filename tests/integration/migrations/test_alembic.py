@@ -218,7 +218,7 @@ def test_autogenerate_finds_nothing_of_ours(migrations: Migrations) -> None:
     """With the filter a revision is empty once capture is installed; without it, it would drop what is ours."""
     migrations.metadata = _models()
     _installed(migrations)
-    assert "op.drop" not in migrations.generate()
+    assert "op." not in migrations.generate().replace("from alembic import op", "")
     migrations.upgrade()
     migrations.filters = False
     with warnings.catch_warnings():
