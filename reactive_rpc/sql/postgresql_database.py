@@ -32,7 +32,6 @@ import logging
 from typing import Any, Final, Literal, LiteralString
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
@@ -44,6 +43,7 @@ from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.sql.concealment import said_by
 from reactive_rpc.sql.database import Database
 from reactive_rpc.sql.faults import connecting, translated
+from reactive_rpc.sql.postgresql_leftovers import CleanedConnection, clean_after_each, leaves_something
 from reactive_rpc.sql.postgresql_locks import account_for
 from reactive_rpc.sql.postgresql_oracle import PostgreSQLOracle
 from reactive_rpc.sql.postgresql_url import Place, dsn_of, libpq_url, place_name
@@ -173,12 +173,17 @@ class PostgreSQLDatabase(Database):
         if reading.recorder is not None:
             _account(reading, recorder)
             reading.recorder = None
+            if recorder.read_set().opaque is not None and not connection.invalidated:
+                # It may have ended the transaction that would take back what it has set.
+                leaves_something(connection.connection)
 
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
         options = self._options(writes=writes)
         if self._driver == "psycopg":
             url = make_url(self._libpq_url).set(drivername="postgresql+psycopg_async")
-            engine = create_async_engine(url, **options, connect_args=self._psycopg_options, pool_pre_ping=writes)
+            engine = create_async_engine(
+                url, **options, connect_args=self._psycopg_options, pool_pre_ping=self._pings(writes=writes)
+            )
         else:
             arguments = {"dsn": self._libpq_url, "connection_class": _Introspecting}
             if self._is_shared:
@@ -189,15 +194,28 @@ class PostgreSQLDatabase(Database):
             if self._is_shared:
                 _set_up_in_one_transaction(engine.sync_engine)
         self._prepare(engine.sync_engine, writes=writes)
+        self._clean(engine.sync_engine, writes=writes)
         return engine
 
     def _make_engine(self, *, writes: bool) -> Engine:
         url = make_url(self._libpq_url).set(drivername="postgresql+psycopg")
         engine = create_engine(
-            url, **self._options(writes=writes), connect_args=self._psycopg_options, pool_pre_ping=writes
+            url,
+            **self._options(writes=writes),
+            connect_args=self._psycopg_options,
+            pool_pre_ping=self._pings(writes=writes),
         )
         self._prepare(engine, writes=writes)
+        self._clean(engine, writes=writes)
         return engine
+
+    def _pings(self, *, writes: bool) -> bool:
+        """Tell whether a connection must be asked whether it is there; cleaning it finds that out, too."""
+        return writes and self._is_shared
+
+    def _clean(self, engine: Engine, *, writes: bool) -> None:
+        if not self._is_shared:  # its sessions are the pooler's to clean
+            clean_after_each(engine, always=writes)
 
     @property
     def _psycopg_options(self) -> dict[str, Any]:
@@ -329,7 +347,7 @@ def _refuse_closed(dbapi_connection: Any, _record: ConnectionPoolEntry, _proxy: 
         raise DisconnectionError("the server has hung up")  # the pool connects anew
 
 
-class _Introspecting(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
+class _Introspecting(CleanedConnection):
     """Looks types up without keeping locks on the catalogs it finds them in."""
 
     async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # asyncpg's own method

@@ -18,12 +18,18 @@ its connection.
 
 **What SQLAlchemy does not see.** A raw cursor runs statements that no recorder hears of. SQLite itself counts them: its
 trace callback hears every statement of a connection. Where more ran than were recorded, the result is opaque.
+
+**What a handler leaves on its connection** would be the next one's: a pragma (`recursive_triggers` decides what
+triggers see, `case_sensitive_like` what a query finds), a temporary table, which shadows the real one of its name,
+another file. A connection that writes has an authorizer, which SQLite asks whenever it compiles such a statement; of
+one that reads the trace tells. It is then replaced before its next use.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL
@@ -42,6 +48,18 @@ __all__ = ["SQLiteDatabase"]
 
 TRACED = "reactive_rpc_traced"
 """Where a connection's `info` counts the statements that SQLite ran."""
+
+LEFT = "reactive_rpc_left"
+"""Set in the `info` of a connection that is not what it was when it was made."""
+
+_LEAVES: Final = frozenset({
+    sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_CREATE_TEMP_TABLE, sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+    sqlite3.SQLITE_CREATE_TEMP_VIEW, sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DETACH,
+})  # fmt: skip
+"""What a statement does that its connection keeps; a pragma does where it is given a value."""
+
+_READS: Final = ("SELECT", "WITH", "VALUES")
+"""How a statement begins that leaves nothing on a connection which cannot write."""
 
 _UNCOUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", EXPLAIN)
 """What the count leaves out."""
@@ -143,13 +161,17 @@ class SQLiteDatabase(Database):
             record.info["file"] = self._file()
             dbapi_connection.isolation_level = None
             _run(dbapi_connection, *(f"PRAGMA {pragma}" for pragma in pragmas))
-            if not writes:
+            if writes:
+                _notice_what_is_left(dbapi_connection, record.info)
+            else:
                 _count_statements(dbapi_connection, record.info)
 
         @event.listens_for(engine, "checkout")
         def checkout(_dbapi_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
             if record.info["file"] != self._file():
                 raise DisconnectionError("the file was replaced")  # the pool connects anew
+            if record.info.get(LEFT):
+                raise DisconnectionError("a handler has left something on the connection")
 
         @event.listens_for(engine, "begin")
         def begin_transaction(connection: Connection) -> None:
@@ -168,16 +190,35 @@ def _run(dbapi_connection: Any, *statements: str) -> Any:
 
 
 def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
-    """Have SQLite count the statements of a connection in its `info`, but for those that are not the handler's."""
+    """Have SQLite count the statements of a connection in its `info`, but for those that are not the handler's.
+
+    Its authorizer is the oracle's, so what leaves something is noticed here too.
+    """
 
     def count(statement: str) -> None:
         if not statement.startswith(_UNCOUNTED):
             info[TRACED] = info.get(TRACED, 0) + 1
+            if not statement.lstrip()[:6].upper().startswith(_READS):
+                info[LEFT] = True
 
     if hasattr(dbapi_connection, "run_async"):
         dbapi_connection.run_async(lambda connection: connection.set_trace_callback(count))
     else:
         dbapi_connection.set_trace_callback(count)
+
+
+def _notice_what_is_left(dbapi_connection: Any, info: dict[str, Any]) -> None:
+    """Have SQLite say in a connection's `info` that a statement is compiled which leaves something on it."""
+
+    def authorize(action: int, _first: str | None, value: str | None, _schema: str | None, _by: str | None) -> int:
+        if action in _LEAVES or (action == sqlite3.SQLITE_PRAGMA and value is not None):
+            info[LEFT] = True
+        return sqlite3.SQLITE_OK
+
+    if hasattr(dbapi_connection, "run_async"):
+        dbapi_connection.run_async(lambda connection: connection.set_authorizer(authorize))
+    else:
+        dbapi_connection.set_authorizer(authorize)
 
 
 def _path(url: URL) -> Path:

@@ -1,0 +1,116 @@
+"""What a handler leaves on its connection: the next caller's handler finds none of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlmodel import Session
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import define_reactive_function
+from reactive_rpc.rpc.registry import Functions
+
+from .postgresql_rooms import DRIVERS, Server, serving, with_driver
+from .rooms import serving as serving_file
+
+pytestmark = pytest.mark.anyio
+
+
+class Statements(BaseModel):
+    sql: list[str]
+
+
+@define_reactive_function(kind="mutation")
+async def run(input: Statements, db: AsyncSession) -> str:
+    return str(await _last(input, db))
+
+
+async def _last(input: Statements, db: AsyncSession) -> Any:
+    connection = await db.connection()
+    for sql in input.sql[:-1]:
+        await connection.execute(text(sql))
+    return (await connection.execute(text(input.sql[-1]))).scalar()
+
+
+@define_reactive_function(kind="mutation")
+def run_sync(input: Statements, db: Session) -> str:
+    for sql in input.sql[:-1]:
+        db.connection().execute(text(sql))
+    return str(db.connection().execute(text(input.sql[-1])).scalar())
+
+
+@define_reactive_function
+async def look(input: Statements, db: AsyncSession) -> str:
+    return str(await _last(input, db))
+
+
+FUNCTIONS: Final[Functions] = {"more": {"run": run, "run_sync": run_sync, "look": look}}
+
+FOUND: Final = """
+SELECT concat_ws('/', nullif(current_setting('app.tenant', true), ''), current_user, current_setting('search_path'),
+  current_setting('statement_timeout'), current_setting('client_encoding'), to_regclass('pg_temp.left_behind'),
+  (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+  (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_cursors WHERE is_holdable))
+"""
+LEFT: Final = [
+    "SET app.tenant = 'a'",
+    "SELECT set_config('statement_timeout', '4321', false)",
+    "SET search_path = pg_catalog",
+    "CREATE TEMP TABLE left_behind (secret text)",
+    "SELECT pg_advisory_lock(5)",
+    "LISTEN left_behind",
+    "DECLARE left_behind CURSOR WITH HOLD FOR SELECT 1",
+    "SET ROLE pg_monitor",
+    "SELECT current_user",
+]
+
+
+@pytest.fixture(params=DRIVERS)
+async def server(request: pytest.FixtureRequest, postgresql_url: str, anyio_backend: str) -> AsyncIterator[Server]:
+    async with serving(with_driver(postgresql_url, request.param), FUNCTIONS, settings={"pool_size": 1}) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ["more.run", "more.run_sync"])
+async def test_a_mutation_finds_nothing_of_another(server: Server, name: str) -> None:
+    """Settings, the role, temporary tables, locks, channels and cursors of a session end with the mutation."""
+    process = "SELECT pg_backend_pid()"
+    fresh, first = await server.answer(name, {"sql": [FOUND]}), await server.answer(name, {"sql": [process]})
+    assert await server.answer(name, {"sql": LEFT}) == "pg_monitor"
+    assert await server.answer(name, {"sql": [FOUND]}) == fresh
+    assert await server.answer(name, {"sql": [process]}) == first
+
+
+async def test_a_query_that_ends_its_transaction_leaves_nothing(server: Server) -> None:
+    """What a query sets for its session past a COMMIT of its own is gone for the next."""
+    fresh = await server.answer("more.look", {"sql": [FOUND]})
+    await server.answer("more.look", {"sql": ["COMMIT", "SET app.tenant = 'a'", "SELECT pg_advisory_lock(5)"]})
+    assert await server.answer("more.look", {"sql": [FOUND]}) == fresh
+    assert await server.answer("more.look", {"sql": ["SHOW default_transaction_read_only"]}) == "on"
+
+
+SQLITE_LEFT: Final = [
+    ["PRAGMA recursive_triggers = OFF", "SELECT 1"],
+    ["CREATE TEMP TABLE note (id INTEGER)", "SELECT 1"],
+    ["PRAGMA case_sensitive_like = ON", "SELECT 1"],
+]
+SQLITE_FOUND: Final = """
+SELECT (SELECT recursive_triggers FROM pragma_recursive_triggers) || '/' || (SELECT count(*) FROM temp.sqlite_schema)
+  || '/' || ('a' LIKE 'A')
+"""
+
+
+@pytest.mark.parametrize("name", ["more.run", "more.run_sync", "more.look"])
+@pytest.mark.parametrize("left", SQLITE_LEFT, ids=["pragma", "temporary", "like"])
+async def test_a_handler_finds_nothing_of_another_on_sqlite(tmp_path: Path, name: str, left: list[str]) -> None:
+    """Pragmas and temporary tables, which would shadow real ones, end with the call."""
+    async with serving_file(tmp_path / "a.db", FUNCTIONS) as server:
+        fresh = await server.call(name, {"sql": [SQLITE_FOUND]})
+        assert fresh.status_code == 200, fresh.text
+        await server.call(name, {"sql": left})
+        assert (await server.call(name, {"sql": [SQLITE_FOUND]})).text == fresh.text
