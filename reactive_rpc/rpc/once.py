@@ -14,6 +14,7 @@ theirs must be long enough not to be guessed.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -30,11 +31,16 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.rpc.canonical import canonical
 
-__all__ = ["Once", "claim_of"]
+__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "Once", "claim_of"]
+
+logger = logging.getLogger(__name__)
 
 MAX_KEY_CHARACTERS: Final = 255
 ANONYMOUS_KEY_CHARACTERS: Final = 20
 """How long the key of a caller without an identity must be: a UUID is, and 20 random characters cannot be guessed."""
+
+KEY_PATTERN: Final = "^[!#-~]([ -~]*[!#-~])?$"
+"""As a regular expression: printable ASCII, without what is taken off at the ends, white space and quotes."""
 
 
 def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
@@ -47,6 +53,7 @@ def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
 
     Raises:
         BadRequestError: the key is none, or too short for a caller whom nothing names.
+        PreconditionFailedError: nobody can tell whose call it is.
     """
     identity = getattr(ctx, "identity", None)
     if not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
@@ -58,8 +65,19 @@ def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
             f"nothing tells this caller from others, so the idempotency key must have {ANONYMOUS_KEY_CHARACTERS} "
             "characters at least, lest another guess it: send a UUID"
         )
-    owner = canonical(ctx if identity is None else [identity, getattr(ctx, "tenant", None)])
+    owner = _owner(path, ctx if identity is None else [identity, getattr(ctx, "tenant", None)])
     return Claim(_digest(path.encode(), owner, key.encode()), _digest(_spelled_once(body)))
+
+
+def _owner(path: str, whose: object) -> bytes:
+    try:
+        return canonical(whose)
+    except TypeError as exc:
+        logger.warning("%s was called with an idempotency key, and nothing tells whose: %s", path, exc)
+        raise PreconditionFailedError(
+            "an idempotency key was sent, and this server cannot tell whose it is: its context names no identity. "
+            "Nothing was done; leave the key out, and do not send the call again by itself"
+        ) from exc
 
 
 def _digest(*parts: bytes) -> str:

@@ -26,6 +26,7 @@ from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
+from reactive_rpc.rpc.once import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.rpc.procedure import Procedure
 from reactive_rpc.web.dependencies import CONTEXT
 from reactive_rpc.web.dispatcher import Endpoint, methods_of
@@ -328,7 +329,7 @@ _ACK_EXAMPLE: Any = Body(
 )
 
 _IDEMPOTENCY = """Has the call made once: sent again under the same key, with the same input, it is not made again, and
-is answered what it was answered the first time."""
+is answered what it was answered the first time. Of a caller whom the context names, shorter keys are taken too."""
 
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""
@@ -352,7 +353,16 @@ def _signature(procedure: Procedure[..., Any], method: str, context: ContextDepe
     taken = _input_and_context(procedure, method, context)
     if procedure.kind == "query":
         return taken
-    key = Annotated[str | None, Header(alias="Idempotency-Key", description=_IDEMPOTENCY, max_length=255)]
+    key = Annotated[
+        str,  # left out, or a text: a header is never null
+        Header(
+            alias="Idempotency-Key",
+            description=_IDEMPOTENCY,
+            min_length=ANONYMOUS_KEY_CHARACTERS,
+            max_length=MAX_KEY_CHARACTERS,
+            pattern=KEY_PATTERN,
+        ),
+    ]
     return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -180,6 +181,34 @@ async def test_a_key_that_cannot_be_one(server: AnyServer) -> None:
     assert len(RUNS) == 2
 
 
+async def test_a_header_that_is_no_key(server: AnyServer) -> None:
+    """Given twice, of other letters, or nothing but quotes: refused, nothing is made."""
+    twice = [("idempotency-key", KEY), ("idempotency-key", KEY)]
+    for given in (twice, [("idempotency-key", f"{KEY}é".encode("latin-1"))], [("idempotency-key", '""')]):
+        answer = await server.client.post(
+            "/rpc/notes.add",
+            json=INPUT,
+            headers=[("x-user", "ada"), *given],  # type: ignore[arg-type, list-item]
+        )
+        assert error_of(answer)["code"] == "BAD_REQUEST"
+    assert not RUNS
+
+
+async def test_a_context_that_tells_nobody_apart(place: Path | str) -> None:
+    """Whose key it is nobody can tell of an ORM object without an identity: refused, nothing is made."""
+
+    @define_reactive_function(kind="mutation")
+    async def leave(input: NewNote, db: AsyncSession, ctx: Note) -> str:
+        RUNS.append(input.text)
+        return ctx.text
+
+    async with serving(place, {"notes": {"leave": leave}}, context=lambda: Note(room="a", text="Ada")) as server:
+        assert (await server.call("notes.leave", INPUT)).json() == "Ada"
+        refused = error_of(await server.call("notes.leave", INPUT, **headers()))
+        assert (refused["code"], "names no identity" in refused["message"]) == ("PRECONDITION_FAILED", True)
+        assert len(RUNS) == 1
+
+
 async def test_an_answer_too_long_to_keep(server: AnyServer) -> None:
     """The call is not made again, and says that its answer is gone."""
     first = await server.call("notes.long", {"characters": MAX_ANSWER_BYTES}, **headers())
@@ -302,4 +331,8 @@ async def test_the_document_names_the_header(tmp_path: Path) -> None:
         paths = (await server.client.get("/openapi.json")).json()["paths"]
         (key,) = (p for p in paths["/rpc/notes.add"]["post"]["parameters"] if p["name"] == "Idempotency-Key")
         assert (key["in"], key["required"]) == ("header", False)
+        schema = key["schema"]
+        assert (schema["type"], schema["minLength"], schema["maxLength"]) == ("string", 20, 255)
+        assert re.search(schema["pattern"], KEY)
+        assert not any(re.search(schema["pattern"], none) for none in ("", '""', " " * 20, f"{KEY}é", f"{KEY}\n{KEY}"))
         assert "Idempotency-Key" not in str(paths["/rpc/notes.in_room"])
