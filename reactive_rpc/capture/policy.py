@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reactive_rpc.capture.secrets import says_secret
+from reactive_rpc.capture.secrets import says_secret_as
 
 __all__ = ["EVERY_TABLE", "READS_KEPT_SECONDS", "READ_TABLES", "ImagePolicy"]
 
@@ -44,19 +44,25 @@ class ImagePolicy:
     images: frozenset[str] = frozenset()
     only_read: bool = True
 
-    def holds(self, tables: Collection[str], column: str, type_name: str) -> bool:
+    def holds(self, tables: Collection[str], column: str, type_name: str, columns: Collection[str] = ()) -> bool:
         """Tell whether images may hold the values of a column.
 
         Args:
             tables: the names of its table.
             type_name: as the database declares it.
+            columns: all that its table has.
         """
         names = {f"{table}.{column}" for table in tables}
-        if not self.exclude.isdisjoint(names | set(tables)):
+        if not self.exclude.isdisjoint(names | set(tables)) or (columns and self._misses_one(tables, columns)):
             return False
         if not self.images.isdisjoint(names) or type_name.lower() in _TELLING:
             return True
-        return not (says_secret(column) or says_secret(type_name))
+        return not says_secret_as(column, type_name)
+
+    def _misses_one(self, tables: Collection[str], columns: Collection[str]) -> bool:
+        """Tell whether a column that is excluded is gone: it may be there by another name, and nobody knows which."""
+        found = {f"{table}.{column}" for table in tables for column in columns}
+        return any(name.rpartition(".")[0] in tables and name not in found for name in self.exclude)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""

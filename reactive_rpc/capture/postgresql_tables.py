@@ -374,7 +374,10 @@ class _Reader:
         partitions = below if relation.kind == "p" else []
         heirs = [] if relation.kind == "p" else below
         reason = next(filter(None, map(self._unseen, (relation.oid, *below))), None)
-        columns = tuple(self._allowed(relation, column) for column in self._columns.get(relation.oid, ()))
+        columns = tuple(
+            column if self._holds(relation, column) else column._replace(kind=None)
+            for column in self._columns.get(relation.oid, ())
+        )
         primary_key = self._primary_keys.get(relation.oid, ())
         foreign_keys = self._foreign_keys_of(relation.oid)
         return Table(
@@ -385,9 +388,7 @@ class _Reader:
                 image=tuple(column.name for column in columns if column.kind is not None),
                 kinds={column.name: column.kind for column in columns},
                 enums=frozenset(column.name for column in columns if column.is_enum),
-                withheld=frozenset(
-                    column.name for column in columns if not self._policy.holds(self._names(relation), *column.called)
-                ),
+                withheld=frozenset(column.name for column in columns if not self._holds(relation, column)),
                 key_columns=tuple(dict.fromkeys((*primary_key, *(column for column, _, _ in foreign_keys)))),
                 primary_key=primary_key,
                 foreign_keys=foreign_keys,
@@ -402,11 +403,10 @@ class _Reader:
             facts=(relation.security, str(relation.oid), *(self._links[oid] for oid in heirs)),
         )
 
-    def _names(self, relation: _Relation) -> tuple[str, str]:
-        return (self.name(relation.oid), f"{relation.schema}.{relation.name}")
-
-    def _allowed(self, relation: _Relation, column: Column) -> Column:
-        return column if self._policy.holds(self._names(relation), *column.called) else column._replace(kind=None)
+    def _holds(self, relation: _Relation, column: Column) -> bool:
+        names = (self.name(relation.oid), f"{relation.schema}.{relation.name}")
+        columns = [each.name for each in self._columns.get(relation.oid, ())]
+        return self._policy.holds(names, *column.called, columns)
 
     def _unseen(self, oid: int) -> str | None:
         """Return why writes to a relation may go unseen; None where none can."""

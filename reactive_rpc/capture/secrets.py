@@ -11,21 +11,36 @@ import re
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["says_secret"]
+__all__ = ["says_secret", "says_secret_as"]
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SECRET: Final = frozenset({
-    "apikey", "bearer", "credential", "credentials", "cvc", "cvv", "encrypted", "hash", "hashed", "hotp", "iban", "jwt",
-    "mnemonic", "nonce", "otp", "passcode", "passphrase", "passwd", "password", "passwords",
-    "passwordhash", "pin", "pwd", "salt", "secret", "secrets", "ssn", "token", "tokens", "totp",
+    "accesskey", "accesstoken", "apikey", "apikeys", "authorization", "authtoken", "bearer", "cardnumber",
+    "clientsecret", "cookie", "cookies", "credential", "credentials", "creds", "csrf", "cvc", "cvv", "dsn", "encrypted",
+    "hash", "hashed", "hmac", "hotp", "iban", "jwk", "jwt", "kennwort", "keyhash", "mfa", "mnemonic", "nonce", "otp",
+    "otpsecret", "pass", "passcode", "passphrase", "passport", "passwd", "password", "passwords", "passwordhash",
+    "passwort", "pem", "pepper", "pin", "pincode", "privatekey", "privkey", "pw", "pwd", "pwhash", "refreshtoken",
+    "salt", "secret", "secretkey", "secrets", "senha", "ssn", "token", "tokenhash", "tokens", "totp", "userpassword",
+    "xsrf",
 })  # fmt: skip
 _PAIRS: Final = frozenset({
-    ("access", "key"), ("api", "key"), ("backup", "code"), ("backup", "codes"), ("bank", "account"),
-    ("card", "number"), ("credit", "card"), ("magic", "link"), ("pass", "word"), ("private", "key"),
-    ("recovery", "code"),
-    ("recovery", "codes"), ("reset", "code"), ("security", "code"), ("session", "key"), ("signing", "key"),
-    ("social", "security"), ("tax", "id"), ("verification", "code"),
+    ("access", "code"), ("access", "key"), ("account", "number"), ("activation", "code"), ("activation", "key"),
+    ("api", "key"), ("api", "keys"), ("auth", "code"), ("authorization", "code"), ("backup", "code"),
+    ("backup", "codes"), ("bank", "account"), ("card", "no"), ("card", "number"), ("client", "key"),
+    ("confirmation", "code"), ("connection", "string"), ("consumer", "key"), ("credit", "card"), ("database", "url"),
+    ("deploy", "key"), ("device", "code"), ("door", "code"), ("driver", "license"), ("drivers", "license"),
+    ("email", "code"), ("encryption", "key"), ("factor", "code"), ("gpg", "key"), ("invitation", "code"),
+    ("invite", "code"), ("license", "key"), ("login", "code"), ("magic", "link"), ("master", "key"), ("national", "id"),
+    ("pass", "word"), ("passport", "id"), ("pgp", "key"), ("private", "key"), ("private", "keys"),
+    ("recovery", "code"), ("recovery", "codes"), ("reset", "code"), ("reset", "key"), ("reset", "link"),
+    ("routing", "number"), ("secret", "id"), ("security", "answer"), ("security", "code"), ("seed", "phrase"),
+    ("service", "key"), ("session", "data"), ("session", "key"), ("signing", "key"), ("sms", "code"),
+    ("social", "security"), ("ssh", "key"), ("tax", "id"), ("tax", "number"), ("time", "code"), ("unlock", "code"),
+    ("verification", "code"), ("webhook", "url"),
 })  # fmt: skip
+_AS_TEXT: Final = frozenset({"auth", "seed", "session", "session_id", "sessionid", "sid"})
+"""Names that say secret of a text: as a number or a UUID they name a row, or seed something."""
+_TEXTS: Final = frozenset({"bpchar", "bytea", "blob", "char", "character", "string", "text", "varchar"})
 _TELLS_OF: Final = frozenset({
     "at", "attempts", "count", "date", "enabled", "expires", "expiry", "id", "kind", "length", "limit", "name", "on",
     "required", "size", "status", "time", "total", "type", "ttl", "until", "used", "version",
@@ -50,3 +65,13 @@ def says_secret(name: str) -> bool:
         is_whole = words[-2:] in ([*pair] for pair in _PAIRS)
         return words[0] not in _ASKS and (is_whole or words[-1] not in _TELLS_OF)
     return False
+
+
+def says_secret_as(name: str, type_name: str) -> bool:
+    """Tell whether a column of a type says secret by either name.
+
+    >>> says_secret_as("session_id", "VARCHAR(64)"), says_secret_as("session_id", "int8")
+    (True, False)
+    """
+    is_text = type_name.lower().partition("(")[0].strip() in _TEXTS
+    return says_secret(name) or says_secret(type_name) or (is_text and name.lower() in _AS_TEXT)

@@ -162,6 +162,7 @@ def _read_table(
         "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid",
         (name,),
     ).fetchall()
+    names = [row[0] for row in rows]
     columns = tuple(
         Column(
             name=column,
@@ -170,7 +171,7 @@ def _read_table(
             is_generated=hidden in _GENERATED,
             is_required=bool(required),
             default=default,
-            is_withheld=not policy.holds((name, f"main.{name}"), column, declared),
+            is_withheld=not policy.holds((name, f"main.{name}"), column, declared, names),
         )
         for column, declared, required, default, _, hidden in rows
     )

@@ -183,13 +183,9 @@ async def test_a_key_that_cannot_be_one(server: AnyServer) -> None:
 
 async def test_a_header_that_is_no_key(server: AnyServer) -> None:
     """Given twice, of other letters, or nothing but quotes: refused, nothing is made."""
-    twice = [("idempotency-key", KEY), ("idempotency-key", KEY)]
-    for given in (twice, [("idempotency-key", f"{KEY}é".encode("latin-1"))], [("idempotency-key", '""')]):
-        answer = await server.client.post(
-            "/rpc/notes.add",
-            json=INPUT,
-            headers=[("x-user", "ada"), *given],  # type: ignore[arg-type, list-item]
-        )
+    for given in ([KEY.encode()] * 2, [f"{KEY}é".encode("latin-1")], [b'""']):
+        headers = [(b"x-user", b"ada"), *((b"idempotency-key", key) for key in given)]
+        answer = await server.client.post("/rpc/notes.add", json=INPUT, headers=headers)
         assert error_of(answer)["code"] == "BAD_REQUEST"
     assert not RUNS
 

@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, define_reactive_function
 from reactive_rpc.capture.policy import ImagePolicy
-from reactive_rpc.capture.secrets import says_secret
+from reactive_rpc.capture.secrets import says_secret, says_secret_as
 
 
 class EncryptedString(TypeDecorator[str]):
@@ -183,6 +183,18 @@ async def test_what_is_excluded_is_never_copied(place: Place, exclude: Sequence[
         assert await rpc.caller()("accounts.by_name", name="ada") == 1
 
 
+async def test_an_excluded_column_that_is_renamed_is_not_copied(place: Place) -> None:
+    """Who runs on knows it by the old name alone: of its table nothing is copied until the next start."""
+    async with opened(place, capture=Capture(exclude=["secrets_account.name"])) as rpc:
+        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
+        place.run("ALTER TABLE secrets_account RENAME COLUMN name TO called")
+        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
+        place.run(ACCOUNT.format("ada").replace("(name", "(called"))
+        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 1
+        assert "ada" not in place.told("secrets_account")
+        assert place.told("secrets_account") != "[]"
+
+
 async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
     """A policy is imposed at a start, in a new epoch; workers that run on do not undo it, and stay right."""
     async with opened(place) as old:
@@ -243,6 +255,15 @@ async def test_a_name_that_names_nothing_stops_the_start(place: Place) -> None:
         "recovery_codes",
         "PasswordType",
         "EncryptedString",
+        "smtp_pass",
+        "mfa",
+        "csrf",
+        "passport_number",
+        "encryptionKey",
+        "accesstoken",
+        "activation_code",
+        "client_key",
+        "pw",
     ],
 )
 def test_a_name_says_secret(name: str) -> None:
@@ -250,10 +271,19 @@ def test_a_name_says_secret(name: str) -> None:
     assert says_secret(name)
 
 
-@pytest.mark.parametrize("name", ["status", "owner", "email", "pinned", "token_count", "is_secret", "password_set_at"])
+@pytest.mark.parametrize(
+    "name", ["status", "owner", "email", "pinned", "token_count", "is_secret", "password_set_at", "author", "zip_code"]
+)
 def test_a_name_says_no_secret(name: str) -> None:
     """What tells of a secret, or only sounds like one, holds none."""
     assert not says_secret(name)
+
+
+@pytest.mark.parametrize("name", ["session_id", "sessionId", "sid", "auth", "seed"])
+def test_a_name_says_secret_of_a_text(name: str) -> None:
+    """As a number or UUID the same name refers to a row."""
+    assert all(says_secret_as(name, type_name) for type_name in ("text", "VARCHAR(64)"))
+    assert not any(says_secret_as(name, type_name) for type_name in ("int8", "INTEGER", "uuid"))
 
 
 def test_a_time_is_no_secret_and_exclusion_goes_before() -> None:
