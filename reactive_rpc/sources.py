@@ -47,6 +47,7 @@ __all__ = ["LogURL", "Source", "make_source"]
 
 LogURL = str | URL | Callable[[], str | URL]
 
+_HIDDEN: Final = "***"
 _NO_URL: Final = (
     "this is no database URL (it is not shown, as it may hold a password): sqlite+aiosqlite:///team.db is one, and "
     "postgresql+asyncpg://user:password@host:5432/team, where signs like @ / : in a password are percent-encoded"
@@ -300,6 +301,11 @@ def _parsed(url: str | URL) -> URL:
     password = parsed.query.get("password")
     if isinstance(password, str):
         parsed = parsed.set(password=password).difference_update_query(["password"])
+    if parsed.password == _HIDDEN:
+        raise DefinitionError(
+            f"{parsed}: the password is {_HIDDEN}, which str() of a URL writes in its place. Give the URL itself "
+            "(engine.url), or url.render_as_string(hide_password=False)"
+        )
     return parsed
 
 

@@ -197,6 +197,8 @@ class CaptureReport:
         """Yield a summary and the findings."""
         if self.tables:
             yield Text(f"{self.database}: {self.captured} of {self.tables} tables are captured")
+        elif self.ok:
+            yield Text(f"{self.database}: capture is in place, and there is no table yet")
         for finding in self.findings:
             yield Text(f"  {finding}" if self.tables else finding)
 

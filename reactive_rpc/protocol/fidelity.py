@@ -393,7 +393,9 @@ def _check_json(value: Any, where: str) -> Unfit | None:
         return None
     kind = type(value).__name__
     return Unfit(
-        where, f"a {kind} stands where anything may, and would arrive as JSON's own type: annotate it as {kind}"
+        where,
+        f"a {kind} stands where anything may, and would arrive as JSON's own type: annotate it as {kind}, in a model "
+        "or a TypedDict, or say that JSON will do by pydantic_core.to_jsonable_python(...)",
     )
 
 

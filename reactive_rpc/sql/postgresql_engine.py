@@ -40,7 +40,10 @@ def refuse_engine(engine: AsyncEngine | Engine, *, has_log_url: bool, capture: s
         DefinitionError: what is in the way, and the way out.
     """
     if isinstance(engine, Engine):
-        raise DefinitionError(f"{engine!r} is no AsyncEngine: make it with create_async_engine, or give its URL")
+        raise DefinitionError(
+            f"{engine!r} is no AsyncEngine: give its URL (engine.url), or make it with create_async_engine. "
+            "The engine may go on beside it; what is written by it is seen"
+        )
     if engine.dialect.name != "postgresql":
         raise DefinitionError(
             f"{engine!r}: an engine of your own is taken for PostgreSQL only. Give the URL: on {engine.dialect.name} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
+from sqlalchemy import create_engine, make_url
 
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import DefinitionError
@@ -43,3 +44,21 @@ def test_a_password_among_the_parameters_is_hidden() -> None:
     with pytest.raises(DefinitionError, match="triggers are known for") as caught:
         source("mssql://u@h/db?password=s3cret")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", [str(make_url("postgresql+psycopg://u:s3cret@h/db")), "postgresql+asyncpg://u@h/db?password=***"]
+)
+def test_a_hidden_password_is_no_password(url: str) -> None:
+    """`str(engine.url)` writes asterisks, with which the database would say no more than that they are wrong."""
+    with pytest.raises(DefinitionError, match=r"engine\.url"):
+        source(url)
+
+
+def test_a_sync_engine_is_answered_with_its_url() -> None:
+    """Which is what an application with sync sessions has to give; the engine may go on beside it."""
+    engine = create_engine("postgresql+psycopg://u:s3cret@h/db")
+    with pytest.raises(DefinitionError, match=r"give its URL \(engine\.url\)") as caught:
+        make_source(engine, settings=Settings(), ids=RandomIds())  # type: ignore[arg-type]  # as a beginner does
+    assert "s3cret" not in str(caught.value)
+    assert make_source(engine.url, settings=Settings(), ids=RandomIds())

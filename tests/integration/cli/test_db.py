@@ -21,8 +21,7 @@ TABLE = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(20))"
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a database with one table."""
     if request.param == "sqlite":
-        with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
-            file.execute("PRAGMA journal_mode=WAL")
+        with closing(sqlite3.connect(_wal_file(tmp_path / "notes.db"))) as file:
             file.execute(TABLE)
         return f"sqlite:///{tmp_path / 'notes.db'}"
     server: PostgreSQL = request.getfixturevalue("postgresql")
@@ -30,6 +29,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(url.replace("+asyncpg", "")) as connection:
         connection.execute(TABLE)
     return url
+
+
+def _wal_file(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+    return path
 
 
 def test_install_verify_uninstall(url: str, tmp_path: Path) -> None:
@@ -56,6 +61,14 @@ def test_install_verify_uninstall(url: str, tmp_path: Path) -> None:
     for _ in range(2):
         assert run(tmp_path, "db", "uninstall", url).returncode == 0
     assert run(tmp_path, "db", "verify", url).returncode == 1
+
+
+def test_a_database_without_tables_is_spoken_of(tmp_path: Path) -> None:
+    """Silence would leave open whether anything was done: both say that capture stands, and that there is no table."""
+    for command in ("install", "verify"):
+        found = run(tmp_path, "db", command, f"sqlite:///{_wal_file(tmp_path / 'empty.db')}")
+        assert (found.returncode, found.stderr) == (0, "")
+        assert "capture is in place, and there is no table yet" in found.stdout
 
 
 def test_the_script_is_what_install_runs(url: str, tmp_path: Path) -> None:

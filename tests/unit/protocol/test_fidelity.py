@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from reactive_rpc.protocol.fidelity import AsSpelled, Inspector, is_same
 
@@ -71,6 +72,22 @@ def test_the_place_of_what_would_arrive_otherwise_is_named(value: BaseModel, whe
     """Inside lists, dicts and models that hold themselves; a model that spells NaN as text is taken at its word."""
     unfit = Inspector(type(value).__pydantic_core_schema__).unfit(value)
     assert (unfit and unfit.where) == where
+
+
+class Loose(BaseModel):
+    data: dict[str, Any]
+
+
+def test_what_stands_where_anything_may_is_told_two_ways_out() -> None:
+    """A moment in a `dict[str, Any]` is refused with both: annotate it, or make it JSON's own, which then passes."""
+    loose = Loose(data={"rows": [{"at": datetime(2020, 1, 2, tzinfo=UTC)}]})
+    inspector = Inspector(Loose.__pydantic_core_schema__)
+    unfit = inspector.unfit(loose)
+    assert unfit is not None
+    assert unfit.where == "data['rows'][0]['at']"
+    assert "annotate it as datetime" in unfit.message
+    assert "pydantic_core.to_jsonable_python" in unfit.message
+    assert inspector.unfit(Loose(data=to_jsonable_python(loose.data))) is None
 
 
 def test_equality_is_of_types_too() -> None:
