@@ -131,9 +131,12 @@ def _described(parameter: Schema) -> Schema:
 
 
 def _body(operation: Schema) -> Schema | None:
-    """Return the schema of the JSON body; that of the value where the body may also be null."""
+    """Return the schema of the JSON body; that of the value where the body may also be null.
+
+    An object of which nothing is said is no input: it stands there for its content type.
+    """
     schema = _json_schema(operation.get("requestBody", {}))
-    if schema is None:
+    if schema is None or schema == {"type": "object"}:
         return None
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
     return cast(Schema, branches[0]) if len(branches) == 1 else schema

@@ -123,7 +123,10 @@ class RPCRouter(APIRouter):
             description=procedure.description,
             response_model=cast(Any, Annotated)[procedure.output_type, Marked()],
             responses=responses,
-            openapi_extra={"x-reactive-rpc": {"kind": procedure.kind, "path": path}},
+            openapi_extra={
+                "x-reactive-rpc": {"kind": procedure.kind, "path": path},
+                **(_EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}),
+            },
         )
 
     def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
@@ -332,7 +335,8 @@ _IDEMPOTENCY = """Has the call made once: sent again under the same key, with th
 is answered what it was answered the first time. Of a caller whom the context names, shorter keys are taken too."""
 
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
-"""It means nothing, and must be said to be JSON: that is what other sites' pages may not say."""
+"""It means nothing, and must be said to be JSON: that is what other sites' pages may not say. A docs page sends the
+content type of a body that is documented, and none without."""
 
 
 def _route_path(scope: Scope) -> str:

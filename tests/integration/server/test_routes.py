@@ -18,6 +18,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+from reactive_rpc.codegen.document import read_document
 
 from .rooms import NoteId, Server, Visit, app_of, error_of, in_room, one, rpc_on, serving, who
 
@@ -277,6 +278,27 @@ async def test_openapi_types_every_procedure(server: Server) -> None:
     assert (room["name"], room["in"], room["required"], room["schema"]["type"]) == ("room", "query", True, "string")
     body = procedures["notes.add"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/NewNote"}
+
+
+@define_reactive_function(kind="mutation")
+async def touch() -> str:
+    """Take nothing."""
+    return "touched"
+
+
+async def test_a_mutation_without_input_can_be_tried_out(file: Path) -> None:
+    """Its body means nothing and is documented all the same, as a docs page sends no content type of what is not; to
+    clients it takes nothing.
+    """
+    async with serving(file, {"test": {"touch": touch, "one": one}}) as server:
+        document = server.app.openapi()
+        body = tried_out(document["paths"]["/rpc/test.touch"]["post"])
+        answer = await server.client.post("/rpc/test.touch", json=body)
+    assert (answer.status_code, answer.json()) == (200, "touched")
+    assert {each.path: each.input is None for each in read_document(document).operations} == {
+        "test.touch": True,
+        "test.one": False,
+    }
 
 
 def tried_out(operation: dict[str, Any]) -> object:
