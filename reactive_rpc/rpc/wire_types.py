@@ -18,7 +18,16 @@ from pydantic import EncodedBytes, EncodedStr, Secret, SecretBytes, SecretStr, n
 
 from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE, URL
 
-__all__ = ["MULTI_HOST_URLS", "Fault", "faults", "field_schemas", "is_written_otherwise", "mark_of"]
+__all__ = [
+    "FORMATS",
+    "MULTI_HOST_URLS",
+    "Fault",
+    "class_of",
+    "faults",
+    "field_schemas",
+    "is_written_otherwise",
+    "mark_of",
+]
 
 CoreSchema = Mapping[str, Any]
 
@@ -31,7 +40,6 @@ class Fault(NamedTuple):
 
 
 _MARKS: Final[dict[str, dict[str, Any]]] = {
-    "decimal": {"format": "decimal"},
     "fraction": {TYPE: "fraction"},
     "complex": {TYPE: "complex"},
     "bytes": {TYPE: "bytes", "contentEncoding": "base64"},
@@ -59,6 +67,16 @@ MULTI_HOST_URLS: Final = tuple(
     cls for name, cls in vars(networks).items() if isinstance(cls, type) and hasattr(cls, "hosts") and name[0] != "_"
 )
 """URLs that name several hosts, which are no `AnyUrl`."""
+
+FORMATS: Final = {
+    "decimal": "decimal",
+    "datetime": "date-time",
+    "date": "date",
+    "time": "time",
+    "timedelta": "duration",
+    "uuid": "uuid",
+}
+"""What generators read as a type, by the kind of core schema that it stands for."""
 
 _ENUM_MARKS: Final = ((str, "str-enum"), (int, "int-enum"), (object, "enum"))
 _SAFE_INTEGER: Final = 2**53 - 1

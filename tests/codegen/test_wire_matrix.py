@@ -200,10 +200,13 @@ def test_every_type_arrives_or_is_refused(world: World) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(("kind", "cell"), [("decimal", "decimal_alone"), ("set", "int_set"), ("bytes", "bytes_alone")])
+@pytest.mark.parametrize(
+    ("kind", "cell"),
+    [("decimal", "decimal_alone"), ("uuid", "uuid4_alone"), ("set", "int_set"), ("bytes", "bytes_alone")],
+)
 def test_the_matrix_can_fail(kind: str, cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that forgets one mark is found out by the cells that need it."""
-    monkeypatch.delitem(wire_types._MARKS, kind)
+    monkeypatch.delitem(wire_types.FORMATS if kind in wire_types.FORMATS else wire_types._MARKS, kind)
     monkeypatch.syspath_prepend(tmp_path)
     seeded = build(tmp_path, [one for one in cells() if one.name == cell], f"without_{kind}")
     assert anyio.run(differences, seeded) != []

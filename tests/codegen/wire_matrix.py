@@ -27,6 +27,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import (
+    UUID4,
     AnyUrl,
     AwareDatetime,
     Base64Bytes,
@@ -153,6 +154,19 @@ class Node(BaseModel):
     when: datetime | None = None
 
 
+U4 = UUID("b26779c1-9b4c-4177-a5d5-7a645b30125d")
+
+
+class Said(BaseModel):
+    """Formats that are for people to read."""
+
+    text: str = Field(json_schema_extra={"format": "uuid"})
+    maybe: str | None = Field(default=None, json_schema_extra={"format": "date"})
+    at: datetime = Field(json_schema_extra={"format": "local"})
+    cost: Decimal = Field(default=Decimal("1.0"), json_schema_extra={"format": "money"})
+    id: UUID4 | None = Field(default=None, json_schema_extra={"format": "text"})
+
+
 class Numbers(RootModel[list[Decimal]]):
     pass
 
@@ -196,6 +210,7 @@ LEAVES = [
         timedelta(1), timedelta(-1, 1), timedelta(microseconds=1), timedelta.max, timedelta.min,
     )),
     Leaf("uuid", UUID, (UUID(int=0), UUID(int=2**128 - 1))),
+    Leaf("uuid4", UUID4, (U4,)),
     Leaf("ipv4", IPv4Address, (IPv4Address("1.2.3.4"),)),
     Leaf("ipv6", IPv6Address, (IPv6Address("::1"),)),
     Leaf("ipv4net", IPv4Network, (IPv4Network("10.0.0.0/8"),)),
@@ -240,6 +255,10 @@ LEAVES = [
     Leaf("names", Names, (
         Names.model_validate({name: _KINDS[number % len(_KINDS)][1] for number, name in enumerate(NAMES)}),
         Names(),
+    )),
+    Leaf("said", Said, (
+        Said(text="x", maybe="y", at=datetime(2026, 1, 2), cost=Decimal("1.10"), id=U4),
+        Said(text="x", at=datetime(2026, 1, 2)),
     )),
     Leaf("root_model", Numbers, (Numbers([Decimal("1.0")]),)),
     Leaf("tree", Tree, ([1, [2, []]], 3)),
