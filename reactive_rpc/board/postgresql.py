@@ -48,6 +48,7 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "0",
     "jit": "off",
     "lock_timeout": "0",
+    "search_path": "pg_catalog, pg_temp",  # what the database's users define is not called
     "statement_timeout": "0",
 }
 

@@ -142,10 +142,10 @@ _ON_SQLITE: Final = _sql(
 )
 _ON_POSTGRESQL: Final = _sql(
     POSTGRESQL_TABLE,
-    now="clock_timestamp()",
-    oldest="clock_timestamp() - make_interval(secs => CAST(:seconds AS double precision))",
+    now="pg_catalog.clock_timestamp()",
+    oldest="pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => CAST(:seconds AS double precision))",
     some="LIMIT CAST(:rows AS bigint) FOR UPDATE SKIP LOCKED",
-    lock="SELECT pg_try_advisory_xact_lock(CAST(:number AS bigint))",
+    lock="SELECT pg_catalog.pg_try_advisory_xact_lock(CAST(:number AS bigint))",
 )
 
 SQLITE_DDL: Final = (

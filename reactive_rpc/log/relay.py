@@ -62,6 +62,7 @@ RESUME_ATTEMPTS: Final = 20
 _LOCK_SETTINGS: Final = {
     "application_name": "reactive_rpc relay",
     "idle_session_timeout": "0",
+    "search_path": "pg_catalog, pg_temp",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",

@@ -54,14 +54,20 @@ __all__ = ["DRIVERS", "TABLES_LOCK", "PostgreSQLDatabase"]
 logger = logging.getLogger(__name__)
 
 _BEGIN: Final = """
-SELECT concat_ws(' ', pg_snapshot_xmax(s)::text::bigint - (SELECT count(*) FROM pg_snapshot_xip(s)),
-                 pg_is_in_recovery(), extract(epoch FROM transaction_timestamp()))
-FROM pg_current_snapshot() AS s
+SELECT pg_catalog.concat_ws(' ',
+  pg_catalog.pg_snapshot_xmax(s)::text::bigint OPERATOR(pg_catalog.-)
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_snapshot_xip(s)),
+  pg_catalog.pg_is_in_recovery(), extract(epoch FROM pg_catalog.transaction_timestamp()))
+FROM pg_catalog.pg_current_snapshot() AS s
 """
-"""SQL, one text: the version that the snapshot shows, whether this is a standby, when the transaction began."""
+"""SQL, one text: the version that the snapshot shows, whether this is a standby, when the transaction began.
+
+Handlers have the application's search path, and a function of a user's fits better there than one of any arguments.
+"""
 _PLACE: Final[LiteralString] = """
-SELECT (SELECT system_identifier::text FROM pg_control_system()) || '/'
-  || (SELECT oid FROM pg_database WHERE datname = current_database()), array_to_string(current_schemas(false), ', ')
+SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) OPERATOR(pg_catalog.||) '/'
+  OPERATOR(pg_catalog.||) (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+  pg_catalog.array_to_string(pg_catalog.current_schemas(false), ', ')
 """
 """SQL: the database, whatever it is called, and the schemas of the search path that are there."""
 _READ_ONLY: Final = "default_transaction_read_only"

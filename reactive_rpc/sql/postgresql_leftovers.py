@@ -34,7 +34,8 @@ _CLEAN: Final = (
     " SELECT pg_catalog.pg_advisory_unlock_all()"
 )
 _OWN: Final = """
-SELECT coalesce(string_agg(format(', set_config(%L, %L, false)', name, setting), ''), '')
+SELECT coalesce(pg_catalog.string_agg(
+  pg_catalog.format(', pg_catalog.set_config(%L, %L, false)', name, setting), ''), '')
 FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'superuser')
   AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
 """

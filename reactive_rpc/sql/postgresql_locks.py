@@ -30,8 +30,11 @@ from reactive_rpc.sql.recorder import Recorder
 __all__ = ["Locked", "account_for"]
 
 LOCKED: Final = """
-SELECT json_build_array(extract(epoch FROM transaction_timestamp())::text, coalesce(json_agg(json_build_array(
-           o.type, (parse_ident(o.schema))[1], (parse_ident(o.name))[1], row_security_active(l.relation))), '[]')
+SELECT pg_catalog.json_build_array(
+  extract(epoch FROM pg_catalog.transaction_timestamp())::text,
+  coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+    o.type, (pg_catalog.parse_ident(o.schema))[1], (pg_catalog.parse_ident(o.name))[1],
+    pg_catalog.row_security_active(l.relation))), '[]')
 )::text
 FROM (SELECT DISTINCT relation FROM pg_catalog.pg_lock_status()
       WHERE locktype = 'relation' AND pid = pg_catalog.pg_backend_pid()) AS l,

@@ -5,8 +5,10 @@ The hostile functions say as whom they run by a notice, which survives whatever 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -14,10 +16,14 @@ import pytest
 from psycopg import errors
 from sqlalchemy import make_url
 
+from reactive_rpc.board.postgresql import PostgreSQLBoard
 from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.postgresql_owner import ROLE
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
+from reactive_rpc.sql.postgresql_database import _BEGIN, _PLACE
+from reactive_rpc.sql.postgresql_leftovers import _CLEAN, _OWN
+from reactive_rpc.sql.postgresql_locks import LOCKED
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 ROLES = ("villain", "writer", "plain_app", "dba")
@@ -409,6 +415,46 @@ def test_the_installer_calls_nothing_that_users_have_defined(stage: Stage) -> No
         stage.run("ALTER ROLE postgres RESET search_path")
     # Notices tell of this test's connection alone, the sequence of any.
     assert stage.value("SELECT is_called FROM villain.calls") is False
+
+
+def test_what_we_ask_beside_a_handler_calls_nothing_that_users_have_defined(stage: Stage) -> None:
+    """Under the application's search path, where a function that fits better than one of any arguments is preferred."""
+    numbers = "bigint, boolean, numeric"
+    stage.run(
+        f"SET ROLE villain; CREATE FUNCTION villain.concat_ws(text, {numbers}) RETURNS text LANGUAGE sql AS"
+        " $$ SELECT villain.trojan('x') $$; CREATE FUNCTION villain.json_build_array(text, json) RETURNS json"
+        " LANGUAGE sql AS $$ SELECT to_json(villain.trojan('x')) $$;"
+        " CREATE FUNCTION villain.json_build_array(text, text, text, boolean) RETURNS json"
+        " LANGUAGE sql AS $$ SELECT to_json(villain.trojan('x')) $$; RESET ROLE"
+    )
+    stage.run("SET search_path = villain, public; ALTER SEQUENCE villain.calls RESTART")
+    for statement in (_BEGIN, LOCKED, _PLACE, _OWN, _CLEAN):
+        stage.run(statement)
+    assert stage.value("SELECT is_called FROM villain.calls") is False
+
+
+def test_the_board_calls_nothing_that_users_have_defined(stage: Stage) -> None:
+    """A function that takes a text is preferred for a parameter of no known type."""
+    _capture(stage.url).install()
+    stage.run(
+        "SET ROLE villain; CREATE FUNCTION villain.make_interval(secs text) RETURNS interval LANGUAGE sql AS"
+        " $$ SELECT pg_catalog.make_interval(secs => 60 + length(villain.trojan('x'))) $$; RESET ROLE"
+    )
+    stage.run("ALTER ROLE postgres SET search_path = villain, public; ALTER SEQUENCE villain.calls RESTART")
+
+    async def put() -> None:
+        board = PostgreSQLBoard(make_url(stage.url))
+        await board.open()
+        with suppress(Exception):  # the parameter is a text to that function
+            await board.put("set", {"a": b"b"}, ttl_seconds=60)
+        await board.aclose()
+
+    try:
+        asyncio.run(put())
+    finally:
+        stage.run("ALTER ROLE postgres RESET search_path")
+    assert stage.value("SELECT is_called FROM villain.calls") is False
+    assert stage.value("SELECT count(*) FROM reactive_rpc.board") == 1
 
 
 def test_a_mighty_role_of_our_name_is_refused(stage: Stage, make_role: Callable[[str], None]) -> None:
