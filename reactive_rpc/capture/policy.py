@@ -70,7 +70,7 @@ class ImagePolicy:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> ImagePolicy:
-        """Return what was stored; the default where nothing was."""
+        """Return what was stored."""
         return cls(
             exclude=frozenset(stored.get("exclude", ())),
             images=frozenset(stored.get("images", ())),

@@ -29,7 +29,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import errors
 
-from reactive_rpc.capture.policy import EVERY_TABLE, ImagePolicy
+from reactive_rpc.capture.policy import EVERY_TABLE, READ_TABLES, ImagePolicy
 from reactive_rpc.capture.postgresql_findings import Findings, inspect
 from reactive_rpc.capture.postgresql_images import OutboxRow, decode
 from reactive_rpc.capture.postgresql_installation import (
@@ -258,9 +258,11 @@ class PostgreSQLCapture:
         """Bring database and record in line and return the state of the same transaction.
 
         Args:
-            policy: to be imposed; None is the recorded one.
+            policy: to be imposed; None is the recorded one. Where that is gone with our schema, this process's own:
+                what it leaves out must not be copied meanwhile.
         """
-        found = inspect(connection, policy)
+        fallback = self.policy or READ_TABLES
+        found = inspect(connection, policy, fallback=fallback)
         if found.is_recorded and not renew:
             return found.state()
         seconds = INSTALL_SECONDS if is_patient else REFRESH_SECONDS
@@ -269,7 +271,7 @@ class PostgreSQLCapture:
             try:
                 with connection.transaction():
                     lock(connection, INSTALL_SECONDS)
-                    found = inspect(connection, policy)
+                    found = inspect(connection, policy, fallback=fallback)
                     if found.is_recorded and not renew:
                         return found.state()
                     return self._repair(connection, found, run_ddl=run_ddl, renew=renew, is_patient=is_patient)

@@ -41,7 +41,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 
-from reactive_rpc.capture.policy import ImagePolicy
+from reactive_rpc.capture.policy import READ_TABLES, ImagePolicy
 from reactive_rpc.capture.postgresql_meaning import read_redefined
 from reactive_rpc.capture.postgresql_names import quoted
 from reactive_rpc.capture.postgresql_owner import ROLE, Owner, read_owner, refuse_strangers
@@ -344,17 +344,22 @@ class Findings:
 
 
 def inspect(
-    connection: psycopg.Connection[Any], policy: ImagePolicy | None = None, *, may_read: bool = True
+    connection: psycopg.Connection[Any],
+    policy: ImagePolicy | None = None,
+    *,
+    fallback: ImagePolicy = READ_TABLES,
+    may_read: bool = True,
 ) -> Findings:
     """Return what stands, of one moment of the catalogs.
 
     Args:
         policy: to be imposed; None is the recorded one.
+        fallback: takes its place where none is recorded.
         may_read: whether our tables may be read.
     """
     while True:
         before = _fingerprint(connection)
-        found = _look(connection, before, policy, may_read=may_read)
+        found = _look(connection, before, policy, fallback=fallback, may_read=may_read)
         if _fingerprint(connection) == before:
             return found
 
@@ -365,14 +370,19 @@ def _fingerprint(connection: psycopg.Connection[Any]) -> str:
 
 
 def _look(
-    connection: psycopg.Connection[Any], fingerprint: str, policy: ImagePolicy | None, *, may_read: bool
+    connection: psycopg.Connection[Any],
+    fingerprint: str,
+    policy: ImagePolicy | None,
+    *,
+    fallback: ImagePolicy,
+    may_read: bool,
 ) -> Findings:
     if may_read:
         refuse_strangers(connection)
     visible = read_visible(connection)
     ours = {name: oid for name, oid in connection.execute(_OURS) if name in BASE}
     record = read_record(connection) if may_read and "meta" in ours else EMPTY
-    policy = policy or ImagePolicy.from_json(record.policy)
+    policy = policy or (ImagePolicy.from_json(record.policy) if record.policy else fallback)
     catalog = read_catalog(connection, read_insecure(connection, _PURE), visible, policy)
     captured = {table.name: table for table in catalog.tables if table.capture.captured}
     triggers: dict[int, dict[str, _Trigger]] = {}

@@ -74,7 +74,7 @@ class _Meta:
     epoch: str = ""
     mark: tuple[int, int] = (0, 0)
     digests: Mapping[str, str]
-    policy: ImagePolicy = READ_TABLES
+    policy: ImagePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,14 +354,16 @@ class SQLiteCapture:
         """Bring database and meta in line and return the state of the same transaction.
 
         Args:
-            policy: to be imposed; None is the recorded one.
+            policy: to be imposed; None is the recorded one. Where that is gone with our tables, this process's own:
+                what it leaves out must not be copied meanwhile.
         """
+        fallback = self.policy or READ_TABLES
         with _transaction(connection, "BEGIN"):
-            found = _inspect(connection, policy)
+            found = _inspect(connection, policy, fallback=fallback)
         if found.is_recorded and not renew:
             return found.state()
         with _transaction(connection, "BEGIN IMMEDIATE"):
-            found = _inspect(connection, policy)
+            found = _inspect(connection, policy, fallback=fallback)
             if found.is_recorded and not renew:
                 return found.state()
             return self._repair(connection, found, run_ddl=run_ddl, renew=renew, at_least=at_least)
@@ -426,8 +428,10 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.commit()
 
 
-def _inspect(connection: sqlite3.Connection, policy: ImagePolicy | None = None) -> _Findings:
-    """Return what stands beside what should; the policy is the recorded one where none is to be imposed."""
+def _inspect(
+    connection: sqlite3.Connection, policy: ImagePolicy | None = None, *, fallback: ImagePolicy = READ_TABLES
+) -> _Findings:
+    """Return what stands beside what should; by the recorded policy, or `fallback`, if none is to be imposed."""
     existing = dict(
         connection.execute(
             "SELECT name, sql FROM sqlite_schema WHERE (type = 'trigger' AND substr(name, 1, ?) = ?)"
@@ -440,7 +444,7 @@ def _inspect(connection: sqlite3.Connection, policy: ImagePolicy | None = None) 
         0
     ]
     meta = _read_meta(connection) if existing.get(META) == BASE_TABLES[META] else _Meta(digests={})
-    policy = policy or meta.policy
+    policy = policy or meta.policy or fallback
     tables = read_tables(connection, policy)
     return _Findings(
         meta=meta,

@@ -37,7 +37,7 @@ def test_a_view_that_may_change_by_itself_is_opaque(make_world: MakeWorld) -> No
     state = make_world(DDL).state
     reasons = {name: view.opaque for name in ("today", "objects", "numbered", "broken") if (view := state.view(name))}
     assert reasons == {
-        "today": "calls date(), which is not known to depend on its arguments alone: pass in its value",
+        "today": "calls date() of what may be the text 'now', which is the clock: pass in its value",
         "objects": "reads sqlite_master, whose writes are not captured",
         "numbered": "reads a rowid, whose writes are not captured",
         "broken": "runs text that SQLite cannot explain (no such table: main.nowhere)",

@@ -133,16 +133,19 @@ def test_the_sql_that_a_command_prints_can_be_run(postgresql_url: str, tmp_path:
         connection.execute(b"DROP ROLE IF EXISTS plain")
         connection.execute(b"CREATE ROLE plain LOGIN")
         plain_url = postgresql_url.replace("postgres@", "plain@")
-        command = [sys.executable, "-c", "from reactive_rpc.cli import main; main()", "db", "verify", plain_url]
+
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-c", "from reactive_rpc.cli import main; main()", "db", *words, plain_url]
+            return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+
         try:
-            told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+            told = run("verify")
             assert told.returncode == 1
-            _, _, sql = told.stderr.partition("transaction:\n")
-            connection.execute(sql.encode())
-            verified = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+            assert "--sql" in told.stdout + told.stderr
+            connection.execute(run("install", "--sql").stdout.encode())
+            verified = run("verify")
             assert (verified.returncode, verified.stderr) == (0, "")
-            command[command.index("verify") :] = ["install", "--sql", plain_url]
-            left = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+            left = run("install", "--sql")
             assert (left.returncode, left.stdout.strip()) == (0, "")
         finally:
             connection.execute(b"DROP OWNED BY plain")

@@ -105,7 +105,7 @@ ITEMS: Final = Table(
     "item",
     MetaData(),
     Column("id", Integer, primary_key=True),
-    Column("token", Uuid),
+    Column("badge", Uuid),
     Column("size", Enum(Size, name="size")),
     Column("day", Date),
     Column("local", DateTime),
@@ -116,7 +116,7 @@ ITEMS: Final = Table(
     Column("word", String(9)),
 )
 ONE: Final[dict[str, Any]] = {
-    "token": UUID(int=1),
+    "badge": UUID(int=1),
     "size": Size.small,
     "day": date(2024, 1, 31),
     "local": datetime(2024, 1, 31, 12, 0, 0, 1),
@@ -127,7 +127,7 @@ ONE: Final[dict[str, Any]] = {
     "word": "one",
 }
 TWO: Final[dict[str, Any]] = {
-    "token": UUID(int=2),
+    "badge": UUID(int=2),
     "size": Size.large,
     "day": date(1969, 12, 31),
     "local": datetime(1969, 12, 31, 23, 59),

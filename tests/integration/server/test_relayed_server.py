@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc import DefinitionError, ReactiveRPC, Settings
+from reactive_rpc import Capture, DefinitionError, ReactiveRPC, Settings
 from reactive_rpc.delivery.hub import Subscription
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
@@ -163,9 +163,10 @@ async def test_revocation_reaches_the_other_worker(
 def test_redis_is_for_postgresql(tmp_path: Path) -> None:
     """Elsewhere there is nothing to relay, which the error says."""
     settings = Settings(redis_url="redis://127.0.0.1:1/0")
-    for options in ({}, {"capture": "session"}):
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    for capture in (Capture(), Capture(mode="session")):
         with pytest.raises(DefinitionError, match="REACTIVE_RPC_REDIS_URL"):
-            ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/a.db", functions=ROOMS, settings=settings, **options)  # type: ignore[arg-type]  # options of mixed types
+            ReactiveRPC(url, functions=ROOMS, settings=settings, capture=capture)
 
 
 async def test_there_is_no_relay_without_redis(tmp_path: Path) -> None:
