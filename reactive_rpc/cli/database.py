@@ -77,7 +77,8 @@ def _report(source: Source, state: CaptureState) -> CaptureReport:
 
 def _missing(source: Source, error: CaptureError) -> CaptureReport:
     """Return what is missing, a line for each statement that would put it in place, without its text."""
-    first = error.summary if not error.statements else "capture is not in place; `reactive-rpc db install` mends that"
+    way = "`reactive-rpc db install` mends that, `db install --sql` prints it for an administrator"
+    first = error.summary if not error.statements else f"capture is not in place; {way}"
     findings = [first, *(f"  missing: {_head(statement)}" for statement in error.statements)]
     return CaptureReport(database=source.database.name, tables=0, captured=0, findings=findings)
 
