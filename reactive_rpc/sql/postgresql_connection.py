@@ -15,14 +15,16 @@ __all__ = ["connect"]
 async def connect(place: Place, settings: Mapping[str, str], **options: Any) -> Any:
     """Connect by asyncpg, with these settings for the session.
 
-    They are SET once it stands: PgBouncer refuses most of them as parameters of its start.
+    They are set once it stands: PgBouncer refuses most of them as parameters of its start.
 
     Args:
         options: asyncpg's.
     """
     connection = await asyncpg.connect(dsn_of(place), **options)
     try:
-        await connection.execute("".join(f"SET {name} = '{value}';" for name, value in settings.items()))
+        # No SET, which takes a list in quotes for one name: a search path is a list.
+        calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items())
+        await connection.execute(f"SELECT {calls}")
     except BaseException:
         connection.terminate()
         raise

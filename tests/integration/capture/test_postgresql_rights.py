@@ -21,6 +21,7 @@ from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.capture.postgresql_owner import ROLE
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
+from reactive_rpc.sql.postgresql_connection import connect
 from reactive_rpc.sql.postgresql_database import _BEGIN, _PLACE
 from reactive_rpc.sql.postgresql_leftovers import _CLEAN, _OWN
 from reactive_rpc.sql.postgresql_locks import LOCKED
@@ -455,6 +456,23 @@ def test_the_board_calls_nothing_that_users_have_defined(stage: Stage) -> None:
         stage.run("ALTER ROLE postgres RESET search_path")
     assert stage.value("SELECT is_called FROM villain.calls") is False
     assert stage.value("SELECT count(*) FROM reactive_rpc.board") == 1
+
+
+def test_a_connection_of_our_own_searches_the_schemas_it_names(stage: Stage) -> None:
+    """Two, and not one that has a comma in its name: temporary tables then come last."""
+
+    async def schemas() -> list[str]:
+        connection = await connect(make_url(stage.url), {"search_path": "pg_catalog, pg_temp"})
+        try:
+            await connection.execute("CREATE TEMP TABLE pg_class(a int)")
+            found: list[str] = await connection.fetchval("SELECT pg_catalog.current_schemas(true)")
+            assert await connection.fetchval("SELECT count(*) FROM pg_class") > 0
+            return found
+        finally:
+            await connection.close()
+
+    first, last = asyncio.run(schemas())
+    assert (first, last[:8]) == ("pg_catalog", "pg_temp_")
 
 
 def test_a_mighty_role_of_our_name_is_refused(stage: Stage, make_role: Callable[[str], None]) -> None:
