@@ -108,10 +108,10 @@ def sabotage(rpc: Any) -> None:
     """Put the places in where the process may die, and take the protocol out where that is asked for."""
     mutate, apply, keep = rpc._executor.mutate, rpc._reader.apply, rpc._reader._keep
 
-    async def mutate_and_die(*arguments: Any) -> bytes:
-        body: bytes = await mutate(*arguments)
+    async def mutate_and_die(*arguments: Any, **options: Any) -> Any:
+        ran = await mutate(*arguments, **options)
         die("after_commit")
-        return body
+        return ran
 
     def apply_or_die(batch: Any) -> None:
         die("applying")

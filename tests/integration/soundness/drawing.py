@@ -85,8 +85,8 @@ class Drawing:
             found[table] = [{"id": number, **self.row(TABLES[table], keys)} for number in numbers]
             keys = numbers
         parents = found["parents"]
-        for row, token in zip(parents, self.random.sample(VALUES[Uuid], len(parents)), strict=True):
-            row["token"] = token
+        for row, badge in zip(parents, self.random.sample(VALUES[Uuid], len(parents)), strict=True):
+            row["badge"] = badge
         found["specials"] = [{"id": row["id"], **self.row(TABLES["specials"])} for row in parents if self.chance(2)]
         return found
 

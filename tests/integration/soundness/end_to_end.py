@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session as PlainSession
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, define_reactive_function
+from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.delivery.hub import Subscription
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
@@ -146,7 +146,8 @@ class EndToEnd:
         self.counters: Counter[str] = Counter()
         self._path = folder / "end_to_end.db"
         functions = {"generated": {"ask_async": ask_async, "ask_sync": ask_sync, "write": write}}
-        self.rpc = ReactiveRPC(f"sqlite:///{self._path}", functions=functions, metadata=METADATA)
+        settings = Settings(heartbeat_seconds=0)  # `settle` waits until the hub has nothing left to do
+        self.rpc = ReactiveRPC(f"sqlite:///{self._path}", functions=functions, metadata=METADATA, settings=settings)
         self._engines = {
             "engine": plain_engine(self._path),
             "shell": plain_engine(self._path, foreign_keys=False),

@@ -153,8 +153,8 @@ class Generator(Drawing):
 
     def key_equality(self, left: Any, right: Any) -> Any:
         """Return an equality: of the foreign key where there is one, of tokens, or of any integers."""
-        if self.chance(5) and "token" in left.c and "token" in right.c:
-            return left.c.token == right.c.token
+        if self.chance(5) and "badge" in left.c and "badge" in right.c:
+            return left.c.badge == right.c.badge
         for child, referring, parent in FOREIGN_KEYS:
             for first, second in ((left, right), (right, left)):
                 if _name(first) == child and _name(second) == parent and not self.chance(4):

@@ -86,7 +86,7 @@ PARENTS: Final = Table(
     Column("f", Boolean),
     Column("color", Enum(Color)),
     Column("day", Date),
-    Column("token", Uuid, unique=True),
+    Column("badge", Uuid, unique=True),
     Column("price", Numeric(10, 2, asdecimal=False).with_variant(Numeric(10, 2), "postgresql")),
     Column("data", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")),
 )
@@ -100,7 +100,7 @@ CHILDREN: Final = Table(
     Column("at", DateTime().with_variant(DateTime(timezone=True), "postgresql")),
     Column("weight", Float),
     Column("doubled", Doubled),
-    Column("token", Uuid),
+    Column("badge", Uuid),
 )
 GRANDCHILDREN: Final = Table(
     "grandchildren",
@@ -176,7 +176,7 @@ _SQLITE_KINDS: Final[dict[str, dict[str, Kind]]] = {
         "f": "numeric",
         "color": "text",
         "day": "numeric",
-        "token": "text",
+        "badge": "text",
         "price": "numeric",
     },
     "children": {
@@ -187,7 +187,7 @@ _SQLITE_KINDS: Final[dict[str, dict[str, Kind]]] = {
         "at": "numeric",
         "weight": "real",
         "doubled": "integer",
-        "token": "text",
+        "badge": "text",
     },
     "grandchildren": {"id": "integer", "child_id": "integer", "z": "integer"},
     "specials": {"id": "integer", "note": "integer"},
@@ -200,7 +200,7 @@ _POSTGRESQL_KINDS: Final[dict[str, dict[str, Kind]]] = {
         "f": "integer",
         "color": "label",
         "day": "date",
-        "token": "uuid",
+        "badge": "uuid",
         "price": "decimal",
     },
     "children": {
@@ -211,7 +211,7 @@ _POSTGRESQL_KINDS: Final[dict[str, dict[str, Kind]]] = {
         "at": "timestamptz",
         "weight": "real",
         "doubled": "integer",
-        "token": "uuid",
+        "badge": "uuid",
     },
     "grandchildren": {
         "id": "integer",
@@ -223,7 +223,7 @@ _POSTGRESQL_KINDS: Final[dict[str, dict[str, Kind]]] = {
     },
     "specials": {"id": "integer", "note": "integer"},
 }
-_UNIQUE: Final = {("parents", "token"), *((name, "id") for name in TABLES)}
+_UNIQUE: Final = {("parents", "badge"), *((name, "id") for name in TABLES)}
 
 
 class Declared:
