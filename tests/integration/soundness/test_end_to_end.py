@@ -70,8 +70,8 @@ def _match_after_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_replace_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
     made = sqlite_triggers.triggers_of
 
-    def without(table: Any) -> dict[str, str]:
-        return {name: sql for name, sql in made(table).items() if " BEFORE " not in sql}
+    def without(table: Any, **options: Any) -> dict[str, str]:
+        return {name: sql for name, sql in made(table, **options).items() if " BEFORE " not in sql}
 
     monkeypatch.setattr("reactive_rpc.capture.sqlite.triggers_of", without)
 
