@@ -302,15 +302,15 @@ async def test_a_mutation_that_was_overtaken_is_made_once(postgresql_url: str) -
         runs += 1
         note = await db.get_one(Note, 1)
         if runs == 1:
-            server.write("UPDATE note SET text = 'other' WHERE id = 1")
+            served.write("UPDATE note SET text = 'other' WHERE id = 1")
         note.text = f"{note.text}, mine"
         return runs
 
-    async with serving(postgresql_url, {"notes": {"overtaken": overtaken}}, context=None) as server:
-        server.write("INSERT INTO note(id, tenant, room, text) VALUES (1, 't', 'a', '0')")
-        answers = [await server.call("notes.overtaken", **headers()) for _ in range(2)]
+    async with serving(postgresql_url, {"notes": {"overtaken": overtaken}}, context=None) as served:
+        served.write("INSERT INTO note(id, tenant, room, text) VALUES (1, 't', 'a', '0')")
+        answers = [await served.call("notes.overtaken", **headers()) for _ in range(2)]
         assert [answer.json() for answer in answers] == [2, 2]
-        assert (runs, server.rows("SELECT text FROM note")) == (2, [("other, mine",)])
+        assert (runs, served.rows("SELECT text FROM note")) == (2, [("other, mine",)])
 
 
 async def test_without_a_place_for_answers(place: Path | str) -> None:
