@@ -2,7 +2,7 @@
 
 | key | what it holds |
 |---|---|
-| `{ns}:state` | a hash, where the stream ends: epoch, version, position, mark, top (the version of the last entry) |
+| `{ns}:state` | a hash, where the stream ends: epoch, version, position, mark, top (of the last entry), claimed |
 | `{ns}:log` | a stream of entries with the id `<version>-0`: prev, epoch, mark, and changes or parts |
 | `{ns}:beat` | a short stream of reports: epoch, version, mark, top, and whose questions are answered |
 | `{ns}:asks` | a list of questions: who wants to be told how far the database is, now |
@@ -85,6 +85,9 @@ if string.find(epoch, '[^!-~]') or string.find(version .. top, '[^0-9]') or top 
     epoch, version, top = '', '', ''
 end
 if epoch ~= ARGV[1] or version ~= ARGV[2] then
+    if ARGV[14] == 'claim' then
+        redis.call('HSET', KEYS[1], 'claimed', table.concat(redis.call('TIME'), '.'))
+    end
     return {{epoch, version, found[3] or ''}}
 end
 local is_new = ARGV[7] == 'restart'
@@ -116,7 +119,7 @@ redis.call('LTRIM', KEYS[4], -2 * tonumber(ARGV[11]), -1)
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'version', ARGV[4], 'position', ARGV[5], 'mark', ARGV[6], 'top', top)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*',
     'epoch', ARGV[3], 'version', ARGV[4], 'mark', ARGV[6], 'top', top, 'served', ARGV[10])
-return 'OK'
+return redis.call('HGET', KEYS[1], 'claimed') or ''
 """
 _ASK: Final = f"""{_CLEAR}
 clear(KEYS[1], 'list')
@@ -231,6 +234,8 @@ class RedisStream:
             client.set_retry(Retry(ConstantBackoff(0.05), RETRIES))
         self._advance = self._client.register_script(_ADVANCE)
         self._ask = self._client.register_script(_ASK)
+        self.claimed = b""
+        """When a claim was refused last, as it stood when this appended last."""
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
@@ -247,11 +252,14 @@ class RedisStream:
             return None  # somebody else's; `advance` clears it away
         return _cursor(epoch or b"", version or b"", position or b"")
 
-    async def advance(self, end: Cursor | None, step: Step, served: Iterable[str] = ()) -> Refusal | None:
+    async def advance(
+        self, end: Cursor | None, step: Step, served: Iterable[str] = (), *, claim: bool = False
+    ) -> Refusal | None:
         """Append a step and report it, if the stream ends at `end` (None: if there is none); else say where it ends.
 
         Args:
             served: the questions that were taken before the database was looked at for this step.
+            claim: whether a refusal is noted in `claimed`, for whoever appends meanwhile to see.
         """
         mode, field, content = "", "", b""
         if step.changes and not step.restart:
@@ -265,9 +273,13 @@ class RedisStream:
                 *(("", "") if end is None else (end.epoch, str(end.version))),
                 *(step.to.epoch, str(step.to.version), step.to.position, step.mark, mode, field, content),
                 *(orjson.dumps(list(served)), self._max_entries, MAX_BEATS, self._max_age_milliseconds),
+                "claim" if claim else "",
             ],
         )
-        return None if answer == b"OK" else Refusal(_cursor(*answer))
+        if isinstance(answer, list):
+            return Refusal(_cursor(*answer))
+        self.claimed = answer
+        return None
 
     async def ask(self, question: str) -> None:
         """Ask how far the database is: a report that names `question` is the answer."""

@@ -20,7 +20,9 @@ to the session, so it goes with the process, and with its host, which the server
 candidate tries at once, and then whenever the reports in Redis have ceased; meanwhile it has no connection to the
 database, of which hundreds of candidates would have hundreds. A process that is stopped keeps the lock: so where no
 report comes for a while although somebody holds it, a candidate leads without it, and steps down as soon as somebody
-else appends. Two that lead at once cost each other a look at the database now and then, no more.
+else appends, or as the holder of the lock is refused, which it notes in Redis (`claimed`): without that, the
+faster of the two would lead on for ever and the holder's terms fail one after another. Two that lead at once cost each
+other a look at the database now and then, no more.
 
 Everything that goes wrong ends the term, is logged, stands in `status`, and another term begins.
 """
@@ -92,17 +94,25 @@ class Feed:
     Args:
         log: of the database, open; nobody else may ask it for what is fresh.
         stream: where to.
+        claim: whether whoever else appends is to see the refusals of this one and give way.
         appended: where the stream ended when this process appended last; None where it never has.
     """
 
-    def __init__(self, log: Log, stream: RedisStream, *, appended: Cursor | None = None) -> None:
+    def __init__(self, log: Log, stream: RedisStream, *, claim: bool = False, appended: Cursor | None = None) -> None:
         self._log = log
         self._stream = stream
+        self._claim = claim
+        self._claimed: bytes | None = None
         self._end: Cursor | None = None
         self._batches: list[Batch] = []
         self.appended = appended
         self.refusals = 0
         log.subscribe(self._batches.append)
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether another appended, or claimed to, since this one has appended first."""
+        return self.refusals > 0 or self._claimed not in (None, self._stream.claimed)
 
     async def look(self) -> None:
         """Look at the database, without telling anybody yet.
@@ -189,9 +199,11 @@ class Feed:
     async def _took(self, end: Cursor | None, step: Step, served: Sequence[str]) -> Refusal | None:
         """Append a step and note where the stream ends then; where that is not known, nothing is noted."""
         self._end = None
-        refusal = await self._stream.advance(end, step, served)
+        refusal = await self._stream.advance(end, step, served, claim=self._claim)
         if refusal is None:
             self._end = self.appended = step.to
+            if self._claimed is None:
+                self._claimed = self._stream.claimed
         return refusal
 
 
@@ -289,15 +301,15 @@ class Relay:
         return None
 
     async def _lead(self, stream: RedisStream, lock: Any) -> None:
-        """Feed the stream until something goes wrong, or, without the lock, until somebody else appends."""
+        """Feed the stream until something goes wrong, or, without the lock, until it is contested."""
         log = self._make_log()
         try:
             await log.open()
-            feed = Feed(log, stream, appended=self._appended)
+            feed = Feed(log, stream, claim=lock is not None, appended=self._appended)
             asking: asyncio.Task[list[str]] | None = None
             try:
                 reported_at = float("-inf")
-                while lock is not None or not feed.refusals:
+                while lock is not None or not feed.is_contested:
                     if asking is None:
                         asking = asyncio.create_task(stream.asked(WAIT_SECONDS), name="reactive_rpc relay questions")
                     await asyncio.wait([asking], timeout=self._poll_interval_seconds)

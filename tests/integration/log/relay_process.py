@@ -31,12 +31,14 @@ class Fatal(RedisStream):
     point = "never"
     appends = 0
 
-    async def advance(self, end: Cursor | None, step: Step, served: Iterable[str] = ()) -> Refusal | None:
+    async def advance(
+        self, end: Cursor | None, step: Step, served: Iterable[str] = (), *, claim: bool = False
+    ) -> Refusal | None:
         self.appends += bool(step.changes)
         is_fatal = self.appends == FATAL_APPEND and bool(step.changes)
         if is_fatal and self.point in ("before", "stop"):
             os.kill(os.getpid(), signal.SIGKILL if self.point == "before" else signal.SIGSTOP)
-        refusal = await super().advance(end, step, served)
+        refusal = await super().advance(end, step, served, claim=claim)
         if is_fatal and self.point == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return refusal

@@ -122,6 +122,26 @@ def test_only_who_knows_the_end_may_append(run: Run) -> None:
     run(work)
 
 
+def test_a_claim_that_is_refused_is_seen(run: Run) -> None:
+    """Whoever appends learns that one who claims the stream was refused; others' refusals say nothing."""
+
+    async def work(stream: RedisStream, client: Any) -> None:
+        await begun(stream, (12, rows(1)))
+        assert stream.claimed == b""
+        assert await stream.advance(at(10), Step(at(11), "m")) == Refusal(at(12))
+        assert await stream.advance(at(12), Step(at(12), "m")) is None
+        assert stream.claimed == b""
+        assert await stream.advance(at(10), Step(at(11), "m"), claim=True) == Refusal(at(12))
+        assert await stream.advance(at(12), Step(at(13), "m")) is None
+        first = stream.claimed
+        assert first
+        assert await stream.advance(at(10), Step(at(11), "m"), claim=True) == Refusal(at(13))
+        assert await stream.advance(at(13), Step(at(13), "m")) is None
+        assert stream.claimed > first
+
+    run(work)
+
+
 def test_entries_join_on(run: Run) -> None:
     """Each names the one before it; a step without changes moves the end and adds none."""
 

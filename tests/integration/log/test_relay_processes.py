@@ -71,9 +71,6 @@ def test_a_relay_that_is_killed(rig: Rig, point: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.xfail(
-    reason="a defect that is open: the relay that led meanwhile does not give way when the first goes on", strict=False
-)
 def test_a_relay_that_is_stopped_and_goes_on(rig: Rig) -> None:
     """It holds the lock and an append that is no longer true: another leads meanwhile, and gives way afterwards."""
 
