@@ -118,7 +118,7 @@ class ReactiveRPC:
 
     Args:
         database: its URL, `sqlite+aiosqlite:///team.db`, or, of a PostgreSQL database, the application's own
-            `AsyncEngine`, whose `connect_args`, pool and events then hold for handlers (docs/engines.md).
+            `AsyncEngine`, whose `connect_args`, pool and events then hold for handlers (docs/how-to/engines.md).
         functions: `{"group": {"name": decorated function}}`, nested as deep as you like.
         context: a FastAPI dependency that makes the context, resolved once a request; raise an HTTPException 401 in it
             to refuse. Procedures with `scope="public"` do without.

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
             log, so it reflects every write acknowledged before the request. `token`: without one, where the log has
             reached the version that the client has seen; see `cache/freshness.py`.
         isolation: of mutations that do not say themselves, see `define_reactive_function`. On PostgreSQL `serializable`
-            costs throughput where mutations read and write the same rows at once; docs/isolation.md has the figures.
+            costs throughput where mutations read and write the same rows at once: docs/how-to/isolation.md.
         audit_share: of the stored results that are served, and of the vetoes of `invalidate_when`, this share is
             computed again in the background and compared, see `cache/auditor.py`. 0 is none: each costs a run of the
             handler, and one that answers differently by itself would be reported.
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
             while there are none. On PostgreSQL a look costs a worker about half a millisecond.
         busy_timeout_seconds: how long a statement waits for SQLite's write lock before it fails.
         log_url: of a PostgreSQL database, its own address, where handlers reach it through a connection pooler in
-            transaction mode: the log, its locks, capture and the board use it, see docs/pgbouncer.md.
+            transaction mode: the log, its locks, capture and the board use it, see docs/how-to/pgbouncer.md.
         pool_size: how many connections to PostgreSQL are kept for queries, and how many at most there are for
             mutations. More queries than that wait for their turn; those inside of others have as many more.
         pool_timeout_seconds: how long a mutation waits for a connection before it fails.

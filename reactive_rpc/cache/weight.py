@@ -14,7 +14,7 @@ from reactive_rpc.reactive.read_set import Between, Equals, ReadSet
 __all__ = ["weight_of", "weight_of_read_set"]
 
 CONSTRAINT_BYTES: Final = 800
-"""A constraint and its place in the index, see `docs/benchmarks.md`; what it compares with comes on top."""
+"""A constraint and its place in the index (`docs/measurements/benchmarks.md`); values come on top."""
 
 INDEXED_BYTES: Final = 100
 """What the index keeps for each value beside the value."""

@@ -228,7 +228,7 @@ class PostgreSQLCapture:
                         f"{self._name} leads through a connection pooler in transaction mode: two connections share a "
                         "process of the server. Handlers may use it; capture, the log and its locks need a session of "
                         "their own: give the database's own address as ReactiveRPC(log_url=...), or as "
-                        "REACTIVE_RPC_LOG_URL (docs/pgbouncer.md)"
+                        "REACTIVE_RPC_LOG_URL (docs/how-to/pgbouncer.md)"
                     )
         self._has_own_session = True
 

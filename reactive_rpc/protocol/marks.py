@@ -2,7 +2,7 @@
 
 `format` where a format is registered (`decimal`, `date-time`, `date`, `time`, `duration`, `uuid`, `ipv4`, `ipv6`),
 `x-reactive-type` for the rest. The server writes them, the generators read them and nothing else: no pattern, no order
-of branches. `docs/types.md` has the whole table; one vocabulary serves every language.
+of branches. `docs/explanation/types.md` has the whole table; one vocabulary serves every language.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`docs/events.md`: its commands are run, in order, and answer what the page says."""
+"""`docs/explanation/events.md`: its commands are run, in order, and answer what the page says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 from reactive_rpc.testing import serving
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/events.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/events.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 DEADLINE_SECONDS = 20.0

@@ -25,7 +25,7 @@ from reactive_rpc.testing import running
 from .rooms import app_of, error_of, rpc_on
 from .streams import heard, in_rooms, stored
 
-PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "security.md"
 OURS = "https://app.example"
 SENT = {CURSOR, IDEMPOTENCY_KEY, "authorization", "content-type", "if-none-match", "last-event-id"}
 READ = {CURSOR, VERSION, SCOPE, REPLAYED, STALE, STALE_SECONDS, "etag", "retry-after"}
@@ -43,7 +43,7 @@ def by_cookie(cookie: Annotated[str | None, Depends(session)]) -> Context:
 
 
 def with_cors(rpc: ReactiveRPC) -> FastAPI:
-    """Add the middleware just as docs/security.md does."""
+    """Add the middleware just as docs/explanation/security.md does."""
     app = app_of(rpc)
     [documented] = re.findall(r"```python\n(app\.add_middleware\(.*?\n\))\n```", PAGE.read_text(), re.DOTALL)
     exec(compile(documented, str(PAGE), "exec"), {"app": app, "CORSMiddleware": CORSMiddleware})
