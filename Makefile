@@ -55,14 +55,15 @@ legs: setup ## Run a part of the tests on other Pythons, and on the oldest and n
 	@.ci/legs
 
 .PHONY: check
-check: setup ## Check format, lint, types, layers, and that the generated files are current
+check: setup ## Check format, lint, types, layers, figures of the whole, and that the generated files are current
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	MYPYPATH=tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
-		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks
+	MYPYPATH=.ci:tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
+		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/figures.py
 	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check
 	$(BIN)/reactive-rpc generate --check
 
