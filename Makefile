@@ -55,12 +55,12 @@ legs: setup ## Run a part of the tests on other Pythons, and on the oldest and n
 	@.ci/legs
 
 .PHONY: check
-check: setup ## Check format, lint, types, layers, figures of the whole, and that the generated files are current
+check: setup docs ## Check format, lint, types, layers, figures of the whole, that generated files are current and the docs build
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	MYPYPATH=.ci:tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
-		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py
+	MYPYPATH=.ci:docs/site:tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
+		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py docs/site
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/figures.py
@@ -76,6 +76,10 @@ format: setup ## Format, and repair what the linter can
 generate: setup ## Write openapi/openapi.json and generated_client/ anew
 	@$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json
 	@$(BIN)/reactive-rpc generate
+
+.PHONY: docs
+docs: setup ## Build the documentation: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f docs/site/mkdocs.yml
 
 .PHONY: bench
 bench: setup ## Measure, as ratios against a baseline of the same run
@@ -104,6 +108,6 @@ lock: setup ## Write constraints.txt: the versions that are installed now
 
 .PHONY: clean
 clean: ## Remove caches and the seeded database; .venv stays
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist site
 	rm -f teamhub.db teamhub.db-* teamhub.secret
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+"""Put generated parts into pages: MkDocs calls `on_page_markdown` for each page before it renders it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from pages.codes import codes_table
+from pages.settings import settings_list
+
+GENERATED: Final[dict[str, Callable[[], str]]] = {"codes": codes_table, "settings": settings_list}
+
+_MARK: Final = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Return the page with each `<!-- generated: name -->` replaced.
+
+    Raises:
+        KeyError: nothing of that name is generated.
+    """
+    return _MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)

@@ -1,0 +1,1 @@
+"""What pages take from the code: each module returns Markdown."""
