@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.index import Index
-from reactive_rpc.reactive.read_set import Between, Condition, Constraint, Equals, ReadSet
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, ReadSet
 
 SIZES = (1_000, 100_000, 1_000_000)
 BATCH = 1_000

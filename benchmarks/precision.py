@@ -18,14 +18,14 @@ from typing import Any
 from sqlalchemy import Engine, ForeignKey, create_engine, func, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.sqlite import SQLiteLog
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.index import Index
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
 
 TEAMS, USERS, POSTS = 40, 800, 4_000
 WRITES = 30

@@ -18,13 +18,14 @@ from contextlib import AsyncExitStack
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.relay_lock import relay_lock
+from reactive_rpc.backends.redis.log import RedisLog
+from reactive_rpc.backends.redis.relay import Relay
+from reactive_rpc.backends.redis.stream import RedisStream
+from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.log import Batch, Log
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis import RedisLog
-from reactive_rpc.log.redis_stream import RedisStream
-from reactive_rpc.log.relay import Relay
 
 __all__ = ["POLL_SECONDS", "TABLE"]
 
@@ -76,8 +77,7 @@ async def _relay(database: str, redis: str) -> None:
     relay = Relay(
         lambda: _database_log(url),
         lambda: RedisStream(redis, NAMESPACE),
-        url,
-        name=NAMESPACE,
+        relay_lock(url, NAMESPACE),
         poll_interval_seconds=POLL_SECONDS,
     )
     await relay.run()

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlmodel import SQLModel, create_engine
 
 from benchmarks.servers import Note
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 

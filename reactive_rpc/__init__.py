@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reactive_rpc.app import ReactiveRPC
-    from reactive_rpc.capture.capture import Capture
+    from reactive_rpc.changes.capture_options import Capture
+    from reactive_rpc.dependencies.change import Change
     from reactive_rpc.errors import (
         BadRequestError,
         CaptureError,
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnprocessableContentError,
     )
-    from reactive_rpc.reactive.change import Change
-    from reactive_rpc.rpc.caching import Cache
-    from reactive_rpc.rpc.context import Context
-    from reactive_rpc.rpc.now import now
-    from reactive_rpc.rpc.procedure import Procedure, define_reactive_function
-    from reactive_rpc.rpc.topics import Topic, topic
+    from reactive_rpc.procedures.caching import Cache
+    from reactive_rpc.procedures.context import Context
+    from reactive_rpc.procedures.now import now
+    from reactive_rpc.procedures.procedure import Procedure, define_reactive_function
+    from reactive_rpc.procedures.topics import Topic, topic
     from reactive_rpc.settings import Settings
-    from reactive_rpc.web.lifespans import combine_lifespans
+    from reactive_rpc.web.routing.lifespans import combine_lifespans
 
 __all__ = [
     "BadRequestError",
@@ -65,18 +65,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Cache": "rpc.caching",
-    "Capture": "capture.capture",
-    "Change": "reactive.change",
-    "Context": "rpc.context",
-    "Procedure": "rpc.procedure",
+    "Cache": "procedures.caching",
+    "Capture": "changes.capture_options",
+    "Change": "dependencies.change",
+    "Context": "procedures.context",
+    "Procedure": "procedures.procedure",
     "ReactiveRPC": "app",
     "Settings": "settings",
-    "Topic": "rpc.topics",
-    "combine_lifespans": "web.lifespans",
-    "define_reactive_function": "rpc.procedure",
-    "now": "rpc.now",
-    "topic": "rpc.topics",
+    "Topic": "procedures.topics",
+    "combine_lifespans": "web.routing.lifespans",
+    "define_reactive_function": "procedures.procedure",
+    "now": "procedures.now",
+    "topic": "procedures.topics",
 }
 
 

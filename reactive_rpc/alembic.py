@@ -26,8 +26,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event
 
-from reactive_rpc.capture.sqlite_images import quoted
-from reactive_rpc.capture.sqlite_tables import PREFIX
+from reactive_rpc.backends.sqlite.capture.images import quoted
+from reactive_rpc.backends.sqlite.capture.tables import PREFIX
 
 try:
     import alembic as _installed  # noqa: F401  # told here, not by an error that names this module's own name

@@ -15,49 +15,49 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from reactive_rpc.backends.factory import LogURL, make_backend
+from reactive_rpc.backends.redis.relay import Relay
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
+from reactive_rpc.cache.noted_reads import NotedReads
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.reads import NotedReads
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.capture.capture import Capture
-from reactive_rpc.capture.schema import TableCapture
+from reactive_rpc.changes.capture_options import Capture
+from reactive_rpc.changes.captured_schema import TableCapture
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
-from reactive_rpc.delivery.guard import Guard
-from reactive_rpc.delivery.holdings import Bounds
-from reactive_rpc.delivery.hub import Hub
-from reactive_rpc.delivery.limits import Limits
+from reactive_rpc.dependencies.relations import Relations, parse_relations
+from reactive_rpc.dependencies.topics import KEY, stored_key
 from reactive_rpc.errors import DefinitionError, ReactiveRPCError, ServiceUnavailableError, reason_of
 from reactive_rpc.health import Health, Part
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.relay import Relay
-from reactive_rpc.reactive.relations import Relations, parse_relations
-from reactive_rpc.reactive.topics import KEY, stored_key
-from reactive_rpc.rpc.caller import BoundCaller, Caller
-from reactive_rpc.rpc.clock_trial import moved_with_clock
-from reactive_rpc.rpc.execution import Executor, Observer
-from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.registry import Functions, Registry
-from reactive_rpc.rpc.running import refuse_announcement
-from reactive_rpc.rpc.seclusion import secluded_context
-from reactive_rpc.rpc.topics import Topic, stored_keys, topic
+from reactive_rpc.procedures.caller import BoundCaller, Caller
+from reactive_rpc.procedures.clock_trial import moved_with_clock
+from reactive_rpc.procedures.execution import Executor, Observer
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.registry import Functions, Registry
+from reactive_rpc.procedures.running import refuse_announcement
+from reactive_rpc.procedures.seclusion import secluded_context
+from reactive_rpc.procedures.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import LogURL, make_source
-from reactive_rpc.web.acks import AckEndpoint
-from reactive_rpc.web.body import BodyLimits
-from reactive_rpc.web.dispatcher import ProcedureEndpoint
-from reactive_rpc.web.events import EventsEndpoint
-from reactive_rpc.web.health import HealthEndpoint
-from reactive_rpc.web.metrics import MetricsEndpoint
-from reactive_rpc.web.opening import Opener
-from reactive_rpc.web.placement import check_placement
-from reactive_rpc.web.poll import PollEndpoint
-from reactive_rpc.web.responses import told_by
-from reactive_rpc.web.router import DEFAULT_PREFIX, RPCRouter
-from reactive_rpc.web.sets import SetsEndpoint, StoredSets
-from reactive_rpc.web.shortcut import install_shortcut
-from reactive_rpc.web.streaming import StreamAnswers
-from reactive_rpc.web.tickets import TicketEndpoint, Tickets
+from reactive_rpc.subscriptions.holdings import Bounds
+from reactive_rpc.subscriptions.hub import Hub
+from reactive_rpc.subscriptions.limits import Limits
+from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.web.routing.body import BodyLimits
+from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.routing.health import HealthEndpoint
+from reactive_rpc.web.routing.metrics import MetricsEndpoint
+from reactive_rpc.web.routing.placement import check_placement
+from reactive_rpc.web.routing.responses import told_by
+from reactive_rpc.web.routing.router import DEFAULT_PREFIX, RPCRouter
+from reactive_rpc.web.routing.shortcut import install_shortcut
+from reactive_rpc.web.streams.acks import AckEndpoint
+from reactive_rpc.web.streams.events import EventsEndpoint
+from reactive_rpc.web.streams.poll import PollEndpoint
+from reactive_rpc.web.streams.sets import SetsEndpoint, StoredSets
+from reactive_rpc.web.streams.streaming import StreamAnswers
+from reactive_rpc.web.streams.subscribing import Subscriber
+from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
 
 __all__ = ["ReactiveRPC", "Report"]
 
@@ -163,7 +163,7 @@ class ReactiveRPC:
         self._captured_as = capture
         if isinstance(database, AsyncEngine):
             self.registry.require_coroutines()
-        source = make_source(
+        source = make_backend(
             database,
             settings=self.settings,
             ids=self._ids,
@@ -222,7 +222,7 @@ class ReactiveRPC:
             reconnect_milliseconds=self.settings.reconnect_milliseconds,
             heartbeat_seconds=self.settings.heartbeat_seconds,
         )
-        self._guard = Guard(self._hub, clock=self._clock, recheck_seconds=self.settings.recheck_seconds)
+        self._guard = Reauthorization(self._hub, clock=self._clock, recheck_seconds=self.settings.recheck_seconds)
         self._log.subscribe(self._heed)
         self.health = Health()
         self._opened: AsyncExitStack | None = None
@@ -390,7 +390,7 @@ class ReactiveRPC:
         await self.invalidate(REVOKED, keys=[identity], db=db)
 
     def stats(self) -> dict[str, float]:
-        """Return the counters since the start, and how much is held now; `web/metrics.py` says what each means."""
+        """Return the counters since the start, and how much is held now; see `web/routing/metrics.py` for each."""
         return {
             **asdict(self._reader.stats),
             **asdict(self.auditor.stats),
@@ -490,7 +490,7 @@ class ReactiveRPC:
             max_streams_per_identity=settings.max_streams_per_identity,
             stream_opens_per_second=settings.stream_opens_per_second,
         )
-        opener = Opener(
+        opener = Subscriber(
             self._hub,
             self._caller,
             sets=sets,

@@ -2,8 +2,8 @@
 
 A declaration can drift from the handler it stands on: it names a table that is no longer read, a read was added that it
 does not name, or an `invalidate_when` vetoes a change that matters after all. None of the first two is ever stale (see
-`rpc/execution.py`: both widen), but each costs; the third is stale, and no analysis can find it, so it is tried: after
-a veto the query is computed again and compared (`cache/auditor.py`).
+`procedures/execution.py`: both widen), but each costs; the third is stale, and no analysis can find it, so it is tried:
+after a veto the query is computed again and compared (`cache/auditor.py`).
 
 `reactive-rpc check` runs the calls it is given; the fixture of `pytest_plugin.py` watches those of a test.
 """
@@ -20,9 +20,9 @@ from typing import Any, Literal
 from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.cache.auditor import WAYS_OUT
 from reactive_rpc.errors import RPCError
+from reactive_rpc.procedures.execution import Observation
+from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.protocol.codes import CODES
-from reactive_rpc.rpc.execution import Observation
-from reactive_rpc.rpc.procedure import Procedure
 
 __all__ = ["Checker", "Drift", "Outcome", "try_calls"]
 
@@ -126,7 +126,7 @@ async def try_calls(
         rpc: open.
         calls: inputs beside those of `Procedure.known_inputs`.
         contexts: `{role: on whose behalf}`.
-        moves_clock: whether to try what cached queries ask of Python's clock: see `rpc/clock_trial.py`.
+        moves_clock: whether to try what cached queries ask of Python's clock: see `procedures/clock_trial.py`.
 
     Raises:
         DefinitionError: `calls` names what is no query.

@@ -29,9 +29,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reactive_rpc.cache.entry import Computed, Entry
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.reactive.moved import compares_moments, moved_columns
+from reactive_rpc.cache.result import CachedResult, Computed
+from reactive_rpc.dependencies.results_differ import compares_moments, moved_columns
 
 __all__ = ["WAYS_OUT", "AuditStats", "Auditor", "Finding"]
 
@@ -123,7 +123,7 @@ class Auditor:
     def __init__(
         self,
         freshness: Freshness,
-        drop: Callable[[Entry], None],
+        drop: Callable[[CachedResult], None],
         *,
         share: float,
         random: Callable[[], float] = _random.random,
@@ -136,7 +136,7 @@ class Auditor:
         self._random = random
         self._samples = samples
         self._sampled: set[str] = set()
-        self._waiting: dict[Entry, None] = {}
+        self._waiting: dict[CachedResult, None] = {}
         self._clocks: set[tuple[str, str]] = set()
         self._findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
         self._task: asyncio.Task[None] | None = None
@@ -146,7 +146,7 @@ class Auditor:
         """What was found, the latest last."""
         return tuple(self._findings)
 
-    def offer(self, entry: Entry) -> None:
+    def offer(self, entry: CachedResult) -> None:
         """Audit `entry`, which is live, perhaps; returns at once."""
         is_drawn = self.share and self._random() < self.share
         if entry in self._waiting or not (is_drawn or self._is_sample(entry)):
@@ -163,7 +163,7 @@ class Auditor:
                 self._work(), name="reactive_rpc audit", context=Context()
             )
 
-    def _is_sample(self, entry: Entry) -> bool:
+    def _is_sample(self, entry: CachedResult) -> bool:
         path = entry.query.key[0]
         if not self._samples or path in self._sampled or not compares_moments(entry.read_set):
             return False
@@ -195,7 +195,7 @@ class Auditor:
         finally:
             self._task = None
 
-    async def _audit(self, entry: Entry) -> None:
+    async def _audit(self, entry: CachedResult) -> None:
         try:
             computed = await entry.query.compute()
             await self._freshness.look()
@@ -207,7 +207,7 @@ class Auditor:
             self.stats.audits_undecided += 1
             return
         self.stats.audited += 1
-        again = Entry(entry.query, computed, entry.version)
+        again = CachedResult(entry.query, computed, entry.version)
         moved = moved_columns(entry.read_set, again.read_set)
         is_same = again.etag == entry.etag
         if moved:
@@ -218,13 +218,13 @@ class Auditor:
         if not is_same:
             self._drop(entry)
 
-    def _is_comparable(self, entry: Entry, again: Computed) -> bool:
+    def _is_comparable(self, entry: CachedResult, again: Computed) -> bool:
         """Tell whether both are of one state of the data, as far as they read it, and of one tick."""
         if not entry.live or entry.period != again.read_set.period:
             return False
         return again.lasts and again.read_set.opaque is None
 
-    def _report_clock(self, entry: Entry, moved: Sequence[str], difference: str) -> None:
+    def _report_clock(self, entry: CachedResult, moved: Sequence[str], difference: str) -> None:
         """Say so once for each column: every audit of the query finds it again."""
         for column in moved:
             finding = Finding("clock", entry.query.key[0], column, difference)
@@ -233,7 +233,7 @@ class Auditor:
                 self._findings.append(finding)
                 logger.error("%s", finding)
 
-    def _report(self, entry: Entry, again: Entry) -> None:
+    def _report(self, entry: CachedResult, again: CachedResult) -> None:
         path, difference = entry.query.key[0], _difference(entry, again)
         if entry.vetoed:
             self.stats.wrong_vetoes += 1
@@ -246,7 +246,7 @@ class Auditor:
             logger.error("%s; %s", finding, NOT_DETERMINISTIC)
 
 
-def _difference(served: Entry, again: Entry) -> str:
+def _difference(served: CachedResult, again: CachedResult) -> str:
     errors = (served.error, again.error)
     if errors != (None, None):
         return "another error" if None not in errors else "an error where there was a result, or the reverse"

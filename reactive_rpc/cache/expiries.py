@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextvars import Context
 
-from reactive_rpc.cache.entry import Entry
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 
 __all__ = ["GRACE_SECONDS", "Expiries"]
@@ -42,10 +42,10 @@ class Expiries:
         expire: called with entries whose period has ended; it must neither await nor raise, and skip what has gone.
     """
 
-    def __init__(self, clock: Clock, expire: Callable[[Sequence[Entry]], None]) -> None:
+    def __init__(self, clock: Clock, expire: Callable[[Sequence[CachedResult]], None]) -> None:
         self._clock = clock
         self._expire = expire
-        self._ending: dict[float, dict[Entry, None]] = {}
+        self._ending: dict[float, dict[CachedResult, None]] = {}
         self._moments: list[float] = []
         self._ends_now = math.inf
         self._task: asyncio.Task[None] | None = None
@@ -54,7 +54,7 @@ class Expiries:
     def __len__(self) -> int:
         return sum(map(len, self._ending.values()))
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: CachedResult) -> None:
         """Wait for the end of `entry`, where it has one."""
         until = entry.period.until
         if until == math.inf:
@@ -66,7 +66,7 @@ class Expiries:
                 self._wake()
         self._ending[until][entry] = None
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: CachedResult) -> None:
         """Wait for `entry` no more; nothing happens where nobody does."""
         ending = self._ending.get(entry.period.until)
         if ending is None:

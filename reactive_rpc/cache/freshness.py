@@ -18,9 +18,9 @@ Rejected: waiting until the log reaches the cursor (one from a forged header nev
 
 from __future__ import annotations
 
+from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import BadRequestError
-from reactive_rpc.log.log import Log
 from reactive_rpc.protocol.cursors import Cursor
 
 __all__ = ["Freshness"]

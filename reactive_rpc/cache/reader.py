@@ -23,7 +23,7 @@ result is held against the log once more before it is stored: what is stored nev
 *Touched* is decided by the index alone, then narrowed by the author's `invalidate_when`. A predicate that raises, or
 one that is asked about a whole table, narrows nothing.
 
-*A shared result* (`cache/shared_values.py`) is one that another worker has computed, with its read set and the version
+*A shared result* (`cache/shared_results.py`) is one that another worker has computed, with its read set and the version
 at which it was right: that worker's `log.version` in the step that checked and stored it. It was computed on a snapshot
 that this version shows in full, and nothing up to this version touches it; so it is what the handler answers at that
 version. In one epoch versions are places in the same history, in whichever worker. So if this worker's log has come as
@@ -37,16 +37,17 @@ that it ran this code on this database.
 *The version that a result reflects* (`reactive-version`) is exact, never a bound: the result is what the handler
 answers at that version. A live entry is so at `log.version`, read in the step that finds it live: nothing from before
 its snapshot until now touches it. An overtaken result is so at the version of its own snapshot, for which the
-transaction has asked the database when it began (`sql/database.py`); not at `s0`, because the snapshot may show the
-very change that overtook it, and not at any later version. That needs the whole of it to come from that snapshot, which
-the calls inside of a call do not, and versions to mean the same before and after, that is, one epoch.
+transaction has asked the database when it began (`statements/database.py`); not at `s0`, because the snapshot may show
+the very change that overtook it, and not at any later version. That needs the whole of it to come from that snapshot,
+which the calls inside of a call do not, and versions to mean the same before and after, that is, one epoch.
 
-*Time* (`reactive/period.py`). What a handler was told of the time is part of its read set: a period in which the result
-holds. A tick is no place in the log, so it is asked for wherever an entry is about to be used: a hit whose period does
-not hold now is a miss; whoever joined a flight computes for itself where what that was told had ended before it came; a
-result that has ended when it is done is served, as its request came before that, and not stored; a shared one is held
-against this host's own clock, by which alone it is what this handler would be told. One timer (`expiries.py`) takes
-what has ended out of index and store and tells the listeners, at the log's version, as nothing was written.
+*Time* (`dependencies/period.py`). What a handler was told of the time is part of its read set: a period in which the
+result holds. A tick is no place in the log, so it is asked for wherever an entry is about to be used: a hit whose
+period does not hold now is a miss; whoever joined a flight computes for itself where what that was told had ended
+before it came; a result that has ended when it is done is served, as its request came before that, and not stored; a
+shared one is held against this host's own clock, by which alone it is what this handler would be told. One timer
+(`expiries.py`) takes what has ended out of index and store and tells the listeners, at the log's version, as nothing
+was written.
 
 *Watched.* A stream needs an entry indexed even where the store has no room for it. Eviction can come in the very step
 that stores an entry, before the task that waits for it runs again; so while a key is being watched, entries of that
@@ -72,21 +73,21 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.entry import Computed, Entry, Key, Query
 from reactive_rpc.cache.expiries import Expiries
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.reads import NotedReads
-from reactive_rpc.cache.shared_values import SharedValue, SharedValues
+from reactive_rpc.cache.noted_reads import NotedReads
+from reactive_rpc.cache.result import CachedResult, Computed, Key, Query
+from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.store import Store
+from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.period import ALWAYS
+from reactive_rpc.dependencies.relations import Relation, widen
 from reactive_rpc.errors import PreconditionFailedError, ServiceUnavailableError
-from reactive_rpc.log.log import Batch, Log
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.index import Index
-from reactive_rpc.reactive.period import ALWAYS
-from reactive_rpc.reactive.relations import Relation, widen
 
-__all__ = ["Invalidated", "Landed", "Reader", "Stats"]
+__all__ = ["Invalidation", "Landed", "Reader", "Stats"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class Invalidated:
+class Invalidation:
     """What one batch, or time, did to the entries.
 
     Attributes:
@@ -154,7 +155,7 @@ class Invalidated:
     """
 
     version: int
-    entries: dict[Entry, set[str]]
+    entries: dict[CachedResult, set[str]]
     flush: str | None = None
 
 
@@ -176,7 +177,7 @@ class Landed:
         computed: the outcome, with its bytes.
     """
 
-    entry: Entry
+    entry: CachedResult
     computed: Computed
 
 
@@ -213,7 +214,7 @@ class Reader:
         store: Store,
         *,
         freshness: Freshness | None = None,
-        shared: SharedValues | None = None,
+        shared: SharedResults | None = None,
         clock: Clock | None = None,
         new_context: Callable[[], Context] = Context,
         reads: NotedReads | None = None,
@@ -229,15 +230,15 @@ class Reader:
         self._shared = shared
         self._new_context = new_context
         self._unshareable: dict[int, None] = {}
-        self._index: Index[Entry] = Index()
+        self._index: Index[CachedResult] = Index()
         log.enrich_with(self._index.lookups)
         self._flights: dict[Key, _Flight] = {}
         self._tasks: set[asyncio.Task[Landed]] = set()
-        self._listeners: list[Callable[[Invalidated], None]] = []
+        self._listeners: list[Callable[[Invalidation], None]] = []
         self._reported: set[str] = set()
         self._dropped: dict[int, _Dropped] = {}
         self._wanting: Counter[Key] = Counter()
-        self._wanted: dict[Key, list[Entry]] = {}
+        self._wanted: dict[Key, list[CachedResult]] = {}
         self._clock = clock or SystemClock()
         self._reads = reads
         self._expiries = Expiries(self._clock, self._expired)
@@ -267,11 +268,11 @@ class Reader:
         """What they weigh."""
         return self._store.size_bytes
 
-    def on_invalidated(self, listener: Callable[[Invalidated], None]) -> None:
+    def on_invalidated(self, listener: Callable[[Invalidation], None]) -> None:
         """Call `listener`, which must neither await nor raise, after each batch that touched an entry."""
         self._listeners.append(listener)
 
-    async def cached(self, key: Key, *, arrived: bool) -> Entry | None:
+    async def cached(self, key: Key, *, arrived: bool) -> CachedResult | None:
         """Return what is stored at `key` and fresh, or None.
 
         Args:
@@ -284,7 +285,7 @@ class Reader:
         await self.freshness.look(arrived=arrived)
         return self.stored(key)
 
-    def stored(self, key: Key) -> Entry | None:
+    def stored(self, key: Key) -> CachedResult | None:
         """Return what is stored at `key`, or None: for a caller who knows by `freshness` that it is fresh enough."""
         entry = self._valid(key)
         if entry is not None:
@@ -294,7 +295,7 @@ class Reader:
                 self.auditor.offer(entry)
         return entry
 
-    def stored_in_outage(self, key: Key, *, within_seconds: float) -> Entry | None:
+    def stored_in_outage(self, key: Key, *, within_seconds: float) -> CachedResult | None:
         """Return what is stored at `key` if the log could be read `within_seconds` ago; whoever serves it says so."""
         if self.freshness.age_seconds > within_seconds:
             return None
@@ -305,14 +306,14 @@ class Reader:
             self.hits_by_path[key[0]] += 1
         return entry
 
-    def _valid(self, key: Key) -> Entry | None:
+    def _valid(self, key: Key) -> CachedResult | None:
         """Return what is stored at `key` and has not been ended by time."""
         entry = self._store.get(key)
         if entry is None or entry.period is ALWAYS or entry.period.holds(self._clock.time()):
             return entry
         return None
 
-    async def get(self, query: Query) -> Entry:
+    async def get(self, query: Query) -> CachedResult:
         """Return the entry of `query`, with its bytes: stored, joined, or computed now.
 
         Where nothing held its bytes by then, it is a copy, which nothing invalidates.
@@ -325,7 +326,7 @@ class Reader:
         entry, computed = landed.entry, landed.computed
         if entry.computed is not None:
             return entry
-        return Entry(entry.query, computed, entry.version, reflects=self.version_of(entry))
+        return CachedResult(entry.query, computed, entry.version, reflects=self.version_of(entry))
 
     async def _land(self, query: Query) -> Landed:
         if not query.is_cached:
@@ -345,28 +346,28 @@ class Reader:
         self.stats.misses += 1
         return await _landing(self._start(query))
 
-    def version_of(self, entry: Entry) -> str | None:
+    def version_of(self, entry: CachedResult) -> str | None:
         """Return a version that the entry's outcome reflects exactly, as a cursor; None where nobody can tell.
 
         To be said of an answer in the step that makes it.
         """
         return self.freshness.token if entry.live and entry.reflects is not None else entry.reflects
 
-    def touched_since(self, version: int, entry: Entry) -> bool:
+    def touched_since(self, version: int, entry: CachedResult) -> bool:
         """Tell whether anything applied after `version` touches the entry; True where memory does not reach back."""
         changes = self._log.changes_since(version)
         return changes is None or self._touched(changes, entry, is_later=version >= entry.version)
 
-    def touched_by(self, changes: Iterable[Change], entry: Entry) -> bool:
+    def touched_by(self, changes: Iterable[Change], entry: CachedResult) -> bool:
         """Tell whether one of `changes`, which came before the entry or after, touches it."""
         return self._touched(changes, entry, is_later=False)
 
-    async def touched_among(self, changes: Sequence[Change], entries: Iterable[Entry]) -> set[Entry]:
+    async def touched_among(self, changes: Sequence[Change], entries: Iterable[CachedResult]) -> set[CachedResult]:
         """Return which entries `changes` touch, which came before them; the event loop goes round meanwhile."""
-        index: Index[Entry] = Index()
+        index: Index[CachedResult] = Index()
         for entry in entries:
             index.add(entry, entry.read_set)
-        touched: set[Entry] = set()
+        touched: set[CachedResult] = set()
         for start in range(0, len(changes), MATCHED_AT_ONCE):
             if not len(index):
                 break
@@ -413,7 +414,7 @@ class Reader:
                 for entry in held:
                     self._release(entry)
 
-    def unwatch(self, entry: Entry) -> None:
+    def unwatch(self, entry: CachedResult) -> None:
         """Undo one `watch`."""
         entry.watchers -= 1
         self._release(entry)
@@ -429,7 +430,7 @@ class Reader:
         if batch.flush is not None:
             self._flush(batch)
             return
-        touched: dict[Entry, set[str]] = {}
+        touched: dict[CachedResult, set[str]] = {}
         for change in [*batch.changes, *widen(batch.changes, self.relations)]:
             for entry in self._index.match(change):
                 if change.table in touched.get(entry, ()):
@@ -440,13 +441,13 @@ class Reader:
                     touched.setdefault(entry, set()).add(change.table)
         if touched:
             self._drop(touched, batch.version)
-            self._tell(Invalidated(batch.version, touched))
+            self._tell(Invalidation(batch.version, touched))
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: CachedResult) -> None:
         """Drop an entry that was found to be wrong, and tell the listeners as if a change had touched it."""
         if entry.live:
             self._drop([entry], self._log.version)
-            self._tell(Invalidated(self._log.version, {entry: set(entry.read_set.tables)}))
+            self._tell(Invalidation(self._log.version, {entry: set(entry.read_set.tables)}))
 
     def open(self) -> None:
         """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open."""
@@ -486,7 +487,7 @@ class Reader:
         finally:
             self._shared.release(query.key)
 
-    async def _take_over(self, query: Query, shared: SharedValues) -> Landed | None:
+    async def _take_over(self, query: Query, shared: SharedResults) -> Landed | None:
         """Return an entry of another worker's result, indexed and stored; None where the handler must run here."""
         dropped = self._dropped.get(hash(query.key))
         after = -1 if dropped is None else dropped.after
@@ -497,7 +498,7 @@ class Reader:
             if value.version > self._log.version:
                 await self.freshness.look()
             computed = Computed(value.body, value.read_set, shows=value.version)
-            entry = Entry(query, computed, value.version)
+            entry = CachedResult(query, computed, value.version)
             if not entry.period.holds(self._clock.time()):
                 self.stats.shared_rejected += 1
                 return None  # the next one may well have the same version, so none after this is worth waiting for
@@ -512,13 +513,13 @@ class Reader:
             after = max(after, value.version)
         return None
 
-    def _is_right(self, value: SharedValue, entry: Entry) -> bool:
+    def _is_right(self, value: SharedResult, entry: CachedResult) -> bool:
         """Tell whether a shared result is what the handler answers now; nothing is awaited from here to `_keep`."""
         if value.epoch != self._log.epoch or value.version > self._log.version:
             return False
         return not self.touched_since(value.version, entry)
 
-    def _share(self, entry: Entry, computed: Computed) -> None:
+    def _share(self, entry: CachedResult, computed: Computed) -> None:
         """Offer a result to other workers; in the step that has found it to be right."""
         if self._shared is None:
             return
@@ -527,11 +528,11 @@ class Reader:
             return
         self._unshareable.pop(hash(entry.query.key), None)
         self._shared.put(
-            SharedValue(entry.query.key, self._log.epoch, self._log.version, computed.body, computed.read_set)
+            SharedResult(entry.query.key, self._log.epoch, self._log.version, computed.body, computed.read_set)
         )
         self.stats.shared_puts += 1
 
-    def _note_unshareable(self, entry: Entry) -> None:
+    def _note_unshareable(self, entry: CachedResult) -> None:
         """Remember that nobody need ask for, or wait for, a shared result of this key."""
         if self._shared is not None:
             self._unshareable[hash(entry.query.key)] = None
@@ -545,7 +546,7 @@ class Reader:
         started_at = self._log.version
         computed = await query.compute()
         await self.freshness.look()  # so that the cursor sent with it is no lower than what its snapshot showed
-        return Landed(Entry(query, computed, started_at), computed)
+        return Landed(CachedResult(query, computed, started_at), computed)
 
     async def note_reads(self, tables: Collection[str]) -> None:
         """Note that results rest on tables, before one is kept."""
@@ -557,7 +558,7 @@ class Reader:
         computed = await query.compute()
         await self.note_reads(computed.read_set.tables)
         await self.freshness.look()  # its snapshot may have shown more than has been applied
-        entry = Entry(query, computed, started_at)
+        entry = CachedResult(query, computed, started_at)
         self._count_needless(entry)
         if computed.read_set.opaque is not None:
             self._note_unshareable(entry)
@@ -576,12 +577,12 @@ class Reader:
                 self._offer_vetoed(entry)
         return Landed(entry, computed)
 
-    def _place(self, entry: Entry, computed: Computed) -> None:
+    def _place(self, entry: CachedResult, computed: Computed) -> None:
         """Note that nothing up to now touches the entry; in the step that has found that."""
         if computed.has_place:
             entry.reflects = self.freshness.token
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: CachedResult) -> None:
         """Index and store; nothing is awaited between the check in `_fly` and the end of this."""
         self._index.add(entry, entry.read_set)
         self._expiries.add(entry)
@@ -592,7 +593,7 @@ class Reader:
             gone.cached, gone.computed = False, None
             self._release(gone)
 
-    def _release(self, entry: Entry) -> None:
+    def _release(self, entry: CachedResult) -> None:
         """Take an entry out of the index once nobody needs it there; later, while its key is being watched."""
         if not entry.live or entry.cached or entry.watchers > 0:
             return
@@ -603,21 +604,21 @@ class Reader:
         self._index.remove(entry)
         self._expiries.remove(entry)
 
-    def _drop(self, entries: Iterable[Entry], version: int) -> None:
+    def _drop(self, entries: Iterable[CachedResult], version: int) -> None:
         for entry in entries:
             self._remember(entry, version)
             self._take_out(entry)
             self.stats.invalidated += 1
 
-    def _expired(self, entries: Sequence[Entry]) -> None:
+    def _expired(self, entries: Sequence[CachedResult]) -> None:
         """Drop what time has ended; called by the timer. No predicate is asked: nothing was written."""
         for entry in entries:
             self._take_out(entry)
             self.stats.expired += 1
         if entries:
-            self._tell(Invalidated(self._log.version, {entry: set() for entry in entries}))
+            self._tell(Invalidation(self._log.version, {entry: set() for entry in entries}))
 
-    def _take_out(self, entry: Entry) -> None:
+    def _take_out(self, entry: CachedResult) -> None:
         self._index.remove(entry)
         self._expiries.remove(entry)
         self._store.discard(entry)
@@ -629,9 +630,9 @@ class Reader:
         if self._reads is not None:
             self._reads.forget()
         entries = self._forget()
-        self._tell(Invalidated(batch.version, {entry: set() for entry in entries}, batch.flush))
+        self._tell(Invalidation(batch.version, {entry: set() for entry in entries}, batch.flush))
 
-    def _forget(self) -> list[Entry]:
+    def _forget(self) -> list[CachedResult]:
         """Drop every entry, telling nobody, and return them."""
         entries = self._index.clear()
         self._expiries.clear()
@@ -640,17 +641,17 @@ class Reader:
             _bury(entry)
         return entries
 
-    def _tell(self, invalidated: Invalidated) -> None:
+    def _tell(self, invalidated: Invalidation) -> None:
         for listener in self._listeners:
             listener(invalidated)
 
-    def _remember(self, entry: Entry, version: int) -> None:
+    def _remember(self, entry: CachedResult, version: int) -> None:
         """Remember what is dropped at `version`, by the hash of its key: a key may be large."""
         self._dropped[hash(entry.query.key)] = _Dropped(entry.etag, self._log.version, version)
         if len(self._dropped) > MAX_DROPPED:
             del self._dropped[next(iter(self._dropped))]
 
-    def _count_needless(self, entry: Entry) -> None:
+    def _count_needless(self, entry: CachedResult) -> None:
         """Count the drop of the entry's predecessor as needless if its result is the same on a snapshot after it."""
         name = hash(entry.query.key)
         dropped = self._dropped.get(name)
@@ -658,7 +659,7 @@ class Reader:
             del self._dropped[name]
             self.stats.needless += dropped.etag == entry.etag
 
-    def _touched(self, changes: Iterable[Change], entry: Entry, *, is_later: bool) -> bool:
+    def _touched(self, changes: Iterable[Change], entry: CachedResult, *, is_later: bool) -> bool:
         """Tell whether one of `changes` touches the entry; those that came later and are vetoed put it under audit."""
         direct = list(changes)
         for change in [*direct, *widen(direct, self.relations)]:
@@ -670,11 +671,11 @@ class Reader:
                 self._note_veto(entry, change.table)
         return False
 
-    def _offer_vetoed(self, entry: Entry) -> None:
+    def _offer_vetoed(self, entry: CachedResult) -> None:
         if entry.vetoed and self.auditor is not None:
             self.auditor.offer(entry)
 
-    def _note_veto(self, entry: Entry, table: str) -> None:
+    def _note_veto(self, entry: CachedResult, table: str) -> None:
         entry.vetoed |= {table}
         if self.auditor is not None and entry.live:
             self.auditor.offer(entry)
@@ -691,7 +692,7 @@ class Reader:
             logger.warning("%s is not cached: it %s", path, reason)
 
 
-def _bury(entry: Entry) -> None:
+def _bury(entry: CachedResult) -> None:
     """Note that an entry is neither indexed nor stored any more."""
     entry.live = entry.cached = False
     entry.computed = None

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Protocol
 
-from reactive_rpc.cache.entry import Entry, Key
+from reactive_rpc.cache.result import CachedResult, Key
 
 __all__ = ["MemoryStore", "Store"]
 
@@ -16,18 +16,18 @@ class Store(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """What its entries weigh, see `Entry.size_bytes`."""
+        """What its entries weigh, see `CachedResult.size_bytes`."""
         ...
 
-    def get(self, key: Key) -> Entry | None:
+    def get(self, key: Key) -> CachedResult | None:
         """Return the entry at `key`, or None."""
         ...
 
-    def put(self, entry: Entry) -> list[Entry]:
+    def put(self, entry: CachedResult) -> list[CachedResult]:
         """Hold `entry` in the place of any other at its key; return the entries that are no longer held."""
         ...
 
-    def discard(self, entry: Entry) -> None:
+    def discard(self, entry: CachedResult) -> None:
         """Forget `entry`; nothing happens where it is not held."""
         ...
 
@@ -37,25 +37,25 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Entry]: ...
+    def __iter__(self) -> Iterator[CachedResult]: ...
 
 
 class MemoryStore:
     """A store in this process's memory.
 
     Args:
-        max_bytes: the sum of `Entry.size_bytes` never exceeds it; a larger entry is not held at all.
+        max_bytes: the sum of `CachedResult.size_bytes` never exceeds it; a larger entry is not held at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._size_bytes = 0
-        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, CachedResult] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[CachedResult]:
         return iter(self._entries.values())
 
     @property
@@ -63,14 +63,14 @@ class MemoryStore:
         """The sum of its entries' `size_bytes`."""
         return self._size_bytes
 
-    def get(self, key: Key) -> Entry | None:
+    def get(self, key: Key) -> CachedResult | None:
         """Return the entry at `key` and count it as used."""
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
         return entry
 
-    def put(self, entry: Entry) -> list[Entry]:
+    def put(self, entry: CachedResult) -> list[CachedResult]:
         """Hold `entry`; return what had to go, which may be `entry` itself."""
         gone = []
         if old := self._entries.get(entry.query.key):
@@ -84,7 +84,7 @@ class MemoryStore:
             gone.append(oldest)
         return gone
 
-    def discard(self, entry: Entry) -> None:
+    def discard(self, entry: CachedResult) -> None:
         """Forget `entry`."""
         if self._entries.get(entry.query.key) is entry:
             del self._entries[entry.query.key]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from reactive_rpc.reactive.read_set import Between, Equals, ReadSet
+from reactive_rpc.dependencies.read_set import Between, Equals, ReadSet
 
 __all__ = ["weight_of", "weight_of_read_set"]
 

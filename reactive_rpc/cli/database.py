@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from reactive_rpc.capture.schema import CaptureState
+from reactive_rpc.backends.factory import Backend, make_backend
+from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.cli.reports import CaptureReport, write
 from reactive_rpc.cli.shared import FormatOption, err, out
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import Source, make_source
 
 __all__ = ["database"]
 
@@ -61,11 +61,11 @@ def uninstall(url: Url) -> None:
     out.print(f"{source.database.name}: capture is taken out", highlight=False, markup=False, soft_wrap=True)
 
 
-def _source(url: str) -> Source:
-    return make_source(url, settings=Settings(), ids=RandomIds())
+def _source(url: str) -> Backend:
+    return make_backend(url, settings=Settings(), ids=RandomIds())
 
 
-def _report(source: Source, state: CaptureState) -> CaptureReport:
+def _report(source: Backend, state: CaptureState) -> CaptureReport:
     uncaptured = {name: table.reason for name, table in state.tables.items() if not table.captured}
     return CaptureReport(
         database=source.database.name,
@@ -75,7 +75,7 @@ def _report(source: Source, state: CaptureState) -> CaptureReport:
     )
 
 
-def _missing(source: Source, error: CaptureError) -> CaptureReport:
+def _missing(source: Backend, error: CaptureError) -> CaptureReport:
     """Return what is missing, a line for each statement that would put it in place, without its text."""
     way = "`reactive-rpc db install` mends that, `db install --sql` prints it for an administrator"
     first = error.summary if not error.statements else f"capture is not in place; {way}"

@@ -18,7 +18,7 @@ from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.live import Live, Means
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.retrying import is_transient, retry_after_seconds
-from reactive_rpc.client.transport import Answer, Transport, new_http_client
+from reactive_rpc.client.transport import CallAnswer, Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import BadRequestError, ConflictError, ReactiveRPCError, ServiceUnavailableError, WireError
@@ -152,7 +152,7 @@ class AsyncClient:
 
     async def _call_again_and_again(
         self, transport: Transport, procedure: Procedure[Any], fields: dict[str, Any] | None, key: str
-    ) -> Answer:
+    ) -> CallAnswer:
         """Send a mutation until it is answered, a few times; CONFLICT may say that one sent before still runs."""
         _check_key(key, procedure.path)
         backoff = self._new_backoff()

@@ -37,7 +37,7 @@ from reactive_rpc.protocol.events import (
 )
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
 
-__all__ = ["POLL_DISTANCE_SECONDS", "POLL_SECONDS", "Batch", "Channel", "LongPoll", "ServerSentEvents"]
+__all__ = ["POLL_DISTANCE_SECONDS", "POLL_SECONDS", "Channel", "EventBatch", "LongPoll", "ServerSentEvents"]
 
 POLL_SECONDS: Final = 25.0
 """How long the server may keep a poll waiting; it may answer sooner."""
@@ -50,7 +50,7 @@ POLL_RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EventBatch:
     """What came at once; nothing but a sign of life, where there are no events.
 
     Attributes:
@@ -76,7 +76,7 @@ class Channel(Protocol):
     acks: bool
     has_heartbeats: bool
 
-    def open(self, request: SubscriptionRequest) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+    def open(self, request: SubscriptionRequest) -> AbstractAsyncContextManager[AsyncIterator[EventBatch]]:
         """Open a stream for the queries of `request`."""
         ...
 
@@ -91,7 +91,7 @@ class ServerSentEvents:
         self._transport = transport
 
     @asynccontextmanager
-    async def open(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def open(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[EventBatch]]:
         """Open a stream; see `Channel`."""
         async with self._transport.events(request) as chunks, aclosing(_decoded(chunks)) as batches:
             yield batches
@@ -108,15 +108,15 @@ class LongPoll:
         self._clock = clock
 
     @asynccontextmanager
-    async def open(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def open(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[EventBatch]]:
         """Begin a chain of polls; see `Channel`."""
         async with aclosing(self._batches(request)) as batches:
             yield batches
 
-    async def _batches(self, request: SubscriptionRequest) -> AsyncGenerator[Batch]:
+    async def _batches(self, request: SubscriptionRequest) -> AsyncGenerator[EventBatch]:
         answer = await self._transport.poll(request, wait_seconds=0.0)
         first, *events = _events(answer)
-        yield Batch([first, *events], POLL_RETRY_SECONDS)
+        yield EventBatch([first, *events], POLL_RETRY_SECONDS)
         if not isinstance(first, Connected):
             return
         keys = [key for key in first.queries if key is not None]
@@ -128,20 +128,20 @@ class LongPoll:
             answer = await self._transport.poll(going_on, wait_seconds=POLL_SECONDS)
             connected, *events = _events(answer)
             if not isinstance(connected, Connected):
-                yield Batch([connected, *events])
+                yield EventBatch([connected, *events])
                 return
             if connected.queries != keys:
                 return
-            yield Batch([_missed(connected), *events])
+            yield EventBatch([_missed(connected), *events])
             await self._clock.sleep(max(0.0, began_at + POLL_DISTANCE_SECONDS - self._clock.monotonic()))
 
 
-async def _decoded(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Batch]:
+async def _decoded(chunks: AsyncIterator[bytes]) -> AsyncGenerator[EventBatch]:
     """Yield what each chunk completes."""
     decoder = SSEDecoder()
     async for chunk in chunks:
         events = [event for event in map(decode_event, decoder.feed(chunk)) if event is not None]
-        yield Batch(events, None if decoder.retry_ms is None else decoder.retry_ms / 1000)
+        yield EventBatch(events, None if decoder.retry_ms is None else decoder.retry_ms / 1000)
 
 
 def _events(answer: Polled) -> list[Event]:

@@ -51,8 +51,8 @@ from anyio.abc import TaskGroup, TaskStatus
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel
 from reactive_rpc.client.retrying import retry_after_seconds
-from reactive_rpc.client.spread import Limits
-from reactive_rpc.client.subscriptions import Entry, Members, Subscriptions, affected_by
+from reactive_rpc.client.spread import SetLimits
+from reactive_rpc.client.subscriptions import Members, QueryEntry, Subscriptions, affected_by
 from reactive_rpc.client.transport import Transport
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import (
@@ -73,9 +73,9 @@ __all__ = [
     "PROBE_GRACE_SECONDS",
     "STABLE_SECONDS",
     "UNHEARD_SECONDS",
+    "ClientStream",
     "Host",
     "Lane",
-    "Stream",
     "report",
 ]
 
@@ -136,15 +136,15 @@ class Host(Protocol):
         """Use long poll for new streams."""
         ...
 
-    def connected(self, stream: Stream, limits: Limits | None) -> None:
+    def connected(self, stream: ClientStream, limits: SetLimits | None) -> None:
         """Hear that a stream is up; called in the step that makes it count."""
         ...
 
-    def unconnected(self, stream: Stream) -> None:
+    def unconnected(self, stream: ClientStream) -> None:
         """Hear that a stream has not come up."""
         ...
 
-    def received(self, stream: Stream) -> None:
+    def received(self, stream: ClientStream) -> None:
         """Hear that an event was applied."""
         ...
 
@@ -152,13 +152,13 @@ class Host(Protocol):
         """Give all streams up until the caller has other credentials."""
         ...
 
-    def too_large(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+    def too_large(self, entries: tuple[QueryEntry[Any], ...], error: Exception) -> None:
         """Spread this set over more lanes."""
         ...
 
 
 @dataclass(eq=False)
-class Stream:
+class ClientStream:
     """One event stream.
 
     Attributes:
@@ -179,7 +179,7 @@ class Stream:
         seen: ids of the last events, to know one that is sent again.
     """
 
-    entries: tuple[Entry[Any], ...]
+    entries: tuple[QueryEntry[Any], ...]
     scope: anyio.CancelScope
     caller: int
     channel: Channel
@@ -200,11 +200,11 @@ class Lane:
     """Has a stream for exactly the entries that it is given."""
 
     def __init__(self, host: Host, transport: Transport, clock: Clock, new_backoff: Callable[..., Backoff]) -> None:
-        self.active: Stream | None = None
+        self.active: ClientStream | None = None
         self._host = host
         self._transport = transport
         self._clock = clock
-        self._entries: tuple[Entry[Any], ...] = ()
+        self._entries: tuple[QueryEntry[Any], ...] = ()
         self._cursor: str | None = None
         self._backoff = new_backoff()
         self._deferred_backoff = new_backoff(base_seconds=DEFERRED_BASE_SECONDS, cap_seconds=DEFERRED_CAP_SECONDS)
@@ -213,7 +213,7 @@ class Lane:
         self._not_before = clock.monotonic()
         self._attempt: anyio.CancelScope | None = None
 
-    def want(self, entries: tuple[Entry[Any], ...]) -> None:
+    def want(self, entries: tuple[QueryEntry[Any], ...]) -> None:
         """Watch these from now on."""
         if entries != self._entries:
             self._entries = entries
@@ -278,7 +278,7 @@ class Lane:
         self._not_before = self._clock.monotonic() + wait_seconds
         self._changed.set()
 
-    async def _match_stream(self, entries: tuple[Entry[Any], ...]) -> None:
+    async def _match_stream(self, entries: tuple[QueryEntry[Any], ...]) -> None:
         """Open, replace or end the stream, whichever makes it fit; one try."""
         host = self._host
         if host.refusal is not None or host.group is None or self._fits(entries):
@@ -304,24 +304,24 @@ class Lane:
             else:
                 self._failed(entries, error)
 
-    def _failed(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+    def _failed(self, entries: tuple[QueryEntry[Any], ...], error: Exception) -> None:
         if isinstance(error, BadRequestError):
             self._cursor = None  # the server may be unable to read it: the ETags suffice
         self._host.subscriptions.fail(error, entries)
         self._hold_off(error)
 
-    def _fits(self, entries: tuple[Entry[Any], ...]) -> bool:
+    def _fits(self, entries: tuple[QueryEntry[Any], ...]) -> bool:
         """Tell whether the stream that is up is the one to have for `entries`."""
         if self.active is None:
             return not entries
         return self.active.entries == entries and not self.active.outdated
 
     async def _stream(
-        self, entries: tuple[Entry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+        self, entries: tuple[QueryEntry[Any], ...], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Open a stream and read it to its end; raises only before it is connected."""
         scope = anyio.CancelScope(deadline=anyio.current_time() + OPEN_SECONDS)
-        stream = Stream(entries, scope, self._host.caller, self._host.channel)
+        stream = ClientStream(entries, scope, self._host.caller, self._host.channel)
         if self._host.may_probe and self._host.group is not None:
             self._host.group.start_soon(self._probe, stream, name="reactive_rpc.client.probe")
         failure: Exception | None = None
@@ -341,7 +341,7 @@ class Lane:
             logger.info("%s: the link is dead", failure)
         self._ended(stream, failure)
 
-    def _unconnected(self, stream: Stream, failure: Exception | None) -> NoReturn:
+    def _unconnected(self, stream: ClientStream, failure: Exception | None) -> NoReturn:
         """Raise why a stream has not said `connected`, and choose what the next one comes through."""
         if stream.is_held_back and failure is None:
             logger.warning("an event stream says nothing, and a long poll was answered: polling from now on")
@@ -352,7 +352,7 @@ class Lane:
         self._host.unconnected(stream)
         raise failure or WireError("the event stream ended before it said 'connected'")
 
-    async def _probe(self, stream: Stream) -> None:
+    async def _probe(self, stream: ClientStream) -> None:
         """Find out whether a stream that says nothing is held back by something on the way."""
         with stream.watchdog:
             await self._clock.sleep(UNHEARD_SECONDS)
@@ -366,7 +366,7 @@ class Lane:
             stream.is_held_back = True
             stream.scope.cancel()
 
-    async def _watch_silence(self, stream: Stream) -> None:
+    async def _watch_silence(self, stream: ClientStream) -> None:
         """End a stream that says nothing for longer than its server has promised."""
         with stream.watchdog:
             while (seconds := stream.heard_at + stream.silence_seconds - self._clock.monotonic()) > 0:
@@ -374,7 +374,7 @@ class Lane:
             stream.is_silent = True
             stream.scope.cancel()
 
-    async def _read(self, stream: Stream, task_status: TaskStatus[None]) -> None:
+    async def _read(self, stream: ClientStream, task_status: TaskStatus[None]) -> None:
         request = self._host.subscriptions.request(stream.entries, self._cursor, acks=stream.channel.acks)
         async with stream.channel.open(request) as batches:
             async for batch in batches:
@@ -388,7 +388,7 @@ class Lane:
                 if batch.retry_seconds is not None:
                     self._backoff.floor_seconds = min(batch.retry_seconds, MAX_RETRY_SECONDS)
 
-    def _begin(self, stream: Stream, request: SubscriptionRequest, connected: Event) -> None:
+    def _begin(self, stream: ClientStream, request: SubscriptionRequest, connected: Event) -> None:
         """Take in the first event: make `stream` the one that counts, and end the one before.
 
         Raises:
@@ -418,9 +418,9 @@ class Lane:
         else:
             self._deferred_backoff.reset()
         told = connected.limits
-        host.connected(stream, None if told is None else Limits(told.queries, told.body_bytes, told.streams))
+        host.connected(stream, None if told is None else SetLimits(told.queries, told.body_bytes, told.streams))
 
-    def _expect_heartbeats(self, stream: Stream, seconds: float | None) -> None:
+    def _expect_heartbeats(self, stream: ClientStream, seconds: float | None) -> None:
         stream.watchdog.cancel()
         if seconds is None or not stream.channel.has_heartbeats or self._host.group is None:
             return
@@ -429,7 +429,7 @@ class Lane:
         stream.watchdog = anyio.CancelScope()
         self._host.group.start_soon(self._watch_silence, stream, name="reactive_rpc.client.watchdog")
 
-    def _take(self, stream: Stream, event: Event) -> None:
+    def _take(self, stream: ClientStream, event: Event) -> None:
         """Apply one event of the active stream; an ended one's last events are superseded by `connected`."""
         if stream is not self.active:
             return
@@ -444,7 +444,7 @@ class Lane:
                 return
         self._host.received(stream)
 
-    def _take_news(self, stream: Stream, event: Invalidation | Result) -> None:
+    def _take_news(self, stream: ClientStream, event: Invalidation | Result) -> None:
         """Apply what an event says, unless it has been applied before."""
         if event.retry is not None and event.event_id in stream.seen:
             return
@@ -459,7 +459,7 @@ class Lane:
             subscriptions.push(stream.members, event)
         subscriptions.advance(stream.members, event.cursor)
 
-    def _ended(self, stream: Stream, failure: Exception | None) -> None:
+    def _ended(self, stream: ClientStream, failure: Exception | None) -> None:
         """Go on after a stream that was connected has ended, by whichever side."""
         if stream is not self.active or stream.connected_at is None:
             return

@@ -23,13 +23,13 @@ from anyio.abc import TaskGroup
 
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
-from reactive_rpc.client.lane import Lane, Stream, report
+from reactive_rpc.client.lane import ClientStream, Lane, report
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.retrying import is_transient, retry_after_seconds
-from reactive_rpc.client.spread import Limits, Spread
+from reactive_rpc.client.spread import SetLimits, Spread
 from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
-from reactive_rpc.client.subscriptions import Entry, Subscriptions
-from reactive_rpc.client.transport import Answer, Transport
+from reactive_rpc.client.subscriptions import QueryEntry, Subscriptions
+from reactive_rpc.client.transport import CallAnswer, Transport
 from reactive_rpc.client.versions import parse_version
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import RPCError, ServiceUnavailableError, TooManyRequestsError
@@ -71,9 +71,9 @@ class Live:
         self._polling: Channel = LongPoll(transport, clock)
         self.channel: Channel = self._polling if events == "poll" else self._streaming
         self._new_backoff = new_backoff
-        self._spread: Spread[Entry[Any]] = Spread()
-        self._told_limits = Limits()
-        self._met_limits: Limits | None = None
+        self._spread: Spread[QueryEntry[Any]] = Spread()
+        self._told_limits = SetLimits()
+        self._met_limits: SetLimits | None = None
         self._changed = asyncio.Event()
         self._acks: dict[str, Ack] = {}
         self._ack_wanted = asyncio.Event()
@@ -96,7 +96,7 @@ class Live:
             if not runner.cancelled():
                 runner.result()
 
-    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> Entry[T]:
+    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> QueryEntry[T]:
         """Return the entry of this query, and begin to keep it right."""
         entry = self.subscriptions.acquire(procedure, fields)
         if self._stop.is_set():
@@ -106,7 +106,7 @@ class Live:
         self._fetch_wanted()
         return entry
 
-    def release(self, entry: Entry[Any]) -> None:
+    def release(self, entry: QueryEntry[Any]) -> None:
         """Give an entry back."""
         self.subscriptions.release(entry)
         self._changed.set()
@@ -147,7 +147,7 @@ class Live:
         """Use long poll for new streams."""
         self.channel = self._polling
 
-    def connected(self, stream: Stream, limits: Limits | None) -> None:
+    def connected(self, stream: ClientStream, limits: SetLimits | None) -> None:
         """Take in that a stream is up."""
         if stream.channel is self._polling:
             self._may_choose = False
@@ -156,12 +156,12 @@ class Live:
             self._changed.set()
         self.received(stream)
 
-    def unconnected(self, stream: Stream) -> None:
+    def unconnected(self, stream: ClientStream) -> None:
         """Go back to streams where polling, which was only tried, does not work either."""
         if self._may_choose and stream.channel is self._polling:
             self.channel = self._streaming
 
-    def received(self, stream: Stream) -> None:
+    def received(self, stream: ClientStream) -> None:
         """Acknowledge what was applied, and fetch what it wants."""
         if stream.channel.acks and stream.connected_at is not None:
             self._acks[stream.id] = Ack(stream=stream.id, cursor=stream.cursor)
@@ -175,7 +175,7 @@ class Live:
             lane.give_up()
         self.subscriptions.fail(error, self.subscriptions)
 
-    def too_large(self, entries: tuple[Entry[Any], ...], error: Exception) -> None:
+    def too_large(self, entries: tuple[QueryEntry[Any], ...], error: Exception) -> None:
         """Spread a set that was refused over more lanes; a query that is too large alone is refused alone."""
         if len(entries) == 1:
             entries[0].refused = error
@@ -188,7 +188,7 @@ class Live:
         self._changed.set()
 
     @property
-    def _limits(self) -> Limits:
+    def _limits(self) -> SetLimits:
         """What the server has told, and what was met on the way."""
         return self._told_limits if self._met_limits is None else self._told_limits.within(self._met_limits)
 
@@ -240,7 +240,7 @@ class Live:
                 entry.dispatch(FetchStarted())
                 self.group.start_soon(self._refresh, entry, scope, name=f"fetch {entry.procedure.path}")
 
-    async def _refresh(self, entry: Entry[Any], scope: anyio.CancelScope) -> None:
+    async def _refresh(self, entry: QueryEntry[Any], scope: anyio.CancelScope) -> None:
         """Fetch until nothing is in doubt, or the server has said what no second try would change."""
         backoff = self._new_backoff()
         with scope:
@@ -256,7 +256,7 @@ class Live:
                     entry.dispatch(FetchStarted())
         entry.cancel_fetch = None
 
-    async def _fetch(self, entry: Entry[Any]) -> Exception | None:
+    async def _fetch(self, entry: QueryEntry[Any]) -> Exception | None:
         """Fetch once; return what went wrong, which also shows in the state: as an error, or as a stale result."""
         try:
             answer = await self._answer(entry)
@@ -273,7 +273,7 @@ class Live:
             return error
         return None
 
-    async def _answer(self, entry: Entry[Any]) -> Answer:
+    async def _answer(self, entry: QueryEntry[Any]) -> CallAnswer:
         """Ask for the entry; again, where the caller is another by the time the answer comes: it was the former's."""
         while True:
             caller = self.caller
@@ -289,7 +289,7 @@ class Live:
                     return answer
             entry.dispatch(FetchStarted())
 
-    async def _pause(self, entry: Entry[Any], seconds: float) -> None:
+    async def _pause(self, entry: QueryEntry[Any], seconds: float) -> None:
         """Wait before the next try of a fetch; shorter if news of the entry comes."""
         with anyio.CancelScope() as scope:
             entry.hurry = scope.cancel
@@ -313,7 +313,7 @@ class Live:
                     report("an acknowledgement", error)
 
 
-def _fetched(entry: Entry[Any], answer: Answer) -> Fetched | FetchUnchanged:
+def _fetched(entry: QueryEntry[Any], answer: CallAnswer) -> Fetched | FetchUnchanged:
     version = parse_version(answer.version)
     if answer.body is None:
         return FetchUnchanged(version, answer.is_stale)

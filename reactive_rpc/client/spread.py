@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-__all__ = ["Limits", "Spread", "query_bytes"]
+__all__ = ["SetLimits", "Spread", "query_bytes"]
 
 HEAD_BYTES: Final = 2048
 """What a set has beside its queries: the cursor, above all."""
@@ -38,7 +38,7 @@ S = TypeVar("S", bound=Sized)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SetLimits:
     """What a server takes; its defaults, until it says.
 
     Attributes:
@@ -56,13 +56,13 @@ class Limits:
         """How many streams are used at most."""
         return max(1, self.streams - 1)
 
-    def halved(self, queries: int, size_bytes: int) -> Limits:
+    def halved(self, queries: int, size_bytes: int) -> SetLimits:
         """Return the limits after a set of this size was refused."""
         return replace(self, queries=max(1, (queries + 1) // 2), body_bytes=max(1, (size_bytes + 1) // 2))
 
-    def within(self, other: Limits) -> Limits:
+    def within(self, other: SetLimits) -> SetLimits:
         """Return the lower of each."""
-        return Limits(
+        return SetLimits(
             max(1, min(self.queries, other.queries)),
             max(1, min(self.body_bytes, other.body_bytes)),
             max(1, min(self.streams, other.streams)),
@@ -84,13 +84,13 @@ class Spread(Generic[S]):
     def __init__(self) -> None:
         self._lanes: list[list[S]] = []
 
-    def assign(self, queries: Iterable[S], limits: Limits) -> tuple[list[tuple[S, ...]], list[S]]:
+    def assign(self, queries: Iterable[S], limits: SetLimits) -> tuple[list[tuple[S, ...]], list[S]]:
         """Return the set of each lane, and what finds no room; a lane may be empty."""
         wanted = dict.fromkeys(queries)
         size_bytes = sum(query.query_bytes for query in wanted)
         if sum(map(bool, self._lanes)) > 1 and limits.take(2 * len(wanted), 2 * size_bytes):
             self._lanes = [[query for lane in self._lanes for query in lane]]  # half a lane is enough for all
-        lanes: list[_Lane[S]] = [_Lane(limits) for _ in self._lanes]
+        lanes: list[_LanePlan[S]] = [_LanePlan(limits) for _ in self._lanes]
         for lane, before in zip(lanes[: limits.lanes], self._lanes, strict=False):
             for query in before:
                 if query in wanted and lane.add(query):
@@ -100,8 +100,8 @@ class Spread(Generic[S]):
         return [tuple(lane) for lane in self._lanes], left_over
 
 
-class _Lane(Generic[S]):
-    def __init__(self, limits: Limits) -> None:
+class _LanePlan(Generic[S]):
+    def __init__(self, limits: SetLimits) -> None:
         self.queries: list[S] = []
         self._limits = limits
         self._bytes = 0
@@ -116,12 +116,12 @@ class _Lane(Generic[S]):
         return True
 
 
-def _place(query: S, lanes: list[_Lane[S]], limits: Limits) -> bool:
+def _place(query: S, lanes: list[_LanePlan[S]], limits: SetLimits) -> bool:
     """Put a query onto the first lane that has room, or a new one, if there may be one more."""
-    candidates: Sequence[_Lane[S]] = lanes[: limits.lanes]
+    candidates: Sequence[_LanePlan[S]] = lanes[: limits.lanes]
     if any(lane.add(query) for lane in candidates):
         return True
     if len(lanes) >= limits.lanes:
         return False
-    lanes.append(_Lane(limits))
+    lanes.append(_LanePlan(limits))
     return lanes[-1].add(query)

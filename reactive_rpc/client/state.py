@@ -1,7 +1,7 @@
 """What a watch shows, and the one place where it changes. Pure: no clock and no I/O.
 
-`Snapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. The clients
-of all languages share this model; `tests/vectors/state.json` are its examples, as data.
+`QuerySnapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. The
+clients of all languages share this model; `tests/vectors/state.json` are its examples, as data.
 
 A **base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op**
 is an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is vouched for
@@ -55,10 +55,10 @@ __all__ = [
     "OpRejected",
     "OpSent",
     "Pushed",
+    "QuerySnapshot",
     "Reidentified",
     "Restored",
     "Shared",
-    "Snapshot",
     "State",
     "StreamFailed",
     "Uncovered",
@@ -148,7 +148,7 @@ _UNSAID: Final = _Unsaid()
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(Generic[T]):
+class QuerySnapshot(Generic[T]):
     """Everything that is known of one query.
 
     Attributes:
@@ -377,13 +377,13 @@ Action = (
 )
 
 
-def reduce(snapshot: Snapshot[T], action: Action) -> Snapshot[T]:
+def reduce(snapshot: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
     """Return the snapshot after `action`, `snapshot` itself where nothing changed; never raises."""
     stepped = _step(snapshot, action)
     return snapshot if stepped is snapshot else _tidied(snapshot, stepped)
 
 
-def _step(s: Snapshot[T], action: Action) -> Snapshot[T]:
+def _step(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
     match action:
         case FetchStarted():
             seen = tuple(op.id for op in s.ops if op.is_over)
@@ -407,7 +407,7 @@ def _step(s: Snapshot[T], action: Action) -> Snapshot[T]:
 # -- fetches
 
 
-def _ended(s: Snapshot[T], action: Fetched | FetchUnchanged | FetchFailed) -> Snapshot[T]:
+def _ended(s: QuerySnapshot[T], action: Fetched | FetchUnchanged | FetchFailed) -> QuerySnapshot[T]:
     over = replace(s, loading=False, settled=True)
     match action:
         case Fetched():
@@ -420,7 +420,7 @@ def _ended(s: Snapshot[T], action: Fetched | FetchUnchanged | FetchFailed) -> Sn
             return _failed(over, action)
 
 
-def _answered(s: Snapshot[T], answer: Base[T], *, is_stale: bool) -> Snapshot[T]:
+def _answered(s: QuerySnapshot[T], answer: Base[T], *, is_stale: bool) -> QuerySnapshot[T]:
     """Take an answer, unless it is none that can be taken; current only if nothing is said that it does not show."""
     if is_stale and not s.newest.is_empty:
         return replace(s, current=s.current and not _is_same(s.newest, s.asked), fetch_error=None)
@@ -431,7 +431,7 @@ def _answered(s: Snapshot[T], answer: Base[T], *, is_stale: bool) -> Snapshot[T]
     return replace(taken, doubt=_UNSAID, fetch_error=None)
 
 
-def _is_overtaken(s: Snapshot[T], answer: Base[T]) -> bool:
+def _is_overtaken(s: QuerySnapshot[T], answer: Base[T]) -> bool:
     """Tell whether the newest outcome is a later one than the answer, or came since the fetch began and may be."""
     newest, version = s.newest.version, answer.version
     if version is None:
@@ -441,7 +441,7 @@ def _is_overtaken(s: Snapshot[T], answer: Base[T]) -> bool:
     return s.asked.version is None or s.asked.version.epoch != newest.epoch
 
 
-def _unchanged(s: Snapshot[T], action: FetchUnchanged) -> Snapshot[T]:
+def _unchanged(s: QuerySnapshot[T], action: FetchUnchanged) -> QuerySnapshot[T]:
     newest, version = s.newest, action.version
     if not _is_same(newest, s.asked):
         # The result that was asked about is the truth at `version`, and another one is held.
@@ -452,14 +452,14 @@ def _unchanged(s: Snapshot[T], action: FetchUnchanged) -> Snapshot[T]:
     return _answered(s, replace(newest, version=version, seen=s.seen), is_stale=action.is_stale)
 
 
-def _failed(s: Snapshot[T], action: FetchFailed) -> Snapshot[T]:
+def _failed(s: QuerySnapshot[T], action: FetchFailed) -> QuerySnapshot[T]:
     """Show the error, unless what is held is vouched for nevertheless."""
     ops = tuple(op for op in s.ops if op.id not in s.seen) if action.answered else s.ops
     error = s.fetch_error if s.current else action.error
     return replace(s, ops=ops, fetch_error=error)
 
 
-def _want_unless_current(s: Snapshot[T]) -> Snapshot[T]:
+def _want_unless_current(s: QuerySnapshot[T]) -> QuerySnapshot[T]:
     return s if s.current else replace(s, wanted=True)
 
 
@@ -470,7 +470,7 @@ def _is_same(one: Base[T], other: Base[T]) -> bool:
 # -- streams
 
 
-def _invalidated(s: Snapshot[T], version: Version | None) -> Snapshot[T]:
+def _invalidated(s: QuerySnapshot[T], version: Version | None) -> QuerySnapshot[T]:
     if passes(s.newest.version, version):
         return s
     doubt = version if isinstance(s.doubt, _Unsaid) or not s.loading else _later_doubt(s.doubt, version)
@@ -483,7 +483,7 @@ def _later_doubt(one: Version | None, other: Version | None) -> Version | None:
     return other if passes(other, one) else None
 
 
-def _pushed(s: Snapshot[T], action: Pushed) -> Snapshot[T]:
+def _pushed(s: QuerySnapshot[T], action: Pushed) -> QuerySnapshot[T]:
     newest, version = s.newest, action.version
     if is_older(version, newest.version):
         return s
@@ -501,7 +501,7 @@ def _pushed(s: Snapshot[T], action: Pushed) -> Snapshot[T]:
     )
 
 
-def _of_stream(s: Snapshot[T], action: Action) -> Snapshot[T]:
+def _of_stream(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
     match action:
         case Vouched(version=version):
             # An own mutation may have come and gone meanwhile: then this waits, like any other newer outcome.
@@ -523,7 +523,7 @@ def _of_stream(s: Snapshot[T], action: Action) -> Snapshot[T]:
             return s
 
 
-def _moved(s: Snapshot[T], version: Version | None) -> Snapshot[T]:
+def _moved(s: QuerySnapshot[T], version: Version | None) -> QuerySnapshot[T]:
     """Note that the newest outcome is the truth at `version` too. One without a version stays without."""
     newest = s.newest
     if version is None or newest.version is None or passes(newest.version, version):
@@ -532,19 +532,19 @@ def _moved(s: Snapshot[T], version: Version | None) -> Snapshot[T]:
     return replace(s, base=moved) if s.held is None else replace(s, held=moved)
 
 
-def _reidentified(s: Snapshot[T], *, forget: bool) -> Snapshot[T]:
+def _reidentified(s: QuerySnapshot[T], *, forget: bool) -> QuerySnapshot[T]:
     """Doubt what was answered to the former caller; what it did itself is none of this one's.
 
     A fetch that runs was the former's too: whoever runs it gives it up.
     """
     base: Base[T] = Base() if forget else replace(s.base, etag=None, version=None)
-    return Snapshot(base=base, shown=base.data, loading=s.loading, asked=base, settled=s.settled and not forget)
+    return QuerySnapshot(base=base, shown=base.data, loading=s.loading, asked=base, settled=s.settled and not forget)
 
 
 # -- own mutations
 
 
-def _of_op(s: Snapshot[T], action: OpMade | OpSent | OpAnswered | OpRejected | OpLost) -> Snapshot[T]:
+def _of_op(s: QuerySnapshot[T], action: OpMade | OpSent | OpAnswered | OpRejected | OpLost) -> QuerySnapshot[T]:
     match action:
         case OpMade(id=id, apply=apply):
             return replace(s, ops=(*s.ops, Op(id, apply)))
@@ -558,14 +558,14 @@ def _of_op(s: Snapshot[T], action: OpMade | OpSent | OpAnswered | OpRejected | O
             return _with_op(s, id, phase="lost")
 
 
-def _with_op(s: Snapshot[T], id: str, **changes: Any) -> Snapshot[T]:
+def _with_op(s: QuerySnapshot[T], id: str, **changes: Any) -> QuerySnapshot[T]:
     return replace(s, ops=tuple(replace(op, **changes) if op.id == id else op for op in s.ops))
 
 
 # -- from elsewhere
 
 
-def _from_elsewhere(s: Snapshot[T], action: Restored | Shared) -> Snapshot[T]:
+def _from_elsewhere(s: QuerySnapshot[T], action: Restored | Shared) -> QuerySnapshot[T]:
     found: Base[T] = Base(action.data, action.etag, action.version)
     if isinstance(action, Restored):
         return s if s.settled or not s.newest.is_empty else replace(s, base=found)
@@ -587,7 +587,7 @@ def _is_later(shared: Shared, newest: Base[Any]) -> bool:
 # -- after each step
 
 
-def _tidied(before: Snapshot[T], s: Snapshot[T]) -> Snapshot[T]:
+def _tidied(before: QuerySnapshot[T], s: QuerySnapshot[T]) -> QuerySnapshot[T]:
     """Show what is held once that can be told, drop the ops that the base contains, see to it that others will be."""
     held = s.held
     if held is not None and all(op.phase == "queued" or _contains(held, op) for op in s.ops):

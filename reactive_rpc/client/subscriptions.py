@@ -33,8 +33,8 @@ from reactive_rpc.client.state import (
     Covered,
     Invalidated,
     Pushed,
+    QuerySnapshot,
     Reidentified,
-    Snapshot,
     State,
     StreamFailed,
     Uncovered,
@@ -45,7 +45,7 @@ from reactive_rpc.client.versions import parse_version, passes
 from reactive_rpc.errors import RPCError, WireError, rpc_error
 from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, Result, SubscriptionRequest
 
-__all__ = ["Entry", "Members", "Subscriptions", "affected_by"]
+__all__ = ["Members", "QueryEntry", "Subscriptions", "affected_by"]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
@@ -56,7 +56,7 @@ _DEFERRING: Final = frozenset(
 """Why a server does not watch a query that it may watch later."""
 
 
-class Entry(Generic[T]):
+class QueryEntry(Generic[T]):
     """One query with one input, shared by all watches that show it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Entry(Generic[T]):
     def __init__(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> None:
         self.procedure = procedure
         self.fields = fields
-        self.snapshot: Snapshot[T] = Snapshot()
+        self.snapshot: QuerySnapshot[T] = QuerySnapshot()
         self.state: State[T] = self.snapshot.state
         self.ended = False
         self.stream: object = None
@@ -128,7 +128,7 @@ def _looks_alike(one: State[Any], other: State[Any]) -> bool:
     )
 
 
-Members = dict[str, list[Entry[Any]]]
+Members = dict[str, list[QueryEntry[Any]]]
 """The entries that a stream watches, by the server's key. Two entries may have one key: `{}` and `{"limit": 10}`."""
 
 
@@ -136,21 +136,21 @@ class Subscriptions:
     """All entries of a client, and what its streams say of them."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], Entry[Any]] = {}
+        self._entries: dict[tuple[str, str], QueryEntry[Any]] = {}
 
-    def __iter__(self) -> Iterator[Entry[Any]]:
+    def __iter__(self) -> Iterator[QueryEntry[Any]]:
         return iter(tuple(self._entries.values()))
 
-    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> Entry[T]:
+    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> QueryEntry[T]:
         """Return the entry of this query, shared with everybody who holds it; give it back with `release`."""
         key = _identity(procedure, fields)
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(procedure, fields)
+            entry = self._entries[key] = QueryEntry(procedure, fields)
         entry.holders += 1
         return entry
 
-    def release(self, entry: Entry[Any]) -> None:
+    def release(self, entry: QueryEntry[Any]) -> None:
         """Forget the entry when its last holder gives it back."""
         entry.holders -= 1
         if entry.holders == 0:
@@ -158,11 +158,11 @@ class Subscriptions:
             if entry.cancel_fetch is not None:
                 entry.cancel_fetch()
 
-    def settled(self) -> tuple[Entry[Any], ...]:
+    def settled(self) -> tuple[QueryEntry[Any], ...]:
         """Return what streams should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
         return tuple(entry for entry in self if entry.snapshot.settled and entry.refused is None)
 
-    def request(self, entries: Sequence[Entry[Any]], cursor: str | None, *, acks: bool) -> SubscriptionRequest:
+    def request(self, entries: Sequence[QueryEntry[Any]], cursor: str | None, *, acks: bool) -> SubscriptionRequest:
         """Return what opens a stream for `entries`, from `cursor` on."""
         queries = [
             QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.newest.etag)
@@ -173,7 +173,7 @@ class Subscriptions:
     def connect(
         self,
         stream: object,
-        entries: Sequence[Entry[Any]],
+        entries: Sequence[QueryEntry[Any]],
         request: SubscriptionRequest,
         connected: Connected,
     ) -> Members:
@@ -190,7 +190,7 @@ class Subscriptions:
         if len(connected.queries) != len(entries):
             raise WireError(f"the stream answers for {len(connected.queries)} of {len(entries)} queries")
         members: Members = {}
-        watched: list[tuple[Entry[Any], str | None]] = []
+        watched: list[tuple[QueryEntry[Any], str | None]] = []
         for entry, query, key in zip(entries, request.queries, connected.queries, strict=True):
             refusal = _refusal(query, key, connected.errors)
             if key is None or refusal is not None:
@@ -232,14 +232,14 @@ class Subscriptions:
             for entry in group:
                 entry.dispatch(Invalidated())
 
-    def disconnect(self, stream: object, entries: Iterable[Entry[Any]]) -> None:
+    def disconnect(self, stream: object, entries: Iterable[QueryEntry[Any]]) -> None:
         """Note that a stream has ended: what no other covers meanwhile, nobody does."""
         for entry in entries:
             if entry.stream is stream:
                 entry.stream = None
                 entry.dispatch(Uncovered())
 
-    def fail(self, error: Exception, entries: Iterable[Entry[Any]]) -> None:
+    def fail(self, error: Exception, entries: Iterable[QueryEntry[Any]]) -> None:
         """Show why there is no stream, where an older one does not still do its work."""
         for entry in entries:
             if not entry.snapshot.covered:
@@ -259,7 +259,7 @@ def affected_by(result: Result) -> Affected:
     return Affected(path=result.path, input=result.input, key=result.key)
 
 
-def _pushed(entry: Entry[Any], result: Result) -> Pushed | Invalidated:
+def _pushed(entry: QueryEntry[Any], result: Result) -> Pushed | Invalidated:
     """Return what a result means for an entry; one of another shape than was generated has to be asked for."""
     try:
         data = entry.procedure.decode_output(json.dumps(result.data).encode())
@@ -269,7 +269,7 @@ def _pushed(entry: Entry[Any], result: Result) -> Pushed | Invalidated:
     return Pushed(data, result.etag, parse_version(result.version))
 
 
-def _connect(entry: Entry[Any], connected: Connected, sent_etag: str | None, *, is_stale: bool) -> None:
+def _connect(entry: QueryEntry[Any], connected: Connected, sent_etag: str | None, *, is_stale: bool) -> None:
     """Take in what a new stream says of one query that it watches; see the head of this module."""
     version, newest = parse_version(connected.version), entry.snapshot.newest
     is_compared = sent_etag is not None and newest.etag == sent_etag
@@ -287,7 +287,7 @@ def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple
     return procedure.path, json.dumps(fields, sort_keys=True)
 
 
-def _is_vouched(snapshot: Snapshot[Any], sent_etag: str | None) -> bool:
+def _is_vouched(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
     """Tell whether the server has compared exactly what is held (see the head of this module)."""
     return sent_etag is not None and snapshot.newest.etag == sent_etag and snapshot.current and not snapshot.loading
 
@@ -302,9 +302,9 @@ def _refusal(query: QueryRef, key: str | None, errors: Iterable[RefusedQuery]) -
     return None
 
 
-def _affected(members: Members, affected: Iterable[Affected]) -> list[Entry[Any]]:
+def _affected(members: Members, affected: Iterable[Affected]) -> list[QueryEntry[Any]]:
     """Return the entries that are meant; for a key that the stream never announced, all of its path."""
-    found: list[Entry[Any]] = []
+    found: list[QueryEntry[Any]] = []
     for one in affected:
         known = members.get(one.key)
         if known is None:

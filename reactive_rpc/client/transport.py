@@ -21,7 +21,7 @@ from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, STALE, UNKNOWN, VERSION
 
-__all__ = ["MAX_RETRY_AFTER_SECONDS", "Answer", "Transport", "new_http_client"]
+__all__ = ["MAX_RETRY_AFTER_SECONDS", "CallAnswer", "Transport", "new_http_client"]
 
 _JSON: Final = {"content-type": "application/json"}
 
@@ -49,7 +49,7 @@ POLL_GRACE_SECONDS: Final = 20.0
 _KEEPALIVE_SECONDS: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
-class Answer(NamedTuple):
+class CallAnswer(NamedTuple):
     """A successful answer.
 
     Attributes:
@@ -105,7 +105,7 @@ class Transport:
         *,
         was_told: bool = False,
         idempotency_key: str | None = None,
-    ) -> Answer:
+    ) -> CallAnswer:
         """Call a procedure with its encoded input.
 
         Args:
@@ -134,10 +134,10 @@ class Transport:
             self._token.learn(cursor, era=era)
         is_stale = STALE in response.headers
         if response.status_code == 304 and etag is not None:
-            return Answer(None, etag, is_stale, response.headers.get(VERSION))
+            return CallAnswer(None, etag, is_stale, response.headers.get(VERSION))
         if not response.is_success:
             raise _error_of(response, response.content)
-        return Answer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
+        return CallAnswer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
 
     async def _send(
         self, procedure: Procedure[Any], fields: dict[str, Any] | None, headers: Mapping[str, str]

@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 from reactive_rpc.client.live import Live
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import State
-from reactive_rpc.client.subscriptions import Entry
+from reactive_rpc.client.subscriptions import QueryEntry
 
 __all__ = ["Watch"]
 
@@ -38,7 +38,7 @@ class Watch(Generic[T]):
         self._live = live
         self._procedure = procedure
         self._fields = fields
-        self._entry: Entry[T] | None = None
+        self._entry: QueryEntry[T] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._left = False
         self._seen: State[T] | None = None
@@ -110,12 +110,12 @@ class Watch(Generic[T]):
             await self._news.wait()
         return None
 
-    def _entered(self) -> Entry[T]:
+    def _entered(self) -> QueryEntry[T]:
         if self._entry is None:
             raise RuntimeError(f"enter the watch of {self._procedure.path} first: `async with ....watch() as live:`")
         return self._entry
 
 
-def _give_back(live: Live, entry: Entry[Any], listener: Callable[[], None]) -> None:
+def _give_back(live: Live, entry: QueryEntry[Any], listener: Callable[[], None]) -> None:
     entry.unlisten(listener)
     live.release(entry)

@@ -19,13 +19,13 @@ from datamodel_code_generator.format import Formatter
 from pydantic import BaseModel
 
 from reactive_rpc.codegen.document import Document, Operation, Schema
-from reactive_rpc.codegen.names import Names, camel_case
+from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
 from reactive_rpc.codegen.spelling import REF, Imports, Speller, branches_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE
 
-__all__ = ["Models", "Parameter", "Signature", "render_models"]
+__all__ = ["ModelParameter", "Models", "Signature", "render_models"]
 
 _HOLDER: Final = "ReactiveRpcSignatures"
 _BASE: Final = "reactive_rpc.client.Model"
@@ -41,7 +41,7 @@ _RESERVED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class ModelParameter:
     """One field of an input: `name` in Python, `wire_name` in JSON, `annotation` as Python source.
 
     `description` is what a docstring says of it, on one line; empty where the document says nothing.
@@ -65,7 +65,7 @@ class Signature:
     """
 
     input_model: str | None
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[ModelParameter, ...]
     output: str
     validated: str
 
@@ -84,7 +84,7 @@ def render_models(document: Document) -> Models:
 def _with_holder(document: Document) -> Components:
     """Return the components, one for each inline input, and the holder of all inputs and outputs."""
     components = dict(document.components)
-    names = Names([*components, _HOLDER, *(camel_case(name) for name in components)])
+    names = TakenNames([*components, _HOLDER, *(camel_case(name) for name in components)])
     fields: dict[str, Schema] = {}
     for number, operation in enumerate(document.operations):
         fields[f"output_{number}"] = _named(operation.output, f"{operation.path}.output", components, names)
@@ -94,7 +94,7 @@ def _with_holder(document: Document) -> Components:
     return components
 
 
-def _named(schema: Schema, path: str, components: Components, names: Names) -> Schema:
+def _named(schema: Schema, path: str, components: Components, names: TakenNames) -> Schema:
     """Return a reference to a component that holds `schema`, if it is an object with fields."""
     if "properties" not in schema:
         return schema
@@ -176,7 +176,7 @@ class Models:
             raise DefinitionError("the names of the document's schemas hold dots: they would become several modules")
         return source
 
-    def _fields_of(self, component: str) -> list[_Field]:
+    def _fields_of(self, component: str) -> list[_ModelField]:
         schema = self._components[component]
         required = schema.get("required", ())
         found = []
@@ -184,7 +184,7 @@ class Models:
             name = ast.unparse(line.target)
             wire_name = str(_keyword(line, "alias", name))
             name = f"{name}_" if name in _OWN else name
-            found.append(_Field(name, wire_name, schema["properties"][wire_name], wire_name in required, line))
+            found.append(_ModelField(name, wire_name, schema["properties"][wire_name], wire_name in required, line))
         return found
 
     def _render(self) -> str:
@@ -216,7 +216,7 @@ class Models:
             node.bases = [ast.parse(imports.name(_ENUM_BASES.get(schema.get(TYPE, ""), "enum.Enum")), mode="eval").body]
         return ast.unparse(ast.fix_missing_locations(node))
 
-    def _type_fields(self, node: ast.ClassDef, fields: list[_Field], speller: Speller, imports: Imports) -> None:
+    def _type_fields(self, node: ast.ClassDef, fields: list[_ModelField], speller: Speller, imports: Imports) -> None:
         """Put the types into a class, in the place of the `Any` that was written."""
         is_tagged = any("const" in field.schema and not field.is_required for field in fields)
         base = "reactive_rpc.client.TaggedModel" if is_tagged else _BASE
@@ -232,7 +232,7 @@ class Models:
             default = None if field.is_required else self._default(field.schema, speller, imports)
             field.line.value = None if default is None else ast.parse(default, mode="eval").body
 
-    def _annotation(self, field: _Field, speller: Speller, imports: Imports) -> str:
+    def _annotation(self, field: _ModelField, speller: Speller, imports: Imports) -> str:
         annotation = speller.spell(field.schema)
         if not field.is_required and not speller.is_nullable(field.schema) and "default" not in field.schema:
             annotation = f"{annotation} | None"  # the server makes the default
@@ -242,7 +242,7 @@ class Models:
         annotated, made = imports.name("typing.Annotated"), imports.name("pydantic.Field")
         return f"{annotated}[{annotation}, {made}({arguments})]"
 
-    def _field_arguments(self, field: _Field) -> list[str]:
+    def _field_arguments(self, field: _ModelField) -> list[str]:
         """Return the arguments of `Field(...)`: names on the wire, what was written already, bounds."""
         arguments = [ast.unparse(one) for one in field.written if one.arg != "alias"]
         if field.name != field.wire_name:
@@ -270,7 +270,7 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _ModelField:
     """One field of a class: `line` is what datamodel-code-generator wrote of it."""
 
     name: str
@@ -287,7 +287,7 @@ class _Field:
 
 def _class_names(components: Components) -> dict[str, str]:
     """Return the name of each component that becomes a class, or an alias that refers to itself."""
-    names = Names(_RESERVED)
+    names = TakenNames(_RESERVED)
     return {
         component: names.take(camel_case(component, fallback="Model"))
         for component, schema in sorted(components.items())
@@ -359,7 +359,7 @@ def _skeleton(schema: Schema) -> Schema:
 _SKELETON: Final = ("type", "properties", "required", "description", "additionalProperties")
 
 
-def _parameter(field: _Field, speller: Speller) -> Parameter:
+def _parameter(field: _ModelField, speller: Speller) -> ModelParameter:
     spelled = speller.spell(field.schema)
     values = speller.values(field.schema)
     more = [values] if values else []
@@ -369,7 +369,7 @@ def _parameter(field: _Field, speller: Speller) -> Parameter:
         spelled = " | ".join(
             [spelled.removesuffix(" | None"), *more, *(["None"] if spelled.endswith(" | None") else [])]
         )
-    return Parameter(field.name, field.wire_name, spelled, field.is_required, _describe(field.schema))
+    return ModelParameter(field.name, field.wire_name, spelled, field.is_required, _describe(field.schema))
 
 
 def _is_secret(schema: Schema) -> bool:

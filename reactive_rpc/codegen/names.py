@@ -1,4 +1,4 @@
-"""Names of generated things: identifiers that are valid, and meet nobody else's."""
+"""TakenNames of generated things: identifiers that are valid, and meet nobody else's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Iterable
 
-__all__ = ["Names", "camel_case", "is_attribute"]
+__all__ = ["TakenNames", "camel_case", "is_attribute"]
 
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
@@ -32,10 +32,10 @@ def is_attribute(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
 
 
-class Names:
+class TakenNames:
     """The names that are taken in one scope.
 
-    >>> names = Names(["Query"])
+    >>> names = TakenNames(["Query"])
     >>> names.take("Query"), names.take("Query"), names.take("Agent")
     ('Query2', 'Query3', 'Agent')
     """

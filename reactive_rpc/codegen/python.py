@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from reactive_rpc.codegen.document import Document, Operation, read_document
 from reactive_rpc.codegen.files import replace_files
-from reactive_rpc.codegen.models import Models, Parameter, Signature, render_models
-from reactive_rpc.codegen.names import Names, camel_case
+from reactive_rpc.codegen.models import ModelParameter, Models, Signature, render_models
+from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.spelling import Imports
 from reactive_rpc.errors import DefinitionError
 
@@ -111,7 +111,7 @@ class _Client:
 
     def __init__(self, document: Document, models: Models) -> None:
         self._document = document
-        self._names = Names([*_RUNTIME, "models"])
+        self._names = TakenNames([*_RUNTIME, "models"])
         self.title = " ".join(document.title.split()) or "the service"
         self.hub = self._take(camel_case(document.title))
         self._classes = {operation.path: self._take(camel_case(operation.path)) for operation in document.operations}
@@ -252,7 +252,7 @@ class _Client:
         return self._signatures[operation.path]
 
 
-def _head(start: str, name: str, parameters: tuple[Parameter, ...], result: str) -> list[str]:
+def _head(start: str, name: str, parameters: tuple[ModelParameter, ...], result: str) -> list[str]:
     """Return the lines of a method's signature: on one line where it has no parameters."""
     if not parameters:
         return [f"    {start} {name}(self) -> {result}:"]
@@ -263,7 +263,7 @@ def _head(start: str, name: str, parameters: tuple[Parameter, ...], result: str)
     return [f"    {start} {name}(", "        self,", "        *,", *spelled, f"    ) -> {result}:"]
 
 
-def _arguments(parameters: tuple[Parameter, ...]) -> str:
+def _arguments(parameters: tuple[ModelParameter, ...]) -> str:
     """Return the arguments as a dict display, by their names on the wire: a line each where there are several."""
     pairs = [f"{parameter.wire_name!r}: {parameter.name}" for parameter in parameters]
     if len(pairs) < 2:
@@ -271,7 +271,7 @@ def _arguments(parameters: tuple[Parameter, ...]) -> str:
     return "{\n" + "".join(f"            {pair},\n" for pair in pairs) + "        }"
 
 
-def _argument_docs(parameters: tuple[Parameter, ...]) -> str:
+def _argument_docs(parameters: tuple[ModelParameter, ...]) -> str:
     """Return the docstring's part about the arguments of which there is something to say; may be empty."""
     lines = [f"    {parameter.name}: {parameter.description}" for parameter in parameters if parameter.description]
     return "\n\nArgs:\n" + "\n".join(lines) if lines else ""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from reactive_rpc.codegen.document import Schema
-from reactive_rpc.codegen.names import Names, camel_case
+from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.protocol.marks import KEYS, TYPE
 
 __all__ = ["BOUNDS", "Components", "mend"]
@@ -65,13 +65,13 @@ def mend(components: Mapping[str, Schema], root: str, *, returned: Iterable[str]
 def _name_objects(components: Mapping[str, Schema]) -> Components:
     """Return the components with each object that stands within another schema as one more of them."""
     named: Components = dict(components)
-    names = Names([*components, *(camel_case(name) for name in components)])
+    names = TakenNames([*components, *(camel_case(name) for name in components)])
     for name, schema in components.items():
         named[name] = _walk_inside(schema, camel_case(name), named, names)
     return named
 
 
-def _walk_inside(schema: Schema, where: str, named: Components, names: Names) -> Schema:
+def _walk_inside(schema: Schema, where: str, named: Components, names: TakenNames) -> Schema:
     """Return `schema` with the objects in it named by `where` they stand; itself it stays."""
 
     def outside(inner: Any, place: str) -> Any:

@@ -264,7 +264,7 @@ class Inspector:
         choices = [*self._choices(schema)]
         classes = {cls: self._compile(one, config) for one in choices if (cls := self._class(one)) is not None}
         plain = [choice for choice in choices if not self._has_class(choice, set())]
-        compare = _Comparison({**schema, "type": "union", "choices": plain}) if plain else None
+        compare = _ValueComparison({**schema, "type": "union", "choices": plain}) if plain else None
         is_plain = len(plain) == len(choices)
 
         def check(value: Any, where: str) -> Unfit | None:
@@ -326,7 +326,7 @@ _HOLDERS: Final = (list, tuple, set, frozenset, dict, BaseModel)
 _ABSENT: Final = object()
 
 
-class _Comparison:
+class _ValueComparison:
     """Writes a value as one side does and reads it as the other does."""
 
     def __init__(self, schema: Any) -> None:

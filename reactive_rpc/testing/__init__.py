@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from reactive_rpc.testing.guard import Guard
+from reactive_rpc.testing.guard import ProcessGuard
 
 __all__ = ["FakeClock", "SequentialIds", "running", "serving"]
 
@@ -167,7 +167,7 @@ def serving(
     process = subprocess.Popen(  # our own words
         command, cwd=folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL
     )
-    guard = Guard(process.pid)
+    guard = ProcessGuard(process.pid)
     try:
         _await(lambda: _listens(port), lambda: process.poll() is None)
         yield f"http://127.0.0.1:{port}"

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Guard"]
+__all__ = ["ProcessGuard"]
 
 _SCRIPT: Final = """
 read -r word
@@ -23,7 +23,7 @@ kill -KILL "$1"
 """SIGINT ends PostgreSQL, Redis and uvicorn cleanly; one that was stopped has to go on for that."""
 
 
-class Guard:
+class ProcessGuard:
     """Ends a process, and removes a folder, should this process end before it dismisses the guard.
 
     Args:

@@ -27,7 +27,7 @@ from typing import IO, Any, Final, Literal
 import psycopg
 from sqlalchemy import make_url
 
-from reactive_rpc.testing.guard import Guard
+from reactive_rpc.testing.guard import ProcessGuard
 
 __all__ = ["PostgreSQL", "PostgreSQLServer", "postgresql_server"]
 
@@ -86,7 +86,7 @@ class PostgreSQLServer(PostgreSQL):
         self._binaries = binaries
         self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._guard: ProcessGuard | None = None
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
 
     @property
@@ -114,7 +114,7 @@ class PostgreSQLServer(PostgreSQL):
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
             process = _started(command, output)
-        self._process, self._guard = process, Guard(process.pid, self.folder)
+        self._process, self._guard = process, ProcessGuard(process.pid, self.folder)
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > give_up:

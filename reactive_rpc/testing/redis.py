@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 from redis import Redis
 from redis.exceptions import RedisError
 
-from reactive_rpc.testing.guard import Guard
+from reactive_rpc.testing.guard import ProcessGuard
 
 __all__ = ["RedisCluster", "RedisServer", "redis_cluster", "redis_server"]
 
@@ -55,7 +55,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{port}/0"
         self._command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *options]
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._guard: ProcessGuard | None = None
 
     @property
     def pid(self) -> int:
@@ -73,7 +73,7 @@ class RedisServer:
         log = self.folder / f"log.{self.port}"
         with log.open("ab") as output:
             process = subprocess.Popen(self._command, stdout=output, stderr=output, cwd=self.folder)
-        self._process, self._guard = process, Guard(process.pid, self.folder)
+        self._process, self._guard = process, ProcessGuard(process.pid, self.folder)
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > give_up:

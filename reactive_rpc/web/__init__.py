@@ -1,1 +1,1 @@
-"""The FastAPI adapter: routes that declare the OpenAPI document, and a dispatcher that serves the calls."""
+"""The HTTP side: routes and streams."""

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Query
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 
-from reactive_rpc.web.marked import Marked
+from reactive_rpc.web.routing.openapi_marks import Marked
 
 __all__ = ["build_document"]
 

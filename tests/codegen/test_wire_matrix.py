@@ -26,8 +26,8 @@ from wire_matrix import LEAVES, WRAPPERS, Cell, as_client, cells, input_of
 from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
 from reactive_rpc.codegen import generate
 from reactive_rpc.errors import BadRequestError
+from reactive_rpc.procedures import wire_types
 from reactive_rpc.protocol.fidelity import is_same
-from reactive_rpc.rpc import wire_types
 
 ROOT = Path(__file__).parents[2]
 RECEIVED: list[Any] = []

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.board.board import ENTRY_BYTES, Board, BoardKind, Budget
-from reactive_rpc.board.memory import MemoryBoard
-from reactive_rpc.board.postgresql import PostgreSQLBoard
-from reactive_rpc.board.redis import RedisBoard
-from reactive_rpc.board.sqlite import SQLiteBoard
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
+from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
+from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
+from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, BoardKind, Budget, EphemeralStore
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import RandomIds, SystemClock
 from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
 
@@ -37,14 +37,14 @@ import asyncio, json, sys
 def make(kind, place, namespace):
     if kind == "sqlite":
         from pathlib import Path
-        from reactive_rpc.board.sqlite import SQLiteBoard
-        return SQLiteBoard(Path(place))
+        from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
+        return SQLiteEphemeralStore(Path(place))
     if kind == "postgresql":
         from sqlalchemy import make_url
-        from reactive_rpc.board.postgresql import PostgreSQLBoard
-        return PostgreSQLBoard(make_url(place))
-    from reactive_rpc.board.redis import RedisBoard
-    return RedisBoard(place, namespace)
+        from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
+        return PostgreSQLEphemeralStore(make_url(place))
+    from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
+    return RedisEphemeralStore(place, namespace)
 
 async def main():
     board = make(*sys.argv[1:])
@@ -83,21 +83,21 @@ class World:
     namespace: str
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def board(self, budget: Budget | None = None) -> Board:
+    async def board(self, budget: Budget | None = None) -> EphemeralStore:
         """Return the board of one more worker, open until the end of the test."""
         board = self._made(budget)
         self.stack.push_async_callback(board.aclose)
         await board.open()
         return board
 
-    def _made(self, budget: Budget | None) -> Board:
+    def _made(self, budget: Budget | None) -> EphemeralStore:
         if self.kind == "memory":
-            return MemoryBoard(SystemClock(), budget=budget)
+            return InMemoryEphemeralStore(SystemClock(), budget=budget)
         if self.kind == "sqlite":
-            return SQLiteBoard(Path(self.place), budget=budget)
+            return SQLiteEphemeralStore(Path(self.place), budget=budget)
         if self.kind == "postgresql":
-            return PostgreSQLBoard(make_url(self.place), budget=budget)
-        return RedisBoard(self.place, self.namespace, budget=budget)
+            return PostgreSQLEphemeralStore(make_url(self.place), budget=budget)
+        return RedisEphemeralStore(self.place, self.namespace, budget=budget)
 
 
 @pytest.fixture(params=["memory", *SHARED])
@@ -236,7 +236,7 @@ CONTENT = b"x" * (4_900 - ENTRY_BYTES)
 """Four such entries with their keys are an owner's, ten are all of a kind."""
 
 
-async def fill(board: Board, owner: str, count: int, *, kind: BoardKind = "set") -> list[str]:
+async def fill(board: EphemeralStore, owner: str, count: int, *, kind: BoardKind = "set") -> list[str]:
     """Put so many entries of an owner's, one after another, and return their keys."""
     keys = [f"{owner}{number}" for number in range(count)]
     for key in keys:
@@ -245,7 +245,7 @@ async def fill(board: Board, owner: str, count: int, *, kind: BoardKind = "set")
     return keys
 
 
-async def kept(board: Board, keys: list[str], *, kind: BoardKind = "set") -> list[str]:
+async def kept(board: EphemeralStore, keys: list[str], *, kind: BoardKind = "set") -> list[str]:
     """Return which of these stand there."""
     return [key for key in keys if await board.get(kind, key) is not None]
 

@@ -17,22 +17,23 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.backend import CaptureBackend
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.sqlite import POSITION, SQLiteCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.relay_lock import relay_lock
+from reactive_rpc.backends.postgresql.url import libpq_url
+from reactive_rpc.backends.redis.connection import connect_redis
+from reactive_rpc.backends.redis.log import RedisLog
+from reactive_rpc.backends.redis.relay import Relay
+from reactive_rpc.backends.redis.stream import RedisStream
+from reactive_rpc.backends.sqlite.capture.backend import POSITION, SQLiteCapture
+from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.capture_backend import CaptureBackend
+from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.dependencies.change import UNKNOWN, Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.log import Batch, Log
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis import RedisLog
-from reactive_rpc.log.redis_stream import RedisStream
-from reactive_rpc.log.relay import Relay
-from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import UNKNOWN, Change
-from reactive_rpc.reactive.lookup import Lookup
-from reactive_rpc.redis_connection import connect_redis
-from reactive_rpc.sql.postgresql_url import libpq_url
 
 T = TypeVar("T")
 Writer = Any
@@ -199,8 +200,7 @@ class RelayedLog(RedisLog):
         self._relay = Relay(
             lambda: PostgreSQLLog(world.capture(), world.url, bulk_threshold=bulk),
             world.stream,
-            world.url,
-            name=world.namespace,
+            relay_lock(world.url, world.namespace),
         )
         self._task: asyncio.Task[None] | None = None
 

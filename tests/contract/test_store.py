@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.cache.entry import Computed, Entry, Key
+from reactive_rpc.cache.result import CachedResult, Computed, Key
 from reactive_rpc.cache.store import MemoryStore, Store
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import NOTHING
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import NOTHING
 
 STORES: dict[str, Callable[[int], Store]] = {"memory": MemoryStore}
 
@@ -32,11 +32,11 @@ class Stored:
         raise AssertionError
 
 
-def entry(name: str, size_bytes: int = 2_000) -> Entry:
+def entry(name: str, size_bytes: int = 2_000) -> CachedResult:
     """Return an entry of about this size."""
     query = Stored((name, b"", b""))
-    made = Entry(query, Computed(b"", NOTHING), 0)
-    return Entry(query, Computed(b"x" * (size_bytes - made.size_bytes), NOTHING), 0)
+    made = CachedResult(query, Computed(b"", NOTHING), 0)
+    return CachedResult(query, Computed(b"x" * (size_bytes - made.size_bytes), NOTHING), 0)
 
 
 @pytest.fixture(params=STORES)
@@ -84,7 +84,7 @@ def test_what_is_larger_than_the_store_is_not_held(store: Store) -> None:
 def test_entries_are_held_or_told_as_gone(steps: list[tuple[int, int, bool]]) -> None:
     """Whatever is put and discarded: the sum keeps to the bound, and no entry is lost without being told."""
     for make in STORES.values():
-        held: set[Entry] = set()
+        held: set[CachedResult] = set()
         store = make(10_000)
         for name, size_bytes, discard in steps:
             new = entry(str(name), size_bytes)

@@ -5,9 +5,9 @@ told". So for a commit that changes the result of a query that the stream watche
 event, a gap, the stale list of a later `connected`) must have come *since that commit*, and not later than the first id
 that covers it. If an id covers the commit and nothing has come, it is lost, whatever comes afterwards.
 
-*Since that commit* is decided by the version where the stream has one query, because its cursors are exact: a cursor
-up to the last version known not to show the commit tells of earlier ones. With more queries, an id may lie below what
-its event tells (see `delivery/hub.py`), so there the time decides: what came before the commit was begun does not tell
+*Since that commit* is decided by the version where the stream has one query, because its cursors are exact: a cursor up
+to the last version known not to show the commit tells of earlier ones. With more queries, an id may lie below what its
+event tells (see `subscriptions/hub.py`), so there the time decides: what came before the commit was begun does not tell
 of it. Where a doubt remains (a commit between the two versions around it) it counts as told: nothing is called lost
 that is not.
 

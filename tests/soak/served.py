@@ -18,7 +18,7 @@ from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
-from reactive_rpc.log.history import History
+from reactive_rpc.changes.history import History
 
 HISTORY_CHANGES = 20
 """What the log remembers: so little that it is full before anything is measured."""

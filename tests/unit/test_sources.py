@@ -7,14 +7,14 @@ import traceback
 import pytest
 from sqlalchemy import create_engine, make_url
 
+from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import Source, make_source
 
 
-def source(url: str) -> Source:
-    return make_source(url, settings=Settings(), ids=RandomIds())
+def source(url: str) -> Backend:
+    return make_backend(url, settings=Settings(), ids=RandomIds())
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_a_sync_engine_is_answered_with_its_url() -> None:
     """Which is what an application with sync sessions has to give; the engine may go on beside it."""
     engine = create_engine("postgresql+psycopg://u:s3cret@h/db")
     with pytest.raises(DefinitionError, match=r"give its URL \(engine\.url\)") as caught:
-        make_source(engine, settings=Settings(), ids=RandomIds())  # type: ignore[arg-type]  # as a beginner does
+        make_backend(engine, settings=Settings(), ids=RandomIds())  # type: ignore[arg-type]  # as a beginner does
     assert "s3cret" not in str(caught.value)
-    assert make_source(engine.url, settings=Settings(), ids=RandomIds())
+    assert make_backend(engine.url, settings=Settings(), ids=RandomIds())

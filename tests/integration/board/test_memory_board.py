@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_rpc.board.board import Budget
-from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.changes.ephemeral_store import Budget
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_past_its_bound_what_was_put_first_is_forgotten() -> None:
     """Of the same kind: many acknowledgements never drive out a ticket."""
-    board = MemoryBoard(FakeClock(), budget=Budget(max_bytes=100_000))
+    board = InMemoryEphemeralStore(FakeClock(), budget=Budget(max_bytes=100_000))
     await board.put("ticket", {"t": b"ticket"}, ttl_seconds=60)
     for number in range(100):
         await board.put("ack", {f"a{number}": b"x" * 10_000}, ttl_seconds=60)
@@ -24,7 +24,7 @@ async def test_past_its_bound_what_was_put_first_is_forgotten() -> None:
 
 async def test_what_is_put_again_counts_as_new() -> None:
     """It is weighed once, and is not the next to go."""
-    board = MemoryBoard(FakeClock(), budget=Budget(max_bytes=50_000))
+    board = InMemoryEphemeralStore(FakeClock(), budget=Budget(max_bytes=50_000))
     for number in range(4):
         await board.put("set", {f"s{number}": b"x" * 10_000}, ttl_seconds=60)
     for _ in range(10):
@@ -37,7 +37,7 @@ async def test_what_is_put_again_counts_as_new() -> None:
 async def test_time_is_the_clocks() -> None:
     """An entry is there until its last moment, and not at it; then it makes room."""
     clock = FakeClock()
-    board = MemoryBoard(clock, budget=Budget(max_bytes=1_000))
+    board = InMemoryEphemeralStore(clock, budget=Budget(max_bytes=1_000))
     await board.put("ack", {"a": b"1"}, ttl_seconds=60)
     clock.advance(59.9)
     assert await board.get("ack", "a") == b"1"

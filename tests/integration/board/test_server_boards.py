@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.board.board import Board
-from reactive_rpc.board.postgresql import PostgreSQLBoard
-from reactive_rpc.board.redis import RedisBoard
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.schema import CaptureState
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
+from reactive_rpc.backends.postgresql.url import libpq_url
+from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
+from reactive_rpc.changes.captured_schema import CaptureState
+from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.sql.postgresql_url import libpq_url
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 from reactive_rpc.testing.redis import RedisServer
 
@@ -46,7 +46,7 @@ def _execute(url: str, *statements: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-async def _recovers(board: Board) -> None:
+async def _recovers(board: EphemeralStore) -> None:
     """Wait until the board works again.
 
     Raises:
@@ -63,7 +63,7 @@ async def _recovers(board: Board) -> None:
     assert await board.take("ack", ["again"]) == {"again": b"1"}
 
 
-async def _refuses(board: Board) -> None:
+async def _refuses(board: EphemeralStore) -> None:
     """Every call says within seconds that the board is out of reach."""
     began = time.monotonic()
     with pytest.raises(ServiceUnavailableError):
@@ -77,7 +77,7 @@ async def _refuses(board: Board) -> None:
 
 async def test_redis_stops_and_comes_back(own_redis: RedisServer, stack: AsyncExitStack) -> None:
     """Meanwhile every call says so; afterwards the board works, empty."""
-    board = RedisBoard(own_redis.url, "test")
+    board = RedisEphemeralStore(own_redis.url, "test")
     stack.push_async_callback(board.aclose)
     await board.put("set", {"a": b"1"}, ttl_seconds=60)
     own_redis.stop(how="kill")
@@ -89,7 +89,7 @@ async def test_redis_stops_and_comes_back(own_redis: RedisServer, stack: AsyncEx
 
 async def test_a_redis_that_hangs_holds_nobody_up(own_redis: RedisServer, stack: AsyncExitStack) -> None:
     """Each call gives up by itself; when the server goes on, no answer meant for another call is mistaken for one."""
-    board = RedisBoard(own_redis.url, "test", operation_seconds=0.2)
+    board = RedisEphemeralStore(own_redis.url, "test", operation_seconds=0.2)
     stack.push_async_callback(board.aclose)
     await board.put("set", {"a": b"1", "b": b"2"}, ttl_seconds=60)
     own_redis.pause()
@@ -105,7 +105,7 @@ async def test_postgresql_stops_and_comes_back(own_postgresql: PostgreSQLServer,
     """Meanwhile every call says so; a clean stop keeps the entries, a crash may lose them."""
     url = own_postgresql.new_database()
     _capture(url).install()
-    board = PostgreSQLBoard(make_url(url))
+    board = PostgreSQLEphemeralStore(make_url(url))
     stack.push_async_callback(board.aclose)
     await board.put("set", {"a": b"1"}, ttl_seconds=60)
     own_postgresql.stop()
@@ -122,7 +122,7 @@ async def test_postgresql_stops_and_comes_back(own_postgresql: PostgreSQLServer,
 async def test_a_connection_that_is_cut_is_made_anew(postgresql_url: str, stack: AsyncExitStack) -> None:
     """The call that meets it succeeds."""
     _capture(postgresql_url).install()
-    board = PostgreSQLBoard(make_url(postgresql_url))
+    board = PostgreSQLEphemeralStore(make_url(postgresql_url))
     stack.push_async_callback(board.aclose)
     await board.put("set", {"a": b"1"}, ttl_seconds=60)
     _execute(
@@ -135,7 +135,7 @@ async def test_a_connection_that_is_cut_is_made_anew(postgresql_url: str, stack:
 async def test_a_call_that_is_given_up_spoils_no_other(postgresql_url: str, stack: AsyncExitStack) -> None:
     """Cancelled while a lock holds it up: the next call gets its own answer."""
     _capture(postgresql_url).install()
-    board = PostgreSQLBoard(make_url(postgresql_url))
+    board = PostgreSQLEphemeralStore(make_url(postgresql_url))
     stack.push_async_callback(board.aclose)
     await board.put("set", {"a": b"1"}, ttl_seconds=60)
     with psycopg.connect(libpq_url(make_url(postgresql_url))) as holder:
@@ -150,12 +150,12 @@ async def test_a_call_that_is_given_up_spoils_no_other(postgresql_url: str, stac
 async def test_crossing_writers_do_not_wait_for_each_other(postgresql_url: str, stack: AsyncExitStack) -> None:
     """Puts and takes of the same keys in opposite orders, from three workers: no deadlock, no error."""
     _capture(postgresql_url).install()
-    boards = [PostgreSQLBoard(make_url(postgresql_url)) for _ in range(3)]
+    boards = [PostgreSQLEphemeralStore(make_url(postgresql_url)) for _ in range(3)]
     for board in boards:
         stack.push_async_callback(board.aclose)
     keys = [f"k{n}" for n in range(50)]
 
-    async def write(board: PostgreSQLBoard, order: list[str]) -> None:
+    async def write(board: PostgreSQLEphemeralStore, order: list[str]) -> None:
         for _ in range(30):
             await board.put("ack", dict.fromkeys(order, b"1"), ttl_seconds=60)
             await board.take("ack", order[::-1])
@@ -168,7 +168,7 @@ async def test_the_board_is_no_matter_of_the_log(postgresql_url: str, stack: Asy
     _execute(postgresql_url, "CREATE TABLE t (id int PRIMARY KEY)")
     state = _capture(postgresql_url).install()
     before = _execute(postgresql_url, "SELECT count(*) FROM reactive_rpc.outbox")
-    board = PostgreSQLBoard(make_url(postgresql_url))
+    board = PostgreSQLEphemeralStore(make_url(postgresql_url))
     stack.push_async_callback(board.aclose)
     await board.put("ack", {"a": b"1"}, ttl_seconds=60)
     await board.take("ack", ["a"])
@@ -193,7 +193,7 @@ async def test_a_role_that_owns_nothing_is_told_what_it_lacks(postgresql_url: st
         " END IF; END $$",
     )
     url = make_url(postgresql_url).set(username=ROLE)
-    board = PostgreSQLBoard(url)
+    board = PostgreSQLEphemeralStore(url)
     stack.push_async_callback(board.aclose)
     with pytest.raises(ServiceUnavailableError, match="the board cannot be reached") as refused:
         await board.get("ack", "a")

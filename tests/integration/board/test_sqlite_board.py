@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from reactive_rpc.board.board import KINDS, Budget
-from reactive_rpc.board.sqlite import SQLiteBoard
+from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
+from reactive_rpc.changes.ephemeral_store import KINDS, Budget
 from reactive_rpc.errors import ServiceUnavailableError
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +35,9 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def boards(database: Path) -> AsyncIterator[tuple[SQLiteBoard, SQLiteBoard]]:
+async def boards(database: Path) -> AsyncIterator[tuple[SQLiteEphemeralStore, SQLiteEphemeralStore]]:
     """Return the boards of two workers."""
-    one, other = SQLiteBoard(database), SQLiteBoard(database)
+    one, other = SQLiteEphemeralStore(database), SQLiteEphemeralStore(database)
     await one.open()
     await other.open()
     yield one, other
@@ -45,7 +45,7 @@ async def boards(database: Path) -> AsyncIterator[tuple[SQLiteBoard, SQLiteBoard
     await other.aclose()
 
 
-Boards = tuple[SQLiteBoard, SQLiteBoard]
+Boards = tuple[SQLiteEphemeralStore, SQLiteEphemeralStore]
 
 
 def _damage(path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_the_database_does_not_notice(database: Path, boards: Boards) -> N
 
 async def test_the_event_loop_does_not_wait_for_a_lock(database: Path) -> None:
     """While another process holds the file, other tasks run; past the timeout the error names the file."""
-    board = SQLiteBoard(database, busy_timeout_seconds=0.3)
+    board = SQLiteEphemeralStore(database, busy_timeout_seconds=0.3)
     await board.open()
     with closing(sqlite3.connect(board.path, isolation_level=None, check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
@@ -139,7 +139,7 @@ async def test_the_event_loop_does_not_wait_for_a_lock(database: Path) -> None:
 
 async def test_the_file_keeps_to_its_bound(database: Path) -> None:
     """However much is put, by however many, of whatever kind."""
-    board = SQLiteBoard(database, budget=Budget(max_bytes=200_000, max_bytes_per_owner=50_000))
+    board = SQLiteEphemeralStore(database, budget=Budget(max_bytes=200_000, max_bytes_per_owner=50_000))
     await board.open()
     for n in range(200):
         for kind in KINDS:
@@ -152,7 +152,7 @@ async def test_the_file_keeps_to_its_bound(database: Path) -> None:
 async def test_what_has_expired_makes_room(database: Path) -> None:
     """Entries that nobody takes do not fill the file for ever."""
     now = 1000.0
-    board = SQLiteBoard(database, now=lambda: now)
+    board = SQLiteEphemeralStore(database, now=lambda: now)
     await board.open()
     for _ in range(10):
         await board.put("ack", {f"{now}-{n}": b"x" * 1000 for n in range(100)}, ttl_seconds=60)
@@ -164,7 +164,7 @@ async def test_what_has_expired_makes_room(database: Path) -> None:
 
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """With the path, and the way out."""
-    board = SQLiteBoard(tmp_path / "no" / "team.db")
+    board = SQLiteEphemeralStore(tmp_path / "no" / "team.db")
     await board.open()
     with pytest.raises(ServiceUnavailableError, match="the board cannot be reached") as refused:
         await board.put("ack", {"a": b"1"}, ttl_seconds=60)
@@ -174,7 +174,7 @@ async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 async def test_a_board_may_be_opened_before_the_database_is_made(tmp_path: Path) -> None:
     """It waits for the database's permission before it makes its file."""
-    board = SQLiteBoard(tmp_path / "team.db")
+    board = SQLiteEphemeralStore(tmp_path / "team.db")
     await board.open()
     assert not board.path.exists()
     (tmp_path / "team.db").touch(0o600)
@@ -186,11 +186,11 @@ async def test_a_board_may_be_opened_before_the_database_is_made(tmp_path: Path)
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from reactive_rpc.board.board import KINDS, Budget
-from reactive_rpc.board.sqlite import SQLiteBoard
+from reactive_rpc.changes.ephemeral_store import KINDS, Budget
+from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
 
 async def main():
-    board = SQLiteBoard(Path(sys.argv[1]))
+    board = SQLiteEphemeralStore(Path(sys.argv[1]))
     await board.open()
     print("ready", flush=True)
     n = 0

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from reactive_rpc.capture.schema import CaptureState, TableCapture
-from reactive_rpc.capture.sqlite import SQLiteCapture
-from reactive_rpc.capture.sqlite_images import ROWS_AFTER, OutboxRow, quoted
-from reactive_rpc.capture.sqlite_replacements import told
-from reactive_rpc.capture.sqlite_tables import OUTBOX
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, quoted
+from reactive_rpc.backends.sqlite.capture.replacements import told
+from reactive_rpc.backends.sqlite.capture.tables import OUTBOX
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.reactive.change import UNKNOWN, Change, Image
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Image
 
 from .ground_truth import check
 
@@ -37,7 +37,7 @@ class World:
 
     def changes(self) -> list[Change]:
         """Return what the outbox has gained since the last call."""
-        rows = [OutboxRow(*row) for row in self.writer.execute(ROWS_AFTER, (self.seen, -1))]
+        rows = [SQLiteOutboxRow(*row) for row in self.writer.execute(ROWS_AFTER, (self.seen, -1))]
         self.seen = rows[-1].id if rows else self.seen
         return [change for _, change in told(rows, self.state.tables, self.writer.execute)]
 

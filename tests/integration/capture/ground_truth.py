@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from reactive_rpc.capture.schema import CaptureState, TableCapture
-from reactive_rpc.reactive.change import Change
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.dependencies.change import Change
 
 __all__ = ["CapturedWorld", "check"]
 

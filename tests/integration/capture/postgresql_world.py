@@ -17,13 +17,13 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.postgresql_images import OutboxRow
-from reactive_rpc.capture.postgresql_names import quoted
-from reactive_rpc.capture.schema import CaptureState, TableCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.images import PostgreSQLOutboxRow
+from reactive_rpc.backends.postgresql.capture.names import quoted
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.reactive.change import UNKNOWN, Change, Image
-from reactive_rpc.reactive.schema import Kind
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Image
+from reactive_rpc.dependencies.schema import Kind
 
 from .ground_truth import check
 
@@ -116,9 +116,9 @@ class World:
         """Close the connection."""
         self.reader.close()
 
-    def rows(self) -> list[OutboxRow]:
+    def rows(self) -> list[PostgreSQLOutboxRow]:
         """Return what the outbox has gained since the last call."""
-        rows = [OutboxRow(*row) for row in self.reader.execute(OUTBOX, [self.seen])]
+        rows = [PostgreSQLOutboxRow(*row) for row in self.reader.execute(OUTBOX, [self.seen])]
         self.seen = rows[-1].id if rows else self.seen
         return rows
 

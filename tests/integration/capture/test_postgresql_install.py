@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.capture import postgresql as module
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.postgresql_tables import FINGERPRINT
-from reactive_rpc.capture.schema import CaptureState
+from reactive_rpc.backends.postgresql.capture import backend as module
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.tables import FINGERPRINT
+from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.dependencies.schema import View
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
-from reactive_rpc.reactive.schema import View
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer
 
 from .postgresql_world import World
@@ -159,7 +159,7 @@ def test_three_processes_install_at_once(postgresql_url: str) -> None:
         connection.execute(TEAM)
         program = (
             "import sys; from sqlalchemy import make_url; from reactive_rpc.clock import RandomIds;"
-            "from reactive_rpc.capture.postgresql import PostgreSQLCapture;"
+            "from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture;"
             "print(PostgreSQLCapture(make_url(sys.argv[1]), ids=RandomIds()).install().epoch)"
         )
         processes = [

@@ -16,15 +16,15 @@ import pytest
 from psycopg import errors
 from sqlalchemy import make_url
 
-from reactive_rpc.board.postgresql import PostgreSQLBoard
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.postgresql_owner import ROLE
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.owner import ROLE
+from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.database import _BEGIN, _PLACE
+from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
+from reactive_rpc.backends.postgresql.leftovers import _CLEAN, _OWN
+from reactive_rpc.backends.postgresql.locks import LOCKED
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
-from reactive_rpc.sql.postgresql_connection import connect
-from reactive_rpc.sql.postgresql_database import _BEGIN, _PLACE
-from reactive_rpc.sql.postgresql_leftovers import _CLEAN, _OWN
-from reactive_rpc.sql.postgresql_locks import LOCKED
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 ROLES = ("villain", "writer", "plain_app", "dba")
@@ -444,7 +444,7 @@ def test_the_board_calls_nothing_that_users_have_defined(stage: Stage) -> None:
     stage.run("ALTER ROLE postgres SET search_path = villain, public; ALTER SEQUENCE villain.calls RESTART")
 
     async def put() -> None:
-        board = PostgreSQLBoard(make_url(stage.url))
+        board = PostgreSQLEphemeralStore(make_url(stage.url))
         await board.open()
         with suppress(Exception):  # the parameter is a text to that function
             await board.put("set", {"a": b"b"}, ttl_seconds=60)

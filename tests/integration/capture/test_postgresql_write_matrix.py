@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.reactive.change import UNKNOWN
+from reactive_rpc.dependencies.change import UNKNOWN
 from reactive_rpc.testing.postgresql import PostgreSQL, postgresql_server
 
 from .postgresql_world import World, Writer, asyncpg_writer, psycopg_writer

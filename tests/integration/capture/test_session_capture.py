@@ -33,18 +33,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, make_transient_to_detached, mapped_column, relationship
 
 from reactive_rpc import Capture
-from reactive_rpc.capture.session import GUARANTEE, SessionCapture
+from reactive_rpc.backends.factory import make_backend
+from reactive_rpc.backends.postgresql.capture.catalog_tables import catalog_tables_on_postgresql
+from reactive_rpc.backends.session.capture import GUARANTEE, SessionCapture
+from reactive_rpc.backends.session.database import GenericDatabase
+from reactive_rpc.backends.session.log import LocalLog
+from reactive_rpc.backends.session.write_notes import WriteNotes
+from reactive_rpc.backends.sqlite.capture.catalog_tables import catalog_tables_on_sqlite
+from reactive_rpc.changes.catalog_tables import ReadTables
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import Constraint, Equals, IsNull
 from reactive_rpc.errors import ConflictError, InternalServerError, RPCError
-from reactive_rpc.log.local import LocalLog
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import Constraint, Equals, IsNull
 from reactive_rpc.settings import Settings
-from reactive_rpc.sources import make_source
-from reactive_rpc.sql.generic_database import GenericDatabase
-from reactive_rpc.sql.recorder import Recorder
-from reactive_rpc.sql.write_notes import WriteNotes
+from reactive_rpc.statements.recorder import Recorder
 
 # SQLModel would have us use `exec`; these writes are about what a user may do.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(r"ignore:\s*.*You probably want:DeprecationWarning")]
@@ -208,14 +211,17 @@ def rows_of(snapshot: Snapshot, constraint: Constraint) -> list[Any]:
     return sorted((tuple(sorted((name, row[name]) for name in constraint.columns or ())) for row in kept), key=repr)
 
 
+READERS: dict[str, ReadTables] = {"sqlite": catalog_tables_on_sqlite, "postgresql": catalog_tables_on_postgresql}
+
+
 @asynccontextmanager
 async def opened(url: str, *, generic: bool = False) -> AsyncIterator[World]:
     settings = Settings(busy_timeout_seconds=0.5)
-    source = make_source(url, settings=settings, ids=RandomIds(), capture=Capture(mode="session"))
+    source = make_backend(url, settings=settings, ids=RandomIds(), capture=Capture(mode="session"))
     database, capture, log = source.database, source.capture, source.log
     if generic:
         database = GenericDatabase(make_url(url))
-        capture = SessionCapture(database, ids=RandomIds())
+        capture = SessionCapture(database, ids=RandomIds(), read_tables=READERS[make_url(url).get_backend_name()])
         log = LocalLog(capture, ids=RandomIds())
     assert isinstance(capture, SessionCapture)
     assert isinstance(log, LocalLog)
@@ -496,15 +502,17 @@ async def test_any_database_is_followed_the_generic_way(url: str) -> None:
 async def test_a_bug_is_found(url: str, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above can fail: each of these bugs makes it."""
     if bug == "no cascades":
-        monkeypatch.setattr("reactive_rpc.capture.session._with_actions", lambda notes, tables: set(notes.bulk))
+        monkeypatch.setattr(
+            "reactive_rpc.backends.session.capture._with_actions", lambda notes, tables: set(notes.bulk)
+        )
     elif bug == "other rows":
         monkeypatch.setattr(WriteNotes, "_matched", lambda *_: {"id": -1})
     elif bug == "no count below":
-        monkeypatch.setattr("reactive_rpc.capture.session._look_below", lambda *_: None)
+        monkeypatch.setattr("reactive_rpc.backends.session.capture._look_below", lambda *_: None)
     elif bug == "other values":
         monkeypatch.setattr(WriteNotes, "_set_to", lambda *_: {"team_id": -1})
     else:
-        monkeypatch.setattr("reactive_rpc.sql.write_notes._is_trusted", lambda *_: True)
+        monkeypatch.setattr("reactive_rpc.backends.session.write_notes._is_trusted", lambda *_: True)
     async with opened(url) as world:
         with pytest.raises(AssertionError):  # noqa: PT012  # any of the writes may find it
             for write in WRITES:
@@ -628,7 +636,7 @@ async def test_nothing_is_put_into_the_database(url: str) -> None:
 
 async def test_the_narrow_guarantee_is_said(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It stands in `guarantee`, which `doctor` prints, and in a warning at every start."""
-    with caplog.at_level(logging.WARNING, logger="reactive_rpc.capture.session"):
+    with caplog.at_level(logging.WARNING, logger="reactive_rpc.backends.session.capture"):
         async with opened(url) as world:
             assert world.capture.guarantee == GUARANTEE
     assert "NOT seen" in caplog.text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reactive_rpc.capture.sqlite import PRUNE_CHUNK_ROWS, SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import PRUNE_CHUNK_ROWS, SQLiteCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
 
@@ -19,7 +19,7 @@ from .conftest import MakeWorld
 
 INSTALL = """
 import sys
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 sys.stdin.readline()
 state = SQLiteCapture(sys.argv[1], ids=RandomIds(), busy_timeout_seconds=60).install()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 INSTALL = """
 import sys
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 print(SQLiteCapture(sys.argv[1], ids=RandomIds()).install().epoch)
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reactive_rpc.reactive.schema import View
+from reactive_rpc.dependencies.schema import View
 
 from .conftest import MakeWorld
 

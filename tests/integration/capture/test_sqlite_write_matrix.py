@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from reactive_rpc.reactive.change import UNKNOWN, Change
+from reactive_rpc.dependencies.change import UNKNOWN, Change
 
 from .conftest import MakeWorld, World
 

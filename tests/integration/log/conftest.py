@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.sqlite import SQLiteLog
-from reactive_rpc.reactive.change import Change
+from reactive_rpc.dependencies.change import Change
 
 from . import postgresql_tails
 

@@ -11,12 +11,12 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.url import libpq_url
+from reactive_rpc.changes.log import Batch
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.postgresql import PostgreSQLLog
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.sql.postgresql_url import libpq_url
 
 DEADLINE_SECONDS = 30.0
 

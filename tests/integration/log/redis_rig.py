@@ -12,15 +12,16 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.relay_lock import relay_lock
+from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
+from reactive_rpc.backends.redis.connection import connect_redis
+from reactive_rpc.backends.redis.log import RedisLog
+from reactive_rpc.backends.redis.relay import Feed, Relay
+from reactive_rpc.backends.redis.stream import RedisStream, RelayReport, StreamEntry
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis import RedisLog
-from reactive_rpc.log.redis_stream import Beat, Entry, RedisStream
-from reactive_rpc.log.relay import Feed, Relay
-from reactive_rpc.log.snapshot import Snapshot
-from reactive_rpc.redis_connection import connect_redis
 
 from .postgresql_tails import connected
 
@@ -81,7 +82,7 @@ class Rig:
 
     def relay(self) -> Relay:
         """Return a relay, not running yet."""
-        return Relay(self.outbox_log, self.stream, make_url(self.url), name=self.namespace)
+        return Relay(self.outbox_log, self.stream, relay_lock(make_url(self.url), self.namespace))
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
@@ -136,11 +137,11 @@ class Gated(RedisStream):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def beats_after(self, beat_id: bytes, wait_seconds: float) -> list[Beat]:
+    async def beats_after(self, beat_id: bytes, wait_seconds: float) -> list[RelayReport]:
         await self.gate.wait()
         return await super().beats_after(beat_id, wait_seconds)
 
-    async def entries(self, after: int, until: int) -> list[Entry]:
+    async def entries(self, after: int, until: int) -> list[StreamEntry]:
         await self.gate.wait()
         return await super().entries(after, until)
 
@@ -170,7 +171,7 @@ def version_now(connection: psycopg.Connection[Any]) -> int:
     """Return the version that shows everything committed so far; nobody else writes meanwhile."""
     row = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
     assert row is not None
-    snapshot = Snapshot.parse(row[0])
+    snapshot = TransactionSnapshot.parse(row[0])
     assert snapshot is not None
     return snapshot.version
 

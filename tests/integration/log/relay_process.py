@@ -14,13 +14,14 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import make_url
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.relay_lock import relay_lock
+from reactive_rpc.backends.redis.relay import Relay
+from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step
-from reactive_rpc.log.relay import Relay
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
 
 FATAL_APPEND = 5
 
@@ -32,7 +33,7 @@ class Fatal(RedisStream):
     appends = 0
 
     async def advance(
-        self, end: Cursor | None, step: Step, served: Iterable[str] = (), *, claim: bool = False
+        self, end: Cursor | None, step: AppendRequest, served: Iterable[str] = (), *, claim: bool = False
     ) -> Refusal | None:
         self.appends += bool(step.changes)
         is_fatal = self.appends == FATAL_APPEND and bool(step.changes)
@@ -57,8 +58,7 @@ def main(url: str, redis_url: str, namespace: str, shards: str, point: str) -> N
     relay = Relay(
         lambda: PostgreSQLLog(PostgreSQLCapture(database, ids=RandomIds()), database),
         lambda: Fatal(redis_url, namespace, shards=int(shards), scope_column="id"),
-        database,
-        name=namespace,
+        relay_lock(database, namespace),
     )
     asyncio.run(relay.run())
 

@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.sqlite import SQLiteLog
 
 
 class CountedLog(SQLiteLog):

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.lookup import Lookup
 
 from .postgresql_tails import DEADLINE_SECONDS, OpenTail, Tail, connected, create, ids
 

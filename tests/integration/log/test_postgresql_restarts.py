@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.log import Batch
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 
 from .postgresql_tails import DEADLINE_SECONDS, OpenTail, connected, create

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.log.redis_stream import end_task
-from reactive_rpc.log.relay import Feed
+from reactive_rpc.backends.redis.relay import Feed
+from reactive_rpc.backends.redis.stream import end_task
 
 from .redis_rig import Edge, Rig, Writer, prepare, until
 

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.redis.log import RedisLog
+from reactive_rpc.backends.redis.stream import AppendRequest
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.log.redis import RedisLog
-from reactive_rpc.log.redis_stream import Step
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer
 from reactive_rpc.testing.redis import RedisServer, redis_server
 
@@ -175,8 +175,8 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
 
 def test_no_relay(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is answered, the message names it, and with the next relay everything goes on."""
-    monkeypatch.setattr("reactive_rpc.log.redis.OPEN_SECONDS", 0.0)
-    monkeypatch.setattr("reactive_rpc.log.redis.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("reactive_rpc.backends.redis.log.OPEN_SECONDS", 0.0)
+    monkeypatch.setattr("reactive_rpc.backends.redis.log.SILENCE_SECONDS", 0.3)
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
@@ -236,7 +236,7 @@ class ByHand:
         """Append a step and answer every question."""
         end = await self.stream.end()
         served = await self.stream.asked(0.01)
-        step = Step(Cursor(epoch, version), mark, changes, restart=restart)
+        step = AppendRequest(Cursor(epoch, version), mark, changes, restart=restart)
         assert await self.stream.advance(end, step, served) is None
 
 
@@ -316,10 +316,10 @@ def test_an_answer_that_the_last_report_does_not_cover(rig: Rig) -> None:
             await relay.append(epoch, version, mark, [], restart=False)
             asking = asyncio.create_task(edge.log.fresh())
             served = await relay.stream.asked(5.0)
-            step = Step(Cursor(epoch, version + 10), mark, [Change(table="w", operation="bulk")])
+            step = AppendRequest(Cursor(epoch, version + 10), mark, [Change(table="w", operation="bulk")])
             assert await relay.stream.advance(await relay.stream.end(), step, served) is None
             await client.delete(rig.key("state"))
-            assert await relay.stream.advance(None, Step(Cursor(epoch, version), mark, restart=True)) is None
+            assert await relay.stream.advance(None, AppendRequest(Cursor(epoch, version), mark, restart=True)) is None
             edge.gate.set()
             with pytest.raises(ServiceUnavailableError):
                 await asking

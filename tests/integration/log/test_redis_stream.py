@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.log.redis_stream import RedisStream, Refusal, Step, end_task
+from reactive_rpc.backends.redis.connection import connect_redis
+from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal, end_task
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.redis_connection import connect_redis
 
 Work = Callable[[RedisStream, Any], Awaitable[None]]
 Run = Callable[..., None]
@@ -64,10 +64,10 @@ def log_key(redis_namespace: str) -> str:
 
 async def begun(stream: RedisStream, *steps: tuple[int, list[Change]]) -> None:
     """Begin a stream at version 10 and append steps."""
-    assert await stream.advance(None, Step(at(10), "m", restart=True)) is None
+    assert await stream.advance(None, AppendRequest(at(10), "m", restart=True)) is None
     end = at(10)
     for version, changes in steps:
-        assert await stream.advance(end, Step(at(version), "m", changes)) is None
+        assert await stream.advance(end, AppendRequest(at(version), "m", changes)) is None
         end = at(version)
 
 
@@ -79,10 +79,10 @@ def test_entries_are_forgotten_for_their_age(run: Run, log_key: str) -> None:
         times = log_key.replace(":log", ":times")
         assert await client.lrange(times, 1, 1) == [b"12"]
         await client.lset(times, 0, 1)  # as if the first had come in 1970
-        assert await stream.advance(at(13), Step(at(14), "m", rows(3))) is None
+        assert await stream.advance(at(13), AppendRequest(at(14), "m", rows(3))) is None
         assert [entry.version for entry in await stream.entries(0, 14)] == [13, 14]
         await client.lset(times, 0, 1)
-        assert await stream.advance(at(14), Step(at(15), "m")) is None
+        assert await stream.advance(at(14), AppendRequest(at(15), "m")) is None
         assert [entry.version for entry in await stream.entries(0, 15)] == [14]
 
     run(work)
@@ -112,10 +112,10 @@ def test_only_who_knows_the_end_may_append(run: Run) -> None:
 
     async def work(stream: RedisStream, client: Any) -> None:
         assert await stream.end() is None
-        assert await stream.advance(at(10), Step(at(11), "m", rows(1))) == Refusal(None)
+        assert await stream.advance(at(10), AppendRequest(at(11), "m", rows(1))) == Refusal(None)
         await begun(stream, (12, rows(1)))
         for end in (None, at(10), at(11), at(13), at(12, "other")):
-            assert await stream.advance(end, Step(at(20), "m", rows(2))) == Refusal(at(12))
+            assert await stream.advance(end, AppendRequest(at(20), "m", rows(2))) == Refusal(at(12))
         assert await stream.end() == at(12)
         assert [entry.version for entry in await stream.entries(0, 100)] == [12]
 
@@ -128,15 +128,15 @@ def test_a_claim_that_is_refused_is_seen(run: Run) -> None:
     async def work(stream: RedisStream, client: Any) -> None:
         await begun(stream, (12, rows(1)))
         assert stream.claimed == b""
-        assert await stream.advance(at(10), Step(at(11), "m")) == Refusal(at(12))
-        assert await stream.advance(at(12), Step(at(12), "m")) is None
+        assert await stream.advance(at(10), AppendRequest(at(11), "m")) == Refusal(at(12))
+        assert await stream.advance(at(12), AppendRequest(at(12), "m")) is None
         assert stream.claimed == b""
-        assert await stream.advance(at(10), Step(at(11), "m"), claim=True) == Refusal(at(12))
-        assert await stream.advance(at(12), Step(at(13), "m")) is None
+        assert await stream.advance(at(10), AppendRequest(at(11), "m"), claim=True) == Refusal(at(12))
+        assert await stream.advance(at(12), AppendRequest(at(13), "m")) is None
         first = stream.claimed
         assert first
-        assert await stream.advance(at(10), Step(at(11), "m"), claim=True) == Refusal(at(13))
-        assert await stream.advance(at(13), Step(at(13), "m")) is None
+        assert await stream.advance(at(10), AppendRequest(at(11), "m"), claim=True) == Refusal(at(13))
+        assert await stream.advance(at(13), AppendRequest(at(13), "m")) is None
         assert stream.claimed > first
 
     run(work)
@@ -167,9 +167,9 @@ def test_a_stream_begun_anew_is_empty(run: Run) -> None:
 
     async def work(stream: RedisStream, client: Any) -> None:
         await begun(stream, (12, rows(1)))
-        assert await stream.advance(at(12), Step(at(5, "f"), "m", restart=True)) is None
+        assert await stream.advance(at(12), AppendRequest(at(5, "f"), "m", restart=True)) is None
         assert await stream.entries(0, 100) == []
-        assert await stream.advance(at(5, "f"), Step(at(6, "f"), "m", rows(2))) is None
+        assert await stream.advance(at(5, "f"), AppendRequest(at(6, "f"), "m", rows(2))) is None
         (entry,) = await stream.entries(0, 100)
         assert (entry.prev, entry.version) == (5, 6)
 
@@ -184,7 +184,7 @@ def test_what_strangers_write_is_no_entry(run: Run, log_key: str) -> None:
         await client.xadd(log_key, {"changes": "?"}, id="13-0")
         assert [entry.changes is None for entry in await stream.entries(10, 13)] == [False, True]
         await client.xadd(log_key, {"a": "b"}, id="1000000-0")
-        assert await stream.advance(at(12), Step(at(14), "m", rows(2))) is None
+        assert await stream.advance(at(12), AppendRequest(at(14), "m", rows(2))) is None
         assert await stream.entries(0, 100) == []
         beat = await stream.last_beat()
         assert beat is not None
@@ -246,7 +246,7 @@ def test_questions_are_taken_once(run: Run) -> None:
         first = await stream.last_beat()
         assert first is not None
         reading = asyncio.create_task(stream.beats_after(first.id, 30.0))
-        assert await stream.advance(at(10), Step(at(10), "m"), ["b", "c"]) is None
+        assert await stream.advance(at(10), AppendRequest(at(10), "m"), ["b", "c"]) is None
         assert [beat.served for beat in await reading] == [frozenset("bc")]
 
     run(work)

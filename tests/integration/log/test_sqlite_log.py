@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.log import Batch
-from reactive_rpc.log.sqlite import SQLiteLog
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.lookup import Lookup
 
 from .conftest import MakeTail, Tail
 

@@ -31,8 +31,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.alembic import migrating
+from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.sources import Source, make_source
 
 from .conftest import Migrations
 
@@ -206,8 +206,8 @@ def _models() -> MetaData:
     return found
 
 
-def _source(migrations: Migrations) -> Source:
-    return make_source(migrations.url, settings=Settings(), ids=RandomIds())
+def _source(migrations: Migrations) -> Backend:
+    return make_backend(migrations.url, settings=Settings(), ids=RandomIds())
 
 
 def _installed(migrations: Migrations) -> None:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import make_url
 
 from reactive_rpc import ReactiveRPC, Settings
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 
 from .rooms import METADATA, ROOMS, Opened, app_of, opened
 

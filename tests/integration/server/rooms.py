@@ -19,7 +19,7 @@ from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, NotFoundError, ReactiveRPC, Settings, define_reactive_function
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 
 JSON = {"content-type": "application/json"}
 

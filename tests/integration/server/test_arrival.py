@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from reactive_rpc.testing import running
-from reactive_rpc.web.arrival import came_by_connection
+from reactive_rpc.web.routing.arrival import came_by_connection
 
 app = FastAPI()
 

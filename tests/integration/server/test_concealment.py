@@ -17,8 +17,8 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.rpc.registry import Functions
-from reactive_rpc.sql.concealment import concealed
+from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.statements.concealment import concealed
 
 from .postgresql_rooms import DRIVERS, with_driver
 from .postgresql_rooms import serving as serving_on_postgresql

@@ -31,8 +31,8 @@ from reactive_rpc import (
     RPCError,
     define_reactive_function,
 )
+from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.rpc.canonical import canonical
 from reactive_rpc.testing import running
 
 from .rooms import InRoom, NewNote, Note, NoteId, Server, Visit, add, app_of, error_of, in_room, rpc_on, serving

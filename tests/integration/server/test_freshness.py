@@ -11,9 +11,9 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, DefinitionError, define_reactive_function
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR
-from reactive_rpc.rpc.registry import Functions
 
 from .rooms import ROOMS, InRoom, Note, Server, add, in_room, lines, serving
 

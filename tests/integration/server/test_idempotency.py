@@ -16,8 +16,8 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Capture, Context, NotFoundError, define_reactive_function
-from reactive_rpc.capture.answers import MAX_ANSWER_BYTES
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.changes.answers import MAX_ANSWER_BYTES
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from . import postgresql_rooms, rooms

@@ -15,9 +15,9 @@ from sqlmodel import Session, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import DefinitionError, ForbiddenError, define_reactive_function
-from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.registry import Functions
-from reactive_rpc.sql.isolation import ISOLATIONS, Isolation, level_of
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.statements.isolation import ISOLATIONS, Isolation, level_of
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
 from .rooms import Note, NoteId, error_of

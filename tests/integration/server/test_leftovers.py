@@ -13,7 +13,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
 from .rooms import serving as serving_file

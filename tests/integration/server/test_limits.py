@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reactive_rpc.delivery.hub import Subscription
 from reactive_rpc.protocol.events import QueryRef
+from reactive_rpc.subscriptions.hub import Subscription
 from reactive_rpc.testing import running
 
 from .rooms import app_of, error_of, rpc_on, serving, who

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from prometheus_client.parser import text_string_to_metric_families
 
 from reactive_rpc import ReactiveRPC
-from reactive_rpc.web.metrics import COUNTERS, GAUGES
+from reactive_rpc.web.routing.metrics import COUNTERS, GAUGES
 
 from .rooms import Server, serving
 

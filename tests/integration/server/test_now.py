@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, DefinitionError, define_reactive_function, now
 from reactive_rpc.client import AsyncClient, Procedure
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing import FakeClock, running
 
 from .rooms import Note, add, app_of, in_room, rpc_on, serving

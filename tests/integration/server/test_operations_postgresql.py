@@ -91,7 +91,7 @@ async def test_an_outage_is_a_line_in_the_log_and_no_address_to_callers(
             refused = await server.call("notes.in_room", IN_A)
         assert error_of(refused)["code"] == "SERVICE_UNAVAILABLE"
         assert "127.0.0.1" not in refused.text
-        lines = [record for record in caplog.records if record.name == "reactive_rpc.web.responses"]
+        lines = [record for record in caplog.records if record.name == "reactive_rpc.web.routing.responses"]
         assert [record.exc_info for record in lines] == [None]
         assert "cannot be read" not in lines[0].getMessage()  # what the caller is told anyway
 

@@ -14,8 +14,8 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.headers import CURSOR, STALE, STALE_SECONDS
-from reactive_rpc.rpc.registry import Functions
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 

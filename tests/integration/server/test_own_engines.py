@@ -18,7 +18,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Capture, Context, DefinitionError, ReactiveRPC, Settings, define_reactive_function
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 
 from .postgresql_rooms import DRIVERS, Server, with_driver
 from .rooms import METADATA, InRoom, Note, add, app_of, error_of, in_room_sync, opened

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import CaptureError, DefinitionError, define_reactive_function
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .pgbouncer import PGBOUNCER, pgbouncer

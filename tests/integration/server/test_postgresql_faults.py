@@ -18,9 +18,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.registry import Functions
-from reactive_rpc.sql.faults import ImpairedError, connecting
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.statements.faults import ImpairedError, connecting
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 
 from .postgresql_rooms import DRIVERS, Server, eventually, serving, with_driver

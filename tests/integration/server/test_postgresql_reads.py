@@ -36,7 +36,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver

@@ -35,9 +35,9 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
+from reactive_rpc.backends.postgresql.database import PostgreSQLDatabase
+from reactive_rpc.procedures.caller import BoundCaller
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.rpc.caller import BoundCaller
-from reactive_rpc.sql.postgresql_database import PostgreSQLDatabase
 from reactive_rpc.testing import running
 
 from .postgresql_rooms import DRIVERS, Server, eventually, rpc_on, serving, with_driver

@@ -14,8 +14,8 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
-from reactive_rpc.delivery.hub import MAX_RESULT_BYTES
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.subscriptions.hub import MAX_RESULT_BYTES
 from reactive_rpc.testing import running
 
 from .rooms import InRoom, Note, NoteId, app_of, rpc_on, who

@@ -17,7 +17,7 @@ from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
-from reactive_rpc.reactive.relations import Relations
+from reactive_rpc.dependencies.relations import Relations
 
 pytestmark = pytest.mark.anyio
 

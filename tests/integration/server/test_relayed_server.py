@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import make_url
 
 from reactive_rpc import Capture, DefinitionError, ReactiveRPC, Settings
-from reactive_rpc.delivery.hub import Subscription
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.subscriptions.hub import Subscription
 from reactive_rpc.testing.redis import RedisServer
 
 from .postgresql_rooms import Server, eventually, serving
@@ -94,8 +94,8 @@ async def test_a_missing_relay_is_named(
     postgresql_url: str, redis_server_url: str, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that may not relay does not start alone, and the error says what to run."""
-    monkeypatch.setattr("reactive_rpc.log.redis.OPEN_SECONDS", 0.5)
-    monkeypatch.setattr("reactive_rpc.log.redis.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("reactive_rpc.backends.redis.log.OPEN_SECONDS", 0.5)
+    monkeypatch.setattr("reactive_rpc.backends.redis.log.SILENCE_SECONDS", 0.5)
     settings = redis_settings(redis_server_url, redis_namespace, relay=False)
     with pytest.raises(Exception, match="reactive-rpc relay"):
         async with serving(postgresql_url, settings=settings):

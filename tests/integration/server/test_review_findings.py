@@ -29,16 +29,16 @@ from reactive_rpc import (
     TooManyRequestsError,
     define_reactive_function,
 )
-from reactive_rpc.delivery.hub import Subscription
-from reactive_rpc.delivery.stream import Stream
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.dependencies.relations import parse_relations, widen
+from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.procedures.canonical import canonical, is_pure
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.reactive.relations import parse_relations, widen
-from reactive_rpc.reactive.schema import Kind
-from reactive_rpc.rpc.canonical import canonical, is_pure
+from reactive_rpc.subscriptions.hub import Subscription
+from reactive_rpc.subscriptions.stream import Stream
 
 from .rooms import ROOMS, InRoom, Note, NoteId, Server, Visit, serving
 

@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from reactive_rpc.rpc.registry import Functions
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing import running
 
 from .rooms import add, app_of, in_room, in_room_sync, in_rooms, one, rpc_on

@@ -16,8 +16,8 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, define_reactive_function
-from reactive_rpc.capture.policy import ImagePolicy
-from reactive_rpc.capture.secrets import says_secret, says_secret_as
+from reactive_rpc.changes.image_policy import ImagePolicy
+from reactive_rpc.changes.secrets import says_secret, says_secret_as
 
 
 class EncryptedString(TypeDecorator[str]):

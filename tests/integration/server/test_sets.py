@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.testing import FakeClock, running
-from reactive_rpc.web.sets import StoredSets
+from reactive_rpc.web.streams.sets import StoredSets
 
 from .rooms import app_of, rpc_on, who
 from .streams import heard, stored
@@ -47,7 +47,7 @@ def clock() -> FakeClock:
 
 async def test_a_set_is_kept_as_long_as_it_is_used(clock: FakeClock, anyio_backend: str) -> None:
     """Each use renews it, at whichever worker; a day after the last one it is gone."""
-    board = MemoryBoard(clock)
+    board = InMemoryEphemeralStore(clock)
     here, there = (StoredSets(board, clock=clock, ttl_seconds=DAY) for _ in range(2))
     name = await here.put(QUERIES, owner="ann")
     for _ in range(6):
@@ -63,7 +63,7 @@ async def test_a_set_is_kept_as_long_as_it_is_used(clock: FakeClock, anyio_backe
 
 async def test_equal_sets_have_one_name(clock: FakeClock, anyio_backend: str) -> None:
     """The order counts and the ETags do not."""
-    sets = StoredSets(MemoryBoard(clock), clock=clock, ttl_seconds=DAY)
+    sets = StoredSets(InMemoryEphemeralStore(clock), clock=clock, ttl_seconds=DAY)
     a, b = QueryRef(path="a"), QueryRef(path="b")
     with_etag = QueryRef(path="a", etag='"1"')
     names = [await sets.put(queries, owner="ann") for queries in ([a, b], [with_etag, b], [b, a])]
@@ -73,7 +73,7 @@ async def test_equal_sets_have_one_name(clock: FakeClock, anyio_backend: str) ->
 
 async def test_a_worker_keeps_few_sets_itself(clock: FakeClock, anyio_backend: str) -> None:
     """Those that it drops are still on the board."""
-    board = MemoryBoard(clock)
+    board = InMemoryEphemeralStore(clock)
     sets = StoredSets(board, clock=clock, ttl_seconds=DAY, max_bytes=200)
     names = [await sets.put([QueryRef(path=f"p{n}")], owner="ann") for n in range(50)]
     assert [(await sets.get(name))[0].path for name in names] == [f"p{n}" for n in range(50)]

@@ -18,20 +18,20 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, define_reactive_function
-from reactive_rpc.cache import redis_values as module
-from reactive_rpc.cache.entry import Computed, Key
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.postgresql.log import PostgreSQLLog
+from reactive_rpc.backends.postgresql.url import libpq_url
+from reactive_rpc.backends.redis import shared_results as module
+from reactive_rpc.backends.redis.connection import connect_redis
+from reactive_rpc.backends.redis.shared_results import RedisSharedResults
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.redis_values import RedisValues
+from reactive_rpc.cache.result import Computed, Key
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.log.postgresql import PostgreSQLLog
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.redis_connection import connect_redis
-from reactive_rpc.rpc.execution import Observation
-from reactive_rpc.rpc.registry import Functions
-from reactive_rpc.sql.postgresql_url import libpq_url
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.procedures.execution import Observation
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.redis import RedisServer
 
 from .postgresql_rooms import Server, serving
@@ -262,7 +262,7 @@ async def test_answers_come_while_redis_hangs(
         connection.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
         connection.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
         log = PostgreSQLLog(PostgreSQLCapture(url, ids=RandomIds()), url)
-        values = RedisValues(own_redis.url, "test", build="b1", ttl_seconds=60)
+        values = RedisSharedResults(own_redis.url, "test", build="b1", ttl_seconds=60)
         reader = Reader(log, MemoryStore(1_000_000), shared=values)
         log.subscribe(reader.apply)
         async with AsyncExitStack() as stack:

@@ -12,12 +12,12 @@ from fastapi import Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
 from reactive_rpc import Context
-from reactive_rpc.board.board import NOBODY, BoardKind
-from reactive_rpc.board.memory import MemoryBoard
+from reactive_rpc.changes.ephemeral_store import NOBODY, BoardKind
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.errors import UnauthorizedError
 from reactive_rpc.testing import FakeClock, running
-from reactive_rpc.web.tickets import Tickets, take_ticket
+from reactive_rpc.web.streams.tickets import Tickets, take_ticket
 
 from .rooms import JSON, app_of, error_of, rpc_on, serving, who
 from .streams import heard, in_rooms, served_by_uvicorn, stored
@@ -149,14 +149,14 @@ def test_a_ticket_outlives_neither_its_owners_rights_nor_its_time(file: Path) ->
 async def test_a_ticket_expires(anyio_backend: str) -> None:
     """After its time a ticket is as good as none."""
     clock = FakeClock()
-    tickets = Tickets(MemoryBoard(clock), ttl_seconds=30.0)
+    tickets = Tickets(InMemoryEphemeralStore(clock), ttl_seconds=30.0)
     ticket = await tickets.issue([(b"authorization", b"Bearer ann@t")], [], owner="ann")
     clock.advance(30.1)
     with pytest.raises(UnauthorizedError, match="unknown, expired or used"):
         await tickets.redeem(ticket.ticket, [], [])
 
 
-class Peeking(MemoryBoard):
+class Peeking(InMemoryEphemeralStore):
     """A board whose holder looks at what is on it."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, Settings, define_reactive_function, topic
 from reactive_rpc.errors import InternalServerError
-from reactive_rpc.rpc.topics import Topic
+from reactive_rpc.procedures.topics import Topic
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import NotFoundError, define_reactive_function
-from reactive_rpc.rpc.procedure import Procedure
+from reactive_rpc.procedures.procedure import Procedure
 
 from .rooms import NewNote, Note, Visit, error_of, serving
 

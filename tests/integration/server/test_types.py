@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.rpc.call import decode_json_input
+from reactive_rpc.procedures.call import decode_json_input
 
 from .rooms import error_of, serving
 

@@ -22,10 +22,10 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, Capture, Context, NotFoundError, ReactiveRPC, define_reactive_function, topic
-from reactive_rpc.capture.sqlite import POSITION
+from reactive_rpc.backends.sqlite.capture.backend import POSITION
+from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
-from reactive_rpc.rpc.registry import Functions
 
 from . import postgresql_rooms, rooms
 from .rooms import InRoom, Note, Opened, who

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.cache import redis_values as module
-from reactive_rpc.cache.redis_values import RedisValues
-from reactive_rpc.cache.shared_values import SharedValue, name_of
+from reactive_rpc.backends.redis import shared_results as module
+from reactive_rpc.backends.redis.connection import RedisClient, connect_redis
+from reactive_rpc.backends.redis.shared_results import RedisSharedResults
+from reactive_rpc.cache.shared_results import SharedResult, name_of
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.redis_connection import RedisClient, connect_redis
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.testing.redis import RedisServer
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = ("notes.in_room", b'{"room":"a"}', b"ann")
 READ_SET = ReadSet((Constraint("note", frozenset({"text"}), {"room": Equals(frozenset({"a"}))}),))
-VALUE = SharedValue(KEY, "e1", 7, b'["one"]', READ_SET)
+VALUE = SharedResult(KEY, "e1", 7, b'["one"]', READ_SET)
 ANSWER, WAIT = module.ANSWER_SECONDS, module.WAIT_SECONDS
 
 
@@ -37,9 +37,9 @@ class World:
     namespace: str
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def worker(self, *, build: str = "b1", clock: Clock | None = None) -> RedisValues:
+    async def worker(self, *, build: str = "b1", clock: Clock | None = None) -> RedisSharedResults:
         """Return the values as one more worker sees them, open."""
-        values = RedisValues(self.url, self.namespace, build=build, ttl_seconds=60, clock=clock or SystemClock())
+        values = RedisSharedResults(self.url, self.namespace, build=build, ttl_seconds=60, clock=clock or SystemClock())
         self.stack.push_async_callback(values.aclose)
         await values.open()
         return values
@@ -78,7 +78,7 @@ async def own_world(own_redis: RedisServer) -> AsyncIterator[World]:
         yield made
 
 
-async def find(values: RedisValues, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedValue | None:
+async def find(values: RedisSharedResults, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedResult | None:
     return await values.find(key, epoch, after=after, version=after + 1)
 
 
@@ -94,7 +94,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def stored(world: World, value: SharedValue = VALUE) -> None:
+async def stored(world: World, value: SharedResult = VALUE) -> None:
     """Have a worker put `value`, and wait until it is there."""
     (await world.worker()).put(value)
     client = world.client()
@@ -158,7 +158,7 @@ async def test_one_computes_and_the_others_get_its_result(world: World) -> None:
     workers = [await world.worker() for _ in range(10)]
     computing = 0
 
-    async def ask(values: RedisValues) -> SharedValue | None:
+    async def ask(values: RedisSharedResults) -> SharedResult | None:
         nonlocal computing
         found = await find(values)
         if found is None:

@@ -25,15 +25,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from reactive_rpc.log.enrichment import by_key, enriched, keys_to_look_up, lookups_of
-from reactive_rpc.reactive.change import UNKNOWN, Change, Unknown, Value
-from reactive_rpc.reactive.index import Index
-from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.reactive.schema import Schema
-from reactive_rpc.sql.postgresql_oracle import PostgreSQLOracle
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
-from reactive_rpc.sql.sqlite_oracle import SQLiteOracle
-from reactive_rpc.sql.text_reads import Oracle
+from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
+from reactive_rpc.backends.sqlite.oracle import SQLiteOracle
+from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.dependencies.schema import Schema
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.statements.text_reads import Oracle
 
 from .drawing import Write
 from .generator import Generator

@@ -22,10 +22,10 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
-from reactive_rpc.delivery.hub import Subscription
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.subscriptions.hub import Subscription
 
 from .generator import Generator
 from .model import METADATA, TABLES

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry, relationship
 
-from reactive_rpc.reactive.schema import Kind, View
+from reactive_rpc.dependencies.schema import Kind, View
 
 __all__ = [
     "CHILDREN",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.schema import CaptureState
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.testing.postgresql import PostgreSQL
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from reactive_rpc.backends.sqlite.capture import triggers as sqlite_triggers
+from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.capture import sqlite_triggers
-from reactive_rpc.delivery.hub import Hub
-from reactive_rpc.log.sqlite import SQLiteLog
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.index import Index
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.subscriptions.hub import Hub
 
 from .end_to_end import EndToEnd, WrongError
 
@@ -73,7 +73,7 @@ def _no_replace_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(table: Any, **options: Any) -> dict[str, str]:
         return {name: sql for name, sql in made(table, **options).items() if " BEFORE " not in sql}
 
-    monkeypatch.setattr("reactive_rpc.capture.sqlite.triggers_of", without)
+    monkeypatch.setattr("reactive_rpc.backends.sqlite.capture.backend.triggers_of", without)
 
 
 def _store_without_checking(monkeypatch: pytest.MonkeyPatch) -> None:

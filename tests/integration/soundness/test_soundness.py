@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import BinaryExpression, and_, select
 from sqlalchemy.sql import operators
 
-from reactive_rpc.log import enrichment as looked_up
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.index import Index
-from reactive_rpc.sql import analysis, binding, comparable_values, enrichment, predicates, recorder, scope
-from reactive_rpc.sql.predicates import PredicateReader
-from reactive_rpc.sql.scope import Scope
+from reactive_rpc.changes import parent_values as looked_up
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.index import Index
+from reactive_rpc.statements import analysis, binding, comparable_values, predicates, recorder, scope
+from reactive_rpc.statements import parent_conditions as enrichment
+from reactive_rpc.statements.predicates import PredicateReader
+from reactive_rpc.statements.scope import Scope
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from . import differential

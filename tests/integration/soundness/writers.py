@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError
 
 from reactive_rpc import RPCError
-from reactive_rpc.rpc.caller import BoundCaller
+from reactive_rpc.procedures.caller import BoundCaller
 
 from .generator import Generator
 

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
-from reactive_rpc.capture.schema import CaptureState, TableCapture
-from reactive_rpc.reactive.schema import Kind, View
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.dependencies.schema import Kind, View
 
 __all__ = ["Animal", "Base", "Cat", "Dog", "Engineer", "Member", "Note", "Person", "Task", "Team", "declared"]
 

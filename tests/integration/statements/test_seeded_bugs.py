@@ -9,13 +9,15 @@ from typing import Any, Literal
 import pytest
 from sqlalchemy import and_, column, func, select, text, tuple_
 
-from reactive_rpc.reactive.schema import View
-from reactive_rpc.sql import binding, postgresql_oracle, predicates, sqlite_oracle
-from reactive_rpc.sql.postgresql_oracle import PostgreSQLOracle
-from reactive_rpc.sql.predicates import PredicateReader
-from reactive_rpc.sql.recording_compiler import RecordingCompiler, Rendering
-from reactive_rpc.sql.scope import Scope
-from reactive_rpc.sql.sqlite_oracle import SQLiteOracle
+from reactive_rpc.backends.postgresql import oracle as postgresql_oracle
+from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
+from reactive_rpc.backends.sqlite import oracle as sqlite_oracle
+from reactive_rpc.backends.sqlite.oracle import SQLiteOracle
+from reactive_rpc.dependencies.schema import View
+from reactive_rpc.statements import binding, predicates
+from reactive_rpc.statements.predicates import PredicateReader
+from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering
+from reactive_rpc.statements.scope import Scope
 
 from .models import Member, Task, Team
 from .shapes import FIRST, rows

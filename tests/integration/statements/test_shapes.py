@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.reactive.read_set import Between, Condition, Equals, IsNull, ReadSet
+from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull, ReadSet
 
 from .shapes import REFUSED, SHAPES, Shape, rows
 from .world import Found, World

@@ -11,14 +11,14 @@ from sqlalchemy import ColumnElement, Connection, literal_column, make_url, sele
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.compiler import compiles
 
-from reactive_rpc.capture.postgresql import PostgreSQLCapture
-from reactive_rpc.capture.sqlite import SQLiteCapture
+from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
+from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
+from reactive_rpc.backends.sqlite.database import TRACED, SQLiteDatabase
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.reactive.read_set import Constraint, ReadSet
-from reactive_rpc.reactive.schema import Schema
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
-from reactive_rpc.sql.sqlite_database import TRACED, SQLiteDatabase
-from reactive_rpc.sql.text_reads import TextRead
+from reactive_rpc.dependencies.read_set import Constraint, ReadSet
+from reactive_rpc.dependencies.schema import Schema
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.statements.text_reads import TextRead
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .models import Base, Task

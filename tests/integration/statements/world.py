@@ -12,13 +12,13 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from reactive_rpc.capture.schema import CaptureState
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.sql.postgresql_oracle import PostgreSQLOracle
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
-from reactive_rpc.sql.sqlite_oracle import SQLiteOracle
-from reactive_rpc.sql.text_reads import Oracle
+from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
+from reactive_rpc.backends.sqlite.oracle import SQLiteOracle
+from reactive_rpc.changes.captured_schema import CaptureState
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.statements.text_reads import Oracle
 
 from .models import ROWS, VIEW, Base, declared
 

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from reactive_rpc.cache.entry import Computed, Key
-from reactive_rpc.capture.schema import CaptureState, TableCapture
+from reactive_rpc.cache.result import Computed, Key
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.changes.log import Applier, Batch, WantedLookups
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.errors import RPCError
-from reactive_rpc.log.log import Applier, Batch, WantedLookups
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.period import ALWAYS, Period, tick_of
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
 
 Pause = Callable[[], Awaitable[None]]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reactive_rpc.cache.entry import Key
-from reactive_rpc.cache.shared_values import SharedValue, decode_value, encode_value, name_of
+from reactive_rpc.cache.result import Key
+from reactive_rpc.cache.shared_results import SharedResult, decode_value, encode_value, name_of
 
 from .scripted import Pause, no_pause
 
@@ -25,7 +25,7 @@ class Shelf:
         self.asked: list[tuple[str, int, int]] = []
         self.claimed: list[Key] = []
 
-    async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedValue | None:
+    async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedResult | None:
         self.asked.append((key[0], after, version))
         await self.pause()
         record = self.records.get(name_of(self.build, epoch, key))
@@ -37,7 +37,7 @@ class Shelf:
         self.claimed.append(key)
         return None
 
-    def put(self, value: SharedValue) -> None:
+    def put(self, value: SharedResult) -> None:
         self.records[name_of(self.build, value.epoch, value.key)] = encode_value(value)
 
     def release(self, key: Key) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from reactive_rpc.cache import auditor as auditing
 from reactive_rpc.cache.auditor import Auditor, Finding
-from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.cache.reader import Invalidation, Reader
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.log.log import Batch
 
 from .scripted import Pause, RowQuery, ScriptedLog, no_pause, until
 
@@ -34,7 +34,7 @@ class World:
     log: ScriptedLog
     reader: Reader
     auditor: Auditor
-    told: list[Invalidated]
+    told: list[Invalidation]
 
     async def value(self, row: int, **options: object) -> int:
         """Return what the reader answers."""
@@ -48,7 +48,7 @@ def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -
     reader = make(log, MemoryStore(1_000_000))
     log.subscribe(reader.apply)
     reader.auditor = Auditor(reader.freshness, reader.drop, share=share, random=lambda: drawn)
-    told: list[Invalidated] = []
+    told: list[Invalidation] = []
     reader.on_invalidated(told.append)
     return World(log, reader, reader.auditor, told)
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from reactive_rpc.cache.entry import Entry, Query
-from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.cache.reader import Invalidation, Reader
+from reactive_rpc.cache.result import CachedResult, Query
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.dependencies.relations import Relation
 from reactive_rpc.errors import (
     InternalServerError,
     NotFoundError,
     PreconditionFailedError,
     ServiceUnavailableError,
 )
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.reactive.relations import Relation
 
 from .scripted import RowQuery, ScriptedLog, change, until
 
@@ -34,7 +34,7 @@ class World:
     log: ScriptedLog
     store: MemoryStore
     reader: Reader
-    told: list[Invalidated]
+    told: list[Invalidation]
 
     async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
@@ -46,7 +46,7 @@ def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
     log, store = ScriptedLog(), MemoryStore(max_bytes)
     reader = make(log, store)
     log.subscribe(reader.apply)
-    told: list[Invalidated] = []
+    told: list[Invalidation] = []
     reader.on_invalidated(told.append)
     return World(log, store, reader, told)
 
@@ -384,37 +384,37 @@ async def test_closing_abandons_flights() -> None:
 class JoinsAnyFlight(Reader):
     """A seeded bug: joins a flight however early its snapshot is."""
 
-    async def get(self, query: Query) -> Entry:
+    async def get(self, query: Query) -> CachedResult:
         await self._log.fresh()
         entry = self._store.get(query.key)
         if entry is not None:
             return entry
         flight = self._flights.get(query.key) or self._start(query)
         landed = await asyncio.shield(flight.task)
-        return Entry(query, landed.computed, landed.entry.version)
+        return CachedResult(query, landed.computed, landed.entry.version)
 
 
 class StoresUnchecked(Reader):
     """A seeded bug: stores what a commit has overtaken."""
 
-    def touched_since(self, version: int, entry: Entry) -> bool:
+    def touched_since(self, version: int, entry: CachedResult) -> bool:
         return False
 
 
 class LooksTooEarly(Reader):
     """A seeded bug: takes the entry out of the store before it is sure to be right."""
 
-    async def get(self, query: Query) -> Entry:
+    async def get(self, query: Query) -> CachedResult:
         entry = self._store.get(query.key)
         computed = None if entry is None else entry.computed
         await self._log.fresh()
-        return Entry(query, computed, 0) if computed is not None else await super().get(query)
+        return CachedResult(query, computed, 0) if computed is not None else await super().get(query)
 
 
 class ForgetsOtherRows(Reader):
     """A seeded bug: indexes the first thing that was read, and nothing else."""
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: CachedResult) -> None:
         whole = entry.read_set
         first = ReadSet(whole.constraints[:1])
         self._index.add(entry, first)

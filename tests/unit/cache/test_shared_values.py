@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.cache.entry import Computed, Entry, Query
 from reactive_rpc.cache.reader import Landed, Reader
-from reactive_rpc.cache.shared_values import SharedValue, SharedValues, decode_value, encode_value, name_of
+from reactive_rpc.cache.result import CachedResult, Computed, Query
+from reactive_rpc.cache.shared_results import SharedResult, SharedResults, decode_value, encode_value, name_of
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.dependencies.relations import Relation
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.reactive.relations import Relation
 from reactive_rpc.testing import FakeClock
 
 from .scripted import RowQuery, ScriptedLog, change
@@ -26,7 +26,7 @@ from .shelf import Shelf
 
 pytestmark = pytest.mark.anyio
 
-VALUE = SharedValue(
+VALUE = SharedResult(
     ("items.sum", b"(1,)", b"ann"),
     "e1",
     7,
@@ -35,7 +35,7 @@ VALUE = SharedValue(
 )
 
 values = st.builds(
-    SharedValue,
+    SharedResult,
     key=st.tuples(st.text(), st.binary(), st.binary()),
     epoch=st.text(),
     version=st.integers(0, 2**63),
@@ -45,7 +45,7 @@ values = st.builds(
 
 
 @given(values)
-def test_a_result_comes_back_as_it_was(value: SharedValue) -> None:
+def test_a_result_comes_back_as_it_was(value: SharedResult) -> None:
     """Key, epoch, version, body and read set, whatever their bytes."""
     assert decode_value(encode_value(value)) == value
 
@@ -68,7 +68,7 @@ def test_a_result_of_which_nothing_is_known_is_refused() -> None:
 
 
 @given(values, values)
-def test_names_differ_where_anything_does(one: SharedValue, other: SharedValue) -> None:
+def test_names_differ_where_anything_does(one: SharedResult, other: SharedResult) -> None:
     """Build, epoch, path, input and scope, wherever one ends and the next begins."""
     names = {name_of("b1", each.epoch, each.key) for each in (one, other)}
     assert len(names) == len({(each.epoch, each.key) for each in (one, other)})
@@ -102,7 +102,7 @@ class World:
         self,
         make: type[Reader] = Reader,
         max_bytes: int = 1_000_000,
-        shared: SharedValues | None = None,
+        shared: SharedResults | None = None,
         clock: FakeClock | None = None,
     ) -> Worker:
         """Return one more worker; its log stands where the database does."""
@@ -359,19 +359,19 @@ async def test_a_shared_result_can_be_watched() -> None:
 class TakesUnchecked(Reader):
     """A seeded bug: believes what is shared."""
 
-    def _is_right(self, value: SharedValue, entry: Entry) -> bool:
+    def _is_right(self, value: SharedResult, entry: CachedResult) -> bool:
         return True
 
 
 class ChecksTooEarly(Reader):
     """A seeded bug: the log may go on between the check and the index."""
 
-    async def _take_over(self, query: Query, shared: SharedValues) -> Landed | None:
+    async def _take_over(self, query: Query, shared: SharedResults) -> Landed | None:
         value = await shared.find(query.key, self._log.epoch, after=-1, version=self._log.version)
         if value is None:
             return None
         computed = Computed(value.body, value.read_set)
-        entry = Entry(query, computed, value.version)
+        entry = CachedResult(query, computed, value.version)
         if not self._is_right(value, entry):
             return None
         for _ in range(10):
@@ -385,7 +385,7 @@ class SharesLate(Reader):
 
     late: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def _share(self, entry: Entry, computed: Computed) -> None:
+    def _share(self, entry: CachedResult, computed: Computed) -> None:
         share = super()._share
 
         async def later() -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.entry import Entry
 from reactive_rpc.cache.expiries import AT_ONCE, GRACE_SECONDS, Expiries
-from reactive_rpc.cache.reader import Invalidated, Reader
+from reactive_rpc.cache.reader import Invalidation, Reader
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.reactive.codec import decode_read_set, encode_read_set
-from reactive_rpc.reactive.period import ALWAYS, Period, tick_of
-from reactive_rpc.reactive.read_set import ReadSet
+from reactive_rpc.dependencies.codec import decode_read_set, encode_read_set
+from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
+from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.testing import FakeClock
 
 from .scripted import RowQuery, ScriptedLog, until
@@ -29,7 +29,7 @@ class World:
 
     clock: FakeClock = field(default_factory=FakeClock)
     log: ScriptedLog = field(default_factory=ScriptedLog)
-    told: list[Invalidated] = field(default_factory=list)
+    told: list[Invalidation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.log, MemoryStore(1_000_000), clock=self.clock)
@@ -164,12 +164,12 @@ async def test_the_auditor_calls_no_tick_a_staleness() -> None:
 
 async def test_the_timer_waits_for_no_more_than_there_is() -> None:
     """Entries that have gone are not held, nor are their moments; an earlier end wakes it; closing ends it."""
-    clock, ended = FakeClock(), list[Entry]()
+    clock, ended = FakeClock(), list[CachedResult]()
     expiries = Expiries(clock, ended.extend)
 
-    async def ending(seconds: float) -> Entry:
+    async def ending(seconds: float) -> CachedResult:
         query = RowQuery(ScriptedLog(), (1,), time=clock.time, ttl_seconds=seconds)
-        entry = Entry(query, await query.compute(), 0, live=True)
+        entry = CachedResult(query, await query.compute(), 0, live=True)
         expiries.add(entry)
         return entry
 

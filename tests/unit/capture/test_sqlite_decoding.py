@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reactive_rpc.capture.schema import CaptureState, TableCapture
-from reactive_rpc.capture.sqlite_images import OutboxRow, balanced, decode_row, quoted
-from reactive_rpc.reactive.change import UNKNOWN, Change
+from reactive_rpc.backends.sqlite.capture.images import SQLiteOutboxRow, balanced, decode_row, quoted
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.dependencies.change import UNKNOWN, Change
 
 TABLE = TableCapture(
     name="t",
@@ -23,7 +23,7 @@ BULK = Change(table="t", operation="bulk")
 def _decode(
     operation: str, before: bytes | None = None, after: bytes | None = None, changed: str | None = None
 ) -> Change:
-    return decode_row(OutboxRow(1, "t", operation, changed, before, after), {"t": TABLE})
+    return decode_row(SQLiteOutboxRow(1, "t", operation, changed, before, after), {"t": TABLE})
 
 
 def test_an_update_is_decoded() -> None:
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_bulk(
 
 def test_a_table_nobody_knows_is_bulk() -> None:
     """A row of a table that is not in the state counts as a change of that whole table."""
-    assert decode_row(OutboxRow(1, "t", "D", None, b"[1,null]", None), {}) == BULK
+    assert decode_row(SQLiteOutboxRow(1, "t", "D", None, b"[1,null]", None), {}) == BULK
 
 
 def test_wide_images_are_nested() -> None:
@@ -90,7 +90,7 @@ def test_wide_images_are_nested() -> None:
     names = tuple(f"c{n}" for n in range(101))
     wide = TableCapture(name="w", columns=names, image=names, kinds={}, key_columns=(), foreign_keys=(), captured=True)
     image = str([list(range(100)), [100]]).encode()
-    change = decode_row(OutboxRow(1, "w", "I", None, None, image), {"w": wide})
+    change = decode_row(SQLiteOutboxRow(1, "w", "I", None, None, image), {"w": wide})
     assert change.after == {name: n for n, name in enumerate(names)}
 
 

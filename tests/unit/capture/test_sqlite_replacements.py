@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from reactive_rpc.capture.schema import TableCapture
-from reactive_rpc.capture.sqlite_images import OutboxRow
-from reactive_rpc.capture.sqlite_replacements import told
+from reactive_rpc.backends.sqlite.capture.images import SQLiteOutboxRow
+from reactive_rpc.backends.sqlite.capture.replacements import told
+from reactive_rpc.changes.captured_schema import TableCapture
 
 TABLE = TableCapture(
     name="t",
@@ -38,10 +38,10 @@ def connection() -> Iterator[sqlite3.Connection]:
     found.close()
 
 
-def _row(id_: int, note: Note) -> OutboxRow:
+def _row(id_: int, note: Note) -> SQLiteOutboxRow:
     operation, *keys = note
     before, after = (None if key is None else _image(key) for key in keys)
-    return OutboxRow(id_, "t", operation, ",0" if operation == "U" else None, before, after)
+    return SQLiteOutboxRow(id_, "t", operation, ",0" if operation == "U" else None, before, after)
 
 
 def _image(key: str) -> bytes:
@@ -103,5 +103,5 @@ def test_a_key_of_several_columns_is_looked_up(connection: sqlite3.Connection) -
     connection.execute("CREATE TABLE pair (x TEXT, y INTEGER, PRIMARY KEY (x, y)) WITHOUT ROWID")
     connection.execute("INSERT INTO pair VALUES ('a', 1)")
     table = replace(TABLE, name="pair", columns=("x", "y"), image=("x", "y"), primary_key=("x", "y"))
-    rows = [OutboxRow(y, "pair", "R", None, json.dumps(["sa", y]).encode(), None) for y in (1, 2)]
+    rows = [SQLiteOutboxRow(y, "pair", "R", None, json.dumps(["sa", y]).encode(), None) for y in (1, 2)]
     assert [id_ for id_, _ in told(rows, {"pair": table}, connection.execute)] == [2]

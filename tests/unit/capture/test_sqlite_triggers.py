@@ -7,8 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from reactive_rpc.capture.sqlite_tables import read_tables
-from reactive_rpc.capture.sqlite_triggers import triggers_of
+from reactive_rpc.backends.sqlite.capture.tables import read_tables
+from reactive_rpc.backends.sqlite.capture.triggers import triggers_of
 
 BULK = ["bulk_insert", "bulk_update"]
 

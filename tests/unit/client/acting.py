@@ -21,10 +21,10 @@ from reactive_rpc.client.state import (
     OpRejected,
     OpSent,
     Pushed,
+    QuerySnapshot,
     Reidentified,
     Restored,
     Shared,
-    Snapshot,
     StreamFailed,
     Uncovered,
     Vouched,
@@ -82,7 +82,7 @@ def update_of(spelled: dict[str, str]) -> Callable[[Any], Any]:
     return lambda data: [*(data or []), spelled["append"]]
 
 
-def seen_of(snapshot: Snapshot[Any]) -> dict[str, Any]:
+def seen_of(snapshot: QuerySnapshot[Any]) -> dict[str, Any]:
     """Return what shows, under the vectors' names."""
     state = snapshot.state
     return {

@@ -30,7 +30,7 @@ from reactive_rpc.client.state import (
     OpRejected,
     OpSent,
     Pushed,
-    Snapshot,
+    QuerySnapshot,
     Uncovered,
     Vouched,
     reduce,
@@ -40,7 +40,7 @@ from reactive_rpc.client.versions import Version, passes
 __all__ = ["FAULTS", "WrongError", "play"]
 
 Data = tuple[str, ...]
-State = Snapshot[Data]
+State = QuerySnapshot[Data]
 
 STEPS: Final = 60
 NO_ANSWER: Final = RuntimeError("no answer")
@@ -90,7 +90,7 @@ class World:
         self.dice = random.Random(seed)
         self.fault = fault
         self.truths: list[Data] = [()]
-        self.state: State = Snapshot()
+        self.state: State = QuerySnapshot()
         self.mutations: list[Mutation] = []
         self.fetch: Fetch | None = None
         self.stream: Stream | None = None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from watching import GET, is_fresh, play, until
 
 from reactive_rpc.client import AsyncClient, Watch
-from reactive_rpc.client.spread import HEAD_BYTES, Limits, Spread
+from reactive_rpc.client.spread import HEAD_BYTES, SetLimits, Spread
 from reactive_rpc.errors import PayloadTooLargeError, TooManyRequestsError
 from reactive_rpc.protocol.events import StreamLimits
 
@@ -28,11 +28,11 @@ class Query:
 
 
 QUERIES = st.lists(st.builds(Query, st.integers(0, 40), st.sampled_from([10, 100, 400])), max_size=40, unique=True)
-LIMITS = st.builds(Limits, st.integers(1, 12), st.integers(HEAD_BYTES + 1, HEAD_BYTES + 900), st.integers(1, 9))
+LIMITS = st.builds(SetLimits, st.integers(1, 12), st.integers(HEAD_BYTES + 1, HEAD_BYTES + 900), st.integers(1, 9))
 
 
 @given(st.lists(st.tuples(QUERIES, LIMITS), min_size=1, max_size=6))
-def test_each_query_is_on_one_lane_that_has_room_for_it(steps: list[tuple[list[Query], Limits]]) -> None:
+def test_each_query_is_on_one_lane_that_has_room_for_it(steps: list[tuple[list[Query], SetLimits]]) -> None:
     """Whatever the sets and limits were before: each query once, each lane within the limits, and left over only what
     no lane has room for.
     """
@@ -54,7 +54,7 @@ def test_each_query_is_on_one_lane_that_has_room_for_it(steps: list[tuple[list[Q
 
 
 @given(QUERIES, LIMITS)
-def test_a_query_stays_on_its_lane(queries: list[Query], limits: Limits) -> None:
+def test_a_query_stays_on_its_lane(queries: list[Query], limits: SetLimits) -> None:
     """One more, or one less, changes one lane; unless half a lane has become enough for all."""
     spread: Spread[Query] = Spread()
     before, _ = spread.assign(queries, limits)
@@ -69,9 +69,9 @@ def test_what_has_become_little_is_gathered() -> None:
     """When most watches have gone, the rest needs one stream."""
     spread: Spread[Query] = Spread()
     queries = [Query(number, 10) for number in range(30)]
-    lanes, _ = spread.assign(queries, Limits(queries=10))
+    lanes, _ = spread.assign(queries, SetLimits(queries=10))
     assert [len(lane) for lane in lanes] == [10, 10, 10]
-    lanes, _ = spread.assign(queries[::6], Limits(queries=10))
+    lanes, _ = spread.assign(queries[::6], SetLimits(queries=10))
     assert [len(lane) for lane in lanes] == [5]
 
 

@@ -15,8 +15,8 @@ from reactive_rpc.client.state import (
     FetchUnchanged,
     Invalidated,
     Pushed,
+    QuerySnapshot,
     Reidentified,
-    Snapshot,
     State,
     StreamFailed,
     Uncovered,
@@ -55,9 +55,9 @@ ANSWERS = (Fetched, FetchUnchanged, FetchFailed)
 DOUBTS = (Invalidated, FetchFailed, Reidentified)
 
 
-def after(*actions: Action) -> Snapshot[int]:
+def after(*actions: Action) -> QuerySnapshot[int]:
     """Return the snapshot after `actions`."""
-    snapshot: Snapshot[int] = Snapshot()
+    snapshot: QuerySnapshot[int] = QuerySnapshot()
     for action in actions:
         snapshot = reduce(snapshot, action)
     return snapshot

@@ -6,7 +6,7 @@ import pytest
 
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import Fetched, FetchStarted, Invalidated
-from reactive_rpc.client.subscriptions import Entry, Subscriptions
+from reactive_rpc.client.subscriptions import QueryEntry, Subscriptions
 from reactive_rpc.client.versions import Version
 from reactive_rpc.errors import ForbiddenError, WireError
 from reactive_rpc.protocol.envelopes import ErrorBody
@@ -15,7 +15,7 @@ from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
 GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=None, output=int)
 
 
-def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -> Entry[int]:
+def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -> QueryEntry[int]:
     """Return an entry whose first fetch is in."""
     entry = subscriptions.acquire(GET, {"name": name})
     entry.dispatch(FetchStarted())
@@ -23,7 +23,7 @@ def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -
     return entry
 
 
-def connect(subscriptions: Subscriptions, entry: Entry[int], connected: Connected) -> None:
+def connect(subscriptions: Subscriptions, entry: QueryEntry[int], connected: Connected) -> None:
     """Open a stream for one entry."""
     subscriptions.connect(object(), [entry], subscriptions.request([entry], None, acks=True), connected)
 

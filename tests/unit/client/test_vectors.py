@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from acting import action_of, seen_of
 
-from reactive_rpc.client.state import Snapshot, reduce
+from reactive_rpc.client.state import QuerySnapshot, reduce
 
 FILE = json.loads((Path(__file__).parents[2] / "vectors/state.json").read_text(encoding="utf-8"))
 
@@ -17,7 +17,7 @@ FILE = json.loads((Path(__file__).parents[2] / "vectors/state.json").read_text(e
 @pytest.mark.parametrize("vector", FILE["vectors"], ids=lambda vector: vector["name"])
 def test_the_reducer_does_as_the_vector_says(vector: dict[str, Any]) -> None:
     """After each step, what the vector names shows as it says."""
-    snapshot: Snapshot[Any] = Snapshot()
+    snapshot: QuerySnapshot[Any] = QuerySnapshot()
     for number, step in enumerate(vector["steps"]):
         snapshot = reduce(snapshot, action_of(step["do"]))
         seen, wanted = seen_of(snapshot), step.get("then", {})

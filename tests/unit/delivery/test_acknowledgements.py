@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 from cache.scripted import until
 
-from reactive_rpc.board.memory import MemoryBoard
-from reactive_rpc.delivery.acknowledgements import BATCH, MAX_EACH, PUT_EVERY_SECONDS, TTL_SECONDS, Acknowledgements
-from reactive_rpc.delivery.limits import CallerKey
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.subscriptions.acknowledgements import (
+    BATCH,
+    MAX_EACH,
+    PUT_EVERY_SECONDS,
+    TTL_SECONDS,
+    Acknowledgements,
+)
+from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +26,7 @@ BOB: CallerKey = ("identity", "bob")
 async def test_a_caller_acknowledges_for_so_many_streams_and_no_more() -> None:
     """What comes past it is dropped; the same streams again are not; others have their own; time forgets."""
     clock = FakeClock()
-    board = MemoryBoard(clock)
+    board = InMemoryEphemeralStore(clock)
     noted = Acknowledgements(board, clock)
 
     async def put() -> None:

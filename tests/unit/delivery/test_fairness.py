@@ -13,9 +13,9 @@ import pytest
 from cache.scripted import RowQuery, until
 
 from delivery.world import World
-from reactive_rpc.delivery.hub import SETTLED_AT_ONCE
-from reactive_rpc.delivery.refresher import AT_ONCE, EACH_AT_ONCE, Refresher
-from reactive_rpc.delivery.watch import Watch
+from reactive_rpc.subscriptions.hub import SETTLED_AT_ONCE
+from reactive_rpc.subscriptions.refresher import AT_ONCE, EACH_AT_ONCE, Refresher
+from reactive_rpc.subscriptions.watched_query import WatchedQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,7 @@ async def test_a_large_commit_is_told_in_turns(w: World) -> None:
     told: list[int] = []
     push = w.hub._tell
 
-    def counted(watches: dict[Watch, set[str]], version: int) -> None:
+    def counted(watches: dict[WatchedQuery, set[str]], version: int) -> None:
         told.append(len(watches))
         push(watches, version)
 
@@ -104,7 +104,7 @@ async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch
     """All in one line, in the order of the index: the test above can fail."""
     add = Refresher.add
 
-    def in_one_line(self: Refresher, watch: Watch) -> None:
+    def in_one_line(self: Refresher, watch: WatchedQuery) -> None:
         callers, watch.callers = watch.callers, {}
         add(self, watch)
         watch.callers = callers

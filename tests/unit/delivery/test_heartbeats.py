@@ -9,7 +9,7 @@ import pytest
 from cache.scripted import until
 
 from delivery.world import Listener, World
-from reactive_rpc.delivery.heartbeats import COMMENT, TICK_SECONDS, TURNS
+from reactive_rpc.subscriptions.heartbeats import COMMENT, TICK_SECONDS, TURNS
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from cache.scripted import RowQuery, until
 
 from delivery.world import ROOM, Listener, World
 from reactive_rpc.cache.weight import weight_of
-from reactive_rpc.delivery.holdings import SHOWN_BYTES
 from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
+from reactive_rpc.subscriptions.holdings import SHOWN_BYTES
 
 pytestmark = pytest.mark.anyio
 

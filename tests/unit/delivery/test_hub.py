@@ -12,13 +12,13 @@ import pytest
 from cache.scripted import change, until
 
 from delivery.world import Listener, World
-from reactive_rpc.delivery.hub import Subscription
-from reactive_rpc.delivery.refresher import AT_ONCE, RETRY_SECONDS
 from reactive_rpc.errors import ForbiddenError, NotFoundError, ServiceUnavailableError, UnauthorizedError
+from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Gap, Invalidation, QueryRef, Revoked
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.rpc.call import QueryCall
+from reactive_rpc.subscriptions.hub import Subscription
+from reactive_rpc.subscriptions.refresher import AT_ONCE, RETRY_SECONDS
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.delivery import limits as limits_module
-from reactive_rpc.delivery.limits import BURST_SECONDS, CallerKey, Limits
 from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
+from reactive_rpc.subscriptions import limits as limits_module
+from reactive_rpc.subscriptions.limits import BURST_SECONDS, CallerKey, Limits
 from reactive_rpc.testing import FakeClock
 
 ANN: CallerKey = ("identity", "ann")

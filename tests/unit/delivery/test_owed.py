@@ -20,22 +20,22 @@ import pytest
 from cache.scripted import RowQuery, ScriptedLog
 
 from delivery.world import ROOM
-from reactive_rpc.board.memory import MemoryBoard
-from reactive_rpc.cache.entry import Computed, Entry, Key, Query
 from reactive_rpc.cache.reader import Landed, Reader
+from reactive_rpc.cache.result import CachedResult, Computed, Key, Query
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.delivery.frame import Frame
-from reactive_rpc.delivery.hub import Hub, Subscription
-from reactive_rpc.delivery.refresher import AT_ONCE
-from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.delivery.watch import Pending, Watch
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.period import ALWAYS, tick_of
 from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError
+from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.reactive.period import ALWAYS, tick_of
-from reactive_rpc.rpc.call import QueryCall
+from reactive_rpc.subscriptions.frame import Frame
+from reactive_rpc.subscriptions.hub import Hub, Subscription
+from reactive_rpc.subscriptions.refresher import AT_ONCE
+from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_query import Pending, WatchedQuery
 from reactive_rpc.testing import FakeClock, SequentialIds
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,7 @@ class ParityQuery(RowQuery):
 class Worker:
     """One hub with its own reader and store, on the common log."""
 
-    def __init__(self, log: ScriptedLog, clock: FakeClock, board: MemoryBoard, rng: random.Random) -> None:
+    def __init__(self, log: ScriptedLog, clock: FakeClock, board: InMemoryEphemeralStore, rng: random.Random) -> None:
         self.clock = SkewedClock(clock, rng.choice([0.0, 0.04, -0.04]))
         self.reader = Reader(log, MemoryStore(rng.choice([0, 3_000, 1_000_000])), clock=self.clock)
         log.subscribe(self.reader.apply)
@@ -208,7 +208,7 @@ class World:
         self.refusing = self.rng.choice([(), (0, 3), self.rows])
         self.log = ScriptedLog()
         self.clock = FakeClock()
-        board = MemoryBoard(self.clock)
+        board = InMemoryEphemeralStore(self.clock)
         self.workers = [Worker(self.log, self.clock, board, self.rng) for _ in range(2)]
         self.clients: list[Client] = []
         self.writing = True
@@ -336,7 +336,7 @@ async def test_the_games_hold_what_they_are_about() -> None:
 
 
 def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(self: Hub, watches: Sequence[Watch]) -> None:
+    def forget(self: Hub, watches: Sequence[WatchedQuery]) -> None:
         for watch in watches:
             watch.pending = None
             watch.note_told(self._log.version, self._clock.time())
@@ -360,7 +360,7 @@ def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Hub._adopt
 
-    def without_looking(self: Hub, watch: Watch, landed: Landed) -> None:
+    def without_looking(self: Hub, watch: WatchedQuery, landed: Landed) -> None:
         watch.told = self._log.version
         adopt(self, watch, landed)
 
@@ -368,10 +368,10 @@ def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def untouched(self: Reader, changes: Sequence[Change], entries: Iterable[Entry]) -> set[Entry]:
+    async def untouched(self: Reader, changes: Sequence[Change], entries: Iterable[CachedResult]) -> set[CachedResult]:
         return set()
 
-    def is_stale(self: Hub, subscription: Subscription, entry: Entry, missed: object) -> bool:
+    def is_stale(self: Hub, subscription: Subscription, entry: CachedResult, missed: object) -> bool:
         return False
 
     monkeypatch.setattr(Reader, "touched_among", untouched)
@@ -391,7 +391,7 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Hub._adopt
 
-    def without_looking(self: Hub, watch: Watch, landed: Landed) -> None:
+    def without_looking(self: Hub, watch: WatchedQuery, landed: Landed) -> None:
         watch.told_at = float("inf")
         adopt(self, watch, landed)
 
@@ -401,7 +401,7 @@ def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 def _equal_refusals_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     is_unchanged = Hub._is_unchanged
 
-    def without_counting(self: Hub, watch: Watch, entry: Entry, pending: Pending) -> bool:
+    def without_counting(self: Hub, watch: WatchedQuery, entry: CachedResult, pending: Pending) -> bool:
         both = entry.error is not None and pending.entry.error is not None
         return both or is_unchanged(self, watch, entry, pending)
 

@@ -10,9 +10,9 @@ from cache.scripted import RowQuery, change, until
 
 from delivery.world import Listener, World
 from reactive_rpc.cache.reader import MATCHED_AT_ONCE, Reader
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.reactive.change import Change
 
 pytestmark = pytest.mark.anyio
 

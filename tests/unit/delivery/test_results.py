@@ -10,15 +10,15 @@ import pytest
 from cache.scripted import RowQuery, until
 
 from delivery.world import Listener, World
-from reactive_rpc.cache.entry import Computed
-from reactive_rpc.delivery.hub import MAX_RESULT_BYTES, PUSH_SECONDS, Hub
-from reactive_rpc.delivery.refresher import AT_ONCE
-from reactive_rpc.delivery.stream import Stream
-from reactive_rpc.delivery.watch import Pending, Watch
+from reactive_rpc.cache.result import Computed
+from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Invalidation, Result
-from reactive_rpc.reactive.change import Change
+from reactive_rpc.subscriptions.hub import MAX_RESULT_BYTES, PUSH_SECONDS, Hub
+from reactive_rpc.subscriptions.refresher import AT_ONCE
+from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_query import Pending, WatchedQuery
 
 pytestmark = pytest.mark.anyio
 
@@ -150,7 +150,7 @@ async def test_a_seeded_bug_in_the_cursor_is_found(w: World, bug: str, monkeypat
     """A change that counts as told before its result is sent, a cursor that runs ahead: the test above can fail."""
     defer = Hub._defer
 
-    def too_early(self: Hub, watch: Watch, pending: Pending, before: int) -> None:
+    def too_early(self: Hub, watch: WatchedQuery, pending: Pending, before: int) -> None:
         defer(self, watch, pending, before + 1)
 
     def ahead(self: Hub, stream: Stream, version: int, held: object = None) -> int:

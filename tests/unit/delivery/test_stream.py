@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import pytest
 from cache.scripted import until
 
-from reactive_rpc.board.memory import MemoryBoard
-from reactive_rpc.delivery.acknowledgements import Acknowledgements
-from reactive_rpc.delivery.frame import Frame, gap_frame, invalidation_frame, revoked_frame
-from reactive_rpc.delivery.stats import HubStats
-from reactive_rpc.delivery.stream import GOODBYE_SECONDS, STALLED_SECONDS, Stream, Terms
-from reactive_rpc.delivery.sweep import SWEEP_SECONDS, Sweep
-from reactive_rpc.delivery.writer import Flusher
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Gap, Invalidation, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.subscriptions.acknowledgements import Acknowledgements
+from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, revoked_frame
+from reactive_rpc.subscriptions.redelivery import REDELIVERY_SECONDS, Redelivery
+from reactive_rpc.subscriptions.stats import HubStats
+from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, STALLED_SECONDS, Stream, Terms
+from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ class Client:
     stream: Stream
     clock: FakeClock
     stats: HubStats
-    sweep: Sweep
+    sweep: Redelivery
     got: list[tuple[int, int | None] | str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Task[None] | None = None
@@ -74,7 +74,7 @@ class Client:
         while self.clock.monotonic() < until_then:
             for _ in range(10):
                 await asyncio.sleep(0)
-            self.clock.advance(SWEEP_SECONDS)
+            self.clock.advance(REDELIVERY_SECONDS)
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -90,7 +90,7 @@ class Clients:
 
     def __call__(self, *, acks: bool = True, max_events: int = 4, max_bytes: int = 100_000) -> Client:
         clock, stats = FakeClock(), HubStats()
-        sweep = Sweep(clock, Acknowledgements(MemoryBoard(clock), clock), Stream.acknowledge)
+        sweep = Redelivery(clock, Acknowledgements(InMemoryEphemeralStore(clock), clock), Stream.acknowledge)
         terms = Terms(
             clock=clock,
             stats=stats,
@@ -128,9 +128,9 @@ async def test_unacknowledged_events_are_sent_again_and_then_given_up(client: Cl
     c.push(1)
     await c.gets(1)
     for tries, seconds in enumerate(RETRY_SECONDS, start=1):
-        await c.passes(seconds - SWEEP_SECONDS)
+        await c.passes(seconds - REDELIVERY_SECONDS)
         assert len(c.got) == tries
-        await c.passes(SWEEP_SECONDS)
+        await c.passes(REDELIVERY_SECONDS)
         await c.gets(tries + 1)
     assert c.got == [(1, None), (1, 1), (1, 2), (1, 3)]
     await c.passes(RETRY_SECONDS[-1])
@@ -282,7 +282,7 @@ async def test_a_reader_that_goes_away_leaves_nothing(client: Clients) -> None:
     await c.ended()
     assert c.reading.cancelled()
     assert c.stream.closed
-    c.clock.advance(SWEEP_SECONDS)
+    c.clock.advance(REDELIVERY_SECONDS)
     await until(lambda: c.clock.sleepers == 0)
 
 
@@ -340,7 +340,7 @@ async def test_a_blocked_stream_that_is_closed_ends_soon(client: Clients) -> Non
     c.push(1)
     await c.passes(1)
     c.stream.close()
-    await c.passes(GOODBYE_SECONDS + SWEEP_SECONDS)
+    await c.passes(GOODBYE_SECONDS + REDELIVERY_SECONDS)
     await c.ended()
     assert c.stream.aborted
 

@@ -13,11 +13,11 @@ import anyio
 import pytest
 from cache.scripted import until
 
-from reactive_rpc.delivery import writer
-from reactive_rpc.delivery.frame import Frame
-from reactive_rpc.delivery.stats import HubStats
-from reactive_rpc.delivery.stream import Stream, Terms
-from reactive_rpc.delivery.writer import STREAMS_AT_ONCE, Flusher
+from reactive_rpc.subscriptions import writer
+from reactive_rpc.subscriptions.frame import Frame
+from reactive_rpc.subscriptions.stats import HubStats
+from reactive_rpc.subscriptions.stream import Stream, Terms
+from reactive_rpc.subscriptions.writer import STREAMS_AT_ONCE, Flusher
 from reactive_rpc.testing import FakeClock
 
 pytestmark = pytest.mark.anyio

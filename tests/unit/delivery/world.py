@@ -8,17 +8,17 @@ from typing import Any, cast
 
 from cache.scripted import RowQuery, ScriptedLog, until
 
-from reactive_rpc.board.board import Board
-from reactive_rpc.board.memory import MemoryBoard
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.delivery.holdings import Bounds
-from reactive_rpc.delivery.hub import Hub, Subscription
-from reactive_rpc.delivery.stream import Stream
+from reactive_rpc.changes.ephemeral_store import EphemeralStore
+from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
+from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.rpc.call import QueryCall
+from reactive_rpc.subscriptions.holdings import Bounds
+from reactive_rpc.subscriptions.hub import Hub, Subscription
+from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.testing import FakeClock, SequentialIds
 
 ROOM = Bounds(
@@ -72,7 +72,7 @@ class World:
         *,
         max_events: int = 8,
         max_bytes: int = 1_000_000,
-        board: Board | None = None,
+        board: EphemeralStore | None = None,
         log: ScriptedLog | None = None,
         clock: FakeClock | None = None,
         bounds: Bounds = ROOM,
@@ -88,7 +88,7 @@ class World:
             self.log,
             clock=self.clock,
             ids=SequentialIds(),
-            board=board or MemoryBoard(self.clock),
+            board=board or InMemoryEphemeralStore(self.clock),
             max_events=max_events,
             max_bytes=100_000,
             bounds=bounds,

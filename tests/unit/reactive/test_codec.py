@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.reactive.change import UNKNOWN, Change, Unknown, Value
-from reactive_rpc.reactive.codec import decode_changes, decode_read_set, encode_changes, encode_read_set
-from reactive_rpc.reactive.lookup import Lookup
-from reactive_rpc.reactive.read_set import Between, Constraint, Equals, IsNull, NotNull, ReadSet
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
+from reactive_rpc.dependencies.codec import decode_changes, decode_read_set, encode_changes, encode_read_set
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, NotNull, ReadSet
 
 TEXTS = st.text(st.characters(exclude_categories=())) | st.text("ab\0\ud800\udfff😀", max_size=4)
 KNOWN = (

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from reactive_rpc.reactive import index as index_module
-from reactive_rpc.reactive import ranges as ranges_module
-from reactive_rpc.reactive.change import UNKNOWN, Change, Image, Known, Unknown
-from reactive_rpc.reactive.index import MAX_PLACES, MAX_PRODUCT, Index
-from reactive_rpc.reactive.lookup import Lookup
-from reactive_rpc.reactive.ranges import Grid, Key, Ladder, Ranges, Span
-from reactive_rpc.reactive.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
-from reactive_rpc.reactive.relations import Relation, widen
+from reactive_rpc.dependencies import index as index_module
+from reactive_rpc.dependencies import ranges as ranges_module
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown
+from reactive_rpc.dependencies.index import MAX_PLACES, MAX_PRODUCT, Index
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.ranges import Grid, Key, Ladder, Ranges, Span
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
+from reactive_rpc.dependencies.relations import Relation, widen
 
 LOOKUPS = {table: Lookup(table, "a", "v", "id", "b") for table in ("t", "u")}
 COLUMNS = ("a", "b", "c", LOOKUPS["t"].name)

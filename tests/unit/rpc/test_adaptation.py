@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from sqlmodel import Field, SQLModel
 
 from reactive_rpc import Context, DefinitionError, ReactiveRPC, define_reactive_function
-from reactive_rpc.rpc.adaptation import adaptation
+from reactive_rpc.procedures.adaptation import adaptation
 
 pytestmark = pytest.mark.anyio
 

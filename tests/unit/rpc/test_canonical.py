@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, ConfigDict, PrivateAttr, SecretBytes, SecretStr
 
-from reactive_rpc.rpc.canonical import canonical
-from reactive_rpc.rpc.context import Context
+from reactive_rpc.procedures.canonical import canonical
+from reactive_rpc.procedures.context import Context
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 SCALARS = (

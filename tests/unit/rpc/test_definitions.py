@@ -21,10 +21,10 @@ from sqlmodel import Field, Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
-from reactive_rpc.reactive.change import Change
-from reactive_rpc.rpc.canonical import canonical
-from reactive_rpc.rpc.procedure import Procedure
-from reactive_rpc.rpc.registry import Registry
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.procedures.canonical import canonical
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.registry import Registry
 
 
 class Base(SQLModel, registry=registry()):

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-from reactive_rpc.reactive.read_set import ReadSet
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
 
 from .tables import METADATA, Known
 

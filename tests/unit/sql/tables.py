@@ -24,7 +24,7 @@ from sqlalchemy import (
     func,
 )
 
-from reactive_rpc.reactive.schema import Kind, View
+from reactive_rpc.dependencies.schema import Kind, View
 
 
 class Status(enum.Enum):

@@ -13,9 +13,9 @@ from sqlalchemy import ARRAY, CHAR, Boolean, Date, DateTime, Float, Integer, Num
 from sqlalchemy.dialects.postgresql import asyncpg, psycopg
 from sqlalchemy.engine import Dialect
 
-from reactive_rpc.reactive.schema import Kind
-from reactive_rpc.sql.casts import kept_by_cast
-from reactive_rpc.sql.comparable_values import comparable, ordered
+from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.statements.casts import kept_by_cast
+from reactive_rpc.statements.comparable_values import comparable, ordered
 
 
 class Level(enum.StrEnum):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Integer, and_, bindparam, cast, func, literal, not_, or_, select, tuple_
 
-from reactive_rpc.reactive.read_set import Between, Condition, Equals, IsNull, NotNull
+from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull, NotNull
 
 from .conftest import ReadSetOf
 from .tables import TASKS, Status

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import and_, exists, or_, select
 
-from reactive_rpc.reactive.lookup import Lookup
-from reactive_rpc.reactive.read_set import Condition, Equals, IsNull, NotNull
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.read_set import Condition, Equals, IsNull, NotNull
 
 from .conftest import ReadSetOf
 from .tables import TASKS, TEAMS

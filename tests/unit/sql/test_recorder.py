@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from reactive_rpc.reactive.read_set import Constraint, Equals, ReadSet
-from reactive_rpc.reactive.schema import Schema
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder, install
-from reactive_rpc.sql.text_reads import TextRead
+from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
+from reactive_rpc.dependencies.schema import Schema
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
+from reactive_rpc.statements.text_reads import TextRead
 
 from .tables import METADATA, TASKS, TEAMS, Known
 

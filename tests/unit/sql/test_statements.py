@@ -39,8 +39,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnClause
 
-from reactive_rpc.reactive.read_set import Condition, Equals
-from reactive_rpc.sql.recorder import RECORDER_OPTION, Recorder
+from reactive_rpc.dependencies.read_set import Condition, Equals
+from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder
 
 from .conftest import ReadSetOf
 from .tables import SECRETS, TASKS, TEAMS, Known

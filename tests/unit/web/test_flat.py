@@ -18,10 +18,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model
 from reactive_rpc.client import Procedure
 from reactive_rpc.client.model import Model
 from reactive_rpc.client.transport import Transport
+from reactive_rpc.procedures.carried import InputType
 from reactive_rpc.protocol.fidelity import is_same
-from reactive_rpc.rpc.carried import InputType
-from reactive_rpc.web.dispatcher import parameters_of
-from reactive_rpc.web.flat import is_flat
+from reactive_rpc.web.routing.dispatcher import parameters_of
+from reactive_rpc.web.routing.query_string import is_flat
 
 
 class Color(StrEnum):

@@ -1,0 +1,1 @@
+"""One folder a back end; `factory.py` is the one place that chooses among them."""

@@ -1,0 +1,136 @@
+"""A PostgreSQL database that an application reaches by an engine of its own.
+
+**Mutations** run on the engine itself: whatever its `connect_args`, pool and events make of a connection (a token as
+password, `SET ROLE`, `search_path`, a tenant for row-level security) holds for them.
+
+**Queries** run on another engine made from it: with the same way to connect and the same listeners, so all of that
+holds for them too, but with a pool, a dialect and a cache of compiled statements of its own. The application's own
+sessions are neither recorded nor made read-only, and queries, of which one may wait for another inside it, never wait
+for a connection that the application holds.
+
+**What a result may depend on** is the same as ever: a handler is computed in an empty context, so a listener that asks
+a `ContextVar` for the tenant finds none, and a handler that sets something for its session is not cached. What holds
+for every connection alike is part of the database as this application sees it.
+
+**Capture, log, locks and board** have connections of their own, by the engine's URL or by `log_url`. They must see the
+same tables by the same names, which is checked when the application opens.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any, NoReturn
+
+from sqlalchemy import Engine, MetaData, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from reactive_rpc.backends.postgresql.database import DRIVERS, TABLES_LOCK, PostgreSQLDatabase
+from reactive_rpc.backends.postgresql.url import Place
+from reactive_rpc.errors import DefinitionError
+from reactive_rpc.statements.faults import connecting, translated
+
+__all__ = ["EngineDatabase", "refuse_engine"]
+
+
+def refuse_engine(engine: AsyncEngine | Engine, *, has_log_url: bool, capture: str) -> None:
+    """Let an engine pass with which every promise can be kept.
+
+    Raises:
+        DefinitionError: what is in the way, and the way out.
+    """
+    if isinstance(engine, Engine):
+        raise DefinitionError(
+            f"{engine!r} is no AsyncEngine: give its URL (engine.url), or make it with create_async_engine. "
+            "The engine may go on beside it; what is written by it is seen"
+        )
+    if engine.dialect.name != "postgresql":
+        raise DefinitionError(
+            f"{engine!r}: an engine of your own is taken for PostgreSQL only. Give the URL: on {engine.dialect.name} "
+            "queries and mutations need connections opened in ways of their own. The engine may go on beside it; "
+            "what is written by it is seen"
+        )
+    if engine.url.drivername not in DRIVERS:
+        raise DefinitionError(f"{engine!r}: use postgresql+asyncpg or postgresql+psycopg")
+    if capture != "triggers":
+        raise DefinitionError(f"Capture(mode={capture!r}) follows connections of its own: give the URL, not an engine")
+    if isinstance(engine.pool, StaticPool):
+        raise DefinitionError(
+            f"{engine!r} has a StaticPool, one connection for all: queries and mutations need several"
+        )
+    options = engine.sync_engine.get_execution_options()
+    # The second is where create_engine(isolation_level=...) leaves it.
+    if "isolation_level" in options or getattr(engine.dialect, "_on_connect_isolation_level", None) is not None:
+        raise DefinitionError(
+            f"{engine!r} has an isolation_level, and transactions here have one of their own: leave it out, and say "
+            "Settings(isolation=...) or define_reactive_function(isolation=...)"
+        )
+    if options.get("schema_translate_map"):
+        raise DefinitionError(
+            f"{engine!r} has a schema_translate_map: what is read could not be told by name. Use search_path"
+        )
+    if not has_log_url and len(engine.dialect.dispatch.do_connect):
+        raise DefinitionError(
+            f"{engine!r} connects by a do_connect listener, which the connections of capture and log have not: give "
+            "log_url=, a URL, or a function that returns one with a password that is good now"
+        )
+
+
+class EngineDatabase(PostgreSQLDatabase):
+    """Sessions on the database of an engine, which stays the application's: it is never disposed of here.
+
+    Args:
+        engine: which `refuse_engine` has let pass.
+        direct: where capture and log connect.
+        is_shared: whether it may lead through a pooler in transaction mode.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, direct: Place, *, pool_size: int, pool_timeout_seconds: float, is_shared: bool
+    ) -> None:
+        super().__init__(engine.url, pool_size=pool_size, pool_timeout_seconds=pool_timeout_seconds, direct=direct)
+        self._engine = engine
+        self._is_shared = is_shared
+        if isinstance(engine.pool, QueuePool):
+            self.queries_at_once = max(1, engine.pool.size())
+
+    async def make_tables(self, metadata: MetaData) -> None:
+        """Create the tables that are missing, by the engine, one process at a time.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached.
+        """
+        with translated(), connecting():
+            async with self._engine.begin() as connection:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": TABLES_LOCK})
+                await connection.run_sync(metadata.create_all)
+
+    async def aclose(self) -> None:
+        """Close the connections of queries; the engine's own are the application's. Idempotent."""
+        vars(self).pop("_async_writer", None)
+        await super().aclose()
+        vars(self).pop("_async_reader", None)
+
+    def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
+        if writes:
+            return self._engine
+        engine = _twin(self._engine.sync_engine)
+        self._prepare(engine, writes=False)
+        return AsyncEngine(engine)
+
+    def _make_engine(self, *, writes: bool) -> NoReturn:
+        raise DefinitionError("an engine of your own serves coroutines: write the handler as async def")
+
+
+def _twin(engine: Engine) -> Engine:
+    """Return an engine that connects and listens as `engine` does, and shares nothing with it that could be changed."""
+    pool = engine.pool.recreate()
+    if isinstance(pool, QueuePool):
+        pool._max_overflow = -1  # a query inside of another must not wait for it; who calls is bounded elsewhere
+    # Its type maps, JSON functions and whatever else was configured, but a compiler of its own.
+    echo: Any = engine.echo  # typed as what is set, not as what is got
+    twin = Engine(pool, copy(engine.dialect), engine.url, echo=echo, hide_parameters=engine.hide_parameters)
+    twin.update_execution_options(**engine.get_execution_options())
+    twin.dispatch._update(engine.dispatch, only_propagate=False)  # as Pool.recreate does
+    twin._has_events = engine._has_events
+    return twin

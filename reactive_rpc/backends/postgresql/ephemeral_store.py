@@ -1,0 +1,204 @@
+"""The board of several nodes on one PostgreSQL database: the table `reactive_rpc.board`, which capture installs.
+
+The table is *unlogged*: writing it costs no write-ahead log, and a crash of the server empties it. It has no triggers,
+so no row of it reaches the outbox; but every write of it is a transaction, which moves the snapshot, so each worker's
+log then looks whether anything was committed. Acknowledgements are therefore put in batches.
+
+**Of all who take an entry one gets it**: DELETE locks the row and returns it, whoever comes second finds it gone. Rows
+that somebody has locked are skipped, not waited for: they are being taken by another, or being put anew, and then they
+are there for the next who asks. So no two operations ever wait for each other crosswise; those that put several entries
+lock them in the order of their names.
+
+**Budgets** are looked at before entries are put, without a lock: workers that put at the same moment may pass one by
+what they put, and no more.
+
+Times are the database's clock. Nothing is prepared: a statement of a connection pooler's other client would not be
+known there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+
+from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.url import Place, place_name
+from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
+from reactive_rpc.changes.store_keys import by_name, name_of
+from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
+
+__all__ = ["PostgreSQLEphemeralStore"]
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 5
+OPERATION_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 1.0
+PRUNE_SECONDS: Final = 30.0
+PRUNE_ROWS: Final = 10_000
+
+_SETTINGS: Final = {
+    "application_name": "reactive_rpc board",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "lock_timeout": "0",
+    "search_path": "pg_catalog, pg_temp",  # what the database's users define is not called
+    "statement_timeout": "0",
+}
+
+_PUT: Final = """
+INSERT INTO reactive_rpc.board(kind, name, owner, size, content, expires_at)
+SELECT $1::text, given.name, $5::text, length(given.content) + $6::integer, given.content,
+  clock_timestamp() + make_interval(secs => $4)
+FROM unnest($2::text[], $3::bytea[]) AS given(name, content) ORDER BY given.name
+ON CONFLICT (kind, name) DO UPDATE
+SET size = excluded.size, content = excluded.content, expires_at = excluded.expires_at
+"""
+_OTHERS: Final = "kind = $1::text AND expires_at > clock_timestamp() AND name <> ALL($3::text[])"
+_USED: Final = f"""
+SELECT coalesce(sum(size) FILTER (WHERE owner = $2::text), 0)::bigint AS own, coalesce(sum(size), 0)::bigint AS in_all
+FROM reactive_rpc.board WHERE {_OTHERS}
+"""
+_FREE: Final = f"""
+DELETE FROM reactive_rpc.board WHERE kind = $1::text AND name IN (SELECT name FROM (
+  SELECT name, sum(size) OVER (ORDER BY expires_at, name) - size AS before
+  FROM reactive_rpc.board WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
+"""
+_GET: Final = """
+SELECT content FROM reactive_rpc.board WHERE kind = $1::text AND name = $2::text AND expires_at > clock_timestamp()
+"""
+_TAKE: Final = """
+WITH found AS MATERIALIZED (
+  SELECT ctid FROM reactive_rpc.board WHERE kind = $1::text AND name = ANY($2::text[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM found))
+RETURNING name, content, expires_at > clock_timestamp() AS is_valid
+"""
+_PRUNE: Final = f"""
+WITH expired AS MATERIALIZED (
+  SELECT ctid FROM reactive_rpc.board WHERE expires_at <= clock_timestamp() LIMIT {PRUNE_ROWS} FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired))
+"""
+
+
+class PostgreSQLEphemeralStore:
+    """A `Board` in a PostgreSQL database. Used on one event loop.
+
+    Args:
+        url: of the database; the board has one connection of its own, made when it is first needed.
+    """
+
+    def __init__(self, url: Place, *, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
+        self._name = place_name(url)
+        self._place = url
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+        self._pruned_at: float | None = None
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """Allow operations, the first of which connects; idempotent."""
+        self._is_closed = False
+
+    async def aclose(self) -> None:
+        """Close the connection once what is under way is done; what waits is refused. Idempotent."""
+        self._is_closed = True
+        async with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await connection.close(timeout=CLOSE_SECONDS)
+
+    async def put(
+        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+    ) -> None:
+        """Put `{key: content}`, each in the place of what was there, within the owner's budget.
+
+        Raises:
+            PayloadTooLargeError: it is more than the owner may have.
+            ServiceUnavailableError: there is no room, the database cannot be reached, or the table is missing.
+        """
+        given = {name_of(key): content for key, content in entries.items()}
+        names, contents, whose = list(given), list(given.values()), name_of(owner)
+        size_bytes = sum(map(weight_of, contents))
+
+        async def put(connection: Any) -> None:
+            if self._must_prune():
+                await connection.execute(_PRUNE)
+            used = await connection.fetchrow(_USED, kind, whose, names)
+            excess = self._budget.to_free(owner, size_bytes, own=used["own"], all_of_kind=used["in_all"])
+            if excess:
+                await connection.execute(_FREE, kind, whose, names, excess)
+            await connection.execute(_PUT, kind, names, contents, ttl_seconds, whose, ENTRY_BYTES)
+
+        await self._run(put)
+
+    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+        """Return the content at `key`; None where there is none, or where it has expired.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        return await self._run(lambda connection: connection.fetchval(_GET, kind, name_of(key)))
+
+    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+        """Remove what stands at `keys` and return it.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        wanted = by_name(keys)
+        rows = await self._run(lambda connection: connection.fetch(_TAKE, kind, list(wanted)))
+        return {wanted[row["name"]]: row["content"] for row in rows if row["is_valid"]}
+
+    def _must_prune(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._pruned_at is not None and now < self._pruned_at + PRUNE_SECONDS:
+            return False
+        self._pruned_at = now
+        return True
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(OPERATION_SECONDS), self._lock:
+                try:
+                    return await self._attempt(work)
+                except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+                    return await self._attempt(work)  # the server may have been restarted meanwhile
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"{self._name} has no board: run `reactive-rpc db install`"
+            )
+        except asyncpg.InsufficientPrivilegeError as exc:
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"rights are missing on the board of {self._name} ({exc}): let an administrator run what"
+                " `reactive-rpc db install --sql` prints"
+            )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as exc:
+            raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
+                f"the board of {self._name} cannot be used: {str(exc) or type(exc).__name__}"
+            )
+
+    async def _attempt(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            return await work(await self._connected())
+        except asyncpg.PostgresError:
+            raise
+        except BaseException:  # cancelled, or out of step with the server: fit for nothing more
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.terminate()
+            raise
+
+    async def _connected(self) -> Any:
+        if self._is_closed:
+            raise ServiceUnavailableError("the board is closed")
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._place, _SETTINGS, timeout=CONNECT_SECONDS, statement_cache_size=0)
+        return self._connection

@@ -1,0 +1,260 @@
+"""The outbox of a PostgreSQL database, read over one asyncpg connection.
+
+**One statement, one snapshot.** A statement outside a transaction sees one snapshot, and `pg_current_snapshot()` in it
+names that very snapshot. So rows, epoch, retention floor and fingerprint come from one statement, and what it says of
+itself is exact.
+
+**The gate.** Rows, DDL, epoch and floor all change by a commit, and each commit changes the snapshot. So where the
+snapshot (of the same incarnation of the server) is the one known already, nothing has to be read: a third of the cost.
+
+**A bounded answer.** Only as many rows are sent as a batch may have, and their contents only up to a number of stored
+bytes; past either bound the answer is cut, and tells which tables occur.
+
+**Settings of the connection.** `row_security=off` turns a policy that would hide a parent from a look-up into an error,
+which leaves the value unknown. The search path keeps what the database's users define from being called (see
+`capture/postgresql_tables.read_visible`). `jit=off`: the estimates for the catalogs are high enough to compile a
+statement that runs for a millisecond. A serializable poll could fail for what others do, and so could one under the
+timeouts of the role: each statement has its own. Left alone, the planner would plan each poll anew, which takes as long
+as the poll; and as it does not know the snapshot, it expects a third of the outbox to be new, and must be kept from
+reading all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
+
+from reactive_rpc.backends.postgresql.capture.findings import INCARNATION
+from reactive_rpc.backends.postgresql.capture.images import PostgreSQLOutboxRow
+from reactive_rpc.backends.postgresql.capture.tables import FINGERPRINT
+from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
+from reactive_rpc.backends.postgresql.url import Place
+from reactive_rpc.dependencies.change import Known
+from reactive_rpc.errors import ServiceUnavailableError
+
+__all__ = ["FAULTS", "Outbox", "PollResult"]
+
+MAX_STORED_BYTES: Final = 4_000_000
+CONNECT_SECONDS: Final = 5
+CLOSE_SECONDS: Final = 1.0
+
+FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver raises where the database cannot be read; `TimeoutError` is an OSError."""
+
+STANDBY: Final = (
+    "the database is a standby: its snapshots hide what is under way on the primary, so commits would be missed."
+    " Give the primary's address; with several hosts in the URL add target_session_attrs=primary"
+)
+
+_SETTINGS: Final = {
+    "application_name": "reactive_rpc log",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "enable_seqscan": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "lock_timeout": "0",
+    "plan_cache_mode": "force_generic_plan",
+    "row_security": "off",
+    "search_path": "pg_catalog, pg_temp",
+    "statement_timeout": "0",
+}
+
+_ROWS: Final = "SELECT id, xid, tbl, op::text AS op, rows FROM reactive_rpc.outbox"
+_UNSEEN: Final = f"""
+    {_ROWS} WHERE xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+    UNION ALL
+    {_ROWS} WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))"""
+_CUT: Final = """
+    SELECT id, xid, tbl, op, rows, sum(pg_column_size(rows)) OVER (ORDER BY id) AS bytes
+    FROM unseen ORDER BY id LIMIT $2"""
+_SENT: Final = f"""
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        id, xid::text, tbl, op, CASE WHEN bytes <= {MAX_STORED_BYTES} THEN rows::text END,
+        coalesce(bytes > {MAX_STORED_BYTES}, false)
+    FROM bounded"""
+_META: Final = "(SELECT value FROM reactive_rpc.meta WHERE key = '{}')"
+
+_GATE: Final = f"SELECT pg_current_snapshot()::text, {INCARNATION}"
+_POLL: Final = f"""
+WITH unseen AS MATERIALIZED ({_UNSEEN}
+), bounded AS ({_CUT}
+)
+SELECT pg_current_snapshot()::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation,
+    {FINGERPRINT} AS mark, {_META.format("epoch")} AS epoch, {_META.format("floor")} AS floor,
+    ARRAY(SELECT DISTINCT tbl FROM unseen) AS tables,
+    NULL::bigint AS id, NULL::text AS xid, NULL::text AS tbl, NULL::text AS op, NULL::text AS rows, NULL AS is_cut
+UNION ALL {_SENT}"""
+
+_BETWEEN: Final = f"""
+WITH unseen AS MATERIALIZED (
+    SELECT * FROM ({_UNSEEN}) AS later WHERE pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
+    LIMIT $4::bigint
+), bounded AS ({_CUT}
+)
+SELECT $3::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation, '' AS mark,
+    {_META.format("epoch")} AS epoch, {_META.format("floor")} AS floor,
+    ARRAY(SELECT DISTINCT tbl FROM unseen) AS tables,
+    NULL::bigint AS id, NULL::text AS xid, NULL::text AS tbl, NULL::text AS op, NULL::text AS rows, NULL AS is_cut
+UNION ALL {_SENT}"""
+
+_END_TRANSACTIONS: Final = "DO $$ BEGIN FOR n IN 1..{} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What one statement saw.
+
+    Attributes:
+        snapshot: what it saw.
+        incarnation: of the server, see `INCARNATION`.
+        mark: the fingerprint of the schema.
+        epoch: as meta holds it; empty where it holds none.
+        floor: rows of transactions below may have been pruned.
+        tables: those that occur in the rows, by name.
+        rows: in the order of ids; not all of them where `is_cut`.
+        is_cut: whether there were too many.
+    """
+
+    snapshot: TransactionSnapshot
+    incarnation: str
+    mark: str
+    epoch: str
+    floor: int
+    tables: tuple[str, ...]
+    rows: tuple[PostgreSQLOutboxRow, ...]
+    is_cut: bool
+
+
+class Outbox:
+    """Reads the outbox. One call at a time; a call that was cancelled or failed leaves it fit only for `terminate`.
+
+    Every call may raise one of `FAULTS`.
+
+    Args:
+        place: the database.
+        timeout_seconds: for each statement.
+        max_rows: how many rows are sent at most; the first past it makes the answer cut.
+    """
+
+    def __init__(self, place: Place, *, timeout_seconds: float, max_rows: int) -> None:
+        self._place = place
+        self._timeout_seconds = timeout_seconds
+        self._max_rows = max_rows
+        self._connection: Any = None  # asyncpg has no types
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether a connection is there, and not known to be lost."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    @property
+    def _live(self) -> Any:
+        if self._connection is None:
+            raise asyncpg.InterfaceError("the connection was closed")
+        return self._connection
+
+    async def connect(self) -> None:
+        """Connect.
+
+        Raises:
+            ServiceUnavailableError: the server is a standby.
+        """
+        self.terminate()
+        self._connection = await connect(
+            self._place, _SETTINGS, timeout=CONNECT_SECONDS, command_timeout=self._timeout_seconds
+        )
+        if await self._live.fetchval("SELECT pg_is_in_recovery()"):
+            raise ServiceUnavailableError(STANDBY)
+
+    async def close(self) -> None:
+        """Say goodbye to the server, or hang up where it does not answer; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*FAULTS):
+                await connection.close(timeout=CLOSE_SECONDS)
+
+    def terminate(self) -> None:
+        """Hang up: whoever waits for an answer gets an error; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def is_at(self, look: PollResult) -> bool:
+        """Tell whether nothing was committed since `look`."""
+        snapshot, incarnation = await self._live.fetchrow(_GATE)
+        return bool(snapshot == look.snapshot.text and incarnation == look.incarnation)
+
+    async def poll(self, after: TransactionSnapshot | None) -> PollResult:
+        """Return what is visible now and was not in `after`; no rows where that is None.
+
+        Raises:
+            asyncpg.UndefinedTableError: the outbox is gone.
+            ServiceUnavailableError: the server is a standby.
+        """
+        return await self._fetch(_POLL, None if after is None else after.text)
+
+    async def between(
+        self, after: TransactionSnapshot, until: TransactionSnapshot, *, at_most: int | None = None
+    ) -> PollResult:
+        """Return what is visible in `until` and not in `after`; its mark says nothing.
+
+        Args:
+            at_most: of more rows than that, only so many and one are looked at; None looks at all.
+        """
+        return await self._fetch(_BETWEEN, after.text, until.text, None if at_most is None else at_most + 1)
+
+    @asynccontextmanager
+    async def one_snapshot(self) -> AsyncIterator[None]:
+        """Let every statement of the block see one snapshot.
+
+        Not asyncpg's own transaction: it would roll back, and wait for that, also on a line that has gone dead.
+        """
+        await self._live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield
+        except asyncpg.PostgresError:
+            await self._live.execute("ROLLBACK")
+            raise
+        await self._live.execute("COMMIT")
+
+    async def pairs(self, sql: str, keys: Collection[Known]) -> list[tuple[Any, Any]]:
+        """Return the pairs of JSON values that `sql` selects for `keys`, its only parameter."""
+        rows = await self._live.fetch(sql, list(keys))
+        return [(_loaded(first), _loaded(second)) for first, second in rows]
+
+    async def end_transactions(self, count: int) -> None:
+        """Begin and end transactions that write nothing: each raises the version by one."""
+        await self._live.execute(_END_TRANSACTIONS.format(int(count)))
+
+    async def _fetch(self, sql: str, after: str | None, *until: str | int | None) -> PollResult:
+        records = await self._live.fetch(sql, after, self._max_rows + 1, *until)
+        head = next(record for record in records if record["snapshot"] is not None)
+        if head["is_standby"]:
+            raise ServiceUnavailableError(STANDBY)
+        snapshot = TransactionSnapshot.parse(head["snapshot"])
+        if snapshot is None:
+            raise asyncpg.InternalClientError(f"{head['snapshot']!r} is no snapshot")
+        sent = sorted((record for record in records if record["id"] is not None), key=lambda record: record["id"])
+        return PollResult(
+            snapshot=snapshot,
+            incarnation=head["incarnation"],
+            mark=head["mark"],
+            epoch=head["epoch"] or "",
+            floor=int(head["floor"] or 0),
+            tables=tuple(sorted(head["tables"])),
+            rows=tuple(
+                PostgreSQLOutboxRow(row["id"], int(row["xid"]), row["tbl"], row["op"], row["rows"]) for row in sent
+            ),
+            is_cut=len(sent) > self._max_rows or any(row["is_cut"] for row in sent),
+        )
+
+
+def _loaded(value: str | None) -> Any:
+    return None if value is None else json.loads(value)

@@ -1,0 +1,323 @@
+"""The relay: one reader of the database's outbox, which writes what it finds into Redis for every worker.
+
+**Nothing is lost or told wrongly, whoever writes.** A relay reads the outbox by an ordinary `PostgreSQLLog` and appends
+by compare and append (`backends/redis/stream.py`). What it appends leads from one snapshot of the database to a later
+one, and it is appended only where the stream ends at the first of the two. Where the stream ends elsewhere (another
+relay was faster, Redis went back by a fail-over) the relay asks its log what came after that place, which is a place in
+the database's own terms, and goes on from there; where the outbox does not reach back so far, the stream begins anew. A
+relay that was stopped in the middle of anything and goes on an hour later is refused, and starts from what is there.
+
+**One question, one look.** Questions are taken first, then the database is looked at, then what was found is appended
+together with the report that answers them, in one script. So an answer always speaks of a look that began after its
+question was asked, and the report can be seen by nobody before the entries that it speaks of.
+
+**Redis that is empty again** is begun anew at what this relay appended last, so that workers which have read all of it
+go on; what came since follows as the first entry. A relay that has appended nothing yet begins at the end of the log,
+and who stands before that has a gap.
+
+**Election saves work.** Of the candidates, the one that holds an advisory lock of the database leads. The lock belongs
+to the session, so it goes with the process, and with its host, which the server notices by TCP's keepalives. A
+candidate tries at once, and then whenever the reports in Redis have ceased; meanwhile it has no connection to the
+database, of which hundreds of candidates would have hundreds. A process that is stopped keeps the lock: so where no
+report comes for a while although somebody holds it, a candidate leads without it, and steps down as soon as somebody
+else appends, or as the holder of the lock is refused, which it notes in Redis (`claimed`): without that, the
+faster of the two would lead on for ever and the holder's terms fail one after another. Two that lead at once cost each
+other a look at the database now and then, no more.
+
+Everything that goes wrong ends the term, is logged, stands in `status`, and another term begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal, end_task
+from reactive_rpc.changes.log import Batch, Log
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.protocol.cursors import Cursor
+
+__all__ = ["Feed", "Relay", "RelayStatus"]
+
+BEAT_SECONDS: Final = 1.0
+CANDIDATE_SECONDS: Final = 0.5
+"""How often a candidate looks for a new report."""
+SILENT_LOOKS: Final = 3
+"""After so many looks without one it tries to get the lock."""
+HOPELESS_LOOKS: Final = 9
+"""After so many it leads although another holds the lock."""
+FAILED_SECONDS: Final = 1.0
+"""How long after a term that failed the next one begins."""
+WAIT_SECONDS: Final = 2.0
+CLEANING_SECONDS: Final = 2.0
+RESUME_ATTEMPTS: Final = 20
+
+
+class Lock(Protocol):
+    """A lock that is held for as long as a connection stands."""
+
+    def is_closed(self) -> bool:
+        """Tell whether the connection, and the lock with it, is lost."""
+
+    def terminate(self) -> None:
+        """Let go of it at once."""
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """What a relay is doing, for `/health`.
+
+    Attributes:
+        role: `candidate` waits for its turn, `leading` feeds Redis, `failing` will try again.
+        since: when that began, by the clock.
+        reason: why it fails; None where it does not.
+    """
+
+    role: Literal["candidate", "leading", "failing"]
+    since: float
+    reason: str | None = None
+
+
+class Feed:
+    """Appends to the stream what a log finds; as many as you like may feed one stream.
+
+    Args:
+        log: of the database, open; nobody else may ask it for what is fresh.
+        stream: where to.
+        claim: whether whoever else appends is to see the refusals of this one and give way.
+        appended: where the stream ended when this process appended last; None where it never has.
+    """
+
+    def __init__(self, log: Log, stream: RedisStream, *, claim: bool = False, appended: Cursor | None = None) -> None:
+        self._log = log
+        self._stream = stream
+        self._claim = claim
+        self._claimed: bytes | None = None
+        self._end: Cursor | None = None
+        self._batches: list[Batch] = []
+        self.appended = appended
+        self.refusals = 0
+        log.subscribe(self._batches.append)
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether another appended, or claimed to, since this one has appended first."""
+        return self.refusals > 0 or self._claimed not in (None, self._stream.claimed)
+
+    async def look(self) -> None:
+        """Look at the database, without telling anybody yet.
+
+        Raises:
+            ServiceUnavailableError: it cannot be read.
+        """
+        await self._log.fresh()
+
+    async def append(self, served: Sequence[str] = (), *, must_report: bool = False) -> bool:
+        """Append what the looks have found since the last call, and report it; return whether there was a report.
+
+        Args:
+            served: the questions that were taken before the last look began.
+            must_report: whether to report where nothing was found.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read, or others append all the time.
+            redis.exceptions.RedisError: Redis does not do as it is told.
+        """
+        here = self._log.cursor_at(self._log.version)
+        step = AppendRequest(here, self._mark, self._found(), restart=any(batch.flush for batch in self._batches))
+        self._batches.clear()
+        if self._end is None:
+            await self._resume(await self._stream.end(), served)
+            return True
+        if not (step.changes or step.restart or served or must_report):
+            return False
+        refusal = await self._took(self._end, step, served)
+        if refusal is not None:
+            self.refusals += 1
+            await self._resume(refusal.end, served)
+        return True
+
+    @property
+    def _mark(self) -> str:
+        return str(self._log.schema.mark)
+
+    def _found(self) -> list[Change]:
+        return [change for batch in self._batches for change in batch.changes]
+
+    async def _resume(self, end: Cursor | None, served: Sequence[str]) -> None:
+        """Append what came after `end`, wherever that is, and report it."""
+        for _ in range(RESUME_ATTEMPTS):
+            refusal = await self._resume_at(end, served)
+            if refusal is None:
+                return
+            end = refusal.end
+        raise ServiceUnavailableError("others append to the stream in Redis all the time")
+
+    async def _resume_at(self, end: Cursor | None, served: Sequence[str]) -> Refusal | None:
+        await self._log.fresh()
+        if end is None:
+            return await self._begin(served)
+        changes = await self._log.read_after(end)
+        here, mark = self._log.cursor_at(self._log.version), self._mark
+        self._batches.clear()
+        if end.epoch == here.epoch and end.version > here.version:
+            raise ServiceUnavailableError(
+                f"Redis is at version {end.version}, and the database at {here.version} of the same epoch: it went back"
+                " unnoticed. Delete the keys of the namespace, and restart everything that reads them"
+            )
+        is_there = end.epoch == here.epoch and end.version == here.version
+        if changes is None and not is_there:
+            _log.warning("the stream in Redis begins anew at %s: nothing tells what came after %s", here, end)
+        missed = () if is_there or changes is None else changes  # a position may tell more than its version
+        step = AppendRequest(here, mark, missed, restart=changes is None and not is_there)
+        return await self._took(end, step, served)
+
+    async def _begin(self, served: Sequence[str]) -> Refusal | None:
+        """Begin the stream where this process has appended last, if the log reaches back so far, else at its end.
+
+        In the first case what came since is still to be appended: that is what the refusal says.
+        """
+        known = self.appended
+        if known is not None and await self._log.read_after(known) is not None:
+            refusal = await self._took(None, AppendRequest(known, self._mark, restart=True), ())
+            return refusal or Refusal(known)
+        here = self._log.cursor_at(self._log.version)
+        self._batches.clear()
+        _log.info("the stream in Redis begins at %s", here)
+        return await self._took(None, AppendRequest(here, self._mark, restart=True), served)
+
+    async def _took(self, end: Cursor | None, step: AppendRequest, served: Sequence[str]) -> Refusal | None:
+        """Append a step and note where the stream ends then; where that is not known, nothing is noted."""
+        self._end = None
+        refusal = await self._stream.advance(end, step, served, claim=self._claim)
+        if refusal is None:
+            self._end = self.appended = step.to
+            if self._claimed is None:
+                self._claimed = self._stream.claimed
+        return refusal
+
+
+class Relay:
+    """Feeds Redis for as long as it runs, or waits for its turn to.
+
+    Args:
+        make_log: makes the log of the database that a term reads, not open yet.
+        make_stream: makes the stream that it writes.
+        take_lock: asks for the lock by which relays take turns; None where another holds it.
+        poll_interval_seconds: how often the database is looked at when nobody asks.
+    """
+
+    def __init__(
+        self,
+        make_log: Callable[[], Log],
+        make_stream: Callable[[], RedisStream],
+        take_lock: Callable[[], Awaitable[Lock | None]],
+        *,
+        poll_interval_seconds: float = 0.005,
+        clock: Clock | None = None,
+    ) -> None:
+        self._make_log = make_log
+        self._make_stream = make_stream
+        self._take_lock = take_lock
+        self._poll_interval_seconds = poll_interval_seconds
+        self._clock = clock or SystemClock()
+        self._appended: Cursor | None = None
+        self.status = RelayStatus("candidate", self._clock.monotonic())
+
+    async def run(self) -> None:
+        """Take one term after another, until cancelled."""
+        terms = asyncio.create_task(self._take_terms(), name="reactive_rpc relay terms")
+        try:
+            await asyncio.wait([terms])
+        finally:
+            await end_task(terms, patience_seconds=CLEANING_SECONDS)
+
+    async def _take_terms(self) -> None:
+        while True:
+            try:
+                await self._take_turn()
+            except Exception as exc:
+                if self._become("failing", str(exc) or type(exc).__name__):
+                    _log.exception("the relay failed and begins again")
+                await self._clock.sleep(FAILED_SECONDS)
+
+    def _become(self, role: Literal["candidate", "leading", "failing"], reason: str | None = None) -> bool:
+        """Note what the relay does; return whether that is news."""
+        if (role, reason) == (self.status.role, self.status.reason):
+            return False
+        self.status = RelayStatus(role, self._clock.monotonic(), reason)
+        return True
+
+    async def _take_turn(self) -> None:
+        """Wait for the lock, or for a long silence, and lead."""
+        async with self._stream() as stream:
+            lock = await self._wait_for_turn(stream)
+            try:
+                await self._lead(stream, lock)
+            finally:
+                if lock is not None:
+                    lock.terminate()
+
+    async def _wait_for_turn(self, stream: RedisStream) -> Lock | None:
+        """Return the connection that holds the lock; None where whoever holds it does not report."""
+        last: bytes | None = None
+        silent = SILENT_LOOKS  # whoever has just come tries at once
+        while True:
+            if silent >= SILENT_LOOKS and (lock := await self._take_lock()) is not None:
+                return lock
+            if silent >= HOPELESS_LOOKS:
+                _log.warning("the relay that holds the lock does not report: leading without it")
+                return None
+            self._become("candidate")
+            await self._clock.sleep(CANDIDATE_SECONDS)
+            beat = await stream.last_beat()
+            found = None if beat is None else beat.id
+            silent = silent + 1 if found == last else 0
+            last = found
+
+    async def _lead(self, stream: RedisStream, lock: Lock | None) -> None:
+        """Feed the stream until something goes wrong, or, without the lock, until it is contested."""
+        log = self._make_log()
+        try:
+            await log.open()
+            feed = Feed(log, stream, claim=lock is not None, appended=self._appended)
+            asking: asyncio.Task[list[str]] | None = None
+            try:
+                reported_at = float("-inf")
+                while lock is not None or not feed.is_contested:
+                    if asking is None:
+                        asking = asyncio.create_task(stream.asked(WAIT_SECONDS), name="reactive_rpc relay questions")
+                    await asyncio.wait([asking], timeout=self._poll_interval_seconds)
+                    served: list[str] = []
+                    if asking.done():
+                        served, asking = asking.result(), None
+                    await feed.look()
+                    is_due = self._clock.monotonic() - reported_at >= BEAT_SECONDS
+                    if await feed.append(served, must_report=is_due):
+                        reported_at = self._clock.monotonic()
+                        self._appended = feed.appended
+                        self._become("leading")
+                    if lock is not None and lock.is_closed():
+                        raise ServiceUnavailableError("the connection that holds the relay's lock was lost")
+            finally:
+                if asking is not None:
+                    await end_task(asking)
+        finally:
+            await log.aclose()
+
+    @asynccontextmanager
+    async def _stream(self) -> AsyncIterator[RedisStream]:
+        stream = self._make_stream()
+        try:
+            yield stream
+        finally:
+            await stream.aclose()

@@ -1,0 +1,1 @@
+"""Any database of SQLAlchemy's, without triggers: what this process writes is seen in its sessions."""

@@ -1,0 +1,96 @@
+"""The log of one process: what its own mutations have committed, in memory. See `backends/session/capture.py`.
+
+**Promise 1** holds for what capture sees: a mutation hands its changes over when its COMMIT has ended and before it is
+answered, and `fresh` applies what was handed over before it was called. **Promise 2**: the version moves only after the
+COMMIT, so a transaction that begins once it has been read sees what it counts. Other processes are no part of either.
+
+A version counts what was committed here and announced; the epoch is another one at each start, so a client that comes
+back after a restart is told that there is a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from reactive_rpc.backends.session.capture import SessionCapture
+from reactive_rpc.changes.base_log import BaseLog
+from reactive_rpc.changes.captured_schema import CaptureState
+from reactive_rpc.changes.log import Batch, WantedLookups
+from reactive_rpc.clock import IdSource
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.protocol.cursors import Cursor
+
+__all__ = ["LocalLog"]
+
+
+class LocalLog(BaseLog):
+    """What the mutations of this process have committed; a `Log`. Used on one event loop.
+
+    Args:
+        capture: hands over what was committed.
+        ids: names the epoch that begins where a subscriber fails.
+        history_changes: how many changes `changes_since` and `read_after` reach back, at most.
+    """
+
+    def __init__(self, capture: SessionCapture, *, ids: IdSource, history_changes: int = 20_000) -> None:
+        super().__init__(history_changes=history_changes)
+        self._capture = capture
+        self._ids = ids
+        self._epoch: str | None = None
+        self._is_open = False
+
+    @property
+    def schema(self) -> CaptureState:
+        """What is captured now.
+
+        Raises:
+            ServiceUnavailableError: the log is not open.
+        """
+        state = self._capture.state
+        return state if self._epoch is None else replace(state, epoch=self._epoch)
+
+    def enrich_with(self, wanted: WantedLookups) -> None:
+        """Do nothing: no snapshot shows what a batch holds, so no image gets virtual columns."""
+
+    async def open(self) -> None:
+        """Read the tables and begin an epoch; idempotent.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        if not self._is_open:
+            await asyncio.to_thread(self._capture.install)
+            self._epoch = None
+            self._is_open = True
+
+    async def aclose(self) -> None:
+        """Forget nothing, hold nothing open; idempotent. The log can be opened again."""
+        self._is_open = False
+
+    async def fresh(self) -> int:
+        """Apply every commit acknowledged before this call and return the version."""
+        while (changes := self._capture.take()) is not None:
+            self._advance(changes)
+        if self._doubt is not None:
+            self._flush(self._doubt)
+        return self._version
+
+    async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
+        """Return what was committed after `cursor` up to `version`, from memory; None is a gap."""
+        changes = None if cursor.epoch != self.epoch else self.changes_since(cursor.version)
+        return None if changes is None or (at_most is not None and len(changes) > at_most) else changes
+
+    def _advance(self, changes: tuple[Change, ...]) -> None:
+        version = self._version + 1
+        self._history.append(version, changes)
+        self._tell(Batch(version, changes))
+        self._version = version
+
+    def _flush(self, reason: str) -> None:
+        self._doubt = None
+        self._epoch = self._ids.new_id()
+        version = self._version + 1
+        self._history.restart(version)
+        self._tell(Batch(version, flush=reason))
+        self._version = version

@@ -1,0 +1,1 @@
+"""SQLite: sessions, what a text reads, capture by triggers, the log, the ephemeral store."""

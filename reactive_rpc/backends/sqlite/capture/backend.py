@@ -1,0 +1,536 @@
+"""Capture on SQLite: install, verify, prune.
+
+**What stands in the database.** The outbox, one meta table, answers that are kept (`answers.py`), and triggers on every
+ordinary table. Meta holds the epoch, the retention floor (the highest pruned id), for each captured table a digest of
+what is expected of it, and the *mark*: the schema version and the number of schema objects when all was last verified.
+
+**When the epoch changes.** An epoch promises that no write between two ids went unseen. It ends when a captured table
+was altered or dropped, when its triggers were not in place, and when the schema changed in a way that may hide a
+dropped and recreated trigger. The last is decided by counting. Each DDL statement adds at least 1 to the schema
+version, and creating adds one object where dropping takes at least one away; so if version and objects grew by the
+same amount since the mark, there were only creations: no flush for CREATE INDEX or CREATE TABLE. Restoring a backup
+moves the version too (`sqlite3_backup_step` adds 1) and adds nothing: a new epoch, even if ids have since caught up.
+
+**New tables** are written to, unseen, between CREATE TABLE and the triggers. A reader may straddle the two. So
+installing the triggers also logs a bulk change of the table: it lies after every unseen write, and before every answer
+that counts on capture.
+
+**A new epoch takes an id.** It writes a row `E` whose id is above every id that anybody has used (`at_least`: a
+restored sequence goes back), so versions grow across epochs, and a reader that noted a version before the flush can
+never find that "nothing happened since".
+
+**Races.** Everything is looked at without a lock first, then again under `BEGIN IMMEDIATE` if anything is to be done.
+Of two processes that start together, the second finds all in place and writes nothing. Images are decoded by what was
+verified at the same schema version as the rows (see `backends/sqlite/log.py`).
+
+**Known limits.** `ALTER TABLE ... DROP COLUMN` fails while a trigger names the column: see `reactive_rpc/alembic.py`. A
+write fails where somebody has dropped the outbox and left the triggers, until capture is put back: SQLite cannot catch
+that in a trigger, and lets a table be dropped that triggers rest on. A backup put in place of the file while no process
+of ours runs keeps its own epoch: run `uninstall()` on it first.
+
+Rejected: `PRAGMA schema_version` as the epoch (a CREATE INDEX would flush every client); comparing trigger text only
+(blind to drop, write, create again).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reactive_rpc.backends.sqlite.capture.images import quoted
+from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX, PREFIX, READS, SQLiteTable, read_tables
+from reactive_rpc.backends.sqlite.capture.triggers import BASE_TABLES, triggers_of
+from reactive_rpc.backends.sqlite.capture.views import names_of, read_views
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.changes.image_policy import EVERY_TABLE, READ_TABLES, READS_KEPT_SECONDS, ImagePolicy
+from reactive_rpc.clock import IdSource
+from reactive_rpc.dependencies.schema import View
+from reactive_rpc.errors import CaptureError, ServiceUnavailableError
+
+__all__ = ["POSITION", "SQLiteCapture"]
+
+MINIMUM_VERSION = (3, 35, 0)
+PRUNE_CHUNK_ROWS = 1_000
+WAL_RETRY_SECONDS = 0.02
+NOTE_MILLISECONDS = 250
+
+POSITION = f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
+"""SQL that returns the highest id given out: the version that a snapshot shows."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meta:
+    """What the meta table holds; empty where nothing was installed."""
+
+    epoch: str = ""
+    mark: tuple[int, int] = (0, 0)
+    digests: Mapping[str, str]
+    policy: ImagePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SQLiteFindings:
+    """What stands in the database, beside what should.
+
+    Attributes:
+        meta: what was recorded last.
+        policy: what images are to hold.
+        mark: schema version and number of objects now.
+        tables: every table, captured or not.
+        views: what lies behind each view.
+        expected: `{table: {trigger: SQL}}` of the tables to capture.
+        existing: `{object: SQL}` of our own tables and triggers.
+    """
+
+    meta: _Meta
+    policy: ImagePolicy
+    mark: tuple[int, int]
+    tables: tuple[SQLiteTable, ...]
+    views: Mapping[str, View]
+    expected: Mapping[str, Mapping[str, str]]
+    existing: Mapping[str, str]
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """Everything that should stand, `{object: SQL}`."""
+        return BASE_TABLES | {name: sql for triggers in self.expected.values() for name, sql in triggers.items()}
+
+    @property
+    def statements(self) -> list[str]:
+        """The DDL that is missing, in an order that works; empty where all is in place."""
+        wanted, existing = self.wanted, self.existing
+        wrong = [name for name, sql in existing.items() if wanted.get(name) != sql]
+        drops = [f"DROP {'TABLE' if name in BASE_TABLES else 'TRIGGER'} {quoted(name)}" for name in wrong]
+        return drops + [sql for name, sql in wanted.items() if existing.get(name) != sql]
+
+    @property
+    def incomplete(self) -> frozenset[str]:
+        """The tables whose triggers are not as they should be."""
+        return frozenset(
+            table
+            for table, triggers in self.expected.items()
+            if any(self.existing.get(name) != sql for name, sql in triggers.items())
+        )
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """`{table: digest}` of what is expected of each captured table."""
+        captures = {table.name: table.capture for table in self.tables}
+        return {name: _digest(captures[name], triggers) for name, triggers in self.expected.items()}
+
+    @property
+    def doubt(self) -> str | None:
+        """Why writes may have gone unseen since the mark; None where none can have."""
+        if not self.meta.epoch or any(self.existing.get(name) != sql for name, sql in BASE_TABLES.items()):
+            return "capture was not installed"
+        digests, incomplete = self.digests, self.incomplete
+        for table, digest in self.meta.digests.items():
+            if digests.get(table) != digest:
+                return f"table {table!r} was altered or dropped"
+            if table in incomplete:
+                return f"the triggers of table {table!r} were dropped or altered"
+        if self.mark[0] - self.meta.mark[0] != self.mark[1] - self.meta.mark[1]:
+            return "the schema was changed by more than new objects"
+        return None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Tell whether nothing is left to write, DDL or meta."""
+        is_same = self.meta.digests == self.digests and self.meta.policy == self.policy
+        return self.doubt is None and not self.statements and is_same
+
+    def state(self) -> CaptureState:
+        """Return the state as it stands, tables with missing triggers marked as not captured."""
+        return CaptureState(
+            epoch=self.meta.epoch,
+            mark=self.mark[0],
+            tables={table.name: self._capture(table) for table in self.tables},
+            names=names_of(table.name for table in self.tables),
+            views=self.views,
+        )
+
+    def _capture(self, table: SQLiteTable) -> TableCapture:
+        if table.name not in self.incomplete:
+            return table.capture
+        return replace(table.capture, captured=False, reason="its triggers are missing")
+
+
+class SQLiteCapture:
+    """Capture of one SQLite file. Every call opens a connection of its own and closes it; safe in any thread.
+
+    Args:
+        path: the database's file; it is created by `install` where there is none.
+        ids: names new epochs.
+        busy_timeout_seconds: how long to wait for a writer.
+        manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
+        policy: what images hold; None takes what is recorded.
+
+    Raises:
+        CaptureError: `path` names no file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        ids: IdSource,
+        busy_timeout_seconds: float = 5.0,
+        manage: bool = True,
+        policy: ImagePolicy | None = EVERY_TABLE,
+    ) -> None:
+        text = str(path)
+        if not text or text.startswith("file:") or ":memory:" in text:
+            raise CaptureError(
+                f"{text!r} is no database file: other connections cannot see an in-memory database. Give the plain"
+                " path of a file; for tests, one in a temporary directory"
+            )
+        self.path = Path(text).absolute()
+        self.busy_timeout_seconds = busy_timeout_seconds
+        self.manage = manage
+        self.policy = policy
+        self._ids = ids
+
+    def install(self) -> CaptureState:
+        """Put everything in place and return the state; idempotent, and safe when several processes start at once.
+
+        Raises:
+            CaptureError: SQLite is too old, the file system refuses WAL, or (`manage=False`) something is missing.
+            ServiceUnavailableError: the database cannot be read or stays locked.
+        """
+        if not self.manage:
+            return self.verify()
+        with self._connected(create=True) as connection:
+            self._use_wal(connection)
+            state = self._settle(connection, self.policy, run_ddl=True)
+        self._warn_of_uncaptured(state)
+        return state
+
+    def verify(self) -> CaptureState:
+        """Check that everything is in place, run no DDL, and return the state.
+
+        Raises:
+            CaptureError: something is missing; the message holds the SQL to run.
+            ServiceUnavailableError: the database cannot be read or stays locked.
+        """
+        with self._connected() as connection:
+            if _journal_mode(connection) != "wal":
+                raise CaptureError(f"{self.path} is not in WAL mode. Run:", statements=["PRAGMA journal_mode=WAL"])
+            self._refuse_missing(_inspect(connection, self.policy))
+            return self._settle(connection, self.policy, run_ddl=False)
+
+    def refresh(self, *, renew: bool = False, at_least: int = 0) -> CaptureState:
+        """Look again after a schema change, and repair what `manage` allows; what it does not is marked uncaptured.
+
+        Args:
+            renew: begin a new epoch whatever is found.
+            at_least: a version that the new epoch must exceed.
+
+        Raises:
+            CaptureError: the outbox is gone and `manage` is off, or WAL is refused.
+            ServiceUnavailableError: the database is gone, cannot be read or stays locked.
+        """
+        with self._connected() as connection:
+            if self.manage:
+                self._use_wal(connection)
+            state = self._settle(connection, None, run_ddl=self.manage, renew=renew, at_least=at_least)
+        self._warn_of_uncaptured(state)
+        return state
+
+    @property
+    def guarantee(self) -> str:
+        """What is seen of whose writes."""
+        return "triggers see every write to the file, whoever wrote it"
+
+    def script(self) -> str:
+        """Return the SQL that `install` would run now; empty where all is in place.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read or stays locked.
+        """
+        with self._connected() as connection:
+            return _script(_inspect(connection, self.policy).statements)
+
+    def uninstall(self) -> None:
+        """Drop the triggers, the outbox and the meta table; idempotent.
+
+        Raises:
+            CaptureError: `manage` is off; the message holds the SQL to run.
+            ServiceUnavailableError: the database cannot be read or stays locked.
+        """
+        with self._connected() as connection:
+            if not self.manage:
+                raise CaptureError("an administrator must run:", statements=_drops(connection))
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                for statement in _drops(connection):
+                    connection.execute(statement)
+
+    def note_reads(self, tables: Collection[str]) -> None:
+        """Let the values of these tables be told from now on, for as long as somebody repeats this.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read or stays locked; a query is not made to wait for long.
+        """
+        with self._connected() as connection:
+            now = _now(connection)
+            connection.execute(f"PRAGMA busy_timeout={NOTE_MILLISECONDS}")
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                connection.executemany(
+                    f'INSERT OR REPLACE INTO "{READS}"(tbl, at) VALUES (?, ?)', [(name, now) for name in sorted(tables)]
+                )
+
+    def noted_reads(self) -> frozenset[str]:
+        """Return the tables whose values are told now.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read.
+        """
+        with self._connected() as connection:
+            return frozenset(name for (name,) in connection.execute(f'SELECT tbl FROM "{READS}"'))
+
+    def prune(self, older_than_seconds: float) -> int:
+        """Delete the outbox's rows of before `older_than_seconds` ago and return how many.
+
+        Rows go in chunks of 1,000, each in its own short transaction that also raises the retention floor, so no
+        writer waits for more than one chunk, and a reader finds either a row or a floor above it.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read or stays locked; what was deleted stays deleted.
+        """
+        deleted = 0
+        with self._connected() as connection:
+            _forget_reads(connection, _now(connection) - READS_KEPT_SECONDS)
+            last = _last_older(connection, _now(connection) - older_than_seconds)
+            while chunk := _prune_chunk(connection, last):
+                deleted += chunk
+        return deleted
+
+    @contextmanager
+    def _connected(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+        uri = f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}"
+        try:
+            with closing(
+                sqlite3.connect(uri, uri=True, timeout=self.busy_timeout_seconds, isolation_level=None)
+            ) as connection:
+                _refuse_old_library(connection)
+                yield connection
+        except (sqlite3.Error, OSError) as exc:
+            raise ServiceUnavailableError(f"{self.path} cannot be read or written: {exc}") from exc
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to WAL; SQLite does not call its busy handler for that, so wait here for other processes."""
+        give_up = time.monotonic() + self.busy_timeout_seconds
+        while _journal_mode(connection) != "wal":
+            try:
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            except sqlite3.OperationalError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(WAL_RETRY_SECONDS)
+                continue
+            if mode != "wal":
+                raise CaptureError(
+                    f"the file system of {self.path} refuses WAL mode (the journal stays {mode!r}): put the database"
+                    " on a local disk"
+                )
+
+    def _settle(
+        self,
+        connection: sqlite3.Connection,
+        policy: ImagePolicy | None,
+        *,
+        run_ddl: bool,
+        renew: bool = False,
+        at_least: int = 0,
+    ) -> CaptureState:
+        """Bring database and meta in line and return the state of the same transaction.
+
+        Args:
+            policy: to be imposed; None is the recorded one. Where that is gone with our tables, this process's own:
+                what it leaves out must not be copied meanwhile.
+        """
+        fallback = self.policy or READ_TABLES
+        with _transaction(connection, "BEGIN"):
+            found = _inspect(connection, policy, fallback=fallback)
+        if found.is_recorded and not renew:
+            return found.state()
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            found = _inspect(connection, policy, fallback=fallback)
+            if found.is_recorded and not renew:
+                return found.state()
+            return self._repair(connection, found, run_ddl=run_ddl, renew=renew, at_least=at_least)
+
+    def _repair(
+        self, connection: sqlite3.Connection, found: _SQLiteFindings, *, run_ddl: bool, renew: bool, at_least: int
+    ) -> CaptureState:
+        begins_epoch = renew or found.doubt is not None
+        unseen = found.digests.keys() - found.meta.digests.keys()
+        if run_ddl:
+            for statement in found.statements:
+                connection.execute(statement)
+        elif any(name not in found.existing for name in BASE_TABLES):
+            self._refuse_missing(found)
+        if begins_epoch:
+            _begin_epoch(connection, self._ids.new_id(), at_least)
+        now = _inspect(connection, found.policy)
+        for table in sorted(unseen - now.incomplete):
+            connection.execute(f"INSERT INTO \"{OUTBOX}\"(tbl, op) VALUES (?, 'B')", (table,))
+        _record(connection, now)
+        return _inspect(connection).state()
+
+    def _refuse_missing(self, found: _SQLiteFindings) -> None:
+        if found.statements:
+            raise CaptureError(
+                f"capture is not in place on {self.path}. Run `reactive-rpc db install`, or let an administrator run:",
+                statements=found.statements,
+            )
+
+    def _warn_of_uncaptured(self, state: CaptureState) -> None:
+        for table in state.tables.values():
+            if not table.captured:
+                _log.warning(
+                    "table %r is not captured, so nothing that reads it is cached: %s", table.name, table.reason
+                )
+
+
+def _refuse_old_library(connection: sqlite3.Connection) -> None:
+    if sqlite3.sqlite_version_info < MINIMUM_VERSION:
+        raise CaptureError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+    try:
+        connection.execute("SELECT json_array(1)").fetchone()
+    except sqlite3.OperationalError as exc:
+        if "no such function" not in str(exc):
+            raise
+        raise CaptureError("this SQLite has no JSON functions: use a build with JSON1 (standard since 3.38)") from exc
+
+
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0]).lower()
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Run a block in one transaction: committed on leaving, rolled back on an error."""
+    connection.execute(begin)
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _inspect(
+    connection: sqlite3.Connection, policy: ImagePolicy | None = None, *, fallback: ImagePolicy = READ_TABLES
+) -> _SQLiteFindings:
+    """Return what stands beside what should; by the recorded policy, or `fallback`, if none is to be imposed."""
+    existing = dict(
+        connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE (type = 'trigger' AND substr(name, 1, ?) = ?)"
+            " OR (type = 'table' AND name IN (?, ?, ?, ?))",
+            (len(PREFIX), PREFIX, *BASE_TABLES),
+        )
+    )
+    version = connection.execute("PRAGMA main.schema_version").fetchone()[0]
+    objects = connection.execute("SELECT count(*) FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'").fetchone()[
+        0
+    ]
+    meta = _read_meta(connection) if existing.get(META) == BASE_TABLES[META] else _Meta(digests={})
+    policy = policy or meta.policy or fallback
+    tables = read_tables(connection, policy)
+    return _SQLiteFindings(
+        meta=meta,
+        policy=policy,
+        mark=(version, objects),
+        tables=tables,
+        views=read_views(connection, [table.name for table in tables]),
+        expected={
+            table.name: triggers_of(table, only_read=policy.only_read) for table in tables if table.capture.captured
+        },
+        existing=existing,
+    )
+
+
+def _digest(capture: TableCapture, triggers: Mapping[str, str]) -> str:
+    """Return the same for the same in every process: a set has another order in each."""
+    spelled = repr(replace(capture, unique=frozenset()))
+    text = json.dumps([spelled, sorted(capture.unique), sorted(triggers.items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read_meta(connection: sqlite3.Connection) -> _Meta:
+    values = dict(connection.execute(f'SELECT key, value FROM "{META}"'))
+    if "epoch" not in values or "mark" not in values:
+        return _Meta(digests={})
+    version, objects = json.loads(values["mark"])
+    return _Meta(
+        epoch=values["epoch"],
+        mark=(version, objects),
+        digests=json.loads(values["tables"]),
+        policy=ImagePolicy.from_json(json.loads(values.get("policy", "{}"))),
+    )
+
+
+def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute(f'INSERT OR REPLACE INTO "{META}"(key, value) VALUES (?, ?)', (key, value))
+
+
+def _begin_epoch(connection: sqlite3.Connection, epoch: str, at_least: int) -> None:
+    last = max(connection.execute(POSITION).fetchone()[0], at_least)
+    connection.execute(f"INSERT INTO \"{OUTBOX}\"(id, tbl, op) VALUES (?, '', 'E')", (last + 1,))
+    _set_meta(connection, "epoch", epoch)
+
+
+def _record(connection: sqlite3.Connection, found: _SQLiteFindings) -> None:
+    """Note what stands now. A table whose triggers are missing is left out: once they come, it counts as new."""
+    digests = {table: digest for table, digest in found.digests.items() if table not in found.incomplete}
+    _set_meta(connection, "tables", json.dumps(digests))
+    _set_meta(connection, "mark", json.dumps(found.mark))
+    _set_meta(connection, "policy", json.dumps(found.policy.to_json()))
+
+
+def _drops(connection: sqlite3.Connection) -> list[str]:
+    existing = _inspect(connection).existing
+    triggers = [f"DROP TRIGGER {quoted(name)}" for name in existing if name not in BASE_TABLES]
+    return triggers + [f"DROP TABLE {quoted(name)}" for name in BASE_TABLES if name in existing]
+
+
+def _now(connection: sqlite3.Connection) -> int:
+    """Return the time by the clock that dates the outbox's rows."""
+    return int(connection.execute("SELECT CAST(strftime('%s','now') AS INTEGER)").fetchone()[0])
+
+
+def _script(statements: list[str]) -> str:
+    return "\n".join(f"{statement};" for statement in statements)
+
+
+def _forget_reads(connection: sqlite3.Connection, cutoff: float) -> None:
+    """Forget tables that nobody has noted since `cutoff`; the write lock is taken only where there are some."""
+    if connection.execute(f'SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE at < ?)', (cutoff,)).fetchone()[0]:
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            connection.execute(f'DELETE FROM "{READS}" WHERE at < ?', (cutoff,))
+
+
+def _last_older(connection: sqlite3.Connection, cutoff: float) -> int:
+    """Return the last id before the first row that is younger; reads only as far as there is something to prune."""
+    young = connection.execute(f'SELECT id FROM "{OUTBOX}" WHERE at >= ? ORDER BY id LIMIT 1', (cutoff,)).fetchone()
+    return int(connection.execute(POSITION).fetchone()[0] if young is None else young[0] - 1)
+
+
+def _prune_chunk(connection: sqlite3.Connection, last: int) -> int:
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        ids = connection.execute(
+            f'SELECT id FROM "{OUTBOX}" WHERE id <= ? ORDER BY id LIMIT ?', (last, PRUNE_CHUNK_ROWS)
+        ).fetchall()
+        if ids:
+            connection.execute(f'DELETE FROM "{OUTBOX}" WHERE id <= ?', ids[-1])
+            _set_meta(connection, "floor", str(ids[-1][0]))
+    return len(ids)

@@ -1,0 +1,217 @@
+"""The triggers of a table on SQLite: what makes every write land in the outbox, in the writer's own transaction.
+
+Row triggers after INSERT, UPDATE and DELETE are exact but for one hole. `REPLACE` (also `INSERT OR REPLACE`,
+`UPDATE OR REPLACE`, `UNIQUE ON CONFLICT REPLACE`) removes the rows that are in the way, and fires delete triggers for
+them only where the *writer* has set `recursive_triggers`, which hardly any does. So before each INSERT, and before each
+UPDATE that changes a unique key, a trigger looks for the rows that collide and logs that they may be deleted, op `R`.
+
+- A trigger cannot know the statement's conflict clause. Under `OR IGNORE`, `OR FAIL` and `ON CONFLICT DO UPDATE` the
+  rows stay; whoever reads the outbox sees that (`sqlite_replacements.py`).
+- A collision is decided by the index's own collation, so the comparison names it; and in a rowid table also by the
+  rowid, which an INSERT may give even where no column is its alias. Before an INSERT without one, `NEW.rowid` is -1.
+- A NOT NULL column with a default takes the default under REPLACE, *after* the BEFORE triggers: if it stands in a
+  unique key and NEW has NULL, the collision cannot be foreseen. Nor can it where the index has a condition, an
+  expression or a generated column, or where another BEFORE trigger may write. Then the whole table counts as changed.
+- `BEFORE UPDATE OF key` would not see `SET rowid = ...` of an INTEGER PRIMARY KEY; hence a WHEN clause.
+- `IS NOT` follows the column's collation, and 1 IS 1.0: `COLLATE BINARY` and `typeof` make the comparison bytewise. So
+  is -0.0 IS 0.0, and no function shows the sign. A column with an affinity for numbers stores both as 0; in one
+  without, a real zero counts as changed by every update.
+
+Nested writes (cascades, triggers of the user's) fire these triggers also with `recursive_triggers` off: SQLite bars
+only a trigger that is itself running, and the bodies here write nothing but the outbox.
+
+Not seen: a writer with triggers switched off (SQLITE_DBCONFIG_ENABLE_TRIGGER), one that writes `writable_schema` or the
+file, and collisions made by a TEMP trigger of the writer's own connection.
+
+Rejected: TEMP triggers per connection (blind to other processes), update hooks (blind to REPLACE as well), full images
+(secrets and large values would be copied to the outbox).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reactive_rpc.backends.sqlite.capture.answers import DDL as ANSWERS_DDL
+from reactive_rpc.backends.sqlite.capture.images import balanced, image_sql, quoted
+from reactive_rpc.backends.sqlite.capture.tables import ANSWERS, META, OUTBOX, PREFIX, READS, SQLiteTable, UniqueKey
+
+__all__ = ["BASE_TABLES", "triggers_of"]
+
+BASE_TABLES = {
+    OUTBOX: (
+        f'CREATE TABLE "{OUTBOX}" (id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, op TEXT NOT NULL,'
+        " changed TEXT, before TEXT, after TEXT, at INTEGER NOT NULL DEFAULT (CAST(strftime('%s','now') AS INTEGER)))"
+    ),
+    READS: f'CREATE TABLE "{READS}" (tbl TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID',
+    META: f'CREATE TABLE "{META}" (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID',
+    ANSWERS: ANSWERS_DDL,
+}
+
+
+def triggers_of(table: SQLiteTable, *, only_read: bool = False) -> dict[str, str]:
+    """Return `{name: SQL}`, each spelled as SQLite will store it.
+
+    Args:
+        only_read: whether values are told of tables alone that somebody reads. A row of any other is told as the whole
+            table: the look-up takes a few microseconds, and decides for the row's images together.
+    """
+    parts = {
+        "insert": ("AFTER INSERT", None, _log(table, "I", after="NEW", only_read=only_read)),
+        "update": ("AFTER UPDATE", _any_changed(table), _log_update(table, only_read=only_read)),
+        "delete": ("AFTER DELETE", None, _log(table, "D", before="OLD", only_read=only_read)),
+        "replace_insert": ("BEFORE INSERT", _collides(table), _log_collisions(table, only_read=only_read)),
+        "replace_update": (
+            "BEFORE UPDATE",
+            _moves_and_collides(table),
+            _log_collisions(table, is_update=True, only_read=only_read),
+        ),
+        "bulk_insert": ("BEFORE INSERT", _unforeseen_insert(table), _log(table, "B")),
+        "bulk_update": ("BEFORE UPDATE", _unforeseen_update(table), _log(table, "B")),
+    }
+    return {
+        f"{PREFIX}{role}_{table.name}": _create(f"{PREFIX}{role}_{table.name}", table.name, event, when, body)
+        for role, (event, when, body) in parts.items()
+        if when != "0"
+    }
+
+
+def _create(name: str, table: str, event: str, when: str | None, body: str) -> str:
+    condition = "" if when is None else f" WHEN {when}"
+    return f"CREATE TRIGGER {quoted(name)} {event} ON {quoted(table)} FOR EACH ROW{condition} BEGIN {body}; END"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _log(
+    table: SQLiteTable, operation: str, *, before: str | None = None, after: str | None = None, only_read: bool = False
+) -> str:
+    images = ["NULL" if row is None else image_sql(table, row) for row in (before, after)]
+    return _insert(table, operation, "NULL", *images, only_read=only_read)
+
+
+def _insert(
+    table: SQLiteTable, operation: str, changed: str, before: str, after: str, *, only_read: bool, source: str = ""
+) -> str:
+    """Return the statement that logs one row, or, with `source`, what a FROM and WHERE select."""
+    name, target = _literal(table.name), f'INSERT INTO "{OUTBOX}"(tbl,op,changed,before,after)'
+    if not only_read:
+        return f"{target} SELECT {name},'{operation}',{changed},{before},{after}{source}"
+    told = ",".join(f"CASE WHEN is_read THEN {value} END" for value in (changed, before, after))
+    mark = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name}) AS is_read)'
+    joined = source.replace(" FROM ", f" FROM {mark} JOIN ", 1) if source else f" FROM {mark}"
+    return f"{target} SELECT {name},CASE WHEN is_read THEN '{operation}' ELSE 'B' END,{told}{joined}"
+
+
+def _differs(table: SQLiteTable, column: str) -> str:
+    old, new = f"OLD.{quoted(column)}", f"NEW.{quoted(column)}"
+    if column == table.integer_key:
+        return f"{old}<>{new}"
+    zero = f" OR {old}=0 AND typeof({old})='real'" if column in table.signed else ""
+    return f"({old} IS NOT {new} COLLATE BINARY OR typeof({old})<>typeof({new}){zero})"
+
+
+def _rowid_differs(table: SQLiteTable) -> str | None:
+    """Return the test of a moved rowid that no column shows; None where a column does or there is no rowid."""
+    if table.rowid is None or table.integer_key is not None:
+        return None
+    return f"OLD.{table.rowid}<>NEW.{table.rowid}"
+
+
+def _any_changed(table: SQLiteTable) -> str:
+    moved = _rowid_differs(table)
+    terms = [_differs(table, column.name) for column in table.columns]
+    return balanced([*terms, moved] if moved else terms, "OR")
+
+
+def _log_update(table: SQLiteTable, *, only_read: bool) -> str:
+    flags = [
+        f"CASE WHEN {_differs(table, column.name)} THEN ',{ordinal}' ELSE '' END"
+        for ordinal, column in enumerate(table.columns)
+    ]
+    changed = balanced(flags, "||")
+    moved = _rowid_differs(table)
+    if moved:
+        changed = f"CASE WHEN {moved} THEN NULL ELSE {changed} END"
+    return _insert(table, "U", changed, image_sql(table, "OLD"), image_sql(table, "NEW"), only_read=only_read)
+
+
+def _matches(key: UniqueKey) -> str:
+    """Return the test that row `c` has NEW's key; false where one part is NULL, as in a unique index."""
+    return " AND ".join(
+        f"c.{quoted(name)} COLLATE {quoted(collation)}=NEW.{quoted(name)}" for name, collation in key.parts
+    )
+
+
+def _collisions(table: SQLiteTable) -> list[tuple[str, str]]:
+    """Return `(collision, move)` of each key: row `c` is in NEW's way; an update has moved the row there."""
+    found = [
+        (_matches(key), balanced([_differs(table, name) for name, _ in key.parts], "OR")) for key in table.unique_keys
+    ]
+    if table.rowid is not None:
+        found.append((f"c.{table.rowid}=NEW.{table.rowid}", f"OLD.{table.rowid}<>NEW.{table.rowid}"))
+    return found
+
+
+def _exists(table: SQLiteTable, condition: str) -> str:
+    return f"EXISTS(SELECT 1 FROM {quoted(table.name)} AS c WHERE {condition})"
+
+
+def _collides(table: SQLiteTable) -> str:
+    if _unforeseen_insert(table) is None:
+        return "0"  # every insert counts as a change of the whole table already
+    return _any_of(_exists(table, collision) for collision, _ in _collisions(table))
+
+
+def _moves_and_collides(table: SQLiteTable) -> str:
+    if _unforeseen_update(table) is None:
+        return "0"
+    own = _is_other_row(table)
+    return _any_of(f"({move} AND {_exists(table, f'{collision}{own}')})" for collision, move in _collisions(table))
+
+
+def _is_other_row(table: SQLiteTable) -> str:
+    """Return the test, to be appended, that `c` is not the row being updated.
+
+    Empty where all three names of the rowid are taken by columns: the row then logs itself as deleted, which is wide.
+    """
+    if table.rowid is not None:
+        return f" AND c.{table.rowid}<>OLD.{table.rowid}"
+    if not table.is_without_rowid:
+        return ""
+    parts = (quoted(name) for name in table.primary_key)
+    return " AND NOT (" + " AND ".join(f"c.{part} IS OLD.{part} COLLATE BINARY" for part in parts) + ")"
+
+
+def _log_collisions(table: SQLiteTable, *, only_read: bool, is_update: bool = False) -> str:
+    condition = _any_of(f"({collision})" for collision, _ in _collisions(table))
+    own = _is_other_row(table) if is_update else ""
+    source = f" FROM {quoted(table.name)} AS c WHERE {condition}{own}"
+    return _insert(table, "R", "NULL", image_sql(table, "c"), "NULL", only_read=only_read, source=source)
+
+
+def _takes_default(table: SQLiteTable) -> list[str]:
+    keyed = {name for key in table.unique_keys for name, _ in key.parts}
+    return [
+        f"NEW.{quoted(column.name)} IS NULL"
+        for column in table.columns
+        if column.name in keyed and column.is_required and column.default is not None
+    ]
+
+
+def _unforeseen_insert(table: SQLiteTable) -> str | None:
+    return None if table.is_rewritten or table.opaque_keys else _any_of(_takes_default(table))
+
+
+def _unforeseen_update(table: SQLiteTable) -> str | None:
+    if table.is_rewritten:
+        return None
+    relevant = dict.fromkeys(name for names in table.opaque_keys for name in names)
+    return _any_of([*(_differs(table, name) for name in relevant), *_takes_default(table)])
+
+
+def _any_of(conditions: Iterable[str]) -> str:
+    """Return the disjunction; `0` where there is none."""
+    terms = list(conditions)
+    return balanced(terms, "OR") if terms else "0"

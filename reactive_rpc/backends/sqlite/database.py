@@ -1,0 +1,230 @@
+"""A SQLite file as a database.
+
+Queries and mutations have engines of their own, because SQLite can then hold each to its promise:
+
+- A query's connection is opened `mode=ro`, and `query_only` keeps it from temporary tables too: a query that writes is
+  refused by the database itself, however it writes. It runs in one deferred transaction, so all its statements read
+  one snapshot. (A read-only connection cannot make the WAL's shared memory; the log's own connection keeps it there.)
+- A mutation's transaction begins with `BEGIN IMMEDIATE`: it has the write lock from its start, so it cannot fail half
+  way because another process wrote after it had read (SQLITE_BUSY_SNAPSHOT). The pool of one makes the writers of a
+  process queue up fairly instead of polling for the lock.
+
+Python's own transaction handling is off (`isolation_level = None`): it begins too late, and not at all for a SELECT.
+
+**A snapshot is checked, not trusted.** A result that a handler left half read keeps its statement open, and an open
+statement keeps SQLite's read snapshot open past COMMIT and ROLLBACK: the next call on that connection would read the
+past. So each read transaction begins by asking for the version that it sees; one that is behind is thrown away with
+its connection.
+
+**What SQLAlchemy does not see.** A raw cursor runs statements that no recorder hears of. SQLite itself counts them: its
+trace callback hears every statement of a connection. Where more ran than were recorded, the result is opaque.
+
+**What a handler leaves on its connection** would be the next one's: a pragma (`recursive_triggers` decides what
+triggers see, `case_sensitive_like` what a query finds), a temporary table, which shadows the real one of its name,
+another file. A connection that writes has an authorizer, which SQLite asks whenever it compiles such a statement; of
+one that reads the trace tells. It is then replaced before its next use.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from reactive_rpc.backends.sqlite.oracle import EXPLAIN, SQLiteOracle
+from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
+from reactive_rpc.statements.database import Database
+from reactive_rpc.statements.faults import translated
+from reactive_rpc.statements.isolation import Isolation
+from reactive_rpc.statements.recorder import Recorder
+
+__all__ = ["SQLiteDatabase"]
+
+TRACED = "reactive_rpc_traced"
+"""Where a connection's `info` counts the statements that SQLite ran."""
+
+LEFT = "reactive_rpc_left"
+"""Set in the `info` of a connection that is not what it was when it was made."""
+
+_LEAVES: Final = frozenset({
+    sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_CREATE_TEMP_TABLE, sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+    sqlite3.SQLITE_CREATE_TEMP_VIEW, sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DETACH,
+})  # fmt: skip
+"""What a statement does that its connection keeps; a pragma does where it is given a value."""
+
+_READS: Final = ("SELECT", "WITH", "VALUES")
+"""How a statement begins that leaves nothing on a connection which cannot write."""
+
+_UNCOUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", EXPLAIN)
+"""What the count leaves out."""
+
+
+class SQLiteDatabase(Database):
+    """Sessions on one SQLite file.
+
+    Args:
+        url: `sqlite:///team.db` or `sqlite+aiosqlite:///team.db`; both drivers are used, whichever is named.
+        busy_timeout_seconds: how long to wait for the write lock.
+        position: SQL that returns the version a snapshot shows; None where none can: each read then has a connection
+            of its own, on which nothing can hold an old snapshot open.
+
+    Attributes:
+        path: the file, absolute.
+
+    Raises:
+        DefinitionError: the database is in memory.
+    """
+
+    def __init__(self, url: URL, *, busy_timeout_seconds: float, position: str | None) -> None:
+        self.path = _path(url)
+        self.name = str(self.path)
+        self._busy_timeout_seconds = busy_timeout_seconds
+        self._position = position
+        self.oracle = SQLiteOracle()
+
+    def create_tables(self, metadata: MetaData) -> None:
+        """Create the file if it is missing, and the tables that are, as `metadata.create_all` does.
+
+        Raises:
+            ServiceUnavailableError: the file cannot be made, or is locked.
+        """
+        try:
+            self.path.touch()
+        except OSError as exc:
+            raise ServiceUnavailableError(f"{self.path} cannot be made: {exc.strerror}") from exc
+        with translated():
+            metadata.create_all(self._writer)
+
+    def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        connection.begin()
+        connection.info[TRACED] = 0
+        if self._position is None:
+            return True
+        (version,) = _run(connection.connection, self._position)
+        connection.info[TRACED] = 0
+        recorder.shows = version
+        return bool(version >= at_least)
+
+    def _end_read(self, connection: Connection, recorder: Recorder) -> None:
+        """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again."""
+        if not connection.invalidated and connection.info.get(TRACED, 0) > recorder.statements:
+            recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
+            connection.invalidate()
+
+    def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
+        engine = create_async_engine(self._url("sqlite+aiosqlite", writes=writes), **self._options(writes=writes))
+        self._prepare(engine.sync_engine, writes=writes)
+        return engine
+
+    def _make_engine(self, *, writes: bool) -> Engine:
+        engine = create_engine(self._url("sqlite", writes=writes), **self._options(writes=writes))
+        self._prepare(engine, writes=writes)
+        return engine
+
+    def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
+        """Return nothing: who has the write lock from the start is alone, and that is serializable."""
+        return {}
+
+    def _url(self, driver: str, *, writes: bool) -> URL:
+        """Return a URL that opens the file and never makes one: a database that is gone must not come back empty."""
+        return URL.create(driver, database=self.path.as_uri(), query={"mode": "rw" if writes else "ro", "uri": "true"})
+
+    def _options(self, *, writes: bool) -> dict[str, Any]:
+        options: dict[str, Any] = {"hide_parameters": True, "connect_args": {"timeout": self._busy_timeout_seconds}}
+        if writes:
+            return options | {"pool_size": 1, "max_overflow": 0, "pool_timeout": self._busy_timeout_seconds}
+        if self._position is None:
+            return options | {"poolclass": NullPool}
+        # A call inside a call must not wait for one outside; who calls is bounded above.
+        return options | {"max_overflow": -1}
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return the identity of the file behind the path: an open connection outlives a file that is replaced."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _prepare(self, engine: Engine, *, writes: bool) -> None:
+        pragmas = ["foreign_keys=ON", "recursive_triggers=ON", f"query_only={'OFF' if writes else 'ON'}"]
+        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+
+        @event.listens_for(engine, "connect")
+        def connect(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+            record.info["file"] = self._file()
+            dbapi_connection.isolation_level = None
+            _run(dbapi_connection, *(f"PRAGMA {pragma}" for pragma in pragmas))
+            if writes:
+                _notice_what_is_left(dbapi_connection, record.info)
+            else:
+                _count_statements(dbapi_connection, record.info)
+
+        @event.listens_for(engine, "checkout")
+        def checkout(_dbapi_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+            if record.info["file"] != self._file():
+                raise DisconnectionError("the file was replaced")  # the pool connects anew
+            if record.info.get(LEFT):
+                raise DisconnectionError("a handler has left something on the connection")
+
+        @event.listens_for(engine, "begin")
+        def begin_transaction(connection: Connection) -> None:
+            _run(connection.connection, begin)
+
+
+def _run(dbapi_connection: Any, *statements: str) -> Any:
+    """Execute below SQLAlchemy: these statements are not the handler's. Return the first row of the last."""
+    cursor = dbapi_connection.cursor()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchone()
+    finally:
+        cursor.close()
+
+
+def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
+    """Have SQLite count the statements of a connection in its `info`, but for those that are not the handler's.
+
+    Its authorizer is the oracle's, so what leaves something is noticed here too.
+    """
+
+    def count(statement: str) -> None:
+        if not statement.startswith(_UNCOUNTED):
+            info[TRACED] = info.get(TRACED, 0) + 1
+            if not statement.lstrip()[:6].upper().startswith(_READS):
+                info[LEFT] = True
+
+    if hasattr(dbapi_connection, "run_async"):
+        dbapi_connection.run_async(lambda connection: connection.set_trace_callback(count))
+    else:
+        dbapi_connection.set_trace_callback(count)
+
+
+def _notice_what_is_left(dbapi_connection: Any, info: dict[str, Any]) -> None:
+    """Have SQLite say in a connection's `info` that a statement is compiled which leaves something on it."""
+
+    def authorize(action: int, _first: str | None, value: str | None, _schema: str | None, _by: str | None) -> int:
+        if action in _LEAVES or (action == sqlite3.SQLITE_PRAGMA and value is not None):
+            info[LEFT] = True
+        return sqlite3.SQLITE_OK
+
+    if hasattr(dbapi_connection, "run_async"):
+        dbapi_connection.run_async(lambda connection: connection.set_authorizer(authorize))
+    else:
+        dbapi_connection.set_authorizer(authorize)
+
+
+def _path(url: URL) -> Path:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise DefinitionError(
+            f"{url.render_as_string()}: a database in memory is another one for each connection; "
+            "use a file (for tests, in a temporary folder): sqlite+aiosqlite:///team.db"
+        )
+    return Path(url.database).absolute()

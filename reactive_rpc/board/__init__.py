@@ -1,1 +1,0 @@
-"""What workers share beside the log: small things that expire."""

@@ -1,0 +1,185 @@
+"""An entry: one result, the bytes that are served, and what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from reactive_rpc.cache.weight import weight_of, weight_of_read_set
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.period import ALWAYS, Period
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.dependencies.topics import PREFIX
+from reactive_rpc.errors import RPCError
+from reactive_rpc.protocol.codes import CODES
+
+__all__ = ["ENTRY_BYTES", "CachedResult", "Computed", "Key", "Query"]
+
+Key = tuple[str, bytes, bytes]
+"""`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
+
+
+ENTRY_BYTES = 1000
+"""What an entry weighs beside its bytes, its query and its read set."""
+
+_PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What one run of a handler gave.
+
+    Attributes:
+        body: the output as JSON; empty where there is an error.
+        error: what the handler answered instead, on purpose; None normally.
+        read_set: everything that the outcome depends on.
+        shows: the version of the log that its snapshot shows, exactly; None where nobody can tell.
+        is_whole: whether all of it was read on that one snapshot: the calls inside of a call have others.
+    """
+
+    body: bytes
+    read_set: ReadSet
+    error: RPCError | None = None
+    shows: int | None = None
+    is_whole: bool = True
+
+    @property
+    def has_place(self) -> bool:
+        """Whether there are versions of the log at which this, exactly, is the outcome.
+
+        Not where something else than captured rows decides it. What a topic stands for changes before it is announced,
+        so at one version there may be two outcomes; and so may there be where it depends on the time.
+        """
+        if self.shows is None or self.read_set.opaque is not None or self.read_set.period != ALWAYS:
+            return False
+        return not any(constraint.table.startswith(PREFIX) for constraint in self.read_set.constraints)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the outcome holds until the data changes: a result, or an error that does not pass with time."""
+        if self.error is None:
+            return True
+        code = CODES.get(self.error.code)
+        return code is None or (code.http < 500 and self.error.code not in _PASSING)
+
+    @property
+    def is_told_of(self) -> bool:
+        """Whether a stream that watches it says when it is another: it lasts, and it is known what it rests on."""
+        return self.lasts and self.read_set.opaque is None
+
+    def answer(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RPCError: what the handler answered instead; a fresh one each time, as raising one leaves its mark on it.
+        """
+        if self.error is not None:
+            raise self.error.detached()
+        return self.body
+
+
+class Query(Protocol):
+    """A call that can be computed again at any time: what the reader asks of one."""
+
+    @property
+    def key(self) -> Key:
+        """Its identity."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many calls it was made inside of: those wait for it, so it must not wait for others like them."""
+        ...
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its results may be kept, shared and watched."""
+        ...
+
+    @property
+    def keep(self) -> Callable[[Change], bool] | None:
+        """Tell whether a change that touches the read set leaves the result as it was; None never does."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory: its key, its input, its context."""
+        ...
+
+    async def compute(self) -> Computed:
+        """Run the handler on a snapshot taken after this call.
+
+        Raises:
+            Exception: anything the handler did not raise on purpose; nothing is stored then.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class CachedResult:
+    """One result. Compared by identity: a result computed again is another entry.
+
+    Its bytes are there for whoever is served, so only the store keeps them: what a stream watches needs the ETag, to
+    tell whether the result is another one, and the read set. `Reader` lets go of them; nobody else does.
+
+    Attributes:
+        query: how to compute it again.
+        computed: the outcome with its bytes; None once the store does not hold the entry any more.
+        version: of the log, before the snapshot it was computed on; of a shared result, where it was right.
+        live: whether it is indexed, so that every change that touches it is noticed.
+        cached: whether the store holds it.
+        watchers: how many streams need it indexed, whether or not it is cached.
+        reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
+            entry is live, it is the outcome at the log's present version too.
+        vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
+        read_set: everything that the outcome depends on.
+        error: what the handler answered instead, on purpose; None normally.
+        etag: of the bytes, or of the error.
+        size_bytes: what it weighs in the store.
+        held_bytes: what it weighs in the index alone, without its bytes.
+    """
+
+    query: Query
+    computed: Computed | None
+    version: int
+    live: bool = False
+    cached: bool = False
+    watchers: int = 0
+    reflects: str | None = None
+    vetoed: frozenset[str] = frozenset()
+    read_set: ReadSet = field(init=False)
+    error: RPCError | None = field(init=False)
+    etag: str = field(init=False)
+    size_bytes: int = field(init=False)
+    held_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        computed = self._kept()
+        error = self.error = computed.error
+        self.read_set = computed.read_set
+        content = computed.body if error is None else f"{error.code}:{error.message}".encode()
+        self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
+        told = 0 if error is None else len(error.message) + weight_of(error.details)
+        self.held_bytes = ENTRY_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + told
+        self.size_bytes = self.held_bytes + len(computed.body)
+
+    def answer(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RPCError: what the handler answered instead.
+            RuntimeError: the bytes were let go.
+        """
+        return self._kept().answer()
+
+    def _kept(self) -> Computed:
+        if self.computed is None:
+            raise RuntimeError(f"the bytes of {self.query.key[0]} were let go; nobody may be served this entry")
+        return self.computed
+
+    @property
+    def period(self) -> Period:
+        """In which it holds, as far as time goes."""
+        return self.read_set.period

@@ -1,1 +1,0 @@
-"""Telling clients: streams, what they watch, and acknowledgements."""

@@ -1,0 +1,400 @@
+"""The index: from a change to the entries it may touch, in time that does not grow with what is cached.
+
+    {table: {shape: {values: entries}}}
+
+A *shape* is what constraints of one query have in common: the columns rendered, the columns compared by equality, those
+that must or must not be NULL, and those that lie in a range. The code of an application has few shapes, however many
+results it caches, so a match costs O(shapes of the table + hits): one hash look-up a shape and image, and where the
+shape has a range, a search of O(log n + hits) among the ranges of that bucket (`ranges.py`). Of several ranges in one
+constraint one is searched; the others are compared for each hit of the first.
+
+A bucket of one entry is the entry itself, not a set of one: most buckets of a primary-key look-up are.
+
+**Bounds.** What one entry may cost is bounded, and past the bound it is widened, never narrowed: an IN list by dropping
+its column from the key, and an entry with very many constraints of one shape (a handler that calls `session.get` in a
+loop) by taking their constraints together, column by column: the union of each column's values holds them all.
+
+**What does not scale.** A change whose image does not know a column of a shape's key, and knows another, walks through
+the buckets of that shape.
+
+Rejected: one list of constraints a table (51 ms for 100,000), a tree a column (the shapes make it one hash).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from math import prod
+from typing import Generic, NamedTuple, TypeVar
+
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown, Value
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.ranges import Span, Spans, put, spans_in, spans_of, take
+from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, ReadSet
+
+__all__ = ["Index"]
+
+E = TypeVar("E", bound=Hashable)
+
+MAX_PRODUCT = 256
+"""An IN list, or the product of several, that spells more keys than this is widened instead."""
+
+MAX_PLACES = 1000
+"""An entry that would stand in more places of one shape than this stands in few, and wider."""
+
+
+Key = Known | tuple[Known, ...]
+"""What a bucket is called: the value of the equality column, or a tuple of values where there is not just one."""
+
+Row = Sequence[Value | Unknown]
+"""The values of an image under the columns that a shape compares, in its order."""
+
+
+class _ShapeKey(NamedTuple):
+    """What constraints of one shape have in common.
+
+    Attributes:
+        columns: the columns rendered; None means all of them.
+        equal: the columns compared by equality, sorted; longest lists are left out (see `MAX_PRODUCT`).
+        ranges: the columns that lie in a range; the first is searched, the others compared.
+        nulls: `(column, whether it is NULL)`, sorted.
+    """
+
+    columns: frozenset[str] | None
+    equal: tuple[str, ...]
+    ranges: tuple[str, ...] = ()
+    nulls: tuple[tuple[str, bool], ...] = ()
+
+
+class _Term(NamedTuple):
+    """The conditions of one constraint, in the order of its shape's columns."""
+
+    equal: tuple[frozenset[Known], ...] = ()
+    ranges: tuple[Between, ...] = ()
+
+    def buckets(self) -> Iterable[Key]:
+        """Return the keys of its buckets."""
+        return self.equal[0] if len(self.equal) == 1 else product(*self.equal)
+
+
+class _Shape(ABC, Generic[E]):
+    """Constraints of one shape: `{values of the equality columns: what is there}`."""
+
+    __slots__ = ("columns", "compared", "key", "lookups", "nulls", "table", "width")
+
+    def __init__(self, table: str, key: _ShapeKey) -> None:
+        self.table = table
+        self.key = key
+        self.columns = key.columns
+        self.compared = (*key.equal, *key.ranges, *(column for column, _ in key.nulls))
+        self.width = len(key.equal)
+        first_null = self.width + len(key.ranges)
+        self.nulls = tuple((first_null + place, is_null) for place, (_, is_null) in enumerate(key.nulls))
+        self.lookups: tuple[Lookup, ...] = ()
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Tell whether nothing is left."""
+
+    @abstractmethod
+    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> Span[E] | None:
+        """Put an entry there; what is returned is needed to discard it."""
+
+    @abstractmethod
+    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+        """Take an entry out of there."""
+
+    @abstractmethod
+    def entries(self) -> Iterator[E]:
+        """Yield every entry, some perhaps several times."""
+
+    @abstractmethod
+    def keys(self) -> Iterable[Key]:
+        """Return the keys of the buckets."""
+
+    @abstractmethod
+    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+        """Add the entries of a bucket that the rest of `row` admits; tell whether there is such a bucket."""
+
+    def match(self, row: Row, found: set[E]) -> None:
+        """Add the entries that admit `row`."""
+        for place, is_null in self.nulls:
+            value = row[place]
+            if not isinstance(value, Unknown) and (value is None) != is_null:
+                return
+        values = row[0] if self.width == 1 else tuple(row[: self.width])
+        if self.collect(values, row, found):  # type: ignore[arg-type]  # with None or UNKNOWN in it there is no bucket
+            return
+        # What is NULL equals nothing; what is unknown may equal anything.
+        equal = row[: self.width]
+        unknown = [value for value in equal if isinstance(value, Unknown)]
+        if unknown and None not in equal:
+            for key in self._keys_like(equal):
+                self.collect(key, row, found)
+
+    def _keys_like(self, equal: Row) -> Iterator[Key]:
+        if self.width == 1:
+            yield from self.keys()
+            return
+        for key in self.keys():
+            parts = zip(equal, key, strict=True) if isinstance(key, tuple) else ()
+            if all(isinstance(value, Unknown) or value == part for value, part in parts):
+                yield key
+
+
+class _PlainShape(_Shape[E]):
+    """A shape without ranges: `{values: entry or entries}`."""
+
+    __slots__ = ("_buckets",)
+
+    def __init__(self, table: str, key: _ShapeKey) -> None:
+        super().__init__(table, key)
+        self._buckets: dict[Key, E | set[E]] = {}
+
+    def is_empty(self) -> bool:
+        return not self._buckets
+
+    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> None:
+        bucket = self._buckets.get(values)
+        if bucket is None:
+            self._buckets[values] = entry
+        elif isinstance(bucket, set):
+            bucket.add(entry)
+        else:
+            self._buckets[values] = {bucket, entry}
+
+    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+        bucket = self._buckets.get(values)
+        if isinstance(bucket, set):
+            bucket.discard(entry)
+            if not bucket:
+                del self._buckets[values]
+        elif bucket == entry:
+            del self._buckets[values]
+
+    def entries(self) -> Iterator[E]:
+        for bucket in self._buckets.values():
+            if isinstance(bucket, set):
+                yield from bucket
+            else:
+                yield bucket
+
+    def keys(self) -> Iterable[Key]:
+        return self._buckets
+
+    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+        bucket = self._buckets.get(values)
+        if bucket is None:
+            return False
+        if isinstance(bucket, set):
+            found.update(bucket)
+        else:
+            found.add(bucket)
+        return True
+
+
+class _RangeShape(_Shape[E]):
+    """A shape with ranges: `{values: spans of the first range}`; the others are compared."""
+
+    __slots__ = ("_buckets", "_is_compared")
+
+    def __init__(self, table: str, key: _ShapeKey) -> None:
+        super().__init__(table, key)
+        self._is_compared = len(key.ranges) > 1
+        self._buckets: dict[Key, Spans[E]] = {}
+
+    def is_empty(self) -> bool:
+        return not self._buckets
+
+    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> Span[E]:
+        span = Span(entry, ranges[0], tuple(enumerate(ranges[1:], self.width + 1)) if self._is_compared else ())
+        self._buckets[values] = put(self._buckets.get(values), span)
+        return span
+
+    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+        if span is not None and take(self._buckets[values], span) is None:
+            del self._buckets[values]
+
+    def entries(self) -> Iterator[E]:
+        for bucket in self._buckets.values():
+            for span in spans_of(bucket):
+                yield span.entry
+
+    def keys(self) -> Iterable[Key]:
+        return self._buckets
+
+    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+        bucket = self._buckets.get(values)
+        if bucket is None:
+            return False
+        value = row[self.width]
+        if value is not None:
+            spans = spans_of(bucket) if isinstance(value, Unknown) else spans_in(bucket, value)
+            if self._is_compared:
+                spans = [span for span in spans if _admits(span.rest, row)]
+            found.update([span.entry for span in spans])
+        return True
+
+
+_Place = tuple[_Shape[E], Key, Span[E] | None]
+"""A bucket of a shape, and what is needed to discard the entry there. An entry's only place is held as it is."""
+
+
+class Index(Generic[E]):
+    """Entries by what they read. An entry is any hashable object but a set; it is added once and removed once."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[_ShapeKey, _Shape[E]]] = {}
+        self._lookups: dict[str, tuple[Lookup, ...]] = {}
+        self._places: dict[E, _Place[E] | list[_Place[E]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, entry: E) -> bool:
+        return entry in self._places
+
+    def add(self, entry: E, read_set: ReadSet) -> None:
+        """Index `entry` under its read set, which must not be opaque."""
+        places: list[_Place[E]] = []
+        for constraint, key, terms in _by_shape(read_set.constraints):
+            shape = self._shape(constraint, key)
+            for term in terms:
+                for values in term.buckets():
+                    places.append((shape, values, shape.add(values, entry, term.ranges)))
+        self._places[entry] = places[0] if len(places) == 1 else places
+
+    def remove(self, entry: E) -> None:
+        """Forget `entry`; nothing happens where it is not indexed."""
+        places = self._places.pop(entry, [])
+        for shape, values, span in [places] if isinstance(places, tuple) else places:
+            shape.discard(values, entry, span)
+            if shape.is_empty():
+                self._drop(shape)
+
+    def clear(self) -> list[E]:
+        """Forget everything and return what was indexed."""
+        entries = list(self._places)
+        self._places.clear()
+        self._tables.clear()
+        self._lookups.clear()
+        return entries
+
+    def lookups(self, table: str) -> tuple[Lookup, ...]:
+        """Return the virtual columns that entries rest on now, of the rows of `table`."""
+        return self._lookups.get(table, ())
+
+    def match(self, change: Change) -> set[E]:
+        """Return the entries that `change` may touch."""
+        found: set[E] = set()
+        before, after = change.before, change.after
+        for shape in self._tables.get(change.table, {}).values():
+            if change.operation == "bulk":
+                found.update(shape.entries())
+                continue
+            if change.changed is not None and shape.columns is not None and change.changed.isdisjoint(shape.columns):
+                continue
+            matched: Row | None = None
+            if before is not None:
+                matched = [before.get(column, UNKNOWN) for column in shape.compared]
+                shape.match(matched, found)
+            if after is not None:
+                row = [after.get(column, UNKNOWN) for column in shape.compared]
+                if row != matched:
+                    shape.match(row, found)
+        return found
+
+    def _shape(self, constraint: Constraint, key: _ShapeKey) -> _Shape[E]:
+        """Return the shape, made where there is none, that knows the virtual columns among its own."""
+        table = constraint.table
+        shapes = self._tables.setdefault(table, {})
+        shape = shapes.get(key)
+        if shape is None:
+            shape = shapes[key] = _RangeShape(table, key) if key.ranges else _PlainShape(table, key)
+        if constraint.lookups:
+            new = [each for each in constraint.lookups if each.name in shape.compared and each not in shape.lookups]
+            if new:
+                shape.lookups = (*shape.lookups, *new)
+                self._gather_lookups(table)
+        return shape
+
+    def _drop(self, shape: _Shape[E]) -> None:
+        shapes = self._tables.get(shape.table, {})
+        shapes.pop(shape.key, None)
+        if not shapes:
+            self._tables.pop(shape.table, None)
+        if shape.lookups:
+            self._gather_lookups(shape.table)
+
+    def _gather_lookups(self, table: str) -> None:
+        shapes = self._tables.get(table, {}).values()
+        found = tuple(dict.fromkeys(lookup for shape in shapes for lookup in shape.lookups))
+        if found:
+            self._lookups[table] = found
+        else:
+            self._lookups.pop(table, None)
+
+
+def _admits(conditions: tuple[tuple[int, Between], ...], row: Row) -> bool:
+    for place, condition in conditions:
+        value = row[place]
+        if not isinstance(value, Unknown) and not condition.admits(value):
+            return False
+    return True
+
+
+def _by_shape(constraints: Sequence[Constraint]) -> Iterator[tuple[Constraint, _ShapeKey, list[_Term]]]:
+    """Yield `(a constraint of the shape, the shape, terms)` for each shape; too many terms are taken together."""
+    if len(constraints) == 1:
+        key, term = _analysed(constraints[0])
+        yield constraints[0], key, [term]
+        return
+    groups: dict[tuple[str, _ShapeKey], list[tuple[Constraint, _Term]]] = {}
+    for constraint in constraints:
+        key, term = _analysed(constraint)
+        groups.setdefault((constraint.table, key), []).append((constraint, term))
+    for (_, key), group in groups.items():
+        terms = [term for _, term in group]
+        if sum(prod(map(len, term.equal)) for term in terms) <= MAX_PLACES:
+            yield group[0][0], key, terms
+        else:
+            wider, term = _together(key, terms)
+            yield group[0][0], wider, [term]
+
+
+def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
+    equal: dict[str, frozenset[Known]] = {}
+    ranges: list[tuple[bool, str, Between]] = []
+    nulls: list[tuple[str, bool]] = []
+    for column, condition in constraint.conditions.items():
+        if isinstance(condition, Equals):
+            equal[column] = condition.values
+        elif isinstance(condition, Between) and not (condition.low is None and condition.high is None):
+            # Closed ranges first: a search among them has fewer hits to compare further.
+            is_open = condition.low is None or condition.high is None
+            ranges.append((is_open, column, condition))
+        else:
+            nulls.append((column, isinstance(condition, IsNull)))
+    names, values = _bounded(equal)
+    if not ranges and not nulls:
+        return _ShapeKey(constraint.columns, names), _Term(values)
+    if len(ranges) > 1:
+        ranges.sort(key=lambda each: each[:2])
+    key = _ShapeKey(constraint.columns, names, tuple([column for _, column, _ in ranges]), tuple(sorted(nulls)))
+    return key, _Term(values, tuple([between for _, _, between in ranges]))
+
+
+def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
+    """Return columns and values, in order, without the longest lists where their product would be too large."""
+    names = sorted(equal) if len(equal) > 1 else list(equal)
+    while prod([len(equal[name]) for name in names]) > MAX_PRODUCT:
+        names.remove(max(names, key=lambda name: len(equal[name])))
+    return tuple(names), tuple([equal[name] for name in names])
+
+
+def _together(key: _ShapeKey, terms: Iterable[_Term]) -> tuple[_ShapeKey, _Term]:
+    """Return one term that is as wide as all of `terms`, and its shape."""
+    columns = zip(*(term.equal for term in terms), strict=True)
+    names, values = _bounded({name: frozenset().union(*found) for name, found in zip(key.equal, columns, strict=False)})
+    return _ShapeKey(key.columns, names, (), key.nulls), _Term(values)

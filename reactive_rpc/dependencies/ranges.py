@@ -1,0 +1,574 @@
+"""Ranges, so held that those around a value are found in O(log n + hits).
+
+Bounds become *keys*, integers or tuples that sort as the ranges begin and end, so that inclusive and exclusive bounds
+need no cases: a range holds v just where its lower key is not above v's key, and its upper key not below it.
+
+**Half-open ranges** (`created > c`) around v are those whose key lies on the right side of v's: a prefix, or a suffix,
+of the keys in order, which a `Ladder` keeps.
+
+**Closed ranges** lie in a `Grid`, each on the level of its length: a range from code a to code b, a < b, is on level k
+where 2^k <= b - a < 2^(k+1), and stands in each cell of 2^k codes that it meets. (A code is an integer that never falls
+as the key grows.) As it is no shorter than a cell, it never begins and ends in one; as it is shorter than two, it
+meets three cells at most. So in the cell of a value v on that level
+
+- the ranges that begin there end after v: they hold v where their lower keys are not above it, a prefix in order;
+- the ranges that end there began before v: a suffix in order of their upper keys;
+- any other range covers the cell, and v.
+
+A search looks into one cell of each level that any range is on (as many as there are magnitudes of length: never more
+than a code has bits, 65 for the numbers of a database, and about ten in practice), and walks through hits alone. Cells
+with few ranges keep no order: each is compared. Where a and b are one code, a range is a point: it stands in one cell,
+of that code, and is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no cell.
+
+**Keys and codes.** Between integers, the code of a bound is twice the bound, one more where it is exclusive below and
+one less where it is exclusive above, and that is the key as well: values that are no integers get the odd codes
+between. Nothing is rounded, so a point among them has no other ranges to be compared with in vain. Other bounds are
+ordered by key, `(bound, flag)`, and their codes may collide: numbers nearer than doubles tell apart, and strings with
+one beginning.
+
+**Mixed kinds.** A number and a string do not compare, so where a range meets a value of the other kind the value counts
+as inside (see `read_set.py`). Integers, numbers and strings have one side each; a range stands on the sides of its
+bounds, a number is sought on the two sides of numbers.
+
+Sources: the levels are those of hierarchical grids in collision detection (C. Ericson, "Real-Time Collision Detection",
+2005, 7.2); the sorted list in chunks is that of `sortedcontainers`. Rejected: a binary trie, where a range hangs once,
+at the bit in which its bounds differ (short ranges part at any height: three times as many look-ups), cells without
+order (one full of ranges beside v is walked in vain), a balanced interval tree (slower in Python at every size).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+from reactive_rpc.dependencies.change import Known
+from reactive_rpc.dependencies.read_set import Between
+
+__all__ = ["Ranges", "Span", "put", "spans_in", "spans_of", "take"]
+
+E = TypeVar("E", bound=Hashable)
+
+FEW = 8
+"""So many ranges of a bucket are compared one by one: nothing is kept in order for them."""
+
+FEW_IN_CELL = 8
+"""So many ranges of a cell are compared one by one; most of them hold what is sought there."""
+
+CHUNK = 512
+"""Keys in one chunk of a ladder, at most; a longer one is split in two."""
+
+TEXT_CODE_BYTES = 48
+"""As many as an image holds of a string: a longer one is not captured."""
+
+_HALF = 1 << 63
+
+Key = Any
+"""Where a range begins or ends: an integer, or `(bound, flag)`. Keys of one side compare."""
+
+
+class Span(Generic[E]):
+    """One range of one entry; two are the same only if they are one object.
+
+    Attributes:
+        entry: whose it is.
+        between: the range; at least one bound is given.
+        low: the key of the lower bound, set where the range is kept in order.
+        high: the key of the upper bound, likewise.
+        rest: `(place among the shape's columns, range)` that must hold beside it.
+    """
+
+    __slots__ = ("between", "entry", "high", "low", "rest")
+
+    low: Key
+    high: Key
+
+    def __init__(self, entry: E, between: Between, rest: tuple[tuple[int, Between], ...] = ()) -> None:
+        self.entry = entry
+        self.between = between
+        self.rest = rest
+
+
+class Ladder(Generic[E]):
+    """Spans by key, in order: the keys sorted, in chunks, and the spans of each key beside it."""
+
+    __slots__ = ("_chunks", "_lasts")
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[list[Key], list[Span[E] | set[Span[E]]]]] = []
+        self._lasts: list[Key] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def __iter__(self) -> Iterator[Span[E]]:
+        found: list[Span[E]] = []
+        for _, steps in self._chunks:
+            _climb(steps, found)
+        return iter(found)
+
+    def add(self, key: Key, span: Span[E]) -> None:
+        if not self._chunks:
+            self._chunks.append(([key], [span]))
+            self._lasts.append(key)
+            return
+        place = min(bisect_left(self._lasts, key), len(self._chunks) - 1)
+        keys, steps = self._chunks[place]
+        at = bisect_left(keys, key)
+        if at == len(keys):
+            self._lasts[place] = key
+        elif keys[at] == key:
+            step = steps[at]
+            if isinstance(step, set):
+                step.add(span)
+            else:
+                steps[at] = {step, span}
+            return
+        keys.insert(at, key)
+        steps.insert(at, span)
+        if len(keys) > CHUNK:
+            self._split(place)
+
+    def remove(self, key: Key, span: Span[E]) -> None:
+        place = bisect_left(self._lasts, key)
+        keys, steps = self._chunks[place]
+        at = bisect_left(keys, key)
+        step = steps[at]
+        if isinstance(step, set):
+            step.remove(span)
+            if step:
+                return
+        del keys[at], steps[at]
+        if keys:
+            self._lasts[place] = keys[-1]
+        else:
+            del self._chunks[place], self._lasts[place]
+
+    def until(self, key: Key, found: list[Span[E]]) -> None:
+        """Append the spans whose key is `key` or comes before it."""
+        if not self._chunks or self._chunks[0][0][0] > key:
+            return
+        last = bisect_right(self._lasts, key)
+        for _, steps in self._chunks[:last]:
+            _climb(steps, found)
+        if last < len(self._chunks):
+            keys, steps = self._chunks[last]
+            _climb(steps[: bisect_right(keys, key)], found)
+
+    def since(self, key: Key, found: list[Span[E]]) -> None:
+        """Append the spans whose key is `key` or comes after it."""
+        if not self._lasts or self._lasts[-1] < key:
+            return
+        first = bisect_left(self._lasts, key)
+        keys, steps = self._chunks[first]
+        _climb(steps[bisect_left(keys, key) :], found)
+        for _, steps in self._chunks[first + 1 :]:
+            _climb(steps, found)
+
+    def _split(self, place: int) -> None:
+        keys, steps = self._chunks[place]
+        half = len(keys) // 2
+        self._chunks.insert(place + 1, (keys[half:], steps[half:]))
+        self._lasts.insert(place, keys[half - 1])
+        del keys[half:], steps[half:]
+
+
+def _climb(steps: list[Span[E] | set[Span[E]]], found: list[Span[E]]) -> None:
+    for step in steps:
+        if isinstance(step, set):
+            found.extend(step)
+        else:
+            found.append(step)
+
+
+class _Crowd(Generic[E]):
+    """The many closed ranges of one cell: those that begin there, that end there, and the others."""
+
+    __slots__ = ("begins", "ends", "others")
+
+    def __init__(self) -> None:
+        self.begins: Ladder[E] = Ladder()
+        self.ends: Ladder[E] = Ladder()
+        self.others: set[Span[E]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.others or self.begins or self.ends)
+
+    def __iter__(self) -> Iterator[Span[E]]:
+        yield from self.begins
+        yield from self.ends
+        yield from self.others
+
+    def add(self, span: Span[E], *, begins: bool, ends: bool) -> None:
+        if begins == ends:
+            self.others.add(span)
+        elif begins:
+            self.begins.add(span.low, span)
+        else:
+            self.ends.add(span.high, span)
+
+    def remove(self, span: Span[E], *, begins: bool, ends: bool) -> None:
+        if begins == ends:
+            self.others.remove(span)
+        elif begins:
+            self.begins.remove(span.low, span)
+        else:
+            self.ends.remove(span.high, span)
+
+    def collect(self, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
+        self.begins.until(begun, found)
+        self.ends.since(not_ended, found)
+        for span in self.others:
+            if span.low <= begun and span.high >= not_ended:
+                found.append(span)
+
+
+_Cell = Span[E] | tuple[Span[E], ...] | _Crowd[E]
+"""One range of a cell is held as it is, a few as a tuple, more in order."""
+
+
+class Grid(Generic[E]):
+    """Closed ranges of one side: `{level: {code >> level: the ranges of that cell}}`, and the empty ranges."""
+
+    __slots__ = ("_code", "_empty", "_levels")
+
+    def __init__(self, code: Callable[[Key], int]) -> None:
+        self._code = code
+        self._levels: dict[int, dict[int, _Cell[E]]] = {}
+        self._empty: set[Span[E]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._levels or self._empty)
+
+    def __iter__(self) -> Iterator[Span[E]]:
+        """Yield every span, some several times."""
+        yield from self._empty
+        for cells in self._levels.values():
+            for cell in cells.values():
+                if isinstance(cell, Span):
+                    yield cell
+                else:
+                    yield from cell
+
+    def add(self, span: Span[E]) -> None:
+        level, first, last = self._place(span)
+        if first > last:
+            self._empty.add(span)
+            return
+        cells = self._levels.get(level)
+        if cells is None:
+            cells = self._levels[level] = {}
+        for number in range(first, last + 1):
+            cell = cells.get(number)
+            if cell is None:
+                cells[number] = span
+            elif isinstance(cell, Span):
+                cells[number] = (cell, span)
+            elif isinstance(cell, _Crowd):
+                cell.add(span, begins=number == first, ends=number == last)
+            elif len(cell) < FEW_IN_CELL:
+                cells[number] = (*cell, span)
+            else:
+                cells[number] = self._crowd(number, (*cell, span))
+
+    def remove(self, span: Span[E]) -> None:
+        level, first, last = self._place(span)
+        if first > last:
+            self._empty.remove(span)
+            return
+        cells = self._levels[level]
+        for number in range(first, last + 1):
+            cell = cells[number]
+            if isinstance(cell, Span):
+                del cells[number]
+            elif isinstance(cell, _Crowd):
+                cell.remove(span, begins=number == first, ends=number == last)
+                if not cell:
+                    del cells[number]
+            else:
+                left = tuple([each for each in cell if each is not span])
+                cells[number] = left[0] if len(left) == 1 else left
+        if not cells:
+            del self._levels[level]
+
+    def collect(self, code: int, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
+        """Append the spans that hold the value of these keys and code."""
+        for level, cells in self._levels.items():
+            cell = cells.get(code >> level)
+            if cell is None:
+                continue
+            if isinstance(cell, Span):
+                if cell.low <= begun and cell.high >= not_ended:
+                    found.append(cell)
+            elif isinstance(cell, tuple):
+                for span in cell:
+                    if span.low <= begun and span.high >= not_ended:
+                        found.append(span)
+            else:
+                cell.collect(begun, not_ended, found)
+
+    def _place(self, span: Span[E]) -> tuple[int, int, int]:
+        """Return the level of a span, its first cell there and its last; they are in the wrong order if it is empty."""
+        first, last = self._code(span.low), self._code(span.high)
+        if last <= first:
+            return 0, first, last
+        level = (last - first).bit_length() - 1
+        return level, first >> level, last >> level
+
+    def _crowd(self, number: int, spans: Iterable[Span[E]]) -> _Crowd[E]:
+        crowd: _Crowd[E] = _Crowd()
+        for span in spans:
+            _, first, last = self._place(span)
+            crowd.add(span, begins=number == first, ends=number == last)
+        return crowd
+
+
+class _RangeSide(ABC, Generic[E]):
+    """Ranges whose bounds are of one kind."""
+
+    __slots__ = ("at_least", "at_most", "closed")
+
+    def __init__(self) -> None:
+        self.at_least: Ladder[E] = Ladder()
+        self.at_most: Ladder[E] = Ladder()
+        self.closed: Grid[E] = Grid(self.code)
+
+    def __bool__(self) -> bool:
+        return bool(self.at_least or self.at_most or self.closed)
+
+    def __iter__(self) -> Iterator[Span[E]]:
+        """Yield every span, some several times."""
+        yield from self.at_least
+        yield from self.at_most
+        yield from self.closed
+
+    @staticmethod
+    @abstractmethod
+    def low_key(bound: Any, *, is_inclusive: bool) -> Key:
+        """Return where a range begins."""
+
+    @staticmethod
+    @abstractmethod
+    def high_key(bound: Any, *, is_inclusive: bool) -> Key:
+        """Return where a range ends."""
+
+    @staticmethod
+    @abstractmethod
+    def code(key: Key) -> int:
+        """Return an integer that never falls as the key grows."""
+
+    @abstractmethod
+    def collect(self, value: Any, found: list[Span[E]]) -> None:
+        """Append the spans that hold `value`."""
+
+    def add(self, span: Span[E], low: Known | None, high: Known | None) -> None:
+        if low is not None:
+            span.low = self.low_key(low, is_inclusive=span.between.low_inclusive)
+        if high is not None:
+            span.high = self.high_key(high, is_inclusive=span.between.high_inclusive)
+        if low is not None and high is not None:
+            self.closed.add(span)
+        elif low is not None:
+            self.at_least.add(span.low, span)
+        else:
+            self.at_most.add(span.high, span)
+
+    def remove(self, span: Span[E], low: Known | None, high: Known | None) -> None:
+        if low is not None and high is not None:
+            self.closed.remove(span)
+        elif low is not None:
+            self.at_least.remove(span.low, span)
+        else:
+            self.at_most.remove(span.high, span)
+
+
+class _IntegerSide(_RangeSide[E]):
+    """Ranges between integers; their keys are codes."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def low_key(bound: int, *, is_inclusive: bool) -> int:
+        return bound * 2 if is_inclusive else bound * 2 + 1
+
+    @staticmethod
+    def high_key(bound: int, *, is_inclusive: bool) -> int:
+        return bound * 2 if is_inclusive else bound * 2 - 1
+
+    @staticmethod
+    def code(key: int) -> int:
+        return key
+
+    def collect(self, value: int | float | Decimal, found: list[Span[E]]) -> None:
+        if isinstance(value, int):
+            key: Key = value * 2
+        elif math.isfinite(value):
+            whole = math.floor(value)
+            key = whole * 2 + (whole != value)
+        else:
+            key = value  # past every integer, so in no closed range
+        self.at_least.until(key, found)
+        self.at_most.since(key, found)
+        if isinstance(key, int):
+            self.closed.collect(key, key, key, found)
+
+
+class _OrderedSide(_RangeSide[E]):
+    """Ranges whose bounds are numbers, or strings; their keys are `(bound, flag)`."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def low_key(bound: Known, *, is_inclusive: bool) -> tuple[Known, bool]:
+        return bound, not is_inclusive
+
+    @staticmethod
+    def high_key(bound: Known, *, is_inclusive: bool) -> tuple[Known, bool]:
+        return bound, is_inclusive
+
+    @staticmethod
+    def code(key: tuple[Known, bool]) -> int:
+        return _code(key[0])
+
+    def collect(self, value: Known, found: list[Span[E]]) -> None:
+        begun, not_ended = (value, False), (value, True)
+        self.at_least.until(begun, found)
+        self.at_most.since(not_ended, found)
+        if self.closed:
+            self.closed.collect(_code(value), begun, not_ended, found)
+
+
+_SIDES_OF: dict[bool, tuple[str, ...]] = {True: ("text",), False: ("integer", "number")}
+"""The sides whose bounds compare with a value, by whether it is a string."""
+
+
+class Ranges(Generic[E]):
+    """Many ranges of one column. A span is added once and removed once."""
+
+    __slots__ = ("_sides",)
+
+    def __init__(self) -> None:
+        self._sides: dict[str, _RangeSide[E]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sides)
+
+    def __iter__(self) -> Iterator[Span[E]]:
+        """Yield every span, some several times."""
+        for side in self._sides.values():
+            yield from side
+
+    def append(self, span: Span[E]) -> None:
+        """Add one."""
+        for name, low, high in _parts(span.between):
+            side = self._sides.get(name)
+            if side is None:
+                side = self._sides[name] = _IntegerSide() if name == "integer" else _OrderedSide()
+            side.add(span, low, high)
+
+    def remove(self, span: Span[E]) -> None:
+        """Remove one that was added."""
+        for name, low, high in _parts(span.between):
+            side = self._sides[name]
+            side.remove(span, low, high)
+            if not side:
+                del self._sides[name]
+
+    def containing(self, value: Known) -> list[Span[E]]:
+        """Return the spans whose range admits `value`, in no order, some perhaps several times."""
+        found: list[Span[E]] = []
+        names = _SIDES_OF[isinstance(value, str)]
+        for name, side in self._sides.items():
+            if name in names:
+                side.collect(value, found)
+            else:
+                found.extend([span for span in side if not any(part in names for part, _, _ in _parts(span.between))])
+        return found
+
+
+Spans = Span[E] | list[Span[E]] | Ranges[E]
+"""One range is held as it is, a few as a list, more in order."""
+
+
+def put(held: Spans[E] | None, span: Span[E]) -> Spans[E]:
+    """Return `held` and `span` together."""
+    if held is None:
+        return span
+    if isinstance(held, Span):
+        return [held, span]
+    if isinstance(held, list) and len(held) >= FEW:
+        many: Ranges[E] = Ranges()
+        for each in held:
+            many.append(each)
+        held = many
+    held.append(span)
+    return held
+
+
+def take(held: Spans[E], span: Span[E]) -> Spans[E] | None:
+    """Return `held` without `span`, which is in it; None where nothing is left."""
+    if isinstance(held, Span):
+        return None
+    held.remove(span)
+    return held or None
+
+
+def spans_of(held: Spans[E]) -> Iterable[Span[E]]:
+    """Return each, some perhaps twice."""
+    return (held,) if isinstance(held, Span) else held
+
+
+def spans_in(held: Spans[E], value: Known) -> list[Span[E]]:
+    """Return those whose range admits `value`."""
+    if isinstance(held, Ranges):
+        return held.containing(value)
+    return [span for span in spans_of(held) if span.between.admits(value)]
+
+
+def _parts(between: Between) -> list[tuple[str, Known | None, Known | None]]:
+    """Return `(side, low, high)` for each side that a range stands on; the bound of another side is None there."""
+    low, high = between.low, between.high
+    if low is None:
+        return [] if high is None else [(_side(high), None, high)]
+    if high is None:
+        return [(_side(low), low, None)]
+    first, last = _side(low), _side(high)
+    if first == last:
+        return [(first, low, high)]
+    if "text" in (first, last):
+        return [(first, low, None), (last, None, high)]
+    return [("number", low, high)]
+
+
+def _side(bound: Known) -> str:
+    if isinstance(bound, int):
+        return "integer"
+    return "text" if isinstance(bound, str) else "number"
+
+
+def _code(value: Known) -> int:
+    """Return an integer, not negative, that never falls as the value grows.
+
+    Numbers go by the bits of the nearest double, strings by their first bytes.
+
+    >>> _code(-2.5) < _code(-1) < _code(0) == _code(-0.0) < _code(Decimal("0.1")) < _code(10**400)
+    True
+    >>> _code("") < _code("a") < _code("ab") < _code("b") < _code("\\U0001f600")
+    True
+    """
+    if isinstance(value, str):
+        head = value[:TEXT_CODE_BYTES].encode("utf-8", "surrogatepass")[:TEXT_CODE_BYTES]
+        return int.from_bytes(head.ljust(TEXT_CODE_BYTES, b"\0"), "big")
+    bits: int = struct.unpack("<q", struct.pack("<d", _double(value)))[0]
+    return bits + _HALF if bits >= 0 else -1 - bits
+
+
+def _double(value: int | float | Decimal) -> float:
+    try:
+        return float(value) + 0.0  # -0.0 becomes 0.0: they are equal, so they have one code
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

@@ -1,0 +1,146 @@
+"""A read set: what a result depends on, as constraints on rows.
+
+A constraint says: rows of this table, for which these conditions hold, seen through these columns. A change touches a
+constraint when its row, before **or** after, may satisfy the conditions, and, for an update, when a column that the
+statement renders has changed. Anything that cannot be decided counts as touched: too wide is a metric, too narrow is
+a stale answer.
+
+Values are compared in the database's domain (see `change.py`). Numbers and strings never compare equal, and where a
+range meets a value of the other kind, the row counts as inside: SQLite sorts all numbers before all strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown, Value
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.period import ALWAYS, Period
+
+__all__ = ["NOTHING", "Between", "Condition", "Constraint", "Equals", "IsNull", "NotNull", "ReadSet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """The column equals one of `values` (never None: SQL's NULL equals nothing)."""
+
+    values: frozenset[Known]
+
+    def admits(self, value: Value) -> bool:
+        """Tell whether a row with this value satisfies the condition."""
+        return value in self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The column lies between two bounds; None is open."""
+
+    low: Value
+    low_inclusive: bool
+    high: Value
+    high_inclusive: bool
+
+    def admits(self, value: Value) -> bool:
+        """Tell whether a row with this value may satisfy the condition."""
+        if value is None:
+            return False
+        return not (_below(value, self.low, self.low_inclusive) or _below(self.high, value, self.high_inclusive))
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """The column is NULL."""
+
+    def admits(self, value: Value) -> bool:
+        """Tell whether a row with this value satisfies the condition."""
+        return value is None
+
+
+@dataclass(frozen=True, slots=True)
+class NotNull:
+    """The column is not NULL."""
+
+    def admits(self, value: Value) -> bool:
+        """Tell whether a row with this value satisfies the condition."""
+        return value is not None
+
+
+Condition = Equals | Between | IsNull | NotNull
+
+
+def _below(value: Value, bound: Value, inclusive: bool) -> bool:
+    """Tell whether `value` is surely under `bound`; an open bound or one of another kind never is surely so."""
+    if value is None or bound is None or isinstance(value, str) != isinstance(bound, str):
+        return False
+    return value < bound or (not inclusive and value == bound)  # type: ignore[operator]  # same kind: checked above
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """Rows of `table` that satisfy every condition, seen through `columns`.
+
+    Attributes:
+        table: the table's name in the database.
+        columns: the columns that the statement renders; None means all of them.
+        conditions: `{column: condition}`; empty means the whole table.
+        lookups: the virtual columns among them.
+    """
+
+    table: str
+    columns: frozenset[str] | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    lookups: tuple[Lookup, ...] = ()
+
+    def touched_by(self, change: Change) -> bool:
+        """Tell whether `change` may alter what was read here."""
+        if change.table != self.table:
+            return False
+        if change.operation == "bulk":
+            return True
+        if change.changed is not None and self.columns is not None and not (change.changed & self.columns):
+            return False
+        return self._admits(change.before) or self._admits(change.after)
+
+    def _admits(self, image: Image | None) -> bool:
+        if image is None:
+            return False
+        for column, condition in self.conditions.items():
+            value = image.get(column, UNKNOWN)
+            if not isinstance(value, Unknown) and not condition.admits(value):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSet:
+    """Everything that one result depends on.
+
+    Attributes:
+        constraints: in the order of reading; duplicates removed.
+        opaque: why it could not be told what was read (the result is then not cached); None where it could.
+        period: in which the result holds, as far as time goes.
+    """
+
+    constraints: tuple[Constraint, ...] = ()
+    opaque: str | None = None
+    period: Period = ALWAYS
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables read."""
+        return frozenset(constraint.table for constraint in self.constraints)
+
+    def __or__(self, other: ReadSet) -> ReadSet:
+        """Return what both depend on."""
+        constraints = (*self.constraints, *other.constraints)
+        return ReadSet(constraints, self.opaque or other.opaque, self.period & other.period)
+
+    def touched_by(self, changes: Iterable[Change]) -> bool:
+        """Tell whether one of `changes` may alter the result."""
+        if self.opaque is not None:
+            return True
+        return any(constraint.touched_by(change) for change in changes for constraint in self.constraints)
+
+
+NOTHING = ReadSet()

@@ -1,0 +1,95 @@
+"""Running a mutation again, from its start, where another write came in between.
+
+A serializable (or repeatable read) transaction that was overtaken fails with SQLSTATE 40001, and one of several that
+wait for each other crosswise with 40P01: the database has then rolled it back, so running it again is what would have
+happened had it come later. An error of the handler's own that grew out of such a failure (`except ...: raise Mine`)
+says nothing about the data either, and is tried again too.
+
+**Waiting.** Each further attempt waits a random time, of a range that doubles: those that collided once would collide
+again otherwise. Of one path, those that try again in one process take turns: on a row that all want only one can win,
+and the others would spend their attempts on each other. First attempts wait for nobody, so a path that collides now and
+then is not slowed down. (Rejected: letting first attempts wait too. That makes a queue that never empties out of any
+load which one at a time cannot carry.)
+
+SQLite needs none of this: its mutations begin with the write lock (`backends/sqlite/database.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
+
+from reactive_rpc.clock import Clock
+from reactive_rpc.errors import ConflictError
+from reactive_rpc.statements.faults import OvertakenError, was_overtaken
+
+__all__ = ["DEFAULT_ATTEMPTS", "Attempts"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_ATTEMPTS: Final = 10
+FIRST_WAIT_SECONDS: Final = 0.002
+LONGEST_WAIT_SECONDS: Final = 0.25
+
+
+class Attempts:
+    """Runs mutations, again where they were overtaken.
+
+    Args:
+        clock: what waits between attempts.
+        share: a random number from 0 to 1: how much of the longest wait each is.
+
+    Attributes:
+        repeated: how many attempts followed another.
+    """
+
+    def __init__(self, clock: Clock, *, share: Callable[[], float] = random.random) -> None:
+        self._clock = clock
+        self._share = share
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.repeated = 0
+
+    async def run(self, path: str, work: Callable[[], Awaitable[T]], *, at_most: int) -> T:
+        """Return what `work` returns, begun anew until it was not overtaken.
+
+        Raises:
+            ConflictError: it was, `at_most` times; `details` is `{"retry": True}`.
+            Exception: whatever else `work` raises.
+        """
+        for attempt in range(1, at_most):
+            try:
+                return await self._attempt(path, work, attempt)
+            except Exception as exc:
+                if not was_overtaken(exc):
+                    raise
+            await self._clock.sleep(self._share() * min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt))
+            self.repeated += 1
+        try:
+            return await self._attempt(path, work, at_most)
+        except OvertakenError as exc:
+            raise _exhausted(path, at_most) from exc
+
+    async def _attempt(self, path: str, work: Callable[[], Awaitable[T]], attempt: int) -> T:
+        if attempt == 1:
+            return await work()
+        async with self._turns.setdefault(path, asyncio.Lock()):
+            return await work()
+
+
+def _exhausted(path: str, attempts: int) -> ConflictError:
+    logger.warning(
+        "%s was overtaken by other writes %d times and gave up: let it touch fewer rows or end sooner, give it more "
+        "attempts=, or isolation='read_committed' and lock what it reads with SELECT ... FOR UPDATE",
+        path,
+        attempts,
+    )
+    times = "" if attempts == 1 else f" at each of {attempts} attempts"
+    return ConflictError(
+        f"another write came in between{times}, nothing was written: try again", details={"retry": True}
+    )

@@ -1,0 +1,174 @@
+"""The caller: procedures as calls, over the wire or in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.changes.answers import Answers, Claim
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.errors import MethodNotSupportedError
+from reactive_rpc.procedures.call import QueryCall, decode_input, decode_json_input
+from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.once import Once
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.registry import Registry
+from reactive_rpc.procedures.running import current, refuse_recursion
+from reactive_rpc.protocol.headers import UNKNOWN
+
+__all__ = ["BoundCaller", "Caller", "Mutated"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutated:
+    """What a mutation gave.
+
+    Attributes:
+        body: its output as JSON.
+        token: the cursor of a place in the log that shows what it wrote, or `UNKNOWN`.
+        replayed: whether it was made before, and this is what it gave then.
+    """
+
+    body: bytes
+    token: str
+    replayed: bool = False
+
+
+class Caller:
+    """Calls procedures with validated inputs.
+
+    Args:
+        answers: of mutations, kept to be given again; None where none are.
+    """
+
+    def __init__(
+        self, registry: Registry, executor: Executor, reader: Reader, *, answers: Answers | None = None
+    ) -> None:
+        self._answers = answers
+        self.registry = registry
+        self._executor = executor
+        self._reader = reader
+
+    @property
+    def token(self) -> str:
+        """The cursor of an answer that is sent now."""
+        return self._reader.freshness.token
+
+    def version_of(self, entry: CachedResult) -> str | None:
+        """Return what `Reader.version_of` says: to be asked in the step that makes the answer."""
+        return self._reader.version_of(entry)
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long ago the log could last be read."""
+        return self._reader.freshness.age_seconds
+
+    def bind(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> QueryCall:
+        """Return the call of a query, which can be computed again at any time."""
+        return QueryCall(self._executor, path, procedure, input, ctx)
+
+    def subscribe(self, path: str, input: object, ctx: object) -> QueryCall:
+        """Return the call of a query that a client names.
+
+        Raises:
+            NotFoundError: there is no such procedure.
+            MethodNotSupportedError: it is a mutation.
+            BadRequestError: the input does not fit.
+        """
+        procedure = self.registry.find(path)
+        if procedure.kind == "mutation":
+            raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
+        body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
+        return self.bind(path, procedure, decode_json_input(path, procedure, body), ctx)
+
+    async def cached(self, key: Key, *, arrived: bool) -> CachedResult | None:
+        """Return the stored, fresh entry of a query whose key is known already, or None."""
+        return await self._reader.cached(key, arrived=arrived)
+
+    def cached_for(self, token: str | None, key: Key) -> CachedResult | None:
+        """Return the stored entry if it is fresh enough for the holder of `token`, without a look at the log."""
+        return self._reader.stored(key) if self._reader.freshness.suffices(token) else None
+
+    def cached_in_outage(self, call: QueryCall) -> CachedResult | None:
+        """Return the stored entry if the procedure allows it in an outage that has lasted so long."""
+        return self._reader.stored_in_outage(call.key, within_seconds=call.procedure.cache.stale_if_error_seconds)
+
+    async def get(self, call: QueryCall) -> CachedResult:
+        """Return the entry of a query, from the cache where that is right."""
+        return await self._reader.get(call)
+
+    async def mutate(
+        self,
+        path: str,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        claim: Claim | None = None,
+    ) -> Mutated:
+        """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on.
+
+        Args:
+            claim: has it made once, see `procedures/once.py`.
+        """
+        once = None if claim is None else Once(self._answers, claim)
+        ran = await self._executor.mutate(path, procedure, input, ctx, once=once)
+        try:
+            await self._reader.freshness.look()
+        except Exception:
+            logger.exception("the log could not be read after a commit; its events will come with the next poll")
+            return Mutated(ran.body, UNKNOWN, ran.replayed)
+        return Mutated(ran.body, self.token, ran.replayed)
+
+
+class BoundCaller:
+    """Procedures as Python calls, on behalf of one context: `await caller("agents.get_all", organization_id="o1")`.
+
+    Args:
+        require_open: raises where nothing can be called.
+    """
+
+    def __init__(self, caller: Caller, ctx: object, *, require_open: Callable[[], None]) -> None:
+        self._caller = caller
+        self._ctx = ctx
+        self._require_open = require_open
+
+    async def __call__(self, path: str, /, **input: Any) -> Any:
+        """Validate, run as the server would, and return the output as the handler's annotated type; always strict.
+
+        Raises:
+            RPCError: as over the wire.
+        """
+        self._require_open()
+        procedure = self._caller.registry.find(path)
+        validated = decode_input(path, procedure, input)
+        if procedure.kind == "mutation":
+            body = (await self._caller.mutate(path, procedure, validated, self._ctx)).body
+        else:
+            entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
+            body = entry.answer()
+        return procedure.output.from_json(body)
+
+    async def _get(self, call: QueryCall) -> CachedResult:
+        """Return the entry; where another call is running, what this one reads counts for that one too."""
+        outer = current()
+        if outer is None:
+            return await self._caller.get(call)
+        refuse_recursion(call.key)
+        try:
+            entry = await self._caller.get(call)
+        except BaseException:
+            outer.inner.append(ReadSet(opaque=f"calls {call.path}, which failed"))
+            raise
+        unkept = None if call.is_cached else ReadSet(opaque=f"calls {call.path}, which has cache=False")
+        outer.inner.append(unkept or entry.read_set)
+        return entry

@@ -1,0 +1,147 @@
+"""What a procedure takes and returns, made ready for the wire; a type that cannot be carried stops the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, cast
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreConfig, SchemaError, SchemaValidator
+
+from reactive_rpc.procedures.wire_types import Fault, faults, field_schemas
+from reactive_rpc.protocol.fidelity import Inspector, Unfit, as_spelled
+
+__all__ = ["InputType", "OutputType", "UnmakeableError"]
+
+_UNMAKEABLE: Final = (PydanticUserError, SchemaError, NameError, TypeError, ImportError)
+_ENCODING: Final = CoreConfig(ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class UnmakeableError(Exception):
+    """A type cannot be carried; the message names the field, the fault and the way out."""
+
+
+class InputType:
+    """What a procedure takes.
+
+    Attributes:
+        model: what a handler is given.
+        core_schema: what pydantic validates by.
+        fields: the same of each field, by its name in Python.
+
+    Raises:
+        UnmakeableError: it cannot be read from JSON as it was.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        adapter, schema = _adapter(model, "input")
+        _require_carried(schema, "input", taken=True)
+        _require_documented(model, schema, "input", "validation")
+        self.model = model
+        self.core_schema = schema
+        self.fields = field_schemas(schema)
+        self._validator = _validator(adapter, schema)
+
+    def from_json(self, body: bytes) -> BaseModel:
+        """Return the input that a body spells; pydantic's `ValidationError` where it spells none."""
+        validated: BaseModel = self._validator.validate_json(body)
+        return validated
+
+
+class OutputType:
+    """What a procedure returns.
+
+    Attributes:
+        adapter: validates and writes it.
+    """
+
+    def __init__(self, annotation: Any) -> None:
+        self.adapter, schema = _adapter(annotation, "the result")
+        _require_carried(schema, "the result", taken=False)
+        _require_documented(annotation, schema, "the result", "serialization")
+        self._inspector = Inspector(schema)
+        self._validator = _validator(self.adapter, schema)
+
+    def unfit(self, output: object, body: bytes) -> Unfit | None:
+        """Return what in a validated result would not arrive as it is, where `body` is what is written of it."""
+        if self._inspector.is_needed and (self._inspector.always or b"null" in body):
+            return self._inspector.unfit(output)
+        return None
+
+    def from_json(self, body: bytes) -> Any:
+        """Return the result that a body spells."""
+        return self._validator.validate_json(body)
+
+
+def _adapter(annotation: Any, what: str) -> tuple[TypeAdapter[Any], Mapping[str, Any]]:
+    try:
+        adapter = _with_encoding(annotation)
+        return adapter, adapter.core_schema
+    except _UNMAKEABLE as exc:
+        where = next(_unmakeable_fields(annotation), "")
+        raise UnmakeableError(f"{what}{where}: no schema can be made of it: {_first_line(exc)}") from exc
+
+
+def _with_encoding(annotation: Any) -> TypeAdapter[Any]:
+    """Return the adapter that writes bytes as base64; a class says itself how it writes them."""
+    try:
+        return TypeAdapter(annotation, config={"ser_json_bytes": "base64", "val_json_bytes": "base64"})
+    except PydanticUserError as exc:
+        if exc.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)
+
+
+def _unmakeable_fields(annotation: Any) -> Iterator[str]:
+    fields = getattr(annotation, "model_fields", None) or getattr(annotation, "__annotations__", {})
+    for name, field in fields.items() if isinstance(fields, Mapping) else ():
+        try:
+            TypeAdapter(cast(Any, getattr(field, "annotation", field)))
+        except _UNMAKEABLE:
+            yield f".{name}"
+
+
+def _require_carried(schema: Mapping[str, Any], what: str, *, taken: bool) -> None:
+    fault = next(faults(schema, taken=taken), None)
+    if fault is not None:
+        raise UnmakeableError(_said(what, fault))
+
+
+def _said(what: str, fault: Fault) -> str:
+    place = "" if not fault.where else f"{fault.where}" if fault.where[0] == "[" else f".{fault.where}"
+    return f"{what}{place}: {fault.message}"
+
+
+def _require_documented(
+    annotation: Any, schema: Mapping[str, Any], what: str, mode: Literal["validation", "serialization"]
+) -> None:
+    try:
+        GenerateJsonSchema().generate(cast(Any, schema), mode)
+    except (PydanticUserError, KeyError, TypeError) as exc:
+        where = next(_undocumented_fields(annotation, schema, mode), "")
+        raise UnmakeableError(f"{what}{where}: it has no place in an OpenAPI document: {_first_line(exc)}") from exc
+
+
+def _undocumented_fields(
+    annotation: Any, schema: Mapping[str, Any], mode: Literal["validation", "serialization"]
+) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in field_schemas(schema).items():
+            try:
+                GenerateJsonSchema().generate(cast(Any, field), mode)
+            except (PydanticUserError, KeyError, TypeError):
+                yield f".{name}"
+
+
+def _validator(adapter: TypeAdapter[Any], schema: Mapping[str, Any]) -> Any:
+    """Return the validator in which unions with text keep their texts: pydantic's own where there is none."""
+    spelled = as_spelled(schema)
+    if spelled is schema:
+        return adapter.validator
+    # A model in it would bring its own validator along, in which nothing has been changed.
+    return SchemaValidator(spelled, _ENCODING, _use_prebuilt=False)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().split("\n")[0]

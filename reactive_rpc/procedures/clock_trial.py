@@ -1,0 +1,100 @@
+"""A trial: does a query answer by Python's clock, which no database and no `now(every=...)` tells of?
+
+The handler is run three times on the same data, with `now` standing still: twice as it is, and once with Python's clock
+moved by weeks. What it binds to its statements, or answers, in another way by itself is asked of the clock to the
+microsecond, or of chance; what moves only with the clock is asked of a coarser one, a date or an hour.
+
+Python's clock is moved for the whole process (`time_machine`), so this is for commands and tests, never for a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, Computed
+from reactive_rpc.clock import SystemClock
+from reactive_rpc.dependencies.results_differ import moved_columns
+from reactive_rpc.procedures.call import QueryCall
+
+__all__ = ["moved_with_clock"]
+
+AWAY = timedelta(days=40, hours=7, minutes=13, seconds=11)
+"""Another month, weekday, date, hour and minute."""
+
+ATTEMPTS = 3
+"""So often it is tried anew where somebody wrote what the query reads meanwhile."""
+
+
+class StoppedClock(SystemClock):
+    """Tells one moment for ever, and waits as the real one does."""
+
+    def __init__(self, moment: float) -> None:
+        self._moment = moment
+
+    def time(self) -> float:
+        """Return the moment."""
+        return self._moment
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: the outcome, and `(statement, what it was run with)` of each statement."""
+
+    computed: Computed
+    trace: list[tuple[str, str]] = field(default_factory=list)
+
+
+async def moved_with_clock(call: QueryCall, reader: Reader) -> tuple[str, ...]:
+    """Return what a query binds, or that it answers, by a clock of its own; nothing where it does not.
+
+    Nothing either where it cannot be told (it fails, somebody writes all the time), and where it is no matter: nothing
+    is kept of what may not be cached, and an author's `ttl_seconds` allows for it.
+
+    Raises:
+        ImportError: `time_machine` is missing; `pip install 'reactive-rpc[cli]'` brings it.
+        Exception: whatever the handler raised by accident.
+    """
+    if not call.is_cached:
+        return ()
+    from time_machine import travel  # noqa: PLC0415  # it is for commands alone
+
+    moment = SystemClock().time()
+    away = datetime.fromtimestamp(moment, timezone.utc) + AWAY  # noqa: UP017  # time_machine patches the class, not UTC
+    for _ in range(ATTEMPTS):
+        version = await reader.freshness.look()
+        first = await _run(call, moment, nullcontext)
+        others = [await _run(call, moment, nullcontext), await _run(call, moment, lambda: travel(away))]
+        await reader.freshness.look()
+        if not _is_kept(first.computed):
+            return ()
+        if not reader.touched_since(version, CachedResult(call, first.computed, version)):
+            return tuple(dict.fromkeys(what for other in others for what in _moved(first, other)))
+    return ()
+
+
+async def _run(call: QueryCall, moment: float, at: Callable[[], AbstractContextManager[object]]) -> _Run:
+    trace: list[tuple[str, str]] = []
+    with at():
+        return _Run(await call.compute(StoppedClock(moment), trace), trace)
+
+
+def _is_kept(computed: Computed) -> bool:
+    read_set = computed.read_set
+    return computed.error is None and read_set.opaque is None and read_set.period.is_exact
+
+
+def _moved(one: _Run, other: _Run) -> Sequence[str]:
+    """Return what differs: the columns compared; else the statement; else the result."""
+    if other.computed.error is not None or one.computed.read_set.period != other.computed.read_set.period:
+        return ()
+    columns = moved_columns(one.computed.read_set, other.computed.read_set)
+    if columns:
+        return columns
+    statements = [text for text, values in one.trace if (text, values) not in other.trace]
+    if statements:
+        return [f"a parameter of {' '.join(statements[0].split())[:120]!r}"]
+    return [] if one.computed.body == other.computed.body else ["its result"]

@@ -1,0 +1,423 @@
+"""Running a handler: a fresh session for every call, validated output, one transaction for a mutation.
+
+The output is validated and encoded while the session is open, inside SQLAlchemy's greenlet: an attribute that the
+output model asks for and the handler did not load is then loaded, and counted as read, instead of failing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from anyio import CapacityLimiter
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlmodel import SQLModel
+
+from reactive_rpc.cache.result import Computed, Key
+from reactive_rpc.changes.log import Log
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.period import ALWAYS, Period
+from reactive_rpc.dependencies.read_set import Constraint, ReadSet
+from reactive_rpc.dependencies.topics import constraint_on
+from reactive_rpc.errors import InternalServerError, RPCError
+from reactive_rpc.procedures.attempts import Attempts
+from reactive_rpc.procedures.containment import contained
+from reactive_rpc.procedures.once import Once
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.running import Running, refuse_nested_mutation, running
+from reactive_rpc.procedures.seclusion import hidden_read, in_own_thread
+from reactive_rpc.procedures.topics import Topic
+from reactive_rpc.statements.concealment import said_by
+from reactive_rpc.statements.database import Database
+from reactive_rpc.statements.faults import SchemaMovedError
+from reactive_rpc.statements.isolation import Isolation
+from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
+from reactive_rpc.statements.row_images import as_known
+
+__all__ = ["Executor", "Observation", "Observer"]
+
+logger = logging.getLogger(__name__)
+
+
+READS_NOTHING = "reads no table, so nothing could tell when its result changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one run of a query read.
+
+    Attributes:
+        path: of the procedure.
+        declared: its dependencies; None where it declares none.
+        read: the tables it read, by canonical name.
+        opaque: why it could not be told what was read; None where it could.
+    """
+
+    path: str
+    declared: frozenset[str] | None
+    read: frozenset[str]
+    opaque: str | None
+
+
+Observer = Callable[[Observation], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a mutation gave, as JSON, and whether that was before.
+
+    Attributes:
+        replayed: whether its handler ran an earlier time, and not now.
+    """
+
+    body: bytes
+    replayed: bool = False
+
+
+class Executor:
+    """Runs handlers on one database.
+
+    Args:
+        database: where the sessions come from.
+        log: tells what is captured now, and the version that a snapshot must show.
+        strict: whether reading an undeclared table is an error (development) or a logged warning (production).
+        isolation: of mutations that do not say themselves.
+        clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
+        told_by: says what an exception tells that a handler may raise beside `RPCError`: those of a web framework.
+
+    Attributes:
+        attempts: how mutations are tried again.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        log: Log,
+        *,
+        strict: bool,
+        isolation: Isolation = "serializable",
+        clock: Clock | None = None,
+        told_by: Callable[[Exception], RPCError | None] = lambda _: None,
+    ) -> None:
+        self._isolation = isolation
+        self._told_by = told_by
+        self.attempts = Attempts(clock or SystemClock())
+        self._database = database
+        self._log = log
+        self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
+            partial(CapacityLimiter, database.queries_at_once)
+        )
+        self._strict = strict
+        self._clock = clock or SystemClock()
+        self._warned: set[tuple[str, str]] = set()
+        self.observers: list[Observer] = []
+
+    async def query(
+        self,
+        key: Key,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        depth: int = 0,
+        clock: Clock | None = None,
+        trace: Trace | None = None,
+    ) -> Computed:
+        """Run a query on one snapshot and tell what it read.
+
+        For trials, `clock` is what `now` asks in the place of the executor's, and `trace` takes the statements.
+
+        The handler gets copies of input and context, as it may change what it gets: the same call is computed again
+        later, and here.
+
+        Each running query has a connection, so only so many run at a time. A call inside a call would wait for ever for
+        those outside, which wait for it; so the calls of each depth wait only for others of the same depth, and what
+        those wait for is deeper.
+
+        It runs again where a change of the schema has put a prepared statement out of date.
+
+        Raises:
+            InternalServerError: it wrote, read what it did not declare (in development), or its output is invalid.
+            ServiceUnavailableError: the database is locked or gone.
+            Exception: whatever the handler raised by accident.
+        """
+        async with self._at_once[depth]:
+            # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
+            for _ in range(self._database.queries_at_once):
+                with suppress(SchemaMovedError):
+                    return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
+            return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
+
+    async def _query(
+        self,
+        key: Key,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        clock: Clock,
+        trace: Trace | None,
+    ) -> Computed:
+        recorder = Recorder(self._log.schema, trace=trace)
+        topics = _topic_constraints(key[0], procedure, input)
+        input, ctx = deepcopy(input), deepcopy(ctx)
+        error: RPCError | None = None
+        body = b""
+        began_at = clock.time()
+        token = current_recorder.set(recorder)
+        with running(Running(key[0], "query", key, clock=clock)) as call:
+            try:
+                with self._told():
+                    body = await self._read(recorder, procedure, input, ctx)
+            except (InternalServerError, SchemaMovedError):
+                raise
+            except RPCError as exc:
+                _refuse_hidden(procedure, ctx, exc)
+                error = exc.detached()
+            except Exception as exc:
+                _refuse_hidden(procedure, ctx, exc)
+                raise
+            finally:
+                current_recorder.reset(token)
+        observed = recorder.read_set() | call.read_set
+        for observe in self.observers:
+            observe(Observation(key[0], procedure.dependencies, observed.tables, observed.opaque))
+        read_set = self._declared(key[0], procedure, observed)
+        read_set = replace(read_set, constraints=(*read_set.constraints, *topics))
+        if not read_set.constraints and not recorder.saw_table and read_set.period == ALWAYS:
+            read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
+        read_set = _bounded(read_set, procedure.cache.ttl_seconds, began_at)
+        return Computed(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
+
+    def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
+        """Return a change as the procedure's predicates may see it."""
+        table = procedure.tables.get(change.table)
+        return as_known(change, table, self._log.schema, self._database.dialect)
+
+    async def mutate(
+        self,
+        path: str,
+        procedure: Procedure[..., Any],
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        once: Once | None = None,
+    ) -> Ran:
+        """Run a mutation in one transaction and return its output as JSON, committed.
+
+        Where another write came in between, the handler runs again, with the same input and context and a fresh
+        session; what it did outside of the database it then does again.
+
+        Args:
+            once: knows whether the call was made before, and keeps what it gives.
+
+        Raises:
+            ConflictError: another write came in between at each attempt.
+            RPCError: the handler's answer, or the database's; nothing was written.
+            Exception: whatever the handler raised by accident; nothing was written.
+        """
+        refuse_nested_mutation(path)
+        with running(Running(path, "mutation", clock=self._clock)), self._told():
+            run = partial(self._mutate, procedure, input, ctx, once)
+            return await self.attempts.run(path, run, at_most=procedure.attempts)
+
+    async def _mutate(
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
+    ) -> Ran:
+        input = deepcopy(input)  # a handler may change it, and run again
+        if not procedure.handler.is_async:
+            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx, once))
+        async with self._database.write(**self._writing(procedure)) as session:
+            if once is None:
+                return Ran(await _run_async(procedure, session, input, ctx))
+            found = await session.run_sync(once.found)
+            if found is not None:
+                return Ran(found, replayed=True)
+            body = await _run_async(procedure, session, input, ctx)
+            await session.run_sync(once.keep, body)
+            return Ran(body)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what a handler may raise beside `RPCError` into one: a refusal then is an outcome like any other."""
+        try:
+            yield
+        except Exception as exc:
+            told = self._told_by(exc)
+            if told is None:
+                raise
+            raise told from exc
+
+    async def _read(
+        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+    ) -> bytes:
+        if not procedure.handler.is_async:
+            return await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
+        at_least = self._log.version
+        async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
+            return await _run_async(procedure, session, input, ctx)
+
+    def _query_sync(
+        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+    ) -> bytes:
+        with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
+            return _run_sync(procedure, session, input, ctx)
+
+    def _mutate_sync(
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
+    ) -> Ran:
+        with self._database.write_sync(**self._writing(procedure)) as session:
+            found = None if once is None else once.found(session)
+            if found is not None:
+                return Ran(found, replayed=True)
+            body = _run_sync(procedure, session, input, ctx)
+            if once is not None:
+                once.keep(session, body)
+            return Ran(body)
+
+    def _writing(self, procedure: Procedure[..., Any]) -> dict[str, Any]:
+        """Return which session and which transaction a mutation asks for, as arguments of the database's."""
+        return {**_asked(procedure), "isolation": procedure.isolation or self._isolation}
+
+    def _declared(self, path: str, procedure: Procedure[..., Any], read_set: ReadSet) -> ReadSet:
+        """Hold what was read against what is declared; a declared table that was not read counts as read whole."""
+        if procedure.dependencies is None:
+            return read_set
+        for table in sorted(read_set.tables - procedure.dependencies - procedure.topic_tables):
+            self._undeclared(path, table, procedure.dependencies)
+        unread = sorted(procedure.dependencies - read_set.tables)
+        return replace(read_set, constraints=(*read_set.constraints, *map(Constraint, unread)))
+
+    def _undeclared(self, path: str, table: str, declared: frozenset[str]) -> None:
+        message = (
+            f"{path} reads {table!r}, which is not among its dependencies ({', '.join(sorted(declared)) or 'none'}): "
+            "add it, or leave dependencies out to have them observed"
+        )
+        if self._strict:
+            raise InternalServerError(message, path=path)
+        if (path, table) not in self._warned:
+            self._warned.add((path, table))
+            logger.warning("%s; the dependency is widened", message)
+
+
+def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception) -> None:
+    """Say it where a query came to `error` as it asked for what it cannot see: its result is shared.
+
+    Raises:
+        DefinitionError: it did; the message says for what, and the way out.
+    """
+    hidden = hidden_read(error) if procedure.is_cached else None
+    if hidden is not None:
+        raise procedure.fault(
+            f"the query reads {hidden}, which is not set where queries run: others are given its result too, by its "
+            "input and ctx alone, so it sees nothing that was set for one caller. Put the value into the context "
+            f"(ReactiveRPC(context=...)), and let {procedure.name} take ctx; or say cache=False, and it is run where "
+            "it is called, for its caller alone"
+        ) from error
+    if isinstance(error, AttributeError) and error.obj is ctx and callable(procedure.scope):
+        raise procedure.fault(
+            f"with a function as scope, ctx is what that function returned, a {type(ctx).__name__}, and the handler "
+            f"reads ctx.{error.name}: use ctx as it is, or let the function return all that the handler needs"
+        ) from error
+
+
+def _asked(procedure: Procedure[..., Any]) -> dict[str, Any]:
+    """Return which class of session the handler asks for, as an argument of the database's."""
+    session = procedure.handler.session
+    return {} if session is None else {"session_class": session}
+
+
+def _bounded(read_set: ReadSet, ttl_seconds: float | None, began_at: float) -> ReadSet:
+    """Return a read set that ends with the author's time to live, which stands for what nothing else tells of."""
+    if ttl_seconds is None:
+        return read_set
+    period = Period(began_at, began_at + ttl_seconds, is_exact=False)
+    return replace(read_set, opaque=None, period=read_set.period & period)
+
+
+def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:
+    return [
+        constraint_on(ref.table, None) if isinstance(ref, Topic) else ref.constraint(path, input)
+        for ref in procedure.topics
+    ]
+
+
+async def _run_async(
+    procedure: Procedure[..., Any], session: AsyncSession, input: BaseModel | None, ctx: object
+) -> bytes:
+    with contained(procedure.name):
+        result = await procedure.function(**_arguments(procedure, session, input, ctx))
+        await session.flush()
+        return await session.run_sync(lambda _: _encode(procedure, result))
+
+
+def _run_sync(procedure: Procedure[..., Any], session: Session, input: BaseModel | None, ctx: object) -> bytes:
+    with contained(procedure.name):
+        result = procedure.function(**_arguments(procedure, session, input, ctx))
+        session.flush()
+        return _encode(procedure, result)
+
+
+def _arguments(procedure: Procedure[..., Any], session: object, input: BaseModel | None, ctx: object) -> dict[str, Any]:
+    handler = procedure.handler
+    arguments = {"input": input, "db": session, "ctx": ctx}
+    wanted = {
+        "input": handler.input_model is not None,
+        "db": handler.session is not None,
+        "ctx": handler.takes_context,
+    }
+    return {name: value for name, value in arguments.items() if wanted[name]}
+
+
+def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
+    """Return `result` as the JSON that the procedure's output type declares.
+
+    Raises:
+        InternalServerError: it does not fit the type; the faults are logged, the caller is told no values.
+    """
+    adapter = procedure.output.adapter
+    try:
+        output = adapter.validate_python(result, from_attributes=True)
+        _order_fields(output)
+        body = adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
+    except (ValidationError, PydanticSerializationError) as exc:
+        message = f"{procedure.name} returned what its annotation does not allow"
+        logger.error("%s: %s", message, said_by(exc))
+        raise InternalServerError(message) from exc
+    if unfit := procedure.output.unfit(output, body):
+        message = f"{procedure.name} returned what would arrive as another value, at {unfit.where or 'the result'}"
+        logger.error("%s: %s", message, unfit.message)
+        raise InternalServerError(message)
+    return body
+
+
+def _order_fields(output: object) -> None:
+    """Put the attributes of table models into the order of their fields.
+
+    SQLAlchemy fills a loaded instance in the order of a set, and pydantic dumps it in that order: the same row would
+    have other bytes, and another ETag, in every process.
+    """
+    if isinstance(output, SQLModel) and hasattr(output, "__table__"):
+        state: dict[str, Any] = vars(output)
+        for name in type(output).model_fields:
+            if name in state:
+                state[name] = state.pop(name)
+    elif isinstance(output, BaseModel):
+        for value in output.__dict__.values():
+            _order_fields(value)
+    elif isinstance(output, list | tuple | set | frozenset):
+        for item in output:
+            _order_fields(item)
+    elif isinstance(output, dict):
+        for value in output.values():
+            _order_fields(value)

@@ -1,0 +1,147 @@
+"""Calls that are made once, whatever is sent again: a mutation under an `Idempotency-Key`.
+
+A client that got no answer does not know whether its mutation was made. Sent again under the same key, by the same
+caller, with the same input, it is answered what the first was answered, by any worker, for as long as the answer is
+kept. What is kept is part of the mutation's own transaction (`changes/answers.py`), so there is no moment in which the
+one stands without the other. A mutation that failed has left nothing: sent again, it runs again.
+
+**Whose key it is.** A key counts for one path and one caller: by identity and tenant, where the context names an
+identity (a token that was refreshed meanwhile, or a role that changed, is the same caller), else by the whole context.
+Callers whom nothing tells apart share their keys, and whoever guesses one of another's reads that one's answer; so
+theirs must be long enough not to be guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from reactive_rpc.changes.answers import Answers, Claim
+from reactive_rpc.errors import (
+    BadRequestError,
+    ConflictError,
+    PreconditionFailedError,
+    UnprocessableContentError,
+)
+from reactive_rpc.procedures.canonical import canonical
+
+__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "Once", "claim_of"]
+
+logger = logging.getLogger(__name__)
+
+MAX_KEY_CHARACTERS: Final = 255
+ANONYMOUS_KEY_CHARACTERS: Final = 20
+"""How long the key of a caller without an identity must be: a UUID is, and 20 random characters cannot be guessed."""
+
+KEY_PATTERN: Final = "^[!#-~]([ -~]*[!#-~])?$"
+"""As a regular expression: printable ASCII, without what is taken off at the ends, white space and quotes."""
+
+
+def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
+    """Return what a call claims.
+
+    Args:
+        ctx: whose call it is.
+        key: as the caller gave it.
+        body: the input as JSON; equal ones may be spelled in different ways.
+
+    Raises:
+        BadRequestError: the key is none, or too short for a caller whom nothing names.
+        PreconditionFailedError: nobody can tell whose call it is.
+    """
+    identity = getattr(ctx, "identity", None)
+    if not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+        raise BadRequestError(
+            f"an idempotency key is 1 to {MAX_KEY_CHARACTERS} printable ASCII characters: send a UUID"
+        )
+    if identity is None and len(key) < ANONYMOUS_KEY_CHARACTERS:
+        raise BadRequestError(
+            f"nothing tells this caller from others, so the idempotency key must have {ANONYMOUS_KEY_CHARACTERS} "
+            "characters at least, lest another guess it: send a UUID"
+        )
+    owner = _owner(path, ctx if identity is None else [identity, getattr(ctx, "tenant", None)])
+    return Claim(_digest(path.encode(), owner, key.encode()), _digest(_spelled_once(body)))
+
+
+def _owner(path: str, whose: object) -> bytes:
+    try:
+        return canonical(whose)
+    except TypeError as exc:
+        logger.warning("%s was called with an idempotency key, and nothing tells whose: %s", path, exc)
+        raise PreconditionFailedError(
+            "an idempotency key was sent, and this server cannot tell whose it is: its context names no identity. "
+            "Nothing was done; leave the key out, and do not send the call again by itself"
+        ) from exc
+
+
+def _digest(*parts: bytes) -> str:
+    return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()
+
+
+def _spelled_once(body: bytes) -> bytes:
+    """Return JSON whose order of names and white space say nothing; numbers stay as they are spelled."""
+    if not body:
+        return b"{}"
+    return json.dumps(json.loads(body, parse_float=_as_spelled), sort_keys=True).encode()
+
+
+def _as_spelled(number: str) -> list[str]:
+    """Keep a number as it is spelled: two that one float stands for may be two decimals."""
+    return ["\0number", number]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Sees to it that one call is made once, within its transaction.
+
+    Args:
+        answers: of the database that the transaction is of; None where it keeps none.
+    """
+
+    answers: Answers | None
+    claim: Claim
+
+    def found(self, session: Session) -> bytes | None:
+        """Return the answer that was given before; None where the call is now to be made.
+
+        Raises:
+            ConflictError: the first call is still running, or its answer was too long to be kept.
+            PreconditionFailedError: answers are not kept.
+            UnprocessableContentError: the key was used with another input.
+        """
+        if self.answers is None:
+            raise PreconditionFailedError(
+                "an idempotency key was sent, and this server keeps no answers: it captures by session, without tables "
+                "of its own. Nothing was done; leave the key out, and do not send the call again by itself"
+            )
+        kept = self.answers.claim(_connection(session), self.claim)
+        if kept is None:
+            return None
+        if kept.input is None:
+            raise ConflictError(
+                "the call with this idempotency key is still running: ask again",
+                details={"retry": True},
+                headers={"retry-after": "1"},
+            )
+        if kept.input != self.claim.input:
+            raise UnprocessableContentError("this idempotency key was used with another input: give each call its own")
+        if kept.answer is None:
+            raise ConflictError("the call with this idempotency key was made, and its answer was too long to be kept")
+        return kept.answer
+
+    def keep(self, session: Session, answer: bytes) -> None:
+        """Keep the answer, which is committed with what the call wrote."""
+        if self.answers is not None:
+            self.answers.keep(_connection(session), self.claim, answer)
+
+
+def _connection(session: Session) -> Connection:
+    """Return the connection below the session: what a handler rolls back there must not take the claim with it."""
+    bound: Any = session.get_bind()
+    return bound if isinstance(bound, Connection) else session.connection()

@@ -1,0 +1,140 @@
+"""The call that is running: what a call made inside it adds to its read set.
+
+A handler may call another procedure through a caller. What the inner query read is then part of what the outer one
+depends on. The inner result was right at some moment after the outer call began, so the outer reader's check of
+everything since then covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reactive_rpc.cache.result import Key
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.period import Period
+from reactive_rpc.dependencies.read_set import NOTHING, ReadSet
+from reactive_rpc.errors import InternalServerError
+
+__all__ = [
+    "Running",
+    "carry_current",
+    "current",
+    "depth",
+    "refuse_announcement",
+    "refuse_nested_mutation",
+    "refuse_recursion",
+    "running",
+]
+
+
+@dataclass(slots=True)
+class Running:
+    """A call under way, what the calls inside it read, and what it was told of the time."""
+
+    path: str
+    kind: Literal["query", "mutation"]
+    key: Key | None = None
+    inner: list[ReadSet] = field(default_factory=list)
+    outer: Running | None = None
+    ended: bool = False
+    clock: Clock = field(default_factory=SystemClock)
+
+    def note_time(self, tick: Period) -> None:
+        """Count it as read that it is this tick."""
+        self.inner.append(ReadSet(period=tick))
+
+    @property
+    def read_set(self) -> ReadSet:
+        """Everything that the calls inside it read."""
+        found = NOTHING
+        for read_set in self.inner:
+            found |= read_set
+        return found
+
+
+_current: ContextVar[Running | None] = ContextVar("reactive_rpc_running", default=None)
+
+
+@contextmanager
+def running(call: Running) -> Iterator[Running]:
+    """Make `call` the one that runs, in this task and in the threads and tasks it starts."""
+    call.outer = current()
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        call.ended = True
+        _current.reset(token)
+
+
+def current() -> Running | None:
+    """Return the call that is running here; None outside of any, and in a task that has outlived its call."""
+    call = _current.get()
+    return None if call is None or call.ended else call
+
+
+def carry_current(context: Context) -> None:
+    """Make the call that is running here the one that runs in `context` too."""
+    call = current()
+    if call is not None:
+        context.run(_current.set, call)
+
+
+def depth() -> int:
+    """Return how many calls are running above a call made here."""
+    call, found = current(), 0
+    while call is not None:
+        call, found = call.outer, found + 1
+    return found
+
+
+def refuse_recursion(key: Key) -> None:
+    """Let a query begin only if it is not waiting for itself.
+
+    Raises:
+        InternalServerError: a call of the same key is under way above this one.
+    """
+    call = current()
+    while call is not None:
+        if call.key == key:
+            raise InternalServerError(f"{key[0]} calls itself with the same input: it would wait for its own result")
+        call = call.outer
+
+
+def refuse_nested_mutation(path: str) -> None:
+    """Let a mutation begin only outside of any call.
+
+    Raises:
+        InternalServerError: a query would write through it, or a mutation would wait for its own write lock.
+    """
+    outer = current()
+    if outer is None:
+        return
+    if outer.kind == "query":
+        raise InternalServerError(f"{outer.path} is a query and calls the mutation {path}: a query may not write")
+    raise InternalServerError(
+        f"{outer.path} and {path} are mutations, each a transaction of its own: "
+        "call the decorated function itself with your db instead of the caller"
+    )
+
+
+def refuse_announcement(topic: str, *, in_transaction: bool) -> None:
+    """Let a topic be announced outside of any call, or by a mutation in its own transaction.
+
+    Raises:
+        InternalServerError: a query would write, or a mutation would wait for its own write lock.
+    """
+    outer = current()
+    if outer is None:
+        return
+    if outer.kind == "query":
+        raise InternalServerError(f"{outer.path} is a query and announces {topic}: a query may not write")
+    if not in_transaction:
+        raise InternalServerError(
+            f"{outer.path} announces {topic} beside its own transaction: "
+            "pass it the mutation's db, then it is rolled back with it"
+        )

@@ -1,1 +1,0 @@
-"""Pure logic, no I/O: what changed, what was read, and who is touched."""

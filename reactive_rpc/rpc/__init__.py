@@ -1,1 +1,0 @@
-"""Procedures: what a decorated function is, how it is called, and on whose behalf."""

@@ -1,1 +1,0 @@
-"""From a statement that SQLAlchemy renders to the read set of its result."""

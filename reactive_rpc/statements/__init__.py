@@ -1,0 +1,1 @@
+"""From a statement that SQLAlchemy renders to the read set of its result, for every database."""

@@ -1,0 +1,212 @@
+"""From what a compiled statement rendered to a template of what it reads.
+
+The template is made once a `Compiled`, kept with it, and holds no value: parameters are named, so that one template
+serves every execution. Making it twice, when two threads execute a new statement at once, gives the same template.
+
+Design note. Every SELECT body is taken on its own, wherever it stands (subquery, CTE, UNION, EXISTS): if the rows that
+each body can use stay as they are, so do all results. For each table of a body and each conjunction of its WHERE, the
+atoms about that table make one *read*: a row that satisfies no read of its table cannot appear in the body's joined
+rows, nor keep another from appearing (`scope.py`). A correlated subquery matters only for the outer rows that pass
+the outer WHERE, so it inherits what that WHERE says of the columns that it is correlated by, where the outer WHERE is
+one conjunction.
+
+A table that was rendered more often than the bodies account for (inside a construct that is not understood) is read as
+a whole. The columns of a read are all of the table's columns rendered anywhere in the statement: an update of another
+column leaves every body's rows as they are. "The same result" means what SQL says it means: the order of rows without
+ORDER BY, and which rows a LIMIT without a total order takes, are the database's to choose.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Final
+
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.compiler import Compiled, SQLCompiler
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
+from sqlalchemy.types import TypeDecorator
+
+from reactive_rpc.statements.parent_conditions import parent_atoms
+from reactive_rpc.statements.predicates import (
+    MAX_TERMS,
+    Comparison,
+    Nullness,
+    PredicateReader,
+    Term,
+    Terms,
+    conjunction,
+)
+from reactive_rpc.statements.propagation import carried, known
+from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, SelectBody, is_dateless
+from reactive_rpc.statements.scope import Restriction, Scope, restricting
+from reactive_rpc.statements.template import Read, RowAtom, Template
+
+__all__ = ["analyse", "template_of"]
+
+_NOT_SQL: Final = Template(opaque="runs a statement that is no SELECT: do it in a mutation")
+
+
+@dataclass(slots=True)
+class _Body:
+    """A SELECT body's FROM and WHERE, read."""
+
+    scope: Scope
+    where: Terms
+    inherited: list[Comparison] = field(default_factory=list)
+
+
+def template_of(compiled: Compiled) -> Template:
+    """Return the template kept with `compiled`; make it where there is none yet."""
+    if not isinstance(compiled, RecordingCompiler):
+        return _NOT_SQL
+    if compiled.template is None:
+        compiled.template = analyse(compiled)
+    return compiled.template
+
+
+def analyse(compiled: RecordingCompiler) -> Template:
+    """Return what `compiled` reads."""
+    rendering = compiled.rendering
+    if rendering.opaque is not None:
+        return Template(opaque=rendering.opaque)
+    textual = rendering.textual or _unknown_construct(compiled)
+    if textual is not None:
+        return Template(textual=textual)
+    opened = _open_bodies(compiled, [body for body in rendering.bodies if body is not None])
+    reads = [read for body in opened for term in body.where for read in _reads(body, term, rendering)]
+    return Template(
+        reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
+        tables=tuple(rendering.tables),
+        dates=_dates(compiled),
+        calls=frozenset(rendering.calls),
+    )
+
+
+def _unknown_construct(compiled: RecordingCompiler) -> str | None:
+    """Name what the compiler's methods did not get to see: constructs that render themselves, renamed schemas."""
+    if compiled.schema_translate_map:
+        return "schema_translate_map"
+    if None in compiled.rendering.bodies:
+        return "a SELECT of a kind of its own"
+    if not all(_is_rendered_as_value(parameter.type) for parameter in compiled.literal_execute_params):
+        return "a value of a type that renders itself (literal_execute)"
+    statements: list[Any] = [body.statement for body in compiled.rendering.bodies if body is not None]
+    for statement in [compiled.statement, *statements]:
+        for element in visitors.iterate(statement) if statement is not None else ():
+            if hasattr(type(element), "_compiler_dispatcher"):
+                return f"{type(element).__name__}, a construct of its own (@compiles)"
+    return None
+
+
+_RENDERING: Final = ("literal_processor", "process_literal_param", "bind_expression")
+
+
+def _is_rendered_as_value(type_: Any) -> bool:
+    """Tell whether SQLAlchemy itself writes a value of this type into a text: then it is that value, and no SQL."""
+    others = [kind for kind in type(type_).__mro__ if not kind.__module__.startswith("sqlalchemy.")]
+    if any(name in vars(kind) for kind in others for name in _RENDERING):
+        return False
+    return not isinstance(type_, TypeDecorator) or _is_rendered_as_value(type_.impl_instance)
+
+
+def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
+    """Return the names of the parameters whose text, if they are one, could be read as a date.
+
+    What is rendered into the text has no type there that would keep it from being one.
+    """
+    literal = compiled.literal_execute_params
+    return tuple(
+        name
+        for parameter, name in compiled.bind_names.items()
+        if parameter in literal or not is_dateless(parameter.type)
+    )
+
+
+def _open_bodies(compiled: RecordingCompiler, selects: list[SelectBody]) -> list[_Body]:
+    reader = PredicateReader(_ColumnNames(compiled).name_of)
+    bodies: list[_Body] = []
+    # An enclosing body opens, and so stands, before the ones inside it.
+    for select in selects:
+        body = _open_body(reader, select)
+        if select.enclosing is not None:
+            body.inherited = _inherited(body, bodies[select.enclosing])
+        bodies.append(body)
+    return bodies
+
+
+def _open_body(reader: PredicateReader, select: SelectBody) -> _Body:
+    scope = Scope(reader)
+    for source in select.froms:
+        scope.add(source)
+    criteria = [reader.terms(_as_condition(criterion)) for criterion in select.statement._where_criteria]
+    return _Body(scope, conjunction([*criteria, *scope.where]))
+
+
+def _as_condition(criterion: Any) -> Any:
+    """Return a WHERE criterion as AND renders it: a bare boolean column becomes "= 1"."""
+    return criterion.self_group(against=operators.and_) if isinstance(criterion, ColumnElement) else criterion
+
+
+def _inherited(body: _Body, outer: _Body) -> list[Comparison]:
+    """Return what the outer WHERE says of the columns that `body` takes from it."""
+    if len(outer.where) != 1:
+        return []
+    return [
+        comparison
+        for comparison in known(outer.where[0], outer.inherited)
+        if comparison.field.source in outer.scope.sources and comparison.field.source not in body.scope.sources
+    ]
+
+
+def _reads(body: _Body, term: Term, rendering: Rendering) -> Iterator[Read]:
+    facts = known(term, body.inherited)
+    # What goes over links never goes back into WHERE: it holds for the rows that matter, not for every joined row.
+    linked = carried(facts, body.scope.links)
+    atoms = [*(atom for atom in term if isinstance(atom, Nullness)), *facts, *linked]
+    parents = parent_atoms(term, facts, body.scope.links)
+    for identity, source in body.scope.sources.items():
+        own = restricting(atoms, identity, source.nullable)
+        for extra in _alternatives(body.scope.restrictions.get(identity, ()), identity):
+            conditions = tuple(dict.fromkeys(own + extra))
+            columns = _columns(source.table, conditions, rendering)
+            yield Read(source.table, columns, conditions, parents.get(identity, ()))
+
+
+def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:
+    """Return what the ON clauses say of `source`, as alternatives."""
+    alternatives: list[tuple[RowAtom, ...]] = [()]
+    for restriction in restrictions:
+        terms = [restricting(term, source, restriction.nullable) for term in restriction.terms]
+        if len(alternatives) * len(terms) <= MAX_TERMS:
+            alternatives = [left + right for left, right in product(alternatives, terms)]
+    return alternatives
+
+
+def _columns(table: str, atoms: tuple[RowAtom, ...], rendering: Rendering) -> frozenset[str] | None:
+    if rendering.stars:
+        return None
+    return frozenset(rendering.columns.get(table, ())) | {atom.field.name for atom in atoms}
+
+
+def _unaccounted(rendering: Rendering, bodies: list[_Body]) -> Iterator[Read]:
+    """Read as a whole what stands in the text more often than in the bodies' FROM lists."""
+    accounted = Counter(source.table for body in bodies for source in body.scope.sources.values())
+    for table, count in rendering.tables.items():
+        if count > accounted[table]:
+            yield Read(table, None)
+
+
+class _ColumnNames:
+    """Names the bound parameters of a compiled statement."""
+
+    def __init__(self, compiled: SQLCompiler) -> None:
+        self._compiled = compiled
+
+    def name_of(self, parameter: BindParameter[Any]) -> str | None:
+        """Return the name; None where the type wraps the parameter into SQL: what is compared is not the value."""
+        if parameter.type.dialect_impl(self._compiled.dialect)._has_bind_expression:
+            return None
+        return self._compiled.bind_names.get(parameter)

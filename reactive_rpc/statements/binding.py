@@ -1,0 +1,229 @@
+"""From a template and the parameters of one execution to constraints on rows.
+
+Every step that is not sure leaves its condition out, which is wider. Only one thing makes a constraint go away: a
+conjunction that no row can satisfy, such as `x = NULL` or `x = 1 AND x = 2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import Final
+
+from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull
+from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.statements.comparable_values import Comparable, comparable, ordered
+from reactive_rpc.statements.parent_conditions import usable
+from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
+from reactive_rpc.statements.template import ParentAtom, Read, RowAtom, Template
+
+__all__ = ["MAX_VALUES", "Binder", "ParameterValues", "intersection"]
+
+MAX_VALUES: Final = 2_000
+"""An IN list with more values than this is left out."""
+
+MAX_KEYS: Final = 256
+"""A constraint whose lists of values spell more keys than this becomes several: an index would widen it."""
+
+ParameterValues = Callable[[str], Sequence[object] | None]
+"""The values that the driver gets for a parameter of this name: one, or an IN list; None where they are not known."""
+
+_UNSATISFIABLE: Final = Equals(frozenset())
+
+
+class Binder:
+    """Binds templates.
+
+    Args:
+        schema: what is captured, and how columns compare.
+        dialect: the database's name in SQLAlchemy, for example `sqlite`.
+    """
+
+    def __init__(self, schema: Schema, dialect: str) -> None:
+        self._schema = schema
+        self._dialect = dialect
+
+    def opaque(self, template: Template) -> str | None:
+        """Return why a result of `template` must not be cached; None where it may."""
+        if template.opaque is not None:
+            return template.opaque
+        redefined = next(filter(self._schema.redefines, sorted(template.calls)), None)
+        if redefined is not None:
+            return f"calls {redefined}, which somebody has defined in this database: pass in its value"
+        return next((reason for name in template.tables if (reason := self._unseen(name)) is not None), None)
+
+    def tables(self, template: Template) -> frozenset[str]:
+        """Return every table that `template` names, by canonical name; for a view those behind it."""
+        return frozenset[str]().union(*(self._behind(name) for name in template.tables))
+
+    def constraints(self, template: Template, values: ParameterValues) -> Iterator[Constraint]:
+        """Yield what `template` reads with these values."""
+        lookups = usable(template.reads, self._schema)
+        for read in template.reads:
+            table = self._schema.table(read.table)
+            if table is None:
+                # What a view shows under a column's name need not be what a row of its tables holds there.
+                yield from map(Constraint, sorted(self._behind(read.table)))
+                continue
+            conditions = self._conditions(read, lookups, values)
+            if conditions is not None:
+                used = {lookups[atom] for atom in read.parents if atom in lookups}
+                resting = tuple(lookup for lookup in used if lookup.name in conditions)
+                for part in _parts(conditions):
+                    yield Constraint(table, self._columns(read, table), part, resting)
+
+    def _unseen(self, name: str) -> str | None:
+        """Return why writes to what a statement calls `name` are not seen; None where they are."""
+        view = None if self._schema.table(name) is not None else self._schema.view(name)
+        if view is not None and view.opaque is not None:
+            return f"reads the view {name}, which {view.opaque}"
+        unseen = sorted(table for table in self._behind(name) if not self._schema.captured(table))
+        return f"reads table {unseen[0]}, whose writes are not captured" if unseen else None
+
+    def _behind(self, name: str) -> frozenset[str]:
+        """Return the tables behind what a statement calls `name`; a name that nobody knows stands for itself."""
+        table = self._schema.table(name)
+        if table is not None:
+            return frozenset({table})
+        view = self._schema.view(name)
+        return frozenset({name}) if view is None else view.tables
+
+    def _columns(self, read: Read, table: str) -> frozenset[str] | None:
+        """Return the columns rendered, as the database spells them; None, which is all, where one is not known."""
+        if read.columns is None:
+            return None
+        known = self._schema.columns(table)
+        columns = read.columns if read.columns <= known else frozenset(self._spelled(table, c) for c in read.columns)
+        return columns if columns <= known else None
+
+    def _spelled(self, table: str | None, column: str) -> str:
+        """Return a column as the database spells it: SQLite takes `ID` for `id`, but a change is told of `id`."""
+        if table is None or self._dialect != "sqlite" or self._schema.kind(table, column) is not None:
+            return column
+        folded = column.lower() if column.isascii() else column
+        return next((known for known in self._schema.columns(table) if known.lower() == folded), column)
+
+    def _conditions(
+        self, read: Read, lookups: Mapping[ParentAtom, Lookup], values: ParameterValues
+    ) -> dict[str, Condition] | None:
+        """Return `{column, or virtual column: condition}`; None where no row satisfies them."""
+        conditions: dict[str, Condition] = {}
+        own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
+        of_parents = [(lookups[each].name, each.atom) for each in read.parents if each in lookups]
+        for column, atom in [*own, *of_parents]:
+            condition = self._condition(atom, values)
+            if condition is None:
+                continue
+            merged = intersection(conditions[column], condition) if column in conditions else condition
+            if merged == _UNSATISFIABLE:
+                return None
+            conditions[column] = merged
+        return conditions
+
+    def _condition(self, atom: RowAtom, values: ParameterValues) -> Condition | None:
+        """Return what `atom` says of its column; None where that is not sure."""
+        kind = self._kind(atom)
+        if kind is None:
+            return None
+        if isinstance(atom, Nullness):
+            return IsNull() if atom.null else NotNull()
+        given = self._given(atom.operand, values)
+        if given is None or len(given) > MAX_VALUES:
+            return None
+        # NULL compares true with nothing.
+        found = [comparable(value, kind, self._dialect) for value in given if value is not None]
+        known = [value for value in found if value is not None]
+        if len(known) != len(found):
+            return None
+        return self._comparison(atom, kind, known)
+
+    def _given(self, operand: Operand, values: ParameterValues) -> Sequence[object] | None:
+        if isinstance(operand, Constant):
+            return (operand.value,)
+        given, (first, width) = values(operand.name), operand.place
+        return None if given is None else given[first::width]
+
+    def _kind(self, atom: RowAtom) -> Kind | None:
+        """Return how the atom's column compares; None where unsure, or where a carried value met another kind."""
+        kind = self._kind_of(atom.field)
+        path = atom.path if isinstance(atom, Comparison) else ()
+        if path and kind == "real":
+            return None
+        return kind if all(self._kind_of(field) == kind for field in path) else None
+
+    def _kind_of(self, field: Field) -> Kind | None:
+        table = self._schema.table(field.table)
+        return None if table is None else self._schema.kind(table, self._spelled(table, field.name))
+
+    def _comparison(self, atom: Comparison, kind: Kind, values: list[Comparable]) -> Condition | None:
+        if atom.operator in ("eq", "in") or not values:
+            return Equals(frozenset(values))
+        bound = values[0]
+        if not ordered(kind):
+            return None
+        if atom.operator in ("gt", "ge"):
+            return Between(bound, atom.operator == "ge", None, False)
+        return Between(None, False, bound, atom.operator == "le")
+
+
+def _parts(conditions: Mapping[str, Condition]) -> Iterator[Mapping[str, Condition]]:
+    """Split the longest list of values, so that the lists spell few enough keys together."""
+    lists = {column: condition.values for column, condition in conditions.items() if isinstance(condition, Equals)}
+    if prod(map(len, lists.values())) <= MAX_KEYS:
+        yield conditions
+        return
+    longest = max(lists, key=lambda column: len(lists[column]))
+    others = prod(len(values) for column, values in lists.items() if column != longest)
+    size = max(1, MAX_KEYS // others)
+    # In order, so that a statement that runs again has the same constraints.
+    values = sorted(lists[longest], key=lambda value: (str(type(value)), value))
+    for start in range(0, len(values), size):
+        yield {**conditions, longest: Equals(frozenset(values[start : start + size]))}
+
+
+def intersection(left: Condition, right: Condition) -> Condition:
+    """Return the condition that holds where both hold, or a wider one; `Equals` of nothing where none can.
+
+    >>> intersection(Equals(frozenset({1, 2})), Between(2, True, None, False))
+    Equals(values=frozenset({2}))
+    """
+    if isinstance(left, Equals):
+        return Equals(frozenset(value for value in left.values if right.admits(value)))
+    if isinstance(right, Equals):
+        return intersection(right, left)
+    if isinstance(left, IsNull) or isinstance(right, IsNull):
+        return left if type(left) is type(right) else _UNSATISFIABLE
+    if isinstance(left, NotNull):
+        return right
+    if isinstance(right, NotNull):
+        return left
+    return _overlap(left, right)
+
+
+def _overlap(left: Between, right: Between) -> Between:
+    low = _tightest([(left.low, left.low_inclusive), (right.low, right.low_inclusive)], _higher)
+    high = _tightest([(left.high, left.high_inclusive), (right.high, right.high_inclusive)], _lower)
+    return Between(*low, *high)
+
+
+_Bound = tuple[Comparable | None, bool]
+
+
+def _tightest(bounds: Iterable[_Bound], tighter: Callable[[Comparable, Comparable], bool]) -> _Bound:
+    """Return the tightest bound; of two of different kinds the first stays, which is wider."""
+    best: _Bound = (None, False)
+    for value, inclusive in bounds:
+        if value is None or (best[0] is not None and isinstance(value, str) != isinstance(best[0], str)):
+            continue
+        if best[0] is None or tighter(value, best[0]) or (value == best[0] and not inclusive):
+            best = (value, inclusive)
+    return best
+
+
+def _higher(value: Comparable, than: Comparable) -> bool:
+    return value > than  # type: ignore[operator]  # same kind: the caller has checked
+
+
+def _lower(value: Comparable, than: Comparable) -> bool:
+    return value < than  # type: ignore[operator]  # same kind: the caller has checked

@@ -1,0 +1,302 @@
+"""Read a WHERE as a disjunction of conjunctions of atoms.
+
+The one rule: whenever the predicate is TRUE (not NULL) for a row, at least one conjunction's atoms all hold. What is
+not understood says nothing, so it is left out of its conjunction, which makes it wider. SQL's three values need no
+more care than that: NOT(x < 5) and x >= 5 are NULL for the same rows, and a negation that no atom expresses (NOT x = 5)
+is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Final, Literal
+
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import (
+    AsBoolean,
+    BinaryExpression,
+    BindParameter,
+    ColumnClause,
+    ExpressionClauseList,
+    False_,
+    Grouping,
+    Null,
+    True_,
+    Tuple,
+    UnaryExpression,
+)
+from sqlalchemy.sql.lambdas import LambdaElement
+
+from reactive_rpc.statements.tables import base_table
+
+__all__ = [
+    "ANYTHING",
+    "MAX_TERMS",
+    "NEVER",
+    "Atom",
+    "Comparison",
+    "Constant",
+    "Field",
+    "Nullness",
+    "Operand",
+    "Operator",
+    "Parameter",
+    "PredicateReader",
+    "SameValue",
+    "Term",
+    "Terms",
+    "conjunction",
+    "field_of",
+]
+
+MAX_TERMS: Final = 64
+"""A predicate with more conjunctions than this is read as saying nothing."""
+
+Operator = Literal["eq", "in", "lt", "le", "gt", "ge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of one occurrence of a table in a FROM.
+
+    Attributes:
+        source: the identity of the occurrence: two aliases of a table differ.
+        table: the table's full name.
+        name: the column's name.
+    """
+
+    source: int
+    table: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A bound parameter.
+
+    Attributes:
+        name: under which the compiled statement knows it.
+        place: `(i, n)` where it is a list of n-tuples, one after the other, and the i-th of each is meant.
+    """
+
+    name: str
+    place: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that the text itself holds: TRUE and FALSE, as 1 and 0."""
+
+    value: int
+
+
+Operand = Parameter | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The field compares so with a value; never true for NULL.
+
+    Attributes:
+        path: the fields whose equality carried this here; the value compares alike only if all are of one kind.
+    """
+
+    field: Field
+    operator: Operator
+    operand: Operand
+    path: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nullness:
+    """The field is NULL, or is not."""
+
+    field: Field
+    null: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SameValue:
+    """Two fields are equal."""
+
+    left: Field
+    right: Field
+
+
+Atom = Comparison | Nullness | SameValue
+Term = tuple[Atom, ...]
+Terms = tuple[Term, ...]
+
+ANYTHING: Final[Terms] = ((),)
+"""Says nothing: one conjunction without an atom."""
+
+NEVER: Final[Terms] = ()
+"""Is never true."""
+
+_COMPARISONS: Final[dict[Any, Operator]] = {
+    operators.eq: "eq",
+    operators.lt: "lt",
+    operators.le: "le",
+    operators.gt: "gt",
+    operators.ge: "ge",
+}
+_NEGATED: Final[dict[Any, Any]] = {
+    operators.eq: operators.ne,
+    operators.ne: operators.eq,
+    operators.lt: operators.ge,
+    operators.ge: operators.lt,
+    operators.gt: operators.le,
+    operators.le: operators.gt,
+    operators.is_: operators.is_not,
+    operators.is_not: operators.is_,
+    operators.in_op: operators.not_in_op,
+    operators.not_in_op: operators.in_op,
+    operators.between_op: operators.not_between_op,
+    operators.not_between_op: operators.between_op,
+}
+_MIRRORED: Final[dict[Any, Any]] = {
+    operators.eq: operators.eq,
+    operators.lt: operators.gt,
+    operators.gt: operators.lt,
+    operators.le: operators.ge,
+    operators.ge: operators.le,
+}
+_OR_EQUAL: Final[dict[Any, Operator]] = {
+    operators.lt: "le",
+    operators.le: "le",
+    operators.gt: "ge",
+    operators.ge: "ge",
+}
+
+
+def field_of(expression: object) -> Field | None:
+    """Return the table column that `expression` is; None for anything else."""
+    if not isinstance(expression, ColumnClause) or expression.is_literal:
+        return None
+    table = base_table(expression.table)
+    # An annotated FROM hashes like the one it annotates: they are the same occurrence.
+    return None if table is None else Field(hash(expression.table), table.fullname, expression.name)
+
+
+def conjunction(parts: Iterable[Terms]) -> Terms:
+    """Return the terms of AND; a part that would make too many is left out."""
+    terms = ANYTHING
+    for part in parts:
+        if len(terms) * len(part) <= MAX_TERMS:
+            terms = tuple(left + right for left, right in product(terms, part))
+    return terms
+
+
+def disjunction(parts: Iterable[Terms]) -> Terms:
+    """Return the terms of OR; too many say nothing."""
+    terms = tuple(term for part in parts for term in part)
+    return terms if len(terms) <= MAX_TERMS else ANYTHING
+
+
+def _ungrouped(expression: Any) -> Any:
+    while isinstance(expression, Grouping | LambdaElement):
+        expression = expression.element if isinstance(expression, Grouping) else expression._resolved
+    return expression
+
+
+class PredicateReader:
+    """Reads the predicates of one compiled statement.
+
+    Args:
+        name_of: the name of a bound parameter whose value reaches the database as it is bound; None for any other:
+            one that its type wraps into SQL, or that the statement does not render.
+    """
+
+    def __init__(self, name_of: Callable[[BindParameter[Any]], str | None]) -> None:
+        self._name_of = name_of
+
+    def terms(self, expression: Any, negated: bool = False) -> Terms:
+        """Return the terms of `expression`, or of NOT `expression`."""
+        expression = _ungrouped(expression)
+        if isinstance(expression, True_ | False_):
+            return ANYTHING if isinstance(expression, True_) != negated else NEVER
+        if isinstance(expression, AsBoolean):
+            return self._as_boolean(expression, negated)
+        if isinstance(expression, UnaryExpression) and expression.operator is operators.inv:
+            return self.terms(expression.element, not negated)
+        if isinstance(expression, ExpressionClauseList) and expression.operator in (operators.and_, operators.or_):
+            parts = [self.terms(clause, negated) for clause in expression.clauses]
+            return conjunction(parts) if (expression.operator is operators.and_) != negated else disjunction(parts)
+        if isinstance(expression, BinaryExpression):
+            return self._binary(expression, negated)
+        return ANYTHING
+
+    def _as_boolean(self, expression: AsBoolean, negated: bool) -> Terms:
+        truth = expression.operator is operators.is_true
+        field = field_of(_ungrouped(expression.element))
+        if field is None:
+            return self.terms(expression.element, negated != (not truth))
+        # Where booleans are numbers this renders "= 1" or "= 0", and NOT of it holds for every other number.
+        return ANYTHING if negated else ((Comparison(field, "eq", Constant(int(truth))),),)
+
+    def _binary(self, expression: BinaryExpression[Any], negated: bool) -> Terms:
+        left, right = _ungrouped(expression.left), _ungrouped(expression.right)
+        operator: Any = expression.operator
+        if negated:
+            operator = _NEGATED.get(operator)
+        if isinstance(left, Tuple):
+            return self._row(list(left.clauses), operator, right)
+        if operator in (operators.is_, operators.is_not):
+            return self._is(left, right, operator is operators.is_not)
+        if operator is operators.in_op:
+            return self._compare(left, "in", right)
+        if operator is operators.between_op and not expression.modifiers.get("symmetric"):
+            return self._between(left, right)
+        if field_of(left) is None and operator in _MIRRORED:
+            left, right, operator = right, left, _MIRRORED[operator]
+        if operator in _COMPARISONS:
+            return self._compare(left, _COMPARISONS[operator], right)
+        return ANYTHING
+
+    def _row(self, columns: list[Any], operator: Any, right: Any) -> Terms:
+        """Read a comparison of row values, column by column; an order says something of the first column alone."""
+        if operator is operators.in_op and isinstance(right, BindParameter):
+            width = len(columns)
+            return conjunction(self._compare(each, "in", right, (i, width)) for i, each in enumerate(columns))
+        if not isinstance(right, Tuple) or len(right.clauses) != len(columns):
+            return ANYTHING
+        values = list(right.clauses)
+        if operator is operators.eq:
+            pairs = zip(columns, values, strict=True)
+            return conjunction(self._compare(_ungrouped(left), "eq", _ungrouped(value)) for left, value in pairs)
+        if operator in _OR_EQUAL:
+            return self._compare(_ungrouped(columns[0]), _OR_EQUAL[operator], _ungrouped(values[0]))
+        return ANYTHING
+
+    def _is(self, left: Any, right: Any, negated: bool) -> Terms:
+        field = field_of(left)
+        if field is None:
+            return ANYTHING
+        if isinstance(right, Null):
+            return ((Nullness(field, not negated),),)
+        if isinstance(right, True_ | False_) and not negated:
+            return self._compare(left, "eq", right)
+        return ANYTHING
+
+    def _between(self, left: Any, right: Any) -> Terms:
+        low, high = (_ungrouped(bound) for bound in right.clauses)
+        return conjunction([self._compare(left, "ge", low), self._compare(left, "le", high)])
+
+    def _compare(self, left: Any, operator: Operator, right: Any, place: tuple[int, int] = (0, 1)) -> Terms:
+        field, other = field_of(left), field_of(right)
+        if field is None:
+            return ANYTHING
+        if other is not None:
+            return ((SameValue(field, other),),) if operator == "eq" else ANYTHING
+        operand = self._operand(right, operator, place)
+        return ANYTHING if operand is None else ((Comparison(field, operator, operand),),)
+
+    def _operand(self, expression: Any, operator: Operator, place: tuple[int, int]) -> Operand | None:
+        if isinstance(expression, True_ | False_):
+            return Constant(int(isinstance(expression, True_)))
+        if not isinstance(expression, BindParameter) or bool(expression.expanding) != (operator == "in"):
+            return None
+        name = self._name_of(expression)
+        return None if name is None else Parameter(name, place)

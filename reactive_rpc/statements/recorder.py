@@ -1,0 +1,255 @@
+"""Hand every statement that runs on a connection to the connection's recorder.
+
+Design note. Values are taken from the execution, never from the statement: SQLAlchemy runs a cached `Compiled` with
+the values of another statement of the same shape. They go through the compiled statement's own bind processors, so
+that what is compared is what the driver gets. (A processor that answers differently each time would break that; it
+would also break SQLAlchemy's own cache.) SQLAlchemy takes the lists of `IN` out of the parameters and puts one
+parameter for each value in their place, under names that the execution context keeps.
+
+Text is asked about as the driver is about to get it (`text_reads.py`), before it runs: the oracle of the database
+answers, or the result is opaque.
+
+The recorder hangs on the connection, not on a `ContextVar`: a greenlet, a worker thread or a task that shares the
+context cannot mix up two calls. A connection that a handler takes from the engine itself carries none; only there does
+the recorder of the current call count, which a `ContextVar` names. What SQLAlchemy answers from an identity map runs no
+statement, so a recorded session must be a fresh one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final, cast
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TupleType
+
+from reactive_rpc.dependencies.read_set import Condition, Constraint, ReadSet
+from reactive_rpc.dependencies.schema import Schema
+from reactive_rpc.statements.analysis import template_of
+from reactive_rpc.statements.binding import Binder, ParameterValues
+from reactive_rpc.statements.casts import kept_by_cast
+from reactive_rpc.statements.functions import is_clock_word
+from reactive_rpc.statements.recording_compiler import Expansion, recording
+from reactive_rpc.statements.template import Template
+from reactive_rpc.statements.text_reads import Oracle
+
+__all__ = ["RECORDER_OPTION", "Recorder", "Trace", "current_recorder", "install"]
+
+RECORDER_OPTION: Final = "reactive_rpc_recorder"
+"""The execution option of a Connection that holds its `Recorder`."""
+
+current_recorder: ContextVar[Recorder | None] = ContextVar("reactive_rpc_recorder", default=None)
+"""The recorder of the call that is running, for connections that carry none."""
+
+Trace = list[tuple[str, str]]
+"""`(statement, its parameters)` of each statement."""
+
+_ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A statement as the driver is about to get it."""
+
+    connection: Connection
+    statement: str
+    parameters: Any
+
+
+class Recorder:
+    """Collects what the statements of one call read. Safe across threads.
+
+    Args:
+        schema: what is captured; asked anew for every statement.
+        oracle: tells what a text reads; without one a text makes the read set opaque.
+        trace: takes `(statement, its parameters)` of each statement, where it is given.
+
+    Attributes:
+        shows: the version of the log that the call's snapshot shows, exactly; None where nobody can tell.
+    """
+
+    def __init__(self, schema: Schema, oracle: Oracle | None = None, *, trace: Trace | None = None) -> None:
+        self._schema = schema
+        self.oracle = oracle
+        self.shows: int | None = None
+        self._lock = threading.Lock()
+        self._constraints: dict[_ConstraintKey, Constraint] = {}
+        self._opaque: str | None = None
+        self._tables: set[str] = set()
+        self._statements = 0
+        self._trace = trace
+
+    def read_set(self) -> ReadSet:
+        """Return what was read so far: no constraint twice, and the first reason why it could not be told."""
+        with self._lock:
+            return ReadSet(tuple(self._constraints.values()), self._opaque)
+
+    @property
+    def schema(self) -> Schema:
+        """What is captured."""
+        return self._schema
+
+    @property
+    def saw_table(self) -> bool:
+        """Whether a statement named a table, even one of which no row can matter (`id IN ()`)."""
+        return bool(self._tables)
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """Every table that was named so far, by canonical name; of some no row may matter."""
+        with self._lock:
+            return frozenset(self._tables)
+
+    @property
+    def statements(self) -> int:
+        """How many statements were recorded."""
+        return self._statements
+
+    def record(
+        self, connection: Connection, statement: str, parameters: Any, context: DefaultExecutionContext | None
+    ) -> None:
+        """Add the statement that `connection` is about to execute.
+
+        Args:
+            statement: the text that the driver gets.
+            parameters: what the driver gets with it.
+            context: of SQLAlchemy; None where it has none.
+        """
+        with self._lock:
+            self._statements += 1
+            if self._trace is not None:
+                self._trace.append((statement, repr(parameters)))
+        text = _Text(connection, statement, parameters)
+        if context is None or context.compiled is None:
+            self._record_text(text, "exec_driver_sql()")
+            return
+        template = template_of(context.compiled)
+        if template.textual is not None:
+            self._record_text(text, template.textual)
+            return
+        self._record_template(template, context)
+
+    def _record_template(self, template: Template, context: DefaultExecutionContext) -> None:
+        binder = Binder(self._schema, context.dialect.name)
+        opaque = binder.opaque(template) or _asks_clock(template, context)
+        if opaque is not None:
+            self.refuse(opaque)
+            return
+        found = [constraint for values in _executions(context) for constraint in binder.constraints(template, values)]
+        with self._lock:
+            self._tables |= binder.tables(template)
+        self._add(found)
+
+    def _record_text(self, text: _Text, construct: str) -> None:
+        """Ask the database what the whole text reads."""
+        if self.oracle is None:
+            self.refuse(f"renders {construct}, which is not analysed: write it with select()")
+            return
+        read = self.oracle(text.connection, text.statement, text.parameters, self._schema)
+        if read.opaque is not None:
+            self.refuse(f"{read.opaque} (in {construct})")
+            return
+        self._add(Constraint(table, columns) for table, columns in read.tables.items())
+
+    def _add(self, constraints: Iterable[Constraint]) -> None:
+        with self._lock:
+            for constraint in constraints:
+                self._tables.add(constraint.table)
+                key = (constraint.table, constraint.columns, frozenset(constraint.conditions.items()))
+                self._constraints.setdefault(key, constraint)
+
+    def widen(self, tables: Iterable[str]) -> None:
+        """Count these tables, by canonical name, as read whole."""
+        self._add(map(Constraint, tables))
+
+    def refuse(self, reason: str) -> None:
+        """Make the read set opaque, for this reason unless there is one already."""
+        with self._lock:
+            self._opaque = self._opaque or reason
+
+
+def _asks_clock(template: Template, context: DefaultExecutionContext) -> str | None:
+    """Return why the result may be another one tomorrow: PostgreSQL reads the text 'today' as a date."""
+    if context.dialect.name == "postgresql":
+        names = [each for name in template.dates for each in context._expanded_parameters.get(name, (name,))]
+        literals = _literals(context)
+        found = ({**literals, **parameters} for parameters in context.compiled_parameters)
+        if any(is_clock_word(values.get(name)) for values in found for name in names):
+            return "compares a date with a text such as 'today': pass in a date"
+    return None
+
+
+def _literals(context: DefaultExecutionContext) -> dict[str, object]:
+    """Return the values of an execution that are rendered into its text."""
+    expansion = context._expanded_parameters
+    return dict(expansion.literals) if isinstance(expansion, Expansion) else {}
+
+
+def _executions(context: DefaultExecutionContext) -> Iterator[ParameterValues]:
+    """Yield the parameters of each execution: one, or several of `executemany`."""
+    for parameters in context.compiled_parameters:
+        yield _driver_values(context, parameters)
+
+
+def _driver_values(context: DefaultExecutionContext, parameters: Mapping[str, object]) -> ParameterValues:
+    compiled = cast(SQLCompiler, context.compiled)
+    expanded: Mapping[str, Sequence[str]] = context._expanded_parameters
+    processors = cast(Mapping[str, Any], compiled._bind_processors)
+    parameters = {**_literals(context), **parameters}
+
+    def values(name: str) -> Sequence[object] | None:
+        names = expanded.get(name, (name,))
+        if compiled.binds[name] in compiled.literal_execute_params and compiled.binds[name].expanding:
+            # A list that is rendered into the text: it need not be compared value by value.
+            return None
+        # Of a row value each column has a processor of its own.
+        processor: Any = processors.get(name)
+        process = cycle(processor if isinstance(processor, tuple) else (processor,))
+        found = [_processed(parameters[each], how) for each, how in zip(names, process, strict=False)]
+        type_: Any = compiled.binds[name].type
+        types = cycle(type_.types if isinstance(type_, TupleType) else (type_,))
+        kept = (kept_by_cast(value, each, context.dialect) for value, each in zip(found, types, strict=False))
+        return found if all(kept) else None
+
+    return values
+
+
+def _processed(value: object, processor: Callable[[Any], object] | None) -> object:
+    return value if processor is None else processor(value)
+
+
+def install(engine: Engine) -> None:
+    """Make `engine` record on the connections that ask for it; idempotent.
+
+    Pass `async_engine.sync_engine` for an async engine. On a connection without a recorder nothing is done.
+    """
+    dialect = engine.dialect
+    compiler = recording(dialect.statement_compiler)
+    if dialect.statement_compiler is not compiler:
+        dialect.statement_compiler = compiler
+        # What was compiled before holds no record.
+        engine.clear_compiled_cache()
+    if not event.contains(engine, "before_cursor_execute", _record):
+        event.listen(engine, "before_cursor_execute", _record)
+
+
+def _record(
+    connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: object,
+    context: DefaultExecutionContext | None,
+    _executemany: bool,
+) -> None:
+    recorder: Recorder | None = connection.get_execution_options().get(RECORDER_OPTION)
+    if recorder is not None:
+        recorder.record(connection, statement, parameters, context)
+    elif (current := current_recorder.get()) is not None:
+        current.refuse("reads through a connection of its own: use the db it is given")

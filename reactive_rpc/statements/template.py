@@ -1,0 +1,53 @@
+"""What a statement reads, its parameters still open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reactive_rpc.statements.predicates import Comparison, Field, Nullness
+
+__all__ = ["ParentAtom", "Read", "RowAtom", "Template"]
+
+RowAtom = Comparison | Nullness
+"""An atom about one row of one table."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAtom:
+    """An atom about the row whose `key` equals a row's `column`; of use where the key is unique (`enrichment.py`)."""
+
+    column: Field
+    key: Field
+    atom: RowAtom
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Rows of `table` for which every atom holds, with their parents, seen through `columns` (None: all)."""
+
+    table: str
+    columns: frozenset[str] | None
+    atoms: tuple[RowAtom, ...] = ()
+    parents: tuple[ParentAtom, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a statement reads, its parameters still open.
+
+    Attributes:
+        reads: without duplicates.
+        tables: all tables rendered, also those of which no row can matter.
+        opaque: why it cannot be told what is read; None where it can.
+        textual: the piece of text for which the whole rendered text must be looked at; None where there is none.
+        dates: the parameters that PostgreSQL may read as dates.
+        calls: the functions that are called, in lower case, the signs of operators that SQLAlchemy does not know, and
+            those of comparisons, as `operator =`.
+    """
+
+    reads: tuple[Read, ...] = ()
+    tables: tuple[str, ...] = ()
+    opaque: str | None = None
+    textual: str | None = None
+    dates: tuple[str, ...] = ()
+    calls: frozenset[str] = frozenset()

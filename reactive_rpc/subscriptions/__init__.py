@@ -1,0 +1,1 @@
+"""Telling clients: streams, the queries that they watch, and acknowledgements."""

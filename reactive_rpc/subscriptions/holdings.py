@@ -1,0 +1,154 @@
+"""Holdings: how many queries are watched, for whom, and what that keeps in memory.
+
+A watched query stays in memory for as long as a stream shows it: its input, its context, what it rests on. None of it
+can be evicted, as what is in the cache can. So it is counted, for the worker and for each caller, and what comes past a
+bound is refused: that query alone, with an error that names the bound, or the stream where its own request is too much.
+
+*What counts how.* Queries count for each stream that shows them. Bytes count once for the worker, however many streams
+show a query, and once for each caller who has such a stream: whoever comes first to what many show must not pay for it
+alone, and whoever comes next must not have it for nothing. What a query rests on may grow while it is watched; that is
+counted and refused to nobody: the next one meets the bound.
+
+Each worker counts for itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
+from reactive_rpc.subscriptions.limits import RETRY_SECONDS, CallerKey, named, retry_after
+from reactive_rpc.subscriptions.watched_query import WatchedQuery
+
+__all__ = ["Bounds", "Holdings"]
+
+SHOWN_BYTES = 300
+"""What it takes to note that a stream shows a query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may be held, as `Settings` have it."""
+
+    max_watched_queries: int
+    max_watched_queries_per_identity: int
+    max_watched_bytes: int
+    max_watched_bytes_per_identity: int
+
+
+@dataclass(slots=True)
+class _Held:
+    queries: int = 0
+    size_bytes: int = 0
+
+
+class Holdings:
+    """What the streams of a hub hold. Used on one event loop."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._all = _Held()
+        self._by_caller: defaultdict[CallerKey, _Held] = defaultdict(_Held)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is held, estimated."""
+        return self._all.size_bytes
+
+    def require_query(self, caller: CallerKey, watch: WatchedQuery | None, size_bytes: int) -> None:
+        """Let a caller watch one more query, if there is room.
+
+        Args:
+            watch: of the query, where it is watched already.
+            size_bytes: what it weighs otherwise.
+
+        Raises:
+            TooManyRequestsError: the caller watches as much as it may.
+            ServiceUnavailableError: the worker does; another may have room.
+        """
+        bounds, theirs = self._bounds, self._by_caller.get(caller, _Held())
+        if theirs.queries >= bounds.max_watched_queries_per_identity:
+            raise TooManyRequestsError(
+                f"{named(caller)} watches as many queries as it may: {bounds.max_watched_queries_per_identity} "
+                "(max_watched_queries_per_identity); each stream's count for themselves; close one",
+                headers=retry_after(RETRY_SECONDS),
+            )
+        if self._all.queries >= bounds.max_watched_queries:
+            raise ServiceUnavailableError(
+                f"this worker watches as many queries as it may: {bounds.max_watched_queries} (max_watched_queries); "
+                "try again, another worker may have room",
+                headers=retry_after(RETRY_SECONDS),
+            )
+        is_theirs = watch is not None and caller in watch.callers
+        size_bytes = size_bytes if watch is None else watch.size_bytes
+        for_them = SHOWN_BYTES + (0 if is_theirs else size_bytes)
+        self.require_bytes(caller, for_them, SHOWN_BYTES + (size_bytes if watch is None else 0))
+
+    def require_bytes(self, caller: CallerKey, theirs: int, in_all: int) -> None:
+        """Let a caller hold so many bytes more, if there is room.
+
+        Raises:
+            TooManyRequestsError: the caller holds as much as it may.
+            ServiceUnavailableError: the worker does; another may have room.
+        """
+        bounds, held = self._bounds, self._by_caller.get(caller, _Held())
+        if theirs and held.size_bytes + theirs > bounds.max_watched_bytes_per_identity:
+            raise TooManyRequestsError(
+                f"what {named(caller)} watches takes as much memory as it may: {bounds.max_watched_bytes_per_identity} "
+                "bytes (max_watched_bytes_per_identity), inputs and what the results rest on together; watch less",
+                headers=retry_after(RETRY_SECONDS),
+            )
+        if in_all and self._all.size_bytes + in_all > bounds.max_watched_bytes:
+            raise ServiceUnavailableError(
+                f"what this worker watches takes as much memory as it may: {bounds.max_watched_bytes} bytes "
+                "(max_watched_bytes); try again, another worker may have room",
+                headers=retry_after(RETRY_SECONDS),
+            )
+
+    def add_bytes(self, caller: CallerKey, size_bytes: int) -> None:
+        """Count what a caller holds beside its queries; a negative number gives it back."""
+        self._all.size_bytes += size_bytes
+        self._by_caller[caller].size_bytes += size_bytes
+        self._forget(caller)
+
+    def add(self, caller: CallerKey, watch: WatchedQuery) -> None:
+        """Count one more stream of the caller's that shows the query."""
+        if not watch.callers:
+            self._all.size_bytes += watch.size_bytes
+        theirs = self._by_caller[caller]
+        if caller not in watch.callers:
+            theirs.size_bytes += watch.size_bytes
+        watch.callers[caller] = watch.callers.get(caller, 0) + 1
+        self._all.queries += 1
+        theirs.queries += 1
+        self.add_bytes(caller, SHOWN_BYTES)
+
+    def remove(self, caller: CallerKey, watch: WatchedQuery) -> None:
+        """Count one such stream less."""
+        theirs = self._by_caller[caller]
+        watch.callers[caller] -= 1
+        if not watch.callers[caller]:
+            del watch.callers[caller]
+            theirs.size_bytes -= watch.size_bytes
+        if not watch.callers:
+            self._all.size_bytes -= watch.size_bytes
+        self._all.queries -= 1
+        theirs.queries -= 1
+        self.add_bytes(caller, -SHOWN_BYTES)
+
+    def weigh(self, watch: WatchedQuery, size_bytes: int) -> None:
+        """Count a query by what it weighs now; small differences are let be: it may have thousands of callers."""
+        before = watch.size_bytes
+        if before and before / 2 <= size_bytes <= before * 2:
+            return
+        watch.size_bytes = size_bytes
+        for caller in watch.callers:
+            self._by_caller[caller].size_bytes += size_bytes - before
+        if watch.callers:
+            self._all.size_bytes += size_bytes - before
+
+    def _forget(self, caller: CallerKey) -> None:
+        held = self._by_caller[caller]
+        if not held.queries and not held.size_bytes:
+            del self._by_caller[caller]

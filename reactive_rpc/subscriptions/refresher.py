@@ -1,0 +1,145 @@
+"""The refresher: has watched queries computed again, a few at a time, the callers in turns.
+
+One commit may touch ten thousand queries of one caller and one of another's. In the order of the index the other would
+wait for all of the ten thousand. So each caller has a line of its own, and the next query is taken from the next line.
+A query that several callers show stands in the line of each; one that many show, in a line that belongs to all. No
+caller has more than `EACH_AT_ONCE` computed at a time: handlers that take long must not hold every place.
+
+There is no task for a query that waits, and each computation begins in a turn of the event loop of its own, so that a
+large commit costs requests that come meanwhile a few milliseconds at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from reactive_rpc.clock import Clock
+from reactive_rpc.subscriptions.limits import CallerKey
+from reactive_rpc.subscriptions.watched_query import WatchedQuery
+
+__all__ = ["AT_ONCE", "EACH_AT_ONCE", "RETRY_SECONDS", "Refresher"]
+
+RETRY_SECONDS = 1.0
+"""How long to wait before a watched query that failed by accident is computed again."""
+
+AT_ONCE = 8
+"""How many watched queries are computed again at a time, so that callers need not queue behind a large commit."""
+
+EACH_AT_ONCE = 6
+"""How many of them are one caller's, whether or not others wait: those who come while these run find a place."""
+
+MANY = 4
+"""A query of more callers stands in the line that belongs to all."""
+
+Line = CallerKey | None
+
+
+class Refresher:
+    """Lines of watches that are to be settled again. Used on one event loop.
+
+    Args:
+        refresh: settles one; it tells whether it must be tried again, after a while.
+        spawn: runs a task that the hub ends.
+
+    Attributes:
+        at_once: how many are settled at a time.
+    """
+
+    def __init__(
+        self,
+        refresh: Callable[[WatchedQuery], Awaitable[bool]],
+        *,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        self.at_once = AT_ONCE
+        self._refresh = refresh
+        self._clock = clock
+        self._spawn = spawn
+        self._lines: OrderedDict[Line, dict[WatchedQuery, None]] = OrderedDict()
+        self._standing: dict[WatchedQuery, tuple[Line, ...]] = {}
+        self._running: Counter[Line] = Counter()
+        self._failed: dict[WatchedQuery, None] = {}
+        self._retrying: asyncio.Task[None] | None = None
+        self._starting: asyncio.Handle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many watches stand in line."""
+        return len(self._standing)
+
+    def add(self, watch: WatchedQuery) -> None:
+        """Have a watch settled in its turn; nothing happens where it stands in line already."""
+        if watch in self._standing:
+            return
+        lines: tuple[Line, ...] = tuple(watch.callers) if len(watch.callers) <= MANY else (None,)
+        self._standing[watch] = lines = lines or (None,)
+        for line in lines:
+            self._lines.setdefault(line, {})[watch] = None
+        self.start_soon()
+
+    def discard(self, watch: WatchedQuery) -> None:
+        """Let a watch leave the line, and try it no more; idempotent."""
+        self._failed.pop(watch, None)
+        for line in self._standing.pop(watch, ()):
+            waiting = self._lines[line]
+            del waiting[watch]
+            if not waiting:
+                del self._lines[line]
+
+    def clear(self) -> None:
+        """Forget who waits; what runs is the hub's to end."""
+        self._lines.clear()
+        self._standing.clear()
+        self._failed.clear()
+        self._running.clear()
+        self._retrying = None
+
+    def start_soon(self) -> None:
+        """Begin with whoever stands in line, as far as there is room."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        self._starting = None
+        while self._running.total() < self.at_once and (taken := self._take()) is not None:
+            line, watch = taken
+            self._running[line] += 1
+            self._spawn(self._run(line, watch), f"reactive_rpc refresh {watch.query.path}")
+
+    def _take(self) -> tuple[Line, WatchedQuery] | None:
+        """Return whose turn it is and the watch that stands first in that line, which goes to the end."""
+        for line in self._lines:
+            if self._running[line] < EACH_AT_ONCE:
+                watch = next(iter(self._lines[line]))
+                self.discard(watch)
+                if line in self._lines:
+                    self._lines.move_to_end(line)
+                return line, watch
+        return None
+
+    async def _run(self, line: Line, watch: WatchedQuery) -> None:
+        try:
+            if await self._refresh(watch):
+                self._try_later(watch)
+        finally:
+            self._running[line] -= 1
+            if not self._running[line]:
+                del self._running[line]
+            self.start_soon()
+
+    def _try_later(self, watch: WatchedQuery) -> None:
+        self._failed[watch] = None
+        if self._retrying is None or self._retrying.done():
+            self._retrying = self._spawn(self._retry(), "reactive_rpc retries")
+
+    async def _retry(self) -> None:
+        """Put what failed in line again; one clock for all, as a table that is gone may fail ten thousand."""
+        while self._failed:
+            await self._clock.sleep(RETRY_SECONDS)
+            failed, self._failed = self._failed, {}
+            for watch in failed:
+                self.add(watch)

@@ -1,0 +1,357 @@
+"""A stream: what one client is owed, in order, bounded.
+
+A reader that is too slow never delays another and never costs more than its bound, in events and in bytes: past it,
+everything that waits is replaced by one gap, which tells the client to fetch again what it shows. One whose connection
+takes nothing for `STALLED_SECONDS` is given up.
+
+A client that acknowledges is sent what it has not acknowledged again after 2, 5 and 10 seconds (as configured), marked
+`retry`; as long after the last try as before it the stream is closed, and the client resumes by cursor on a new one.
+Nothing is lost either way. A client that does not say it acknowledges (curl, a bare EventSource) is believed to receive
+what TCP accepts. What the connection has not taken yet is not sent again: it would only wait behind itself.
+
+A stream has no timer of its own. It asks to be looked after while something is unacknowledged or its connection is
+blocked (`subscriptions/redelivery.py`), and costs nothing while it is idle.
+
+*States.* Nobody reads (it connects, or a long poll has not asked yet); idle; `busy`: in the flusher's queue, or with a
+send standing (`subscriptions/writer.py`); closed. Whatever is pushed waits in the stream until the flusher takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from reactive_rpc.clock import Clock
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.events import Affected, Event, Gap, Result
+from reactive_rpc.subscriptions.frame import Frame, gap_frame
+from reactive_rpc.subscriptions.limits import CallerKey
+from reactive_rpc.subscriptions.stats import HubStats
+from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
+
+__all__ = ["GOODBYE_SECONDS", "STALLED_SECONDS", "Recheck", "Stream", "Terms"]
+
+GOODBYE_SECONDS = 1.0
+"""How long a stream that is closed may take to send what waits."""
+
+STALLED_SECONDS = 60.0
+"""How long a connection may take nothing, while something waits for it, before it is given up."""
+
+Recheck = Callable[[], Awaitable[object]]
+"""Resolves the context of a stream again and returns it; raises what the dependency raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the streams of a hub have in common.
+
+    Attributes:
+        max_events: how many events may wait or be unacknowledged.
+        max_bytes: the same in bytes.
+        retry_seconds: how long after each try an unacknowledged event is sent again; not empty.
+        look_after: asks for `Stream.look` now and then, until that says it is not needed any more.
+    """
+
+    clock: Clock
+    stats: HubStats
+    flusher: Flusher
+    look_after: Callable[[Stream], None]
+    max_events: int
+    max_bytes: int
+    retry_seconds: tuple[float, ...]
+
+
+class Stream:
+    """What one client is owed. Used on one event loop.
+
+    Args:
+        id: names the stream in acknowledgements.
+        acks: whether the client acknowledges.
+        identity: whose it is; None is nobody's in particular.
+        caller: whom limits count; left out, the identity.
+        recheck: resolves its context again; None where it needs none.
+        request_bytes: what `recheck` holds in memory: the request that opened the stream.
+
+    Attributes:
+        context: what the stream was opened with; set and read by whoever rechecks it.
+        opened_at: by the clock.
+    """
+
+    __slots__ = (
+        "_aborted", "_blocked_at", "_busy", "_closed", "_closed_at", "_due_at", "_held_bytes", "_interrupted",
+        "_said", "_sent_at", "_terms", "_tries", "_unacknowledged", "_unacknowledged_at", "_waiter", "_waiting",
+        "_writer", "acks", "caller", "context", "id", "identity", "opened_at", "recheck", "request_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        terms: Terms,
+        *,
+        acks: bool,
+        identity: str | None = None,
+        caller: CallerKey | None = None,
+        recheck: Recheck | None = None,
+        request_bytes: int = 0,
+    ) -> None:
+        self.id = id
+        self.acks = acks
+        self.caller: CallerKey = caller or ("identity", identity or "")
+        self.request_bytes = request_bytes
+        self.identity = identity
+        self.recheck = recheck
+        self.context: object = None
+        self.opened_at = terms.clock.monotonic()
+        self._terms = terms
+        self._waiting: list[Frame] = []
+        self._unacknowledged: list[Frame] = []
+        self._held_bytes = 0
+        self._said = b""
+        self._sent_at = self.opened_at
+        self._unacknowledged_at = self._due_at = 0.0
+        self._tries = 0
+        self._writer: Writer | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._busy = True  # until there is somebody to write to
+        self._blocked_at: float | None = None
+        self._closed = self._aborted = self._interrupted = False
+        self._closed_at = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream ends once what waits is sent."""
+        return self._closed
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it has ended without sending what waited."""
+        return self._aborted
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits or is unacknowledged."""
+        return self._held_bytes
+
+    @property
+    def unacknowledged_at(self) -> float | None:
+        """Since when, by the clock, something is unacknowledged; None where nothing is."""
+        return self._unacknowledged_at if self._unacknowledged else None
+
+    def push(self, frame: Frame) -> None:
+        """Queue an event. A gap replaces all that waits, as it says more; past a bound, there is one."""
+        if self._closed:
+            return
+        terms, size_bytes = self._terms, len(frame.wire)
+        if frame.name == Gap.name:
+            self._replace(frame)
+        elif (
+            len(self._waiting) + len(self._unacknowledged) >= terms.max_events
+            or self._held_bytes + size_bytes > terms.max_bytes
+        ):
+            self._replace(gap_frame(frame.version, frame.cursor, "the stream was read too slowly"))
+        else:
+            self._waiting.append(frame)
+            self._held_bytes += size_bytes
+        self._queue()
+
+    def say(self, chunk: bytes) -> None:
+        """Write bytes that are no event, before whatever waits: the first frame, or a comment."""
+        self._said += chunk
+        self._queue()
+
+    def take_affected(self) -> list[Affected] | None:
+        """Forget the events that wait and return what they name, None for everything: `connected` will say it.
+
+        Its id is higher than theirs, so none of them may be sent after it.
+        """
+        named = [affected for frame in self._waiting for affected in frame.affected]
+        has_gap = any(frame.name == Gap.name for frame in self._waiting)
+        self._waiting = [frame for frame in self._waiting if not frame.affected and frame.name != Gap.name]
+        self._held_bytes = sum(len(frame.wire) for frame in self._waiting)
+        return None if has_gap else named
+
+    def acknowledge(self, cursor: Cursor) -> None:
+        """Count everything that was sent up to `cursor` as received."""
+        count = 0
+        for frame in self._unacknowledged:
+            if frame.version > cursor.version or _is_later_tick(frame, cursor):
+                break
+            count += 1
+            self._held_bytes -= len(frame.wire)
+        if count:
+            del self._unacknowledged[:count]
+            self._terms.stats.acknowledged += count
+            self._begin_waiting(self._terms.clock.monotonic())
+
+    def close(self, last: Frame | None = None) -> None:
+        """End the stream once what waits is sent; with `last`, which is then all that is still said."""
+        if self._closed:
+            return
+        if last is not None:
+            self._replace(last)
+        self._closed = True
+        self._closed_at = self._terms.clock.monotonic()
+        self._queue()
+        if self._blocked_at is not None:
+            self._terms.look_after(self)
+
+    def abort(self) -> None:
+        """End the stream now, whatever waits: the client has gone, or takes nothing."""
+        self.close()
+        if self._aborted:
+            return
+        self._aborted = True
+        if self._writer is None:
+            return
+        if self._writer.is_sending:
+            self._interrupted = True
+            self._writer.interrupt()
+        else:
+            self._writer.wake()
+
+    async def write_to(self, send: Send) -> None:
+        """Write frames until the stream is closed and what waited is sent, or until it is aborted.
+
+        For one task, once. `send` may be begun by another, see `subscriptions/writer.py`.
+
+        Raises:
+            Exception: whatever `send` raised.
+        """
+        writer = self._writer = Writer(send)
+        self._terms.flusher.add(self)
+        try:
+            while not self._aborted and (self._busy or not self._closed):
+                await writer.rest()
+                if self._blocked_at is not None:  # a send was finished: what has come since is next
+                    self._blocked_at = None
+                    self._terms.flusher.add(self)
+        except asyncio.CancelledError:
+            if not self._interrupted or writer.task.cancelling() > 1:
+                raise
+        finally:
+            if self._interrupted:
+                writer.task.uncancel()
+            self._writer, self._busy = None, True
+            self._blocked_at = None
+            self.close()
+
+    async def collect(self, wait_seconds: float) -> list[Event]:
+        """Return the events that wait; where there are none, wait for the first one, the end, or `wait_seconds`."""
+        if not self._waiting and not self._closed:
+            await self._arrival(wait_seconds)
+        frames, self._waiting = self._waiting, []
+        self._held_bytes = 0
+        for frame in frames:
+            self._count(frame)
+        return [frame.event() for frame in frames]
+
+    def flush(self, now: float) -> None:
+        """Write what waits, as far as the connection takes it at once; called by the flusher."""
+        writer = self._writer
+        if writer is None or self._aborted:
+            return
+        self._sent_at = now
+        if self._said:
+            chunk, self._said = self._said, b""
+            if not writer.start(chunk):
+                self._block(now)
+                return
+        while self._waiting:
+            frame = self._waiting.pop(0)
+            self._remember(frame, now)
+            if not writer.start(frame.wire):
+                self._block(now)
+                return
+        self._busy = False
+        if self._closed:
+            writer.wake()
+
+    def look(self, now: float) -> bool:
+        """Send again what is due, or give up; return whether the stream must still be looked after."""
+        if self._aborted:
+            return False
+        if self._blocked_at is not None:
+            if now - self._blocked_at >= STALLED_SECONDS or (self._closed and now - self._closed_at >= GOODBYE_SECONDS):
+                self._terms.stats.abandoned += len(self._unacknowledged)
+                self.abort()
+            return True
+        if self._closed or not self._unacknowledged:
+            return False
+        if now >= self._due_at and not self._busy:
+            self._try_again(now)
+        return True
+
+    def beat(self, comment: bytes, *, quiet_since: float) -> None:
+        """Say that the stream lives, unless it has said anything after `quiet_since`."""
+        if not self._busy and not self._closed and self._sent_at <= quiet_since:
+            self.say(comment)
+
+    def _queue(self) -> None:
+        """Have the flusher write what waits, unless it will anyway; wake the long poll that waits for it."""
+        if not self._busy:
+            self._busy = True
+            self._terms.flusher.add(self)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _block(self, now: float) -> None:
+        self._blocked_at = now
+        self._terms.look_after(self)
+
+    def _replace(self, frame: Frame) -> None:
+        self._waiting = [frame]
+        self._unacknowledged.clear()
+        self._held_bytes = len(frame.wire)
+
+    def _remember(self, frame: Frame, now: float) -> None:
+        self._count(frame)
+        if not self.acks or not frame.cursor:
+            self._held_bytes -= len(frame.wire)
+            return
+        self._unacknowledged.append(frame)
+        if len(self._unacknowledged) == 1:
+            self._begin_waiting(now)
+            self._terms.look_after(self)
+
+    def _count(self, frame: Frame) -> None:
+        stats = self._terms.stats
+        stats.events += 1
+        if frame.name == Result.name:
+            stats.results += 1
+        elif frame.name == Gap.name:
+            stats.gaps += 1
+
+    def _begin_waiting(self, now: float) -> None:
+        self._tries = 0
+        self._unacknowledged_at = now
+        self._due_at = now + self._terms.retry_seconds[0]
+
+    def _try_again(self, now: float) -> None:
+        """Send everything unacknowledged again; close the stream where that has been done often enough."""
+        retry_seconds, stats = self._terms.retry_seconds, self._terms.stats
+        if self._tries == len(retry_seconds):
+            stats.abandoned += len(self._unacknowledged)
+            self.close()
+            return
+        self._tries += 1
+        self._due_at = now + retry_seconds[min(self._tries, len(retry_seconds) - 1)]
+        stats.retried += len(self._unacknowledged)
+        self.say(b"".join(frame.again(self._tries) for frame in self._unacknowledged))
+
+    async def _arrival(self, wait_seconds: float) -> None:
+        """Wait until something is pushed, the stream is closed, or the time is up."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        time_up = asyncio.ensure_future(self._terms.clock.sleep(wait_seconds))
+        try:
+            await asyncio.wait({waiter, time_up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiter = None
+            time_up.cancel()
+
+
+def _is_later_tick(frame: Frame, cursor: Cursor) -> bool:
+    """Tell whether a frame of the cursor's version tells of a tick after it."""
+    if frame.version != cursor.version or cursor.moment is None:
+        return False
+    return (Cursor.parse(frame.cursor).moment or 0) > cursor.moment

@@ -1,0 +1,75 @@
+"""Resolving FastAPI dependencies for a dispatcher: the context, and whatever the router was included with.
+
+What a call depends on is read off FastAPI's own effective routes: the context dependency of the procedure and every
+`dependencies=[...]` of an `include_router` or of the application above it. They are solved by FastAPI's own solver, so
+sub-dependencies, security schemes, cookies, `yield` and `dependency_overrides` work as in any route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import solve_dependencies
+from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTasks as StarletteBackgroundTasks
+from starlette.requests import Request
+
+from reactive_rpc.web.routing.responses import Answer
+
+A = TypeVar("A", bound=Answer)
+
+__all__ = ["CONTEXT", "Resolved", "resolved"]
+
+CONTEXT = "reactive_rpc_context"
+"""The name of the parameter through which a documented route asks for the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the dependencies made.
+
+    Attributes:
+        context: what the context dependency returned; None where there is none.
+        headers: what they set on the response: cookies, for example.
+        background: what they left to be done once the answer is sent.
+    """
+
+    context: Any = None
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    background: StarletteBackgroundTasks | None = None
+
+    def add_to(self, answer: A) -> A:
+        """Let the headers and the work left behind go with the answer."""
+        answer.headers.extend(self.headers)
+        answer.background = self.background
+        return answer
+
+
+@asynccontextmanager
+async def resolved(request: Request, dependencies: Sequence[Dependant]) -> AsyncIterator[Resolved]:
+    """Give what the dependencies make; leave by closing what `yield` dependencies hold.
+
+    Raises:
+        RequestValidationError: a header, a cookie or a parameter that a dependency asks for is wrong.
+        Exception: whatever a dependency raised: an HTTPException, usually.
+    """
+    if not dependencies:
+        yield Resolved()
+        return
+    async with AsyncExitStack() as request_stack, AsyncExitStack() as function_stack:
+        request.scope["fastapi_inner_astack"] = request_stack
+        request.scope["fastapi_function_astack"] = function_stack
+        solved = await solve_dependencies(
+            request=request,
+            dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
+            dependency_overrides_provider=request.scope.get("app"),
+            async_exit_stack=request_stack,
+            embed_body_fields=False,
+        )
+        if solved.errors:
+            raise RequestValidationError(solved.errors)
+        yield Resolved(solved.values.get(CONTEXT), solved.response.headers.raw, solved.background_tasks)

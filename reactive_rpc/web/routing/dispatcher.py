@@ -1,0 +1,268 @@
+"""The dispatcher: serves procedure calls without FastAPI's route machinery on the way.
+
+FastAPI's routes declare the OpenAPI document and say what a call depends on; the calls themselves take the short way:
+one look-up by path, the dependencies if there are any, the input, the reader, and bytes that were encoded once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from fastapi.dependencies.models import Dependant
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.clock import IdSource
+from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
+from reactive_rpc.procedures.call import QueryCall, decode_json_input, decode_text_input, scope_key
+from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.procedures.canonical import is_pure
+from reactive_rpc.procedures.once import claim_of
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
+from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
+from reactive_rpc.web.routing.arrival import came_by_connection
+from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
+from reactive_rpc.web.routing.dependencies import resolved
+from reactive_rpc.web.routing.query_string import is_flat
+from reactive_rpc.web.routing.responses import Answer, Headers, error_answer, error_of
+
+__all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
+
+MAX_QUERY_STRING_BYTES = 16 * 1024
+
+MAX_SEEN = 1024
+"""How many texts of inputs one procedure remembers with their canonical form; all are forgotten past it."""
+
+MAX_SEEN_BYTES = 1024
+"""The longest text that is remembered."""
+
+
+def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
+    """Return the HTTP methods of a procedure, the documented one first.
+
+    >>> from reactive_rpc.procedures.procedure import define_reactive_function
+    >>> def ping() -> str: ...
+    >>> methods_of(define_reactive_function(ping))
+    ('GET', 'POST')
+    """
+    if procedure.kind == "mutation":
+        return ("POST",)
+    return ("GET", "POST") if is_flat(procedure.input) else ("POST",)
+
+
+class Endpoint(ABC):
+    """What serves one path. Errors become envelopes here, and nowhere else.
+
+    Attributes:
+        require_open: raises where nothing can be served; set by the router that the endpoint is added to.
+    """
+
+    require_open: Callable[[], None]
+
+    def __init__(self, path: str, ids: IdSource) -> None:
+        self.path = path
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+        """Serve one request; `dependencies` are what FastAPI says it depends on."""
+        try:
+            self.require_open()
+            answer = await self.answer(scope, receive, dependencies)
+        except ClientDisconnect:
+            return
+        except Exception as exc:
+            answer = error_answer(error_of(exc, self.path, self._ids))
+        await answer(scope, receive, send)
+        if answer.background is not None:
+            await answer.background()
+
+    @abstractmethod
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Return the answer to one request; raise what goes wrong."""
+
+    def require_method(self, scope: Scope, methods: tuple[str, ...]) -> None:
+        """Let only `methods` through.
+
+        Raises:
+            MethodNotSupportedError: the request's is another.
+        """
+        if scope["method"] not in methods:
+            raise MethodNotSupportedError(
+                f"{scope['method']} does not call {self.path}: use {' or '.join(methods)}",
+                headers={"allow": ", ".join(methods)},
+            )
+
+
+class ProcedureEndpoint(Endpoint):
+    """Serves one procedure: GET and POST for a query, POST for a mutation.
+
+    Args:
+        by_token: whether a stored result may be served without a look at the log, see `cache/freshness.py`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        procedure: Procedure[..., object],
+        caller: Caller,
+        ids: IdSource,
+        *,
+        body: BodyLimits,
+        by_token: bool,
+    ) -> None:
+        super().__init__(path, ids)
+        self._procedure = procedure
+        self._caller = caller
+        self._body = body
+        self._by_token = by_token
+        self._methods = methods_of(procedure)
+        self._is_pure = is_pure(procedure.handler.input_model)
+        self._seen: dict[tuple[bool, bytes], bytes] = {}
+        self._marks = Marks()
+
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Resolve the context, decode the input, call."""
+        self.require_method(scope, self._methods)
+        text: bytes = scope["query_string"]
+        if scope["method"] == "POST":
+            text = await read_json_body(scope, receive, limits=self._body)
+        if not dependencies:
+            return await self._call(scope, text, None)
+        async with resolved(Request(scope, replay(text)), dependencies) as found:
+            return found.add_to(await self._call(scope, text, found.context))
+
+    async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
+        if self._procedure.kind == "mutation":
+            input = decode_json_input(self.path, self._procedure, text)
+            key = idempotency_key_of(scope)
+            claim = None if key is None else claim_of(self.path, ctx, key, text)
+            done = await self._caller.mutate(self.path, self._procedure, input, ctx, claim=claim)
+            replayed = _REPLAYED if done.replayed else ()
+            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
+        try:
+            entry = await self._entry(scope, text, ctx)
+        except ServiceUnavailableError as outage:
+            return self._in_outage(scope, text, ctx, outage)
+        # Nothing is awaited since the entry was found: what is said of it holds for the answer.
+        marks = self._marks.of(self._caller.token, self._caller.version_of(entry))
+        return _answer_of(entry, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
+
+    async def _entry(self, scope: Scope, text: bytes, ctx: object) -> CachedResult:
+        """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
+        seen = self._seen.get((scope["method"] == "POST", text))
+        if seen is not None and self._procedure.is_cached:
+            entry = await self._cached(scope, (self.path, seen, scope_key(self._procedure, ctx)))
+            if entry is not None:
+                return entry
+        call = self._bind(scope, text, ctx)
+        if self._is_pure and len(text) <= MAX_SEEN_BYTES:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen[scope["method"] == "POST", text] = call.key[1]
+        entry = self._caller.cached_for(_token_of(scope), call.key) if self._by_token else None
+        return entry or await self._caller.get(call)
+
+    async def _cached(self, scope: Scope, key: Key) -> CachedResult | None:
+        if self._by_token and (entry := self._caller.cached_for(_token_of(scope), key)):
+            return entry
+        return await self._caller.cached(key, arrived=came_by_connection())
+
+    def _bind(self, scope: Scope, text: bytes, ctx: object) -> QueryCall:
+        decode = decode_json_input if scope["method"] == "POST" else _decode_query_string
+        return self._caller.bind(self.path, self._procedure, decode(self.path, self._procedure, text), ctx)
+
+    def _in_outage(self, scope: Scope, text: bytes, ctx: object, outage: ServiceUnavailableError) -> Answer:
+        """Answer with the result that is stored, marked as stale, where the procedure allows it.
+
+        Raises:
+            ServiceUnavailableError: `outage`, in every other case.
+        """
+        entry = None
+        if self._procedure.cache.stale_if_error_seconds:
+            entry = self._caller.cached_in_outage(self._bind(scope, text, ctx))
+        if entry is None or entry.error is not None:
+            raise outage
+        seconds = b"%d" % math.ceil(self._caller.outage_seconds)
+        return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
+
+
+def _answer_of(entry: CachedResult, scope: Scope, headers: Headers) -> Answer:
+    """Return the answer that an entry is, with further headers; no body where the client has it already.
+
+    Raises:
+        RPCError: the handler answered an error; it carries the headers, and the ETag where it lasts until the data
+            changes: it is then an outcome like a result, and a stream says when it is another.
+    """
+    try:
+        body = entry.answer()
+    except RPCError as error:
+        is_told_of = entry.computed is not None and entry.computed.is_told_of
+        lasting = [(b"etag", entry.etag.encode())] if is_told_of else []
+        error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
+        raise
+    etag = entry.etag.encode()
+    for name, value in scope["headers"]:
+        if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
+            return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
+    return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE, *headers])
+
+
+def _token_of(scope: Scope) -> str | None:
+    """Return the client's cursor as it was sent, several as one that means nothing; None where there is none."""
+    found = [value for name, value in scope["headers"] if name == _CURSOR]
+    return b" ".join(found).decode("latin-1") if found else None
+
+
+_CURSOR = CURSOR.encode()
+_STALE = STALE.encode()
+_STALE_SECONDS = STALE_SECONDS.encode()
+_JSON = (b"content-type", b"application/json")
+_REVALIDATE = (b"cache-control", b"private, no-cache")
+_IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.encode()
+_REPLAYED = [(REPLAYED.encode(), b"true")]
+_UNCACHED = [_JSON, (b"cache-control", b"no-store")]
+
+
+def idempotency_key_of(scope: Scope) -> str | None:
+    """Return the key that a request gives, bare or as a quoted string (RFC 8941); None where it gives none.
+
+    Raises:
+        BadRequestError: it gives several.
+    """
+    found = [value for name, value in scope["headers"] if name == _IDEMPOTENCY_KEY]
+    if len(found) > 1:
+        raise BadRequestError(f"{IDEMPOTENCY_KEY} is given twice")
+    if not found:
+        return None
+    key: str = found[0].decode("latin-1").strip()
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+
+
+def _decode_query_string(path: str, procedure: Procedure[..., object], query_string: bytes) -> BaseModel | None:
+    return decode_text_input(path, procedure, parameters_of(query_string))
+
+
+def parameters_of(query_string: bytes) -> dict[str, str]:
+    """Return the parameters of a query string.
+
+    Raises:
+        BadRequestError: it is malformed, too long, or gives a parameter twice.
+    """
+    if not query_string:
+        return {}
+    if len(query_string) > MAX_QUERY_STRING_BYTES:
+        raise BadRequestError(f"the query string is over {MAX_QUERY_STRING_BYTES} bytes: send the input by POST")
+    try:
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError as exc:
+        raise BadRequestError("the query string is malformed: percent-encode it as UTF-8") from exc
+    parameters = dict(pairs)
+    if len(parameters) < len(pairs):
+        raise BadRequestError("a parameter is given twice")
+    return parameters

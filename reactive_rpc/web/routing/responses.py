@@ -1,0 +1,93 @@
+"""Answers as ASGI messages: bytes that were encoded once, and errors as envelopes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.background import BackgroundTasks
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from reactive_rpc.clock import IdSource
+from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, reason_of, rpc_error
+from reactive_rpc.protocol.codes import code_for_status
+from reactive_rpc.protocol.envelopes import encode_error, http_status
+from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.statements.concealment import concealed
+
+__all__ = ["Answer", "Headers", "error_answer", "error_of", "told_by"]
+
+logger = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Answer:
+    """A whole answer, ready to be sent.
+
+    Args:
+        status: of HTTP.
+        body: the bytes as they go out.
+        headers: without the content length, which is added where the status allows a body.
+    """
+
+    __slots__ = ("background", "body", "headers", "status")
+
+    def __init__(self, status: int, body: bytes, headers: Headers) -> None:
+        self.status = status
+        self.body = body
+        self.headers = [*headers]  # a copy: a middleware may change the list that it is sent
+        self.background: BackgroundTasks | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            self.headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def error_answer(error: RPCError) -> Answer:
+    """Return an error as its envelope, with the status of its code."""
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items()]
+    headers += [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if error.code == "SERVICE_UNAVAILABLE" and b"retry-after" not in dict(headers):
+        headers.append((b"retry-after", b"1"))
+    return Answer(http_status(error), encode_error(error), headers)
+
+
+def told_by(exc: Exception) -> RPCError | None:
+    """Return what an `HTTPException` tells; None of any other exception."""
+    if not isinstance(exc, HTTPException):
+        return None
+    message = exc.detail if isinstance(exc.detail, str) else HTTPStatus(exc.status_code).phrase
+    details = None if isinstance(exc.detail, str) else exc.detail
+    error = rpc_error(code_for_status(exc.status_code), message, details=details)
+    error.headers = dict(exc.headers or {})
+    return error
+
+
+def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
+    """Return what a caller is told of `exc`: an `RPCError` as it is, FastAPI's own translated, the rest nothing.
+
+    What nobody raised on purpose is logged under a fresh request id, without values (`statements/concealment.py`), and
+    the caller gets the id alone. What an outage does to every call takes a line of the log each.
+    """
+    if isinstance(exc, RPCError):
+        error = exc.detached(path=path)
+    elif (told := told_by(exc)) is not None:
+        error = told.detached(path=path)
+    elif isinstance(exc, RequestValidationError):
+        faults = faults_of(exc.errors())
+        error = BadRequestError("the request does not fit what its context asks for", details=faults, path=path)
+    else:
+        error = InternalServerError("something went wrong on the server; it is logged under this request id", path=path)
+    error.request_id = ids.new_id()
+    if error.code == "SERVICE_UNAVAILABLE":
+        logger.warning("%s failed, request %s: %s", path, error.request_id, reason_of(exc))
+    elif http_status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s failed, request %s", path, error.request_id, exc_info=concealed(exc))
+    return error

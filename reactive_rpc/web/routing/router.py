@@ -1,0 +1,414 @@
+"""The router: a FastAPI `APIRouter` whose routes declare, and whose requests take a shorter way.
+
+Each procedure has an ordinary route, so OpenAPI, `include_router(prefix=..., dependencies=...)` and security schemes
+work as everywhere in FastAPI. But FastAPI would match and call it in several passes, validate twice and encode what is
+encoded already; so `matches` and `handle` are overridden: they look the path up in a table made of FastAPI's own
+effective routes (their full paths, their dependants) and hand the request to the endpoint's dispatcher.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, NoReturn, cast
+
+from fastapi import APIRouter, Body, Depends, Header, Query
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+
+from reactive_rpc.clock import IdSource
+from reactive_rpc.errors import NotFoundError
+from reactive_rpc.procedures.once import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
+from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.protocol.envelopes import ErrorEnvelope
+from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
+from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
+from reactive_rpc.web.routing.dependencies import CONTEXT
+from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of
+from reactive_rpc.web.routing.openapi_marks import Marked
+from reactive_rpc.web.routing.telemetry import name_route
+from reactive_rpc.web.streams.poll import PollRequest
+from reactive_rpc.web.streams.sets import QuerySet, StoredSet
+
+__all__ = ["DEFAULT_PREFIX", "RPCRouter", "Target"]
+
+DEFAULT_PREFIX = "/rpc"
+
+ContextDependency = Callable[..., Any] | None
+
+
+class Target(NamedTuple):
+    """What serves one full path.
+
+    Attributes:
+        dependencies: what FastAPI says it depends on.
+        path: the full path; empty where no route declares it.
+        route: as FastAPI has it, with the full path.
+        function: which stands for the endpoint in the route.
+    """
+
+    endpoint: Endpoint
+    dependencies: list[Dependant]
+    path: str = ""
+    route: object = None
+    function: object = None
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; whoever watches the application is told which route it took."""
+        if self.path:
+            name_route(scope, self.path, self.route, self.function)
+        await self.endpoint(scope, receive, send, self.dependencies)
+
+
+class _UnknownPath(Endpoint):
+    """Answers for a path under the prefix that is no procedure."""
+
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> NoReturn:
+        """Say so."""
+        raise NotFoundError(f"No procedure found on path {self.path!r}")
+
+
+class RPCRouter(APIRouter):
+    """Serves procedures and events under one prefix.
+
+    Args:
+        prefix: `/rpc`, usually.
+        context: the FastAPI dependency that makes the context; None where there is none.
+        ids: makes request ids.
+        require_open: raises where nothing can be served, as the application was never opened.
+    """
+
+    MARK = "reactive_rpc_router"
+    """The attribute by which a route's function names its router."""
+
+    def __init__(
+        self, prefix: str, *, context: ContextDependency, ids: IdSource, require_open: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self._base = prefix
+        self._context = context
+        self._ids = ids
+        self._require_open = require_open
+        self._endpoints: dict[str, Endpoint] = {}
+        self._targets: dict[str, Target] = {}
+        self._bases: set[str] = set()
+        self._built_for: tuple[int, int] | None = None
+        self._examples: list[tuple[bool, dict[str, Any]]] = []
+
+    def add_procedure(self, path: str, procedure: Procedure[..., Any], endpoint: Endpoint) -> None:
+        """Serve `procedure` at `{prefix}/{path}` and document it there."""
+        method = methods_of(procedure)[0]
+        context = None if procedure.scope == "public" else self._context
+        responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
+        if procedure.is_cached:
+            self._examples.append(_example_of(path, procedure))
+        if procedure.kind == "query":
+            responses[200] = {"headers": _MARKED}
+            responses[304] = {
+                "description": "The result still has the ETag given in If-None-Match.", "headers": _MARKED,
+            }  # fmt: skip
+        self._document(
+            endpoint,
+            path,
+            _signature(procedure, method, context),
+            methods=[method],
+            operation_id=path,
+            tags=[path.rpartition(".")[0]],
+            summary=procedure.summary,
+            description=procedure.description,
+            response_model=cast(Any, Annotated)[procedure.output_type, Marked()],
+            responses=responses,
+            openapi_extra={
+                "x-reactive-rpc": {"kind": procedure.kind, "path": path},
+                **(_EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}),
+            },
+        )
+
+    def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
+        """Serve streams at `{prefix}/events`, and what belongs to them below it; after the procedures were added."""
+        stream: dict[int | str, dict[str, Any]] = {
+            200: {
+                "description": "A stream of events.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}},
+            },
+            "default": _FAULT,
+        }
+        common: dict[str, Any] = {"tags": ["events"], "response_class": Response, "response_model": None}
+        watched = self._example()
+        body = _parameters(self._context, request=Annotated[SubscriptionRequest, watched])
+        self._document(
+            events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
+            description=_EVENTS, responses=stream, **common,
+        )  # fmt: skip
+        named = [
+            *_parameters(self._context, set=Annotated[str, Query(description="The name of a stored set.")]),
+            _optional("cursor", str, SubscriptionRequest),
+            _optional("ticket", str, Ticket),
+        ]
+        self._document(
+            events, "events", [*named, _optional("acks", bool, SubscriptionRequest)], methods=["GET"],
+            operation_id="events_by_set", summary="Watch a stored set of queries", description=_EVENTS,
+            responses=stream, **common,
+        )  # fmt: skip
+        polled: dict[str, Any] = {
+            "tags": ["events"], "description": _POLL, "response_model": Polled, "responses": {"default": _FAULT},
+        }  # fmt: skip
+        self._document(
+            poll, "events/poll", _parameters(self._context, request=Annotated[PollRequest, watched]), methods=["POST"],
+            operation_id="events_poll", summary="Wait for the next events", **polled,
+        )  # fmt: skip
+        self._document(
+            poll, "events/poll", [*named, _optional("wait", float, PollRequest)], methods=["GET"],
+            operation_id="events_poll_by_set", summary="Wait for the next events of a stored set", **polled,
+        )  # fmt: skip
+        self._document(
+            sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, watched]), methods=["POST"],
+            operation_id="events_sets", summary="Store a set of queries for EventSource", description=_SETS,
+            tags=["events"], response_model=StoredSet, responses={"default": _FAULT},
+        )  # fmt: skip
+        self._document(
+            ticket, "events/ticket", _parameters(self._context), methods=["POST"], operation_id="events_ticket",
+            summary="Get a ticket for EventSource", description=_TICKET, tags=["events"], response_model=Ticket,
+            responses={"default": _FAULT}, openapi_extra=_EMPTY_BODY,
+        )  # fmt: skip
+        self._document(
+            ack, "events/ack", _parameters(None, request=Annotated[Ack, _ACK_EXAMPLE]), methods=["POST"],
+            operation_id="events_ack", summary="Acknowledge every event up to a cursor", description=_ACK,
+            status_code=204, responses={204: {"description": "Noted."}, "default": _FAULT}, **common,
+        )  # fmt: skip
+
+    def add_metrics(self, metrics: Endpoint) -> None:
+        """Serve `{prefix}/metrics`, undocumented: it is for the monitoring, not for clients."""
+        self._document(
+            metrics, "metrics", [], methods=["GET"], operation_id="metrics", tags=["monitoring"],
+            include_in_schema=False, response_class=Response, response_model=None,
+        )  # fmt: skip
+
+    def add_health(self, health: Endpoint, live: Endpoint, ready: Endpoint) -> None:
+        """Serve `{prefix}/health`, `/live` and `/ready` below it, undocumented: they are for probes.
+
+        Not without a prefix: `/health` is then the application's own to have.
+        """
+        if not self._base:
+            return
+        for name, endpoint in {"health": health, "health/live": live, "health/ready": ready}.items():
+            self._document(
+                endpoint, name, [], methods=["GET", "HEAD"], operation_id=name.replace("/", "_"), tags=["monitoring"],
+                include_in_schema=False, response_class=Response, response_model=None,
+            )  # fmt: skip
+
+    def target(self, scope: Scope) -> Target | None:
+        """Return what serves a request; None where the path is no procedure's."""
+        return self._table(scope).get(_route_path(scope))
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every path under the prefix: an unknown one is answered here too, in our own words."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        path = _route_path(scope)
+        targets = self._table(scope)
+        known = path in targets or any(path.startswith(base) for base in self._bases)
+        return (Match.FULL, {}) if known else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that `matches` has let in."""
+        path = _route_path(scope)
+        target = self._table(scope).get(path)
+        if target is None:
+            name = next(path.removeprefix(base) for base in self._bases if path.startswith(base))
+            unknown = _UnknownPath(name[:200], self._ids)
+            unknown.require_open = self._require_open
+            target = Target(unknown, [])
+        await target.serve(scope, receive, send)
+
+    def _example(self) -> Any:
+        """Return the body of a request that watches a query, one whose input is known where there is such."""
+        examples = sorted(self._examples, key=lambda example: not example[0])
+        value = {"queries": [example for _, example in examples[:1]]}
+        return Body(openapi_examples={"a query": {"value": value}})
+
+    def base_of(self, path: str, name: str) -> str:
+        """Return what a route's full path, of this name, stands below; without a prefix of ours the path alone is."""
+        return path.removesuffix(name) if self._base else path
+
+    def _document(
+        self,
+        endpoint: Endpoint,
+        name: str,
+        parameters: list[inspect.Parameter],
+        *,
+        operation_id: str,
+        response_class: type[Response] = JSONResponse,
+        **route: Any,
+    ) -> None:
+        """Add a route that declares an endpoint.
+
+        With an operation id, FastAPI does not ask the application's `generate_unique_id_function`, which may take it
+        for granted that every route has tags; with a response class, not its `default_response_class`.
+        """
+        path = f"{self._base}/{name}"
+        endpoint.require_open = self._require_open
+        if self._base != DEFAULT_PREFIX:  # there may be another router beside this one, and names must not meet
+            operation_id = f"{self._base.strip('/').replace('/', '.')}.{operation_id}".lstrip(".")
+
+        async def declared() -> NoReturn:
+            raise RuntimeError(f"{path} is served by its dispatcher")
+
+        declared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
+        setattr(declared, self.MARK, self)
+        self._endpoints[path] = endpoint
+        self.add_api_route(path, declared, name=name, operation_id=operation_id, response_class=response_class, **route)
+
+    def _table(self, scope: Scope) -> dict[str, Target]:
+        """Return `{full path: target}` of the application that the request came through."""
+        app = scope["app"]
+        version = id(app), len(app.routes)
+        if self._built_for != version:
+            self._targets = self._targets_in(app.routes)
+            self._built_for = version
+        return self._targets
+
+    def _targets_in(self, routes: list[Any]) -> dict[str, Target]:
+        own = {id(route): route for route in self.routes if isinstance(route, APIRoute)}
+        targets = {}
+        self._bases = set()
+        for found in iter_route_contexts(routes):
+            route = own.get(id(found.original_route))
+            if route is not None and found.path is not None:
+                endpoint, dependencies = self._endpoints[route.path], list(found.dependant.dependencies)
+                targets[found.path] = Target(endpoint, dependencies, found.path, found, route.endpoint)
+                if self._base:  # without a prefix of our own, an unknown path may be anybody's
+                    self._bases.add(self.base_of(found.path, route.name))
+        return targets
+
+
+_FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong."}
+
+_MARKED: dict[str, Any] = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in {
+        "etag": "Names the result.",
+        CURSOR: "The version of the log that the result reflects at most.",
+        VERSION: "The one that it reflects exactly; left out where nobody can tell.",
+        SCOPE: "Equal for equal identity and tenant; left out where the procedure does not ask who calls.",
+    }.items()
+}
+
+_EVENTS = """The stream says, each with a JSON object as `data`:
+
+- `connected`, first: the stream's id, its cursor, the keys of the queries, which of them are stale, which were refused;
+- `invalidation`: the queries whose result a commit may have changed; fetch them;
+- `result`, in its place for procedures that push: the new result of one query;
+- `gap`: something was missed; fetch everything again;
+- `revoked`, last: the caller may not listen any more.
+
+Each event's `id` is a cursor. A stream that just ends wants the client to come back: send the last `id` as `cursor`, or
+as the header `Last-Event-ID`."""
+
+_STREAM_EXAMPLE = """event: connected
+id: Kc3dJWp:3
+retry: 2817
+data: {"stream":"c0tYB8Q2","cursor":"Kc3dJWp:3","queries":["2f5c1d0f"],"stale":[],"errors":[],"version":"Kc3dJWp:3"}
+
+"""
+
+_POLL = """The same events as a stream's, where no stream gets through: `connected`, and what happens while it waits.
+It answers at once without a cursor, and where something is stale or refused. Poll again with the answer's cursor."""
+
+_TICKET = """Stands for the credentials of this request, once, in `GET events?ticket=...`, which cannot send headers."""
+
+_SETS = """An EventSource can only GET, so it names the set: `GET events?set=...`. Equal sets have equal names."""
+
+_ACK = """For streams that were asked for with `acks`, at any worker; what is not acknowledged is sent again.
+It needs no credentials beside the stream's id. Of a stream that has ended it means nothing, and is no error."""
+
+_ACK_EXAMPLE: Any = Body(
+    openapi_examples={"an event": {"value": {"stream": "c0tYB8Q2v2XgJ1aL", "cursor": "Kc3dJWpOHFGvR0hN:3"}}}
+)
+
+_IDEMPOTENCY = """Has the call made once: sent again under the same key, with the same input, it is not made again, and
+is answered what it was answered the first time. Of a caller whom the context names, shorter keys are taken too."""
+
+_EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+"""It means nothing, and must be said to be JSON: that is what other sites' pages may not say. A docs page sends the
+content type of a body that is documented, and none without."""
+
+
+def _route_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _example_of(path: str, procedure: Procedure[..., Any]) -> tuple[bool, dict[str, Any]]:
+    """Return how a query is named in a set, and whether its input is known to fit."""
+    if procedure.handler.input_model is None:
+        return True, {"path": path}
+    known = procedure.known_inputs
+    return bool(known), {"path": path, "input": dict(known[0]) if known else {}}
+
+
+def _signature(procedure: Procedure[..., Any], method: str, context: ContextDependency) -> list[inspect.Parameter]:
+    taken = _input_and_context(procedure, method, context)
+    if procedure.kind == "query":
+        return taken
+    key = Annotated[
+        str,  # left out, or a text: a header is never null
+        Header(
+            alias="Idempotency-Key",
+            description=_IDEMPOTENCY,
+            min_length=ANONYMOUS_KEY_CHARACTERS,
+            max_length=MAX_KEY_CHARACTERS,
+            pattern=KEY_PATTERN,
+        ),
+    ]
+    return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
+
+
+def _input_and_context(
+    procedure: Procedure[..., Any], method: str, context: ContextDependency
+) -> list[inspect.Parameter]:
+    taken = procedure.input
+    if taken is None:
+        return _parameters(context)
+    if method == "POST":
+        return _parameters(context, input=Annotated[taken.model, Body(), Marked()])
+    parameters = [
+        _query_parameter(f"field_{number}", name, field, taken.fields[name])
+        for number, (name, field) in enumerate(taken.model.model_fields.items())
+    ]
+    return [*parameters, *_parameters(context)]
+
+
+def _query_parameter(parameter: str, name: str, field: FieldInfo, schema: Mapping[str, Any]) -> inspect.Parameter:
+    described = Query(
+        alias=str(field.validation_alias or field.alias or name),
+        title=field.title,
+        description=field.description,
+        openapi_examples={
+            str(value): {"value": value} for value in field.examples or ()
+        },  # the docs page fills them in
+        deprecated=field.deprecated,
+    )
+    annotation: Any = cast(Any, Annotated)[str, described, Marked(schema)]
+    default = inspect.Parameter.empty if field.is_required() else field.get_default()
+    return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _optional(name: str, kind: type, model: type[BaseModel]) -> inspect.Parameter:
+    """Return a parameter of the URL that may be left out; `model` has a field of its name that describes it."""
+    annotation: Any = cast(Any, Annotated)[kind | None, Query(description=model.model_fields[name].description)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=None)
+
+
+def _parameters(context: ContextDependency, **annotations: Any) -> list[inspect.Parameter]:
+    """Return keyword parameters of these annotations, and the context's where there is one."""
+    if context is not None:
+        annotations[CONTEXT] = Annotated[Any, Depends(context)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(name, keyword, annotation=annotation) for name, annotation in annotations.items()]

@@ -1,0 +1,134 @@
+"""`/rpc/events/poll`: the events of a stream without a stream, where something on the way does not let one through.
+
+One poll is a stream that is open until it has something to tell, or until its time is over. Between two polls nobody
+watches for the client, and nothing is lost: the next one resumes by the cursor of the last answer, and `connected`
+lists what has changed since.
+
+It answers **at once** where there is something to say already: a result is stale, or a query was refused. And where the
+client has no cursor: it has seen nothing yet, so it must hear from where on it is told before it fetches anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi.dependencies.models import Dependant
+from pydantic import Field
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from reactive_rpc.clock import Clock, IdSource
+from reactive_rpc.protocol.events import Connected, Polled, PolledEvent, SubscriptionRequest
+from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.web.routing.dispatcher import Endpoint
+from reactive_rpc.web.routing.responses import Answer
+from reactive_rpc.web.streams.streaming import StreamAnswers
+from reactive_rpc.web.streams.subscribing import Subscriber, SubscribeRequest
+from reactive_rpc.web.streams.tickets import take_ticket
+
+__all__ = ["PollEndpoint", "PollRequest"]
+
+T = TypeVar("T")
+
+
+class PollRequest(SubscriptionRequest):
+    """The queries of one long poll, and where the client stands."""
+
+    wait: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Answer after so many seconds at the latest; left out, or too long, as late as the server allows.",
+    )
+
+
+class PollEndpoint(Endpoint):
+    """Answers with `connected` and what happens next: POST with the set, GET with its name.
+
+    Args:
+        answers: ends what waits when the server is told to stop.
+        wait_seconds: how long a poll waits at most.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        opener: Subscriber,
+        answers: StreamAnswers,
+        ids: IdSource,
+        *,
+        clock: Clock,
+        wait_seconds: float,
+    ) -> None:
+        super().__init__(path, ids)
+        self._opener = opener
+        self._answers = answers
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+
+    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
+        """Resolve the context, wait, and tell everything at once; nothing, where the client has gone away."""
+        ticket = take_ticket(scope)
+        self.require_method(scope, ("POST", "GET"))
+        asked = await self._opener.ask(scope, receive, dependencies, PollRequest, ticket=ticket)
+        release = self._opener.limits.admit(asked.caller)
+        try:
+            polled = await _while_connected(receive, self._poll(asked))
+        finally:
+            release()
+        return asked.found.add_to(Answer(200, polled.model_dump_json().encode(), [*_HEADERS]))
+
+    async def _poll(self, asked: SubscribeRequest[PollRequest]) -> Polled:
+        await self._clock.sleep(self._opener.limits.pace_poll(asked.caller))
+        stream, first = await self._opener.connect(asked, acks=False)
+        self._answers.opened()
+        try:
+            told = [_connected(first)]
+            for event in await stream.collect(self._seconds(asked, told[0])):
+                cursor: str | None = getattr(event, "cursor", None)
+                told.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
+        finally:
+            self._answers.ended(stream)
+        return Polled(cursor=next(event.id for event in reversed(told) if event.id), events=told)
+
+    def _seconds(self, asked: SubscribeRequest[PollRequest], connected: PolledEvent) -> float:
+        if asked.cursor is None or connected.data["stale"] or connected.data["errors"]:
+            return 0.0
+        wait_seconds = asked.wanted.wait
+        return self._wait_seconds if wait_seconds is None else min(wait_seconds, self._wait_seconds)
+
+
+def _connected(frame: bytes) -> PolledEvent:
+    [event] = SSEDecoder().feed(frame)
+    return PolledEvent(event=Connected.name, id=event.id, data=json.loads(event.data))
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns.
+
+    Raises:
+        ClientDisconnect: the client went away first; the work is cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    listening = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, listening):
+            task.cancel()
+        await asyncio.gather(working, listening, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has gone away; its request has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+_HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))

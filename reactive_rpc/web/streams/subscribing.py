@@ -1,0 +1,236 @@
+"""Opening a stream: who asks, for what, and whether they may. What SSE and long poll have in common.
+
+The order matters. The ticket is used up first, so that it is worth nothing to whoever reads it in a log. The context is
+resolved next, and what resolving it held is let go of before the stream begins: a stream lasts for hours, and the
+database session of a `yield` dependency must not. Limits come after that, because they count by identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+
+from fastapi.dependencies.models import Dependant
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Receive, Scope
+
+from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
+from reactive_rpc.procedures.call import scope_key
+from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.protocol.codes import code_for_status
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
+from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.subscriptions.hub import Hub, Recheck, Subscription
+from reactive_rpc.subscriptions.limits import CallerKey, Limits
+from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.web.routing.answer_headers import scope_of
+from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay
+from reactive_rpc.web.routing.callers import caller_of, identity_of
+from reactive_rpc.web.routing.dependencies import CONTEXT, Resolved, resolved
+from reactive_rpc.web.routing.dispatcher import parameters_of
+from reactive_rpc.web.streams.sets import StoredSets, require_at_most
+from reactive_rpc.web.streams.tickets import Tickets
+
+__all__ = ["SubscribeRequest", "Subscriber"]
+
+W = TypeVar("W", bound=SubscriptionRequest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeRequest(Generic[W]):
+    """A request for events, of a caller who has been let through.
+
+    Attributes:
+        wanted: what the client sent.
+        cursor: where it stands; None where it has seen nothing yet.
+        subscriptions: its queries, bound to the caller.
+        caller: whom limits count.
+        identity: whom `revoke` names.
+        found: what the dependencies made; its headers go with the answer.
+        recheck: resolves the dependencies again; None where there are none.
+        request_bytes: what that keeps in memory: the body and the headers.
+        view: what `recheck` returns as long as nothing has changed.
+        generation: of the guard, before the dependencies were resolved.
+    """
+
+    wanted: W
+    cursor: Cursor | None
+    subscriptions: list[Subscription]
+    caller: CallerKey
+    identity: str | None
+    found: Resolved
+    recheck: Recheck | None
+    request_bytes: int
+    view: bytes
+    generation: int
+
+
+class Subscriber:
+    """Turns requests into streams."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        caller: Caller,
+        *,
+        sets: StoredSets,
+        tickets: Tickets,
+        limits: Limits,
+        guard: Reauthorization,
+        body: BodyLimits,
+        max_queries: int,
+    ) -> None:
+        self.hub = hub
+        self.limits = limits
+        self._caller = caller
+        self._sets = sets
+        self._tickets = tickets
+        self._guard = guard
+        self._body = body
+        self._max_queries = max_queries
+        self._told_limits = StreamLimits(
+            queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
+        )
+
+    async def ask(
+        self, scope: Scope, receive: Receive, dependencies: list[Dependant], model: type[W], *, ticket: str | None
+    ) -> SubscribeRequest[W]:
+        """Read a request, GET or POST, and let its caller through.
+
+        Raises:
+            UnauthorizedError: the ticket is no good.
+            Exception: whatever else is wrong with the request, and whatever a dependency raises.
+        """
+        if ticket is not None:
+            scope["headers"] = await self._tickets.redeem(ticket, scope["headers"], dependencies)
+        body = b""
+        if scope["method"] == "POST":
+            body = await read_json_body(scope, receive, limits=self._body)
+        wanted = await self._wanted(scope, body, model)
+        require_at_most(self._max_queries, wanted.queries)
+        cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
+        needed = self._needed(wanted.queries, dependencies)
+        generation = self._guard.generation
+        async with resolved(Request(scope, replay(body)), needed) as found:
+            return SubscribeRequest(
+                wanted=wanted,
+                cursor=cursor,
+                subscriptions=[self._subscription(ref, found.context) for ref in wanted.queries],
+                caller=caller_of(scope, found.context),
+                identity=identity_of(found.context),
+                found=found,
+                recheck=self._recheck(scope, body, needed, wanted.queries) if needed else None,
+                request_bytes=_size_of(scope, body) if needed else 0,
+                view=self._view(found.context, _paths_of(wanted.queries)),
+                generation=generation,
+            )
+
+    async def connect(self, asked: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
+        """Open the stream that was asked for and return it with its first frame; whoever gets it must disconnect it.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be read, this worker holds as much as it may, or it is about to
+                stop.
+            TooManyRequestsError: the caller holds as much as it may.
+        """
+        stream, first = await self.hub.connect(
+            asked.subscriptions,
+            asked.cursor,
+            acks=acks,
+            identity=asked.identity,
+            caller=asked.caller,
+            recheck=asked.recheck,
+            request_bytes=asked.request_bytes,
+            scope=scope_of(asked.found.context),
+            limits=self._told_limits,
+        )
+        asked.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
+        asked.wanted.queries.clear()
+        stream.context = asked.view
+        if self._guard.generation != asked.generation:
+            self._guard.recheck(stream)
+        return stream, first
+
+    async def _wanted(self, scope: Scope, body: bytes, model: type[W]) -> W:
+        if scope["method"] == "POST":
+            wanted = decode_json_body(model, body)
+        else:
+            wanted = await self._named(parameters_of(scope["query_string"]), scope["path"], model)
+        last_event_id = dict(scope["headers"]).get(b"last-event-id")
+        if last_event_id:
+            wanted.cursor = last_event_id.decode("latin-1")
+        return wanted
+
+    async def _named(self, parameters: dict[str, str], path: str, model: type[W]) -> W:
+        """Return the request that the parameters of a URL spell."""
+        if "set" not in parameters:
+            raise BadRequestError(f"name a stored set: GET {path}?set=... (POST /rpc/events/sets stores one)")
+        spelled: dict[str, Any] = {name: parameters[name] for name in model.model_fields if name in parameters}
+        try:
+            return model.model_validate({**spelled, "queries": await self._sets.get(parameters["set"])})
+        except ValidationError as exc:
+            faults = faults_of(exc.errors())
+            names = ", ".join(str(fault["loc"][0]) for fault in faults)
+            raise BadRequestError(f"the parameters of the URL do not fit: {names}", details=faults) from exc
+
+    def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> list[Dependant]:
+        """Return what must be resolved: not the context, where every query is public."""
+        procedures = [self._caller.registry.get(query.path) for query in queries]
+        if queries and all(procedure is not None and procedure.scope == "public" for procedure in procedures):
+            return [dependency for dependency in dependencies if dependency.name != CONTEXT]
+        return dependencies
+
+    def _subscription(self, ref: QueryRef, ctx: object) -> Subscription:
+        try:
+            return Subscription(ref, call=self._caller.subscribe(ref.path, ref.input, ctx))
+        except RPCError as exc:
+            return Subscription(ref, error=exc)
+
+    def _recheck(self, scope: Scope, body: bytes, needed: list[Dependant], queries: Sequence[QueryRef]) -> Recheck:
+        """Return what resolves the dependencies once more, from the request that opened the stream.
+
+        They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
+        work that they leave behind belong to an answer, and there is none.
+        """
+        paths, context = _paths_of(queries), copy_context()
+
+        async def recheck() -> bytes:
+            return await asyncio.create_task(resolve(), context=context.copy())
+
+        async def resolve() -> bytes:
+            try:
+                async with resolved(Request(dict(scope), replay(body)), needed) as found:
+                    return self._view(found.context, paths)
+            except HTTPException as exc:
+                raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
+
+        return recheck
+
+    def _view(self, ctx: object, paths: Sequence[str]) -> bytes:
+        """Return bytes that differ where the context is another caller's, or shows another scope to the queries."""
+        seen: list[object] = [identity_of(ctx)]
+        for path in paths:
+            procedure = self._caller.registry.get(path)
+            if procedure is None or procedure.kind == "mutation":
+                continue
+            try:
+                seen.append(scope_key(procedure, ctx))
+            except RPCError as exc:
+                seen.append(exc.code)
+        return blake2b(repr(seen).encode(), digest_size=16).digest()
+
+
+def _size_of(scope: Scope, body: bytes) -> int:
+    return len(body) + sum(len(name) + len(value) for name, value in scope["headers"])
+
+
+def _paths_of(queries: Sequence[QueryRef]) -> list[str]:
+    return list(dict.fromkeys(query.path for query in queries))
