@@ -8,8 +8,13 @@ from typing import Any, Final
 
 from pages.codes import codes_table
 from pages.settings import settings_list
+from pages.troubleshooting import messages_list
 
-GENERATED: Final[dict[str, Callable[[], str]]] = {"codes": codes_table, "settings": settings_list}
+GENERATED: Final[dict[str, Callable[[], str]]] = {
+    "codes": codes_table,
+    "messages": messages_list,
+    "settings": settings_list,
+}
 
 _MARK: Final = re.compile(r"<!-- generated: (\w+) -->")
 
