@@ -21,6 +21,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pydantic import VERSION
 from wire_matrix import LEAVES, WRAPPERS, Cell, as_client, cells, input_of
 
 from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
@@ -30,6 +31,7 @@ from reactive_rpc.procedures import wire_types
 from reactive_rpc.protocol.fidelity import is_same
 
 ROOT = Path(__file__).parents[2]
+SINCE_2_14 = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
 RECEIVED: list[Any] = []
 RETURNED: list[Any] = []
 
@@ -184,7 +186,8 @@ async def _difference(world: World, hub: Any, cell: Cell, value: Any) -> list[st
 def test_what_is_refused_says_where_and_what_to_do(world: World) -> None:
     """Each type that cannot be carried is refused alone, each other is not; the message names function and place."""
     alone = {name.split("_", 1)[1].removesuffix("_alone") for name in world.refused if name.endswith("_alone")}
-    assert alone == {leaf.name for leaf in LEAVES if leaf.name.startswith("refused_")} | {"secret"}
+    too_new = set() if SINCE_2_14 else {"counter", "deque", "fraction", "named_tuple", "ordered"}
+    assert alone == {leaf.name for leaf in LEAVES if leaf.name.startswith("refused_")} | {"secret"} | too_new
     assert {name for name in world.refused if name.endswith("secret_alone")} == {
         "giv_secret_alone",
         "echo_secret_alone",

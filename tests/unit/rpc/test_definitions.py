@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from typing import TypedDict as TypingTypedDict
 
 import pytest
-from pydantic import BaseModel, ConfigDict, PostgresDsn
+from pydantic import VERSION, BaseModel, ConfigDict, PostgresDsn
 from pydantic import Field as Bounded
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel
@@ -25,6 +25,8 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.registry import Registry
+
+SINCE_2_14 = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
 
 
 class Base(SQLModel, registry=registry()):
@@ -306,9 +308,15 @@ class Looking(BaseModel):
 class Networks(BaseModel):
     network: IPv4Network
     dsn: PostgresDsn
-    parts: deque[int]
-    ratio: Fraction
     turn: complex
+
+
+class Collected(BaseModel):
+    parts: deque[int]
+
+
+class Counted(BaseModel):
+    ratio: Fraction
 
 
 def taking(model: Any) -> Callable[..., Any]:
@@ -347,10 +355,24 @@ def test_types_that_cannot_be_carried_stop_at_the_definition(function: Callable[
 
 
 def test_types_that_only_the_cache_did_not_know_are_taken(tmp_path: Path) -> None:
-    """A pattern that looks ahead, networks, DSNs, deques, fractions: each can be part of a key and of a document."""
-    given = {"network": "10.0.0.0/8", "dsn": "postgres://a@b/c", "parts": [1], "ratio": "1/3", "turn": "1j"}
-    other = {**given, "parts": [2]}
+    """A pattern that looks ahead, networks, DSNs: each can be part of a key and of a document."""
+    given = {"network": "10.0.0.0/8", "dsn": "postgres://a@b/c", "turn": "1j"}
+    other = {**given, "turn": "2j"}
     for model in (Looking, Networks):
         function = define_reactive_function(taking(model))
         ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/x.db", functions={"a": {"take": function}})
     assert canonical(Networks.model_validate(given)) != canonical(Networks.model_validate(other))
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "other"),
+    [(Collected, {"parts": [1]}, {"parts": [2]}), (Counted, {"ratio": "1/3"}, {"ratio": "2/3"})],
+)
+def test_types_that_pydantic_has_since_2_14_are_taken_from_then_on(model: Any, given: Any, other: Any) -> None:
+    """Deques and fractions: part of a key where pydantic itself carries them, and else refused with the version."""
+    if SINCE_2_14:
+        define_reactive_function(kind="mutation")(taking(model))
+        assert canonical(model.model_validate(given)) != canonical(model.model_validate(other))
+    else:
+        with pytest.raises(DefinitionError, match=r"input\.\w+: it needs pydantic 2\.14"):
+            define_reactive_function(kind="mutation")(taking(model))
