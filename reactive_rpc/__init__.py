@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnprocessableContentError,
     )
-    from reactive_rpc.procedures.caching import Cache
+    from reactive_rpc.procedures.cache_options import Cache
     from reactive_rpc.procedures.context import Context
     from reactive_rpc.procedures.now import now
     from reactive_rpc.procedures.procedure import Procedure, define_reactive_function
@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Cache": "procedures.caching",
+    "Cache": "procedures.cache_options",
     "Capture": "changes.capture_options",
     "Change": "dependencies.change",
     "Context": "procedures.context",

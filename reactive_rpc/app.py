@@ -31,12 +31,12 @@ from reactive_rpc.dependencies.topics import KEY, stored_key
 from reactive_rpc.errors import DefinitionError, ReactiveRPCError, ServiceUnavailableError, reason_of
 from reactive_rpc.health import Health, Part
 from reactive_rpc.procedures.caller import BoundCaller, Caller
-from reactive_rpc.procedures.clock_trial import moved_with_clock
+from reactive_rpc.procedures.clock_dependence import clock_dependencies
+from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.execution import Executor, Observer
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.registry import Functions, Registry
-from reactive_rpc.procedures.running import refuse_announcement
-from reactive_rpc.procedures.seclusion import secluded_context
+from reactive_rpc.procedures.running_call import refuse_announcement
 from reactive_rpc.procedures.topics import Topic, stored_keys, topic
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.holdings import Bounds
@@ -186,7 +186,7 @@ class ReactiveRPC:
             freshness=self._freshness,
             shared=self._shared,
             clock=self._clock,
-            new_context=secluded_context,
+            new_context=isolated_context,
             reads=NotedReads(self._capture.note_reads, clock=self._clock),
         )
         strict = self.settings.environment == "development"
@@ -335,8 +335,8 @@ class ReactiveRPC:
         return BoundCaller(self._caller, ctx, require_open=self._require_open)
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
-        """Return what a query asks of Python's clock, see `rpc.clock_trial`: moves it, so it is for checks alone."""
-        return await moved_with_clock(self._caller.subscribe(path, input, ctx), self._reader)
+        """Return what a query asks of Python's clock, which is moved: for checks alone."""
+        return await clock_dependencies(self._caller.subscribe(path, input, ctx), self._reader)
 
     async def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None

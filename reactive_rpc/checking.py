@@ -126,7 +126,7 @@ async def try_calls(
         rpc: open.
         calls: inputs beside those of `Procedure.known_inputs`.
         contexts: `{role: on whose behalf}`.
-        moves_clock: whether to try what cached queries ask of Python's clock: see `procedures/clock_trial.py`.
+        moves_clock: whether to try what cached queries ask of Python's clock: see `procedures/clock_dependence.py`.
 
     Raises:
         DefinitionError: `calls` names what is no query.

@@ -1,17 +1,9 @@
-"""Running a mutation again, from its start, where another write came in between.
+"""Attempts: a mutation whose transaction conflicts with another write runs again, from its start.
 
-A serializable (or repeatable read) transaction that was overtaken fails with SQLSTATE 40001, and one of several that
-wait for each other crosswise with 40P01: the database has then rolled it back, so running it again is what would have
-happened had it come later. An error of the handler's own that grew out of such a failure (`except ...: raise Mine`)
-says nothing about the data either, and is tried again too.
-
-**Waiting.** Each further attempt waits a random time, of a range that doubles: those that collided once would collide
-again otherwise. Of one path, those that try again in one process take turns: on a row that all want only one can win,
-and the others would spend their attempts on each other. First attempts wait for nobody, so a path that collides now and
-then is not slowed down. (Rejected: letting first attempts wait too. That makes a queue that never empties out of any
-load which one at a time cannot carry.)
-
-SQLite needs none of this: its mutations begin with the write lock (`backends/sqlite/database.py`).
+The database has rolled the transaction back (SQLSTATE 40001 or 40P01), so running it again is what would have happened
+if it had come later. Further attempts back off by a random time, and those of one path take turns;
+`docs/internals/procedures.md` argues both. SQLite needs none of this: its mutations begin with the write lock
+(`backends/sqlite/database.py`).
 """
 
 from __future__ import annotations

@@ -16,22 +16,22 @@ from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import BadRequestError, ParseError
-from reactive_rpc.procedures.adaptation import mapped_context
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.context import TenantView
 from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.mapped_context import mapped_context_message
 from reactive_rpc.procedures.procedure import Procedure
-from reactive_rpc.procedures.running import depth
+from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.statements.recorder import Trace
 
-__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key", "seen_of"]
+__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key", "visible_context"]
 
 logger = logging.getLogger(__name__)
 
 
 class QueryCall:
-    """A query's call: what `cache.entry.Query` asks for.
+    """A query's call: what `cache.result.Query` asks for.
 
     Attributes:
         key: `(path, canonical input, canonical scope)`.
@@ -39,25 +39,25 @@ class QueryCall:
         depth: how many calls it was made inside of.
     """
 
-    __slots__ = ("_executor", "_held_bytes", "_input", "_seen", "depth", "key", "path", "procedure")
+    __slots__ = ("_executor", "_held_bytes", "_input", "_visible_context", "depth", "key", "path", "procedure")
 
     def __init__(
         self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
     ) -> None:
         self.path = path
-        self.depth = depth()
+        self.depth = call_depth()
         self.procedure = procedure
         self._executor = executor
         self._input = input
-        self._seen = seen_of(procedure, ctx)
-        self.key: Key = (path, canonical(input), _key_of(procedure, self._seen))
+        self._visible_context = visible_context(procedure, ctx)
+        self.key: Key = (path, canonical(input), _key_of(procedure, self._visible_context))
         self._held_bytes: int | None = None
 
     @property
     def held_bytes(self) -> int:
         """What key, input and context take in memory; found out when it is first asked for: hits need not know."""
         if self._held_bytes is None:
-            self._held_bytes = weight_of(self.key) + weight_of(self._input) + weight_of(self._seen)
+            self._held_bytes = weight_of(self.key) + weight_of(self._input) + weight_of(self._visible_context)
         return self._held_bytes
 
     @property
@@ -92,7 +92,9 @@ class QueryCall:
             clock: what `now` asks; the application's where left out.
             trace: takes the statements that it runs.
         """
-        ctx = TenantView(self._seen, self.path) if self.procedure.scope == "tenant" else self._seen
+        ctx = self._visible_context
+        if self.procedure.scope == "tenant":
+            ctx = TenantView(ctx, self.path)
         return await self._executor.query(
             self.key, self.procedure, self._input, ctx, depth=self.depth, clock=clock, trace=trace
         )
@@ -113,7 +115,7 @@ class QueryCall:
             return False
 
 
-def seen_of(procedure: Procedure[..., Any], ctx: Any) -> object:
+def visible_context(procedure: Procedure[..., Any], ctx: Any) -> object:
     """Return all that a handler may know of a context, and thus what its results are kept apart by."""
     if callable(procedure.scope):
         return procedure.scope(ctx)
@@ -124,7 +126,7 @@ def seen_of(procedure: Procedure[..., Any], ctx: Any) -> object:
 
 def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
     """Return bytes that are equal for those contexts whose callers share results."""
-    return _key_of(procedure, seen_of(procedure, ctx))
+    return _key_of(procedure, visible_context(procedure, ctx))
 
 
 def _key_of(procedure: Procedure[..., Any], seen: object) -> bytes:
@@ -135,7 +137,7 @@ def _key_of(procedure: Procedure[..., Any], seen: object) -> bytes:
         return canonical(seen)
     except TypeError as exc:
         if hasattr(type(seen), "__mapper__") and procedure.scope == "identity":
-            raise procedure.fault(mapped_context(procedure.name, type(seen))) from exc
+            raise procedure.fault(mapped_context_message(procedure.name, type(seen))) from exc
         raise
 
 

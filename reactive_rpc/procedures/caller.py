@@ -17,25 +17,25 @@ from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.errors import MethodNotSupportedError
 from reactive_rpc.procedures.call import QueryCall, decode_input, decode_json_input
 from reactive_rpc.procedures.execution import Executor
-from reactive_rpc.procedures.once import Once
+from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.registry import Registry
-from reactive_rpc.procedures.running import current, refuse_recursion
+from reactive_rpc.procedures.running_call import current_call, refuse_recursion
 from reactive_rpc.protocol.headers import UNKNOWN
 
-__all__ = ["BoundCaller", "Caller", "Mutated"]
+__all__ = ["BoundCaller", "Caller", "MutationResult"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Mutated:
-    """What a mutation gave.
+class MutationResult:
+    """What a mutation returned, and where the log stood after it.
 
     Attributes:
         body: its output as JSON.
         token: the cursor of a place in the log that shows what it wrote, or `UNKNOWN`.
-        replayed: whether it was made before, and this is what it gave then.
+        replayed: whether this is the stored answer of an earlier call with the same idempotency key.
     """
 
     body: bytes
@@ -114,20 +114,20 @@ class Caller:
         ctx: object,
         *,
         claim: Claim | None = None,
-    ) -> Mutated:
+    ) -> MutationResult:
         """Run a mutation, then apply what it wrote, so that whoever watches is told before the caller goes on.
 
         Args:
-            claim: has it made once, see `procedures/once.py`.
+            claim: of an idempotency key, under which the call is made once.
         """
-        once = None if claim is None else Once(self._answers, claim)
-        ran = await self._executor.mutate(path, procedure, input, ctx, once=once)
+        idempotent = None if claim is None else IdempotentCall(self._answers, claim)
+        output = await self._executor.mutate(path, procedure, input, ctx, idempotent=idempotent)
         try:
             await self._reader.freshness.look()
         except Exception:
             logger.exception("the log could not be read after a commit; its events will come with the next poll")
-            return Mutated(ran.body, UNKNOWN, ran.replayed)
-        return Mutated(ran.body, self.token, ran.replayed)
+            return MutationResult(output.body, UNKNOWN, output.replayed)
+        return MutationResult(output.body, self.token, output.replayed)
 
 
 class BoundCaller:
@@ -160,7 +160,7 @@ class BoundCaller:
 
     async def _get(self, call: QueryCall) -> CachedResult:
         """Return the entry; where another call is running, what this one reads counts for that one too."""
-        outer = current()
+        outer = current_call()
         if outer is None:
             return await self._caller.get(call)
         refuse_recursion(call.key)

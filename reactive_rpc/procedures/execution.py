@@ -31,11 +31,11 @@ from reactive_rpc.dependencies.read_set import Constraint, ReadSet
 from reactive_rpc.dependencies.topics import constraint_on
 from reactive_rpc.errors import InternalServerError, RPCError
 from reactive_rpc.procedures.attempts import Attempts
-from reactive_rpc.procedures.containment import contained
-from reactive_rpc.procedures.once import Once
+from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
+from reactive_rpc.procedures.error_boundary import error_boundary
+from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import Procedure
-from reactive_rpc.procedures.running import Running, refuse_nested_mutation, running
-from reactive_rpc.procedures.seclusion import hidden_read, in_own_thread
+from reactive_rpc.procedures.running_call import RunningCall, refuse_nested_mutation, running
 from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
@@ -73,11 +73,12 @@ Observer = Callable[[Observation], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """What a mutation gave, as JSON, and whether that was before.
+class MutationOutput:
+    """What a mutation's handler returned.
 
     Attributes:
-        replayed: whether its handler ran an earlier time, and not now.
+        body: its output as JSON.
+        replayed: whether the handler ran at an earlier call with the same idempotency key, and not at this one.
     """
 
     body: bytes
@@ -175,7 +176,7 @@ class Executor:
         body = b""
         began_at = clock.time()
         token = current_recorder.set(recorder)
-        with running(Running(key[0], "query", key, clock=clock)) as call:
+        with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
                 with self._told():
                     body = await self._read(recorder, procedure, input, ctx)
@@ -211,15 +212,15 @@ class Executor:
         input: BaseModel | None,
         ctx: object,
         *,
-        once: Once | None = None,
-    ) -> Ran:
+        idempotent: IdempotentCall | None = None,
+    ) -> MutationOutput:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
         Where another write came in between, the handler runs again, with the same input and context and a fresh
         session; what it did outside of the database it then does again.
 
         Args:
-            once: knows whether the call was made before, and keeps what it gives.
+            idempotent: finds the answer of an earlier call with the same idempotency key, and stores this one's.
 
         Raises:
             ConflictError: another write came in between at each attempt.
@@ -227,25 +228,25 @@ class Executor:
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
-        with running(Running(path, "mutation", clock=self._clock)), self._told():
-            run = partial(self._mutate, procedure, input, ctx, once)
+        with running(RunningCall(path, "mutation", clock=self._clock)), self._told():
+            run = partial(self._mutate, procedure, input, ctx, idempotent)
             return await self.attempts.run(path, run, at_most=procedure.attempts)
 
     async def _mutate(
-        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
-    ) -> Ran:
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, idempotent: IdempotentCall | None
+    ) -> MutationOutput:
         input = deepcopy(input)  # a handler may change it, and run again
         if not procedure.handler.is_async:
-            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx, once))
+            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx, idempotent))
         async with self._database.write(**self._writing(procedure)) as session:
-            if once is None:
-                return Ran(await _run_async(procedure, session, input, ctx))
-            found = await session.run_sync(once.found)
+            if idempotent is None:
+                return MutationOutput(await _run_async(procedure, session, input, ctx))
+            found = await session.run_sync(idempotent.stored_answer)
             if found is not None:
-                return Ran(found, replayed=True)
+                return MutationOutput(found, replayed=True)
             body = await _run_async(procedure, session, input, ctx)
-            await session.run_sync(once.keep, body)
-            return Ran(body)
+            await session.run_sync(idempotent.store_answer, body)
+            return MutationOutput(body)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -274,16 +275,16 @@ class Executor:
             return _run_sync(procedure, session, input, ctx)
 
     def _mutate_sync(
-        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, once: Once | None
-    ) -> Ran:
+        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, idempotent: IdempotentCall | None
+    ) -> MutationOutput:
         with self._database.write_sync(**self._writing(procedure)) as session:
-            found = None if once is None else once.found(session)
+            found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:
-                return Ran(found, replayed=True)
+                return MutationOutput(found, replayed=True)
             body = _run_sync(procedure, session, input, ctx)
-            if once is not None:
-                once.keep(session, body)
-            return Ran(body)
+            if idempotent is not None:
+                idempotent.store_answer(session, body)
+            return MutationOutput(body)
 
     def _writing(self, procedure: Procedure[..., Any]) -> dict[str, Any]:
         """Return which session and which transaction a mutation asks for, as arguments of the database's."""
@@ -355,14 +356,14 @@ def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object)
 async def _run_async(
     procedure: Procedure[..., Any], session: AsyncSession, input: BaseModel | None, ctx: object
 ) -> bytes:
-    with contained(procedure.name):
+    with error_boundary(procedure.name):
         result = await procedure.function(**_arguments(procedure, session, input, ctx))
         await session.flush()
         return await session.run_sync(lambda _: _encode(procedure, result))
 
 
 def _run_sync(procedure: Procedure[..., Any], session: Session, input: BaseModel | None, ctx: object) -> bytes:
-    with contained(procedure.name):
+    with error_boundary(procedure.name):
         result = procedure.function(**_arguments(procedure, session, input, ctx))
         session.flush()
         return _encode(procedure, result)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.period import tick_of
 from reactive_rpc.errors import DefinitionError
-from reactive_rpc.procedures.running import current
+from reactive_rpc.procedures.running_call import current_call
 
 __all__ = ["now"]
 
@@ -37,7 +37,7 @@ def now(*, every: float) -> datetime:
     """
     if isinstance(every, bool) or not isinstance(every, int | float) or not MIN_SECONDS <= every < math.inf:
         raise DefinitionError(f"now(every={every!r}): give a number of seconds, at least 1")
-    call = current()
+    call = current_call()
     clock = SystemClock() if call is None else call.clock
     tick = tick_of(clock.time(), every)
     if call is not None:

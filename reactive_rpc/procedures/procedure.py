@@ -17,9 +17,9 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.attempts import DEFAULT_ATTEMPTS
-from reactive_rpc.procedures.caching import Cache
-from reactive_rpc.procedures.carried import InputType, OutputType, UnmakeableError
+from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
+from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
 from reactive_rpc.statements.isolation import ISOLATIONS, Isolation
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
@@ -133,15 +133,15 @@ class Procedure(Generic[P, R]):
         return (known,) if len(known) == len(required) else ()
 
     @cached_property
-    def input(self) -> InputType | None:
+    def input(self) -> InputCodec | None:
         """Read the input; None where the handler takes none."""
         model = self.handler.input_model
-        return None if model is None else InputType(model)
+        return None if model is None else InputCodec(model)
 
     @cached_property
-    def output(self) -> OutputType:
+    def output(self) -> OutputCodec:
         """Validate and encode what the handler returns."""
-        return OutputType(self.output_type)
+        return OutputCodec(self.output_type)
 
     def fault(self, message: str) -> DefinitionError:
         """Return an error that names this function and where it stands."""
@@ -264,7 +264,7 @@ class Procedure(Generic[P, R]):
             raise self.fault("scope='public' and a ctx parameter contradict each other: drop one of them")
         try:
             _ = self.input, self.output
-        except UnmakeableError as exc:
+        except UnsupportedTypeError as exc:
             raise self.fault(str(exc)) from exc
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from reactive_rpc.dependencies.relations import TableShape
 from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import DefinitionError, NotFoundError
-from reactive_rpc.procedures.adaptation import mapped_class_in, mapped_context, mapped_result_of
+from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message, mapped_result_of
 from reactive_rpc.procedures.procedure import Procedure
 
 __all__ = ["Functions", "Registry"]
@@ -125,7 +125,7 @@ def _check_context(path: str, procedure: Procedure[..., Any], context: Callable[
         return
     mapped = mapped_class_in(handler.context_type) or mapped_result_of(context)
     if mapped is not None:
-        raise procedure.fault(mapped_context(path, mapped, context))
+        raise procedure.fault(mapped_context_message(path, mapped, context))
     kind = handler.context_type
     if isinstance(kind, type) and not _is_keyed(kind):
         raise procedure.fault(

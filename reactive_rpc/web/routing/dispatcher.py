@@ -22,7 +22,7 @@ from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCErr
 from reactive_rpc.procedures.call import QueryCall, decode_json_input, decode_text_input, scope_key
 from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.procedures.canonical import is_pure
-from reactive_rpc.procedures.once import claim_of
+from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from reactive_rpc.procedures.carried import InputType
+from reactive_rpc.procedures.wire_codec import InputCodec
 
 __all__ = ["is_flat"]
 
@@ -20,7 +20,7 @@ CoreSchema = Mapping[str, Any]
 _SCALARS: Final = frozenset({"str", "int", "float", "bool", "datetime", "date", "time", "timedelta", "decimal", "uuid"})
 
 
-def is_flat(taken: InputType | None) -> bool:
+def is_flat(taken: InputCodec | None) -> bool:
     """Tell whether every field is a scalar, or an optional one whose default is None; taking nothing is flat."""
     if taken is None:
         return True

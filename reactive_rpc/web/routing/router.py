@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
-from reactive_rpc.procedures.once import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
+from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket

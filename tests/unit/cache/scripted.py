@@ -176,7 +176,7 @@ class RowQuery:
         is_cached: as in `Query`.
         time: what the handler asks for the time; None where it does not.
         every: the length of its ticks.
-        ttl_seconds: as in `rpc.caching.Cache`.
+        ttl_seconds: as in `procedures.cache_options.Cache`.
         pushes_results: as in `QueryCall`.
         size_bytes: what it claims to hold.
     """

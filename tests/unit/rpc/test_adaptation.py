@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from sqlmodel import Field, SQLModel
 
 from reactive_rpc import Context, DefinitionError, ReactiveRPC, define_reactive_function
-from reactive_rpc.procedures.adaptation import adaptation
+from reactive_rpc.procedures.mapped_context import plain_context_code
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +115,7 @@ async def test_the_lines_run_as_they_stand(name: str) -> None:
         "Annotated": Annotated, "Any": Any, "Context": Context, "Depends": Depends, "Role": Role,
         "dataclass": dataclass, "get_current_user": get_current_user, "bool": bool, type(user).__name__: type(user),
     }  # fmt: skip
-    lines = adaptation(type(user), get_current_user)
+    lines = plain_context_code(type(user), get_current_user)
     assert len(lines.splitlines()) <= 6
     assert "password" not in lines
     exec(lines, namespace)

@@ -8,7 +8,7 @@ import pytest
 
 from reactive_rpc import BadRequestError, Context
 from reactive_rpc.changes.answers import Claim
-from reactive_rpc.procedures.once import claim_of
+from reactive_rpc.procedures.idempotency import claim_of
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 ADA = Context(identity="ada", tenant="t")

@@ -1,8 +1,8 @@
-"""A trial: does a query answer by Python's clock, which no database and no `now(every=...)` tells of?
+"""Finding out whether a query depends on Python's clock, of which neither the database nor `now(every=...)` tells.
 
 The handler is run three times on the same data, with `now` standing still: twice as it is, and once with Python's clock
-moved by weeks. What it binds to its statements, or answers, in another way by itself is asked of the clock to the
-microsecond, or of chance; what moves only with the clock is asked of a coarser one, a date or an hour.
+moved by weeks. If two unmoved runs differ, in a bound parameter or in the result, the handler asks the clock to the
+microsecond, or chance; if only the moved run differs, it asks for a date or an hour.
 
 Python's clock is moved for the whole process (`time_machine`), so this is for commands and tests, never for a server.
 """
@@ -20,7 +20,7 @@ from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.results_differ import moved_columns
 from reactive_rpc.procedures.call import QueryCall
 
-__all__ = ["moved_with_clock"]
+__all__ = ["clock_dependencies"]
 
 AWAY = timedelta(days=40, hours=7, minutes=13, seconds=11)
 """Another month, weekday, date, hour and minute."""
@@ -29,7 +29,7 @@ ATTEMPTS = 3
 """So often it is tried anew where somebody wrote what the query reads meanwhile."""
 
 
-class StoppedClock(SystemClock):
+class FrozenClock(SystemClock):
     """Tells one moment for ever, and waits as the real one does."""
 
     def __init__(self, moment: float) -> None:
@@ -48,7 +48,7 @@ class _Run:
     trace: list[tuple[str, str]] = field(default_factory=list)
 
 
-async def moved_with_clock(call: QueryCall, reader: Reader) -> tuple[str, ...]:
+async def clock_dependencies(call: QueryCall, reader: Reader) -> tuple[str, ...]:
     """Return what a query binds, or that it answers, by a clock of its own; nothing where it does not.
 
     Nothing either where it cannot be told (it fails, somebody writes all the time), and where it is no matter: nothing
@@ -79,7 +79,7 @@ async def moved_with_clock(call: QueryCall, reader: Reader) -> tuple[str, ...]:
 async def _run(call: QueryCall, moment: float, at: Callable[[], AbstractContextManager[object]]) -> _Run:
     trace: list[tuple[str, str]] = []
     with at():
-        return _Run(await call.compute(StoppedClock(moment), trace), trace)
+        return _Run(await call.compute(FrozenClock(moment), trace), trace)
 
 
 def _is_kept(computed: Computed) -> bool:

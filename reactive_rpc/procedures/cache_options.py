@@ -1,4 +1,4 @@
-"""How a query's results are kept: `cache=Cache(...)`, or `cache=False`."""
+"""The cache options of a query: `cache=Cache(...)`, or `cache=False`."""
 
 from __future__ import annotations
 

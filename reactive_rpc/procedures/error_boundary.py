@@ -1,8 +1,8 @@
-"""Containment: whatever a handler raises is an error of this one call.
+"""The error boundary: whatever a handler raises is an error of this one call.
 
-Some exceptions mean something to the event loop, and not what a handler meant that let them through: a `CancelledError`
-of a task that it had awaited would pass for the cancellation of the request, and of all who wait for the same result;
-a `SystemExit` of a library would end the server. A real cancellation, and Ctrl-C, go on as they are.
+The event loop acts on some exceptions that a handler may let through without meaning it: the `CancelledError` of a task
+that the handler awaited would pass for the cancellation of the request, and of all who wait for the same result; a
+library's `SystemExit` would end the server. A real cancellation, and Ctrl-C, pass the boundary unchanged.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["contained"]
+__all__ = ["error_boundary"]
 
 
 @contextmanager
-def contained(name: str) -> Iterator[None]:
-    """Turn what is no `Exception` into one.
+def error_boundary(name: str) -> Iterator[None]:
+    """Turn a `BaseException` of the handler into a `RuntimeError`.
 
     Raises:
         RuntimeError: the handler of this name raised it by itself.

@@ -1,4 +1,4 @@
-"""Adapting a user's mapped class to a context: the lines that do it, for that very class and its columns.
+"""A mapped class as the context: refused, with the code that makes a plain context of that very class.
 
 `get_current_user` returns a mapped class in most applications, and such an instance can be part of no cache key: its
 attributes expire, are loaded when they are asked for, and change. What a handler needs of it are a few plain values:
@@ -16,7 +16,7 @@ from sqlalchemy import Column
 
 from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["adaptation", "mapped_class_in", "mapped_context", "mapped_result_of"]
+__all__ = ["mapped_class_in", "mapped_context_message", "mapped_result_of", "plain_context_code"]
 
 _IDENTITIES: Final = ("id", "uuid", "user_id", "uid", "sub", "username", "email", "login")
 _TENANTS: Final = (
@@ -59,7 +59,7 @@ class _Attribute:
         return f"None if user.{self.name} is None else {text}" if self.column.nullable else text
 
 
-def adaptation(kind: type, context: Callable[..., Any] | None = None) -> str:
+def plain_context_code(kind: type, context: Callable[..., Any] | None = None) -> str:
     """Return the code that makes a context of a mapped class, ready to be pasted.
 
     Args:
@@ -85,12 +85,12 @@ def adaptation(kind: type, context: Callable[..., Any] | None = None) -> str:
     ])  # fmt: skip
 
 
-def mapped_context(path: str, kind: type, context: Callable[..., Any] | None = None) -> str:
+def mapped_context_message(path: str, kind: type, context: Callable[..., Any] | None = None) -> str:
     """Return what is wrong with a mapped class as the context of a query, and the lines that mend it."""
     return (
         f"{path} is cached by its whole context, and {kind.__name__} is a mapped class, whose attributes come and go. "
         "Make a plain context of it, and let ReactiveRPC and the handlers take that:\n\n"
-        f"{adaptation(kind, context)}\n\n"
+        f"{plain_context_code(kind, context)}\n\n"
         "rpc = ReactiveRPC(..., context=get_context)\n"
     )
 

@@ -1,4 +1,4 @@
-"""The call that is running: what a call made inside it adds to its read set.
+"""The running call: a call made inside it adds to its read set.
 
 A handler may call another procedure through a caller. What the inner query read is then part of what the outer one
 depends on. The inner result was right at some moment after the outer call began, so the outer reader's check of
@@ -20,10 +20,10 @@ from reactive_rpc.dependencies.read_set import NOTHING, ReadSet
 from reactive_rpc.errors import InternalServerError
 
 __all__ = [
-    "Running",
-    "carry_current",
-    "current",
-    "depth",
+    "RunningCall",
+    "call_depth",
+    "current_call",
+    "enter_current_call",
     "refuse_announcement",
     "refuse_nested_mutation",
     "refuse_recursion",
@@ -32,14 +32,14 @@ __all__ = [
 
 
 @dataclass(slots=True)
-class Running:
+class RunningCall:
     """A call under way, what the calls inside it read, and what it was told of the time."""
 
     path: str
     kind: Literal["query", "mutation"]
     key: Key | None = None
     inner: list[ReadSet] = field(default_factory=list)
-    outer: Running | None = None
+    outer: RunningCall | None = None
     ended: bool = False
     clock: Clock = field(default_factory=SystemClock)
 
@@ -56,13 +56,13 @@ class Running:
         return found
 
 
-_current: ContextVar[Running | None] = ContextVar("reactive_rpc_running", default=None)
+_current: ContextVar[RunningCall | None] = ContextVar("reactive_rpc_running", default=None)
 
 
 @contextmanager
-def running(call: Running) -> Iterator[Running]:
+def running(call: RunningCall) -> Iterator[RunningCall]:
     """Make `call` the one that runs, in this task and in the threads and tasks it starts."""
-    call.outer = current()
+    call.outer = current_call()
     token = _current.set(call)
     try:
         yield call
@@ -71,22 +71,22 @@ def running(call: Running) -> Iterator[Running]:
         _current.reset(token)
 
 
-def current() -> Running | None:
+def current_call() -> RunningCall | None:
     """Return the call that is running here; None outside of any, and in a task that has outlived its call."""
     call = _current.get()
     return None if call is None or call.ended else call
 
 
-def carry_current(context: Context) -> None:
+def enter_current_call(context: Context) -> None:
     """Make the call that is running here the one that runs in `context` too."""
-    call = current()
+    call = current_call()
     if call is not None:
         context.run(_current.set, call)
 
 
-def depth() -> int:
+def call_depth() -> int:
     """Return how many calls are running above a call made here."""
-    call, found = current(), 0
+    call, found = current_call(), 0
     while call is not None:
         call, found = call.outer, found + 1
     return found
@@ -98,7 +98,7 @@ def refuse_recursion(key: Key) -> None:
     Raises:
         InternalServerError: a call of the same key is under way above this one.
     """
-    call = current()
+    call = current_call()
     while call is not None:
         if call.key == key:
             raise InternalServerError(f"{key[0]} calls itself with the same input: it would wait for its own result")
@@ -111,7 +111,7 @@ def refuse_nested_mutation(path: str) -> None:
     Raises:
         InternalServerError: a query would write through it, or a mutation would wait for its own write lock.
     """
-    outer = current()
+    outer = current_call()
     if outer is None:
         return
     if outer.kind == "query":
@@ -128,7 +128,7 @@ def refuse_announcement(topic: str, *, in_transaction: bool) -> None:
     Raises:
         InternalServerError: a query would write, or a mutation would wait for its own write lock.
     """
-    outer = current()
+    outer = current_call()
     if outer is None:
         return
     if outer.kind == "query":

@@ -1,14 +1,8 @@
-"""Calls that are made once, whatever is sent again: a mutation under an `Idempotency-Key`.
+"""Idempotency: a mutation that is sent again under the same `Idempotency-Key` is made once.
 
-A client that got no answer does not know whether its mutation was made. Sent again under the same key, by the same
-caller, with the same input, it is answered what the first was answered, by any worker, for as long as the answer is
-kept. What is kept is part of the mutation's own transaction (`changes/answers.py`), so there is no moment in which the
-one stands without the other. A mutation that failed has left nothing: sent again, it runs again.
-
-**Whose key it is.** A key counts for one path and one caller: by identity and tenant, where the context names an
-identity (a token that was refreshed meanwhile, or a role that changed, is the same caller), else by the whole context.
-Callers whom nothing tells apart share their keys, and whoever guesses one of another's reads that one's answer; so
-theirs must be long enough not to be guessed.
+The mutation's own transaction stores the answer (`changes/answers.py`), and a call with the same key, caller and input
+is answered with it, by any worker, for as long as it is stored. A mutation that failed has stored nothing: sent again,
+it runs again. `docs/internals/procedures.md` says to whom a key belongs.
 """
 
 from __future__ import annotations
@@ -31,7 +25,7 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.procedures.canonical import canonical
 
-__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "Once", "claim_of"]
+__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "IdempotentCall", "claim_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +60,7 @@ def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
             "characters at least, lest another guess it: send a UUID"
         )
     owner = _owner(path, ctx if identity is None else [identity, getattr(ctx, "tenant", None)])
-    return Claim(_digest(path.encode(), owner, key.encode()), _digest(_spelled_once(body)))
+    return Claim(_digest(path.encode(), owner, key.encode()), _digest(_normalized(body)))
 
 
 def _owner(path: str, whose: object) -> bytes:
@@ -84,7 +78,7 @@ def _digest(*parts: bytes) -> str:
     return sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).hexdigest()
 
 
-def _spelled_once(body: bytes) -> bytes:
+def _normalized(body: bytes) -> bytes:
     """Return JSON whose order of names and white space say nothing; numbers stay as they are spelled."""
     if not body:
         return b"{}"
@@ -97,8 +91,8 @@ def _as_spelled(number: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """Sees to it that one call is made once, within its transaction.
+class IdempotentCall:
+    """Makes one call once, within its transaction.
 
     Args:
         answers: of the database that the transaction is of; None where it keeps none.
@@ -107,8 +101,8 @@ class Once:
     answers: Answers | None
     claim: Claim
 
-    def found(self, session: Session) -> bytes | None:
-        """Return the answer that was given before; None where the call is now to be made.
+    def stored_answer(self, session: Session) -> bytes | None:
+        """Return the answer of an earlier call with this key; None if the call is now to be made.
 
         Raises:
             ConflictError: the first call is still running, or its answer was too long to be kept.
@@ -135,8 +129,8 @@ class Once:
             raise ConflictError("the call with this idempotency key was made, and its answer was too long to be kept")
         return kept.answer
 
-    def keep(self, session: Session, answer: bytes) -> None:
-        """Keep the answer, which is committed with what the call wrote."""
+    def store_answer(self, session: Session, answer: bytes) -> None:
+        """Store the answer, which is committed with what the call wrote."""
         if self.answers is not None:
             self.answers.keep(_connection(session), self.claim, answer)
 

@@ -1,12 +1,10 @@
-"""Seclusion: a computation whose result others may be given sees nothing of the caller who happened to ask first.
+"""Context isolation: a handler whose result is shared sees no ambient values of the caller who asked first.
 
-A result is kept apart by its path, its input and the context that its handler gets. What an application puts elsewhere
-for each caller (a `ContextVar` that a middleware sets, a `threading.local` that a dependency sets) is in no key, so a
-handler that read it would hand one caller's rows to the next. So queries run in a `contextvars.Context` of their own,
-and in a thread of their own: such a read finds nothing there, and fails.
-
-Carried over are the call that a computation is made inside of, and the current span of OpenTelemetry: not its baggage,
-which may name a user.
+The cache keys a result by path, input and the context that its handler gets. A `ContextVar` that a middleware sets, or
+a `threading.local` that a dependency sets, is in no key: a handler that read it would give one caller's rows to the
+next. So a query runs in a `contextvars.Context` of its own, and a sync handler in a thread of its own: such a read
+finds nothing there, and fails. Two things are copied into them: the running call, and OpenTelemetry's current span
+(not its baggage, which may name a user).
 """
 
 from __future__ import annotations
@@ -25,18 +23,18 @@ from anyio import CancelScope
 from anyio._backends._asyncio import AsyncIOBackend
 from anyio._core._eventloop import claim_worker_thread, threadlocals
 
-from reactive_rpc.procedures.running import carry_current
+from reactive_rpc.procedures.running_call import enter_current_call
 
-__all__ = ["hidden_read", "in_own_thread", "secluded_context"]
+__all__ = ["hidden_read", "in_own_thread", "isolated_context"]
 
 T = TypeVar("T")
 
 
-def secluded_context() -> Context:
-    """Return the context that a computation runs in, for one that is asked for here."""
+def isolated_context() -> Context:
+    """Return a new context for a handler: it holds the call and the span that are current here, nothing else."""
     context = Context()
-    carry_current(context)
-    _carry_span(context)
+    enter_current_call(context)
+    _copy_span(context)
     return context
 
 
@@ -56,7 +54,7 @@ async def in_own_thread(work: Callable[[], T]) -> T:
 
 
 def hidden_read(error: BaseException) -> str | None:
-    """Tell which read led to `error`, where it was one of something that seclusion hides; None where it was not."""
+    """Tell which read led to `error`, where it was one of something that is hidden from a query; None if it was not."""
     cause: BaseException | None = error
     while cause is not None:
         if type(cause) is LookupError and cause.args and isinstance(cause.args[0], ContextVar):
@@ -71,11 +69,11 @@ def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], scope: Canc
     try:
         with claim_worker_thread(AsyncIOBackend, loop):
             threadlocals.current_cancel_scope = scope
-            settle = partial(_succeed, future, work())
+            resolve = partial(_succeed, future, work())
     except BaseException as exc:  # whatever the handler raises is for whoever waits, and not for this thread
-        settle = partial(_fail, future, exc)
+        resolve = partial(_fail, future, exc)
     if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)
+        loop.call_soon_threadsafe(resolve)
 
 
 def _succeed(future: asyncio.Future[T], result: T) -> None:
@@ -91,7 +89,7 @@ def _fail(future: asyncio.Future[T], error: BaseException) -> None:
     future.set_exception(error)
 
 
-def _carry_span(context: Context) -> None:
+def _copy_span(context: Context) -> None:
     """Let what a computation traces belong to the call that asked for it, where the application traces at all."""
     if "opentelemetry.trace" not in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""What a procedure takes and returns, made ready for the wire; a type that cannot be carried stops the server."""
+"""Codecs of a procedure's input and output: validation and JSON. A type that JSON cannot carry stops the server."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pydantic_core import CoreConfig, SchemaError, SchemaValidator
 from reactive_rpc.procedures.wire_types import Fault, faults, field_schemas
 from reactive_rpc.protocol.fidelity import Inspector, Unfit, as_spelled
 
-__all__ = ["InputType", "OutputType", "UnmakeableError"]
+__all__ = ["InputCodec", "OutputCodec", "UnsupportedTypeError"]
 
-_UNMAKEABLE: Final = (PydanticUserError, SchemaError, NameError, TypeError, ImportError)
+_NO_SCHEMA: Final = (PydanticUserError, SchemaError, NameError, TypeError, ImportError)
 _ENCODING: Final = CoreConfig(ser_json_bytes="base64", val_json_bytes="base64")
 
 
-class UnmakeableError(Exception):
+class UnsupportedTypeError(Exception):
     """A type cannot be carried; the message names the field, the fault and the way out."""
 
 
-class InputType:
-    """What a procedure takes.
+class InputCodec:
+    """Reads a procedure's input.
 
     Attributes:
         model: what a handler is given.
@@ -31,12 +31,12 @@ class InputType:
         fields: the same of each field, by its name in Python.
 
     Raises:
-        UnmakeableError: it cannot be read from JSON as it was.
+        UnsupportedTypeError: it cannot be read from JSON as it was.
     """
 
     def __init__(self, model: type[BaseModel]) -> None:
         adapter, schema = _adapter(model, "input")
-        _require_carried(schema, "input", taken=True)
+        _require_supported(schema, "input", taken=True)
         _require_documented(model, schema, "input", "validation")
         self.model = model
         self.core_schema = schema
@@ -49,8 +49,8 @@ class InputType:
         return validated
 
 
-class OutputType:
-    """What a procedure returns.
+class OutputCodec:
+    """Writes a procedure's output.
 
     Attributes:
         adapter: validates and writes it.
@@ -58,7 +58,7 @@ class OutputType:
 
     def __init__(self, annotation: Any) -> None:
         self.adapter, schema = _adapter(annotation, "the result")
-        _require_carried(schema, "the result", taken=False)
+        _require_supported(schema, "the result", taken=False)
         _require_documented(annotation, schema, "the result", "serialization")
         self._inspector = Inspector(schema)
         self._validator = _validator(self.adapter, schema)
@@ -78,9 +78,9 @@ def _adapter(annotation: Any, what: str) -> tuple[TypeAdapter[Any], Mapping[str,
     try:
         adapter = _with_encoding(annotation)
         return adapter, adapter.core_schema
-    except _UNMAKEABLE as exc:
-        where = next(_unmakeable_fields(annotation), "")
-        raise UnmakeableError(f"{what}{where}: no schema can be made of it: {_first_line(exc)}") from exc
+    except _NO_SCHEMA as exc:
+        where = next(_fields_without_schema(annotation), "")
+        raise UnsupportedTypeError(f"{what}{where}: no schema can be made of it: {_first_line(exc)}") from exc
 
 
 def _with_encoding(annotation: Any) -> TypeAdapter[Any]:
@@ -93,19 +93,19 @@ def _with_encoding(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
 
 
-def _unmakeable_fields(annotation: Any) -> Iterator[str]:
+def _fields_without_schema(annotation: Any) -> Iterator[str]:
     fields = getattr(annotation, "model_fields", None) or getattr(annotation, "__annotations__", {})
     for name, field in fields.items() if isinstance(fields, Mapping) else ():
         try:
             TypeAdapter(cast(Any, getattr(field, "annotation", field)))
-        except _UNMAKEABLE:
+        except _NO_SCHEMA:
             yield f".{name}"
 
 
-def _require_carried(schema: Mapping[str, Any], what: str, *, taken: bool) -> None:
+def _require_supported(schema: Mapping[str, Any], what: str, *, taken: bool) -> None:
     fault = next(faults(schema, taken=taken), None)
     if fault is not None:
-        raise UnmakeableError(_said(what, fault))
+        raise UnsupportedTypeError(_said(what, fault))
 
 
 def _said(what: str, fault: Fault) -> str:
@@ -120,7 +120,9 @@ def _require_documented(
         GenerateJsonSchema().generate(cast(Any, schema), mode)
     except (PydanticUserError, KeyError, TypeError) as exc:
         where = next(_undocumented_fields(annotation, schema, mode), "")
-        raise UnmakeableError(f"{what}{where}: it has no place in an OpenAPI document: {_first_line(exc)}") from exc
+        raise UnsupportedTypeError(
+            f"{what}{where}: it has no place in an OpenAPI document: {_first_line(exc)}"
+        ) from exc
 
 
 def _undocumented_fields(
