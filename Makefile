@@ -2,7 +2,6 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 PORT ?= 8000
 SOUNDNESS_CASES ?= 6000
 RACES_SECONDS ?= 60
@@ -17,24 +16,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: $(STAMP) ## Make the virtual environment and install everything; quick when nothing has changed
-
-$(STAMP): pyproject.toml constraints.txt
-	@set -e; \
-	if [ ! -x $(BIN)/python ]; then \
-		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
-			if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
-		done; \
-		if [ -z "$${found:-}" ]; then \
-			echo "Python 3.11 or newer is needed; python3 here is: $$(python3 --version 2>&1 || true)." >&2; \
-			echo "Install one (python.org, uv, pyenv, your package manager), or name it: make setup PYTHON=/path/to/python3.12" >&2; \
-			exit 1; \
-		fi; \
-		echo "Making $(VENV) with $$("$$found" --version)"; \
-		"$$found" -m venv $(VENV) || { rm -rf $(VENV); echo "venv is missing: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }; \
-	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
-	@touch $@
+setup: ## Make the virtual environment and install everything; quick when nothing has changed
+	@.ci/setup
 
 .PHONY: run
 run: generate ## Seed a database and serve TeamHub on 127.0.0.1:8000 (PORT=... for another)
@@ -104,7 +87,6 @@ soak: setup ## Have streams come and go for SOAK_SECONDS; memory and descriptors
 .PHONY: lock
 lock: setup ## Write constraints.txt: the versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
-	@touch $(STAMP)
 
 .PHONY: clean
 clean: ## Remove caches and the seeded database; .venv stays
