@@ -14,6 +14,7 @@ from benchmarks import (
     fanout_idle,
     fanout_sets,
     index,
+    paths,
     precision,
     reads,
     relay,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "fanout_idle": fanout_idle.run,
     "commit_to_clients": commit_to_clients.run,
     "relay": relay.run,
+    "paths": paths.run,
 }
 
 
