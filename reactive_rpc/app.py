@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,6 +43,7 @@ from reactive_rpc.subscriptions.holdings import Bounds
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.tasks import Tasks
 from reactive_rpc.web.routing.body import BodyLimits
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
@@ -289,9 +290,10 @@ class ReactiveRPC:
             for name, probe in {"log": self._log_health, "database": self._database_health, **self._probes}.items():
                 self.health.add(name, probe)
                 stack.callback(self.health.remove, name)
-            self._supervise(stack, "tail", self._tail())
-            self._supervise(stack, "prune", self._prune())
-            self._supervise(stack, "guard", self._guard.run())
+            tasks = self._tasks(stack)
+            tasks.keep(self._tail(), "tail")
+            tasks.keep(self._prune(), "prune")
+            tasks.keep(self._guard.run(), "guard")
             self._opened = stack.pop_all()
 
     async def run_relay(self) -> None:
@@ -304,7 +306,7 @@ class ReactiveRPC:
             raise DefinitionError("there is no Redis to relay to: set REACTIVE_RPC_REDIS_URL (redis://host:6379/0)")
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.aclose)
-            self._supervise(stack, "prune", self._prune())
+            self._tasks(stack).keep(self._prune(), "prune")
             await self._relay.run()
 
     async def aclose(self) -> None:
@@ -514,23 +516,16 @@ class ReactiveRPC:
     async def _open_relayed(self, stack: AsyncExitStack, relay: Relay) -> None:
         """Begin to relay, or to wait for one's turn, and to share results."""
         if self.settings.relay:
-            self._supervise(stack, "relay candidate", relay.run())
+            self._tasks(stack).keep(relay.run(), "relay candidate")
         if self._shared is not None:
             stack.push_async_callback(self._shared.aclose)
             await self._shared.open()
 
-    def _supervise(self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, which has no end of its own, until the stack is closed; its end is told as its death."""
-        task = asyncio.create_task(work, name=f"reactive_rpc {name}")
-        task.add_done_callback(_lament)
-        self.health.add(name, lambda: Part(not task.done(), "has ended" if task.done() else "", is_dead=task.done()))
-
-        async def stop() -> None:
-            self.health.remove(name)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        stack.push_async_callback(stop)
+    def _tasks(self, stack: AsyncExitStack) -> Tasks:
+        """Return what runs tasks until the stack is closed."""
+        tasks = Tasks(health=self.health)
+        stack.push_async_callback(tasks.aclose)
+        return tasks
 
     def _database_health(self) -> Part:
         trouble = self._database.trouble
@@ -596,9 +591,3 @@ class ReactiveRPC:
                     await self._database.work(self._answers.prune)
             except Exception:
                 logger.exception("what is kept of writes could not be pruned, retrying later")
-
-
-def _lament(task: asyncio.Task[None]) -> None:
-    """Log what a task died of."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("%s has died", task.get_name(), exc_info=error)

@@ -19,19 +19,18 @@ database, which a cache is there to spare.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import random as _random
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.result import CachedResult, Computed
 from reactive_rpc.dependencies.results_differ import compares_moments, moved_columns
+from reactive_rpc.tasks import OnDemand
 
 __all__ = ["WAYS_OUT", "AuditStats", "Auditor", "Finding"]
 
@@ -139,7 +138,7 @@ class Auditor:
         self._waiting: dict[CachedResult, None] = {}
         self._clocks: set[tuple[str, str]] = set()
         self._findings: deque[Finding] = deque(maxlen=MAX_FINDINGS)
-        self._task: asyncio.Task[None] | None = None
+        self._task = OnDemand(self._work, "audit")
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -157,11 +156,7 @@ class Auditor:
             self.stats.audits_skipped += 1
             return
         self._waiting[entry] = None
-        if self._task is None:
-            # In an empty context: the audit is no part of the call that is running here.
-            self._task = asyncio.get_running_loop().create_task(
-                self._work(), name="reactive_rpc audit", context=Context()
-            )
+        self._task.wake()
 
     def _is_sample(self, entry: CachedResult) -> bool:
         path = entry.query.key[0]
@@ -172,28 +167,22 @@ class Auditor:
 
     async def settle(self) -> None:
         """Return once everything that was offered has been audited."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._task.is_running:
+            await self._task.wait()
 
     async def aclose(self) -> None:
         """Abandon what is waiting, but where everything is to be audited (a check); idempotent."""
         if self.share >= 1.0:
             await self.settle()
         self._waiting.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None  # a task that never ran could not say so itself
+        await self._task.aclose()
 
     async def _work(self) -> None:
-        try:
-            while self._waiting:
-                entry = next(iter(self._waiting))
-                del self._waiting[entry]  # from here on it may be offered again: its next change is another matter
-                if entry.live:
-                    await self._audit(entry)
-        finally:
-            self._task = None
+        while self._waiting:
+            entry = next(iter(self._waiting))
+            del self._waiting[entry]  # from here on it may be offered again: its next change is another matter
+            if entry.live:
+                await self._audit(entry)
 
     async def _audit(self, entry: CachedResult) -> None:
         try:

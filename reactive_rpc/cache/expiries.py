@@ -22,6 +22,7 @@ from contextvars import Context
 
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["GRACE_SECONDS", "Expiries"]
 
@@ -48,6 +49,7 @@ class Expiries:
         self._ending: dict[float, dict[CachedResult, None]] = {}
         self._moments: list[float] = []
         self._ends_now = math.inf
+        self._tasks = Tasks()
         self._task: asyncio.Task[None] | None = None
         self._is_sleeping = False
 
@@ -89,10 +91,8 @@ class Expiries:
 
     async def aclose(self) -> None:
         """Stop waiting; idempotent. What is added later is waited for again."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        self._task = None
+        await self._tasks.aclose()
 
     def _wake(self) -> None:
         """Have the timer look at the heap again: its first moment is another one."""
@@ -102,7 +102,7 @@ class Expiries:
             self._task.cancel()
         self._is_sleeping = False
         # In an empty context: the timer is no part of the call that is running here.
-        self._task = asyncio.get_running_loop().create_task(self._work(), name="reactive_rpc ticks", context=Context())
+        self._task = self._tasks.start(self._work(), "ticks", context=Context())
 
     async def _work(self) -> None:
         while self._moments:

@@ -86,6 +86,7 @@ from reactive_rpc.dependencies.index import Index
 from reactive_rpc.dependencies.period import ALWAYS
 from reactive_rpc.dependencies.relations import Relation, widen
 from reactive_rpc.errors import PreconditionFailedError, ServiceUnavailableError
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["Invalidation", "Landed", "Reader", "Stats"]
 
@@ -233,7 +234,7 @@ class Reader:
         self._index: Index[CachedResult] = Index()
         log.enrich_with(self._index.lookups)
         self._flights: dict[Key, _Flight] = {}
-        self._tasks: set[asyncio.Task[Landed]] = set()
+        self._tasks = Tasks()
         self._listeners: list[Callable[[Invalidation], None]] = []
         self._reported: set[str] = set()
         self._dropped: dict[int, _Dropped] = {}
@@ -456,25 +457,18 @@ class Reader:
 
     async def aclose(self) -> None:
         """Abandon the flights under way; idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose()
         await self._expiries.aclose()
 
     def _start(self, query: Query) -> _Flight:
         started_at = self._log.version
-        task = asyncio.create_task(
-            self._fly(query, started_at), name=f"reactive_rpc flight {query.key[0]}", context=self._new_context()
-        )
+        work = self._fly(query, started_at)
+        task = self._tasks.start(work, f"flight {query.key[0]}", context=self._new_context(), is_awaited=True)
         flight = self._flights[query.key] = _Flight(started_at, query.depth, task)
-        self._tasks.add(task)
 
-        def land(done: asyncio.Task[Landed]) -> None:
-            self._tasks.discard(done)
+        def land(_: asyncio.Task[Landed]) -> None:
             if self._flights.get(query.key) is flight:
                 del self._flights[query.key]
-            if not done.cancelled():
-                done.exception()  # every waiter may have gone: the error is not left unretrieved
 
         task.add_done_callback(land)
         return flight

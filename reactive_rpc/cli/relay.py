@@ -8,6 +8,7 @@ import signal
 
 from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.cli.shared import Rpc, load, out
+from reactive_rpc.tasks import background
 
 __all__ = ["relay"]
 
@@ -24,12 +25,9 @@ def relay(rpc: Rpc) -> None:
 
 
 async def _run(rpc: ReactiveRPC) -> None:
-    work = asyncio.create_task(rpc.run_relay(), name="reactive_rpc relay")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
+    async with background(rpc.run_relay(), "relay") as work:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        await asyncio.wait([work])
         if not work.cancelled():
-            raise
+            work.result()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from itertools import count
@@ -33,6 +33,7 @@ from reactive_rpc.statements.isolation import Isolation, level_of
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
 from reactive_rpc.statements.sessions import WRITING, AnyAsyncSession, AnySession
 from reactive_rpc.statements.text_reads import Oracle
+from reactive_rpc.tasks import shielded, to_its_end
 
 __all__ = ["Database", "WriteObserver"]
 
@@ -160,7 +161,8 @@ class Database(ABC):
                     with self._observed(connection.sync_connection, session.sync_session):
                         yield session
                         await session.commit()
-                        await _undisturbed(transaction.commit())
+                        # INVARIANT (the caller ends after COMMIT only): nobody may be told of it before.
+                        await to_its_end(transaction.commit(), "commit")
 
     @contextmanager
     def read_sync(
@@ -319,7 +321,7 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     try:
         yield connection
     finally:
-        await asyncio.shield(asyncio.create_task(connection.close()))  # a cancelled caller leaves none behind
+        await shielded(connection.close(), "closing")  # a cancelled caller leaves none behind
 
 
 @contextmanager
@@ -328,24 +330,6 @@ def _connected_sync(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
     with connection:
         yield connection
-
-
-async def _undisturbed(commit: Coroutine[Any, Any, None]) -> None:
-    """Await a COMMIT to its end, also when the caller is cancelled: nobody may be told of it before it has happened.
-
-    Raises:
-        asyncio.CancelledError: the caller was cancelled; the COMMIT has succeeded nevertheless.
-    """
-    committing = asyncio.ensure_future(commit)
-    cancelled: asyncio.CancelledError | None = None
-    while not committing.done():
-        try:
-            await asyncio.wait([committing])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    committing.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _give_up_after(attempt: int) -> None:

@@ -26,6 +26,7 @@ from reactive_rpc.clock import Clock
 from reactive_rpc.errors import BadRequestError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.subscriptions.limits import CallerKey
+from reactive_rpc.tasks import OnDemand
 
 __all__ = ["Acknowledgements"]
 
@@ -66,7 +67,7 @@ class Acknowledgements:
         self._noted: dict[str, Cursor] = {}
         self._until: OrderedDict[tuple[CallerKey, str], float] = OrderedDict()
         self._counts: Counter[CallerKey] = Counter()
-        self._putting: asyncio.Task[None] | None = None
+        self._putting = OnDemand(self._put, "acknowledgements")
         self._is_failing = False
 
     def note(self, stream_id: str, cursor: Cursor, caller: CallerKey) -> None:
@@ -79,8 +80,7 @@ class Acknowledgements:
         self._noted[stream_id] = cursor
         if len(self._noted) > MAX_NOTED:
             del self._noted[next(iter(self._noted))]
-        if self._putting is None or self._putting.done():
-            self._putting = asyncio.create_task(self._put(), name="reactive_rpc acknowledgements")
+        self._putting.wake()
 
     async def take(self, stream_ids: Collection[str]) -> dict[str, Cursor]:
         """Return what other workers have put on the board for these streams; nothing where it cannot be reached."""
@@ -98,10 +98,7 @@ class Acknowledgements:
         self._noted.clear()
         self._until.clear()
         self._counts.clear()
-        if self._putting is not None:
-            self._putting.cancel()
-            await asyncio.gather(self._putting, return_exceptions=True)
-            self._putting = None
+        await self._putting.aclose()
 
     def _may(self, caller: CallerKey, stream_id: str) -> bool:
         """Tell whether the caller may have one more stream's on the board, and remember that it has."""

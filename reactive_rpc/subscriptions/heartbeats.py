@@ -13,12 +13,11 @@ do not all write in one instant.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import Any
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["COMMENT", "Heartbeats"]
 
@@ -39,15 +38,13 @@ class Heartbeats:
 
     Args:
         seconds: how long a stream may be silent; 0 is for ever.
-        spawn: runs a task that the hub ends.
+        tasks: those that the hub ends.
     """
 
-    def __init__(
-        self, seconds: float, *, clock: Clock, spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-    ) -> None:
+    def __init__(self, seconds: float, *, clock: Clock, tasks: Tasks) -> None:
         self.seconds = seconds
         self._clock = clock
-        self._spawn = spawn
+        self._tasks = tasks
         slots = min(MAX_SLOTS, max(1, int(seconds / TURNS / TICK_SECONDS)))
         self._slots: list[dict[Stream, None]] = [{} for _ in range(slots)]
         self._slot_of: dict[Stream, dict[Stream, None]] = {}
@@ -62,7 +59,7 @@ class Heartbeats:
         slot[stream] = None
         self._slot_of[stream] = slot
         if self._task is None or self._task.done():
-            self._task = self._spawn(self._run(), "reactive_rpc heartbeats")
+            self._task = self._tasks.start(self._run(), "heartbeats")
 
     def remove(self, stream: Stream) -> None:
         """Look after a stream no more; idempotent."""

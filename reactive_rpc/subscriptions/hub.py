@@ -73,9 +73,8 @@ import logging
 import math
 import random
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from reactive_rpc.cache.reader import Invalidation, Landed, Reader
 from reactive_rpc.cache.result import CachedResult, Key
@@ -109,6 +108,7 @@ from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.stream import Recheck, Stream, Terms
 from reactive_rpc.subscriptions.watched_query import Pending, Subscription, WatchedQuery
 from reactive_rpc.subscriptions.writer import Flusher
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["Hub", "HubStats", "Recheck", "Subscription"]
 
@@ -193,12 +193,12 @@ class Hub:
         self._by_entry: dict[CachedResult, WatchedQuery] = {}
         self._by_stream: dict[Stream, set[WatchedQuery]] = {}
         self._unsettled: dict[WatchedQuery, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._holdings = Holdings(bounds)
-        self._heartbeats = Heartbeats(heartbeat_seconds, clock=clock, spawn=self._spawn)
+        self._heartbeats = Heartbeats(heartbeat_seconds, clock=clock, tasks=self._tasks)
         self._told_at_once = TOLD_AT_ONCE
-        self._replays = Replays(log, at_most=max_resumed_changes, spawn=self._spawn)
-        self._refresher = Refresher(self._refresh, clock=clock, spawn=self._spawn)
+        self._replays = Replays(log, at_most=max_resumed_changes, tasks=self._tasks)
+        self._refresher = Refresher(self._refresh, clock=clock, tasks=self._tasks)
         self._timing: asyncio.Task[None] | None = None
         self._is_draining = False
         self._is_timed = False
@@ -341,10 +341,7 @@ class Hub:
         await self._sweep.aclose()
         await self._acknowledgements.aclose()
         self._refresher.clear()  # nobody takes the place of who is cancelled
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.aclose()
         self._refresher.clear()  # what never ran has not said that it ended
         self._timing = None
         self._is_draining = False
@@ -541,7 +538,7 @@ class Hub:
         """Have a watch computed again and its streams told later: by the result, or when their turn comes."""
         self._unsettle(watch, before, pending)
         if self._timing is None or self._timing.done():
-            self._timing = self._spawn(self._fall_back_in_time(), "reactive_rpc results")
+            self._timing = self._tasks.start(self._fall_back_in_time(), "results")
 
     def _told(self, stream: Stream, version: int, held: Collection[WatchedQuery] | None = None) -> int:
         """Return up to which version a stream has been told everything.
@@ -708,12 +705,6 @@ class Hub:
     def _acknowledge(self, stream: Stream, cursor: Cursor) -> None:
         if cursor.epoch == self._log.epoch:
             stream.acknowledge(cursor)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _cursor(self, version: int) -> str:
         cursor = self._log.cursor_at(version)

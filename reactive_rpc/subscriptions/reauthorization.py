@@ -30,6 +30,7 @@ from reactive_rpc.protocol.events import Revoked
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.tasks import background
 
 __all__ = ["Reauthorization"]
 
@@ -156,11 +157,9 @@ class Reauthorization:
 
     async def _wait(self, wake: asyncio.Event) -> None:
         """Wait until somebody asks for a recheck, or for the next look."""
-        waiting = {asyncio.ensure_future(wake.wait())}
-        if self._seconds:
-            waiting.add(asyncio.ensure_future(self._clock.sleep(self._seconds / LOOKS)))  # type: ignore[arg-type]  # of what the others return is nothing used
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in waiting:
-                future.cancel()
+        if not self._seconds:
+            await wake.wait()
+            return
+        look = self._clock.sleep(self._seconds / LOOKS)
+        async with background(wake.wait(), "recheck asked for") as asked, background(look, "recheck due") as due:
+            await asyncio.wait({asked, due}, return_when=asyncio.FIRST_COMPLETED)

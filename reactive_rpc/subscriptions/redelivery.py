@@ -6,7 +6,6 @@ nothing. It first takes from the board what other workers were told, then lets e
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from reactive_rpc.clock import Clock
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.subscriptions.acknowledgements import Acknowledgements
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.tasks import OnDemand
 
 __all__ = ["Redelivery"]
 
@@ -41,13 +41,12 @@ class Redelivery:
         self._acknowledgements = acknowledgements
         self._acknowledge = acknowledge
         self._streams: dict[str, Stream] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._sweep = OnDemand(self._run, "sweep")
 
     def add(self, stream: Stream) -> None:
         """Look after a stream until it says that this is not needed any more."""
         self._streams[stream.id] = stream
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="reactive_rpc sweep")
+        self._sweep.wake()
 
     def remove(self, stream: Stream) -> None:
         """Forget a stream; idempotent."""
@@ -56,10 +55,7 @@ class Redelivery:
     async def aclose(self) -> None:
         """Look after nobody any more; idempotent."""
         self._streams.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._sweep.aclose()
 
     async def _run(self) -> None:
         while self._streams:

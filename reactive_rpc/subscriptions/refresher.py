@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.watched_query import WatchedQuery
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["AT_ONCE", "EACH_AT_ONCE", "RETRY_SECONDS", "Refresher"]
 
@@ -42,7 +42,7 @@ class Refresher:
 
     Args:
         refresh: settles one; it tells whether it must be tried again, after a while.
-        spawn: runs a task that the hub ends.
+        tasks: those that the hub ends.
 
     Attributes:
         at_once: how many are settled at a time.
@@ -53,12 +53,12 @@ class Refresher:
         refresh: Callable[[WatchedQuery], Awaitable[bool]],
         *,
         clock: Clock,
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        tasks: Tasks,
     ) -> None:
         self.at_once = AT_ONCE
         self._refresh = refresh
         self._clock = clock
-        self._spawn = spawn
+        self._tasks = tasks
         self._lines: OrderedDict[Line, dict[WatchedQuery, None]] = OrderedDict()
         self._standing: dict[WatchedQuery, tuple[Line, ...]] = {}
         self._running: Counter[Line] = Counter()
@@ -108,7 +108,7 @@ class Refresher:
         while self._running.total() < self.at_once and (taken := self._take()) is not None:
             line, watch = taken
             self._running[line] += 1
-            self._spawn(self._run(line, watch), f"reactive_rpc refresh {watch.query.path}")
+            self._tasks.start(self._run(line, watch), f"refresh {watch.query.path}")
 
     def _take(self) -> tuple[Line, WatchedQuery] | None:
         """Return whose turn it is and the watch that stands first in that line, which goes to the end."""
@@ -134,7 +134,7 @@ class Refresher:
     def _try_later(self, watch: WatchedQuery) -> None:
         self._failed[watch] = None
         if self._retrying is None or self._retrying.done():
-            self._retrying = self._spawn(self._retry(), "reactive_rpc retries")
+            self._retrying = self._tasks.start(self._retry(), "retries")
 
     async def _retry(self) -> None:
         """Put what failed in line again; one clock for all, as a table that is gone may fail ten thousand."""

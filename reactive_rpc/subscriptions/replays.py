@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["Missed", "Replays"]
 
@@ -50,15 +49,13 @@ class Replays:
 
     Args:
         at_most: more changes than that are a gap.
-        spawn: runs a task that the hub ends.
+        tasks: those that the hub ends.
     """
 
-    def __init__(
-        self, log: Log, *, at_most: int, spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-    ) -> None:
+    def __init__(self, log: Log, *, at_most: int, tasks: Tasks) -> None:
         self._log = log
         self._at_most = at_most
-        self._spawn = spawn
+        self._tasks = tasks
         self._reading: dict[Cursor, tuple[asyncio.Task[None], asyncio.Future[Missed]]] = {}
         self._kept: OrderedDict[Cursor, Missed] = OrderedDict()
 
@@ -74,7 +71,7 @@ class Replays:
             return kept
         if cursor not in self._reading:
             made: asyncio.Future[Missed] = asyncio.get_running_loop().create_future()
-            task = self._spawn(self._read(cursor, made), "reactive_rpc replay")
+            task = self._tasks.start(self._read(cursor, made), "replay")
             task.add_done_callback(lambda _: self._reading.pop(cursor, None))
             self._reading[cursor] = task, made
         task, reading = self._reading[cursor]

@@ -29,6 +29,7 @@ from reactive_rpc.subscriptions.frame import Frame, gap_frame
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
+from reactive_rpc.tasks import background
 
 __all__ = ["GOODBYE_SECONDS", "STALLED_SECONDS", "Recheck", "Stream", "Terms"]
 
@@ -342,12 +343,11 @@ class Stream:
     async def _arrival(self, wait_seconds: float) -> None:
         """Wait until something is pushed, the stream is closed, or the time is up."""
         waiter = self._waiter = asyncio.get_running_loop().create_future()
-        time_up = asyncio.ensure_future(self._terms.clock.sleep(wait_seconds))
         try:
-            await asyncio.wait({waiter, time_up}, return_when=asyncio.FIRST_COMPLETED)
+            async with background(self._terms.clock.sleep(wait_seconds), "poll's time") as time_up:
+                await asyncio.wait({waiter, time_up}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiter = None
-            time_up.cancel()
 
 
 def _is_later_tick(frame: Frame, cursor: Cursor) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from reactive_rpc.tasks import background
 from reactive_rpc.testing.guard import ProcessGuard
 
 __all__ = ["FakeClock", "SequentialIds", "running", "serving"]
@@ -107,12 +108,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down, and cut what does not end by itself."""
-        cutting = asyncio.create_task(self._cut(), name="reactive_rpc test server goodbye")
-        try:
+        async with background(self._cut(), "test server's goodbye"):
             await super().shutdown(sockets)
-        finally:
-            cutting.cancel()
-            await asyncio.gather(cutting, return_exceptions=True)
 
     async def _cut(self) -> None:
         await asyncio.sleep(self._goodbye_seconds)

@@ -73,6 +73,7 @@ from reactive_rpc.dependencies.schema import Kind
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.statements.concealment import said_by
+from reactive_rpc.tasks import Tasks
 
 __all__ = ["PostgreSQLLog"]
 
@@ -126,6 +127,7 @@ class PostgreSQLLog(BaseLog):
         self._replayed = Outbox(url, timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
         self._replaying = asyncio.Lock()
         self._replays = 0
+        self._tasks = Tasks()
         self._running: asyncio.Task[None] | None = None
         self._queued: asyncio.Task[None] | None = None
 
@@ -173,8 +175,7 @@ class PostgreSQLLog(BaseLog):
             ServiceUnavailableError: the database cannot be read.
         """
         if self._queued is None:
-            self._queued = asyncio.create_task(self._poll_after(self._running), name="reactive_rpc poll")
-            self._queued.add_done_callback(_retrieve)
+            self._queued = self._tasks.start(self._poll_after(self._running), "poll", is_awaited=True)
         await asyncio.shield(self._queued)
         return self._version
 
@@ -448,9 +449,3 @@ def _is_reversed(look: PollResult, last: PollResult | None) -> bool:
 
 def _bulk(tables: tuple[str, ...]) -> tuple[Change, ...]:
     return tuple(Change(table=table, operation="bulk") for table in tables)
-
-
-def _retrieve(poll: asyncio.Task[None]) -> None:
-    """Take note of an error: everybody who waited may have gone."""
-    if not poll.cancelled():
-        poll.exception()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -12,9 +10,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from reactive_rpc.errors import DefinitionError
 
-__all__ = ["REDIS_FAULTS", "RedisClient", "connect_redis", "within"]
-
-T = TypeVar("T")
+__all__ = ["PATIENCE_SECONDS", "REDIS_FAULTS", "RedisClient", "connect_redis"]
 
 REDIS_FAULTS: Final = (RedisError, RedisClusterException, OSError, RuntimeError)
 """What a client raises where Redis does not do as it is told. `TimeoutError` is an OSError; a RuntimeError is what
@@ -22,8 +18,8 @@ uvloop says, through the driver, of a connection that was reset while it was bei
 
 CLUSTER: Final = "redis+cluster://"
 TIMEOUT_SECONDS: Final = 5.0
-CANCEL_SECONDS: Final = 0.05
-"""After how long what was cancelled and goes on is cancelled again."""
+PATIENCE_SECONDS: Final = 0.2
+"""How long a task that talks to Redis may clean up before it is cancelled again, see `tasks.end_task`."""
 
 RedisClient = Redis | RedisCluster
 """Commands are coroutines and answers are bytes. Keys that one script touches share a `{hash tag}`."""
@@ -48,31 +44,3 @@ def _client(url: str) -> RedisClient:
     if url.startswith(CLUSTER):
         return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), socket_timeout=TIMEOUT_SECONDS)
     return Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS)
-
-
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work`, which uses a client, returns; past the time, abandon it.
-
-    `asyncio.timeout` does not suffice: `asyncio.wait_for` of Python 3.11, which the driver uses, swallows a
-    cancellation that comes in the step in which its own task ends, and the driver then waits for its own timeouts.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task], timeout=seconds)
-        if not task.done():
-            raise TimeoutError(f"no answer within {seconds} s")
-        return task.result()
-    finally:
-        _cancel(task)
-
-
-def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel `task` until it ends."""
-    if not task.done():
-        task.cancel()
-        asyncio.get_running_loop().call_later(CANCEL_SECONDS, _cancel, task)
-    elif not task.cancelled():
-        task.exception()  # nobody waits for it any more

@@ -21,10 +21,11 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import ResponseError
 
-from reactive_rpc.backends.redis.connection import REDIS_FAULTS, RedisClient, connect_redis, within
+from reactive_rpc.backends.redis.connection import REDIS_FAULTS, RedisClient, connect_redis
 from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
+from reactive_rpc.tasks import within
 
 __all__ = ["RedisEphemeralStore"]
 
@@ -230,7 +231,7 @@ class RedisEphemeralStore:
 
     async def _run(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
         try:
-            return await within(self._operation_seconds, self._in_turn(work))
+            return await within(self._operation_seconds, self._in_turn(work), "ephemeral store")
         except REDIS_FAULTS as exc:
             reason = str(exc) or type(exc).__name__
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(

@@ -44,7 +44,8 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from reactive_rpc.backends.redis.stream import FAULTS, RedisStream, RelayReport, StreamEntry, end_task
+from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
+from reactive_rpc.backends.redis.stream import FAULTS, RedisStream, RelayReport, StreamEntry
 from reactive_rpc.changes.base_log import BaseLog
 from reactive_rpc.changes.capture_backend import CaptureBackend
 from reactive_rpc.changes.captured_schema import CaptureState
@@ -52,6 +53,7 @@ from reactive_rpc.changes.log import Batch, WantedLookups
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.tasks import Tasks, background, end_task
 
 __all__ = ["NO_RELAY", "UNREACHABLE", "RedisLog"]
 
@@ -103,6 +105,7 @@ class RedisLog(BaseLog):
         self._top = 0
         self._asked_about: tuple[str, str] | None = None
         self._trouble: str | None = None
+        self._tasks = Tasks()
         self._follower: asyncio.Task[None] | None = None
         self._question: str | None = None
         self._answer: asyncio.Future[None] | None = None
@@ -138,7 +141,7 @@ class RedisLog(BaseLog):
         if self._state is not None:
             return
         self._state = await asyncio.to_thread(self._capture.install)
-        self._follower = asyncio.create_task(self._follow(), name="reactive_rpc redis log")
+        self._follower = self._tasks.start(self._follow(), "redis log")
         try:
             await self._fresh_within(OPEN_SECONDS)
         except BaseException:
@@ -151,7 +154,7 @@ class RedisLog(BaseLog):
         self._refuse("the log was closed")
         follower, self._follower = self._follower, None
         if follower is not None:
-            await end_task(follower)
+            await end_task(follower, patience_seconds=PATIENCE_SECONDS)
         barriers = [task for task in (self._running, self._queued) if task is not None and not task.done()]
         if barriers:
             await asyncio.wait(barriers)
@@ -165,8 +168,7 @@ class RedisLog(BaseLog):
             ServiceUnavailableError: Redis cannot be reached, or no relay answers.
         """
         if self._queued is None:
-            self._queued = asyncio.create_task(self._ask_after(self._running), name="reactive_rpc barrier")
-            self._queued.add_done_callback(_retrieve)
+            self._queued = self._tasks.start(self._ask_after(self._running), "barrier", is_awaited=True)
         await asyncio.shield(self._queued)
         return self._version
 
@@ -216,16 +218,15 @@ class RedisLog(BaseLog):
             raise ServiceUnavailableError(UNREACHABLE)
         self._answer = asyncio.get_running_loop().create_future()
         self._question = secrets.token_urlsafe(9)
-        asking = asyncio.create_task(self._ask(self._question), name="reactive_rpc question")
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._answer
-        except TimeoutError as exc:
-            is_silent = self._trouble in (None, NO_RELAY)
-            raise ServiceUnavailableError(NO_RELAY if is_silent else NOT_FOLLOWED) from exc
-        finally:
-            self._question = None
-            await end_task(asking)
+        async with background(self._ask(self._question), "question", patience_seconds=PATIENCE_SECONDS):
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._answer
+            except TimeoutError as exc:
+                is_silent = self._trouble in (None, NO_RELAY)
+                raise ServiceUnavailableError(NO_RELAY if is_silent else NOT_FOLLOWED) from exc
+            finally:
+                self._question = None
 
     async def _ask(self, question: str) -> None:
         """Ask, and ask again until somebody cancels it: a question may get lost."""
@@ -386,9 +387,3 @@ def _readable(entry: StreamEntry, changes: tuple[Change, ...], state: CaptureSta
         return changes
     tables = dict.fromkeys(change.table for change in changes)
     return tuple(Change(table=table, operation="bulk") for table in tables)
-
-
-def _retrieve(barrier: asyncio.Task[None]) -> None:
-    """Take note of an error: everybody who waited may have gone."""
-    if not barrier.cancelled():
-        barrier.exception()

@@ -36,12 +36,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal, end_task
+from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
+from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.tasks import Tasks, background, end_task
 
 __all__ = ["Feed", "Relay", "RelayStatus"]
 
@@ -231,15 +233,13 @@ class Relay:
         self._poll_interval_seconds = poll_interval_seconds
         self._clock = clock or SystemClock()
         self._appended: Cursor | None = None
+        self._tasks = Tasks()
         self.status = RelayStatus("candidate", self._clock.monotonic())
 
     async def run(self) -> None:
         """Take one term after another, until cancelled."""
-        terms = asyncio.create_task(self._take_terms(), name="reactive_rpc relay terms")
-        try:
+        async with background(self._take_terms(), "relay terms", patience_seconds=CLEANING_SECONDS) as terms:
             await asyncio.wait([terms])
-        finally:
-            await end_task(terms, patience_seconds=CLEANING_SECONDS)
 
     async def _take_terms(self) -> None:
         while True:
@@ -295,7 +295,7 @@ class Relay:
                 reported_at = float("-inf")
                 while lock is not None or not feed.is_contested:
                     if asking is None:
-                        asking = asyncio.create_task(stream.asked(WAIT_SECONDS), name="reactive_rpc relay questions")
+                        asking = self._tasks.start(stream.asked(WAIT_SECONDS), "relay questions", is_awaited=True)
                     await asyncio.wait([asking], timeout=self._poll_interval_seconds)
                     served: list[str] = []
                     if asking.done():
@@ -310,7 +310,7 @@ class Relay:
                         raise ServiceUnavailableError("the connection that holds the relay's lock was lost")
             finally:
                 if asking is not None:
-                    await end_task(asking)
+                    await end_task(asking, patience_seconds=PATIENCE_SECONDS)
         finally:
             await log.aclose()
 

@@ -25,14 +25,13 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Coroutine
-from contextvars import Context
 from typing import Any, Final
 
-from reactive_rpc.backends.redis.connection import RedisClient, connect_redis, within
+from reactive_rpc.backends.redis.connection import RedisClient, connect_redis
 from reactive_rpc.cache.result import Key
 from reactive_rpc.cache.shared_results import SharedResult, decode_value, encode_value, name_of
 from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.tasks import OnDemand, within
 
 __all__ = ["RedisSharedResults"]
 
@@ -98,8 +97,8 @@ class RedisSharedResults:
         self._claimed: dict[Key, str] = {}
         self._commands: deque[_Command] = deque()
         self.waiting_bytes = 0
-        self._writing: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._writing = OnDemand(self._write, "shared values")
+        self._connecting = OnDemand(self._connect, "shared values connection")
         self._is_connected = False
         self._is_closed = False
         self._has_failed = False
@@ -108,7 +107,8 @@ class RedisSharedResults:
         """Connect; where Redis does not answer at once, go on without, and try again in the background; idempotent."""
         self._is_closed = False
         if not self._is_connected:
-            await asyncio.wait([self._connect_later()], timeout=RETRY_SECONDS)
+            self._connecting.wake()
+            await self._connecting.wait(timeout_seconds=RETRY_SECONDS)
 
     async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of another worker's, see `SharedValues.find`."""
@@ -138,11 +138,8 @@ class RedisSharedResults:
     async def aclose(self) -> None:
         """Abandon what has not been stored, and close the connections; idempotent."""
         self._is_connected, self._is_closed = False, True
-        tasks = [task for task in (self._writing, self._connecting) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._writing = self._connecting = None  # a task that never ran could not say so itself
+        await self._writing.aclose()
+        await self._connecting.aclose()
         self._forget_commands()
         for _ in range(AT_ONCE):
             await self._slots.acquire()
@@ -156,7 +153,7 @@ class RedisSharedResults:
         """Return what `_FIND` returns; None where Redis does not answer."""
         if not self._is_connected:
             if not self._is_closed:
-                self._connect_later()
+                self._connecting.wake()
             return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -164,7 +161,7 @@ class RedisSharedResults:
         except TimeoutError:
             return None  # many ask at once, which says nothing of Redis
         try:
-            answer = await within(ANSWER_SECONDS, self._evaluate(name, after, version))
+            answer = await within(ANSWER_SECONDS, self._evaluate(name, after, version), "shared value")
         except Exception as exc:  # whatever it is: the answer to the client does not depend on it
             self._note_failure(exc)
             return None
@@ -193,19 +190,16 @@ class RedisSharedResults:
             return
         self.waiting_bytes += size
         self._commands.append((name, record, until))
-        if self._writing is None:
-            self._writing = _in_background(self._write(), "reactive_rpc shared values")
+        self._writing.wake()
 
     async def _write(self) -> None:
         try:
             while self._commands:
                 some = [self._next() for _ in range(min(BATCH, len(self._commands)))]
-                await within(WRITE_SECONDS, self._write_some(some))
+                await within(WRITE_SECONDS, self._write_some(some), "shared values written")
         except Exception as exc:  # as in `_ask`
             self._note_failure(exc)
             self._forget_commands()
-        finally:
-            self._writing = None
 
     async def _write_some(self, commands: list[_Command]) -> None:
         pipeline = self._made_client().pipeline(transaction=False)
@@ -235,23 +229,16 @@ class RedisSharedResults:
             self._client = connect_redis(self._url)
         return self._client
 
-    def _connect_later(self) -> asyncio.Task[None]:
-        """Return the task that connects, begun where there is none."""
-        if self._connecting is None:
-            self._connecting = _in_background(self._connect(), "reactive_rpc shared values connection")
-        return self._connecting
-
     async def _connect(self) -> None:
         """Try until Redis answers."""
         while not self._is_connected:
             try:
-                await within(CONNECT_SECONDS, self._ping())
+                await within(CONNECT_SECONDS, self._ping(), "ping")
             except Exception as exc:  # as in `_ask`
                 self._note_failure(exc)
                 await self._clock.sleep(RETRY_SECONDS)
             else:
                 self._is_connected = True
-        self._connecting = None
         if self._has_failed:
             logger.info("results are shared again")
         self._has_failed = False
@@ -265,12 +252,7 @@ class RedisSharedResults:
         self._has_failed = True
         self._is_connected = False
         if not self._is_closed:
-            self._connect_later()
-
-
-def _in_background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Run `work` in an empty context: it is no part of the call that is running here."""
-    return asyncio.get_running_loop().create_task(work, name=name, context=Context())
+            self._connecting.wake()
 
 
 def _record(namespace: str, name: str) -> str:

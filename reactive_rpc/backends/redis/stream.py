@@ -35,7 +35,6 @@ before it would then pass for an answer. They may be lost, by anything; whoever 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 import zlib
@@ -53,7 +52,7 @@ from reactive_rpc.dependencies.change import Change, Image, Unknown
 from reactive_rpc.dependencies.codec import decode_changes, encode_changes
 from reactive_rpc.protocol.cursors import Cursor
 
-__all__ = ["FAULTS", "AppendRequest", "RedisStream", "Refusal", "RelayReport", "StreamEntry", "end_task"]
+__all__ = ["FAULTS", "AppendRequest", "RedisStream", "Refusal", "RelayReport", "StreamEntry"]
 
 FAULTS: Final = REDIS_FAULTS
 """What the driver raises where Redis does not do as it is told."""
@@ -359,22 +358,6 @@ class RedisStream:
     def _shard(self, change: Change) -> int:
         scope = _scope(change, self._scope_column)
         return zlib.crc32(scope.encode(errors="replace")) % self._shards
-
-
-async def end_task(task: asyncio.Task[Any], *, patience_seconds: float = 0.2) -> None:
-    """Cancel a task that talks to Redis, and wait until it has ended.
-
-    The driver sends under `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes in the very step
-    in which the sending ends (python/cpython#86296). So one may have to be cancelled again.
-
-    Args:
-        patience_seconds: how long its cleaning up may take before that.
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=patience_seconds)
-    if not task.cancelled():
-        task.exception()  # noted: it failed by itself, of what its owner ends for
 
 
 def _scope(change: Change, column: str) -> str:

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.protocol.events import Connected, Polled, PolledEvent, SubscriptionRequest
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.dispatcher import Endpoint
 from reactive_rpc.web.routing.responses import Answer
 from reactive_rpc.web.streams.streaming import StreamAnswers
@@ -112,17 +113,11 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: the client went away first; the work is cancelled.
     """
-    working = asyncio.ensure_future(work)
-    listening = asyncio.ensure_future(_disconnect(receive))
-    try:
+    async with background(work, "poll") as working, background(_disconnect(receive), "disconnect") as listening:
         await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
-    finally:
-        for task in (working, listening):
-            task.cancel()
-        await asyncio.gather(working, listening, return_exceptions=True)
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
+from reactive_rpc.tasks import Tasks, end_task
 from reactive_rpc.web.routing.responses import Answer
 
 __all__ = ["StreamAnswers"]
@@ -48,12 +49,16 @@ class StreamAnswers:
 
     Args:
         drain_seconds: over how long they are ended.
+
+    Attributes:
+        tasks: those of the answers, which end with them.
     """
 
     def __init__(self, hub: Hub, *, drain_seconds: float) -> None:
         self._hub = hub
         self._drain_seconds = drain_seconds
         self._open = 0
+        self.tasks = Tasks()
         self._draining: asyncio.Task[None] | None = None
 
     def answer(self, stream: Stream, first: bytes) -> Answer:
@@ -69,7 +74,7 @@ class StreamAnswers:
         """Count an answer that begins."""
         self._open += 1
         if self._draining is None:
-            self._draining = asyncio.create_task(self._drain(), name="reactive_rpc drain")
+            self._draining = self.tasks.start(self._drain(), "drain")
 
     def ended(self, stream: Stream) -> None:
         """Count an answer that has ended, and forget its stream."""
@@ -98,7 +103,7 @@ class _StreamAnswer(Answer):
         """Send the frames as they come."""
         stream = self._stream
         self._answers.opened()
-        leaving = asyncio.create_task(_until_gone(receive), name="reactive_rpc disconnect")
+        leaving = self._answers.tasks.start(_until_gone(receive), "disconnect", is_awaited=True)
         leaving.add_done_callback(lambda _: stream.abort())
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
@@ -107,8 +112,7 @@ class _StreamAnswer(Answer):
                 await _ended(send)
         finally:
             self._answers.ended(stream)
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
+            await end_task(leaving)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -7,7 +7,6 @@ database session of a `yield` dependency must not. Limits come after that, becau
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from reactive_rpc.subscriptions.hub import Hub, Recheck, Subscription
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.answer_headers import scope_of
 from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.routing.callers import caller_of, identity_of
@@ -203,7 +203,8 @@ class Subscriber:
         paths, context = _paths_of(queries), copy_context()
 
         async def recheck() -> bytes:
-            return await asyncio.create_task(resolve(), context=context.copy())
+            async with background(resolve(), "recheck", context=context.copy()) as resolving:
+                return await resolving
 
         async def resolve() -> bytes:
             try:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
 from reactive_rpc.backends.redis.relay import Feed
-from reactive_rpc.backends.redis.stream import end_task
+from reactive_rpc.tasks import end_task
 
 from .redis_rig import Edge, Rig, Writer, prepare, until
 
@@ -129,7 +130,7 @@ class Story:
         try:
             await asyncio.gather(self.asked(set(self.writer.versions)), *self.asking)
         finally:
-            await end_task(feeding)
+            await end_task(feeding, patience_seconds=PATIENCE_SECONDS)
         assert not self.edge.missing, (self.edge.missing, self.steps)
 
 

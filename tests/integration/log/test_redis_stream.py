@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.backends.redis.connection import connect_redis
-from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal, end_task
+from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS, connect_redis
+from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.tasks import end_task
 
 Work = Callable[[RedisStream, Any], Awaitable[None]]
 Run = Callable[..., None]
@@ -275,7 +276,7 @@ def test_a_task_that_failed_is_taken_note_of() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
         task = asyncio.create_task(fail())
         await asyncio.wait([task])
-        await end_task(task)
+        await end_task(task, patience_seconds=PATIENCE_SECONDS)
         del task
         gc.collect()
         assert told == []

@@ -32,7 +32,7 @@ async def test_a_caller_acknowledges_for_so_many_streams_and_no_more() -> None:
     async def put() -> None:
         await until(lambda: clock.sleepers == 1)
         clock.advance(PUT_EVERY_SECONDS)
-        await until(lambda: noted._putting is not None and noted._putting.done())
+        await until(lambda: not noted._putting.is_running)
 
     for _ in range(3):
         for number in range(2 * MAX_EACH):
