@@ -31,6 +31,8 @@ class TableCapture:
         identifier: what names it whatever the search path, as SQL; empty where a name needs no schema.
         enums: the columns whose images hold an enum's label.
         withheld: the columns whose values are never copied, because they are excluded or say secret.
+        stranger: who could have code of theirs run by a SELECT on the table, and is not trusted with the reader's
+            rights: its owner, its schema's, or a partition's; None where there is nobody.
     """
 
     name: str
@@ -46,6 +48,7 @@ class TableCapture:
     identifier: str = ""
     enums: frozenset[str] = frozenset()
     withheld: frozenset[str] = frozenset()
+    stranger: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,13 @@ epoch stays, so other workers and their clients are left in peace: our subscribe
 forgets with them, and positions of this epoch keep their meaning, because each is held against the floor when it is
 used.
 
-**PollResult-ups** need the batch's snapshot in further statements. So a poll that finds rows whose images want virtual
-columns is thrown away, and done again in a REPEATABLE READ transaction with the look-ups in it.
+**Look-ups** need the batch's snapshot in further statements. So a poll that finds rows whose images want virtual
+columns is thrown away, and done again in a REPEATABLE READ transaction with the look-ups in it. A snapshot does not
+keep a table from being emptied, or exchanged for another or for a view, between that poll and the look-up: a name means
+what it means when its statement is sent. So the parents are locked before the snapshot is taken. As the snapshot's
+fingerprint is the verified one, the table that is locked is the one that was verified, and it stays as it is. A parent
+that cannot be locked at once is unknown: a poll waits for nobody's migration. So is a stranger's, as a look-up would
+run code of theirs (`capture/owner.py`).
 
 Rejected: NOTIFY in the writing transaction (it serialises commits), logical decoding (it needs a slot for each worker,
 which holds WAL back when a worker dies), a cursor by xmin (one long transaction delays everything).
@@ -50,7 +55,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -83,6 +88,7 @@ MAX_EMPTY_TRANSACTIONS: Final = 100_000
 
 UNREADABLE: Final = "the database cannot be read: try again later"
 """What callers are told; the cause is chained, for the log."""
+TRUST: Final = "if you trust it, GRANT it this role: docs/explanation/security.md"
 
 _KEYS: Final[Mapping[Kind, str]] = {
     "integer": "$1::bigint[]",
@@ -324,13 +330,47 @@ class PostgreSQLLog(BaseLog):
         look = await self._outbox.poll(after)
         if not _is_verified(look, state):
             return look, ()
-        if look.is_cut or not lookups_of(look.tables, self._wanted, state):
+        if look.is_cut or not (lookups := self._lookups(look.tables, state)):
             return look, self._changes(look, state)
         async with self._outbox.one_snapshot():
+            locked = await self._lock_parents(lookups, state)
+            # INVARIANT: parents are locked before this statement takes the snapshot.
             look = await self._outbox.poll(after)
             if not _is_verified(look, state):
                 return look, ()
-            return look, await self._enriched(self._changes(look, state), state)
+            return look, await self._enriched(self._changes(look, state), locked, state)
+
+    def _lookups(self, tables: Iterable[str], state: CaptureState) -> list[Lookup]:
+        """Return the look-ups that images of `tables` should hold and that may be made."""
+        lookups = [lookup for lookup in lookups_of(tables, self._wanted, state) if _has_known_keys(lookup, state)]
+        for lookup in lookups:
+            stranger = state.tables[lookup.parent].stranger
+            if stranger is not None:
+                self._refuse(lookup, f"what {stranger!r} defines there would run with this role's rights ({TRUST})")
+        return [lookup for lookup in lookups if lookup not in self._refused]
+
+    def _refuse(self, lookup: Lookup, reason: str) -> None:
+        if lookup not in self._refused:
+            _log.warning("%s cannot be looked up, so it counts as unknown: %s", lookup.name, reason)
+            self._refused.add(lookup)
+
+    async def _lock_parents(self, lookups: Collection[Lookup], state: CaptureState) -> frozenset[str]:
+        """Lock what is looked into and return the tables that could be."""
+        locked = set()
+        for parent in {lookup.parent for lookup in lookups}:
+            try:
+                await self._outbox.lock(state.tables[parent].identifier)
+            except asyncpg.LockNotAvailableError:
+                continue
+            except asyncpg.PostgresError as exc:
+                if not self._outbox.is_connected:
+                    raise
+                for lookup in lookups:
+                    if lookup.parent == parent:
+                        self._refuse(lookup, said_by(exc))
+            else:
+                locked.add(parent)
+        return frozenset(locked)
 
     @property
     def _must_look(self) -> bool:
@@ -347,14 +387,16 @@ class PostgreSQLLog(BaseLog):
                 return _bulk(look.tables)
         return tuple(changes)
 
-    async def _enriched(self, changes: tuple[Change, ...], state: CaptureState) -> tuple[Change, ...]:
-        """Add the virtual columns that are wanted; within the transaction that read the rows."""
+    async def _enriched(
+        self, changes: tuple[Change, ...], parents: Set[str], state: CaptureState
+    ) -> tuple[Change, ...]:
+        """Add the virtual columns that are wanted; within the transaction that read the rows.
+
+        Args:
+            parents: the tables that may be looked into.
+        """
         tables = dict.fromkeys(change.table for change in changes if change.operation != "bulk")
-        lookups = [
-            lookup
-            for lookup in lookups_of(tables, self._wanted, state)
-            if lookup not in self._refused and _has_known_keys(lookup, state)
-        ]
+        lookups = [lookup for lookup in self._lookups(tables, state) if lookup.parent in parents]
         found: dict[Lookup, dict[Known, Value | Unknown]] = {}
         for lookup, keys in keys_to_look_up(changes, lookups, state).items():
             try:
@@ -362,8 +404,7 @@ class PostgreSQLLog(BaseLog):
             except (asyncpg.PostgresError, asyncpg.DataError) as exc:
                 if not self._outbox.is_connected:
                     raise
-                _log.warning("%s cannot be looked up, so it counts as unknown: %s", lookup.name, said_by(exc))
-                self._refused.add(lookup)
+                self._refuse(lookup, said_by(exc))
                 break  # the transaction shows nothing more
         return enriched(changes, found, state)
 

@@ -104,6 +104,7 @@ SELECT $3::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS
     NULL::bigint AS id, NULL::text AS xid, NULL::text AS tbl, NULL::text AS op, NULL::text AS rows, NULL AS is_cut
 UNION ALL {_SENT}"""
 
+_LOCK: Final = "SAVEPOINT unlocked; LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT unlocked"
 _END_TRANSACTIONS: Final = "DO $$ BEGIN FOR n IN 1..{} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
 
 
@@ -212,7 +213,7 @@ class Outbox:
 
     @asynccontextmanager
     async def one_snapshot(self) -> AsyncIterator[None]:
-        """Let every statement of the block see one snapshot.
+        """Let every statement of the block see one snapshot, which the first one but `lock` takes.
 
         Not asyncpg's own transaction: it would roll back, and wait for that, also on a line that has gone dead.
         """
@@ -223,6 +224,22 @@ class Outbox:
             await self._live.execute("ROLLBACK")
             raise
         await self._live.execute("COMMIT")
+
+    async def lock(self, table: str) -> None:
+        """Keep everybody from altering a table until `one_snapshot` ends; nobody is waited for.
+
+        Args:
+            table: an SQL identifier.
+
+        Raises:
+            asyncpg.LockNotAvailableError: somebody alters it; the transaction goes on.
+            asyncpg.PostgresError: it cannot be locked, or is not there; the transaction goes on.
+        """
+        try:
+            await self._live.execute(_LOCK.format(table))
+        except asyncpg.PostgresError:
+            await self._live.execute("ROLLBACK TO SAVEPOINT unlocked")
+            raise
 
     async def pairs(self, sql: str, keys: Collection[Known]) -> list[tuple[Any, Any]]:
         """Return the pairs of JSON values that `sql` selects for `keys`, its only parameter."""

@@ -12,9 +12,9 @@ until its time is up; `refresh`, which answers wait for, leaves a busy table unc
 
 **Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; rows of the outbox that
 are deleted by hand; functions that are redefined without touching a table, where a generated column rests on them.
-Settings that are altered for a role, the database or the server (search_path, timezone), and the roles that row-level
-security names count only once this process starts again. A user's cast, and an operator of theirs on types of their
-own, are taken to depend on their arguments and on what they lock.
+Settings that are altered for a role, the database or the server (search_path, timezone), the roles that row-level
+security names, and what a role may do count only once this process starts again. A user's cast, and an operator of
+theirs on types of their own, are taken to depend on their arguments and on what they lock.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from reactive_rpc.backends.postgresql.capture.installation import (
 )
 from reactive_rpc.backends.postgresql.capture.record import forget_transactions, note_reads, prune, write_record
 from reactive_rpc.backends.postgresql.capture.tables import CATALOG_ONLY, SCHEMA
+from reactive_rpc.backends.postgresql.connection import ONLY_TABLES
 from reactive_rpc.backends.postgresql.url import Place, dsn_of, place_name
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.image_policy import EVERY_TABLE, READ_TABLES, ImagePolicy
@@ -207,6 +208,7 @@ class PostgreSQLCapture:
                     self._refuse_shared_session(connection)
                 run(connection, _SETTINGS)
                 connection.execute(CATALOG_ONLY)
+                connection.execute(ONLY_TABLES)
                 yield connection
         except errors.InsufficientPrivilege as exc:
             raise self._not_allowed(exc) from exc

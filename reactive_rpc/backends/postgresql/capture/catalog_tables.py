@@ -34,7 +34,7 @@ def catalog_tables_on_postgresql(on: Connection) -> CatalogTables:
     visible = read_visible(connection)
     secured = connection.execute(_ROW_SECURITY).fetchall()
     insecure = {oid: "its row-level security may depend on the session" for (oid,) in secured}
-    catalog = read_catalog(connection, insecure, visible, EVERY_TABLE)
+    catalog = read_catalog(connection, insecure, visible, EVERY_TABLE, strangers=frozenset())  # no table is looked into
     named = catalog.by_oid
     actions = [
         Cascade(named[parent], named[child], on_delete, on_update)

@@ -43,7 +43,7 @@ import psycopg
 
 from reactive_rpc.backends.postgresql.capture.meaning import read_redefined
 from reactive_rpc.backends.postgresql.capture.names import quoted
-from reactive_rpc.backends.postgresql.capture.owner import ROLE, Owner, read_owner, refuse_strangers
+from reactive_rpc.backends.postgresql.capture.owner import ROLE, Owner, read_owner, read_strangers, refuse_strangers
 from reactive_rpc.backends.postgresql.capture.record import EMPTY, Entry, Record, read_record
 from reactive_rpc.backends.postgresql.capture.tables import (
     FINGERPRINT,
@@ -383,7 +383,8 @@ def _look(
     ours = {name: oid for name, oid in connection.execute(_OURS) if name in BASE}
     record = read_record(connection) if may_read and "meta" in ours else EMPTY
     policy = policy or (ImagePolicy.from_json(record.policy) if record.policy else fallback)
-    catalog = read_catalog(connection, read_insecure(connection, _PURE), visible, policy)
+    insecure, strangers = read_insecure(connection, _PURE), read_strangers(connection)
+    catalog = read_catalog(connection, insecure, visible, policy, strangers=strangers)
     captured = {table.name: table for table in catalog.tables if table.capture.captured}
     triggers: dict[int, dict[str, _Trigger]] = {}
     relations = {}
@@ -417,8 +418,9 @@ def _look(
 def _digest(table: PostgreSQLTable) -> str:
     """Return what an epoch rests on of a table.
 
-    Without its foreign keys, which are the children's affair, and its unique columns: more of them do no harm.
+    Without its foreign keys, which are the children's affair, its unique columns: more of them do no harm; and whom it
+    belongs to, which decides whether it is looked into, and no more.
     """
-    capture = replace(table.capture, unique=frozenset(), foreign_keys=(), key_columns=())
+    capture = replace(table.capture, unique=frozenset(), foreign_keys=(), key_columns=(), stranger=None)
     shape = (capture, table.columns, table.ancestors, table.descendants, table.facts)
     return hashlib.sha256(repr(shape).encode()).hexdigest()[:32]

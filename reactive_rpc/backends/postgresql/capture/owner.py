@@ -13,9 +13,15 @@ SQL.
 **Who may use them.** EXECUTE is taken from everybody. A trigger function cannot be called, and who may not execute it
 cannot put it on a table of their own making. `announce` may be called by whom it is granted to.
 
-**Whom we trust.** What stands in our schema is read and written by whoever starts the server, so it must belong to that
-role, to a superuser, to the database's owner, or to a role that makes roles; and to a superuser where a superuser
-starts it. Else whoever may create a schema could lay out tables with triggers of theirs and wait.
+**Whom we trust.** What stands in our schema is read and written by whoever starts the server. So it must belong to that
+role, to one that may become it, or to a superuser; unless a superuser starts it, to a role that makes roles; and where
+an ordinary role starts it, to the database's owner, or to a role that it is a member of. Else whoever may create a
+schema could lay out tables with triggers of theirs and wait. All others are *strangers*.
+
+**A stranger's table is not looked into**, not even by a SELECT of built-in types: the planner folds the constants of
+its index expressions, index predicates and extended statistics, and thereby calls the functions in them, as whoever
+runs the statement. No lock that a reader may take keeps an owner from adding one. An ordinary role may look into a
+stranger's tables if all tables are that stranger's: whoever acts as it there sees nothing but their own.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ import psycopg
 
 from reactive_rpc.errors import CaptureError
 
-__all__ = ["ROLE", "Owner", "owned_by", "read_owner", "refuse_strangers"]
+__all__ = ["ROLE", "Owner", "owned_by", "read_owner", "read_strangers", "refuse_strangers"]
 
 ROLE: Final[LiteralString] = "reactive_rpc_capture"
 _SCHEMA: Final[LiteralString] = "reactive_rpc"
@@ -47,14 +53,30 @@ SELECT has_schema_privilege('{ROLE}', n.oid, 'USAGE') AND has_column_privilege('
 FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'outbox'
 JOIN pg_class r ON r.relnamespace = n.oid AND r.relname = 'reads' WHERE n.nspname = '{_SCHEMA}'
 """
+_IS_MIGHTY: Final[LiteralString] = "(r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls)"
+# Of what `pg_database_owner` owns, the schema public for one, the database's owner is the owner.
 _STRANGERS: Final[LiteralString] = f"""
 SELECT DISTINCT o.rolname::text
-FROM (SELECT nspowner AS owner FROM pg_namespace WHERE nspname = '{_SCHEMA}'
-      UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('{_SCHEMA}')) AS ours
-JOIN pg_roles o ON o.oid = ours.owner, pg_roles r, pg_database d
-WHERE r.rolname = current_user AND d.datname = current_database() AND NOT o.rolsuper AND o.oid <> r.oid
-  AND (r.rolsuper OR NOT (o.oid = d.datdba OR o.rolcreaterole OR pg_has_role(o.oid, 'USAGE')))
+FROM ({{}}) AS owners(owner)
+JOIN pg_roles o ON o.oid = owners.owner
+JOIN pg_database d ON d.datname = current_database()
+JOIN pg_roles e ON e.oid = CASE WHEN o.rolname = 'pg_database_owner' THEN d.datdba ELSE o.oid END
+JOIN pg_roles r ON r.rolname = current_user
+WHERE NOT e.rolsuper AND NOT pg_has_role(e.oid, r.oid, 'MEMBER')
+  AND (r.rolsuper OR NOT e.rolcreaterole)
+  AND ({_IS_MIGHTY} OR NOT (e.oid = d.datdba OR pg_has_role(e.oid, 'USAGE')))
 ORDER BY 1
+"""
+_OURS: Final[LiteralString] = f"""SELECT nspowner FROM pg_namespace WHERE nspname = '{_SCHEMA}'
+  UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('{_SCHEMA}')"""
+_TABLES: Final[LiteralString] = f"""
+SELECT c.relowner, n.nspowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f', 'm') AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', '{_SCHEMA}')"""
+_OF_TABLES: Final[LiteralString] = f"SELECT relowner FROM ({_TABLES}) AS t UNION SELECT nspowner FROM ({_TABLES}) AS t"
+_ONLY_OWNER: Final[LiteralString] = f"""
+SELECT min(o.rolname::text) FROM ({_TABLES}) AS t JOIN pg_roles o ON o.oid = t.relowner
+JOIN pg_roles r ON r.rolname = current_user WHERE NOT {_IS_MIGHTY} HAVING count(DISTINCT o.oid) = 1
 """
 
 _MAKE: Final = f"""DO /* CREATE ROLE {ROLE} (where it is missing) */ $role$ BEGIN
@@ -128,13 +150,20 @@ def read_owner(connection: psycopg.Connection[Any], table_owners: Set[str], *, h
     )
 
 
+def read_strangers(connection: psycopg.Connection[Any]) -> frozenset[str]:
+    """Return the owners of tables and schemas whose tables the current role must not look into."""
+    found = frozenset(name for (name,) in connection.execute(_STRANGERS.format(_OF_TABLES)))
+    only = connection.execute(_ONLY_OWNER).fetchone()
+    return found if only is None else found - {only[0]}
+
+
 def refuse_strangers(connection: psycopg.Connection[Any]) -> None:
     """Refuse to work with what somebody else has laid out in our schema.
 
     Raises:
         CaptureError: it is a stranger's; the message names them.
     """
-    strangers = ", ".join(name for (name,) in connection.execute(_STRANGERS))
+    strangers = ", ".join(name for (name,) in connection.execute(_STRANGERS.format(_OURS)))
     if strangers:
         raise CaptureError(
             f"the schema {_SCHEMA}, or something in it, belongs to {strangers}, whose triggers and defaults would run"

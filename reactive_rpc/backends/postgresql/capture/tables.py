@@ -166,6 +166,7 @@ class _RelationRow:
     reason: str | None
     security: str
     owner: str
+    schema_owner: str
 
 
 FINGERPRINT: Final[LiteralString] = r"""
@@ -209,6 +210,7 @@ hashing them; those that initdb made before any transaction have the greatest ag
 _RELATIONS: Final[LiteralString] = """
 SELECT c.oid::bigint, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.xmin::text AS version,
   c.relispartition AS is_partition, pg_get_userbyid(c.relowner)::text AS owner,
+  pg_get_userbyid(n.nspowner)::text AS schema_owner,
   CASE WHEN EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid)
        THEN 'a subscription writes it, which fires no statement triggers'
        WHEN EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -305,7 +307,12 @@ def read_visible(connection: psycopg.Connection[Any]) -> frozenset[int]:
 
 
 def read_catalog(
-    connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int], policy: ImagePolicy
+    connection: psycopg.Connection[Any],
+    insecure: Mapping[int, str],
+    visible: Set[int],
+    policy: ImagePolicy,
+    *,
+    strangers: Set[str],
 ) -> Catalog:
     """Return every table of the user's schemas but temporary ones.
 
@@ -313,8 +320,9 @@ def read_catalog(
         insecure: `{oid: why its row-level security makes results depend on the session}`.
         visible: the relations that are called by their bare names.
         policy: which values images may hold; a column that they may not hold has no kind.
+        strangers: the owners whose tables must not be looked into.
     """
-    reader = _CatalogReader(connection, insecure, visible, policy)
+    reader = _CatalogReader(connection, insecure, visible, policy, strangers=strangers)
     tables = [reader.table(relation) for relation in reader.relations.values() if not relation.is_partition]
     return _named(tables, reader)
 
@@ -323,9 +331,16 @@ class _CatalogReader:
     """What the catalogs say, by oid."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], insecure: Mapping[int, str], visible: Set[int], policy: ImagePolicy
+        self,
+        connection: psycopg.Connection[Any],
+        insecure: Mapping[int, str],
+        visible: Set[int],
+        policy: ImagePolicy,
+        *,
+        strangers: Set[str],
     ) -> None:
         self.visible = visible
+        self._strangers = strangers
         self._policy = policy
         with connection.cursor(row_factory=class_row(_RelationRow)) as cursor:
             self.relations = {relation.oid: relation for relation in cursor.execute(_RELATIONS)}
@@ -395,6 +410,7 @@ class _CatalogReader:
                 unique=frozenset() if heirs else frozenset(self._unique[relation.oid]),
                 captured=reason is None and relation.oid not in self._insecure,
                 reason=reason or self._insecure.get(relation.oid),
+                stranger=next(filter(None, map(self._stranger, (relation.oid, *below))), None),
             ),
             columns=columns,
             relations=tuple(self._relation(oid) for oid in (relation.oid, *partitions)),
@@ -412,6 +428,11 @@ class _CatalogReader:
         """Return why writes to a relation may go unseen; None where none can."""
         relation = self.relations[oid]
         return _UNCAPTURED_KINDS.get(relation.kind, relation.reason)
+
+    def _stranger(self, oid: int) -> str | None:
+        """Return the stranger who owns a relation or its schema, and could put another in its place."""
+        relation = self.relations[oid]
+        return next((owner for owner in (relation.owner, relation.schema_owner) if owner in self._strangers), None)
 
     def _relation(self, oid: int) -> PostgreSQLRelation:
         found = self.relations[oid]
