@@ -126,6 +126,9 @@ def world(postgresql: PostgreSQL, template: str) -> Iterator[World]:
     postgresql.drop_database(url)
 
 
+OUR_TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'reactive_rpc'::regnamespace AND relkind IN ('r', 'p')"
+
+
 def _one(world: World, sql: str) -> Any:
     row = world.reader.execute(sql).fetchone()
     assert row is not None
@@ -147,10 +150,14 @@ def _is_complete(world: World, state: CaptureState) -> bool:
 
 def test_a_second_installation_finds_all_in_place(world: World) -> None:
     """Installing again, by another process, returns the same state and writes nothing."""
-    name = _one(world, "SELECT current_database()")
-    world.reader.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    before = _one(world, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
     assert _capture(world.url).install() == world.state
     assert _capture(world.url, manage=False).install() == world.state
+    ours = [f"reactive_rpc.{name}" for (name,) in world.reader.execute(OUR_TABLES)]
+    assert "reactive_rpc.outbox" in ours
+    # The snapshot alone does not tell: autovacuum and other databases take transaction ids too.
+    for table in [*ours, "pg_class", "pg_proc", "pg_trigger", "pg_namespace", "pg_event_trigger", "pg_description"]:
+        assert _one(world, f"SELECT count(*) FROM {table} WHERE xmin::text::bigint >= {before}") == 0, table
 
 
 def test_three_processes_install_at_once(postgresql_url: str) -> None:
