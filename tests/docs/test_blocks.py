@@ -1,0 +1,140 @@
+"""Every block of code in the README and the docs: Python runs, commands and their options exist.
+
+What answers is run by `tests/acceptance`: the README's application, client and commands, and the page of events.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from uvicorn import main as uvicorn_command
+
+from reactive_rpc import Settings
+from reactive_rpc.cli.main import cli
+
+ROOT = Path(__file__).parents[2]
+RUN = Path(__file__).with_name("run_page.py")
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+RUN_ELSEWHERE = {"README.md"}
+"""Pages whose Python talks to a server, which `tests/acceptance/test_readme.py` serves."""
+
+FENCE = re.compile(r"^ *```(.*)$", re.MULTILINE)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+VARIABLES = {f"REACTIVE_RPC_{name}".upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in TEXT[page] and page not in RUN_ELSEWHERE])
+def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    """In order, as one module, in a process and a folder of its own; a warning is an error."""
+    command = [sys.executable, "-W", "error", str(RUN), str(ROOT / page)]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_its_language(page: str) -> None:
+    """One of those that are run here, or `text`: what a command answers, or a drawing."""
+    opened = FENCE.findall(TEXT[page])[::2]
+    assert set(opened) <= {"python", "sh", "text"}
+
+
+def commands(script: str) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Yield each command of a script: the variables before it, and its words."""
+    for line in script.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        places = [place for place, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)]
+        if places:
+            first = places[0]
+            yield dict(word.split("=", 1) for word in words[:first]), words[first:]
+
+
+def takes(command: Any, name: str, words: list[str]) -> None:
+    """Have a command of click's, or the one below it that the words name, read its words.
+
+    Raises:
+        click.UsageError: it has no such command, option or argument.
+        typer.BadParameter, or the class above it: likewise, of a command made by typer, which has a click of its own.
+    """
+    with command.make_context(name, list(words)) as context:
+        if hasattr(command, "resolve_command"):
+            below, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert found is not None
+            takes(found, str(below), rest)
+
+
+def targets(words: list[str]) -> None:
+    """Require that make has the target."""
+    [target] = words
+    assert f"\n.PHONY: {target}\n" in MAKEFILE
+
+
+def extras(words: list[str]) -> None:
+    """Require that the package has the extras that are installed."""
+    [install, what] = words
+    [listed] = re.findall(r"^\.\[(.*)\]$", what)
+    assert install == "install"
+    assert set(listed.split(",")) <= set(EXTRAS)
+
+
+def urls(words: list[str]) -> None:
+    """Require that a server of ours is asked, on a path of procedures or events."""
+    [url] = [word for word in words if word.startswith(("http", "$URL"))]
+    assert re.match(r"(http://127\.0\.0\.1:8000|\$URL)/rpc/[a-z]+", url)
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "curl": urls,
+    "make": targets,
+    "pip": extras,
+    "reactive-rpc": lambda words: takes(typer.main.get_command(cli), "reactive-rpc", words),
+    "uvicorn": lambda words: takes(uvicorn_command, "uvicorn", words),
+}
+
+COMMANDS = [(page, *command) for page in PAGES for script in SHELL.findall(TEXT[page]) for command in commands(script)]
+
+
+@pytest.mark.parametrize(
+    ("page", "variables", "words"), COMMANDS, ids=[" ".join(words[:3]) for _, _, words in COMMANDS]
+)
+def test_a_command_exists(page: str, variables: dict[str, str], words: list[str]) -> None:
+    """With its options, arguments and variables."""
+    PROGRAMS[words[0]](words[1:])
+    ours = {name for name in variables if name.startswith("REACTIVE_RPC_")}
+    assert ours <= VARIABLES
+    assert all(in_the_tests_or_the_application(name) for name in variables.keys() - ours)
+
+
+def in_the_tests_or_the_application(variable: str) -> bool:
+    """Tell whether somebody reads a variable of the environment that is no setting."""
+    files = [*(ROOT / "app").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    return any(f'"{variable}"' in file.read_text(encoding="utf-8") for file in files)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "make soundnes",
+        "reactive-rpc db remove URL",
+        "reactive-rpc doctor",
+        "uvicorn main:app --worker 4",
+        "pip install '.[all]'",
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(script: str) -> None:
+    """A misspelt target, command, option or extra, and an argument that is missing."""
+    [(_, words)] = commands(script)
+    with pytest.raises((AssertionError, click.UsageError, *typer.BadParameter.__bases__)):
+        PROGRAMS[words[0]](words[1:])

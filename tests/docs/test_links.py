@@ -1,0 +1,50 @@
+"""Links that the site's build does not see: from the README and the change log, and names of pages in the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+PAGE = re.compile(r"\bdocs/[\w/-]+\.md")
+SOURCES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
+    *(path for folder in ("reactive_rpc", "app", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+]
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as the site and the forges make them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def broken(page: Path, text: str) -> list[str]:
+    """Return the links of a page that lead nowhere."""
+    found = []
+    for path, anchor in LINK.findall(text):
+        target = (page.parent / path) if path else page
+        is_there = path.startswith("http") or (target.exists() and (not anchor or anchor in headings(target)))
+        found += [] if is_there else [f"{path}#{anchor}"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_a_page_outside_of_the_site_links_to_what_is_there(name: str) -> None:
+    """Files and headings; those of the site are held by its strict build."""
+    assert broken(ROOT / name, (ROOT / name).read_text(encoding="utf-8")) == []
+
+
+def test_a_link_to_nothing_is_found() -> None:
+    """A page and a heading that are not there."""
+    text = "[a](docs/index.md) [b](docs/none.md) [c](README.md#try-it) [d](README.md#none)"
+    assert broken(ROOT / "README.md", text) == ["docs/none.md#", "README.md#none"]
+
+
+def test_a_page_that_the_code_names_is_there() -> None:
+    """In docstrings, comments, messages and tests."""
+    named = {page for source in SOURCES for page in PAGE.findall(source.read_text(encoding="utf-8"))}
+    assert {page for page in named if not (ROOT / page).exists()} == {"docs/none.md"}
