@@ -37,8 +37,12 @@ test: setup ## Run every test (PYTEST_ARGS=... for some)
 legs: setup ## Run a part of the tests on other Pythons, and on the oldest and newest of every dependency (LEGS=...)
 	@.ci/legs
 
+.PHONY: dist
+dist: setup ## Build the wheel and the sdist, check them, and try them in environments that have nothing else
+	$(BIN)/python .ci/dist.py
+
 .PHONY: check
-check: setup docs ## Check format, lint, types, layers, figures of the whole, that generated files are current and the docs build
+check: setup docs ## Check format, lint, types, layers, workflows, figures of the whole, that generated files are current and the docs build
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -46,6 +50,7 @@ check: setup docs ## Check format, lint, types, layers, figures of the whole, th
 		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py docs/site
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/python .ci/figures.py
 	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check
 	$(BIN)/reactive-rpc generate --check
