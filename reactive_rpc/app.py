@@ -209,7 +209,7 @@ class ReactiveRPC:
             self._log,
             clock=self._clock,
             ids=self._ids,
-            board=self._board,
+            ephemeral_store=self._board,
             max_events=self.settings.stream_queue_events,
             max_bytes=self.settings.stream_queue_bytes,
             bounds=Bounds(
@@ -413,7 +413,7 @@ class ReactiveRPC:
             "cached": self._reader.cached_entries,
             "cached_bytes": self._reader.cached_bytes,
             "streams": self._hub.streams,
-            "watches": self._hub.watches,
+            "watched_queries": self._hub.watched_queries,
             "watched_bytes": self._hub.watched_bytes,
             "waiting_bytes": self._hub.waiting_bytes,
             "rechecks": self._guard.rechecks,

@@ -56,12 +56,12 @@ class Holdings:
         """What is held, estimated."""
         return self._all.size_bytes
 
-    def require_query(self, caller: CallerKey, watch: WatchedQuery | None, size_bytes: int) -> None:
+    def require_query(self, caller: CallerKey, query: WatchedQuery | None, size_bytes: int) -> None:
         """Let a caller watch one more query, if there is room.
 
         Args:
-            watch: of the query, where it is watched already.
-            size_bytes: what it weighs otherwise.
+            query: None if it is not watched yet.
+            size_bytes: what it weighs in that case.
 
         Raises:
             TooManyRequestsError: the caller watches as much as it may.
@@ -80,10 +80,10 @@ class Holdings:
                 "try again, another worker may have room",
                 headers=retry_after(RETRY_SECONDS),
             )
-        is_theirs = watch is not None and caller in watch.callers
-        size_bytes = size_bytes if watch is None else watch.size_bytes
+        is_theirs = query is not None and caller in query.callers
+        size_bytes = size_bytes if query is None else query.size_bytes
         for_them = SHOWN_BYTES + (0 if is_theirs else size_bytes)
-        self.require_bytes(caller, for_them, SHOWN_BYTES + (size_bytes if watch is None else 0))
+        self.require_bytes(caller, for_them, SHOWN_BYTES + (size_bytes if query is None else 0))
 
     def require_bytes(self, caller: CallerKey, theirs: int, in_all: int) -> None:
         """Let a caller hold so many bytes more, if there is room.
@@ -112,40 +112,40 @@ class Holdings:
         self._by_caller[caller].size_bytes += size_bytes
         self._forget(caller)
 
-    def add(self, caller: CallerKey, watch: WatchedQuery) -> None:
+    def add(self, caller: CallerKey, query: WatchedQuery) -> None:
         """Count one more stream of the caller's that shows the query."""
-        if not watch.callers:
-            self._all.size_bytes += watch.size_bytes
+        if not query.callers:
+            self._all.size_bytes += query.size_bytes
         theirs = self._by_caller[caller]
-        if caller not in watch.callers:
-            theirs.size_bytes += watch.size_bytes
-        watch.callers[caller] = watch.callers.get(caller, 0) + 1
+        if caller not in query.callers:
+            theirs.size_bytes += query.size_bytes
+        query.callers[caller] = query.callers.get(caller, 0) + 1
         self._all.queries += 1
         theirs.queries += 1
         self.add_bytes(caller, SHOWN_BYTES)
 
-    def remove(self, caller: CallerKey, watch: WatchedQuery) -> None:
+    def remove(self, caller: CallerKey, query: WatchedQuery) -> None:
         """Count one such stream less."""
         theirs = self._by_caller[caller]
-        watch.callers[caller] -= 1
-        if not watch.callers[caller]:
-            del watch.callers[caller]
-            theirs.size_bytes -= watch.size_bytes
-        if not watch.callers:
-            self._all.size_bytes -= watch.size_bytes
+        query.callers[caller] -= 1
+        if not query.callers[caller]:
+            del query.callers[caller]
+            theirs.size_bytes -= query.size_bytes
+        if not query.callers:
+            self._all.size_bytes -= query.size_bytes
         self._all.queries -= 1
         theirs.queries -= 1
         self.add_bytes(caller, -SHOWN_BYTES)
 
-    def weigh(self, watch: WatchedQuery, size_bytes: int) -> None:
+    def weigh(self, query: WatchedQuery, size_bytes: int) -> None:
         """Count a query by what it weighs now; small differences are let be: it may have thousands of callers."""
-        before = watch.size_bytes
+        before = query.size_bytes
         if before and before / 2 <= size_bytes <= before * 2:
             return
-        watch.size_bytes = size_bytes
-        for caller in watch.callers:
+        query.size_bytes = size_bytes
+        for caller in query.callers:
             self._by_caller[caller].size_bytes += size_bytes - before
-        if watch.callers:
+        if query.callers:
             self._all.size_bytes += size_bytes - before
 
     def _forget(self, caller: CallerKey) -> None:

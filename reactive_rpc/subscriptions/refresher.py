@@ -1,12 +1,8 @@
 """The refresher: has watched queries computed again, a few at a time, the callers in turns.
 
-One commit may touch ten thousand queries of one caller and one of another's. In the order of the index the other would
-wait for all of the ten thousand. So each caller has a line of its own, and the next query is taken from the next line.
-A query that several callers show stands in the line of each; one that many show, in a line that belongs to all. No
-caller has more than `EACH_AT_ONCE` computed at a time: handlers that take long must not hold every place.
-
-There is no task for a query that waits, and each computation begins in a turn of the event loop of its own, so that a
-large commit costs requests that come meanwhile a few milliseconds at a time.
+Each caller has a line of its own, and the next query is taken from the next line. A query that several callers show
+stands in the line of each; one that many show, in a line that belongs to all. There is no task for a query that waits.
+`docs/internals/subscriptions.md` says why.
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.subscriptions.limits import CallerKey
@@ -34,29 +31,23 @@ EACH_AT_ONCE = 6
 MANY = 4
 """A query of more callers stands in the line that belongs to all."""
 
-Line = CallerKey | None
+Line: TypeAlias = CallerKey | None
 
 
 class Refresher:
-    """Lines of watches that are to be settled again. Used on one event loop.
+    """Lines of queries that are to be computed again. Used on one event loop.
 
     Args:
-        refresh: settles one; it tells whether it must be tried again, after a while.
+        recompute: computes one; it returns whether to try it again, after a while.
         tasks: those that the hub ends.
 
     Attributes:
-        at_once: how many are settled at a time.
+        at_once: how many are computed at a time.
     """
 
-    def __init__(
-        self,
-        refresh: Callable[[WatchedQuery], Awaitable[bool]],
-        *,
-        clock: Clock,
-        tasks: Tasks,
-    ) -> None:
+    def __init__(self, recompute: Callable[[WatchedQuery], Awaitable[bool]], *, clock: Clock, tasks: Tasks) -> None:
         self.at_once = AT_ONCE
-        self._refresh = refresh
+        self._recompute = recompute
         self._clock = clock
         self._tasks = tasks
         self._lines: OrderedDict[Line, dict[WatchedQuery, None]] = OrderedDict()
@@ -68,25 +59,25 @@ class Refresher:
 
     @property
     def waiting(self) -> int:
-        """How many watches stand in line."""
+        """How many queries stand in line."""
         return len(self._standing)
 
-    def add(self, watch: WatchedQuery) -> None:
-        """Have a watch settled in its turn; nothing happens where it stands in line already."""
-        if watch in self._standing:
+    def add(self, query: WatchedQuery) -> None:
+        """Have a query computed in its turn; nothing happens if it stands in line already."""
+        if query in self._standing:
             return
-        lines: tuple[Line, ...] = tuple(watch.callers) if len(watch.callers) <= MANY else (None,)
-        self._standing[watch] = lines = lines or (None,)
+        lines: tuple[Line, ...] = tuple(query.callers) if len(query.callers) <= MANY else (None,)
+        self._standing[query] = lines = lines or (None,)
         for line in lines:
-            self._lines.setdefault(line, {})[watch] = None
+            self._lines.setdefault(line, {})[query] = None
         self.start_soon()
 
-    def discard(self, watch: WatchedQuery) -> None:
-        """Let a watch leave the line, and try it no more; idempotent."""
-        self._failed.pop(watch, None)
-        for line in self._standing.pop(watch, ()):
+    def discard(self, query: WatchedQuery) -> None:
+        """Let a query leave the line, and try it no more; idempotent."""
+        self._failed.pop(query, None)
+        for line in self._standing.pop(query, ()):
             waiting = self._lines[line]
-            del waiting[watch]
+            del waiting[query]
             if not waiting:
                 del self._lines[line]
 
@@ -105,34 +96,35 @@ class Refresher:
 
     def _start(self) -> None:
         self._starting = None
-        while self._running.total() < self.at_once and (taken := self._take()) is not None:
-            line, watch = taken
+        while self._lines and self._running.total() < self.at_once and (taken := self._take()) is not None:
+            line, query = taken
             self._running[line] += 1
-            self._tasks.start(self._run(line, watch), f"refresh {watch.query.path}")
+            self._tasks.start(self._run(line, query), f"refresh {query.query.path}")
 
     def _take(self) -> tuple[Line, WatchedQuery] | None:
-        """Return whose turn it is and the watch that stands first in that line, which goes to the end."""
+        """Return whose turn it is and the query that stands first in that line, which goes to the end."""
         for line in self._lines:
             if self._running[line] < EACH_AT_ONCE:
-                watch = next(iter(self._lines[line]))
-                self.discard(watch)
+                query = next(iter(self._lines[line]))
+                self.discard(query)
                 if line in self._lines:
                     self._lines.move_to_end(line)
-                return line, watch
+                return line, query
         return None
 
-    async def _run(self, line: Line, watch: WatchedQuery) -> None:
+    async def _run(self, line: Line, query: WatchedQuery) -> None:
         try:
-            if await self._refresh(watch):
-                self._try_later(watch)
+            if await self._recompute(query):
+                self._try_later(query)
         finally:
             self._running[line] -= 1
             if not self._running[line]:
                 del self._running[line]
-            self.start_soon()
+            if self._lines:
+                self.start_soon()
 
-    def _try_later(self, watch: WatchedQuery) -> None:
-        self._failed[watch] = None
+    def _try_later(self, query: WatchedQuery) -> None:
+        self._failed[query] = None
         if self._retrying is None or self._retrying.done():
             self._retrying = self._tasks.start(self._retry(), "retries")
 
@@ -141,5 +133,5 @@ class Refresher:
         while self._failed:
             await self._clock.sleep(RETRY_SECONDS)
             failed, self._failed = self._failed, {}
-            for watch in failed:
-                self.add(watch)
+            for query in failed:
+                self.add(query)

@@ -1,9 +1,14 @@
-"""A watch: one query, the streams that show it, and what they were last told of it."""
+"""A watched query: one query, the streams that show it, and how far they have been notified of its changes.
+
+Its states and the reason for each are in `docs/internals/subscriptions.md`. Only the table of watched queries
+(`subscriptions/watched_queries.py`) changes the state of one.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.cache.weight import weight_of
@@ -13,10 +18,39 @@ from reactive_rpc.protocol.events import Affected, QueryRef
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stream import Stream
 
-__all__ = ["Pending", "Subscription", "WatchedQuery"]
+__all__ = ["Pending", "QueryState", "Subscription", "WatchedQuery"]
 
-WATCH_BYTES = 700
-"""What a watch weighs beside its query and its entry."""
+WATCHED_QUERY_BYTES = 700
+"""What a watched query weighs beside its call and its entry."""
+
+
+class QueryState(IntEnum):
+    """How a watched query stands to the data.
+
+    Attributes:
+        NEW: not in the table yet.
+        CURRENT: it has a live entry, so the log finds the next change.
+        OUTDATED: it has none; its streams have been notified, and it is to be computed again.
+        PENDING: it has none, and its streams have yet to be notified of the change (`Pending`).
+        FORGOTTEN: nobody shows it any more.
+    """
+
+    NEW = 0
+    CURRENT = 1
+    OUTDATED = 2
+    PENDING = 3
+    FORGOTTEN = 4
+
+
+_S = QueryState
+_FOLLOWERS: tuple[tuple[QueryState, ...], ...] = (
+    (_S.CURRENT, _S.OUTDATED),
+    (_S.OUTDATED, _S.PENDING, _S.FORGOTTEN),
+    (_S.CURRENT, _S.OUTDATED, _S.FORGOTTEN),
+    (_S.CURRENT, _S.OUTDATED, _S.PENDING, _S.FORGOTTEN),
+    (),
+)
+"""By each state, those that may follow it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +59,8 @@ class Subscription:
 
     Attributes:
         ref: as the client asked for it.
-        call: the query; None where it was refused.
-        error: why it was refused; None where it was not.
+        call: the query; None if it was refused.
+        error: why it was refused; None if it was not.
     """
 
     ref: QueryRef
@@ -36,12 +70,12 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A change that the streams have not been told of yet: they will be by its result, or when their turn comes.
+    """A change of which the streams have not been notified yet: they will be by its result, or in their turn.
 
     Attributes:
         entry: the result before it, which the streams show.
-        tables: whose changes touched it.
-        due_at: by the clock, when they are told of an invalidation; `inf` is not before the outcome is known.
+        tables: the tables whose changes overlap the query.
+        due_at: by the clock, when the streams are sent an invalidation; `inf` is not before the outcome is known.
     """
 
     entry: CachedResult
@@ -50,7 +84,7 @@ class Pending:
 
     @property
     def waits_for_outcome(self) -> bool:
-        """Whether the streams are told nothing before it is known that there is anything to tell."""
+        """Whether the streams are notified of nothing before it is known that there is anything to say."""
         return self.due_at == math.inf
 
 
@@ -62,10 +96,11 @@ class WatchedQuery:
         query: the call of whoever subscribed first; those of all its streams have the same key.
         affected: how events name it.
         streams: an ordered set.
-        entry: the indexed entry; None while it is to be computed again.
-        told: while there is no entry: the version up to which the streams have been told everything.
-        told_at: while there is no entry: the moment up to which they have been told of every tick.
-        pending: what they have not been told of yet; None normally.
+        state: changed by `transition` alone, which is for the table.
+        entry: the indexed entry; None unless the state is CURRENT.
+        notified_up_to: while there is no entry, the version up to which the streams have been notified of everything.
+        notified_until: while there is no entry, the moment up to which they have been notified of every tick.
+        pending: what they have not been notified of; None unless the state is PENDING.
         callers: `{whose streams show it: how many of theirs}`.
         size_bytes: what it takes in memory, as `Holdings` has counted it.
         named_bytes: of that, what does not depend on the entry.
@@ -74,16 +109,17 @@ class WatchedQuery:
     query: QueryCall
     affected: Affected
     streams: dict[Stream, None] = field(default_factory=dict)
+    state: QueryState = QueryState.NEW
     entry: CachedResult | None = None
-    told: int = 0
-    told_at: float = 0.0
+    notified_up_to: int = 0
+    notified_until: float = 0.0
     pending: Pending | None = None
     callers: dict[CallerKey, int] = field(default_factory=dict)
     size_bytes: int = 0
     named_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.named_bytes = WATCH_BYTES + self.query.held_bytes + weight_of(self.affected.input)
+        self.named_bytes = WATCHED_QUERY_BYTES + self.query.held_bytes + weight_of(self.affected.input)
 
     @property
     def weight_bytes(self) -> int:
@@ -93,6 +129,15 @@ class WatchedQuery:
         is_shared = self.entry.query is self.query
         return self.named_bytes + self.entry.held_bytes - (self.query.held_bytes if is_shared else 0)
 
-    def note_told(self, version: int, moment: float) -> None:
-        """Note that the streams have been told everything up to here, or are about to be in this very step."""
-        self.told, self.told_at = version, moment
+    def transition(
+        self, state: QueryState, *, entry: CachedResult | None = None, pending: Pending | None = None
+    ) -> None:
+        """Enter a state with all that belongs to it.
+
+        Raises:
+            RuntimeError: it cannot follow the present one.
+        """
+        if state not in _FOLLOWERS[self.state]:
+            path, now = self.affected.path, self.state.name
+            raise RuntimeError(f"{path}: a watched query that is {now} cannot become {state.name}")
+        self.state, self.entry, self.pending = state, entry, pending

@@ -7,9 +7,9 @@ that covers it. If an id covers the commit and nothing has come, it is lost, wha
 
 *Since that commit* is decided by the version where the stream has one query, because its cursors are exact: a cursor up
 to the last version known not to show the commit tells of earlier ones. With more queries, an id may lie below what its
-event tells (see `subscriptions/hub.py`), so there the time decides: what came before the commit was begun does not tell
-of it. Where a doubt remains (a commit between the two versions around it) it counts as told: nothing is called lost
-that is not.
+event tells (see `docs/internals/subscriptions.md`), so there the time decides: what came before the commit was begun
+does not tell of it. Where a doubt remains (a commit between the two versions around it) it counts as told: nothing is
+called lost that is not.
 
 **Silence** is the time from a commit's acknowledgement until a watch shows it. **A lie** is the part of it during which
 the watch did not say that it was stale.

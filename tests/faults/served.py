@@ -63,7 +63,7 @@ async def above(input: Above, db: AsyncSession) -> dict[int, int]:
 def sabotage(rpc: Any, bug: str) -> None:
     """Put a bug in."""
     if bug == "drop":
-        hear, numbers = rpc._hub._invalidated, count()
+        hear, numbers = rpc._hub._reconciler.on_invalidated, count()
 
         def forgetful(invalidated: Any) -> None:
             kept = {entry: tables for entry, tables in invalidated.entries.items() if next(numbers) % 4}

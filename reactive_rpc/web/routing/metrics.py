@@ -69,7 +69,7 @@ GAUGES: Final = {
     "cached": "Results in the store",
     "cached_bytes": "Bytes that they take, estimated",
     "streams": "Open event streams",
-    "watches": "Queries that streams watch",
+    "watched_queries": "Queries that streams watch",
     "watched_bytes": "Bytes that they take beside the results themselves, estimated",
     "waiting_bytes": "Bytes of events that wait for slow readers",
     "log_version": "Version of the log applied here",

@@ -26,10 +26,11 @@ from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
 from reactive_rpc.protocol.faults import faults_of
-from reactive_rpc.subscriptions.hub import Hub, Recheck, Subscription
+from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
-from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.stream import Recheck, Stream
+from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.answer_headers import scope_of
 from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay

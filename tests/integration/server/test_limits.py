@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from reactive_rpc.protocol.events import QueryRef
-from reactive_rpc.subscriptions.hub import Subscription
+from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import running
 
 from .rooms import app_of, error_of, rpc_on, serving, who

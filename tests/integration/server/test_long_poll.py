@@ -144,7 +144,7 @@ def test_a_client_that_goes_away_is_forgotten_at_once(file: Path) -> None:
     with polling(file, poll_wait_seconds=300.0) as server:
         leave_a_poll(server)
         until(lambda: server.rpc.stats()["streams"] == 0)
-        assert server.rpc.stats()["watches"] == 0
+        assert server.rpc.stats()["watched_queries"] == 0
 
 
 def leave_a_poll(server: Polled) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from reactive_rpc import Capture, DefinitionError, ReactiveRPC, Settings
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.hub import Subscription
+from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing.redis import RedisServer
 
 from .postgresql_rooms import Server, eventually, serving

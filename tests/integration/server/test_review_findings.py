@@ -37,8 +37,8 @@ from reactive_rpc.procedures.canonical import canonical, is_pure
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.hub import Subscription
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_query import Subscription
 
 from .rooms import ROOMS, InRoom, Note, NoteId, Server, Visit, serving
 

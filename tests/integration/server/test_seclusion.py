@@ -277,7 +277,7 @@ async def test_a_pushed_result_is_computed_for_the_callers_who_get_it(file: Path
     async with served(file, {"notes": {"mine": mine, "add": add}}) as server:
         first = await poll(server, "mine", "bob")
         waiting = asyncio.create_task(poll(server, "mine", "bob", cursor=first["cursor"], wait=30))
-        await until(lambda: server.rpc.stats()["watches"] == 1)
+        await until(lambda: server.rpc.stats()["watched_queries"] == 1)
         await server.call("notes.add", {"user": "bob"}, **{"x-user": "ada"})
         heard = (await waiting)["events"]
         assert [event["event"] for event in heard] == ["connected", "result"]
@@ -423,7 +423,7 @@ async def test_a_handler_that_alters_what_it_gets_alters_no_later_run(file: Path
         server.app.dependency_overrides[context] = lambda: Names(names=[])
         first = await poll(server, "page", "ada", input={"limit": 2})
         waiting = asyncio.create_task(poll(server, "page", "ada", input={"limit": 1}, cursor=first["cursor"], wait=30))
-        await until(lambda: server.rpc.stats()["watches"] == 1)
+        await until(lambda: server.rpc.stats()["watched_queries"] == 1)
         server.write("UPDATE note SET text = 'a first' WHERE tenant = 'ada'")
         heard = (await waiting)["events"]
         assert [event["event"] for event in heard] == ["connected", "result"]

@@ -97,7 +97,7 @@ def test_a_reader_that_goes_away_in_the_middle_of_a_send_is_forgotten(file: Path
                 if _overflown(rpc):
                     break
             assert _overflown(rpc)
-        until(lambda: rpc.stats()["streams"] == rpc.stats()["watches"] == 0)
+        until(lambda: rpc.stats()["streams"] == rpc.stats()["watched_queries"] == 0)
 
 
 def _gzip(app: FastAPI) -> None:

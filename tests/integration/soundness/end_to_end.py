@@ -25,7 +25,7 @@ from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.hub import Subscription
+from reactive_rpc.subscriptions.watched_query import Subscription
 
 from .generator import Generator
 from .model import METADATA, TABLES

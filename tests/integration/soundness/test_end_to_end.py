@@ -18,7 +18,7 @@ from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.index import Index
-from reactive_rpc.subscriptions.hub import Hub
+from reactive_rpc.subscriptions.reconciler import Reconciler
 
 from .end_to_end import EndToEnd, WrongError
 
@@ -81,10 +81,10 @@ def _store_without_checking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refresh(self: Hub, watch: Any) -> None:
-        watch.entry = None
+    async def recompute(self: Reconciler, query: Any) -> bool:
+        return False
 
-    monkeypatch.setattr(Hub, "_refresh", refresh)
+    monkeypatch.setattr(Reconciler, "_recompute", recompute)
 
 
 def _drop_only_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 from cache.scripted import RowQuery, until
 
 from delivery.world import World
-from reactive_rpc.subscriptions.hub import SETTLED_AT_ONCE
 from reactive_rpc.subscriptions.refresher import AT_ONCE, EACH_AT_ONCE, Refresher
+from reactive_rpc.subscriptions.registrar import REGISTERED_AT_ONCE
 from reactive_rpc.subscriptions.watched_query import WatchedQuery
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ ALL = 999
 @pytest.fixture
 async def w(anyio_backend: str) -> AsyncIterator[World]:
     opened = World(max_events=1_000)
-    opened.hub._told_at_once = AT_A_TIME
+    opened.hub._reconciler.notified_at_once = AT_A_TIME
     yield opened
     await opened.aclose()
 
@@ -54,23 +54,23 @@ async def most_between_turns(count: Callable[[], int], is_done: Callable[[], boo
 async def test_a_large_commit_is_told_in_turns(w: World) -> None:
     """A few at a time, and everybody of everything in the end, with cursors that stay behind until then."""
     await crowd(w)
-    told: list[int] = []
-    push = w.hub._tell
+    notified: list[int] = []
+    notify = w.hub._broadcaster.notify
 
-    def counted(watches: dict[WatchedQuery, set[str]], version: int) -> None:
-        told.append(len(watches))
-        push(watches, version)
+    def counted(queries: dict[WatchedQuery, set[str]], version: int) -> None:
+        notified.append(len(queries))
+        notify(queries, version)
 
-    w.hub._tell = counted  # type: ignore[method-assign, assignment]  # only looks
-    w.hub._refresher.at_once = 0  # what is computed is told by itself
+    w.hub._broadcaster.notify = counted  # type: ignore[method-assign, assignment]  # only looks
+    w.hub._reconciler.refresher.at_once = 0  # what is computed is told by itself
     w.log.write(ALL)
     w.log.apply()
-    assert not told, "in the step that applies the commit there is too much to be told"
-    most = await most_between_turns(lambda: sum(told), lambda: sum(told) == STREAMS * QUERIES)
+    assert not notified, "in the step that applies the commit there is too much to be told"
+    most = await most_between_turns(lambda: sum(notified), lambda: sum(notified) == STREAMS * QUERIES)
     assert most <= AT_A_TIME
     await until(lambda: all(listener.frames for listener in w.listeners))
-    w.hub._refresher.at_once = AT_ONCE
-    w.hub._refresher.start_soon()
+    w.hub._reconciler.refresher.at_once = AT_ONCE
+    w.hub._reconciler.refresher.start_soon()
     await w.settled()
     for listener in w.listeners:
         assert sorted(chain.from_iterable(listener.heard)) == sorted(key for key in listener.connected.queries if key)
@@ -81,7 +81,7 @@ async def test_a_neighbour_is_told_of_a_large_commit_first(w: World) -> None:
     """Whoever shows one query does not wait for those who show hundreds, wherever the index has it."""
     await crowd(w)
     neighbour = await w.connect(w.row(ALL), identity="neighbour")
-    w.hub._refresher.at_once = 0
+    w.hub._reconciler.refresher.at_once = 0
     w.log.write(ALL)
     w.log.apply()
     await until(lambda: len(neighbour.frames) == 1)
@@ -104,10 +104,10 @@ async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch
     """All in one line, in the order of the index: the test above can fail."""
     add = Refresher.add
 
-    def in_one_line(self: Refresher, watch: WatchedQuery) -> None:
-        callers, watch.callers = watch.callers, {}
-        add(self, watch)
-        watch.callers = callers
+    def in_one_line(self: Refresher, query: WatchedQuery) -> None:
+        callers, query.callers = query.callers, {}
+        add(self, query)
+        query.callers = callers
 
     monkeypatch.setattr(Refresher, "add", in_one_line)
     with pytest.raises(AssertionError):
@@ -163,7 +163,7 @@ async def test_many_that_fail_are_tried_again_by_one_clock(w: World) -> None:
         query.fails = None
     w.clock.advance(1)
     await w.settled()
-    assert not w.hub._unsettled
+    assert not w.hub._queries.outdated
 
 
 async def test_there_is_no_task_for_what_waits(w: World) -> None:
@@ -180,7 +180,7 @@ async def test_a_stream_that_connects_lets_others_have_their_turn(w: World) -> N
     queries = await crowd(w)
 
     def registered() -> int:
-        return sum(len(shown) for shown in w.hub._by_stream.values())
+        return sum(len(shown) for shown in w.hub._queries._by_stream.values())
 
     connecting = asyncio.create_task(w.connect(*queries, identity="another"))
-    assert await most_between_turns(registered, connecting.done) <= SETTLED_AT_ONCE
+    assert await most_between_turns(registered, connecting.done) <= REGISTERED_AT_ONCE

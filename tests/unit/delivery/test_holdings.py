@@ -40,7 +40,7 @@ async def test_watched_results_keep_no_bytes() -> None:
     """The store has room for two results: of the others the ETag is left, and they are told of as before."""
     w = World(max_bytes=3 * LARGE)
     listener = await w.connect(*(large(w, row) for row in range(10)))
-    entries = list(w.hub._by_entry)
+    entries = list(w.hub._queries._by_entry)
     assert len(entries) == 10
     assert sum(entry.computed is not None for entry in entries) == w.reader.cached_entries == 2
     assert all(entry.etag for entry in entries)
@@ -61,7 +61,7 @@ async def test_a_result_is_pushed_though_nothing_holds_it() -> None:
     w.log.apply()
     await until(lambda: len(listener.frames) == 1)
     assert [event.data for event in listener.events] == [1]
-    assert all(entry.computed is None for entry in w.hub._by_entry)
+    assert all(entry.computed is None for entry in w.hub._queries._by_entry)
     await w.aclose()
 
 

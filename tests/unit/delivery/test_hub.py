@@ -17,8 +17,8 @@ from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Gap, Invalidation, QueryRef, Revoked
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.hub import Subscription
 from reactive_rpc.subscriptions.refresher import AT_ONCE, RETRY_SECONDS
+from reactive_rpc.subscriptions.watched_query import Subscription
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +28,7 @@ async def w(anyio_backend: str) -> AsyncIterator[World]:
     opened = World()
     yield opened
     await opened.aclose()
-    assert (opened.hub.streams, opened.hub.watches) == (0, 0)
+    assert (opened.hub.streams, opened.hub.watched_queries) == (0, 0)
 
 
 async def test_connected_says_where_the_stream_stands(w: World) -> None:
@@ -203,7 +203,7 @@ async def test_nobody_connects_while_the_log_cannot_be_read(w: World) -> None:
     w.log.down = ServiceUnavailableError("gone")
     with pytest.raises(ServiceUnavailableError):
         await w.connect(w.row(1))
-    assert (w.hub.streams, w.hub.watches) == (0, 0)
+    assert (w.hub.streams, w.hub.watched_queries) == (0, 0)
     w.log.down = None
 
 
@@ -236,7 +236,7 @@ async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
 async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
     """A second stream connects before the watch is computed again: the first is told what it missed meanwhile."""
     first = await w.connect(w.row(1))
-    w.hub._refresher.at_once = 0  # nothing is computed again for now
+    w.hub._reconciler.refresher.at_once = 0  # nothing is computed again for now
     w.log.write(1)
     w.log.apply()
     await until(lambda: len(first.heard) == 1)
@@ -244,8 +244,8 @@ async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
     w.log.apply()
     await w.connect(w.row(1))
     await until(lambda: len(first.heard) == 2)
-    w.hub._refresher.at_once = AT_ONCE
-    w.hub._refresher.start_soon()
+    w.hub._reconciler.refresher.at_once = AT_ONCE
+    w.hub._reconciler.refresher.start_soon()
 
 
 @pytest.mark.parametrize("max_bytes", [0, 1_000_000])
@@ -266,11 +266,11 @@ async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None
         await w.leave(listener)
     await w.settled()
     await w.aclose()
-    assert (w.hub.streams, w.hub.watches) == (0, 0)
-    assert not w.hub._by_entry
-    assert not w.hub._by_stream
-    assert not w.hub._unsettled
-    assert not w.hub._sweep._streams
+    assert (w.hub.streams, w.hub.watched_queries) == (0, 0)
+    assert not w.hub._queries._by_entry
+    assert not w.hub._queries._by_stream
+    assert not w.hub._queries.outdated
+    assert not w.hub._redelivery._streams
     assert w.reader.indexed == len(w.reader._store)
     assert w.clock.sleepers == 0
 
@@ -283,7 +283,7 @@ async def test_a_refusal_that_rests_on_nothing_is_told_at_once(w: World) -> None
     listener = await w.connect(hidden, private, w.row(3))
     assert [refused.error.code for refused in listener.connected.errors] == ["UNAUTHORIZED", "FORBIDDEN"]
     assert listener.connected.queries == [None, None, "items.sum[3]"]
-    assert w.hub.watches == 1
+    assert w.hub.watched_queries == 1
     await w.write(1, 2)
     await w.write(3)
     await until(lambda: len(listener.frames) == 1)
@@ -351,7 +351,7 @@ async def test_a_stream_says_when_to_come_back(w: World) -> None:
 
 async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> None:
     """A new epoch counts anew: until the watch is computed again, the cursor stays at the gap."""
-    w.hub._refresher.at_once = 0  # nothing is computed again for now
+    w.hub._reconciler.refresher.at_once = 0  # nothing is computed again for now
     listener = await w.connect(w.row(1), w.row(2))
     for _ in range(5):
         w.log.write(1)
@@ -360,11 +360,11 @@ async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> No
     w.log.write(3)
     w.log.apply()
     other = await w.connect(w.row(3))
-    assert [watch.told for watch in w.hub._unsettled] == [6, 6]
-    assert w.hub._told(listener.stream, w.log.version) == 6
-    assert w.hub._told(other.stream, w.log.version) == w.log.version == 7
-    w.hub._refresher.at_once = AT_ONCE
-    w.hub._refresher.start_soon()
+    assert [query.notified_up_to for query in w.hub._queries.outdated] == [6, 6]
+    assert w.hub._queries.notified_up_to(listener.stream, w.log.version) == 6
+    assert w.hub._queries.notified_up_to(other.stream, w.log.version) == w.log.version == 7
+    w.hub._reconciler.refresher.at_once = AT_ONCE
+    w.hub._reconciler.refresher.start_soon()
 
 
 @pytest.mark.parametrize("seed", range(15))

@@ -32,10 +32,12 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Affected, Connected, Event, Gap, Invalidation, QueryRef, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.frame import Frame
-from reactive_rpc.subscriptions.hub import Hub, Subscription
+from reactive_rpc.subscriptions.hub import Hub
+from reactive_rpc.subscriptions.reconciler import Reconciler
 from reactive_rpc.subscriptions.refresher import AT_ONCE
+from reactive_rpc.subscriptions.registrar import Registrar
 from reactive_rpc.subscriptions.stream import Stream
-from reactive_rpc.subscriptions.watched_query import Pending, WatchedQuery
+from reactive_rpc.subscriptions.watched_query import Pending, Subscription, WatchedQuery
 from reactive_rpc.testing import FakeClock, SequentialIds
 
 pytestmark = pytest.mark.anyio
@@ -97,14 +99,14 @@ class Worker:
             log,
             clock=self.clock,
             ids=SequentialIds(f"{rng.random()}"[2:12]),
-            board=board,
+            ephemeral_store=board,
             max_events=rng.choice([2, 3, 1000]),
             max_bytes=rng.choice([700, 100_000]),
             bounds=ROOM,
             max_resumed_changes=rng.choice([2, 1_000]),
         )
-        self.hub._refresher.at_once = rng.choice([1, AT_ONCE])
-        self.hub._told_at_once = rng.choice([1, 3, 1000])  # at 1, nearly each commit is told in turns
+        self.hub._reconciler.refresher.at_once = rng.choice([1, AT_ONCE])
+        self.hub._reconciler.notified_at_once = rng.choice([1, 3, 1000])  # at 1, nearly each commit is told in turns
 
 
 @dataclass
@@ -310,9 +312,9 @@ async def play(seed: int, steps: int = 120) -> World:
     finally:
         await world.aclose()
     for worker in world.workers:
-        assert (worker.hub.streams, worker.hub.watches) == (0, 0)
-        assert not worker.hub._unsettled
-        assert not worker.hub._by_entry
+        assert (worker.hub.streams, worker.hub.watched_queries) == (0, 0)
+        assert not worker.hub._queries.outdated
+        assert not worker.hub._queries._by_entry
     return world
 
 
@@ -336,12 +338,12 @@ async def test_the_games_hold_what_they_are_about() -> None:
 
 
 def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(self: Hub, watches: Sequence[WatchedQuery]) -> None:
-        for watch in watches:
-            watch.pending = None
-            watch.note_told(self._log.version, self._clock.time())
+    def outdate(self: Reconciler, queries: Iterable[WatchedQuery]) -> None:
+        for query in queries:
+            if query.pending is not None:
+                self._queries.outdate(query, self._log.version, self._clock.time())
 
-    monkeypatch.setattr(Hub, "_fall_back", forget)
+    monkeypatch.setattr(Reconciler, "_notify_pending", outdate)
 
 
 def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,24 +360,24 @@ def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    adopt = Hub._adopt
+    adopt = Reconciler.adopt
 
-    def without_looking(self: Hub, watch: WatchedQuery, landed: Landed) -> None:
-        watch.told = self._log.version
-        adopt(self, watch, landed)
+    def without_looking(self: Reconciler, query: WatchedQuery, landed: Landed) -> None:
+        query.notified_up_to = self._log.version
+        adopt(self, query, landed)
 
-    monkeypatch.setattr(Hub, "_adopt", without_looking)
+    monkeypatch.setattr(Reconciler, "adopt", without_looking)
 
 
 def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def untouched(self: Reader, changes: Sequence[Change], entries: Iterable[CachedResult]) -> set[CachedResult]:
         return set()
 
-    def is_stale(self: Hub, subscription: Subscription, entry: CachedResult, missed: object) -> bool:
+    def is_stale(self: Registrar, subscription: Subscription, entry: CachedResult, missed: object) -> bool:
         return False
 
     monkeypatch.setattr(Reader, "touched_among", untouched)
-    monkeypatch.setattr(Hub, "_is_stale", is_stale)
+    monkeypatch.setattr(Registrar, "_is_stale", is_stale)
 
 
 def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,23 +391,23 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    adopt = Hub._adopt
+    adopt = Reconciler.adopt
 
-    def without_looking(self: Hub, watch: WatchedQuery, landed: Landed) -> None:
-        watch.told_at = float("inf")
-        adopt(self, watch, landed)
+    def without_looking(self: Reconciler, query: WatchedQuery, landed: Landed) -> None:
+        query.notified_until = float("inf")
+        adopt(self, query, landed)
 
-    monkeypatch.setattr(Hub, "_adopt", without_looking)
+    monkeypatch.setattr(Reconciler, "adopt", without_looking)
 
 
 def _equal_refusals_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    is_unchanged = Hub._is_unchanged
+    is_unchanged = Reconciler._is_unchanged
 
-    def without_counting(self: Hub, watch: WatchedQuery, entry: CachedResult, pending: Pending) -> bool:
+    def without_counting(self: Reconciler, entry: CachedResult, pending: Pending, notified_up_to: int) -> bool:
         both = entry.error is not None and pending.entry.error is not None
-        return both or is_unchanged(self, watch, entry, pending)
+        return both or is_unchanged(self, entry, pending, notified_up_to)
 
-    monkeypatch.setattr(Hub, "_is_unchanged", without_counting)
+    monkeypatch.setattr(Reconciler, "_is_unchanged", without_counting)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Invalidation, Result
-from reactive_rpc.subscriptions.hub import MAX_RESULT_BYTES, PUSH_SECONDS, Hub
+from reactive_rpc.subscriptions.reconciler import MAX_RESULT_BYTES, PUSH_SECONDS, Reconciler
 from reactive_rpc.subscriptions.refresher import AT_ONCE
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_queries import WatchedQueries
 from reactive_rpc.subscriptions.watched_query import Pending, WatchedQuery
 
 pytestmark = pytest.mark.anyio
@@ -28,8 +29,8 @@ async def w(anyio_backend: str) -> AsyncIterator[World]:
     opened = World()
     yield opened
     await opened.aclose()
-    assert (opened.hub.streams, opened.hub.watches) == (0, 0)
-    assert not opened.hub._unsettled
+    assert (opened.hub.streams, opened.hub.watched_queries) == (0, 0)
+    assert not opened.hub._queries.outdated
 
 
 def pushed(w: World, *rows: int, scope: str = "", **options: Any) -> RowQuery:
@@ -45,7 +46,7 @@ class Gate(asyncio.Event):
 
 async def settled(w: World) -> None:
     w.log.apply()
-    await until(lambda: not w.hub._unsettled and not w.reader._flights)
+    await until(lambda: not w.hub._queries.outdated and not w.reader._flights)
 
 
 async def write(w: World, *rows: int) -> None:
@@ -145,18 +146,21 @@ async def test_until_the_result_is_sent_the_cursor_stands_before_the_change(w: W
     await resume_before_the_result(w)
 
 
-@pytest.mark.parametrize("bug", ["_defer", "_told"])
+@pytest.mark.parametrize("bug", ["_defer", "notified_up_to"])
 async def test_a_seeded_bug_in_the_cursor_is_found(w: World, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that counts as told before its result is sent, a cursor that runs ahead: the test above can fail."""
-    defer = Hub._defer
+    defer = Reconciler._defer
 
-    def too_early(self: Hub, watch: WatchedQuery, pending: Pending, before: int) -> None:
-        defer(self, watch, pending, before + 1)
+    def too_early(self: Reconciler, query: WatchedQuery, pending: Pending, before: int) -> None:
+        defer(self, query, pending, before + 1)
 
-    def ahead(self: Hub, stream: Stream, version: int, held: object = None) -> int:
+    def ahead(self: WatchedQueries, stream: Stream, version: int, held: object = None) -> int:
         return version
 
-    monkeypatch.setattr(Hub, bug, {"_defer": too_early, "_told": ahead}[bug])
+    if bug == "_defer":
+        monkeypatch.setattr(Reconciler, bug, too_early)
+    else:
+        monkeypatch.setattr(WatchedQueries, bug, ahead)
     with pytest.raises(AssertionError):
         await resume_before_the_result(w)
 
@@ -182,15 +186,15 @@ async def resume_before_the_result(w: World) -> None:
 async def test_a_result_is_sent_by_whoever_settles_the_watch(w: World) -> None:
     """A second stream connects before the hub has computed: the first is sent the result all the same."""
     first = await w.connect(pushed(w, 1))
-    w.hub._refresher.at_once = 0
+    w.hub._reconciler.refresher.at_once = 0
     w.log.write(1)
     w.log.apply()
     second = await w.connect(pushed(w, 1))
     assert second.connected.cursor == "e1:1"
     await hears(first, 1)
     assert isinstance(first.events[0], Result)
-    w.hub._refresher.at_once = AT_ONCE
-    w.hub._refresher.start_soon()
+    w.hub._reconciler.refresher.at_once = AT_ONCE
+    w.hub._reconciler.refresher.start_soon()
     await settled(w)
     assert not second.frames
 
@@ -233,7 +237,9 @@ async def test_a_result_that_may_have_been_another_is_sent_though_it_is_the_same
 
 async def test_a_seeded_bug_in_the_comparison_is_found(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An equal ETag alone that silences a result: the test above can fail."""
-    monkeypatch.setattr(Hub, "_is_unchanged", lambda self, watch, entry, pending: entry.etag == pending.entry.etag)
+    monkeypatch.setattr(
+        Reconciler, "_is_unchanged", lambda self, entry, pending, notified_up_to: entry.etag == pending.entry.etag
+    )
     with pytest.raises(AssertionError):
         await change_and_hear(w, _many)
 

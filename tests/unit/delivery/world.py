@@ -17,8 +17,9 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.holdings import Bounds
-from reactive_rpc.subscriptions.hub import Hub, Subscription
+from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import FakeClock, SequentialIds
 
 ROOM = Bounds(
@@ -88,7 +89,7 @@ class World:
             self.log,
             clock=self.clock,
             ids=SequentialIds(),
-            board=board or InMemoryEphemeralStore(self.clock),
+            ephemeral_store=board or InMemoryEphemeralStore(self.clock),
             max_events=max_events,
             max_bytes=100_000,
             bounds=bounds,
@@ -129,7 +130,9 @@ class World:
     async def settled(self) -> None:
         """Apply what was committed and wait until the hub has computed everything again."""
         self.log.apply()
-        await until(lambda: not self.hub._tasks and not self.hub._refresher.waiting and not self.reader._flights)
+        await until(
+            lambda: not self.hub._tasks and not self.hub._reconciler.refresher.waiting and not self.reader._flights
+        )
 
     async def write(self, *rows: int) -> None:
         """Commit, apply, and wait until the hub has computed everything again."""

@@ -1,0 +1,119 @@
+"""The broadcaster: sends one event to all the streams that it concerns.
+
+Streams that are to hear the same share its bytes. Every method is one step of the event loop: nothing here awaits, so
+the cursor that a frame carries is right when the stream takes it. The rule for cursors is the table's
+(`subscriptions/watched_queries.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from reactive_rpc.cache.reader import Landed, Reader
+from reactive_rpc.changes.log import Log
+from reactive_rpc.clock import IdSource
+from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, result_frame
+from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_queries import WatchedQueries
+from reactive_rpc.subscriptions.watched_query import WatchedQuery
+
+__all__ = ["Broadcaster"]
+
+
+class Broadcaster:
+    """Makes frames and pushes them to streams. Used on one event loop.
+
+    Args:
+        queries: says who shows what, and how far each stream has been notified.
+        log: names versions by cursors.
+        reader: says up to when ticks have been notified, and what a result reflects.
+        ids: names events.
+    """
+
+    def __init__(self, queries: WatchedQueries, *, log: Log, reader: Reader, ids: IdSource) -> None:
+        self._queries = queries
+        self._log = log
+        self._reader = reader
+        self._ids = ids
+
+    def notify(
+        self, queries: Mapping[WatchedQuery, Iterable[str]], version: int, *, shown_at: str | None = None
+    ) -> None:
+        """Push one invalidation to each stream that shows any of the queries.
+
+        Args:
+            queries: `{query: the tables whose changes overlap it}`; a stream hears of the tables of its own alone.
+            version: of the log.
+            shown_at: the version that shows the changes; None if none is known to.
+        """
+        recipients = _recipients(queries)
+        held = self._queries.held_back(version, len(recipients))
+        event_id = self._ids.new_id()
+        frames: dict[tuple[int, ...], Frame] = {}
+        for stream, shown in recipients:
+            up_to = version if held == [] else self._queries.notified_up_to(stream, version, held)
+            group = (up_to, *map(id, shown))
+            frame = frames.get(group)
+            if frame is None:
+                frame = frames[group] = invalidation_frame(
+                    up_to,
+                    self.cursor(up_to),
+                    [query.affected for query in shown],
+                    {table for query in shown for table in queries[query]},
+                    event_id,
+                    shown_at=shown_at,
+                )
+            stream.push(frame)
+
+    def notify_result(self, query: WatchedQuery, landed: Landed) -> None:
+        """Push the result of a query that has become CURRENT in this very step to each stream that shows it."""
+        version = self._log.version
+        held = self._queries.held_back(version, len(query.streams))
+        event_id = self._ids.new_id()
+        reflects = self._reader.version_of(landed.entry)
+        frames: dict[int, Frame] = {}
+        for stream in query.streams:
+            up_to = version if held == [] else self._queries.notified_up_to(stream, version, held)
+            frame = frames.get(up_to)
+            if frame is None:
+                frame = frames[up_to] = result_frame(
+                    up_to,
+                    self.cursor(up_to),
+                    query.affected,
+                    event_id,
+                    etag=landed.entry.etag,
+                    body=landed.computed.body,
+                    reflects=reflects,
+                )
+            stream.push(frame)
+
+    def notify_gap(self, version: int, reason: str) -> None:
+        """Push a gap to every stream: it stands for whatever they have not been notified of."""
+        frame = gap_frame(version, self.cursor(version), reason)
+        for stream in self._queries.streams:
+            stream.push(frame)
+
+    def cursor(self, version: int) -> str:
+        """Return a version as the wire spells it, with the moment if any watched query depends on the time."""
+        cursor = self._log.cursor_at(version)
+        return str(cursor._replace(moment=self._moment()) if self._queries.is_timed else cursor)
+
+    def _moment(self) -> int:
+        """Return up to when every stream has been notified of every tick, in milliseconds."""
+        return math.ceil(self._queries.notified_until(self._reader.told_until) * 1000) - 1
+
+
+def _recipients(
+    queries: Mapping[WatchedQuery, Iterable[str]],
+) -> Collection[tuple[Stream, Sequence[WatchedQuery]]]:
+    """Return each stream with those of the queries that it shows."""
+    if len(queries) == 1:
+        [alone] = queries
+        return [(stream, (alone,)) for stream in alone.streams]
+    shown_by: dict[Stream, list[WatchedQuery]] = defaultdict(list)
+    for query in queries:
+        for stream in query.streams:
+            shown_by[stream].append(query)
+    return shown_by.items()

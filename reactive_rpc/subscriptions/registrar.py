@@ -1,0 +1,217 @@
+"""The registrar: computes the queries of a stream that connects, registers them, and says which are stale.
+
+`docs/internals/subscriptions.md` argues why nothing falls between the client's cursor and `connected`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from reactive_rpc.cache.reader import Landed, Reader
+from reactive_rpc.cache.result import CachedResult
+from reactive_rpc.changes.log import Log
+from reactive_rpc.dependencies.period import ALWAYS
+from reactive_rpc.errors import (
+    InternalServerError,
+    PreconditionFailedError,
+    RPCError,
+    ServiceUnavailableError,
+    reason_of,
+)
+from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.protocol.envelopes import ErrorBody
+from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
+from reactive_rpc.statements.concealment import concealed
+from reactive_rpc.subscriptions.broadcaster import Broadcaster
+from reactive_rpc.subscriptions.holdings import Holdings
+from reactive_rpc.subscriptions.reconciler import Reconciler
+from reactive_rpc.subscriptions.replays import Missed, Replays
+from reactive_rpc.subscriptions.stream import Stream
+from reactive_rpc.subscriptions.watched_queries import WatchedQueries
+from reactive_rpc.subscriptions.watched_query import QueryState, Subscription, WatchedQuery
+
+__all__ = ["Registrar"]
+
+logger = logging.getLogger(__name__)
+
+REGISTERED_AT_ONCE = 16
+"""After so many queries, a stream that connects lets others have their turn: cached results wait for nothing."""
+
+
+class Registrar:
+    """Registers queries for streams. Used on one event loop.
+
+    Args:
+        queries: the table.
+        reconciler: adopts what is computed here.
+        broadcaster: spells cursors.
+        holdings: refuses what is too much.
+        replays: says what a client that resumes has missed.
+        log: is brought up to date first.
+        reader: computes queries.
+    """
+
+    def __init__(
+        self,
+        queries: WatchedQueries,
+        *,
+        reconciler: Reconciler,
+        broadcaster: Broadcaster,
+        holdings: Holdings,
+        replays: Replays,
+        log: Log,
+        reader: Reader,
+    ) -> None:
+        self._queries = queries
+        self._reconciler = reconciler
+        self._broadcaster = broadcaster
+        self._holdings = holdings
+        self._replays = replays
+        self._log = log
+        self._reader = reader
+
+    async def register(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
+        """Register every query for a stream that the table knows, and return its first event.
+
+        Args:
+            cursor: where the client stands; None if it has seen nothing yet.
+
+        Raises:
+            ServiceUnavailableError: the log cannot be read.
+        """
+        await self._log.fresh()
+        missed = None if cursor is None else await self._replays.after(cursor)
+        is_gap = missed is not None and missed.changes is None
+        undecided: dict[CachedResult, Affected] = {}
+        keys: list[str | None] = []
+        stale: dict[str, Affected] = {}
+        errors: list[RefusedQuery] = []
+        for number, subscription in enumerate(subscriptions, 1):
+            if number % REGISTERED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                query, entry = await self._register(stream, subscription)
+            except RPCError as exc:
+                keys.append(None)
+                errors.append(_refused(subscription, exc))
+                continue
+            keys.append(query.affected.key)
+            if (
+                is_gap
+                or entry is None
+                or not entry.live
+                or self._is_stale(subscription, entry, missed)
+                or _has_ticked(entry, cursor)
+            ):
+                stale[query.affected.key] = query.affected
+            else:
+                undecided[entry] = query.affected
+        if missed is not None and missed.changes:
+            overlapping = await self._reader.touched_among(missed.changes, undecided)
+            stale |= {affected.key: affected for entry, affected in undecided.items() if entry in overlapping}
+        return self._connected(stream, keys=keys, stale=stale, errors=errors)
+
+    def _connected(
+        self, stream: Stream, *, keys: list[str | None], stale: dict[str, Affected], errors: list[RefusedQuery]
+    ) -> Connected:
+        # INVARIANT (no await between here and the cursor): `connected` covers every event that waits by now, as its
+        # cursor lies above theirs: they are merged into `stale`. What is pushed later is written after `connected`.
+        waiting = stream.take_affected()
+        for affected in (query.affected for query in self._queries.shown_by(stream)) if waiting is None else waiting:
+            stale[affected.key] = affected
+        return Connected(
+            stream=stream.id,
+            cursor=self._broadcaster.cursor(self._queries.notified_up_to(stream, self._log.version)),
+            queries=keys,
+            stale=list(stale.values()),
+            errors=errors,
+            version=self._reader.freshness.token,
+        )
+
+    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[WatchedQuery, CachedResult | None]:
+        """Compute one query and have the stream show it, with nothing awaited between the two.
+
+        None instead of an entry is a query that cannot be computed just now.
+        """
+        call = subscription.call
+        if call is None:
+            raise subscription.error or InternalServerError()
+        # Before anything is computed for it, and again below: others may have been registered meanwhile.
+        self._holdings.require_query(stream.caller, self._queries.find(call.key), call.held_bytes)
+        made, landed = await self._computed(call)
+        entry = None if landed is None else landed.entry
+        # INVARIANT (no await between here and the end): the entry is live, or the query is outdated, in the step in
+        # which the stream begins to show it: every later change finds the query, and the query finds the stream.
+        query = self._queries.find(call.key)
+        self._refuse_too_much(stream, query, made=made, entry=entry)
+        if query is None:
+            query = made
+            self._queries.add(query)
+        if landed is not None and landed.entry.live:
+            self._reconciler.adopt(query, landed)
+        self._queries.show(stream, query)
+        if query.state is QueryState.NEW:
+            self._reconciler.outdate(query)
+        return query, entry
+
+    async def _computed(self, call: QueryCall) -> tuple[WatchedQuery, Landed | None]:
+        """Return a new query of a call and its watched entry; None if it cannot be computed just now.
+
+        Raises:
+            RPCError: it cannot be watched, or its handler failed.
+        """
+        try:
+            made = WatchedQuery(call, Affected(path=call.path, input=call.wire_input, key=call.wire_key))
+            return made, await self._entry_of(call)
+        except RPCError as exc:
+            refusal = exc.__cause__  # by a handler that read nothing before it refused: nobody could be told of more
+            if isinstance(exc, PreconditionFailedError) and isinstance(refusal, RPCError):
+                raise refusal.detached() from exc
+            raise
+        except Exception as exc:
+            logger.error("%s failed while a stream subscribed to it", call.path, exc_info=concealed(exc))
+            raise InternalServerError(path=call.path) from exc
+
+    async def _entry_of(self, call: QueryCall) -> Landed | None:
+        try:
+            return await self._reader.watch(call)
+        except ServiceUnavailableError as exc:
+            logger.warning("%s could not be computed, retrying: %s", call.path, reason_of(concealed(exc)))
+            return None
+
+    def _refuse_too_much(
+        self, stream: Stream, query: WatchedQuery | None, *, made: WatchedQuery, entry: CachedResult | None
+    ) -> None:
+        """Let the stream show the query if there is room for it; in the step that then registers it."""
+        if query is not None and stream in query.streams:
+            return
+        try:
+            size_bytes = made.weight_bytes + (0 if entry is None else entry.held_bytes)
+            self._holdings.require_query(stream.caller, query, size_bytes)
+        except RPCError:
+            if entry is not None and entry.live:
+                self._reader.unwatch(entry)
+            raise
+
+    def _is_stale(self, subscription: Subscription, entry: CachedResult, missed: Missed | None) -> bool:
+        """Compare by ETag, and by what came after `missed` was read; `missed` is held against all of them together."""
+        etag = subscription.ref.etag
+        if etag is not None and etag != entry.etag:
+            return True
+        return missed is not None and self._reader.touched_since(missed.until, entry)
+
+
+def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:
+    """Tell whether a client that stands at `cursor` may show the result of a tick before the entry's."""
+    if cursor is None or entry.period is ALWAYS:
+        return False
+    return cursor.moment is None or entry.period.since * 1000 > cursor.moment
+
+
+def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:
+    body = ErrorBody(code=error.code, message=error.message, details=error.details, path=subscription.ref.path)
+    key = subscription.call.wire_key if subscription.call else None
+    return RefusedQuery(path=subscription.ref.path, input=subscription.ref.input, key=key, error=body)
