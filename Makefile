@@ -42,7 +42,7 @@ dist: setup ## Build the wheel and the sdist, check them, and try them in enviro
 	$(BIN)/python .ci/dist.py
 
 .PHONY: check
-check: setup docs ## Check format, lint, types, layers, workflows, figures of the whole, that generated files are current and the docs build
+check: setup docs ## Check format, lint, types, layers, workflows, figures of the whole, words, that generated files are current and the docs build
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -52,6 +52,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 	$(BIN)/lint-imports
 	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/python .ci/figures.py
+	$(BIN)/python .ci/glossary.py
 	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check
 	$(BIN)/reactive-rpc generate --check
 
