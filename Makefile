@@ -46,7 +46,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	MYPYPATH=.ci:docs/site:tests:tests/unit:tests/unit/client:tests/integration:tests/codegen $(BIN)/mypy --explicit-package-bases \
+	MYPYPATH=.ci:docs/site $(BIN)/mypy --explicit-package-bases \
 		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py docs/site
 	$(BIN)/pyright
 	$(BIN)/lint-imports

@@ -21,6 +21,12 @@ collect_ignore = [] if "SOAK_SECONDS" in os.environ else ["soak"]
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Return the event loop that all tests run on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """Return a PostgreSQL server: the one of `REACTIVE_TEST_DATABASE_URL`, or one from the package index.
 

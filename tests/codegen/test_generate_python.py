@@ -19,13 +19,14 @@ from uuid import UUID
 import httpx
 import pytest
 import respx
-from document_app import build_document
 
 from reactive_rpc.client import AsyncClient, SyncClient
 from reactive_rpc.codegen import generate
 from reactive_rpc.codegen.document import read_document
 from reactive_rpc.codegen.python import RESERVED
 from reactive_rpc.errors import BadRequestError, ConnectionFailedError, DefinitionError, NotFoundError, WireError
+
+from .document_app import build_document
 
 URL = "http://hub.test"
 TEXT_BODY = {"content": {"application/json": {"schema": {"type": "string"}}}}

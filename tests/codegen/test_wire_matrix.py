@@ -22,13 +22,14 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import VERSION
-from wire_matrix import LEAVES, WRAPPERS, Cell, as_client, cells, input_of
 
 from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
 from reactive_rpc.codegen import generate
 from reactive_rpc.errors import BadRequestError
 from reactive_rpc.procedures import wire_types
 from reactive_rpc.protocol.fidelity import is_same
+
+from .wire_matrix import LEAVES, WRAPPERS, Cell, as_client, cells, input_of
 
 ROOT = Path(__file__).parents[2]
 SINCE_2_14 = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import socket
@@ -20,11 +19,12 @@ from typing import IO, Any, Literal
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
+from tests.support.processes import environment_with
+
 from .books import Commit
 
 __all__ = ["Balancer", "Links", "Process", "Relay", "Worker", "Writer", "free_port", "send_to_all"]
 
-FOLDER = Path(__file__).parents[1]
 START_SECONDS = 60.0
 """How long a process may take to start, or to end, on a machine that many share."""
 
@@ -69,7 +69,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._command = list(command)
-        self._environment = {**os.environ, "PYTHONPATH": str(FOLDER), **(environment or {})}
+        self._environment = environment_with(**(environment or {}))
         self._process: subprocess.Popen[str] | None = None
         self.log = log
 
@@ -134,7 +134,7 @@ class Worker(Process):
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
         self.port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "faults.served:app", "--port", str(self.port)]
+        command = [sys.executable, "-m", "uvicorn", "tests.faults.served:app", "--port", str(self.port)]
         super().__init__([*command, "--log-level", "warning"], folder / f"{name}.log", environment)
 
     def _works(self) -> bool:
@@ -145,7 +145,7 @@ class Relay(Process):
     """One candidate for the relay, beside the workers."""
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
-        command = [str(Path(sys.executable).with_name("reactive-rpc")), "relay", "faults.served:rpc"]
+        command = [str(Path(sys.executable).with_name("reactive-rpc")), "relay", "tests.faults.served:rpc"]
         super().__init__(command, folder / f"{name}.log", environment)
 
 
@@ -175,7 +175,7 @@ class Obedient:
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
-            env={**os.environ, "PYTHONPATH": str(FOLDER)},
+            env=environment_with(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -207,7 +207,7 @@ class Links(Obedient):
     """The links between the parts, see `links.py`. One order at a time."""
 
     def __init__(self) -> None:
-        super().__init__("faults.links")
+        super().__init__("tests.faults.links")
 
     def open(self, name: str, to: int) -> int:
         """Make a link to a port of this machine and return its own."""
@@ -232,7 +232,7 @@ class Writer(Obedient):
     """A process that writes and tells what was committed, see `writer.py`."""
 
     def __init__(self, url: str, number: int, of: int) -> None:
-        super().__init__("faults.writer", url, str(number), str(of))
+        super().__init__("tests.faults.writer", url, str(number), str(of))
         self.commits: list[Commit] = []
         self._rests = threading.Event()
         self._listening = threading.Thread(target=self._listen)

@@ -1,5 +1,5 @@
-"""The application as a process of its own: `FAULTS_URL=... uvicorn faults.served:app`, `reactive-rpc relay
-faults.served:rpc`.
+"""The application as a process of its own: `FAULTS_URL=... uvicorn tests.faults.served:app`, `reactive-rpc relay
+tests.faults.served:rpc`.
 
 `FAULTS_BUG` puts a bug in, for the suite to find:
 

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from faults.database import BUSY_GROUPS, FAULTS, GROUPS, ROWS_OF, Writing, opened, value_of
+from tests.faults.database import BUSY_GROUPS, FAULTS, GROUPS, ROWS_OF, Writing, opened, value_of
 
 PAUSE_SECONDS = (0.02, 0.12)
 QUIET_SHARE = 0.07

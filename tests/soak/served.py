@@ -1,4 +1,6 @@
-"""The application as a process of its own, which can be asked what it holds: `SOAK_URL=... uvicorn soak.served:app`.
+"""The application as a process of its own, which can be asked what it holds.
+
+`SOAK_URL=... uvicorn tests.soak.served:app`
 
 `SOAK_LEAK=1` keeps every stream that has ended, for the soak to find.
 """

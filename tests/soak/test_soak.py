@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from reactive_rpc.testing import serving
+from tests.support.processes import ROOT
 
 from .soak import Sample, growths, soak
 
@@ -21,7 +22,7 @@ ROUNDS = 12
 LEAKY_ROUNDS = 8
 SEED = os.environ.get("SOAK_SEED", "1")
 SETTINGS = {
-    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "PYTHONPATH": str(ROOT),
     "REACTIVE_RPC_MAX_STREAMS_PER_IDENTITY": "1000",
     "REACTIVE_RPC_STREAM_OPENS_PER_SECOND": "10000",
     "REACTIVE_RPC_STREAM_QUEUE_EVENTS": "16",
@@ -32,7 +33,7 @@ SETTINGS = {
 def served(database: Path, **environment: str) -> Iterator[int]:
     """Run the server and give its port."""
     url = f"sqlite+aiosqlite:///{database}"
-    with serving("soak.served:app", environment={**SETTINGS, "SOAK_URL": url, **environment}) as address:
+    with serving("tests.soak.served:app", environment={**SETTINGS, "SOAK_URL": url, **environment}) as address:
         port = urlsplit(address).port
         assert port is not None
         yield port

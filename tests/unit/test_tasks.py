@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 import pytest
-from cache.scripted import until
 
 from reactive_rpc.health import Health, Part
 from reactive_rpc.tasks import OnDemand, Tasks, background, end_task, shielded, to_its_end, within
+from tests.unit.cache.scripted import until
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""Agents that are shown to those alone who hold a permit: `uvicorn client.served_permits:app`."""
+"""Agents that are shown to those alone who hold a permit: `uvicorn tests.integration.client.served_permits:app`."""
 
 from __future__ import annotations
 

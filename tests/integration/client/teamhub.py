@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -22,6 +21,7 @@ import httpx
 from app.seed import EMAIL, PASSWORD
 from generated_client import TeamHub
 from reactive_rpc.client import State, Watch
+from tests.support.processes import environment_with
 
 __all__ = ["EMAIL", "PASSWORD", "SECRET", "Recorded", "Served", "fresh", "hub_of", "play", "shown", "until"]
 
@@ -58,11 +58,8 @@ class Served:
     def start(self) -> None:
         """Start the server and return when it listens."""
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(self.port), "--log-level", "warning"]
-        tests = str(Path(__file__).parents[1])
-        root = str(Path(__file__).parents[3])
-        paths = {"PYTHONPATH": os.pathsep.join([tests, root]), "TEAMHUB_DATABASE": str(self.database)}
-        environment = {**os.environ, **paths, "TEAMHUB_SECRET": SECRET, **self.environment}
-        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        variables = {"TEAMHUB_DATABASE": str(self.database), "TEAMHUB_SECRET": SECRET, **self.environment}
+        self.process = subprocess.Popen(command, env=environment_with(**variables), stdin=subprocess.DEVNULL)
         give_up_at = time.monotonic() + START_SECONDS
         while True:
             try:

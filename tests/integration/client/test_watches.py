@@ -165,7 +165,7 @@ def test_what_is_forbidden_says_so_and_comes_back(serve: Serve) -> None:
     """A watch whose right is taken away shows ForbiddenError, for which its stream vouches; given back, it is told."""
 
     async def scenario() -> None:
-        served = serve("client.served_permits:app")
+        served = serve("tests.integration.client.served_permits:app")
         served.write("INSERT INTO permit(id) VALUES ('p')")
         async with hub_of(served) as hub, hub.agents.get_one.watch(agent_id="p") as live:
             await shown(live, named("permitted"))

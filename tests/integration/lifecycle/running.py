@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, Watch
 from reactive_rpc.client.live import Means
+from tests.support.processes import environment_with
 
 __all__ = [
     "GET",
@@ -38,7 +39,6 @@ __all__ = [
     "workers_of",
 ]
 
-ROOT = Path(__file__).parents[3]
 SECONDS = 180.0
 """How long anything may take on a machine that many share."""
 
@@ -84,8 +84,7 @@ class Server:
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        tests = os.pathsep.join([str(ROOT / "tests" / "integration"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": tests, **self.environment}
+        environment = environment_with(**self.environment)
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         give_up_at = time.monotonic() + SECONDS
         while not self._answers():
@@ -114,7 +113,9 @@ class Server:
 
 
 @contextmanager
-def running(database: str, *arguments: str, app: str = "lifecycle.served:app", **environment: str) -> Iterator[Server]:
+def running(
+    database: str, *arguments: str, app: str = "tests.integration.lifecycle.served:app", **environment: str
+) -> Iterator[Server]:
     """Run uvicorn with some arguments on a database."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *arguments]

@@ -1,4 +1,4 @@
-"""Notes, and which worker answers: `LIFECYCLE_URL=... uvicorn lifecycle.served:app`."""
+"""Notes, and which worker answers: `LIFECYCLE_URL=... uvicorn tests.integration.lifecycle.served:app`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.01
 """Between two writes, so that others get their turn."""
 
 RELOADED = """
-from lifecycle.served import app, rpc
+from tests.integration.lifecycle.served import app, rpc
 
 @app.get("/version")
 async def version() -> int:

@@ -172,11 +172,6 @@ def _rows(connection: Connection, query: str) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.exec_driver_sql(query).mappings()]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def _migrations(folder: Path, url: str) -> Migrations:
     """Return a database with two tables, made by a first migration."""
     (folder / "versions").mkdir(parents=True)

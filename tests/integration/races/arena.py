@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import socket
 import subprocess
@@ -14,19 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
+from tests.support.processes import ROOT, environment_with
 
 from .database import GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, fill, truth_of
 from .places import Crash
 
 __all__ = ["Arena", "Report"]
 
-FOLDER = Path(__file__).parents[1]
 READERS = 3
 START_SECONDS = 120.0
 """How long a process may take to start, and the players to see enough, beside all the others."""
@@ -57,7 +55,7 @@ class Process:
         self, *arguments: str, output: int | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
         self._arguments = arguments
-        self._environment = {**os.environ, "PYTHONPATH": str(FOLDER), **(environment or {})}
+        self._environment = environment_with(**(environment or {}))
         self._output = output
         self.start()
 
@@ -65,7 +63,7 @@ class Process:
         """Start it."""
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
-            cwd=FOLDER,
+            cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
@@ -102,7 +100,7 @@ class Node(Process):
             "-m",
             "uvicorn",
             "--factory",
-            "races.served:make_app",
+            "tests.integration.races.served:make_app",
             "--port",
             str(port),
             "--log-level",
@@ -239,7 +237,7 @@ class Arena:
 
     @contextmanager
     def _writers(self) -> Iterator[None]:
-        arguments = ["-m", "races.writer", self._url]
+        arguments = ["-m", "tests.integration.races.writer", self._url]
         writers = [Process(*arguments, str(seed), str(ROWS), output=subprocess.PIPE) for seed in (1, 2)]
         try:
             with self._threads(self._listen, [(writer,) for writer in writers]):

@@ -1,4 +1,4 @@
-"""The application as a process of its own: `RACES_URL=... uvicorn --factory races.served:make_app`.
+"""The application as a process of its own: `RACES_URL=... uvicorn --factory tests.integration.races.served:make_app`.
 
 `RACES_NAIVE=1` takes the reader protocol out: hits are not validated, and results that writes have overtaken are kept.
 A mutation may name the place where its process is to be killed, see `Crash`.

@@ -14,7 +14,7 @@ from contextlib import closing
 
 import psycopg
 
-from races.database import dsn_of, file_of
+from tests.integration.races.database import dsn_of, file_of
 
 PAUSE_SECONDS = 0.01
 UPDATE = "UPDATE acc SET n = n + 1 WHERE id = {} RETURNING n"

@@ -11,11 +11,6 @@ from .rooms import Server, serving
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "rooms.db"
 

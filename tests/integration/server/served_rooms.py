@@ -1,4 +1,7 @@
-"""The application as a process of its own: `ROOMS_DB=... uvicorn --factory server.served_rooms:make_app`."""
+"""The application as a process of its own.
+
+`ROOMS_DB=... uvicorn --factory tests.integration.server.served_rooms:make_app`
+"""
 
 from __future__ import annotations
 

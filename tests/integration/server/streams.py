@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
+from tests.support.processes import environment_with
 
 DEADLINE_SECONDS = 30.0
 
@@ -106,10 +106,9 @@ class Process:
 @contextmanager
 def served_by_uvicorn(folder: Path) -> Iterator[Process]:
     """Serve the rooms by a real uvicorn, with its access log."""
-    here = Path(__file__).parent
     log = folder / "uvicorn.log"
-    environment = os.environ | {"ROOMS_DB": str(folder / "rooms.db"), "PYTHONPATH": str(here.parent)}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "server.served_rooms:make_app"]
+    environment = environment_with(ROOMS_DB=str(folder / "rooms.db"))
+    command = [sys.executable, "-m", "uvicorn", "--factory", "tests.integration.server.served_rooms:make_app"]
     with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         process = subprocess.Popen(

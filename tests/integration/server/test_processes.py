@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -20,11 +19,11 @@ import httpx
 import pytest
 
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
+from tests.support.processes import environment_with
 
 from .rooms import JSON, ROOMS, serving
 
 START_SECONDS = 60.0
-HERE = Path(__file__).parent
 
 
 @dataclass
@@ -80,11 +79,11 @@ def process(tmp_path: Path) -> Iterator[Process]:
             "-m",
             "uvicorn",
             "--factory",
-            "server.served_rooms:make_app",
+            "tests.integration.server.served_rooms:make_app",
             "--fd",
             str(listening.fileno()),
         ]
-        environment = os.environ | {"ROOMS_DB": str(database), "PYTHONPATH": str(HERE.parent)}
+        environment = environment_with(ROOMS_DB=str(database))
         with log.open("wb") as output:
             started = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=[listening.fileno()]

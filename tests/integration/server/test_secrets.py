@@ -104,11 +104,6 @@ class Place:
         return {op for (op,) in self.run(f"SELECT CAST(op AS text) FROM {self.outbox} WHERE tbl = '{table}'")}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 pytestmark = pytest.mark.anyio
 
 

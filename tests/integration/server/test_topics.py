@@ -89,11 +89,6 @@ def procedures(service: Service, rpc: Callable[[], ReactiveRPC]) -> dict[str, An
     return {"weather": {procedure.name: procedure for procedure in found}}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Capture]:
     """Return `(URL of an empty database, capture)`."""

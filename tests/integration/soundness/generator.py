@@ -26,7 +26,8 @@ from sqlalchemy import (
     union_all,
     values,
 )
-from statements.distinct import distinct_on
+
+from tests.integration.statements.distinct import distinct_on
 
 from .drawing import Drawing
 from .model import FOREIGN_KEYS, TABLES, VIEWS

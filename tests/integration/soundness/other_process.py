@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from soundness.writers import plain_engine, write_seed
+from tests.integration.soundness.writers import plain_engine, write_seed
 
 
 def main(path: str) -> None:

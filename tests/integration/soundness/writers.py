@@ -15,12 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from reactive_rpc import RPCError
 from reactive_rpc.procedures.caller import BoundCaller
+from tests.support.processes import ROOT
 
 from .generator import Generator
 
 __all__ = ["OtherProcess", "plain_engine", "write_by", "write_seed"]
-
-FOLDER = Path(__file__).parents[1]
 
 
 def plain_engine(path: str | Path, *, foreign_keys: bool = True) -> Engine:
@@ -45,8 +44,8 @@ class OtherProcess:
     """`other_process.py`, running."""
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", "soundness.other_process", str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=FOLDER)
+        command = [sys.executable, "-m", "tests.integration.soundness.other_process", str(path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
     def write(self, seed: str) -> None:
         """Return when the other process has committed."""

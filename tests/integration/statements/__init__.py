@@ -1,1 +1,1 @@
-"""Tests of `reactive_rpc.sql` on real databases."""
+"""Tests of `reactive_rpc.statements` on real databases."""

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from fake_server import FakeServer, running
-from watching import GET, FakeClock, fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
 from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN
+
+from .fake_server import FakeServer, running
+from .watching import GET, FakeClock, fresh, play, shown, until, watching
 
 MARKED = {STALE: "true"}
 A = {"name": "a"}

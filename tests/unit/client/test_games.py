@@ -6,7 +6,8 @@ import os
 from typing import Final
 
 import pytest
-from games import FAULTS, WrongError, play
+
+from .games import FAULTS, WrongError, play
 
 GAMES: Final = int(os.environ.get("REACTIVE_STATE_GAMES", "1500"))
 MAX_GAMES: Final = 3000

@@ -10,7 +10,6 @@ import httpx
 import pytest
 import respx
 from pydantic import BaseModel
-from watching import GET, FakeClock, play
 
 from reactive_rpc.client import AsyncClient, Mutation, Procedure, SyncClient, SyncMutation
 from reactive_rpc.errors import (
@@ -22,6 +21,8 @@ from reactive_rpc.errors import (
     WireError,
 )
 from reactive_rpc.protocol.envelopes import encode_error, http_status
+
+from .watching import GET, FakeClock, play
 
 URL = "http://server.test"
 RUNNING = ConflictError("the same mutation still runs")

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from fake_server import FakeServer, running
-from watching import GET, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient, SyncClient, lane
 from reactive_rpc.client.channels import POLL_SECONDS
 from reactive_rpc.client.lane import PROBE_GRACE_SECONDS
 from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError, UnauthorizedError
 from reactive_rpc.protocol.events import Gap, Revoked
+
+from .fake_server import FakeServer, running
+from .watching import GET, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 by_poll = partial(watching, events="poll")
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from fake_server import FakeServer, running
-from watching import GET, FakeClock, fresh, play, shown, until, watching
 
 from reactive_rpc.client import State
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.events import Result
+
+from .fake_server import FakeServer, running
+from .watching import GET, FakeClock, fresh, play, shown, until, watching
 
 
 @pytest.fixture

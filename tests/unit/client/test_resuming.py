@@ -8,8 +8,6 @@ from functools import partial
 
 import httpx
 import pytest
-from fake_server import FakeServer, running
-from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient
 from reactive_rpc.client.lane import DEFERRED_BASE_SECONDS, STABLE_SECONDS
@@ -23,6 +21,9 @@ from reactive_rpc.errors import (
     UnauthorizedError,
 )
 from reactive_rpc.protocol.events import Revoked
+
+from .fake_server import FakeServer, running
+from .watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 
 @pytest.fixture

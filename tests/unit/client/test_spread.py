@@ -8,15 +8,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
-from fake_server import FakeServer, running
 from hypothesis import given
 from hypothesis import strategies as st
-from watching import GET, is_fresh, play, until
 
 from reactive_rpc.client import AsyncClient, Watch
 from reactive_rpc.client.spread import HEAD_BYTES, SetLimits, Spread
 from reactive_rpc.errors import PayloadTooLargeError, TooManyRequestsError
 from reactive_rpc.protocol.events import StreamLimits
+
+from .fake_server import FakeServer, running
+from .watching import GET, is_fresh, play, until
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acting import action_of, seen_of
 
 from reactive_rpc.client.state import QuerySnapshot, reduce
+
+from .acting import action_of, seen_of
 
 FILE = json.loads((Path(__file__).parents[2] / "vectors/state.json").read_text(encoding="utf-8"))
 

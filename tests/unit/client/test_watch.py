@@ -11,8 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from fake_server import FakeServer, running
-from watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 from reactive_rpc.client import AsyncClient, State, SyncClient, Watch
 from reactive_rpc.client.backoff import CAP_SECONDS
@@ -28,6 +26,9 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.protocol.events import Connected, Gap, Revoked
 from reactive_rpc.protocol.sse import encode_event
+
+from .fake_server import FakeServer, running
+from .watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
 
 
 @pytest.fixture

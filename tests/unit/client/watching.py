@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from fake_server import FakeServer
 from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, Watch
@@ -17,6 +16,8 @@ from reactive_rpc.client.live import COALESCE_SECONDS
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.events import Connected, SubscriptionRequest
+
+from .fake_server import FakeServer
 
 __all__ = ["GET", "Answers", "FakeClock", "Name", "fresh", "is_fresh", "play", "shown", "until", "watching"]
 

@@ -1,0 +1,1 @@
+"""Each back end on its real database: capture, log, ephemeral store."""

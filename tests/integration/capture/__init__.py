@@ -1,1 +1,0 @@
-"""Capture on real databases."""

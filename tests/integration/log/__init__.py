@@ -1,1 +1,0 @@
-"""Logs on real databases."""

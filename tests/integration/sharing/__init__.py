@@ -1,1 +1,0 @@
-"""Shared results on a real Redis."""

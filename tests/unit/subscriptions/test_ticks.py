@@ -1,0 +1,90 @@
+"""Streams and time: whoever watches a result is told when a tick has ended it, also across a connection lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from reactive_rpc.cache.expiries import GRACE_SECONDS
+from reactive_rpc.protocol.cursors import Cursor
+from tests.unit.cache.scripted import RowQuery, until
+
+from .world import Listener, World
+
+pytestmark = pytest.mark.anyio
+
+TICK = 60.0 + GRACE_SECONDS
+
+
+def minutely(world: World, row: int = 1) -> RowQuery:
+    """Return a query whose result is another one in each minute."""
+    return RowQuery(world.log, (row,), time=world.clock.time)
+
+
+def leave(world: World, listener: Listener) -> None:
+    """Lose the connection."""
+    listener.stream.close()
+    world.hub.disconnect(listener.stream)
+
+
+async def test_a_tick_is_told_as_an_invalidation() -> None:
+    """At the version of before, for no table's sake, with a cursor that says up to when ticks were told."""
+    w = World()
+    listener = await w.connect(minutely(w), w.row(2))
+    w.clock.advance(TICK)
+    await until(lambda: len(listener.events) == 1)
+    [event] = listener.events
+    assert ([each.key for each in event.affected], event.tables) == ([minutely(w).wire_key], [])
+    cursor = Cursor.parse(event.cursor)
+    assert cursor.version == w.log.version
+    assert cursor.moment is not None
+    assert w.clock.STARTED_AT + 60 <= cursor.moment / 1000 < w.clock.time()
+    await w.aclose()
+
+
+async def test_who_comes_back_after_a_tick_is_told_of_it() -> None:
+    """By the moment in its cursor, and whatever its ETag: the same value may have come round again meanwhile.
+
+    A cursor without a moment, as an answer's header has it, proves nothing about ticks; one from after the tick does.
+    """
+    w = World()
+    w.clock.advance(5)
+    query, timeless = minutely(w), w.row(2)
+    first = await w.connect(query, timeless)
+    cursor = Cursor.parse(first.connected.cursor)
+    leave(w, first)
+    same = await w.connect(query, timeless, cursor=cursor)
+    assert same.connected.stale == []
+    leave(w, same)
+    w.clock.advance(60)
+    entry = await w.reader.get(query)
+    for etag in (None, entry.etag):
+        back = await w.connect(query, cursor=cursor, etag=etag)
+        assert [each.key for each in back.connected.stale] == [query.wire_key]
+    again = await w.connect(query, cursor=Cursor.parse(back.connected.cursor))
+    assert again.connected.stale == []
+    bare = await w.connect(query, timeless, cursor=cursor._replace(moment=None))
+    assert [each.key for each in bare.connected.stale] == [query.wire_key]
+    await w.aclose()
+
+
+async def test_nothing_of_time_is_said_where_nothing_depends_on_it() -> None:
+    """Cursors are as they were, and a clock that moves tells nobody anything."""
+    w = World()
+    listener = await w.connect(w.row(1))
+    w.clock.advance(1000)
+    assert Cursor.parse(listener.connected.cursor).moment is None
+    assert listener.events == []
+    await w.aclose()
+
+
+async def test_within_the_grace_a_cursor_does_not_promise_the_tick() -> None:
+    """The tick is there and has not been told: who connects now, and comes back, hears of it then."""
+    w = World()
+    query = minutely(w)
+    await w.connect(query)
+    w.clock.advance(60 + GRACE_SECONDS / 2)
+    other = await w.connect(w.row(2))
+    cursor = Cursor.parse(other.connected.cursor)
+    assert cursor.moment is not None
+    assert cursor.moment / 1000 < w.clock.STARTED_AT + 60
+    await w.aclose()
