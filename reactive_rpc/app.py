@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,99 +12,44 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from reactive_rpc.backends.factory import LogURL, make_backend
-from reactive_rpc.backends.redis.relay import Relay
+from reactive_rpc.backends.factory import Backend, LogURL, make_backend
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.noted_reads import NotedReads
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.capture_options import Capture
-from reactive_rpc.changes.captured_schema import TableCapture
-from reactive_rpc.changes.log import Batch
+from reactive_rpc.changes.follower import IDLE_FACTOR, LogFollower
+from reactive_rpc.changes.pruning import Pruner
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
 from reactive_rpc.dependencies.relations import Relations, parse_relations
-from reactive_rpc.dependencies.topics import KEY, stored_key
-from reactive_rpc.errors import DefinitionError, ReactiveRPCError, ServiceUnavailableError, reason_of
+from reactive_rpc.errors import DefinitionError
 from reactive_rpc.health import Health, Part
+from reactive_rpc.lifecycle import Lifecycle
+from reactive_rpc.procedures.announcements import Announcer
 from reactive_rpc.procedures.caller import BoundCaller, Caller
 from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.execution import Executor, Observer
-from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.registry import Functions, Registry
-from reactive_rpc.procedures.running_call import refuse_announcement
-from reactive_rpc.procedures.topics import Topic, stored_keys, topic
+from reactive_rpc.procedures.topics import Topic
+from reactive_rpc.report import Report
 from reactive_rpc.settings import Settings
+from reactive_rpc.statements.database import Database
 from reactive_rpc.subscriptions.holdings import Bounds
 from reactive_rpc.subscriptions.hub import Hub
-from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.subscriptions.revocation import REVOKED, Revocation
 from reactive_rpc.tasks import Tasks
-from reactive_rpc.web.routing.body import BodyLimits
-from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
-from reactive_rpc.web.routing.health import HealthEndpoint
-from reactive_rpc.web.routing.metrics import MetricsEndpoint
+from reactive_rpc.web.routes import Served, make_router
 from reactive_rpc.web.routing.placement import check_placement
 from reactive_rpc.web.routing.responses import told_by
-from reactive_rpc.web.routing.router import DEFAULT_PREFIX, RPCRouter
+from reactive_rpc.web.routing.router import DEFAULT_PREFIX
 from reactive_rpc.web.routing.shortcut import install_shortcut
-from reactive_rpc.web.streams.acks import AckEndpoint
-from reactive_rpc.web.streams.events import EventsEndpoint
-from reactive_rpc.web.streams.poll import PollEndpoint
-from reactive_rpc.web.streams.sets import SetsEndpoint, StoredSets
-from reactive_rpc.web.streams.streaming import StreamAnswers
-from reactive_rpc.web.streams.subscribing import Subscriber
-from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
 
-__all__ = ["ReactiveRPC", "Report"]
-
-logger = logging.getLogger(__name__)
-
-PRUNE_EVERY_SECONDS = 60.0
-
-STALLED_SECONDS = 5.0
-"""A log that could not be read for so long is told as dead: `Health`."""
+__all__ = ["ReactiveRPC"]
 
 TRIGGERS = Capture()
-
-IDLE = 4
-"""How much less often the log is looked at while there are no streams to be told."""
-
-NOT_OPEN = (
-    "ReactiveRPC is not open: give its lifespan to the outermost application, FastAPI(lifespan=rpc.lifespan), as that "
-    "of a mounted one is never run; combine_lifespans(rpc.lifespan, another) makes one of several. Without an "
-    "application, await rpc.open() before and rpc.aclose() after"
-)
-
-VOUCHED_SECONDS = 3.0
-"""A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
-
-REVOKED = topic("reactive_rpc:revoked")
-"""The topic by which workers hear whose streams must end; its keys are identities."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What stands, for `reactive-rpc doctor`.
-
-    Attributes:
-        database: the file, or the URL without a password.
-        guarantee: what capture sees of whose writes.
-        epoch: of its log.
-        tables: `{table: how it is captured}`.
-        procedures: `{path: procedure}`.
-        copies: where values are copied and how long they stay; empty where they are nowhere.
-        read: the tables of which values are copied now, as somebody reads them.
-    """
-
-    database: str
-    guarantee: str
-    epoch: str
-    tables: Mapping[str, TableCapture]
-    procedures: Mapping[str, Procedure[..., Any]]
-    copies: Mapping[str, float]
-    read: frozenset[str]
 
 
 class ReactiveRPC:
@@ -156,80 +98,70 @@ class ReactiveRPC:
         ids: IdSource | None = None,
     ) -> None:
         self.settings = settings or Settings()
+        self.health = Health()
         self.registry = Registry(functions, context=context)
-        self._clock = clock or SystemClock()
-        self._ids = ids or RandomIds()
-        self._relations: Relations = relations or {}
-        self._metadata = metadata
-        self._captured_as = capture
         if isinstance(database, AsyncEngine):
             self.registry.require_coroutines()
-        source = make_backend(
+        clock, ids = clock or SystemClock(), ids or RandomIds()
+        self._relations, self._metadata, self._captured_as = relations or {}, metadata, capture
+        self._lifecycle = Lifecycle(self._open_parts)
+        backend = self._backend = make_backend(
             database,
             settings=self.settings,
-            ids=self._ids,
+            ids=ids,
             capture=capture,
             metadata=metadata,
             log_url=log_url,
-            clock=self._clock,
+            clock=clock,
         )
-        self._database, self._capture, self._log = source.database, source.capture, source.log
-        self._board, self._relay, self._shared = source.board, source.relay, source.shared
-        self._poll_interval_seconds, self._probes = source.poll_interval_seconds, source.probes
-        self._announce = source.announce
+        self._database, self._capture, self._log = backend.database, backend.capture, backend.log
         self._freshness = Freshness(
-            self._log, clock=self._clock, max_age_seconds=2 * IDLE * self._poll_interval_seconds
+            self._log, clock=clock, max_age_seconds=2 * IDLE_FACTOR * backend.poll_interval_seconds
         )
-        store = MemoryStore(self.settings.cache_max_bytes)
-        self._reader = Reader(
-            self._log,
-            store,
-            freshness=self._freshness,
-            shared=self._shared,
-            clock=self._clock,
-            new_context=isolated_context,
-            reads=NotedReads(self._capture.note_reads, clock=self._clock),
+        self._reader = _make_reader(backend, self.settings, freshness=self._freshness, clock=clock)
+        self.auditor = Auditor(
+            self._freshness, self._reader.drop, share=self.settings.audit_share, samples=self._is_strict
         )
-        strict = self.settings.environment == "development"
-        self.auditor = Auditor(self._freshness, self._reader.drop, share=self.settings.audit_share, samples=strict)
         self._reader.auditor = self.auditor
-        self._log.subscribe(self._reader.apply)
         self._executor = Executor(
             self._database,
             self._log,
-            strict=strict,
+            strict=self._is_strict,
             isolation=self.settings.isolation,
-            clock=self._clock,
+            clock=clock,
             told_by=told_by,
         )
-        self._answers = source.answers
-        self._caller = Caller(self.registry, self._executor, self._reader, answers=source.answers)
-        self._hub = Hub(
-            self._reader,
-            self._log,
-            clock=self._clock,
-            ids=self._ids,
-            ephemeral_store=self._board,
-            max_events=self.settings.stream_queue_events,
-            max_bytes=self.settings.stream_queue_bytes,
-            bounds=Bounds(
-                max_watched_queries=self.settings.max_watched_queries,
-                max_watched_queries_per_identity=self.settings.max_watched_queries_per_identity,
-                max_watched_bytes=self.settings.max_watched_bytes,
-                max_watched_bytes_per_identity=self.settings.max_watched_bytes_per_identity,
-            ),
-            max_resumed_changes=self.settings.max_resumed_changes,
-            ack_retry_seconds=self.settings.ack_retry_seconds,
-            reconnect_milliseconds=self.settings.reconnect_milliseconds,
-            heartbeat_seconds=self.settings.heartbeat_seconds,
+        self._caller = Caller(self.registry, self._executor, self._reader, answers=backend.answers)
+        self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)
+        self._reauthorization = Reauthorization(self._hub, clock=clock, recheck_seconds=self.settings.recheck_seconds)
+        self._log.subscribe(self._reader.apply)
+        self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
+        self._follower = LogFollower(
+            self._freshness.look,
+            lambda: self._freshness.age_seconds,
+            clock=clock,
+            interval_seconds=backend.poll_interval_seconds,
+            streams=self._hub.open_streams,
+            on_lost=self._hub.end_all,
         )
-        self._guard = Reauthorization(self._hub, clock=self._clock, recheck_seconds=self.settings.recheck_seconds)
-        self._log.subscribe(self._heed)
-        self.health = Health()
-        self._opened: AsyncExitStack | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._body_limits = BodyLimits(self.settings.max_body_bytes, self.settings.body_seconds)
-        self.router = self._make_router(prefix, context)
+        self._pruner = _make_pruner(backend, self.settings, clock=clock)
+        self._announcer = Announcer(
+            self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
+        )
+        served = Served(
+            caller=self._caller,
+            reader=self._reader,
+            hub=self._hub,
+            reauthorization=self._reauthorization,
+            store=backend.board,
+            health=self.health,
+            stats=self.stats,
+            settings=self.settings,
+            clock=clock,
+            ids=ids,
+            require_open=self._lifecycle.require_open,
+        )
+        self.router = make_router(served, prefix=prefix, context=context)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -255,46 +187,47 @@ class ReactiveRPC:
             ServiceUnavailableError: the database cannot be read.
             ReactiveRPCError: it is open already.
         """
-        if self._loop is not None:
-            raise ReactiveRPCError(
-                "this ReactiveRPC is open already: open it once, by the lifespan of one application or by open(), "
-                "and aclose() it before it is opened again"
-            )
-        self._loop = asyncio.get_running_loop()
-        try:
-            await self._open()
-        except BaseException:
-            self._loop = None
-            raise
+        await self._lifecycle.open()
 
-    async def _open(self) -> None:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._database.aclose)
-            stack.push_async_callback(self._board.aclose)
-            await self._database.check()
-            await self._board.open()
-            if self._metadata is not None:
-                await self._database.make_tables(self._metadata)
-            if self._relay is not None:
-                await self._open_relayed(stack, self._relay)
-            await self._log.open()
-            stack.push_async_callback(self._log.aclose)
-            self._reader.open()
-            self.registry.check_tables(self._log.schema.tables)
-            self._captured_as.check(self._log.schema.tables, self._log.schema.names)
-            self._reader.relations = parse_relations(self._relations, self._log.schema.tables)
-            await self._reader.note_reads([name for name in self._declared if name in self._log.schema.tables])
-            stack.push_async_callback(self._reader.aclose)
-            stack.push_async_callback(self.auditor.aclose)
-            stack.push_async_callback(self._hub.aclose)
-            for name, probe in {"log": self._log_health, "database": self._database_health, **self._probes}.items():
-                self.health.add(name, probe)
-                stack.callback(self.health.remove, name)
-            tasks = self._tasks(stack)
-            tasks.keep(self._tail(), "tail")
-            tasks.keep(self._prune(), "prune")
-            tasks.keep(self._guard.run(), "guard")
-            self._opened = stack.pop_all()
+    async def aclose(self) -> None:
+        """Close in reverse order; idempotent."""
+        await self._lifecycle.aclose()
+
+    async def _open_parts(self, stack: AsyncExitStack) -> None:
+        database, backend = self._database, self._backend
+        stack.push_async_callback(database.aclose)
+        stack.push_async_callback(backend.board.aclose)
+        await database.check()
+        await backend.board.open()
+        if self._metadata is not None:
+            await database.make_tables(self._metadata)
+        if backend.relay is not None and self.settings.relay:
+            self._tasks(stack).keep(backend.relay.run(), "relay candidate")
+        if backend.shared is not None:
+            stack.push_async_callback(backend.shared.aclose)
+            await backend.shared.open()
+        await self._log.open()
+        stack.push_async_callback(self._log.aclose)
+        self._reader.open()
+        await self._check_declarations()
+        stack.push_async_callback(self._reader.aclose)
+        stack.push_async_callback(self.auditor.aclose)
+        stack.push_async_callback(self._hub.aclose)
+        probes = {"log": self._follower.health, "database": lambda: _health_of(database), **backend.probes}
+        for name, probe in probes.items():
+            stack.callback(self.health.add(name, probe))
+        tasks = self._tasks(stack)
+        tasks.keep(self._follower.run(), "tail")
+        tasks.keep(self._pruner.run(), "prune")
+        tasks.keep(self._reauthorization.run(), "guard")
+
+    async def _check_declarations(self) -> None:
+        tables = self._log.schema.tables
+        self.registry.check_tables(tables)
+        self._captured_as.check(tables, self._log.schema.names)
+        self._reader.relations = parse_relations(self._relations, tables)
+        declared = self.registry.declared_tables.union(self._reader.relations)
+        await self._reader.note_reads([name for name in declared if name in tables])
 
     async def run_relay(self) -> None:
         """Do nothing but relay changes to Redis, until cancelled: what `reactive-rpc relay` runs.
@@ -302,43 +235,30 @@ class ReactiveRPC:
         Raises:
             DefinitionError: there is no Redis to relay to.
         """
-        if self._relay is None:
+        if self._backend.relay is None:
             raise DefinitionError("there is no Redis to relay to: set REACTIVE_RPC_REDIS_URL (redis://host:6379/0)")
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.aclose)
-            self._tasks(stack).keep(self._prune(), "prune")
-            await self._relay.run()
+            self._tasks(stack).keep(self._pruner.run(), "prune")
+            await self._backend.relay.run()
 
-    async def aclose(self) -> None:
-        """Close in reverse order; idempotent."""
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
-            try:
-                await opened.aclose()
-            finally:
-                self._loop = None
-
-    def _require_open(self) -> None:
-        """Let nothing be served before this is open, after it is closed, or on another event loop.
-
-        Raises:
-            ServiceUnavailableError: it is not open here; the message says how it is opened.
-        """
-        if self._opened is None:
-            raise ServiceUnavailableError(NOT_OPEN)
-        if asyncio.get_running_loop() is not self._loop:
-            raise ServiceUnavailableError(
-                "ReactiveRPC was opened on another event loop, to which its connections belong: open it on the one "
-                "that serves (in tests: by the application's lifespan or by open(), in the loop that makes the calls)"
-            )
+    def _tasks(self, stack: AsyncExitStack) -> Tasks:
+        """Return what runs tasks until the stack is closed."""
+        tasks = Tasks(health=self.health)
+        stack.push_async_callback(tasks.aclose)
+        return tasks
 
     def caller(self, ctx: object = None) -> BoundCaller:
         """Return what calls procedures in this process, on behalf of `ctx`, as the server would."""
-        return BoundCaller(self._caller, ctx, require_open=self._require_open)
+        return BoundCaller(self._caller, ctx, require_open=self._lifecycle.require_open)
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
         """Return what a query asks of Python's clock, which is moved: for checks alone."""
         return await clock_dependencies(self._caller.subscribe(path, input, ctx), self._reader)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer` with what each run of a query read, until the function that is returned is called."""
+        return self._executor.observe(observer)
 
     async def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None
@@ -356,21 +276,11 @@ class ReactiveRPC:
             InternalServerError: a query announces something, or a mutation without its `db`.
             ServiceUnavailableError: the database cannot be written.
         """
-        table, stored = stored_keys(topic, keys)
-        refuse_announcement(table, in_transaction=db is not None)
-        if db is not None:
-            await db.run_sync(lambda session: self._announce(session.connection(), table, stored))
-            return
-        self._require_open()
-        async with self._database.write() as session:
-            await session.run_sync(lambda session: self._announce(session.connection(), table, stored))
-        await self._log.fresh()
+        await self._announcer.invalidate(topic, keys=keys, db=db)
 
     def invalidate_sync(self, topic: Topic, *, keys: Iterable[str] | None = None, db: Session) -> None:
         """Do as `invalidate`, in a mutation that is no coroutine."""
-        table, stored = stored_keys(topic, keys)
-        refuse_announcement(table, in_transaction=True)
-        self._announce(db.connection(), table, stored)
+        self._announcer.invalidate_sync(topic, keys=keys, db=db)
 
     async def revoke(self, identity: str, *, db: AsyncSession | None = None) -> None:
         """End every stream of an identity, in every worker, with `revoked`.
@@ -393,40 +303,8 @@ class ReactiveRPC:
 
     def stats(self) -> dict[str, float]:
         """Return the counters since the start, and how much is held now; see `web/routing/metrics.py` for each."""
-        return {
-            **asdict(self._reader.stats),
-            **asdict(self.auditor.stats),
-            "events": self._hub.stats.events,
-            "events_with_results": self._hub.stats.results,
-            "events_acknowledged": self._hub.stats.acknowledged,
-            "events_retried": self._hub.stats.retried,
-            "events_abandoned": self._hub.stats.abandoned,
-            "gaps": self._hub.stats.gaps,
-            "streams_opened": self._hub.stats.opened,
-            "streams_refused": self._hub.stats.refused,
-            "streams_revoked": self._hub.stats.revoked,
-            "mutations_repeated": self._executor.attempts.repeated,
-            "log_polls": self._freshness.polls,
-            "log_errors": self._freshness.errors,
-            "flights": self._reader.flights,
-            "indexed": self._reader.indexed,
-            "cached": self._reader.cached_entries,
-            "cached_bytes": self._reader.cached_bytes,
-            "streams": self._hub.streams,
-            "watched_queries": self._hub.watched_queries,
-            "watched_bytes": self._hub.watched_bytes,
-            "waiting_bytes": self._hub.waiting_bytes,
-            "rechecks": self._guard.rechecks,
-            "recheck_failures": self._guard.failures,
-            "log_version": self._log.version,
-            "log_age_seconds": self._freshness.age_seconds,
-        }
-
-    @property
-    def _declared(self) -> set[str]:
-        """The tables that count before anything is read: of relations and declarations."""
-        declared = (procedure.dependencies or () for procedure in self.registry.values())
-        return set(self._reader.relations).union(*declared)
+        parts = (self._reader, self.auditor, self._hub, self._executor, self._freshness, self._reauthorization)
+        return {name: value for part in parts for name, value in part.counters().items()}
 
     def report(self) -> Report:
         """Return what stands; the application must be open. The database is asked, and waited for."""
@@ -437,157 +315,69 @@ class ReactiveRPC:
             schema.epoch,
             schema.tables,
             self.registry,
-            self._copies,
+            _copies(self._backend, self._captured_as, self.settings),
             self._capture.noted_reads(),
         )
 
     @property
-    def _copies(self) -> dict[str, float]:
-        """Where values are copied, and for how many seconds."""
-        if self._captured_as.mode == "session":
-            return {}
-        kept = {"outbox": self.settings.outbox_retention_seconds}
-        return kept if self._relay is None else kept | {"Redis": self.settings.redis_stream_seconds}
+    def _is_strict(self) -> bool:
+        return self.settings.environment == "development"
 
-    def observe(self, observer: Observer, *, stop: bool = False) -> None:
-        """Call `observer` with what each run of a query read, or `stop` calling it."""
-        if stop:
-            self._executor.observers.remove(observer)
-        else:
-            self._executor.observers.append(observer)
 
-    def _make_router(self, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
-        router = RPCRouter(prefix, context=context, ids=self._ids, require_open=self._require_open)
-        limit = self._body_limits
-        for path, procedure in self.registry.items():
-            by_token = (procedure.cache.freshness or self.settings.freshness) == "token"
-            endpoint = ProcedureEndpoint(path, procedure, self._caller, self._ids, body=limit, by_token=by_token)
-            router.add_procedure(path, procedure, endpoint)
-        self._add_events(router)
-        router.add_health(
-            HealthEndpoint("health", self._ids, self.health, question="ready"),
-            HealthEndpoint("health/live", self._ids, self.health, question="live"),
-            HealthEndpoint("health/ready", self._ids, self.health, question="ready"),
-        )
-        if self.settings.metrics:
-            reader = self._reader
-            router.add_metrics(
-                MetricsEndpoint(
-                    "metrics",
-                    self._ids,
-                    stats=self.stats,
-                    by_procedure=lambda: {"hits": reader.hits_by_path, "misses": reader.misses_by_path},
-                )
-            )
-        return router
+def _make_reader(backend: Backend, settings: Settings, *, freshness: Freshness, clock: Clock) -> Reader:
+    return Reader(
+        backend.log,
+        MemoryStore(settings.cache_max_bytes),
+        freshness=freshness,
+        shared=backend.shared,
+        clock=clock,
+        new_context=isolated_context,
+        reads=NotedReads(backend.capture.note_reads, clock=clock),
+    )
 
-    def _add_events(self, router: RPCRouter) -> None:
-        settings, ids = self.settings, self._ids
-        limit, max_queries = self._body_limits, settings.max_queries_per_stream
-        sets = StoredSets(self._board, clock=self._clock, ttl_seconds=settings.set_seconds)
-        tickets = Tickets(self._board, ttl_seconds=settings.ticket_seconds)
-        limits = Limits(
-            clock=self._clock,
-            max_streams=settings.max_streams,
-            max_streams_per_identity=settings.max_streams_per_identity,
-            stream_opens_per_second=settings.stream_opens_per_second,
-        )
-        opener = Subscriber(
-            self._hub,
-            self._caller,
-            sets=sets,
-            tickets=tickets,
-            limits=limits,
-            guard=self._guard,
-            body=limit,
-            max_queries=max_queries,
-        )
-        answers = StreamAnswers(self._hub, drain_seconds=settings.drain_seconds)
-        router.add_events(
-            EventsEndpoint("events", opener, answers, ids),
-            poll=PollEndpoint(
-                "events/poll", opener, answers, ids, clock=self._clock, wait_seconds=settings.poll_wait_seconds
-            ),
-            sets=SetsEndpoint("events/sets", sets, limits, ids, body=limit, max_queries=max_queries),
-            ticket=TicketEndpoint("events/ticket", tickets, limits, ids, body=limit),
-            ack=AckEndpoint("events/ack", self._hub, ids, body=limit),
-        )
 
-    async def _open_relayed(self, stack: AsyncExitStack, relay: Relay) -> None:
-        """Begin to relay, or to wait for one's turn, and to share results."""
-        if self.settings.relay:
-            self._tasks(stack).keep(relay.run(), "relay candidate")
-        if self._shared is not None:
-            stack.push_async_callback(self._shared.aclose)
-            await self._shared.open()
+def _make_hub(backend: Backend, settings: Settings, *, reader: Reader, clock: Clock, ids: IdSource) -> Hub:
+    return Hub(
+        reader,
+        backend.log,
+        clock=clock,
+        ids=ids,
+        ephemeral_store=backend.board,
+        max_events=settings.stream_queue_events,
+        max_bytes=settings.stream_queue_bytes,
+        bounds=Bounds(
+            max_watched_queries=settings.max_watched_queries,
+            max_watched_queries_per_identity=settings.max_watched_queries_per_identity,
+            max_watched_bytes=settings.max_watched_bytes,
+            max_watched_bytes_per_identity=settings.max_watched_bytes_per_identity,
+        ),
+        max_resumed_changes=settings.max_resumed_changes,
+        ack_retry_seconds=settings.ack_retry_seconds,
+        reconnect_milliseconds=settings.reconnect_milliseconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
 
-    def _tasks(self, stack: AsyncExitStack) -> Tasks:
-        """Return what runs tasks until the stack is closed."""
-        tasks = Tasks(health=self.health)
-        stack.push_async_callback(tasks.aclose)
-        return tasks
 
-    def _database_health(self) -> Part:
-        trouble = self._database.trouble
-        return Part(ok=trouble is None, detail=trouble or "")
+def _make_pruner(backend: Backend, settings: Settings, *, clock: Clock) -> Pruner:
+    relay = backend.relay
+    return Pruner(
+        backend.capture,
+        backend.database,
+        answers=backend.answers,
+        clock=clock,
+        retention_seconds=settings.outbox_retention_seconds,
+        # Whoever reads the outbox for all prunes it.
+        is_due=lambda: relay is None or relay.status.role == "leading",
+    )
 
-    def _log_health(self) -> Part:
-        age_seconds = self._freshness.age_seconds
-        if age_seconds <= STALLED_SECONDS + 2 * IDLE * self._poll_interval_seconds:
-            return Part(ok=True)
-        if age_seconds == float("inf"):
-            return Part(ok=False, detail="the log has not been read yet")
-        return Part(ok=False, detail=f"the log was last read {age_seconds:.0f} s ago")
 
-    def _heed(self, batch: Batch) -> None:
-        """End the streams of those who were revoked; called by the log, after the reader."""
-        if batch.flush is not None:
-            self._guard.recheck_all()  # what came with the flush may have been a revocation
-        keys = set()
-        for change in batch.changes:
-            if change.table == REVOKED.table:
-                keys.add(None if change.after is None else change.after.get(KEY))
-        if not keys:
-            return
-        self._guard.recheck_openings()
-        identities = {stream.identity for stream in self._hub.open_streams if stream.identity is not None}
-        for identity in identities:
-            if None in keys or stored_key(identity) in keys:
-                self._hub.revoke(identity, "the server was told to end this caller's streams")
+def _copies(backend: Backend, capture: Capture, settings: Settings) -> dict[str, float]:
+    """Return where values are copied, and for how many seconds."""
+    if capture.mode == "session":
+        return {}
+    kept = {"outbox": settings.outbox_retention_seconds}
+    return kept if backend.relay is None else kept | {"Redis": settings.redis_stream_seconds}
 
-    async def _tail(self) -> None:
-        """Follow the log, so that streams are told of other processes' writes; outlive any failure, loudly."""
-        failed = False
-        while True:
-            too_long = asyncio.get_running_loop().call_later(VOUCHED_SECONDS, self._stop_vouching)
-            try:
-                await self._freshness.look()
-                failed = False
-            except ReactiveRPCError as exc:
-                if not failed:
-                    logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
-                failed = True
-                self._stop_vouching()
-            except Exception:
-                logger.exception("the log cannot be followed, retrying")
-            finally:
-                too_long.cancel()
-            await self._clock.sleep(self._poll_interval_seconds * (1 if self._hub.streams else IDLE))
 
-    def _stop_vouching(self) -> None:
-        """End the streams where nobody knows what they ought to be told; clients say stale, and resume by cursor."""
-        if self._freshness.age_seconds > VOUCHED_SECONDS:
-            for stream in tuple(self._hub.open_streams):
-                self._hub.end(stream)
-
-    async def _prune(self) -> None:
-        while True:
-            await self._clock.sleep(PRUNE_EVERY_SECONDS)
-            if self._relay is not None and self._relay.status.role != "leading":
-                continue  # whoever reads the outbox for all prunes it
-            try:
-                await asyncio.to_thread(self._capture.prune, self.settings.outbox_retention_seconds)
-                if self._answers is not None:
-                    await self._database.work(self._answers.prune)
-            except Exception:
-                logger.exception("what is kept of writes could not be pruned, retrying later")
+def _health_of(database: Database) -> Part:
+    return Part(ok=database.trouble is None, detail=database.trouble or "")

@@ -214,8 +214,8 @@ async def _observed(rpc: ReactiveRPC, path: str) -> AsyncIterator[list[Observati
         if observation.path == path:
             found.append(observation)
 
-    rpc.observe(note)
+    stop = rpc.observe(note)
     try:
         yield found
     finally:
-        rpc.observe(note, stop=True)
+        stop()

@@ -38,13 +38,14 @@ class Health:
     def __init__(self) -> None:
         self._probes: dict[str, Probe] = {}
 
-    def add(self, name: str, probe: Probe) -> None:
-        """Ask `probe` for the part called `name`."""
+    def add(self, name: str, probe: Probe) -> Callable[[], None]:
+        """Ask `probe` for the part called `name`, until the function that is returned is called; that is idempotent."""
         self._probes[name] = probe
+        return lambda: self._forget(name, probe)
 
-    def remove(self, name: str) -> None:
-        """Forget a part; nothing happens where there is none."""
-        self._probes.pop(name, None)
+    def _forget(self, name: str, probe: Probe) -> None:
+        if self._probes.get(name) is probe:
+            del self._probes[name]
 
     def parts(self) -> Mapping[str, Part]:
         """Return how each part is; a probe that fails is a part that does not work."""

@@ -37,7 +37,7 @@ class Tasks:
         self._health = health
         self._patience_seconds = patience_seconds
         self._running: set[asyncio.Task[Any]] = set()
-        self._kept: list[str] = []
+        self._parts: list[Callable[[], None]] = []
 
     def start(
         self, work: Coroutine[Any, Any, T], name: str, *, context: Context | None = None, is_awaited: bool = False
@@ -46,9 +46,9 @@ class Tasks:
 
         Args:
             context: to run it in; a copy of the current one if left out.
-            is_awaited: whoever awaits the task sees its failure; otherwise it is logged.
+            is_awaited: whoever awaits the task sees its failure, and nobody if all have gone; otherwise it is logged.
         """
-        task = _made(work, name, context)
+        task = asyncio.create_task(work, name=f"reactive_rpc {name}", context=context)
         self._running.add(task)
         task.add_done_callback(self._forget if is_awaited else self._report)
         return task
@@ -57,27 +57,26 @@ class Tasks:
         """Run `work`, which has no end of its own, until this is closed; if it ends before, its part is dead."""
         task = self.start(work, name)
         if self._health is not None:
-            self._health.add(name, partial(_part_of, task))
-            self._kept.append(name)
+            self._parts.append(self._health.add(name, partial(_part_of, task)))
 
     def __len__(self) -> int:
         return len(self._running)
 
     async def aclose(self) -> None:
         """Cancel the tasks, and wait until all have ended; idempotent."""
-        if self._health is not None:
-            for name in self._kept:
-                self._health.remove(name)
-        self._kept.clear()
+        for remove in self._parts:
+            remove()
+        self._parts.clear()
         await end_task(*self._running, patience_seconds=self._patience_seconds)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        _retrieve(task)
+        if not task.cancelled():
+            task.exception()  # asyncio takes it as seen
 
     def _report(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if (error := _retrieve(task)) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s has died", task.get_name(), exc_info=error)
 
 
@@ -123,7 +122,7 @@ async def background(
     work: Coroutine[Any, Any, T], name: str, *, context: Context | None = None, patience_seconds: float | None = None
 ) -> AsyncIterator[asyncio.Task[T]]:
     """Run `work` beside the block, which sees its result or failure if it awaits the task; end it with the block."""
-    task = _made(work, name, context)
+    task = asyncio.create_task(work, name=f"reactive_rpc {name}", context=context)
     try:
         yield task
     finally:
@@ -144,7 +143,8 @@ async def end_task(*tasks: asyncio.Task[Any], patience_seconds: float | None = N
             task.cancel()
         await asyncio.wait(going, timeout=patience_seconds)
     for task in tasks:
-        _retrieve(task)
+        if not task.cancelled():
+            task.exception()  # asyncio takes it as seen
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T], name: str) -> T:
@@ -156,7 +156,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T], name: str) -> T:
     Raises:
         TimeoutError: it took longer.
     """
-    task = _made(work, name)
+    task = asyncio.create_task(work, name=f"reactive_rpc {name}")
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
@@ -168,7 +168,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T], name: str) -> T:
 
 async def shielded(work: Coroutine[Any, Any, T], name: str) -> T:
     """Return what `work` returns. A cancelled caller ends at once, and the work goes on without it."""
-    return await asyncio.shield(_made(work, name))
+    return await asyncio.shield(asyncio.create_task(work, name=f"reactive_rpc {name}"))
 
 
 async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
@@ -177,7 +177,7 @@ async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
     Raises:
         asyncio.CancelledError: the caller was cancelled; the work has succeeded nevertheless.
     """
-    task = _made(work, name)
+    task = asyncio.create_task(work, name=f"reactive_rpc {name}")
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
@@ -190,22 +190,13 @@ async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
     return result
 
 
-def _made(work: Coroutine[Any, Any, T], name: str, context: Context | None = None) -> asyncio.Task[T]:
-    return asyncio.create_task(work, name=f"reactive_rpc {name}", context=context)
-
-
 def _part_of(task: asyncio.Task[None]) -> Part:
     return Part(ok=False, detail="has ended", is_dead=True) if task.done() else Part(ok=True)
 
 
-def _retrieve(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return what an ended task has raised; asyncio then takes it as seen."""
-    return None if task.cancelled() else task.exception()
-
-
 def _abandon(task: asyncio.Task[Any]) -> None:
-    if task.done():
-        _retrieve(task)
-    else:
+    if not task.done():
         task.cancel()
         asyncio.get_running_loop().call_later(ABANDONED_SECONDS, _abandon, task)
+    elif not task.cancelled():
+        task.exception()

@@ -24,7 +24,7 @@ import logging
 import random as _random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reactive_rpc.cache.freshness import Freshness
@@ -144,6 +144,10 @@ class Auditor:
     def findings(self) -> tuple[Finding, ...]:
         """What was found, the latest last."""
         return tuple(self._findings)
+
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return {**asdict(self.stats)}
 
     def offer(self, entry: CachedResult) -> None:
         """Audit `entry`, which is live, perhaps; returns at once."""

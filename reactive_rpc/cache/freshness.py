@@ -85,6 +85,15 @@ class Freshness:
             self._fresh_at = began
         return version
 
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return {
+            "log_polls": self.polls,
+            "log_errors": self.errors,
+            "log_version": self._log.version,
+            "log_age_seconds": self.age_seconds,
+        }
+
     def suffices(self, token: str | None) -> bool:
         """Tell whether what is stored is fresh enough for the holder of `token`, a cursor, without another look."""
         if self._is_failing or self.age_seconds > self._max_age_seconds:

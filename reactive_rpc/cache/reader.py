@@ -70,7 +70,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.expiries import Expiries
@@ -253,6 +253,16 @@ class Reader:
     def flights(self) -> int:
         """How many handlers run for the reader now."""
         return len(self._tasks)
+
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return {
+            **asdict(self.stats),
+            "flights": self.flights,
+            "indexed": self.indexed,
+            "cached": self.cached_entries,
+            "cached_bytes": self.cached_bytes,
+        }
 
     @property
     def told_until(self) -> float:

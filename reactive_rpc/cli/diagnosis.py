@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from reactive_rpc.app import ReactiveRPC, Report
+from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.checking import Checker, Drift, Outcome, try_calls
 from reactive_rpc.cli.reports import CheckReport, Diagnosis, ProcedureLine, TableLine, write
 from reactive_rpc.cli.shared import FormatOption, Rpc, failure, load
 from reactive_rpc.errors import ReactiveRPCError
 from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.report import Report
 
 __all__ = ["check", "contexts_of", "doctor"]
 

@@ -121,7 +121,16 @@ class Executor:
         self._strict = strict
         self._clock = clock or SystemClock()
         self._warned: set[tuple[str, str]] = set()
-        self.observers: list[Observer] = []
+        self._observers: list[Observer] = []
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer` after each run of a query, until the function that is returned is called."""
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
+
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return {"mutations_repeated": self.attempts.repeated}
 
     async def query(
         self,
@@ -191,7 +200,7 @@ class Executor:
             finally:
                 current_recorder.reset(token)
         observed = recorder.read_set() | call.read_set
-        for observe in self.observers:
+        for observe in self._observers:
             observe(Observation(key[0], procedure.dependencies, observed.tables, observed.opaque))
         read_set = self._declared(key[0], procedure, observed)
         read_set = replace(read_set, constraints=(*read_set.constraints, *topics))

@@ -74,6 +74,11 @@ class Registry(Mapping[str, Procedure[..., Any]]):
                     "as async def with AsyncSession, or give ReactiveRPC the URL in the engine's place"
                 )
 
+    @property
+    def declared_tables(self) -> frozenset[str]:
+        """The tables that procedures declare as dependencies."""
+        return frozenset().union(*(procedure.dependencies or () for procedure in self.values()))
+
     def check_tables(self, tables: Mapping[str, TableShape]) -> None:
         """Hold every declaration against the database's own tables.
 

@@ -231,6 +231,18 @@ class Hub:
             self.stats.revoked += 1
             stream.close(revoked_frame(event))
 
+    def end_all(self) -> None:
+        """End every stream so that its client resumes: nobody knows what it ought to be told."""
+        for stream in tuple(self._streams.values()):
+            self.end(stream)
+
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return self.stats.counters() | {
+            "streams": self.streams, "watched_queries": self.watched_queries,
+            "watched_bytes": self.watched_bytes, "waiting_bytes": self.waiting_bytes,
+        }  # fmt: skip
+
     async def drain(self, seconds: float) -> None:
         """End all streams, spread over `seconds`, and refuse new ones from now on."""
         self._is_draining = True

@@ -70,6 +70,10 @@ class Reauthorization:
         self._due_at: dict[str, float] = {}
         self._wake: asyncio.Event | None = None
 
+    def counters(self) -> dict[str, float]:
+        """Return the counters of `/metrics` that are kept here: `{name: value}`."""
+        return {"rechecks": self.rechecks, "recheck_failures": self.failures}
+
     def recheck(self, stream: Stream) -> None:
         """Ask one stream again, soon."""
         self._due_at[stream.id] = self._clock.monotonic()

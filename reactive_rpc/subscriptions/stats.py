@@ -31,3 +31,17 @@ class HubStats:
     revoked: int = 0
     opened: int = 0
     refused: int = 0
+
+    def counters(self) -> dict[str, float]:
+        """Return them by their names in `/metrics`."""
+        return {
+            "events": self.events,
+            "events_with_results": self.results,
+            "events_acknowledged": self.acknowledged,
+            "events_retried": self.retried,
+            "events_abandoned": self.abandoned,
+            "gaps": self.gaps,
+            "streams_opened": self.opened,
+            "streams_refused": self.refused,
+            "streams_revoked": self.revoked,
+        }

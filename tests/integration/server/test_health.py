@@ -53,7 +53,7 @@ async def test_a_server_that_runs_is_live_and_ready(server: Server) -> None:
 
 async def test_an_outage_is_told_and_does_not_ask_for_a_restart(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its database a worker is live, and not ready: the log says since when, and nobody's address."""
-    monkeypatch.setattr("reactive_rpc.app.STALLED_SECONDS", 0.0)
+    monkeypatch.setattr("reactive_rpc.changes.follower.LOG_STALLED_SECONDS", 0.0)
     async with serving(file) as server:
         assert await status_becomes(server, "/ready", 200)
         with gone(file):

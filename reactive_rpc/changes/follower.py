@@ -1,0 +1,87 @@
+"""Following the log: reads it again and again, so that streams are told of other processes' writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sized
+from typing import Final
+
+from reactive_rpc.clock import Clock
+from reactive_rpc.errors import ReactiveRPCError, reason_of
+from reactive_rpc.health import Part
+
+__all__ = ["IDLE_FACTOR", "LogFollower"]
+
+logger = logging.getLogger(__name__)
+
+IDLE_FACTOR: Final = 4
+"""How much less often the log is read while there are no streams to be told."""
+
+LOG_STALLED_SECONDS: Final = 5.0
+"""A worker whose log could not be read for so long is not ready: `/health/ready`."""
+
+VOUCHED_SECONDS: Final = 3.0
+"""A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
+
+
+class LogFollower:
+    """Reads the log in intervals. Used on one event loop.
+
+    Args:
+        sync: applies every commit acknowledged before the call.
+        age_seconds: returns how long ago the last successful call of `sync` began; infinite before the first.
+        clock: waits.
+        interval_seconds: how often the log is read while there are streams; else `IDLE_FACTOR` times less often.
+        streams: those that are open at any time.
+        on_lost: called if the log could not be read for `VOUCHED_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        sync: Callable[[], Awaitable[object]],
+        age_seconds: Callable[[], float],
+        *,
+        clock: Clock,
+        interval_seconds: float,
+        streams: Sized,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._sync = sync
+        self._age_seconds = age_seconds
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._streams = streams
+        self._on_lost = on_lost
+
+    async def run(self) -> None:
+        """Follow until cancelled; outlive any failure, loudly."""
+        failed = False
+        while True:
+            too_long = asyncio.get_running_loop().call_later(VOUCHED_SECONDS, self._stop_vouching)
+            try:
+                await self._sync()
+                failed = False
+            except ReactiveRPCError as exc:
+                if not failed:
+                    logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
+                failed = True
+                self._stop_vouching()
+            except Exception:
+                logger.exception("the log cannot be followed, retrying")
+            finally:
+                too_long.cancel()
+            await self._clock.sleep(self._interval_seconds * (1 if self._streams else IDLE_FACTOR))
+
+    def health(self) -> Part:
+        """Tell whether the log has been read lately."""
+        age_seconds = self._age_seconds()
+        if age_seconds <= LOG_STALLED_SECONDS + 2 * IDLE_FACTOR * self._interval_seconds:
+            return Part(ok=True)
+        if age_seconds == float("inf"):
+            return Part(ok=False, detail="the log has not been read yet")
+        return Part(ok=False, detail=f"the log was last read {age_seconds:.0f} s ago")
+
+    def _stop_vouching(self) -> None:
+        if self._age_seconds() > VOUCHED_SECONDS:
+            self._on_lost()

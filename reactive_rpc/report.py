@@ -1,0 +1,35 @@
+"""What stands on a database, for `reactive-rpc doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reactive_rpc.changes.captured_schema import TableCapture
+from reactive_rpc.procedures.procedure import Procedure
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What stands.
+
+    Attributes:
+        database: the file, or the URL without a password.
+        guarantee: what capture sees of whose writes.
+        epoch: of its log.
+        tables: `{table: how it is captured}`.
+        procedures: `{path: procedure}`.
+        copies: where values are copied and how long they stay; empty where they are nowhere.
+        read: the tables of which values are copied now, as somebody reads them.
+    """
+
+    database: str
+    guarantee: str
+    epoch: str
+    tables: Mapping[str, TableCapture]
+    procedures: Mapping[str, Procedure[..., Any]]
+    copies: Mapping[str, float]
+    read: frozenset[str]

@@ -1,0 +1,129 @@
+"""Which endpoint stands at which path of the router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.changes.ephemeral_store import EphemeralStore
+from reactive_rpc.clock import Clock, IdSource
+from reactive_rpc.health import Health
+from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.settings import Settings
+from reactive_rpc.subscriptions.hub import Hub
+from reactive_rpc.subscriptions.limits import Limits
+from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.web.routing.body import BodyLimits
+from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.routing.health import HealthEndpoint
+from reactive_rpc.web.routing.metrics import MetricsEndpoint
+from reactive_rpc.web.routing.router import RPCRouter
+from reactive_rpc.web.streams.acks import AckEndpoint
+from reactive_rpc.web.streams.events import EventsEndpoint
+from reactive_rpc.web.streams.poll import PollEndpoint
+from reactive_rpc.web.streams.sets import SetsEndpoint, StoredSets
+from reactive_rpc.web.streams.streaming import StreamAnswers
+from reactive_rpc.web.streams.subscribing import Subscriber
+from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
+
+__all__ = ["Served", "make_router"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What the endpoints serve.
+
+    Attributes:
+        store: holds stored sets and tickets.
+        stats: returns the counters, see `MetricsEndpoint`.
+        require_open: raises if nothing can be served.
+    """
+
+    caller: Caller
+    reader: Reader
+    hub: Hub
+    reauthorization: Reauthorization
+    store: EphemeralStore
+    health: Health
+    stats: Callable[[], Mapping[str, float]]
+    settings: Settings
+    clock: Clock
+    ids: IdSource
+    require_open: Callable[[], None]
+
+    @property
+    def body_limits(self) -> BodyLimits:
+        """What a request body may be."""
+        return BodyLimits(self.settings.max_body_bytes, self.settings.body_seconds)
+
+
+def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
+    """Return the router of an application.
+
+    Args:
+        prefix: of its paths.
+        context: the FastAPI dependency that makes the context; None if there is none.
+    """
+    router = RPCRouter(prefix, context=context, ids=served.ids, require_open=served.require_open)
+    _add_procedures(router, served)
+    _add_streams(router, served)
+    ids, health = served.ids, served.health
+    router.add_health(
+        HealthEndpoint("health", ids, health, question="ready"),
+        HealthEndpoint("health/live", ids, health, question="live"),
+        HealthEndpoint("health/ready", ids, health, question="ready"),
+    )
+    if served.settings.metrics:
+        reader = served.reader
+        router.add_metrics(
+            MetricsEndpoint(
+                "metrics",
+                ids,
+                stats=served.stats,
+                by_procedure=lambda: {"hits": reader.hits_by_path, "misses": reader.misses_by_path},
+            )
+        )
+    return router
+
+
+def _add_procedures(router: RPCRouter, served: Served) -> None:
+    body = served.body_limits
+    for path, procedure in served.caller.registry.items():
+        by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
+        endpoint = ProcedureEndpoint(path, procedure, served.caller, served.ids, body=body, by_token=by_token)
+        router.add_procedure(path, procedure, endpoint)
+
+
+def _add_streams(router: RPCRouter, served: Served) -> None:
+    settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
+    body, max_queries = served.body_limits, settings.max_queries_per_stream
+    sets = StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds)
+    tickets = Tickets(served.store, ttl_seconds=settings.ticket_seconds)
+    limits = Limits(
+        clock=clock,
+        max_streams=settings.max_streams,
+        max_streams_per_identity=settings.max_streams_per_identity,
+        stream_opens_per_second=settings.stream_opens_per_second,
+    )
+    subscriber = Subscriber(
+        hub,
+        served.caller,
+        sets=sets,
+        tickets=tickets,
+        limits=limits,
+        guard=served.reauthorization,
+        body=body,
+        max_queries=max_queries,
+    )
+    answers = StreamAnswers(hub, drain_seconds=settings.drain_seconds)
+    router.add_events(
+        EventsEndpoint("events", subscriber, answers, ids),
+        poll=PollEndpoint(
+            "events/poll", subscriber, answers, ids, clock=clock, wait_seconds=settings.poll_wait_seconds
+        ),
+        sets=SetsEndpoint("events/sets", sets, limits, ids, body=body, max_queries=max_queries),
+        ticket=TicketEndpoint("events/ticket", tickets, limits, ids, body=body),
+        ack=AckEndpoint("events/ack", hub, ids, body=body),
+    )
