@@ -61,19 +61,36 @@ __all__ = [
 
 
 class ReactiveRPCError(Exception):
-    """Base of every error that this project raises."""
+    """Base of every error that this project raises.
+
+    >>> try:
+    ...     raise ConnectionFailedError("no answer from http://localhost:8000")
+    ... except ReactiveRPCError as error:
+    ...     error.code
+    'CONNECTION_FAILED'
+    """
 
     code: str = "REACTIVE_RPC_ERROR"
 
 
 class DefinitionError(ReactiveRPCError):
-    """Say which function or relation is declared wrongly, what is wrong, and the way out."""
+    """Say which function or relation is declared wrongly, what is wrong, and the way out.
+
+    >>> from reactive_rpc import Cache
+    >>> Cache(ttl_seconds=0)
+    Traceback (most recent call last):
+    reactive_rpc.errors.DefinitionError: Cache(ttl_seconds=0): give a number of seconds, at least 1
+    """
 
     code = "DEFINITION_ERROR"
 
 
 class CaptureError(ReactiveRPCError):
     """Say why the writes of a database cannot be captured, and what to do about it.
+
+    >>> print(CaptureError("team.db is not in WAL mode. Run:", statements=["PRAGMA journal_mode=WAL"]))
+    team.db is not in WAL mode. Run:
+    PRAGMA journal_mode=WAL;
 
     Args:
         summary: what is wrong, in a sentence or two.
@@ -106,6 +123,9 @@ class WireError(ReactiveRPCError):
 
 class RPCError(ReactiveRPCError):
     """What a call is answered with.
+
+    >>> print(RPCError("no room is free", code="CONFLICT", path="rooms.book"))
+    rooms.book: no room is free [CONFLICT]
 
     Args:
         message: one sentence for the caller; never the internals of the server.
@@ -167,25 +187,45 @@ class ParseError(RPCError):
 
 
 class BadRequestError(RPCError):
-    """The input does not fit the procedure; `details` lists each fault as `{"loc", "message", "type"}`."""
+    """The input does not fit the procedure; `details` lists each fault as `{"loc", "message", "type"}`.
+
+    >>> raise BadRequestError("room: Field required")
+    Traceback (most recent call last):
+    reactive_rpc.errors.BadRequestError: room: Field required [BAD_REQUEST]
+    """
 
     code = "BAD_REQUEST"
 
 
 class UnauthorizedError(RPCError):
-    """Nobody is logged in, or the token has expired."""
+    """Nobody is logged in, or the token has expired.
+
+    >>> raise UnauthorizedError("log in")
+    Traceback (most recent call last):
+    reactive_rpc.errors.UnauthorizedError: log in [UNAUTHORIZED]
+    """
 
     code = "UNAUTHORIZED"
 
 
 class ForbiddenError(RPCError):
-    """The caller is known and may not do this."""
+    """The caller is known and may not do this.
+
+    >>> raise ForbiddenError("only its author may change a note")
+    Traceback (most recent call last):
+    reactive_rpc.errors.ForbiddenError: only its author may change a note [FORBIDDEN]
+    """
 
     code = "FORBIDDEN"
 
 
 class NotFoundError(RPCError):
-    """No such procedure, or no such record."""
+    """No such procedure, or no such record.
+
+    >>> raise NotFoundError("no note 7")
+    Traceback (most recent call last):
+    reactive_rpc.errors.NotFoundError: no note 7 [NOT_FOUND]
+    """
 
     code = "NOT_FOUND"
 
@@ -203,13 +243,23 @@ class RequestTimeoutError(RPCError):
 
 
 class ConflictError(RPCError):
-    """The write contradicts what is stored: a unique or foreign key, for example."""
+    """The write contradicts what is stored: a unique or foreign key, for example.
+
+    >>> raise ConflictError("the seat is taken")
+    Traceback (most recent call last):
+    reactive_rpc.errors.ConflictError: the seat is taken [CONFLICT]
+    """
 
     code = "CONFLICT"
 
 
 class PreconditionFailedError(RPCError):
-    """A condition that the request depends on does not hold."""
+    """A condition that the request depends on does not hold.
+
+    >>> raise PreconditionFailedError("the draft has changed meanwhile")
+    Traceback (most recent call last):
+    reactive_rpc.errors.PreconditionFailedError: the draft has changed meanwhile [PRECONDITION_FAILED]
+    """
 
     code = "PRECONDITION_FAILED"
 
@@ -227,19 +277,34 @@ class UnsupportedMediaTypeError(RPCError):
 
 
 class UnprocessableContentError(RPCError):
-    """The input is well formed and makes no sense."""
+    """The input is well formed and makes no sense.
+
+    >>> raise UnprocessableContentError("it ends before it begins")
+    Traceback (most recent call last):
+    reactive_rpc.errors.UnprocessableContentError: it ends before it begins [UNPROCESSABLE_CONTENT]
+    """
 
     code = "UNPROCESSABLE_CONTENT"
 
 
 class TooManyRequestsError(RPCError):
-    """A limit of the server is reached; the message names it."""
+    """A limit of the server is reached; the message names it.
+
+    >>> raise TooManyRequestsError("three exports an hour")
+    Traceback (most recent call last):
+    reactive_rpc.errors.TooManyRequestsError: three exports an hour [TOO_MANY_REQUESTS]
+    """
 
     code = "TOO_MANY_REQUESTS"
 
 
 class ServiceUnavailableError(RPCError):
-    """The database is locked or gone; try again later."""
+    """The database is locked or gone; try again later.
+
+    >>> raise ServiceUnavailableError("the printer is off")
+    Traceback (most recent call last):
+    reactive_rpc.errors.ServiceUnavailableError: the printer is off [SERVICE_UNAVAILABLE]
+    """
 
     code = "SERVICE_UNAVAILABLE"
 

@@ -214,6 +214,9 @@ class Settings(
 ):
     """Everything that can be tuned; each field may come from the environment as `REACTIVE_RPC_<FIELD>`; empty is unset.
 
+    >>> Settings(pool_size=20).pool_size
+    20
+
     Raises:
         pydantic.ValidationError: a value is of the wrong kind; it names the variable.
     """

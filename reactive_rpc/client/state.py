@@ -74,6 +74,10 @@ logger = logging.getLogger("reactive_rpc.client")
 class State(Generic[T]):
     """What a watch shows at one moment.
 
+    >>> state = State(data=["buy milk"], is_stale=False, is_loading=False, error=None)
+    >>> state.data
+    ['buy milk']
+
     Attributes:
         data: the last result; None until the first one, and where the query's outcome is an error that lasts, like
             NOT_FOUND. Kept when something else fails.

@@ -37,6 +37,10 @@ Operation = Literal["insert", "update", "delete", "bulk"]
 class Change:
     """One written row, or a whole table.
 
+    >>> moved = Change(table="message", operation="update", before={"room": 1}, after={"room": 2}, keys={1, 2})
+    >>> moved.before["room"], moved.after["room"], 2 in moved.keys
+    (1, 2, True)
+
     Attributes:
         table: the table's name in the database.
         operation: `bulk` where anything in the table may have changed; both images are then None.

@@ -19,6 +19,9 @@ MIN_SECONDS = 1.0
 def now(*, every: float) -> datetime:
     """Return the current moment in UTC, rounded down to a multiple of `every` seconds since 1970.
 
+    >>> now(every=86400).hour
+    0
+
         deadline = now(every=60) - timedelta(days=7)
         recent = select(Message).where(Message.created_at > deadline)
 

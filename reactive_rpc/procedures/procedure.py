@@ -48,6 +48,12 @@ class Handler:
 class Procedure(Generic[P, R]):
     """A decorated function. Calling it calls the function as it is: nothing is validated, cached or committed.
 
+    >>> @define_reactive_function
+    ... def get_answer() -> int:
+    ...     return 42
+    >>> get_answer(), get_answer.kind, get_answer.scope
+    (42, 'query', 'identity')
+
     Attributes:
         name: the function's own name; its path is given where it is registered.
         kind: `query` or `mutation`.

@@ -17,6 +17,9 @@ __all__ = ["KeyedTopic", "Topic", "stored_keys", "topic"]
 class Topic:
     """Something that changes and is no table; made by `topic`.
 
+    >>> topic("weather").name
+    'weather'
+
     Attributes:
         name: the same in every process.
         table: what it is called among the tables of an event.

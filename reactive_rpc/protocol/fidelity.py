@@ -43,7 +43,15 @@ class Unfit(NamedTuple):
 
 
 class AsSpelled:
-    """In `Annotated[T | str, AsSpelled()]`: JSON's text is a T only if it is spelled exactly as a T is written."""
+    """In `Annotated[T | str, AsSpelled()]`: JSON's text is a T only if it is spelled exactly as a T is written.
+
+    >>> from datetime import date
+    >>> from typing import Annotated
+    >>> from pydantic import TypeAdapter
+    >>> either = TypeAdapter(Annotated[date | str, AsSpelled()])
+    >>> either.validate_json('"2027-01-15"'), either.validate_json('"2027"')
+    (datetime.date(2027, 1, 15), '2027')
+    """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         return as_spelled(handler(source))
