@@ -1,19 +1,8 @@
-"""A stream: what one client is owed, in order, bounded.
+"""A stream: the events for one client, in order, bounded in number and bytes.
 
-A reader that is too slow never delays another and never costs more than its bound, in events and in bytes: past it,
-everything that waits is replaced by one gap, which tells the client to fetch again what it shows. One whose connection
-takes nothing for `STALLED_SECONDS` is given up.
-
-A client that acknowledges is sent what it has not acknowledged again after 2, 5 and 10 seconds (as configured), marked
-`retry`; as long after the last try as before it the stream is closed, and the client resumes by cursor on a new one.
-Nothing is lost either way. A client that does not say it acknowledges (curl, a bare EventSource) is believed to receive
-what TCP accepts. What the connection has not taken yet is not sent again: it would only wait behind itself.
-
-A stream has no timer of its own. It asks to be looked after while something is unacknowledged or its connection is
-blocked (`subscriptions/redelivery.py`), and costs nothing while it is idle.
-
-*States.* Nobody reads (it connects, or a long poll has not asked yet); idle; `busy`: in the flusher's queue, or with a
-send standing (`subscriptions/writer.py`); closed. Whatever is pushed waits in the stream until the flusher takes it.
+Whatever is pushed waits in the stream until the flusher writes it (`subscriptions/writer.py`). Past a bound, one gap
+replaces everything that waits. A client that acknowledges is sent again what it has not acknowledged. The states, and
+the arguments for bounds and tries, are in `docs/internals/subscriptions.md`.
 """
 
 from __future__ import annotations
@@ -21,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.protocol.cursors import Cursor
@@ -31,7 +21,7 @@ from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
 from reactive_rpc.tasks import background
 
-__all__ = ["GOODBYE_SECONDS", "STALLED_SECONDS", "Recheck", "Stream", "Terms"]
+__all__ = ["GOODBYE_SECONDS", "STALLED_SECONDS", "Recheck", "Stream", "StreamState", "Terms"]
 
 GOODBYE_SECONDS = 1.0
 """How long a stream that is closed may take to send what waits."""
@@ -43,9 +33,46 @@ Recheck = Callable[[], Awaitable[object]]
 """Resolves the context of a stream again and returns it; raises what the dependency raises."""
 
 
+class StreamState(IntEnum):
+    """How a stream stands to its connection.
+
+    Attributes:
+        UNREAD: nobody writes: it connects, or a long poll collects its events.
+        IDLE: everything is written.
+        QUEUED: it waits for the flusher.
+        SENDING: a send was begun, and its task finishes it.
+        INTERRUPTED: it was aborted while a send stood, so its task is being cancelled.
+        ABORTED: it has ended, or is about to, without writing what waits.
+        ENDED: the task that wrote has ended.
+    """
+
+    UNREAD = 0
+    IDLE = 1
+    QUEUED = 2
+    SENDING = 3
+    INTERRUPTED = 4
+    ABORTED = 5
+    ENDED = 6
+
+
+# By their own names: until Python 3.12, `StreamState.IDLE` is looked up by a function written in Python, and each event
+# asks for several of them, for each stream.
+UNREAD, IDLE, QUEUED, SENDING, INTERRUPTED, ABORTED, ENDED = StreamState
+_FOLLOWERS: tuple[tuple[StreamState, ...], ...] = (
+    (QUEUED, ABORTED),
+    (QUEUED, ABORTED, ENDED),
+    (IDLE, SENDING, INTERRUPTED, ABORTED, ENDED),
+    (QUEUED, INTERRUPTED, ABORTED, ENDED),
+    (ABORTED,),
+    (),
+    (),
+)
+"""By each state, those that may follow it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the streams of a hub have in common.
+    """The parts and options that the streams of a hub share.
 
     Attributes:
         max_events: how many events may wait or be unacknowledged.
@@ -64,7 +91,7 @@ class Terms:
 
 
 class Stream:
-    """What one client is owed. Used on one event loop.
+    """The events for one client. Used on one event loop.
 
     Args:
         id: names the stream in acknowledgements.
@@ -80,9 +107,9 @@ class Stream:
     """
 
     __slots__ = (
-        "_aborted", "_blocked_at", "_busy", "_closed", "_closed_at", "_due_at", "_held_bytes", "_interrupted",
-        "_said", "_sent_at", "_terms", "_tries", "_unacknowledged", "_unacknowledged_at", "_waiter", "_waiting",
-        "_writer", "acks", "caller", "context", "id", "identity", "opened_at", "recheck", "request_bytes",
+        "_blocked_at", "_closed_at", "_due_at", "_held_bytes", "_said", "_sent_at", "_state", "_terms", "_tries",
+        "_unacknowledged", "_unacknowledged_at", "_waiter", "_waiting", "_writer", "acks", "caller", "context", "id",
+        "identity", "opened_at", "recheck", "request_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -114,24 +141,23 @@ class Stream:
         self._tries = 0
         self._writer: Writer | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._busy = True  # until there is somebody to write to
-        self._blocked_at: float | None = None
-        self._closed = self._aborted = self._interrupted = False
-        self._closed_at = 0.0
+        self._state = UNREAD
+        self._blocked_at = 0.0
+        self._closed_at: float | None = None
 
     @property
     def closed(self) -> bool:
         """Whether the stream ends once what waits is sent."""
-        return self._closed
+        return self._closed_at is not None
 
     @property
     def aborted(self) -> bool:
         """Whether it has ended without sending what waited."""
-        return self._aborted
+        return self._state is ABORTED or self._state is INTERRUPTED
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits or is unacknowledged."""
+        """How many bytes wait or are unacknowledged."""
         return self._held_bytes
 
     @property
@@ -141,7 +167,7 @@ class Stream:
 
     def push(self, frame: Frame) -> None:
         """Queue an event. A gap replaces all that waits, as it says more; past a bound, there is one."""
-        if self._closed:
+        if self._closed_at is not None:
             return
         terms, size_bytes = self._terms, len(frame.wire)
         if frame.name == Gap.name:
@@ -162,7 +188,7 @@ class Stream:
         self._queue()
 
     def take_affected(self) -> list[Affected] | None:
-        """Forget the events that wait and return what they name, None for everything: `connected` will say it.
+        """Forget the events that wait and return the queries they name, None for all: `connected` will name them.
 
         Its id is higher than theirs, so none of them may be sent after it.
         """
@@ -187,28 +213,29 @@ class Stream:
 
     def close(self, last: Frame | None = None) -> None:
         """End the stream once what waits is sent; with `last`, which is then all that is still said."""
-        if self._closed:
+        if self._closed_at is not None:
             return
         if last is not None:
             self._replace(last)
-        self._closed = True
         self._closed_at = self._terms.clock.monotonic()
         self._queue()
-        if self._blocked_at is not None:
+        if self._state is SENDING:
             self._terms.look_after(self)
 
     def abort(self) -> None:
         """End the stream now, whatever waits: the client has gone, or takes nothing."""
         self.close()
-        if self._aborted:
+        if self._state is ENDED or self.aborted:
             return
-        self._aborted = True
         if self._writer is None:
-            return
-        if self._writer.is_sending:
-            self._interrupted = True
+            self._transition(ABORTED)
+        elif self._writer.is_sending:
+            # INVARIANT: only a task that is in `rest` may be cancelled from outside of it, and `write_to` takes exactly
+            # this one cancellation back. A send stands only while its task is in `rest`.
+            self._transition(INTERRUPTED)
             self._writer.interrupt()
         else:
+            self._transition(ABORTED)
             self._writer.wake()
 
     async def write_to(self, send: Send) -> None:
@@ -219,27 +246,33 @@ class Stream:
         Raises:
             Exception: whatever `send` raised.
         """
-        writer = self._writer = Writer(send)
+        if self.aborted:
+            return
+        writer = Writer(send)
+        self._transition(QUEUED)
+        self._writer = writer
         self._terms.flusher.add(self)
         try:
-            while not self._aborted and (self._busy or not self._closed):
+            while not self.aborted and (self._state is not IDLE or not self.closed):
                 await writer.rest()
-                if self._blocked_at is not None:  # a send was finished: what has come since is next
-                    self._blocked_at = None
+                if self._state is SENDING:  # the send was finished: what has come since is next
+                    self._transition(QUEUED)
                     self._terms.flusher.add(self)
         except asyncio.CancelledError:
-            if not self._interrupted or writer.task.cancelling() > 1:
+            if self._state is not INTERRUPTED or writer.task.cancelling() > 1:
                 raise
         finally:
-            if self._interrupted:
+            self._writer = None
+            if self._state is INTERRUPTED:
                 writer.task.uncancel()
-            self._writer, self._busy = None, True
-            self._blocked_at = None
+                self._transition(ABORTED)
+            elif not self.aborted:
+                self._transition(ENDED)
             self.close()
 
     async def collect(self, wait_seconds: float) -> list[Event]:
         """Return the events that wait; where there are none, wait for the first one, the end, or `wait_seconds`."""
-        if not self._waiting and not self._closed:
+        if not self._waiting and self._closed_at is None:
             await self._arrival(wait_seconds)
         frames, self._waiting = self._waiting, []
         self._held_bytes = 0
@@ -250,8 +283,8 @@ class Stream:
     def flush(self, now: float) -> None:
         """Write what waits, as far as the connection takes it at once; called by the flusher."""
         writer = self._writer
-        if writer is None or self._aborted:
-            return
+        if writer is None or self._state is not QUEUED:
+            return  # aborted or ended since it was queued
         self._sent_at = now
         if self._said:
             chunk, self._said = self._said, b""
@@ -264,41 +297,53 @@ class Stream:
             if not writer.start(frame.wire):
                 self._block(now)
                 return
-        self._busy = False
-        if self._closed:
+        if self._state is QUEUED:  # unless its own send has aborted it
+            self._transition(IDLE)
+        if self._closed_at is not None:
             writer.wake()
 
     def look(self, now: float) -> bool:
         """Send again what is due, or give up; return whether the stream must still be looked after."""
-        if self._aborted:
-            return False
-        if self._blocked_at is not None:
-            if now - self._blocked_at >= STALLED_SECONDS or (self._closed and now - self._closed_at >= GOODBYE_SECONDS):
+        if self._state is SENDING:
+            is_stalled = now - self._blocked_at >= STALLED_SECONDS
+            if is_stalled or (self._closed_at is not None and now - self._closed_at >= GOODBYE_SECONDS):
                 self._terms.stats.abandoned += len(self._unacknowledged)
                 self.abort()
             return True
-        if self._closed or not self._unacknowledged:
+        if self._closed_at is not None or not self._unacknowledged:
             return False
-        if now >= self._due_at and not self._busy:
+        if now >= self._due_at and self._state is IDLE:
             self._try_again(now)
         return True
 
     def beat(self, comment: bytes, *, quiet_since: float) -> None:
-        """Say that the stream lives, unless it has said anything after `quiet_since`."""
-        if not self._busy and not self._closed and self._sent_at <= quiet_since:
+        """Write that the stream lives, unless anything was written after `quiet_since`."""
+        if self._state is IDLE and self._closed_at is None and self._sent_at <= quiet_since:
             self.say(comment)
 
     def _queue(self) -> None:
         """Have the flusher write what waits, unless it will anyway; wake the long poll that waits for it."""
-        if not self._busy:
-            self._busy = True
+        if self._state is IDLE:
+            self._transition(QUEUED)
             self._terms.flusher.add(self)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _transition(self, state: StreamState) -> None:
+        """Enter a state.
+
+        Raises:
+            RuntimeError: it cannot follow the present one.
+        """
+        if state not in _FOLLOWERS[self._state]:
+            raise RuntimeError(f"a stream that is {self._state.name} cannot become {state.name}")
+        self._state = state
+
     def _block(self, now: float) -> None:
-        self._blocked_at = now
-        self._terms.look_after(self)
+        if self._state is QUEUED:  # unless its own send has aborted it
+            self._transition(SENDING)
+            self._blocked_at = now
+            self._terms.look_after(self)
 
     def _replace(self, frame: Frame) -> None:
         self._waiting = [frame]
@@ -351,7 +396,7 @@ class Stream:
 
 
 def _is_later_tick(frame: Frame, cursor: Cursor) -> bool:
-    """Tell whether a frame of the cursor's version tells of a tick after it."""
+    """Return whether a frame of the cursor's version is about a tick after it."""
     if frame.version != cursor.version or cursor.moment is None:
         return False
     return (Cursor.parse(frame.cursor).moment or 0) > cursor.moment

@@ -16,7 +16,7 @@ from reactive_rpc.subscriptions.acknowledgements import Acknowledgements
 from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, revoked_frame
 from reactive_rpc.subscriptions.redelivery import REDELIVERY_SECONDS, Redelivery
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, STALLED_SECONDS, Stream, Terms
+from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, STALLED_SECONDS, Stream, StreamState, Terms
 from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.testing import FakeClock
 from tests.unit.cache.scripted import until
@@ -42,7 +42,7 @@ class Client:
     stream: Stream
     clock: FakeClock
     stats: HubStats
-    sweep: Redelivery
+    redelivery: Redelivery
     got: list[tuple[int, int | None] | str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class Client:
         await until(lambda: len(self.got) == count)
 
     async def passes(self, seconds: float) -> None:
-        """Let time pass, sweep by sweep."""
+        """Let time pass, look by look."""
         until_then = self.clock.monotonic() + seconds
         while self.clock.monotonic() < until_then:
             for _ in range(10):
@@ -90,17 +90,17 @@ class Clients:
 
     def __call__(self, *, acks: bool = True, max_events: int = 4, max_bytes: int = 100_000) -> Client:
         clock, stats = FakeClock(), HubStats()
-        sweep = Redelivery(clock, Acknowledgements(InMemoryEphemeralStore(clock), clock), Stream.acknowledge)
+        redelivery = Redelivery(clock, Acknowledgements(InMemoryEphemeralStore(clock), clock), Stream.acknowledge)
         terms = Terms(
             clock=clock,
             stats=stats,
             flusher=Flusher(clock),
-            look_after=sweep.add,
+            look_after=redelivery.add,
             max_events=max_events,
             max_bytes=max_bytes,
             retry_seconds=RETRY_SECONDS,
         )
-        made = Client(Stream("s", terms, acks=acks), clock, stats, sweep)
+        made = Client(Stream("s", terms, acks=acks), clock, stats, redelivery)
         made.gate.set()
         self._made.append(made)
         return made
@@ -108,7 +108,7 @@ class Clients:
     async def aclose(self) -> None:
         for client in self._made:
             client.stream.abort()
-            await client.sweep.aclose()
+            await client.redelivery.aclose()
             if client.reading is not None:
                 await asyncio.gather(client.reading, return_exceptions=True)
             assert client.clock.sleepers == 0
@@ -354,7 +354,7 @@ async def test_a_comment_is_said_only_where_nothing_was(client: Clients) -> None
         chunks.append(chunk)
 
     c.reading = asyncio.create_task(c.stream.write_to(send))
-    await until(lambda: not c.stream._busy)
+    await until(lambda: c.stream._state is StreamState.IDLE)
     c.clock.advance(10)
     c.stream.beat(b":\n\n", quiet_since=5)
     await until(lambda: chunks == [b":\n\n"])

@@ -15,7 +15,7 @@ import pytest
 from reactive_rpc.subscriptions import writer
 from reactive_rpc.subscriptions.frame import Frame
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import Stream, Terms
+from reactive_rpc.subscriptions.stream import Stream, StreamState, Terms
 from reactive_rpc.subscriptions.writer import STREAMS_AT_ONCE, Flusher
 from reactive_rpc.testing import FakeClock
 from tests.unit.cache.scripted import until
@@ -92,7 +92,7 @@ def _two_senders(monkeypatch: pytest.MonkeyPatch) -> None:
     def flush(self: Stream, now: float) -> None:
         while self._waiting and self._writer is not None:
             tasks.add(asyncio.create_task(sent(self._waiting.pop(0), self._writer._send)))
-        self._busy = False
+        self._state = StreamState.IDLE
 
     monkeypatch.setattr(Stream, "flush", flush)
 
@@ -102,7 +102,7 @@ def _idle_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def idle(self: Stream, now: float) -> None:
         block(self, now)
-        self._busy = False
+        self._state = StreamState.IDLE
 
     monkeypatch.setattr(Stream, "_block", idle)
 
@@ -183,9 +183,9 @@ async def test_cancelling_the_task_ends_the_send_that_stands(handed_over: bool) 
             current.reset(token)
 
     async with writing(send) as (stream, task):
-        await until(lambda: not stream._busy)
+        await until(lambda: stream._state is StreamState.IDLE)
         stream.push(frame_of(1))
-        await until(lambda: stream._blocked_at is not None)
+        await until(lambda: stream._state is StreamState.SENDING)
         if handed_over:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -210,7 +210,7 @@ async def test_an_aborted_stream_ends_as_if_nothing_had_happened() -> None:
     stream = Stream("s", terms_of(), acks=False)
     task = asyncio.create_task(serve(stream))
     stream.push(frame_of(1))
-    await until(lambda: stream._blocked_at is not None)
+    await until(lambda: stream._state is StreamState.SENDING)
     stream.abort()
     await task
     assert went_on.is_set()
@@ -225,7 +225,7 @@ async def test_a_cancellation_beside_the_abort_is_not_lost() -> None:
 
     async with writing(send) as (stream, task):
         stream.push(frame_of(1))
-        await until(lambda: stream._blocked_at is not None)
+        await until(lambda: stream._state is StreamState.SENDING)
         await asyncio.sleep(0)
         stream.abort()
         task.cancel()
