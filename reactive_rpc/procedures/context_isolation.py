@@ -19,10 +19,7 @@ from typing import TypeVar
 
 from anyio import CancelScope
 
-# What makes `anyio.from_thread` work in a thread, as in those of anyio's pool; it has no public name.
-from anyio._backends._asyncio import AsyncIOBackend
-from anyio._core._eventloop import claim_worker_thread, threadlocals
-
+from reactive_rpc.compat.concurrency import worker_thread
 from reactive_rpc.procedures.running_call import enter_current_call
 
 __all__ = ["hidden_read", "in_own_thread", "isolated_context"]
@@ -67,8 +64,7 @@ def hidden_read(error: BaseException) -> str | None:
 
 def _run(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], scope: CancelScope, work: Callable[[], T]) -> None:
     try:
-        with claim_worker_thread(AsyncIOBackend, loop):
-            threadlocals.current_cancel_scope = scope
+        with worker_thread(loop, scope):
             resolve = partial(_succeed, future, work())
     except BaseException as exc:  # whatever the handler raises is for whoever waits, and not for this thread
         resolve = partial(_fail, future, exc)

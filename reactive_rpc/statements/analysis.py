@@ -29,6 +29,7 @@ from sqlalchemy.sql.compiler import Compiled, SQLCompiler
 from sqlalchemy.sql.elements import BindParameter, ColumnElement
 from sqlalchemy.types import TypeDecorator
 
+from reactive_rpc.compat.sqlalchemy import has_bind_expression, is_custom_construct, where_criteria
 from reactive_rpc.statements.parent_conditions import parent_atoms
 from reactive_rpc.statements.predicates import (
     MAX_TERMS,
@@ -96,7 +97,7 @@ def _unknown_construct(compiled: RecordingCompiler) -> str | None:
     statements: list[Any] = [body.statement for body in compiled.rendering.bodies if body is not None]
     for statement in [compiled.statement, *statements]:
         for element in visitors.iterate(statement) if statement is not None else ():
-            if hasattr(type(element), "_compiler_dispatcher"):
+            if is_custom_construct(element):
                 return f"{type(element).__name__}, a construct of its own (@compiles)"
     return None
 
@@ -141,7 +142,7 @@ def _open_body(reader: PredicateReader, select: SelectBody) -> _Body:
     scope = Scope(reader)
     for source in select.froms:
         scope.add(source)
-    criteria = [reader.terms(_as_condition(criterion)) for criterion in select.statement._where_criteria]
+    criteria = [reader.terms(_as_condition(criterion)) for criterion in where_criteria(select.statement)]
     return _Body(scope, conjunction([*criteria, *scope.where]))
 
 
@@ -207,6 +208,6 @@ class _ColumnNames:
 
     def name_of(self, parameter: BindParameter[Any]) -> str | None:
         """Return the name; None where the type wraps the parameter into SQL: what is compared is not the value."""
-        if parameter.type.dialect_impl(self._compiled.dialect)._has_bind_expression:
+        if has_bind_expression(parameter.type, self._compiled.dialect):
             return None
         return self._compiled.bind_names.get(parameter)

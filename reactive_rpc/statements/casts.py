@@ -20,6 +20,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import BindTyping
 from sqlalchemy.types import Enum, TypeEngine
 
+from reactive_rpc.compat.sqlalchemy import unwrapped_type
+
 __all__ = ["kept_by_cast"]
 
 _NUMERIC: Final = re.compile(r"NUMERIC(?:\(\d+(?:, (?P<scale>\d+))?\))?")
@@ -50,7 +52,7 @@ def kept_by_cast(value: object, type_: TypeEngine[Any], dialect: Dialect) -> boo
 @lru_cache(maxsize=1024)
 def _cast(type_: TypeEngine[Any], dialect: Dialect) -> str | None:
     """Return the type that a parameter is cast to, as it is rendered; None where there is no cast."""
-    rendered: Any = type_._unwrapped_dialect_impl(dialect)
+    rendered = unwrapped_type(type_, dialect)
     if not (dialect.bind_typing is BindTyping.RENDER_CASTS and rendered.render_bind_cast):
         return None
     compiler: Any = dialect.statement_compiler(dialect, None)

@@ -29,6 +29,7 @@ from sqlalchemy.sql.elements import (
 )
 from sqlalchemy.sql.lambdas import LambdaElement
 
+from reactive_rpc.compat.sqlalchemy import resolved_lambda
 from reactive_rpc.statements.tables import base_table
 
 __all__ = [
@@ -197,7 +198,7 @@ def disjunction(parts: Iterable[Terms]) -> Terms:
 
 def _ungrouped(expression: Any) -> Any:
     while isinstance(expression, Grouping | LambdaElement):
-        expression = expression.element if isinstance(expression, Grouping) else expression._resolved
+        expression = expression.element if isinstance(expression, Grouping) else resolved_lambda(expression)
     return expression
 
 

@@ -30,6 +30,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TupleType
 
+from reactive_rpc.compat.sqlalchemy import bind_processors, expanded_parameters
 from reactive_rpc.dependencies.read_set import Condition, Constraint, ReadSet
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.analysis import template_of
@@ -178,7 +179,7 @@ class Recorder:
 def _asks_clock(template: Template, context: DefaultExecutionContext) -> str | None:
     """Return why the result may be another one tomorrow: PostgreSQL reads the text 'today' as a date."""
     if context.dialect.name == "postgresql":
-        names = [each for name in template.dates for each in context._expanded_parameters.get(name, (name,))]
+        names = [each for name in template.dates for each in expanded_parameters(context).get(name, (name,))]
         literals = _literals(context)
         found = ({**literals, **parameters} for parameters in context.compiled_parameters)
         if any(is_clock_word(values.get(name)) for values in found for name in names):
@@ -188,7 +189,7 @@ def _asks_clock(template: Template, context: DefaultExecutionContext) -> str | N
 
 def _literals(context: DefaultExecutionContext) -> dict[str, object]:
     """Return the values of an execution that are rendered into its text."""
-    expansion = context._expanded_parameters
+    expansion = expanded_parameters(context)
     return dict(expansion.literals) if isinstance(expansion, Expansion) else {}
 
 
@@ -200,8 +201,8 @@ def _executions(context: DefaultExecutionContext) -> Iterator[ParameterValues]:
 
 def _driver_values(context: DefaultExecutionContext, parameters: Mapping[str, object]) -> ParameterValues:
     compiled = cast(SQLCompiler, context.compiled)
-    expanded: Mapping[str, Sequence[str]] = context._expanded_parameters
-    processors = cast(Mapping[str, Any], compiled._bind_processors)
+    expanded = expanded_parameters(context)
+    processors = bind_processors(compiled)
     parameters = {**_literals(context), **parameters}
 
     def values(name: str) -> Sequence[object] | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.schema import Column
 from sqlalchemy.sql.selectable import FromClause, Select
 
+from reactive_rpc.compat.sqlalchemy import CompilerHooks, affinity_of, has_hints, is_for_update, is_plain_select
 from reactive_rpc.statements.date_expressions import is_date
 from reactive_rpc.statements.functions import date_functions, pure_functions
 from reactive_rpc.statements.tables import base_table
@@ -108,7 +109,7 @@ class Expansion(dict[str, list[str]]):
     literals: Mapping[str, object]
 
 
-class RecordingCompiler(SQLCompiler):
+class RecordingCompiler(CompilerHooks):
     """Mixed in before a dialect's own compiler; see `recording`. Renders what that renders."""
 
     rendering: Rendering
@@ -119,46 +120,36 @@ class RecordingCompiler(SQLCompiler):
         self.rendering = Rendering()
         super().__init__(*args, **kwargs)
 
-    def _process_parameters_for_postcompile(self, parameters: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keep the values that go into the text: they are taken out of the parameters here."""
-        literal = {self.bind_names[parameter] for parameter in self.literal_execute_params}
-        literals = {name: parameters[name] for name in literal & parameters.keys()}
-        state = self._renderer._process_parameters_for_postcompile(parameters, *args, **kwargs)
-        expansion = Expansion(state.parameter_expansion)
-        expansion.literals = literals
-        return state._replace(parameter_expansion=expansion)
-
-    @property
-    def _renderer(self) -> Any:
-        """The dialect's own compiler; its methods are not typed."""
-        return super()
+    def note_expansion(self, expansion: Mapping[str, list[str]], literals: Mapping[str, object]) -> Expansion:
+        """Keep the values that go into the text with the execution."""
+        noted = Expansion(expansion)
+        noted.literals = literals
+        return noted
 
     def visit_select(self, select_stmt: Any, *args: Any, **kwargs: Any) -> Any:
-        """Open a body; `_compose_select_body` fills it in with what the ORM made of it."""
+        """Open a body; `note_select_body` fills it in with what the ORM made of it."""
         rendering = self.rendering
         rendering.open_bodies.append(len(rendering.bodies))
         rendering.bodies.append(None)
         try:
-            return self._renderer.visit_select(select_stmt, *args, **kwargs)
+            return self.renderer.visit_select(select_stmt, *args, **kwargs)
         finally:
             rendering.open_bodies.pop()
 
-    def _compose_select_body(
-        self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def note_select_body(self, select: Any, froms: Sequence[Any]) -> None:
+        """Fill the open body in with what the ORM made of it."""
         *enclosing, index = self.rendering.open_bodies
         self.rendering.bodies[index] = SelectBody(select, tuple(froms), enclosing[-1] if enclosing else None)
-        if select._for_update_arg is not None:
+        if is_for_update(select):
             self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
-        if select._hints or select._statement_hints:
+        if has_hints(select):
             self.rendering.note_text("a hint")
-        return self._renderer._compose_select_body(text, select, compile_state, inner_columns, froms, *args, **kwargs)
 
     def visit_table(self, table: Any, asfrom: Any = False, *args: Any, **kwargs: Any) -> Any:
         """Count the table where it stands in a FROM."""
         if asfrom:
             self.rendering.tables[table.fullname] += 1
-        return self._renderer.visit_table(table, asfrom, *args, **kwargs)
+        return self.renderer.visit_table(table, asfrom, *args, **kwargs)
 
     def visit_column(self, column: ColumnClause[Any], *args: Any, **kwargs: Any) -> Any:
         """Note a table's column; `literal_column()` is text, but for `*` and whole numbers."""
@@ -170,7 +161,7 @@ class RecordingCompiler(SQLCompiler):
             self.rendering.columns.setdefault(table.fullname, set()).add(column.name)
             if self._is_system(column):
                 self.rendering.refuse(f"reads {column.name}, a system column whose writes are not captured")
-        return self._renderer.visit_column(column, *args, **kwargs)
+        return self.renderer.visit_column(column, *args, **kwargs)
 
     def _is_system(self, column: ColumnClause[Any]) -> bool:
         """Tell whether a column is the database's own; on SQLite a table may have one that is only called so."""
@@ -199,7 +190,7 @@ class RecordingCompiler(SQLCompiler):
                 f"calls {func.name}(), which is not known to depend on its arguments alone: pass in its value"
             )
         stars = set(self.rendering.stars)
-        text = self._renderer.visit_function(func, *args, **kwargs)
+        text = self.renderer.visit_function(func, *args, **kwargs)
         if _counts_rows(func):
             self.rendering.stars = stars
         return text
@@ -207,12 +198,12 @@ class RecordingCompiler(SQLCompiler):
     def visit_binary(self, binary: Any, *args: Any, **kwargs: Any) -> Any:
         """Note by which sign is compared: a database's users may have defined it once more."""
         self.rendering.calls.update(f"operator {sign}" for sign in _SIGNS.get(binary.operator, ()))
-        return self._renderer.visit_binary(binary, *args, **kwargs)
+        return self.renderer.visit_binary(binary, *args, **kwargs)
 
     def visit_unary(self, unary: Any, *args: Any, **kwargs: Any) -> Any:
         """Forget the `*` of a plain EXISTS (SELECT *): whether a row exists depends on no column of its list."""
         inner = len(self.rendering.bodies)
-        text = self._renderer.visit_unary(unary, *args, **kwargs)
+        text = self.renderer.visit_unary(unary, *args, **kwargs)
         if unary.operator is operators.exists and _is_plain(unary.element):
             self.rendering.stars.discard(inner)
         return text
@@ -220,24 +211,24 @@ class RecordingCompiler(SQLCompiler):
     def visit_table_valued_column(self, element: Any, *args: Any, **kwargs: Any) -> Any:
         """Count every column as read: the whole row is one value."""
         self.rendering.read_all_columns()
-        return self._renderer.visit_table_valued_column(element, *args, **kwargs)
+        return self.renderer.visit_table_valued_column(element, *args, **kwargs)
 
     def visit_extract(self, extract: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse EXTRACT from anything but a date: of the text 'now' it is the clock."""
         if not is_date(extract.expr, self.dialect.name):
             self.rendering.refuse("extracts from what may be the text 'now': extract from a date column")
-        return self._renderer.visit_extract(extract, *args, **kwargs)
+        return self.renderer.visit_extract(extract, *args, **kwargs)
 
     def visit_cast(self, cast: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a CAST to a date, or to a type that may hold one, from anything but a date, for the same reason."""
         if not is_dateless(cast.type) and not is_date(cast.clause, self.dialect.name):
             self.rendering.refuse("casts what may be the text 'now' to a date: cast in Python")
-        return self._renderer.visit_cast(cast, *args, **kwargs)
+        return self.renderer.visit_cast(cast, *args, **kwargs)
 
     def for_update_clause(self, select: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a lock; a compound select has its own."""
         self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
-        return self._renderer.for_update_clause(select, *args, **kwargs)
+        return self.renderer.for_update_clause(select, *args, **kwargs)
 
 
 def _refusing(method: str, reason: str) -> Callable[..., Any]:
@@ -245,7 +236,7 @@ def _refusing(method: str, reason: str) -> Callable[..., Any]:
 
     def visit(self: RecordingCompiler, element: Any, *args: Any, **kwargs: Any) -> Any:
         self.rendering.refuse(reason)
-        return getattr(self._renderer, method)(element, *args, **kwargs)
+        return getattr(self.renderer, method)(element, *args, **kwargs)
 
     return visit
 
@@ -255,7 +246,7 @@ def _noting(method: str, construct: str) -> Callable[..., Any]:
 
     def visit(self: RecordingCompiler, element: Any, *args: Any, **kwargs: Any) -> Any:
         self.rendering.note_text(construct)
-        return getattr(self._renderer, method)(element, *args, **kwargs)
+        return getattr(self.renderer, method)(element, *args, **kwargs)
 
     return visit
 
@@ -268,7 +259,7 @@ def _checking_operator(method: str) -> Callable[..., Any]:
         self.rendering.calls.add(text)
         if not _OPERATOR_SIGNS.fullmatch(text) and text.upper() not in _OPERATOR_WORDS:
             self.rendering.note_text(f"the operator {text!r}")
-        return getattr(self._renderer, method)(element, operator, *args, **kwargs)
+        return getattr(self.renderer, method)(element, operator, *args, **kwargs)
 
     return visit
 
@@ -329,7 +320,7 @@ def is_dateless(type_: Any) -> bool:
     """Tell whether no text reads as a date in this type."""
     if isinstance(type_, sqltypes.ARRAY):
         return is_dateless(type_.item_type)
-    return issubclass(type_._type_affinity, _DATELESS)
+    return issubclass(affinity_of(type_), _DATELESS)
 
 
 def _is_pure(function: Any, database: str) -> bool:
@@ -361,13 +352,7 @@ def _is_plain(element: Any) -> bool:
     """Tell whether a subquery yields a row for every row of its FROM and WHERE, whatever its columns are."""
     while not isinstance(element, Select) and hasattr(element, "element"):
         element = element.element
-    return (
-        isinstance(element, Select)
-        and not element._distinct
-        and not element._group_by_clauses
-        and not element._having_criteria
-        and not element._has_row_limiting_clause
-    )
+    return isinstance(element, Select) and is_plain_select(element)
 
 
 def recording(compiler: type[SQLCompiler]) -> type[SQLCompiler]:

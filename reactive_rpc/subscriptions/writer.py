@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import asyncio
 import types
-from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
@@ -40,6 +39,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from reactive_rpc.clock import Clock
+from reactive_rpc.compat.concurrency import enter_task, leave_task
 
 __all__ = ["Flusher", "Send", "Writer"]
 
@@ -122,7 +122,7 @@ class Writer:
 
         Called with no current task, while no send is standing.
         """
-        _enter_task(self._loop, self.task)
+        enter_task(self._loop, self.task)
         try:
             self._pending = self._context.run(self._begin, chunk)
         except StopIteration:
@@ -132,7 +132,7 @@ class Writer:
             self._steps = None
             self._failure = exc
         finally:
-            _leave_task(self._loop, self.task)
+            leave_task(self._loop, self.task)
         self.wake()
         return False
 

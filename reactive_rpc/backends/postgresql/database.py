@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final, Literal, LiteralString
 from uuid import uuid4
 
@@ -43,6 +44,8 @@ from reactive_rpc.backends.postgresql.leftovers import CleanedConnection, clean_
 from reactive_rpc.backends.postgresql.locks import account_for
 from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
 from reactive_rpc.backends.postgresql.url import Place, dsn_of, libpq_url, place_name
+from reactive_rpc.compat.asyncpg import TypeLookups
+from reactive_rpc.compat.sqlalchemy import use_connection_class
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
@@ -236,7 +239,7 @@ class PostgreSQLDatabase(Database):
     def _prepare(self, engine: Engine, *, writes: bool) -> None:
         if writes:
             return
-        engine._connection_cls = _ReadingConnection
+        use_connection_class(engine, _ReadingConnection)
 
         @event.listens_for(engine, "connect")
         def connect(dbapi_connection: Any, _record: ConnectionPoolEntry) -> None:
@@ -353,14 +356,15 @@ def _refuse_closed(dbapi_connection: Any, _record: ConnectionPoolEntry, _proxy: 
         raise DisconnectionError("the server has hung up")  # the pool connects anew
 
 
-class _Introspecting(CleanedConnection):
+class _Introspecting(TypeLookups, CleanedConnection):
     """Looks types up without keeping locks on the catalogs it finds them in."""
 
-    async def _introspect_types(self, typeoids: Any, timeout: Any) -> Any:  # noqa: ASYNC109  # asyncpg's own method
+    async def look_up_types(self, look_up: Callable[[], Any]) -> Any:
+        """Roll back to before the look-up, in a transaction."""
         if not self.is_in_transaction():
-            return await super()._introspect_types(typeoids, timeout)
+            return await look_up()
         await self.execute("SAVEPOINT reactive_rpc_types")
         try:
-            return await super()._introspect_types(typeoids, timeout)
+            return await look_up()
         finally:
             await self.execute("ROLLBACK TO SAVEPOINT reactive_rpc_types; RELEASE SAVEPOINT reactive_rpc_types")

@@ -18,8 +18,7 @@ same tables by the same names, which is checked when the application opens.
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sqlalchemy import Engine, MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,6 +26,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from reactive_rpc.backends.postgresql.database import DRIVERS, TABLES_LOCK, PostgreSQLDatabase
 from reactive_rpc.backends.postgresql.url import Place
+from reactive_rpc.compat.sqlalchemy import copy_engine, has_default_isolation_level
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.statements.faults import connecting, translated
 
@@ -59,8 +59,7 @@ def refuse_engine(engine: AsyncEngine | Engine, *, has_log_url: bool, capture: s
             f"{engine!r} has a StaticPool, one connection for all: queries and mutations need several"
         )
     options = engine.sync_engine.get_execution_options()
-    # The second is where create_engine(isolation_level=...) leaves it.
-    if "isolation_level" in options or getattr(engine.dialect, "_on_connect_isolation_level", None) is not None:
+    if "isolation_level" in options or has_default_isolation_level(engine):
         raise DefinitionError(
             f"{engine!r} has an isolation_level, and transactions here have one of their own: leave it out, and say "
             "Settings(isolation=...) or define_reactive_function(isolation=...)"
@@ -114,23 +113,9 @@ class EngineDatabase(PostgreSQLDatabase):
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
         if writes:
             return self._engine
-        engine = _twin(self._engine.sync_engine)
+        engine = copy_engine(self._engine.sync_engine)
         self._prepare(engine, writes=False)
         return AsyncEngine(engine)
 
     def _make_engine(self, *, writes: bool) -> NoReturn:
         raise DefinitionError("an engine of your own serves coroutines: write the handler as async def")
-
-
-def _twin(engine: Engine) -> Engine:
-    """Return an engine that connects and listens as `engine` does, and shares nothing with it that could be changed."""
-    pool = engine.pool.recreate()
-    if isinstance(pool, QueuePool):
-        pool._max_overflow = -1  # a query inside of another must not wait for it; who calls is bounded elsewhere
-    # Its type maps, JSON functions and whatever else was configured, but a compiler of its own.
-    echo: Any = engine.echo  # typed as what is set, not as what is got
-    twin = Engine(pool, copy(engine.dialect), engine.url, echo=echo, hide_parameters=engine.hide_parameters)
-    twin.update_execution_options(**engine.get_execution_options())
-    twin.dispatch._update(engine.dispatch, only_propagate=False)  # as Pool.recreate does
-    twin._has_events = engine._has_events
-    return twin

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -36,12 +36,25 @@ from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.orm.util import AliasedInsp
 from sqlalchemy.sql import dml, operators, visitors
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 from sqlalchemy.sql.schema import Column
 from sqlalchemy.sql.selectable import CompoundSelect, Select
 from sqlalchemy.types import TypeEngine
 
 from reactive_rpc.backends.session.written import Written, written
+from reactive_rpc.compat.sqlalchemy import (
+    adapts_by_name,
+    annotations_of,
+    bind_processors,
+    has_bind_expression,
+    has_column_expression,
+    has_columns_only,
+    is_of_crud,
+    is_one_row_insert,
+    maps_column,
+    where_criteria,
+)
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Operation, Value
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.casts import kept_by_cast
@@ -232,7 +245,7 @@ class WriteNotes:
         """Return the values that VALUES or SET gives to columns; SQLAlchemy names their parameters by column."""
         found: _Values = {}
         for bind, name in names.items():
-            column = statement.table.columns.get(name) if bind._is_crud else None
+            column = statement.table.columns.get(name) if is_of_crud(bind) else None
             if column is not None and name in values and self._is_sent_as_is(values[name], bind):
                 self._put(found, table, column.name, values[name], stored=True)
         return found
@@ -242,7 +255,7 @@ class WriteNotes:
     ) -> _Values:
         """Return the equalities that the WHERE of an UPDATE or DELETE asks for."""
         found: _Values = {}
-        for column, bind in _equalities(statement._where_criteria):
+        for column, bind in _equalities(where_criteria(statement)):
             value = values.get(names.get(bind, ""))
             if column.table is statement.table and value is not None and self._is_sent_as_is(value, bind):
                 self._put(found, table, column.name, value, stored=False)
@@ -341,7 +354,7 @@ class WriteNotes:
         """Return what the instance holds for its row in `source`."""
         image: _Values = {}
         for column in source.columns:
-            if column in mapper._columntoproperty and not _has_own_sql(column.type, self.dialect):
+            if maps_column(mapper, column) and not _has_own_sql(column.type, self.dialect):
                 held = getattr(instance, "__dict__", {}).get(mapper.get_property_by_column(column).key)
                 process = column.type.dialect_impl(self.dialect).bind_processor(self.dialect)
                 self._put(image, table, column.name, process(held) if process else held, stored=True)
@@ -357,16 +370,12 @@ def _is_plain(statement: object) -> bool:
     """Tell whether a statement is an INSERT of values, an UPDATE or a DELETE of one table, with nothing beside."""
     if not isinstance(statement, _Plain) or not isinstance(statement.table, Table):
         return False
-    if statement._independent_ctes or statement._prefixes:
-        return False
-    if isinstance(statement, dml.Insert):
-        return statement.select is None and not statement._multi_values and statement._post_values_clause is None
-    return True
+    return has_columns_only(statement) and (not isinstance(statement, dml.Insert) or is_one_row_insert(statement))
 
 
 def _executions(context: DefaultExecutionContext) -> Iterator[Mapping[str, object]]:
     """Yield the parameters of each execution, as the driver gets them."""
-    processors: Mapping[str, Any] = context.compiled._bind_processors  # type: ignore[union-attr]  # it is compiled
+    processors = bind_processors(cast(SQLCompiler, context.compiled))
     for parameters in context.compiled_parameters:
         yield {
             name: processors[name](value) if name in processors else value
@@ -392,7 +401,7 @@ def _committed(
     """Yield the values that the rows of `instance` hold, of the columns whose type changes nothing on the way."""
     state = instance_state(instance)
     for column in source.columns:
-        if column in mapper._columntoproperty and _is_identity(column, dialect):
+        if maps_column(mapper, column) and _is_identity(column, dialect):
             key = mapper.get_property_by_column(column).key
             history = state.attrs[key].history
             held = history.deleted or history.unchanged
@@ -412,16 +421,15 @@ def _is_identity(column: Column[Any], dialect: Dialect) -> bool:
 
 def _has_own_sql(type_: TypeEngine[Any], dialect: Dialect) -> bool:
     """Tell whether the type puts SQL around its values, on the way in or out: they are stored as that makes them."""
-    kind = type_.dialect_impl(dialect)
-    return kind._has_bind_expression or kind._has_column_expression
+    return has_bind_expression(type_, dialect) or has_column_expression(type_, dialect)
 
 
 def _loads_other_values(statement: Any) -> bool:
     """Tell whether a statement may fill an attribute with something else than its column."""
     if not isinstance(statement, Select | CompoundSelect):
         return isinstance(statement, FromStatement)
-    entities = (element._annotations.get("parententity") for element in visitors.iterate(statement))
-    return any(isinstance(entity, AliasedInsp) and entity._adapt_on_names for entity in entities)
+    entities = (annotations_of(element).get("parententity") for element in visitors.iterate(statement))
+    return any(isinstance(entity, AliasedInsp) and adapts_by_name(entity) for entity in entities)
 
 
 def _key_values(columns: Collection[str], images: Collection[Mapping[str, Value] | None]) -> Iterator[Any]:

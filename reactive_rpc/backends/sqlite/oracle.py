@@ -23,6 +23,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from reactive_rpc.backends.sqlite.dates import DATE_FUNCTIONS, asked_for_now, may_be_now
+from reactive_rpc.compat.aiosqlite import run_in_driver
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.functions import pure_functions
 from reactive_rpc.statements.text_reads import TextRead, refused
@@ -148,9 +149,8 @@ def _explained(connection: Connection, statement: str, parameters: Any) -> Expla
     driver: Any = connection.connection.dbapi_connection
     if isinstance(driver, sqlite3.Connection):
         return explain(driver, statement, parameters)
-    # One call in the driver's own thread: nobody can be cancelled between setting the authorizer and taking it away.
-    found: Explained = driver.run_async(lambda proxy: proxy._execute(explain, proxy._conn, statement, parameters))
-    return found
+    # INVARIANT (one call): nobody can be cancelled between setting the authorizer and taking it away.
+    return run_in_driver(driver, explain, statement, parameters)
 
 
 def _text_read(found: Explained, schema: Schema) -> TextRead:

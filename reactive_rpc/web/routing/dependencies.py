@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import Request
 
+from reactive_rpc.compat.fastapi import put_exit_stacks
 from reactive_rpc.web.routing.responses import Answer
 
 A = TypeVar("A", bound=Answer)
@@ -61,8 +62,7 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         yield Resolved()
         return
     async with AsyncExitStack() as request_stack, AsyncExitStack() as function_stack:
-        request.scope["fastapi_inner_astack"] = request_stack
-        request.scope["fastapi_function_astack"] = function_stack
+        put_exit_stacks(request, request_stack, function_stack)
         solved = await solve_dependencies(
             request=request,
             dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),

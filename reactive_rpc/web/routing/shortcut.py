@@ -11,6 +11,8 @@ sub-application whose lifespan nobody runs), goes through the router as ever, to
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,22 +21,24 @@ from reactive_rpc.web.routing.router import RPCRouter
 
 __all__ = ["install_shortcut"]
 
+logger = logging.getLogger(__name__)
+
 
 class _Shortcut:
     def __init__(self, app: ASGIApp, router: RPCRouter) -> None:
         self.app = app
-        self._router = router
+        self.router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        target = self._router.target(scope) if scope["type"] == "http" else None
+        target = self.router.target(scope) if scope["type"] == "http" else None
         if target is None:
             await self.app(scope, receive, send)
         else:
             await target.serve(scope, receive, send)
 
 
-def install_shortcut(app: FastAPI, router: RPCRouter) -> bool:
-    """Put the shortcut into an application's middleware stack; tell whether there was a place for it.
+def install_shortcut(app: FastAPI, router: RPCRouter) -> None:
+    """Put the shortcut into an application's middleware stack; log a warning if there is no place for it.
 
     The stack is built when the application is first called, which is before its lifespan begins.
     """
@@ -42,11 +46,17 @@ def install_shortcut(app: FastAPI, router: RPCRouter) -> bool:
     layer: object = app.middleware_stack
     while layer is not None and not isinstance(layer, ExceptionMiddleware | _Shortcut):
         outer, layer = layer, getattr(layer, "app", None)
-    if not isinstance(layer, ExceptionMiddleware):
-        return False
+    if isinstance(layer, _Shortcut) and layer.router is router:
+        return  # the application has been opened before
+    if not isinstance(layer, ExceptionMiddleware | _Shortcut):
+        logger.warning(
+            "no shortcut past FastAPI's layers to the procedures: calls go through all of them, which doubles what a "
+            "cached read costs. A mounted application has none, and one without Starlette's ExceptionMiddleware: "
+            "open ReactiveRPC in the lifespan of the application that includes its router"
+        )
+        return
     shortcut = _Shortcut(layer, router)
     if outer is None:
         app.middleware_stack = shortcut
     else:
         outer.app = shortcut  # type: ignore[attr-defined]  # it was just read from there
-    return True

@@ -20,6 +20,7 @@ from collections.abc import Awaitable
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from reactive_rpc.compat.sse_starlette import server_exit
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
 from reactive_rpc.tasks import Tasks, end_task
@@ -28,15 +29,6 @@ from reactive_rpc.web.routing.responses import Answer
 __all__ = ["StreamAnswers"]
 
 logger = logging.getLogger(__name__)
-
-
-class _ExitSignal(EventSourceResponse):
-    """What sse-starlette knows of the server's end."""
-
-    @classmethod
-    async def received(cls) -> None:
-        """Return once the server has been told to stop."""
-        await cls._listen_for_exit_signal()
 
 
 _HEADERS = [(name, value) for name, value in EventSourceResponse(iter(())).raw_headers if name != b"cache-control"] + [
@@ -85,7 +77,7 @@ class StreamAnswers:
             self._draining = None
 
     async def _drain(self) -> None:
-        await _ExitSignal.received()
+        await server_exit()
         logger.info("the server is told to stop: %d streams are ended", self._open)
         await self._hub.drain(self._drain_seconds)
 

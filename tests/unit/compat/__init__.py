@@ -1,0 +1,1 @@
+"""Canaries: each fails when a library moves a private name that the package uses."""
