@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Scope
 
-__all__ = ["put_exit_stacks", "tell_route"]
+__all__ = ["put_exit_stacks", "notify_route"]
 
 
 def put_exit_stacks(request: Request, of_request: AsyncExitStack, of_function: AsyncExitStack) -> None:
@@ -19,7 +19,7 @@ def put_exit_stacks(request: Request, of_request: AsyncExitStack, of_function: A
     request.scope["fastapi_function_astack"] = of_function
 
 
-def _find_teller() -> Callable[..., None] | None:
+def _find_notify() -> Callable[..., None] | None:
     try:
         module: Any = import_module("fastapi.telemetry._api")
     except ImportError:  # an older FastAPI, which has no telemetry
@@ -28,10 +28,10 @@ def _find_teller() -> Callable[..., None] | None:
     return found
 
 
-_tell = _find_teller()
+_notify = _find_notify()
 
 
-def tell_route(scope: Scope, path: str) -> None:
+def notify_route(scope: Scope, path: str) -> None:
     """Tell FastAPI's telemetry, where it is on, which route serves a request: its path as the application has it."""
-    if _tell is not None and scope.get("fastapi.telemetry") is not None:
-        _tell(scope=scope, path=path)
+    if _notify is not None and scope.get("fastapi.telemetry") is not None:
+        _notify(scope=scope, path=path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from reactive_rpc.compat.fastapi import tell_route
+from reactive_rpc.compat.fastapi import notify_route
 
 __all__ = ["name_route"]
 
@@ -16,4 +16,4 @@ def name_route(scope: Scope, path: str, route: object, function: object) -> None
     """Say which route serves a request: `path` as the application has it, the route, and its function."""
     scope["route"] = route
     scope["endpoint"] = function
-    tell_route(scope, path)
+    notify_route(scope, path)

@@ -39,7 +39,7 @@ def outer_join_restricts_the_left(monkeypatch: pytest.MonkeyPatch, _world: World
 def cte_is_taken_for_one_seen_before(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
     def visit(compiler: RecordingCompiler, cte: Any, *args: Any, **kwargs: Any) -> Any:
         seen, tables = list(compiler.rendering.bodies), compiler.rendering.tables.copy()
-        rendered = compiler._renderer.visit_cte(cte, *args, **kwargs)
+        rendered = compiler.renderer.visit_cte(cte, *args, **kwargs)
         compiler.rendering.bodies[len(seen) :] = []
         compiler.rendering.tables = tables
         return rendered

@@ -110,16 +110,16 @@ def test_generators_of_dependencies_are_closed_by_our_stacks() -> None:
 
 def test_fastapi_is_told_of_a_route() -> None:
     """Where this FastAPI has telemetry, its function takes what we give it; where it is off, nobody is told."""
-    compat_fastapi.tell_route({"type": "http"}, "/a")
-    told: list[dict[str, Any]] = []
-    before = compat_fastapi._tell
-    compat_fastapi._tell = lambda **given: told.append(given)
+    compat_fastapi.notify_route({"type": "http"}, "/a")
+    notified: list[dict[str, Any]] = []
+    before = compat_fastapi._notify
+    compat_fastapi._notify = lambda **given: notified.append(given)
     try:
-        compat_fastapi.tell_route({"fastapi.telemetry": object()}, "/a")
-        compat_fastapi.tell_route({}, "/b")
+        compat_fastapi.notify_route({"fastapi.telemetry": object()}, "/a")
+        compat_fastapi.notify_route({}, "/b")
     finally:
-        compat_fastapi._tell = before
-    assert [given["path"] for given in told] == ["/a"]
+        compat_fastapi._notify = before
+    assert [given["path"] for given in notified] == ["/a"]
 
 
 def test_the_exit_of_the_server_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,15 +197,14 @@ def test_expansions_and_processors_of_an_execution_are_found() -> None:
     assert expansion.literals == {"few": [7]}
     ((noted, froms),) = Hooked.bodies
     assert (noted.selected_columns.keys(), froms) == (["id", "name"], [TEAM])
-    compiled: Any = (
-        select(TEAM).where(TEAM.c.name == type_coerce("a", Enum("a", "b"))).compile(dialect=sqlite.dialect())
-    )
+    of_type = select(TEAM).where(TEAM.c.name == type_coerce("a", Enum("a", "b")))
+    compiled: Any = of_type.compile(engine)
     assert list(compat.bind_processors(compiled)) == ["param_1"]
 
 
 def test_types_say_what_they_put_around_values() -> None:
     """Bind and column expressions, the generic kind, and the dialect's own type without its decorator."""
-    dialect = postgresql.dialect()
+    dialect: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
     assert compat.has_bind_expression(Shouted(), dialect)
     assert compat.has_column_expression(Shouted(), dialect)
     assert not compat.has_bind_expression(String(), dialect)
