@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Scope
 
-__all__ = ["put_exit_stacks", "notify_route"]
+__all__ = ["notify_route", "put_exit_stacks"]
 
 
 def put_exit_stacks(request: Request, of_request: AsyncExitStack, of_function: AsyncExitStack) -> None:
