@@ -12,7 +12,7 @@ LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 PAGE = re.compile(r"\bdocs/[\w/-]+\.md")
 SOURCES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
-    *(path for folder in ("reactive_rpc", "app", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+    *(path for folder in ("reactive_rpc", "app", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
 ]
 
 
@@ -45,6 +45,7 @@ def test_a_link_to_nothing_is_found() -> None:
 
 
 def test_a_page_that_the_code_names_is_there() -> None:
-    """In docstrings, comments, messages and tests."""
+    """In docstrings, comments and messages."""
     named = {page for source in SOURCES for page in PAGE.findall(source.read_text(encoding="utf-8"))}
-    assert {page for page in named if not (ROOT / page).exists()} == {"docs/none.md"}
+    assert len(named) > 5
+    assert [page for page in named if not (ROOT / page).exists()] == []
