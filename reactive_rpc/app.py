@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from reactive_rpc.backends.factory import Backend, LogURL, make_backend
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.noted_reads import NotedReads
+from reactive_rpc.cache.read_tables import ReadTableRegistry
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.capture_options import Capture
@@ -137,7 +137,7 @@ class ReactiveRPC:
         self._log.subscribe(self._reader.apply)
         self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
         self._follower = LogFollower(
-            self._freshness.look,
+            self._freshness.sync_to_head,
             lambda: self._freshness.age_seconds,
             clock=clock,
             interval_seconds=backend.poll_interval_seconds,
@@ -225,9 +225,9 @@ class ReactiveRPC:
         tables = self._log.schema.tables
         self.registry.check_tables(tables)
         self._captured_as.check(tables, self._log.schema.names)
-        self._reader.relations = parse_relations(self._relations, tables)
-        declared = self.registry.declared_tables.union(self._reader.relations)
-        await self._reader.note_reads([name for name in declared if name in tables])
+        self._reader.matcher.relations = parse_relations(self._relations, tables)
+        declared = self.registry.declared_tables.union(self._reader.matcher.relations)
+        await self._reader.register_read_tables([name for name in declared if name in tables])
 
     async def run_relay(self) -> None:
         """Do nothing but relay changes to Redis, until cancelled: what `reactive-rpc relay` runs.
@@ -332,7 +332,7 @@ def _make_reader(backend: Backend, settings: Settings, *, freshness: Freshness, 
         shared=backend.shared,
         clock=clock,
         new_context=isolated_context,
-        reads=NotedReads(backend.capture.note_reads, clock=clock),
+        reads=ReadTableRegistry(backend.capture.note_reads, clock=clock),
     )
 
 

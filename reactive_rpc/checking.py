@@ -90,7 +90,7 @@ class Checker:
 
     async def settle(self) -> None:
         """Wait until every veto so far has been tried."""
-        await self._rpc.auditor.settle()
+        await self._rpc.auditor.drain()
 
     def drifts(self) -> tuple[Drift, ...]:
         """Return what was found so far, by path."""

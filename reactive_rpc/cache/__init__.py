@@ -1,1 +1,1 @@
-"""Results that are never stale: the store, single flight, and the reader protocol that ties both to the log."""
+"""Results that are never stale: the reader, its store, and how both follow the log."""

@@ -1,20 +1,12 @@
-"""The auditor: computes a share of what is served again, and tells where the cache was wrong.
+"""The auditor: computes a share of the served results again, and reports where the cache was wrong.
 
-Nothing here makes an answer right; it measures whether the rest does, on the application's own queries. What is wrong
-is a *stale* answer (no change was seen to touch it, and the result is another one) or a *veto* (a change did touch it,
-`invalidate_when` called it harmless, and it was not).
+Nothing here makes an answer right. A finding is a *stale* result (no change was seen to touch it, and computed again it
+is another one) or a wrong *veto* (a change touched it, and `invalidate_when` called it harmless).
+`docs/internals/cache.md` argues why a difference proves it.
 
-**Why a difference proves it.** A result computed again may differ simply because a commit came between. So, after the
-computation, the log is looked at once more: every commit that the new snapshot shows has then been applied. An entry
-that still is live after that was touched by none of them, and the snapshots of both results are equal as far as the
-read set goes. Bytes that differ then have one of two causes: the invalidation failed, or the handler answers
-differently by itself (a random order, its own clock). Nobody can tell these apart from outside, so the message names
-both; but where the two runs compared one column with different values, it is the handler, and the column is named. An
-entry that is not live any more proves nothing and is let go.
-
-**What it costs.** One handler at a time, from a queue that is bounded: past it, audits are skipped and counted. No
-request waits for one. The share is 0 unless the application says otherwise: an audit is a run of the handler on the
-database, which a cache is there to spare.
+One handler runs at a time, from a bounded queue: past the bound, audits are skipped and counted. No request waits for
+one. The share is 0 unless the application says otherwise, because an audit is a run of the handler on the database,
+which a cache is there to spare.
 """
 
 from __future__ import annotations
@@ -28,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.result import CachedResult, Computed
+from reactive_rpc.cache.result import CachedResult, Outcome
 from reactive_rpc.dependencies.results_differ import compares_moments, moved_columns
 from reactive_rpc.tasks import OnDemand
 
@@ -37,7 +29,7 @@ __all__ = ["WAYS_OUT", "AuditStats", "Auditor", "Finding"]
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 1000
-"""How many entries may wait to be audited."""
+"""How many results may wait to be audited."""
 
 MAX_FINDINGS = 100
 """How many findings are remembered; the counters go on."""
@@ -67,8 +59,8 @@ class Finding:
     """One answer that was wrong.
 
     Attributes:
-        kind: `stale`; `veto` where an `invalidate_when` had kept the entry; `clock` where the handler compared a column
-            with another value than before, though it was to read the same: by its own clock, or by chance.
+        kind: `stale`; `veto` if an `invalidate_when` had kept the result; `clock` if the handler compared a column with
+            another value than before, though it was to read the same: by its own clock, or by chance.
         path: of the procedure.
         table: whose change was vetoed, or the `table.column` that was compared; empty for `stale`. Several are several
             findings.
@@ -106,10 +98,10 @@ NOT_DETERMINISTIC = (
 
 
 class Auditor:
-    """Audits entries in the background. Used on one event loop.
+    """Audits results in the background. Used on one event loop.
 
     Args:
-        drop: called with each entry that was found to be wrong.
+        drop: called with each result that was found to be wrong.
         share: how many of those offered are audited, between 0 and 1.
         random: draws them, between 0 and 1.
         samples: whether each procedure that compares something with a date or a time is audited once, whatever the
@@ -149,27 +141,27 @@ class Auditor:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
         return {**asdict(self.stats)}
 
-    def offer(self, entry: CachedResult) -> None:
-        """Audit `entry`, which is live, perhaps; returns at once."""
+    def offer(self, result: CachedResult) -> None:
+        """Audit `result`, which is live, perhaps; returns at once."""
         is_drawn = self.share and self._random() < self.share
-        if entry in self._waiting or not (is_drawn or self._is_sample(entry)):
+        if result in self._waiting or not (is_drawn or self._is_sample(result)):
             return
-        if not entry.period.is_exact:
+        if not result.period.is_exact:
             return  # its author allows it to be as old as it is
         if len(self._waiting) >= MAX_WAITING:
             self.stats.audits_skipped += 1
             return
-        self._waiting[entry] = None
+        self._waiting[result] = None
         self._task.wake()
 
-    def _is_sample(self, entry: CachedResult) -> bool:
-        path = entry.query.key[0]
-        if not self._samples or path in self._sampled or not compares_moments(entry.read_set):
+    def _is_sample(self, result: CachedResult) -> bool:
+        path = result.query.key[0]
+        if not self._samples or path in self._sampled or not compares_moments(result.read_set):
             return False
         self._sampled.add(path)
         return True
 
-    async def settle(self) -> None:
+    async def drain(self) -> None:
         """Return once everything that was offered has been audited."""
         while self._task.is_running:
             await self._task.wait()
@@ -177,60 +169,60 @@ class Auditor:
     async def aclose(self) -> None:
         """Abandon what is waiting, but where everything is to be audited (a check); idempotent."""
         if self.share >= 1.0:
-            await self.settle()
+            await self.drain()
         self._waiting.clear()
         await self._task.aclose()
 
     async def _work(self) -> None:
         while self._waiting:
-            entry = next(iter(self._waiting))
-            del self._waiting[entry]  # from here on it may be offered again: its next change is another matter
-            if entry.live:
-                await self._audit(entry)
+            result = next(iter(self._waiting))
+            del self._waiting[result]  # from here on it may be offered again: its next change is another matter
+            if result.live:
+                await self._audit(result)
 
-    async def _audit(self, entry: CachedResult) -> None:
+    async def _audit(self, result: CachedResult) -> None:
         try:
-            computed = await entry.query.compute()
-            await self._freshness.look()
+            outcome = await result.query.compute()
+            await self._freshness.sync_to_head()
         except Exception as exc:
-            logger.debug("%s could not be audited: %s", entry.query.key[0], type(exc).__name__)
+            logger.debug("%s could not be audited: %s", result.query.key[0], type(exc).__name__)
             self.stats.audits_undecided += 1
             return
-        if not self._is_comparable(entry, computed):
+        if not self._is_comparable(result, outcome):
             self.stats.audits_undecided += 1
             return
         self.stats.audited += 1
-        again = CachedResult(entry.query, computed, entry.version)
-        moved = moved_columns(entry.read_set, again.read_set)
-        is_same = again.etag == entry.etag
+        again = CachedResult(result.query, outcome, result.version)
+        moved = moved_columns(result.read_set, again.read_set)
+        is_same = again.etag == result.etag
         if moved:
-            self._report_clock(entry, moved, "its result is the same" if is_same else _difference(entry, again))
+            self._report_clock(result, moved, "its result is the same" if is_same else _difference(result, again))
             self.stats.stale += not is_same
         elif not is_same:
-            self._report(entry, again)
+            self._report(result, again)
         if not is_same:
-            self._drop(entry)
+            self._drop(result)
 
-    def _is_comparable(self, entry: CachedResult, again: Computed) -> bool:
+    def _is_comparable(self, result: CachedResult, again: Outcome) -> bool:
         """Tell whether both are of one state of the data, as far as they read it, and of one tick."""
-        if not entry.live or entry.period != again.read_set.period:
+        if not result.live or result.period != again.read_set.period:
             return False
         return again.lasts and again.read_set.opaque is None
 
-    def _report_clock(self, entry: CachedResult, moved: Sequence[str], difference: str) -> None:
+    def _report_clock(self, result: CachedResult, moved: Sequence[str], difference: str) -> None:
         """Say so once for each column: every audit of the query finds it again."""
         for column in moved:
-            finding = Finding("clock", entry.query.key[0], column, difference)
+            finding = Finding("clock", result.query.key[0], column, difference)
             if (finding.path, column) not in self._clocks:
                 self._clocks.add((finding.path, column))
                 self._findings.append(finding)
                 logger.error("%s", finding)
 
-    def _report(self, entry: CachedResult, again: CachedResult) -> None:
-        path, difference = entry.query.key[0], _difference(entry, again)
-        if entry.vetoed:
+    def _report(self, result: CachedResult, again: CachedResult) -> None:
+        path, difference = result.query.key[0], _difference(result, again)
+        if result.vetoed:
             self.stats.wrong_vetoes += 1
-            found = [Finding("veto", path, table, difference) for table in sorted(entry.vetoed)]
+            found = [Finding("veto", path, table, difference) for table in sorted(result.vetoed)]
         else:
             self.stats.stale += 1
             found = [Finding("stale", path, "", difference)]
@@ -243,9 +235,9 @@ def _difference(served: CachedResult, again: CachedResult) -> str:
     errors = (served.error, again.error)
     if errors != (None, None):
         return "another error" if None not in errors else "an error where there was a result, or the reverse"
-    if served.computed is None or again.computed is None:
+    if served.outcome is None or again.outcome is None:
         return "another content (its bytes were not kept)"  # it is watched, and the store had no room for it
-    return _json_difference(json.loads(served.computed.body), json.loads(again.computed.body))
+    return _json_difference(json.loads(served.outcome.body), json.loads(again.outcome.body))
 
 
 def _json_difference(one: Any, other: Any) -> str:

@@ -1,15 +1,10 @@
-"""Expiries: entries that time ends, and the one timer that waits for all of them.
+"""Expiries: results that time ends, and the one timer that waits for all of them.
 
-Entries that end at the same moment stand together, as those of one tick do, so a heap of moments is all the order
-there is. It may hold moments whose entries have gone; they are passed over, and swept out when they are most of it.
+Results that end at the same moment stand together, as those of one tick do, so a heap of moments is all the order there
+is. It may hold moments whose results have gone; they are passed over, and swept out when they are most of it.
 
-The timer sleeps until a moment and looks at the clock again: a host's clock is set now and then, and a suspended host
-wakes late. Nothing right depends on the timer: whoever serves an entry asks its period first. The timer is for those
-who watch.
-
-**The grace.** Watchers are told a tenth of a second *after* a tick. Told at once, they would fetch at once, perhaps
-from a host whose clock is a little behind and which still answers for the tick before; and nobody would tell them
-again. So hosts must agree on the time to a tenth of a second, which NTP keeps without effort.
+Nothing right depends on the timer: whoever serves a result asks its period first. `docs/internals/cache.md` says why
+observers are notified a little after a tick.
 """
 
 from __future__ import annotations
@@ -27,20 +22,20 @@ from reactive_rpc.tasks import Tasks
 __all__ = ["GRACE_SECONDS", "Expiries"]
 
 GRACE_SECONDS = 0.1
-"""How long after an entry's end the timer says so."""
+"""How long after a result's end the timer says so."""
 
 LONGEST_SLEEP_SECONDS = 60.0
 """How late at most a clock that was set forward is noticed."""
 
 AT_ONCE = 200
-"""So many entries are ended in one step of the event loop: a tick may end thousands, and others have work too."""
+"""So many results are ended in one step of the event loop: a tick may end thousands, and others have work too."""
 
 
 class Expiries:
-    """Tells when the period of entries is over. Used on one event loop.
+    """Tells when the period of results is over. Used on one event loop.
 
     Args:
-        expire: called with entries whose period has ended; it must neither await nor raise, and skip what has gone.
+        expire: called with results whose period has ended; it must neither await nor raise, and skip what has gone.
     """
 
     def __init__(self, clock: Clock, expire: Callable[[Sequence[CachedResult]], None]) -> None:
@@ -56,9 +51,9 @@ class Expiries:
     def __len__(self) -> int:
         return sum(map(len, self._ending.values()))
 
-    def add(self, entry: CachedResult) -> None:
-        """Wait for the end of `entry`, where it has one."""
-        until = entry.period.until
+    def add(self, result: CachedResult) -> None:
+        """Wait for the end of `result`, where it has one."""
+        until = result.period.until
         if until == math.inf:
             return
         if until not in self._ending:
@@ -66,16 +61,16 @@ class Expiries:
             heapq.heappush(self._moments, until)
             if self._moments[0] == until:
                 self._wake()
-        self._ending[until][entry] = None
+        self._ending[until][result] = None
 
-    def remove(self, entry: CachedResult) -> None:
-        """Wait for `entry` no more; nothing happens where nobody does."""
-        ending = self._ending.get(entry.period.until)
+    def remove(self, result: CachedResult) -> None:
+        """Wait for `result` no more; nothing happens where nobody does."""
+        ending = self._ending.get(result.period.until)
         if ending is None:
             return
-        ending.pop(entry, None)
+        ending.pop(result, None)
         if not ending:
-            del self._ending[entry.period.until]
+            del self._ending[result.period.until]
             if len(self._moments) > 2 * len(self._ending) + 64:
                 self._moments = list(self._ending)
                 heapq.heapify(self._moments)
@@ -85,7 +80,7 @@ class Expiries:
         self._ending.clear()
         self._moments.clear()
 
-    def told_until(self, now: float) -> float:
+    def notified_until(self, now: float) -> float:
         """Return a moment, `now` at the latest: what ends before it has ended here, and whoever watches was told."""
         return min(now, self._ends_now, *self._moments[:1])
 
@@ -116,10 +111,10 @@ class Expiries:
         self._task = None
 
     async def _end(self, moment: float) -> None:
-        """Expire what ends at `moment`, a few entries in each step."""
-        entries = list(self._ending.pop(moment, ()))
-        while entries:
-            some, entries = entries[:AT_ONCE], entries[AT_ONCE:]
-            self._ends_now = moment if entries else math.inf  # the last ones are told of in this very step
-            self._expire([entry for entry in some if entry.live])
+        """Expire what ends at `moment`, a few results in each step."""
+        results = list(self._ending.pop(moment, ()))
+        while results:
+            some, results = results[:AT_ONCE], results[AT_ONCE:]
+            self._ends_now = moment if results else math.inf  # the last ones are told of in this very step
+            self._expire([result for result in some if result.live])
             await asyncio.sleep(0)

@@ -1,42 +1,75 @@
-"""How fresh what is stored must be, and how long ago the log was last read.
+"""How fresh a stored result must be to be served, and how fresh this worker's view of the log is.
 
-**Strict** is the promise (G1): look at the log, then serve. **Token** spares the look. A client holds a cursor, the
-highest version that it has met in any answer; a stored result may be served as it is if
-
-- this worker's log has reached that version (in the same epoch): everything the client may have seen is applied here,
-  whoever answered it, so the client's own writes show and time never runs backwards for it; and
-- the log was read successfully less than `max_age_seconds` ago, and not in vain since: that bounds what others wrote.
-
-Else it is served as under strict. A cursor that cannot be compared, however strange, costs one look and nothing more.
-
-*An answer's cursor* must be at least what its snapshot showed. A handler's snapshot may be ahead of the log, so a
-result is held against the log once more after it was computed, before it is stored and served: then the log's version,
-read when the answer is sent, is high enough for every stored result too.
-
-Rejected: waiting until the log reaches the cursor (one from a forged header never comes).
+*Strict* is the promise: read the log, then serve. A *token* spares that: a client sends the highest cursor that it has
+met in any answer, and a stored result is served as it is if this worker's log has reached that cursor and was read a
+moment ago. In an *outage* a stored result may be served with a mark, if the procedure allows it.
+`docs/internals/cache.md` argues the token.
 """
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple, TypeAlias
+
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.errors import BadRequestError
+from reactive_rpc.errors import BadRequestError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 
-__all__ = ["Freshness"]
+__all__ = ["STRICT", "STRICT_FOR_SERVER", "ByToken", "Freshness", "InOutage", "RequiredFreshness", "Strict"]
 
 MAX_AGE_SECONDS = 0.04
 
 
-class Freshness:
-    """Looks at the log for everybody, and remembers how that went.
-
-    Args:
-        max_age_seconds: how old the last look may be that a token's holder is served by. The application looks at the
-            log in intervals of half that, so that hardly a request has to.
+class Strict(NamedTuple):
+    """The result reflects every write that was acknowledged before the call.
 
     Attributes:
-        polls: how often the log was looked at.
+        is_server_request: whether the call is made for a request that a server has read from a connection, see
+            `Log.fresh_for_arrivals`.
+    """
+
+    is_server_request: bool = False
+
+
+class ByToken(NamedTuple):
+    """As `Strict`, or a stored result that is fresh enough for the holder of a cursor.
+
+    Attributes:
+        token: the cursor as it was sent; None if the client has none.
+        is_server_request: as in `Strict`.
+    """
+
+    token: str | None
+    is_server_request: bool = False
+
+
+class InOutage(NamedTuple):
+    """A stored result alone, although the log cannot be read. Whoever serves it says so.
+
+    Attributes:
+        within_seconds: how long ago the log may have been read for the last time.
+        outage: raised if nothing may be served.
+    """
+
+    within_seconds: float
+    outage: ServiceUnavailableError
+
+
+RequiredFreshness: TypeAlias = Strict | ByToken | InOutage
+
+STRICT: Final = Strict()
+STRICT_FOR_SERVER: Final = Strict(is_server_request=True)
+
+
+class Freshness:
+    """Reads the log for everybody, and remembers how that went.
+
+    Args:
+        max_age_seconds: how long ago the log may have been read for a token's holder to be served by it. The
+            application reads the log in intervals of half that, so that hardly a request has to.
+
+    Attributes:
+        polls: how often the log was read.
         errors: how often in vain.
     """
 
@@ -52,7 +85,7 @@ class Freshness:
 
     @property
     def age_seconds(self) -> float:
-        """How long ago the last successful look began; infinite before the first."""
+        """How long ago the last successful read of the log began; infinite before the first."""
         return float("inf") if self._fresh_at is None else self._clock.monotonic() - self._fresh_at
 
     @property
@@ -63,11 +96,11 @@ class Freshness:
             self._token = epoch, version, f"{epoch}:{version}"
         return self._token[2]
 
-    async def look(self, *, arrived: bool = False) -> int:
+    async def sync_to_head(self, *, is_server_request: bool = False) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Args:
-            arrived: whether this is for a request that came in over a connection, see `Log.fresh_for_arrivals`.
+            is_server_request: as in `Strict`.
 
         Raises:
             ServiceUnavailableError: the log cannot be read.
@@ -75,7 +108,7 @@ class Freshness:
         began = self._clock.monotonic()
         self.polls += 1
         try:
-            version = await (self._log.fresh_for_arrivals() if arrived else self._log.fresh())
+            version = await (self._log.fresh_for_arrivals() if is_server_request else self._log.fresh())
         except Exception:
             self.errors += 1
             self._is_failing = True
@@ -95,7 +128,7 @@ class Freshness:
         }
 
     def suffices(self, token: str | None) -> bool:
-        """Tell whether what is stored is fresh enough for the holder of `token`, a cursor, without another look."""
+        """Tell whether what is stored is fresh enough for the holder of `token`, a cursor, without reading the log."""
         if self._is_failing or self.age_seconds > self._max_age_seconds:
             return False
         if token is None:

@@ -1,11 +1,11 @@
-"""An entry: one result, the bytes that are served, and what it depends on."""
+"""A cached result: the bytes that are served, what it depends on, and how to compute it again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from reactive_rpc.cache.weight import weight_of, weight_of_read_set
 from reactive_rpc.dependencies.change import Change
@@ -15,21 +15,21 @@ from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["ENTRY_BYTES", "CachedResult", "Computed", "Key", "Query"]
+__all__ = ["RESULT_BYTES", "CachedResult", "Key", "Outcome", "Query", "ReadResult"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
 
 
-ENTRY_BYTES = 1000
-"""What an entry weighs beside its bytes, its query and its read set."""
+RESULT_BYTES = 1000
+"""What a result weighs beside its bytes, its query and its read set."""
 
 _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """What one run of a handler gave.
+class Outcome:
+    """What one run of a handler ended in: an output or an error, and the reads that it rests on.
 
     Attributes:
         body: the output as JSON; empty where there is an error.
@@ -108,7 +108,7 @@ class Query(Protocol):
         """What it takes in memory: its key, its input, its context."""
         ...
 
-    async def compute(self) -> Computed:
+    async def compute(self) -> Outcome:
         """Run the handler on a snapshot taken after this call.
 
         Raises:
@@ -119,20 +119,20 @@ class Query(Protocol):
 
 @dataclass(slots=True, eq=False)
 class CachedResult:
-    """One result. Compared by identity: a result computed again is another entry.
+    """One result. Compared by identity: a result computed again is another one.
 
     Its bytes are there for whoever is served, so only the store keeps them: what a stream watches needs the ETag, to
     tell whether the result is another one, and the read set. `Reader` lets go of them; nobody else does.
 
     Attributes:
         query: how to compute it again.
-        computed: the outcome with its bytes; None once the store does not hold the entry any more.
+        outcome: with its bytes; None once the store does not hold the result any more.
         version: of the log, before the snapshot it was computed on; of a shared result, where it was right.
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
         watchers: how many streams need it indexed, whether or not it is cached.
         reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
-            entry is live, it is the outcome at the log's present version too.
+            result is live, it is the outcome at the log's present version too.
         vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
         read_set: everything that the outcome depends on.
         error: what the handler answered instead, on purpose; None normally.
@@ -142,7 +142,7 @@ class CachedResult:
     """
 
     query: Query
-    computed: Computed | None
+    outcome: Outcome | None
     version: int
     live: bool = False
     cached: bool = False
@@ -156,14 +156,14 @@ class CachedResult:
     held_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        computed = self._kept()
-        error = self.error = computed.error
-        self.read_set = computed.read_set
-        content = computed.body if error is None else f"{error.code}:{error.message}".encode()
+        outcome = self.with_bytes()
+        error = self.error = outcome.error
+        self.read_set = outcome.read_set
+        content = outcome.body if error is None else f"{error.code}:{error.message}".encode()
         self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
         told = 0 if error is None else len(error.message) + weight_of(error.details)
-        self.held_bytes = ENTRY_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + told
-        self.size_bytes = self.held_bytes + len(computed.body)
+        self.held_bytes = RESULT_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + told
+        self.size_bytes = self.held_bytes + len(outcome.body)
 
     def answer(self) -> bytes:
         """Return the body.
@@ -172,14 +172,32 @@ class CachedResult:
             RPCError: what the handler answered instead.
             RuntimeError: the bytes were let go.
         """
-        return self._kept().answer()
+        return self.with_bytes().answer()
 
-    def _kept(self) -> Computed:
-        if self.computed is None:
-            raise RuntimeError(f"the bytes of {self.query.key[0]} were let go; nobody may be served this entry")
-        return self.computed
+    def with_bytes(self) -> Outcome:
+        """Return the outcome.
+
+        Raises:
+            RuntimeError: the bytes were let go.
+        """
+        if self.outcome is None:
+            raise RuntimeError(f"the bytes of {self.query.key[0]} were let go; nobody may be served this result")
+        return self.outcome
 
     @property
     def period(self) -> Period:
         """In which it holds, as far as time goes."""
         return self.read_set.period
+
+
+class ReadResult(NamedTuple):
+    """What a read came to.
+
+    Attributes:
+        result: may have let go of its bytes since: they leave in the step of the event loop that evicts or drops it,
+            which may come before the tasks that wait for it run again.
+        outcome: with its bytes.
+    """
+
+    result: CachedResult
+    outcome: Outcome

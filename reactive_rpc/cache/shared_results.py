@@ -1,12 +1,11 @@
 """Results that workers take from each other: the contract, and a result as bytes.
 
-Sharing is economy. Whoever takes a result validates it by its own log, as a result of its own (the head of
-`reader.py` argues it), so whatever is lost, kept too long, or never put costs a run of the handler and no more. Only a
-record that is not what it says could do harm. So a record holds its whole key, which is compared, not a hash of it: no
-collision can cross a scope. And it holds a checksum of all the rest.
+Sharing is economy: whoever takes a result validates it by its own log (`docs/internals/cache.md`), so a record that is
+lost, kept too long, or never put costs a run of the handler and no more. Only a record that is not what it says could
+do harm. So it holds its whole key, which is compared, and a checksum of all the rest.
 
-**What belongs together.** A result is looked for under a name made of the build, the epoch and the key. The build,
-because another version of a handler may answer otherwise; the epoch, because versions of another one mean nothing.
+A result is looked for under a name made of the build, the epoch and the key: another version of a handler may answer
+otherwise, and versions of another epoch mean nothing.
 """
 
 from __future__ import annotations

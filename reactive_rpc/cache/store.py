@@ -12,23 +12,23 @@ __all__ = ["MemoryStore", "Store"]
 
 
 class Store(Protocol):
-    """Holds entries. Used on one event loop; `put` tells what it had to forget."""
+    """Holds results. Used on one event loop; `put` tells what it had to forget."""
 
     @property
     def size_bytes(self) -> int:
-        """What its entries weigh, see `CachedResult.size_bytes`."""
+        """What its results weigh, see `CachedResult.size_bytes`."""
         ...
 
     def get(self, key: Key) -> CachedResult | None:
-        """Return the entry at `key`, or None."""
+        """Return the result at `key`, or None."""
         ...
 
-    def put(self, entry: CachedResult) -> list[CachedResult]:
-        """Hold `entry` in the place of any other at its key; return the entries that are no longer held."""
+    def put(self, result: CachedResult) -> list[CachedResult]:
+        """Hold `result` in the place of any other at its key; return the results that are no longer held."""
         ...
 
-    def discard(self, entry: CachedResult) -> None:
-        """Forget `entry`; nothing happens where it is not held."""
+    def discard(self, result: CachedResult) -> None:
+        """Forget `result`; nothing happens where it is not held."""
         ...
 
     def clear(self) -> None:
@@ -44,7 +44,7 @@ class MemoryStore:
     """A store in this process's memory.
 
     Args:
-        max_bytes: the sum of `CachedResult.size_bytes` never exceeds it; a larger entry is not held at all.
+        max_bytes: the sum of `CachedResult.size_bytes` never exceeds it; a larger result is not held at all.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -60,35 +60,35 @@ class MemoryStore:
 
     @property
     def size_bytes(self) -> int:
-        """The sum of its entries' `size_bytes`."""
+        """The sum of its results' `size_bytes`."""
         return self._size_bytes
 
     def get(self, key: Key) -> CachedResult | None:
-        """Return the entry at `key` and count it as used."""
-        entry = self._entries.get(key)
-        if entry is not None:
+        """Return the result at `key` and count it as used."""
+        result = self._entries.get(key)
+        if result is not None:
             self._entries.move_to_end(key)
-        return entry
+        return result
 
-    def put(self, entry: CachedResult) -> list[CachedResult]:
-        """Hold `entry`; return what had to go, which may be `entry` itself."""
+    def put(self, result: CachedResult) -> list[CachedResult]:
+        """Hold `result`; return what had to go, which may be `result` itself."""
         gone = []
-        if old := self._entries.get(entry.query.key):
+        if old := self._entries.get(result.query.key):
             self.discard(old)
             gone.append(old)
-        self._entries[entry.query.key] = entry
-        self._size_bytes += entry.size_bytes
+        self._entries[result.query.key] = result
+        self._size_bytes += result.size_bytes
         while self._size_bytes > self.max_bytes:
             oldest = next(iter(self._entries.values()))
             self.discard(oldest)
             gone.append(oldest)
         return gone
 
-    def discard(self, entry: CachedResult) -> None:
-        """Forget `entry`."""
-        if self._entries.get(entry.query.key) is entry:
-            del self._entries[entry.query.key]
-            self._size_bytes -= entry.size_bytes
+    def discard(self, result: CachedResult) -> None:
+        """Forget `result`."""
+        if self._entries.get(result.query.key) is result:
+            del self._entries[result.query.key]
+            self._size_bytes -= result.size_bytes
 
     def clear(self) -> None:
         """Forget everything."""

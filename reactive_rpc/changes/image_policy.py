@@ -5,7 +5,7 @@ whatever is left out, rightly or wrongly, makes results be forgotten more often,
 
 **Tables that nothing reads** leave no values. A table beside the outbox (`reads`) names the tables that somebody has
 read lately; a change of any other is told as "the whole table". A worker puts a table's name there before it keeps the
-first result that rests on it, so nothing that is kept loses precision (`cache/noted_reads.py`), and no DDL runs for
+first result that rests on it, so nothing that is kept loses precision (`cache/read_tables.py`), and no DDL runs for
 that.
 
 **One database, one policy.** It is recorded in the database, as the triggers are made from it. Who starts a server

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from contextvars import Context
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reactive_rpc.cache.result import Computed, Key
+from reactive_rpc.cache.result import Key, Outcome
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
@@ -25,9 +25,21 @@ from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.statements.recorder import Trace
 
-__all__ = ["QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key", "visible_context"]
+__all__ = ["EncodedInput", "QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
 
 logger = logging.getLogger(__name__)
+
+
+class EncodedInput(NamedTuple):
+    """An input whose canonical form is known already, so that a hit need not decode it.
+
+    Attributes:
+        canonical: what `canonical` makes of the decoded input.
+        decode: validates it when a handler runs; it does not fail.
+    """
+
+    canonical: bytes
+    decode: Callable[[], BaseModel | None]
 
 
 class QueryCall:
@@ -39,25 +51,52 @@ class QueryCall:
         depth: how many calls it was made inside of.
     """
 
-    __slots__ = ("_executor", "_held_bytes", "_input", "_visible_context", "depth", "key", "path", "procedure")
+    __slots__ = (
+        "_decode",
+        "_executor",
+        "_held_bytes",
+        "_input",
+        "_visible_context",
+        "depth",
+        "key",
+        "path",
+        "procedure",
+    )
 
     def __init__(
-        self, executor: Executor, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
+        self,
+        executor: Executor,
+        path: str,
+        procedure: Procedure[..., Any],
+        input: BaseModel | EncodedInput | None,
+        ctx: object,
     ) -> None:
         self.path = path
         self.depth = call_depth()
         self.procedure = procedure
         self._executor = executor
-        self._input = input
+        self._decode: Callable[[], BaseModel | None] | None = None
+        self._input: BaseModel | None = None
+        if isinstance(input, EncodedInput):
+            canonical_input, self._decode = input
+        else:
+            canonical_input, self._input = canonical(input), input
         self._visible_context = visible_context(procedure, ctx)
-        self.key: Key = (path, canonical(input), _key_of(procedure, self._visible_context))
+        self.key: Key = (path, canonical_input, _key_of(procedure, self._visible_context))
         self._held_bytes: int | None = None
+
+    @property
+    def input(self) -> BaseModel | None:
+        """The validated input."""
+        if self._decode is not None:
+            self._input, self._decode = self._decode(), None
+        return self._input
 
     @property
     def held_bytes(self) -> int:
         """What key, input and context take in memory; found out when it is first asked for: hits need not know."""
         if self._held_bytes is None:
-            self._held_bytes = weight_of(self.key) + weight_of(self._input) + weight_of(self._visible_context)
+            self._held_bytes = weight_of(self.key) + weight_of(self.input) + weight_of(self._visible_context)
         return self._held_bytes
 
     @property
@@ -83,9 +122,10 @@ class QueryCall:
     @property
     def wire_input(self) -> Any:
         """The input as JSON's own types."""
-        return None if self._input is None else self._input.model_dump(mode="json", by_alias=True)
+        input = self.input
+        return None if input is None else input.model_dump(mode="json", by_alias=True)
 
-    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> Computed:
+    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> Outcome:
         """Run the handler.
 
         Args:
@@ -96,7 +136,7 @@ class QueryCall:
         if self.procedure.scope == "tenant":
             ctx = TenantView(ctx, self.path)
         return await self._executor.query(
-            self.key, self.procedure, self._input, ctx, depth=self.depth, clock=clock, trace=trace
+            self.key, self.procedure, self.input, ctx, depth=self.depth, clock=clock, trace=trace
         )
 
     def _keep(self, change: Change) -> bool:
@@ -106,7 +146,7 @@ class QueryCall:
         try:
             known = self._executor.known(change, self.procedure)
             # Asked in whichever task has read the log: nothing that was set for its caller may decide.
-            return not Context().run(predicate, known, self._input)
+            return not Context().run(predicate, known, self.input)
         except UnknownValueError as exc:
             logger.debug("%s: invalidate_when[%r]: %s; the change counts", self.path, change.table, exc)
             return False
@@ -129,15 +169,15 @@ def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
     return _key_of(procedure, visible_context(procedure, ctx))
 
 
-def _key_of(procedure: Procedure[..., Any], seen: object) -> bytes:
+def _key_of(procedure: Procedure[..., Any], visible: object) -> bytes:
     is_shared_by_all = not (callable(procedure.scope) or procedure.scope == "tenant" or procedure.handler.takes_context)
     if is_shared_by_all:
         return b""
     try:
-        return canonical(seen)
+        return canonical(visible)
     except TypeError as exc:
-        if hasattr(type(seen), "__mapper__") and procedure.scope == "identity":
-            raise procedure.fault(mapped_context_message(procedure.name, type(seen))) from exc
+        if hasattr(type(visible), "__mapper__") and procedure.scope == "identity":
+            raise procedure.fault(mapped_context_message(procedure.name, type(visible))) from exc
         raise
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.changes.answers import Answers, Claim
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.errors import MethodNotSupportedError
-from reactive_rpc.procedures.call import QueryCall, decode_input, decode_json_input
+from reactive_rpc.procedures.call import EncodedInput, QueryCall, decode_input, decode_json_input
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import Procedure
@@ -63,16 +64,18 @@ class Caller:
         """The cursor of an answer that is sent now."""
         return self._reader.freshness.token
 
-    def version_of(self, entry: CachedResult) -> str | None:
+    def version_of(self, result: CachedResult) -> str | None:
         """Return what `Reader.version_of` says: to be asked in the step that makes the answer."""
-        return self._reader.version_of(entry)
+        return self._reader.version_of(result)
 
     @property
     def outage_seconds(self) -> float:
         """How long ago the log could last be read."""
         return self._reader.freshness.age_seconds
 
-    def bind(self, path: str, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object) -> QueryCall:
+    def bind(
+        self, path: str, procedure: Procedure[..., Any], input: BaseModel | EncodedInput | None, ctx: object
+    ) -> QueryCall:
         """Return the call of a query, which can be computed again at any time."""
         return QueryCall(self._executor, path, procedure, input, ctx)
 
@@ -90,21 +93,9 @@ class Caller:
         body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
         return self.bind(path, procedure, decode_json_input(path, procedure, body), ctx)
 
-    async def cached(self, key: Key, *, arrived: bool) -> CachedResult | None:
-        """Return the stored, fresh entry of a query whose key is known already, or None."""
-        return await self._reader.cached(key, arrived=arrived)
-
-    def cached_for(self, token: str | None, key: Key) -> CachedResult | None:
-        """Return the stored entry if it is fresh enough for the holder of `token`, without a look at the log."""
-        return self._reader.stored(key) if self._reader.freshness.suffices(token) else None
-
-    def cached_in_outage(self, call: QueryCall) -> CachedResult | None:
-        """Return the stored entry if the procedure allows it in an outage that has lasted so long."""
-        return self._reader.stored_in_outage(call.key, within_seconds=call.procedure.cache.stale_if_error_seconds)
-
-    async def get(self, call: QueryCall) -> CachedResult:
-        """Return the entry of a query, from the cache where that is right."""
-        return await self._reader.get(call)
+    async def get(self, call: QueryCall, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
+        """Return the result of a query, see `Reader.get`."""
+        return await self._reader.get(call, freshness=freshness)
 
     async def mutate(
         self,
@@ -123,7 +114,7 @@ class Caller:
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)
         output = await self._executor.mutate(path, procedure, input, ctx, idempotent=idempotent)
         try:
-            await self._reader.freshness.look()
+            await self._reader.freshness.sync_to_head()
         except Exception:
             logger.exception("the log could not be read after a commit; its events will come with the next poll")
             return MutationResult(output.body, UNKNOWN, output.replayed)
@@ -154,21 +145,21 @@ class BoundCaller:
         if procedure.kind == "mutation":
             body = (await self._caller.mutate(path, procedure, validated, self._ctx)).body
         else:
-            entry = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
-            body = entry.answer()
+            result = await self._get(self._caller.bind(path, procedure, validated, self._ctx))
+            body = result.answer()
         return procedure.output.from_json(body)
 
     async def _get(self, call: QueryCall) -> CachedResult:
-        """Return the entry; where another call is running, what this one reads counts for that one too."""
+        """Return the result; where another call is running, what this one reads counts for that one too."""
         outer = current_call()
         if outer is None:
             return await self._caller.get(call)
         refuse_recursion(call.key)
         try:
-            entry = await self._caller.get(call)
+            result = await self._caller.get(call)
         except BaseException:
             outer.inner.append(ReadSet(opaque=f"calls {call.path}, which failed"))
             raise
         unkept = None if call.is_cached else ReadSet(opaque=f"calls {call.path}, which has cache=False")
-        outer.inner.append(unkept or entry.read_set)
-        return entry
+        outer.inner.append(unkept or result.read_set)
+        return result

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Computed
+from reactive_rpc.cache.result import CachedResult, Outcome
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.results_differ import moved_columns
 from reactive_rpc.procedures.call import QueryCall
@@ -44,7 +44,7 @@ class FrozenClock(SystemClock):
 class _Run:
     """One run: the outcome, and `(statement, what it was run with)` of each statement."""
 
-    computed: Computed
+    outcome: Outcome
     trace: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -65,13 +65,13 @@ async def clock_dependencies(call: QueryCall, reader: Reader) -> tuple[str, ...]
     moment = SystemClock().time()
     away = datetime.fromtimestamp(moment, timezone.utc) + AWAY  # noqa: UP017  # time_machine patches the class, not UTC
     for _ in range(ATTEMPTS):
-        version = await reader.freshness.look()
+        version = await reader.freshness.sync_to_head()
         first = await _run(call, moment, nullcontext)
         others = [await _run(call, moment, nullcontext), await _run(call, moment, lambda: travel(away))]
-        await reader.freshness.look()
-        if not _is_kept(first.computed):
+        await reader.freshness.sync_to_head()
+        if not _is_kept(first.outcome):
             return ()
-        if not reader.touched_since(version, CachedResult(call, first.computed, version)):
+        if not reader.matcher.touched_since(version, CachedResult(call, first.outcome, version)):
             return tuple(dict.fromkeys(what for other in others for what in _moved(first, other)))
     return ()
 
@@ -82,19 +82,19 @@ async def _run(call: QueryCall, moment: float, at: Callable[[], AbstractContextM
         return _Run(await call.compute(FrozenClock(moment), trace), trace)
 
 
-def _is_kept(computed: Computed) -> bool:
-    read_set = computed.read_set
-    return computed.error is None and read_set.opaque is None and read_set.period.is_exact
+def _is_kept(outcome: Outcome) -> bool:
+    read_set = outcome.read_set
+    return outcome.error is None and read_set.opaque is None and read_set.period.is_exact
 
 
 def _moved(one: _Run, other: _Run) -> Sequence[str]:
     """Return what differs: the columns compared; else the statement; else the result."""
-    if other.computed.error is not None or one.computed.read_set.period != other.computed.read_set.period:
+    if other.outcome.error is not None or one.outcome.read_set.period != other.outcome.read_set.period:
         return ()
-    columns = moved_columns(one.computed.read_set, other.computed.read_set)
+    columns = moved_columns(one.outcome.read_set, other.outcome.read_set)
     if columns:
         return columns
     statements = [text for text, values in one.trace if (text, values) not in other.trace]
     if statements:
         return [f"a parameter of {' '.join(statements[0].split())[:120]!r}"]
-    return [] if one.computed.body == other.computed.body else ["its result"]
+    return [] if one.outcome.body == other.outcome.body else ["its result"]

@@ -11,7 +11,8 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from reactive_rpc.cache.reader import Landed, Reader
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import ReadResult
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import IdSource
 from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, result_frame
@@ -67,12 +68,12 @@ class Broadcaster:
                 )
             stream.push(frame)
 
-    def notify_result(self, query: WatchedQuery, landed: Landed) -> None:
+    def notify_result(self, query: WatchedQuery, read: ReadResult) -> None:
         """Push the result of a query that has become CURRENT in this very step to each stream that shows it."""
         version = self._log.version
         held = self._queries.held_back(version, len(query.streams))
         event_id = self._ids.new_id()
-        reflects = self._reader.version_of(landed.entry)
+        reflects = self._reader.version_of(read.result)
         frames: dict[int, Frame] = {}
         for stream in query.streams:
             up_to = version if held == [] else self._queries.notified_up_to(stream, version, held)
@@ -83,8 +84,8 @@ class Broadcaster:
                     self.cursor(up_to),
                     query.affected,
                     event_id,
-                    etag=landed.entry.etag,
-                    body=landed.computed.body,
+                    etag=read.result.etag,
+                    body=read.outcome.body,
                     reflects=reflects,
                 )
             stream.push(frame)
@@ -102,7 +103,7 @@ class Broadcaster:
 
     def _moment(self) -> int:
         """Return up to when every stream has been notified of every tick, in milliseconds."""
-        return math.ceil(self._queries.notified_until(self._reader.told_until) * 1000) - 1
+        return math.ceil(self._queries.notified_until(self._reader.notified_until) * 1000) - 1
 
 
 def _recipients(

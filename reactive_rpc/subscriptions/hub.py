@@ -110,7 +110,7 @@ class Hub:
             max_bytes=max_bytes,
             retry_seconds=tuple(ack_retry_seconds),
         )
-        reader.on_invalidated(self._reconciler.on_invalidated)
+        reader.invalidations.add(self._reconciler.on_invalidated)
 
     @property
     def streams(self) -> int:

@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from reactive_rpc.cache.reader import Invalidation, Landed, Reader
-from reactive_rpc.cache.result import CachedResult
+from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, ReadResult
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.change import Change
@@ -86,7 +87,7 @@ class Reconciler:
         # INVARIANT (no await in here, nor in what this calls): the log's version moves to `invalidated.version` right
         # after. By then each query that is touched must be OUTDATED or PENDING, or a cursor would pass the change.
         overlapping: dict[WatchedQuery, tuple[CachedResult, set[str]]] = {}
-        for entry, tables in invalidated.entries.items():
+        for entry, tables in invalidated.results.items():
             query = self._queries.take(entry)
             if query is not None:
                 overlapping[query] = entry, tables
@@ -113,12 +114,12 @@ class Reconciler:
         """Have a NEW query computed in its turn; whoever adds it notifies its stream."""
         self._outdate(query, self._log.version)
 
-    def adopt(self, query: WatchedQuery, landed: Landed) -> None:
+    def adopt(self, query: WatchedQuery, read: ReadResult) -> None:
         """Make a query CURRENT by a live entry, unless it is: both are right. Notify its streams of what they missed.
 
         Whoever computes a query adopts it: no live entry stands beside a change of which its streams do not know.
         """
-        entry = landed.entry
+        entry = read.result
         if query.state is QueryState.CURRENT:
             self._reader.unwatch(entry)
             return
@@ -131,10 +132,10 @@ class Reconciler:
             return
         if pending is not None and (query.query.pushes_results or pending.waits_for_outcome):
             if not self._is_unchanged(entry, pending, notified_up_to):
-                self._notify_outcome(query, landed, pending)
+                self._notify_outcome(query, read, pending)
         elif pending is not None:
             self._broadcaster.notify({query: pending.tables}, self._log.version)
-        elif self._reader.touched_since(notified_up_to, entry) or _ticked_since(notified_until, entry):
+        elif self._reader.matcher.touched_since(notified_up_to, entry) or _ticked_since(notified_until, entry):
             self._broadcaster.notify({query: entry.read_set.tables}, self._log.version)
 
     def discard(self, query: WatchedQuery) -> None:
@@ -171,7 +172,7 @@ class Reconciler:
     def _defer(self, query: WatchedQuery, pending: Pending, before: int) -> None:
         """Have a query computed again and its streams notified later: by the result, or in their turn."""
         # They have not been notified of a tick either that had just ended the entry.
-        moment = min(self._reader.told_until, pending.entry.period.until)
+        moment = min(self._reader.notified_until, pending.entry.period.until)
         self._queries.defer(query, pending, version=before, moment=moment)
         self.refresher.add(query)
         if self._timing is None or self._timing.done():
@@ -207,7 +208,7 @@ class Reconciler:
         if not query.streams or query.state is QueryState.CURRENT:
             return False
         try:
-            landed = await self._reader.watch(query.query)
+            read = await self._reader.watch(query.query)
         except PreconditionFailedError as exc:
             logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
             self._notify_pending([query])
@@ -223,13 +224,13 @@ class Reconciler:
             self._notify_pending([query])
             return True
         # Since the await the query may have become CURRENT, or FORGOTTEN with its last stream.
-        if landed.entry.live:
+        if read.result.live:
             if query.streams:
-                self.adopt(query, landed)
+                self.adopt(query, read)
             else:
-                self._reader.unwatch(landed.entry)
+                self._reader.unwatch(read.result)
         elif query.streams and query.entry is None:
-            self._go_on(query, landed.entry)
+            self._go_on(query, read.result)
         return False
 
     def _go_on(self, query: WatchedQuery, overtaken: CachedResult) -> None:
@@ -240,13 +241,13 @@ class Reconciler:
             self._broadcaster.notify({query: overtaken.read_set.tables}, version)
         self.refresher.add(query)
 
-    def _notify_outcome(self, query: WatchedQuery, landed: Landed, pending: Pending) -> None:
+    def _notify_outcome(self, query: WatchedQuery, read: ReadResult, pending: Pending) -> None:
         """Send the result that the streams wait for, or an invalidation in its place."""
-        is_large = len(landed.computed.body) > MAX_RESULT_BYTES
-        if landed.computed.error is not None or is_large or not query.query.pushes_results:
+        is_large = len(read.outcome.body) > MAX_RESULT_BYTES
+        if read.outcome.error is not None or is_large or not query.query.pushes_results:
             self._broadcaster.notify({query: pending.tables}, self._log.version)
         else:
-            self._broadcaster.notify_result(query, landed)
+            self._broadcaster.notify_result(query, read)
 
     def _is_unchanged(self, entry: CachedResult, pending: Pending, notified_up_to: int) -> bool:
         """Tell whether no snapshot since the streams were last notified shows anything but what they have."""
@@ -264,7 +265,7 @@ class Reconciler:
         return len(overlap) == 1 and overlap[0].operation != "bulk" and not overlap[0].table.startswith(PREFIX)
 
     def _overlaps(self, change: Change, entry: CachedResult) -> bool:
-        return self._reader.touched_by((change,), entry)
+        return self._reader.matcher.touched_by((change,), entry)
 
 
 def _ticked_since(moment: float, entry: CachedResult) -> bool:

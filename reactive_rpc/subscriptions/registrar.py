@@ -9,8 +9,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from reactive_rpc.cache.reader import Landed, Reader
-from reactive_rpc.cache.result import CachedResult
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, ReadResult
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.period import ALWAYS
 from reactive_rpc.errors import (
@@ -110,7 +110,7 @@ class Registrar:
             else:
                 undecided[entry] = query.affected
         if missed is not None and missed.changes:
-            overlapping = await self._reader.touched_among(missed.changes, undecided)
+            overlapping = await self._reader.matcher.touched_among(missed.changes, undecided)
             stale |= {affected.key: affected for entry, affected in undecided.items() if entry in overlapping}
         return self._connected(stream, keys=keys, stale=stale, errors=errors)
 
@@ -141,8 +141,8 @@ class Registrar:
             raise subscription.error or InternalServerError()
         # Before anything is computed for it, and again below: others may have been registered meanwhile.
         self._holdings.require_query(stream.caller, self._queries.find(call.key), call.held_bytes)
-        made, landed = await self._computed(call)
-        entry = None if landed is None else landed.entry
+        made, read = await self._computed(call)
+        entry = None if read is None else read.result
         # INVARIANT (no await between here and the end): the entry is live, or the query is outdated, in the step in
         # which the stream begins to show it: every later change finds the query, and the query finds the stream.
         query = self._queries.find(call.key)
@@ -150,14 +150,14 @@ class Registrar:
         if query is None:
             query = made
             self._queries.add(query)
-        if landed is not None and landed.entry.live:
-            self._reconciler.adopt(query, landed)
+        if read is not None and read.result.live:
+            self._reconciler.adopt(query, read)
         self._queries.show(stream, query)
         if query.state is QueryState.NEW:
             self._reconciler.outdate(query)
         return query, entry
 
-    async def _computed(self, call: QueryCall) -> tuple[WatchedQuery, Landed | None]:
+    async def _computed(self, call: QueryCall) -> tuple[WatchedQuery, ReadResult | None]:
         """Return a new query of a call and its watched entry; None if it cannot be computed just now.
 
         Raises:
@@ -175,7 +175,7 @@ class Registrar:
             logger.error("%s failed while a stream subscribed to it", call.path, exc_info=concealed(exc))
             raise InternalServerError(path=call.path) from exc
 
-    async def _entry_of(self, call: QueryCall) -> Landed | None:
+    async def _entry_of(self, call: QueryCall) -> ReadResult | None:
         try:
             return await self._reader.watch(call)
         except ServiceUnavailableError as exc:
@@ -201,7 +201,7 @@ class Registrar:
         etag = subscription.ref.etag
         if etag is not None and etag != entry.etag:
             return True
-        return missed is not None and self._reader.touched_since(missed.until, entry)
+        return missed is not None and self._reader.matcher.touched_since(missed.until, entry)
 
 
 def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:

@@ -66,11 +66,11 @@ def sabotage(rpc: Any, bug: str) -> None:
         hear, numbers = rpc._hub._reconciler.on_invalidated, count()
 
         def forgetful(invalidated: Any) -> None:
-            kept = {entry: tables for entry, tables in invalidated.entries.items() if next(numbers) % 4}
-            hear(replace(invalidated, entries=kept))
+            kept = {entry: tables for entry, tables in invalidated.results.items() if next(numbers) % 4}
+            hear(replace(invalidated, results=kept))
 
-        listeners = rpc._reader._listeners
-        listeners[listeners.index(hear)] = forgetful
+        observers = rpc._reader.invalidations._observers
+        observers[observers.index(hear)] = forgetful
     if bug == "resume":
 
         async def read_nothing(cursor: object, *, at_most: object = None) -> tuple[()]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import parse_qsl
 
 from fastapi.dependencies.models import Dependant
@@ -16,10 +17,11 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, ByToken, InOutage, RequiredFreshness
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
-from reactive_rpc.procedures.call import QueryCall, decode_json_input, decode_text_input, scope_key
+from reactive_rpc.procedures.call import EncodedInput, QueryCall, decode_json_input, decode_text_input
 from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.procedures.canonical import is_pure
 from reactive_rpc.procedures.idempotency import claim_of
@@ -103,7 +105,7 @@ class ProcedureEndpoint(Endpoint):
     """Serves one procedure: GET and POST for a query, POST for a mutation.
 
     Args:
-        by_token: whether a stored result may be served without a look at the log, see `cache/freshness.py`.
+        by_token: whether a stored result may be served without reading the log, see `cache/freshness.py`.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class ProcedureEndpoint(Endpoint):
         self._by_token = by_token
         self._methods = methods_of(procedure)
         self._is_pure = is_pure(procedure.handler.input_model)
-        self._seen: dict[tuple[bool, bytes], bytes] = {}
+        self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
@@ -145,68 +147,66 @@ class ProcedureEndpoint(Endpoint):
             done = await self._caller.mutate(self.path, self._procedure, input, ctx, claim=claim)
             replayed = _REPLAYED if done.replayed else ()
             return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
-        try:
-            entry = await self._entry(scope, text, ctx)
-        except ServiceUnavailableError as outage:
-            return self._in_outage(scope, text, ctx, outage)
-        # Nothing is awaited since the entry was found: what is said of it holds for the answer.
-        marks = self._marks.of(self._caller.token, self._caller.version_of(entry))
-        return _answer_of(entry, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
-
-    async def _entry(self, scope: Scope, text: bytes, ctx: object) -> CachedResult:
-        """Return the entry of a query: by the input's text alone where that has been seen before and is stored."""
-        seen = self._seen.get((scope["method"] == "POST", text))
-        if seen is not None and self._procedure.is_cached:
-            entry = await self._cached(scope, (self.path, seen, scope_key(self._procedure, ctx)))
-            if entry is not None:
-                return entry
         call = self._bind(scope, text, ctx)
+        try:
+            result = await self._caller.get(call, freshness=self._required(scope))
+        except ServiceUnavailableError as outage:
+            return await self._in_outage(scope, call, ctx, outage)
+        # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
+        marks = self._marks.of(self._caller.token, self._caller.version_of(result))
+        return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
+
+    def _bind(self, scope: Scope, text: bytes, ctx: object) -> QueryCall:
+        """Return the call of a query; an input whose text has been seen before is decoded only if the handler runs."""
+        is_posted = scope["method"] == "POST"
+        seen = self._seen.get((is_posted, text))
+        if seen is not None:
+            return self._caller.bind(self.path, self._procedure, seen, ctx)
+        decode = partial(decode_json_input if is_posted else _decode_query_string, self.path, self._procedure, text)
+        call = self._caller.bind(self.path, self._procedure, decode(), ctx)
         if self._is_pure and len(text) <= MAX_SEEN_BYTES:
             if len(self._seen) >= MAX_SEEN:
                 self._seen.clear()
-            self._seen[scope["method"] == "POST", text] = call.key[1]
-        entry = self._caller.cached_for(_token_of(scope), call.key) if self._by_token else None
-        return entry or await self._caller.get(call)
+            self._seen[is_posted, text] = EncodedInput(call.key[1], decode)
+        return call
 
-    async def _cached(self, scope: Scope, key: Key) -> CachedResult | None:
-        if self._by_token and (entry := self._caller.cached_for(_token_of(scope), key)):
-            return entry
-        return await self._caller.cached(key, arrived=came_by_connection())
+    def _required(self, scope: Scope) -> RequiredFreshness:
+        is_server_request = came_by_connection()
+        if self._by_token:
+            return ByToken(_token_of(scope), is_server_request)
+        return STRICT_FOR_SERVER if is_server_request else STRICT
 
-    def _bind(self, scope: Scope, text: bytes, ctx: object) -> QueryCall:
-        decode = decode_json_input if scope["method"] == "POST" else _decode_query_string
-        return self._caller.bind(self.path, self._procedure, decode(self.path, self._procedure, text), ctx)
-
-    def _in_outage(self, scope: Scope, text: bytes, ctx: object, outage: ServiceUnavailableError) -> Answer:
-        """Answer with the result that is stored, marked as stale, where the procedure allows it.
+    async def _in_outage(self, scope: Scope, call: QueryCall, ctx: object, outage: ServiceUnavailableError) -> Answer:
+        """Answer with the result that is stored, marked as stale, if the procedure allows it.
 
         Raises:
             ServiceUnavailableError: `outage`, in every other case.
         """
-        entry = None
-        if self._procedure.cache.stale_if_error_seconds:
-            entry = self._caller.cached_in_outage(self._bind(scope, text, ctx))
-        if entry is None or entry.error is not None:
+        within_seconds = self._procedure.cache.stale_if_error_seconds
+        if not within_seconds:
+            raise outage
+        result = await self._caller.get(call, freshness=InOutage(within_seconds, outage))
+        if result.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._caller.outage_seconds)
-        return _answer_of(entry, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
+        return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
 
 
-def _answer_of(entry: CachedResult, scope: Scope, headers: Headers) -> Answer:
-    """Return the answer that an entry is, with further headers; no body where the client has it already.
+def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
+    """Return the answer that a result is, with further headers; no body where the client has it already.
 
     Raises:
         RPCError: the handler answered an error; it carries the headers, and the ETag where it lasts until the data
             changes: it is then an outcome like a result, and a stream says when it is another.
     """
     try:
-        body = entry.answer()
+        body = result.answer()
     except RPCError as error:
-        is_told_of = entry.computed is not None and entry.computed.is_told_of
-        lasting = [(b"etag", entry.etag.encode())] if is_told_of else []
+        is_told_of = result.outcome is not None and result.outcome.is_told_of
+        lasting = [(b"etag", result.etag.encode())] if is_told_of else []
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
-    etag = entry.etag.encode()
+    etag = result.etag.encode()
     for name, value in scope["headers"]:
         if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
             return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])

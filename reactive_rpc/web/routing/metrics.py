@@ -64,7 +64,7 @@ COUNTERS: Final = {
 """`{name in ReactiveRPC.stats(): help}` of what only grows; served as `reactive_rpc_<name>_total`."""
 
 GAUGES: Final = {
-    "flights": "Handlers of queries running now",
+    "computing": "Handlers of queries running now",
     "indexed": "Results in the index",
     "cached": "Results in the store",
     "cached_bytes": "Bytes that they take, estimated",

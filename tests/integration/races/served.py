@@ -106,7 +106,7 @@ class Naive:
 
 def sabotage(rpc: Any) -> None:
     """Put the places in where the process may die, and take the protocol out where that is asked for."""
-    mutate, apply, keep = rpc._executor.mutate, rpc._reader.apply, rpc._reader._keep
+    mutate, apply, keep = rpc._executor.mutate, rpc._reader.apply, rpc._reader._live.add
 
     async def mutate_and_die(*arguments: Any, **options: Any) -> Any:
         ran = await mutate(*arguments, **options)
@@ -122,10 +122,10 @@ def sabotage(rpc: Any) -> None:
         keep(entry)
 
     rpc._executor.mutate = mutate_and_die
-    rpc._reader._keep = keep_or_die
+    rpc._reader._live.add = keep_or_die
     rpc._log._appliers = [apply_or_die]
     if os.environ.get("RACES_NAIVE"):
-        rpc._reader._log = Naive(rpc._log)
+        rpc._reader._log = rpc._reader.matcher._log = Naive(rpc._log)
 
 
 def make_app() -> FastAPI:

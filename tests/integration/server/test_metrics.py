@@ -97,6 +97,6 @@ async def test_an_audit_is_counted(file: Path) -> None:
     async with serving(file, settings={"audit_share": 1.0}) as server:
         for _ in range(3):
             await server.call("notes.in_room", {"room": "r"})
-            await server.rpc.auditor.settle()
+            await server.rpc.auditor.drain()
         assert (await scraped(server))["reactive_rpc_audited_total"] == 2
         assert server.rpc.auditor.findings == ()

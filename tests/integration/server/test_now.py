@@ -203,7 +203,7 @@ async def test_in_development_a_query_that_asks_pythons_clock_is_told(
             for _ in range(3):
                 for path in ("notes.lately", "notes.minutely"):
                     assert (await server.client.get(f"/rpc/{path}")).status_code == 200
-                await server.rpc.auditor.settle()
+                await server.rpc.auditor.drain()
         assert server.rpc.stats()["audited"] == said
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == said

@@ -573,7 +573,7 @@ async def test_what_is_held_for_an_entry_counts_its_read_set(file: Path) -> None
 
     async with serving(file, {"n": {"q": many}}) as server:
         await get(server, "n.q", room="a")
-        entry = next(iter(server.rpc._reader._store))
+        entry = next(iter(server.rpc._reader._live._store))
         assert len(entry.read_set.constraints) == 1000
         assert entry.size_bytes > 100_000
 

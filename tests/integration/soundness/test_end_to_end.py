@@ -15,6 +15,7 @@ import pytest
 
 from reactive_rpc.backends.sqlite.capture import triggers as sqlite_triggers
 from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.index import Index
@@ -77,7 +78,7 @@ def _no_replace_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _store_without_checking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reader, "touched_since", lambda self, version, entry: False)
+    monkeypatch.setattr(ChangeMatcher, "touched_since", lambda self, version, result: False)
 
 
 def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from reactive_rpc.cache import auditor as auditing
 from reactive_rpc.cache.auditor import Auditor, Finding
-from reactive_rpc.cache.reader import Invalidation, Reader
+from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.errors import ServiceUnavailableError
@@ -49,7 +50,7 @@ def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -
     log.subscribe(reader.apply)
     reader.auditor = Auditor(reader.freshness, reader.drop, share=share, random=lambda: drawn)
     told: list[Invalidation] = []
-    reader.on_invalidated(told.append)
+    reader.invalidations.add(told.append)
     return World(log, reader, reader.auditor, told)
 
 
@@ -60,7 +61,7 @@ async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCapt
     w.log.write(1)
     assert await w.value(1) == 0
     with caplog.at_level(logging.ERROR):
-        await w.auditor.settle()
+        await w.auditor.drain()
     assert w.auditor.findings == (Finding("stale", "items.sum", "", "other values"),)
     assert (w.auditor.stats.audited, w.auditor.stats.stale) == (1, 1)
     [record] = caplog.records
@@ -74,7 +75,7 @@ async def test_what_is_right_is_left_alone() -> None:
     w = world(IgnoresRowOne)
     await w.value(2)
     await w.value(2)
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert (w.auditor.stats.audited, w.auditor.findings, w.reader.indexed) == (1, (), 1)
 
 
@@ -84,7 +85,7 @@ async def test_a_share_is_drawn(share: float, drawn: float, audited: int) -> Non
     w = world(share=share, drawn=drawn)
     await w.value(1)
     await w.value(1)
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert w.auditor.stats.audited == audited
 
 
@@ -104,7 +105,7 @@ async def test_a_commit_between_is_no_finding(moment: int) -> None:
     await w.reader.get(query)
     query.pause = commit
     await w.reader.get(query)
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert (w.auditor.stats.audits_undecided, w.auditor.findings) == (1, ())
 
 
@@ -119,7 +120,7 @@ async def test_an_audit_that_fails_is_no_finding() -> None:
         (None, None, ServiceUnavailableError("gone")),
     ):
         w.auditor.offer(entry)
-        await w.auditor.settle()
+        await w.auditor.drain()
     assert (w.auditor.stats.audits_undecided, w.auditor.stats.audited, w.auditor.findings) == (3, 0, ())
 
 
@@ -129,7 +130,7 @@ async def test_a_veto_that_hid_a_change_is_found_without_a_hit() -> None:
     await w.value(1, keep=lambda _change: True)
     w.log.write(1)
     w.log.apply()
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert w.auditor.findings == (Finding("veto", "items.sum", "item", "other values"),)
     assert (w.auditor.stats.wrong_vetoes, w.auditor.stats.stale) == (1, 0)
     assert await w.value(1) == 1
@@ -149,7 +150,7 @@ async def test_a_veto_during_the_computation_is_audited_too() -> None:
 
     snapshot: list[int] = []
     assert await w.value(1, pause=commit_after_the_snapshot, keep=lambda _change: True) == 0
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert [finding.kind for finding in w.auditor.findings] == ["veto"]
 
 
@@ -161,7 +162,7 @@ async def test_a_veto_that_is_right_is_no_finding() -> None:
     w.log.rows[1] -= 1
     w.log.write(1)
     w.log.apply()
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert (w.auditor.stats.audited, w.auditor.findings) == (1, ())
 
 
@@ -188,7 +189,7 @@ async def test_too_many_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert w.auditor.stats.audits_skipped == 3
     await until(lambda: running == 1)
     gate.set()
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert (w.auditor.stats.audited, most) == (2, 1)
 
 
@@ -207,7 +208,7 @@ async def test_closing_abandons_what_waits() -> None:
     await w.reader.get(query)
     await w.auditor.aclose()
     await w.auditor.aclose()
-    await w.auditor.settle()
+    await w.auditor.drain()
     assert w.auditor.stats.audited == 0
 
 
@@ -233,16 +234,15 @@ async def test_a_needless_invalidation_is_counted() -> None:
     assert (w.reader.stats.needless, w.reader.stats.invalidated) == (1, 2)
 
 
-async def test_a_flight_from_before_the_drop_proves_nothing() -> None:
+async def test_a_computation_from_before_the_drop_proves_nothing() -> None:
     """It read the same old data; only the one after it can tell."""
     w = world()
     entry = await w.reader.get(RowQuery(w.log, (1,)))
-    computed, flight_at = entry.computed, w.log.version
+    outcome, started_at = entry.outcome, w.log.version
     w.log.write(1)
     w.log.apply()
-    late = type(entry)(entry.query, computed, flight_at)
-    w.reader._count_needless(late)
-    assert w.reader.stats.needless == 0
+    late = type(entry)(entry.query, outcome, started_at)
+    assert not w.reader._dropped.pop_if_needless(late)
 
 
 async def test_a_handler_that_asks_its_own_clock_is_named_with_the_column(caplog: pytest.LogCaptureFixture) -> None:
@@ -254,7 +254,7 @@ async def test_a_handler_that_asks_its_own_clock_is_named_with_the_column(caplog
     with caplog.at_level(logging.ERROR):
         for _ in range(2):
             w.auditor.offer(entry)
-            await w.auditor.settle()
+            await w.auditor.drain()
     assert w.auditor.findings == (Finding("clock", "items.sum", "item.id", "its result is the same"),)
     assert (w.auditor.stats.audited, w.auditor.stats.stale) == (2, 0)
     [record] = caplog.records

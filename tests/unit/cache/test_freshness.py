@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from reactive_rpc.cache.freshness import Freshness
+from reactive_rpc.cache.freshness import ByToken, Freshness, InOutage
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.testing import FakeClock
 
 from .scripted import RowQuery, ScriptedLog, change
+
+OUTAGE = ServiceUnavailableError("the log cannot be read")
 
 pytestmark = pytest.mark.anyio
 
@@ -46,8 +48,15 @@ class Worker:
     async def value(self, row: int, token: str | None) -> int:
         """Answer the holder of `token`, as the dispatcher does."""
         query = RowQuery(self.log, (row,))
-        entry = self.reader.stored(query.key) if self.freshness.suffices(token) else None
-        return int((entry or await self.reader.get(query)).answer())
+        return int((await self.reader.get(query, freshness=ByToken(token))).answer())
+
+    async def is_served_in_outage(self, query: RowQuery) -> bool:
+        """Tell whether something is served if the log was read at most 30 seconds ago."""
+        try:
+            await self.reader.get(query, freshness=InOutage(30, OUTAGE))
+        except ServiceUnavailableError as exc:
+            return exc is not OUTAGE
+        return True
 
 
 def worker(make: type[Freshness] = Freshness) -> Worker:
@@ -118,7 +127,7 @@ async def test_a_failed_look_ends_the_trust_in_the_one_before() -> None:
     await w.value(1, None)
     w.log.down = ServiceUnavailableError("gone")
     with pytest.raises(ServiceUnavailableError):
-        await w.freshness.look()
+        await w.freshness.sync_to_head()
     with pytest.raises(ServiceUnavailableError):
         await w.value(1, "e1:0")
     assert w.freshness.errors == 2
@@ -145,12 +154,13 @@ async def test_an_outage_is_bridged_for_as_long_as_it_may() -> None:
     """What is stored is there until the log was last read so long ago; nothing is where nothing is stored."""
     w = worker()
     await w.value(1, None)
-    stored, unknown = RowQuery(w.log, (1,)).key, RowQuery(w.log, (2,)).key
+    stored, unknown = RowQuery(w.log, (1,)), RowQuery(w.log, (2,))
     w.clock.advance(30)
-    assert w.reader.stored_in_outage(stored, within_seconds=30) is not None
-    assert w.reader.stored_in_outage(unknown, within_seconds=30) is None
+    assert await w.is_served_in_outage(stored)
+    assert not await w.is_served_in_outage(unknown)
     w.clock.advance(0.5)
-    assert w.reader.stored_in_outage(stored, within_seconds=30) is None
+    assert not await w.is_served_in_outage(stored)
+    assert (stored.computed, unknown.computed) == (0, 0)
     assert (w.reader.stats.served_stale, w.freshness.age_seconds) == (1, 30.5)
 
 
@@ -162,7 +172,7 @@ async def test_an_age_counts_from_before_the_look() -> None:
         w.clock.advance(3)
 
     w.log.pause = take_a_while
-    await w.freshness.look()
+    await w.freshness.sync_to_head()
     assert w.freshness.age_seconds == 3
 
 
@@ -189,7 +199,7 @@ async def backwards(make: type[Freshness], seed: int) -> int:
             first.log.commit(change(row))
             second.log.commit(change(row))
             seen[row] = first.log.rows[row]
-            await at.freshness.look()
+            await at.freshness.sync_to_head()
             token = at.freshness.token
         value = await at.value(row, token)
         wrong += value < seen[row]

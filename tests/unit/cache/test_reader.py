@@ -1,4 +1,4 @@
-"""The reader protocol: hits, misses, shared flights, what is stored and what is not, watching, flushing."""
+"""The reader protocol: hits, misses, joined computations, what is stored and what is not, watching, flushing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from reactive_rpc.cache.reader import Invalidation, Reader
+from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
+from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.live_results import LiveResults
+from reactive_rpc.cache.matcher import ChangeMatcher
+from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Query
-from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.cache.store import MemoryStore, Store
+from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.dependencies.relations import Relation
@@ -47,7 +53,7 @@ def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
     reader = make(log, store)
     log.subscribe(reader.apply)
     told: list[Invalidation] = []
-    reader.on_invalidated(told.append)
+    reader.invalidations.add(told.append)
     return World(log, store, reader, told)
 
 
@@ -95,7 +101,7 @@ async def test_a_commit_elsewhere_leaves_the_result_cached() -> None:
     assert (query.computed, w.told) == (1, [])
 
 
-async def test_concurrent_requests_share_a_flight() -> None:
+async def test_concurrent_requests_share_a_computation() -> None:
     """Ten requests for a result that is being computed wait for it."""
     w = world()
     gate = Gate()
@@ -107,7 +113,7 @@ async def test_concurrent_requests_share_a_flight() -> None:
     assert query.computed == 1
 
 
-async def test_a_flight_that_began_before_a_commit_is_not_joined() -> None:
+async def test_a_computation_that_began_before_a_commit_is_not_joined() -> None:
     """A request that came after a commit starts a flight of its own, even for a row that the commit left alone."""
     w = world()
     gate = Gate()
@@ -247,7 +253,7 @@ async def test_a_flush_forgets_everything_and_says_why(caplog: pytest.LogCapture
         w.log.flush("new triggers")
     assert (len(w.store), w.reader.indexed, w.store.size_bytes) == (0, 0, 0)
     [told] = w.told
-    assert (set(told.entries), told.flush, told.version) == (set(entries), "new triggers", w.log.version)
+    assert (set(told.results), told.flush, told.version) == (set(entries), "new triggers", w.log.version)
     assert not any(entry.live or entry.cached for entry in entries)
     assert "new triggers" in caplog.text
     assert await w.value(queries[0]) == 0
@@ -264,7 +270,7 @@ async def test_one_batch_is_told_once() -> None:
     w.log.commit(change(9, "other"))
     w.log.apply()
     [told] = w.told
-    assert (told.entries, told.version) == ({entry: {"item"}}, 3)
+    assert (told.results, told.version) == ({entry: {"item"}}, 3)
 
 
 async def test_a_predicate_that_says_no_keeps_the_result() -> None:
@@ -298,28 +304,28 @@ async def test_a_predicate_is_not_asked_about_a_whole_table() -> None:
 async def test_a_relation_widens() -> None:
     """A change of another table counts as a change of the rows that it is related to, stored before or after it."""
     w = world()
-    w.reader.relations = {"owner": [Relation("owner", "id", "item", "id")]}
+    w.reader.matcher.relations = {"owner": [Relation("owner", "id", "item", "id")]}
     mine, other = RowQuery(w.log, (1,)), RowQuery(w.log, (2,))
     entry = await w.reader.get(mine)
     await w.reader.get(other)
     before = w.log.version
     w.log.commit(change(1, "owner"))
     w.log.apply()
-    assert [list(told.entries) for told in w.told] == [[entry]]
-    assert w.reader.touched_since(before, entry)
+    assert [list(told.results) for told in w.told] == [[entry]]
+    assert w.reader.matcher.touched_since(before, entry)
 
 
 async def test_a_watched_result_stays_indexed_without_room() -> None:
     """However small the store, a watched entry is found by the next change, and let go afterwards."""
     w = world(max_bytes=0)
-    entry = (await w.reader.watch(RowQuery(w.log, (1,)))).entry
+    entry = (await w.reader.watch(RowQuery(w.log, (1,)))).result
     await w.value(RowQuery(w.log, (2,), padding=100))
     assert (entry.live, entry.cached, w.reader.indexed) == (True, False, 1)
     w.log.write(1)
     w.log.apply()
-    assert [list(told.entries) for told in w.told] == [[entry]]
+    assert [list(told.results) for told in w.told] == [[entry]]
     assert w.reader.indexed == 0
-    again = (await w.reader.watch(RowQuery(w.log, (1,)))).entry
+    again = (await w.reader.watch(RowQuery(w.log, (1,)))).result
     w.reader.unwatch(again)
     assert w.reader.indexed == 0
 
@@ -328,7 +334,7 @@ async def test_two_watchers_of_one_entry_are_counted() -> None:
     """The entry stays until the last of them lets go."""
     w = world()
     query = RowQuery(w.log, (1,))
-    first, second = (await w.reader.watch(query)).entry, (await w.reader.watch(query)).entry
+    first, second = (await w.reader.watch(query)).result, (await w.reader.watch(query)).result
     assert first is second
     w.store.discard(first)
     first.cached = False
@@ -351,10 +357,10 @@ async def test_what_a_write_overtook_is_not_watched() -> None:
             w.log.apply()
 
     query = RowQuery(w.log, (1,), pause=overtake)
-    first = entry = (await w.reader.watch(query)).entry
+    first = entry = (await w.reader.watch(query)).result
     assert (first.live, first.watchers) == (False, 0)
     while not entry.live:
-        entry = (await w.reader.watch(query)).entry
+        entry = (await w.reader.watch(query)).result
     assert entry.watchers == 1
     assert int(entry.answer()) == w.log.rows[1] == 3
 
@@ -369,7 +375,7 @@ async def test_what_cannot_be_told_cannot_be_watched() -> None:
     assert w.reader.indexed == 0
 
 
-async def test_closing_abandons_flights() -> None:
+async def test_closing_abandons_computations() -> None:
     """Whoever waits is told to ask again, as nobody cancelled them; closing twice is closing once."""
     w = world()
     gate = Gate()
@@ -381,45 +387,59 @@ async def test_closing_abandons_flights() -> None:
         await request
 
 
-class JoinsAnyFlight(Reader):
-    """A seeded bug: joins a flight however early its snapshot is."""
+class JoinsAnyComputation(Reader):
+    """A seeded bug: joins a computation however early its snapshot is."""
 
-    async def get(self, query: Query) -> CachedResult:
+    async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
         await self._log.fresh()
-        entry = self._store.get(query.key)
+        entry = self._live.get(query.key)
         if entry is not None:
             return entry
-        flight = self._flights.get(query.key) or self._start(query)
-        landed = await asyncio.shield(flight.task)
-        return CachedResult(query, landed.computed, landed.entry.version)
+        computation = self._in_flight.find(query, version=0) or self._start(query)
+        read = await computation.wait()
+        return CachedResult(query, read.outcome, read.result.version)
+
+
+class RemembersNothing(ChangeMatcher):
+    """Says that nothing has touched a result."""
+
+    def touched_since(self, version: int, result: CachedResult) -> bool:
+        return False
 
 
 class StoresUnchecked(Reader):
     """A seeded bug: stores what a commit has overtaken."""
 
-    def touched_since(self, version: int, entry: CachedResult) -> bool:
-        return False
+    def __init__(self, log: Log, store: Store, **options: Any) -> None:
+        super().__init__(log, store, **options)
+        self.matcher = RemembersNothing(log, self._audit, stats=self.stats)
 
 
 class LooksTooEarly(Reader):
     """A seeded bug: takes the entry out of the store before it is sure to be right."""
 
-    async def get(self, query: Query) -> CachedResult:
-        entry = self._store.get(query.key)
-        computed = None if entry is None else entry.computed
+    async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
+        entry = self._live.get(query.key)
+        outcome = None if entry is None else entry.outcome
         await self._log.fresh()
-        return CachedResult(query, computed, 0) if computed is not None else await super().get(query)
+        return CachedResult(query, outcome, 0) if outcome is not None else await super().get(query)
+
+
+class IndexesFirstRow(LiveResults):
+    """Indexes the first thing that was read, and nothing else."""
+
+    def add(self, result: CachedResult) -> None:
+        self.index.add(result, ReadSet(result.read_set.constraints[:1]))
+        result.live = result.cached = True
+        self._store.put(result)
 
 
 class ForgetsOtherRows(Reader):
     """A seeded bug: indexes the first thing that was read, and nothing else."""
 
-    def _keep(self, entry: CachedResult) -> None:
-        whole = entry.read_set
-        first = ReadSet(whole.constraints[:1])
-        self._index.add(entry, first)
-        entry.live = entry.cached = True
-        self._store.put(entry)
+    def __init__(self, log: Log, store: Store, **options: Any) -> None:
+        super().__init__(log, store, **options)
+        self._live = IndexesFirstRow(store, self._clock, self._expire, stats=self.stats)
 
 
 async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> int:
@@ -475,7 +495,7 @@ async def test_no_interleaving_gives_a_stale_answer(seed: int) -> None:
     assert await stale_answers(Reader, seed) == 0
 
 
-@pytest.mark.parametrize("broken", [JoinsAnyFlight, StoresUnchecked, LooksTooEarly, ForgetsOtherRows])
+@pytest.mark.parametrize("broken", [JoinsAnyComputation, StoresUnchecked, LooksTooEarly, ForgetsOtherRows])
 async def test_a_broken_reader_is_found_out(broken: type[Reader]) -> None:
     """The same interleavings find each seeded bug: the test above can fail."""
     assert sum([await stale_answers(broken, seed) for seed in range(20)]) > 0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.cache.reader import Landed, Reader
-from reactive_rpc.cache.result import CachedResult, Computed, Query
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, Outcome, Query, ReadResult
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults, decode_value, encode_value, name_of
-from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.cache.sharing import Sharing
+from reactive_rpc.cache.store import MemoryStore, Store
+from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.dependencies.relations import Relation
@@ -126,7 +128,7 @@ async def test_a_result_of_another_worker_spares_the_handler() -> None:
     assert await one.value(one.query(1)) == 1
     query = other.query(1)
     assert (await other.value(query), query.computed) == (1, 0)
-    assert (other.reader.indexed, other.reader.cached_entries) == (1, 1)
+    assert (other.reader.indexed, other.reader.cached_results) == (1, 1)
     assert (one.reader.stats.shared_puts, other.reader.stats.shared_hits, other.reader.stats.shared_puts) == (1, 1, 0)
     w.write(1)
     assert await other.value(query) == 2
@@ -250,7 +252,7 @@ async def test_relations_and_predicates_are_this_workers_own() -> None:
     """A change counts for a shared result as it would have counted for the worker's own."""
     w = World()
     one, other = w.worker(), w.worker()
-    other.reader.relations = {"owner": [Relation("owner", "id", "item", "id")]}
+    other.reader.matcher.relations = {"owner": [Relation("owner", "id", "item", "id")]}
     await one.value(one.query(1))
     w.database.commit(change(1, "owner"))
     query = other.query(1)
@@ -315,7 +317,7 @@ async def test_a_dropped_result_is_asked_for_anew() -> None:
     worker = w.worker()
     await worker.value(worker.query(1))
     w.write(2)
-    await worker.reader.freshness.look()
+    await worker.reader.freshness.sync_to_head()
     w.write(1)
     await worker.value(worker.query(1))
     assert w.shelf.asked == [("items.sum", -1, 0), ("items.sum", 1, 2)]
@@ -349,7 +351,7 @@ async def test_a_shared_result_can_be_watched() -> None:
     w = World()
     one, other = w.worker(), w.worker(max_bytes=0)
     await one.value(one.query(1))
-    entry = (await other.reader.watch(other.query(1))).entry
+    entry = (await other.reader.watch(other.query(1))).result
     assert (entry.live, other.reader.stats.shared_hits) == (True, 1)
     w.write(1)
     other.log.apply()
@@ -359,52 +361,61 @@ async def test_a_shared_result_can_be_watched() -> None:
 class TakesUnchecked(Reader):
     """A seeded bug: believes what is shared."""
 
-    def _is_right(self, value: SharedResult, entry: CachedResult) -> bool:
+    def _is_right(self, shared: SharedResult, result: CachedResult) -> bool:
         return True
 
 
 class ChecksTooEarly(Reader):
     """A seeded bug: the log may go on between the check and the index."""
 
-    async def _take_over(self, query: Query, shared: SharedResults) -> Landed | None:
-        value = await shared.find(query.key, self._log.epoch, after=-1, version=self._log.version)
-        if value is None:
+    async def _adopt_shared(self, query: Query, sharing: Sharing) -> ReadResult | None:
+        shared = await sharing.find(query.key, after=-1)
+        if shared is None:
             return None
-        computed = Computed(value.body, value.read_set)
-        entry = CachedResult(query, computed, value.version)
-        if not self._is_right(value, entry):
+        outcome = Outcome(shared.body, shared.read_set)
+        result = CachedResult(query, outcome, shared.version)
+        if not self._is_right(shared, result):
             return None
         for _ in range(10):
             await asyncio.sleep(0)
-        self._keep(entry)
-        return Landed(entry, computed)
+        self._live.add(result)
+        return ReadResult(result, outcome)
 
 
-class SharesLate(Reader):
-    """A seeded bug: says that a result was right at a version which it was not held against."""
+class LateSharing(Sharing):
+    """Offers a result some turns of the event loop after it was found to be right."""
 
     late: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def _share(self, entry: CachedResult, computed: Computed) -> None:
-        share = super()._share
+    def offer(self, result: CachedResult, outcome: Outcome) -> None:
+        offer = super().offer
 
         async def later() -> None:
             for _ in range(3):
                 await asyncio.sleep(0)
-            share(entry, computed)
+            offer(result, outcome)
 
         task = asyncio.create_task(later())
         self.late.add(task)
         task.add_done_callback(self.late.discard)
 
 
+class SharesLate(Reader):
+    """A seeded bug: says that a result was right at a version which it was not held against."""
+
+    def __init__(self, log: Log, store: Store, **options: Any) -> None:
+        super().__init__(log, store, **options)
+        self._sharing = LateSharing(options["shared"], log, self.freshness, stats=self.stats)
+
+
 class SharesOvertaken(Reader):
     """A seeded bug: shares what a write has overtaken."""
 
-    async def _run(self, query: Query, started_at: int) -> Landed:
-        landed = await super()._run(query, started_at)
-        self._share(landed.entry, landed.computed)
-        return landed
+    async def _run(self, query: Query, started_at: int) -> ReadResult:
+        read = await super()._run(query, started_at)
+        assert self._sharing is not None
+        self._sharing.offer(read.result, read.outcome)
+        return read
 
 
 async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> int:

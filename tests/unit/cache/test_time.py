@@ -10,12 +10,15 @@ import pytest
 
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.expiries import AT_ONCE, GRACE_SECONDS, Expiries
-from reactive_rpc.cache.reader import Invalidation, Reader
+from reactive_rpc.cache.freshness import InOutage
+from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.dependencies.codec import decode_read_set, encode_read_set
 from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
 from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.testing import FakeClock
 
 from .scripted import RowQuery, ScriptedLog, until
@@ -34,7 +37,7 @@ class World:
     def __post_init__(self) -> None:
         self.reader = Reader(self.log, MemoryStore(1_000_000), clock=self.clock)
         self.log.subscribe(self.reader.apply)
-        self.reader.on_invalidated(self.told.append)
+        self.reader.invalidations.add(self.told.append)
 
     def minutely(self, *rows: int, **options: object) -> RowQuery:
         """Return a query whose result is another one in each minute."""
@@ -79,10 +82,10 @@ async def test_the_listeners_are_told_once_a_tick_has_passed() -> None:
     assert not w.told
     w.clock.advance(GRACE_SECONDS)
     await until(lambda: w.reader.stats.expired == len(queries))
-    assert sum(len(told.entries) for told in w.told) == len(queries)
+    assert sum(len(told.results) for told in w.told) == len(queries)
     assert {told.version for told in w.told} == {w.log.version}
-    assert all(tables == set() for told in w.told for tables in told.entries.values())
-    assert (w.reader.indexed, w.reader.cached_entries, w.reader.stats.invalidated) == (1, 1, 0)
+    assert all(tables == set() for told in w.told for tables in told.results.values())
+    assert (w.reader.indexed, w.reader.cached_results, w.reader.stats.invalidated) == (1, 1, 0)
     await w.reader.aclose()
 
 
@@ -138,9 +141,11 @@ async def test_what_has_ended_is_not_served_in_an_outage() -> None:
     w = World()
     query = w.minutely(1)
     await w.value(query)
-    assert w.reader.stored_in_outage(query.key, within_seconds=math.inf) is not None
+    outage = InOutage(math.inf, ServiceUnavailableError("the log cannot be read"))
+    assert (await w.reader.get(query, freshness=outage)).live
     w.clock._now += 60
-    assert w.reader.stored_in_outage(query.key, within_seconds=math.inf) is None
+    with pytest.raises(ServiceUnavailableError):
+        await w.reader.get(query, freshness=outage)
     await w.reader.aclose()
 
 
@@ -156,7 +161,7 @@ async def test_the_auditor_calls_no_tick_a_staleness() -> None:
     w.clock._now += 60 + GRACE_SECONDS / 2
     for entry in entries:
         auditor.offer(entry)
-    await auditor.settle()
+    await auditor.drain()
     assert (auditor.stats.audited, auditor.stats.audits_undecided, auditor.findings) == (0, 1, ())
     assert lasting.computed == 1
     await w.reader.aclose()
@@ -181,9 +186,9 @@ async def test_the_timer_waits_for_no_more_than_there_is() -> None:
     await until(lambda: clock.sleepers == 1)
     clock.advance(5.0 + GRACE_SECONDS)
     await until(lambda: ended == [soon])
-    assert expiries.told_until(clock.time()) == clock.time()
+    assert expiries.notified_until(clock.time()) == clock.time()
     clock._now += 500
-    assert expiries.told_until(clock.time()) == late.period.until
+    assert expiries.notified_until(clock.time()) == late.period.until
     await expiries.aclose()
     await expiries.aclose()
     assert clock.sleepers == 0

@@ -43,7 +43,7 @@ async def test_watched_results_keep_no_bytes() -> None:
     listener = await w.connect(*(large(w, row) for row in range(10)))
     entries = list(w.hub._queries._by_entry)
     assert len(entries) == 10
-    assert sum(entry.computed is not None for entry in entries) == w.reader.cached_entries == 2
+    assert sum(entry.outcome is not None for entry in entries) == w.reader.cached_results == 2
     assert all(entry.etag for entry in entries)
     assert w.reader.cached_bytes <= 3 * LARGE
     assert w.hub.watched_bytes < LARGE
@@ -62,7 +62,7 @@ async def test_a_result_is_pushed_though_nothing_holds_it() -> None:
     w.log.apply()
     await until(lambda: len(listener.frames) == 1)
     assert [event.data for event in listener.events] == [1]
-    assert all(entry.computed is None for entry in w.hub._queries._by_entry)
+    assert all(entry.outcome is None for entry in w.hub._queries._by_entry)
     await w.aclose()
 
 
@@ -179,7 +179,7 @@ async def test_nothing_is_counted_for_who_has_gone() -> None:
     for listener in listeners:
         await w.leave(listener)
     assert (w.hub.watched_bytes, w.hub._holdings._all.queries, dict(w.hub._holdings._by_caller)) == (0, 0, {})
-    assert w.reader.indexed == w.reader.cached_entries
+    assert w.reader.indexed == w.reader.cached_results
     await w.aclose()
 
 

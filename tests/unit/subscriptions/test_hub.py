@@ -272,7 +272,7 @@ async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None
     assert not w.hub._queries._by_stream
     assert not w.hub._queries.outdated
     assert not w.hub._redelivery._streams
-    assert w.reader.indexed == len(w.reader._store)
+    assert w.reader.indexed == len(w.reader._live._store)
     assert w.clock.sleepers == 0
 
 

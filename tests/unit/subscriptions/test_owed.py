@@ -18,8 +18,9 @@ from typing import cast
 
 import pytest
 
-from reactive_rpc.cache.reader import Landed, Reader
-from reactive_rpc.cache.result import CachedResult, Computed, Key, Query
+from reactive_rpc.cache.matcher import ChangeMatcher
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, Key, Outcome, Query, ReadResult
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.dependencies.change import Change
@@ -78,14 +79,14 @@ class ParityQuery(RowQuery):
     clock: SkewedClock | None = None
     refuses: bool = False
 
-    async def compute(self) -> Computed:
+    async def compute(self) -> Outcome:
         tick = ALWAYS if self.clock is None else tick_of(self.clock.time(), TICK_SECONDS)
         computed = await super().compute()
         value = int(computed.body) + (0 if self.clock is None else int(tick.since // TICK_SECONDS))
         read_set = replace(computed.read_set, period=tick)
         if self.refuses and value % 2 == 0:
-            return Computed(b"", read_set, ForbiddenError("not yours"))
-        return Computed(str(value % 2).encode(), read_set)
+            return Outcome(b"", read_set, ForbiddenError("not yours"))
+        return Outcome(str(value % 2).encode(), read_set)
 
 
 class Worker:
@@ -349,13 +350,13 @@ def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Reader.watch
-    bodies: dict[Key, Computed] = {}
+    bodies: dict[Key, Outcome] = {}
 
-    async def late(self: Reader, query: Query) -> Landed:
-        landed = await watch(self, query)
-        before = bodies.get(query.key, landed.computed)
-        bodies[query.key] = landed.computed
-        return Landed(landed.entry, before)
+    async def late(self: Reader, query: Query) -> ReadResult:
+        read = await watch(self, query)
+        before = bodies.get(query.key, read.outcome)
+        bodies[query.key] = read.outcome
+        return ReadResult(read.result, before)
 
     monkeypatch.setattr(Reader, "watch", late)
 
@@ -363,21 +364,23 @@ def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Reconciler.adopt
 
-    def without_looking(self: Reconciler, query: WatchedQuery, landed: Landed) -> None:
+    def without_looking(self: Reconciler, query: WatchedQuery, read: ReadResult) -> None:
         query.notified_up_to = self._log.version
-        adopt(self, query, landed)
+        adopt(self, query, read)
 
     monkeypatch.setattr(Reconciler, "adopt", without_looking)
 
 
 def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def untouched(self: Reader, changes: Sequence[Change], entries: Iterable[CachedResult]) -> set[CachedResult]:
+    async def untouched(
+        self: ChangeMatcher, changes: Sequence[Change], results: Iterable[CachedResult]
+    ) -> set[CachedResult]:
         return set()
 
     def is_stale(self: Registrar, subscription: Subscription, entry: CachedResult, missed: object) -> bool:
         return False
 
-    monkeypatch.setattr(Reader, "touched_among", untouched)
+    monkeypatch.setattr(ChangeMatcher, "touched_among", untouched)
     monkeypatch.setattr(Registrar, "_is_stale", is_stale)
 
 
@@ -394,9 +397,9 @@ def _one_frame_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_window_for_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     adopt = Reconciler.adopt
 
-    def without_looking(self: Reconciler, query: WatchedQuery, landed: Landed) -> None:
+    def without_looking(self: Reconciler, query: WatchedQuery, read: ReadResult) -> None:
         query.notified_until = float("inf")
-        adopt(self, query, landed)
+        adopt(self, query, read)
 
     monkeypatch.setattr(Reconciler, "adopt", without_looking)
 

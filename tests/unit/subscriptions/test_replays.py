@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.cache.reader import MATCHED_AT_ONCE, Reader
+from reactive_rpc.cache.matcher import MATCHED_AT_ONCE, ChangeMatcher
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
@@ -112,21 +112,21 @@ async def most_matched(monkeypatch: pytest.MonkeyPatch) -> int:
     w.log.apply()
     await w.settled()
     count = 0
-    kept = Reader._kept
+    is_vetoed = ChangeMatcher._is_vetoed
 
-    def counted(self: Reader, *args: Any) -> bool:
+    def counted(self: ChangeMatcher, *args: Any) -> bool:
         nonlocal count
         count += 1
-        return kept(self, *args)
+        return is_vetoed(self, *args)
 
-    monkeypatch.setattr(Reader, "_kept", counted)
+    monkeypatch.setattr(ChangeMatcher, "_is_vetoed", counted)
     connecting = asyncio.create_task(w.connect(RowQuery(w.log, (2,), keep=lambda change: True), cursor=START))
     most, before = 0, 0
     while not connecting.done():
         await asyncio.sleep(0)
         most, before = max(most, count - before), count
     assert count == MATCHED_AT_ONCE * 2
-    await until(lambda: not w.reader._flights)
+    await until(lambda: not w.reader.computing)
     await w.aclose()
     return most
 
@@ -139,5 +139,5 @@ async def test_what_was_missed_is_matched_in_slices(monkeypatch: pytest.MonkeyPa
 async def test_matching_all_at_once_is_a_seeded_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without slices the test above fails."""
     size = MATCHED_AT_ONCE
-    monkeypatch.setattr("reactive_rpc.cache.reader.MATCHED_AT_ONCE", 1_000_000)
+    monkeypatch.setattr("reactive_rpc.cache.matcher.MATCHED_AT_ONCE", 1_000_000)
     assert await most_matched(monkeypatch) > size

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.cache.result import Computed
+from reactive_rpc.cache.result import Outcome
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
@@ -47,7 +47,7 @@ class Gate(asyncio.Event):
 
 async def settled(w: World) -> None:
     w.log.apply()
-    await until(lambda: not w.hub._queries.outdated and not w.reader._flights)
+    await until(lambda: not w.hub._queries.outdated and not w.reader.computing)
 
 
 async def write(w: World, *rows: int) -> None:
@@ -203,9 +203,9 @@ async def test_a_result_is_sent_by_whoever_settles_the_watch(w: World) -> None:
 class Rounded(RowQuery):
     """Tens of the sum: nine writes in ten leave it as it was."""
 
-    async def compute(self) -> Computed:
+    async def compute(self) -> Outcome:
         computed = await super().compute()
-        return Computed(str(int(computed.body) // 10).encode(), computed.read_set, computed.error)
+        return Outcome(str(int(computed.body) // 10).encode(), computed.read_set, computed.error)
 
 
 async def test_a_result_that_is_the_same_is_not_sent(w: World) -> None:

@@ -130,7 +130,7 @@ class World:
         """Apply what was committed and wait until the hub has computed everything again."""
         self.log.apply()
         await until(
-            lambda: not self.hub._tasks and not self.hub._reconciler.refresher.waiting and not self.reader._flights
+            lambda: not self.hub._tasks and not self.hub._reconciler.refresher.waiting and not self.reader.computing
         )
 
     async def write(self, *rows: int) -> None:
