@@ -8,13 +8,9 @@ In `env.py`:
     with context.begin_transaction(), migrating(connection):
         context.run_migrations()
 
-Nothing is put back here: a server notices the new schema before its next answer, and at its start, puts its triggers on
-the tables as they are then, and forgets every result of before (a new epoch). Data that a migration writes is told like
-any other.
-
-SQLite refuses to drop a column that a trigger names. So within `migrating` the triggers of a table go in the
-transaction that drops its column; where there is none, one is made around that statement, so that no server can put
-them back in between. PostgreSQL's triggers name no columns.
+A server puts its triggers on the new schema before its next answer, and forgets every earlier result (a new epoch).
+SQLite refuses to drop a column that a trigger names: within `migrating` a table's triggers go in the transaction that
+drops its column; without a transaction one is made around that statement.
 """
 
 from __future__ import annotations

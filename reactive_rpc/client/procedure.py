@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reactive_rpc.client.model import type_adapter
 from reactive_rpc.errors import BadRequestError, WireError
+from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.protocol.fidelity import Inspector
 
 __all__ = ["UNSET", "Procedure", "Unset"]
@@ -96,19 +97,17 @@ class Procedure(Generic[T]):
         try:
             return self._output_adapter.validate_json(body or b"null")
         except ValidationError as exc:
-            fault = exc.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, fault["loc"])) or "the answer"
+            faults = faults_of(exc.errors(include_url=False, include_input=False))[:1]
+            where, reason = places_of(faults, whole="the answer"), faults[0]["message"]
             raise WireError(
-                f"{self.path} answered with another shape than its document declares ({where}: {fault['msg']}); "
+                f"{self.path} answered with another shape than its document declares ({where}: {reason}); "
                 "generate the client again if the server has changed"
             ) from exc
 
     def _bad_request(self, exc: ValidationError) -> BadRequestError:
-        faults = exc.errors(include_url=False, include_input=False, include_context=False)
-        details = [{"loc": list(fault["loc"]), "message": fault["msg"], "type": fault["type"]} for fault in faults]
-        first = details[0]
-        where = ".".join(map(str, first["loc"])) or "input"
-        return BadRequestError(f"{where}: {first['message']}", details=details, path=self.path)
+        faults = faults_of(exc.errors(include_url=False, include_input=False, include_context=False))
+        where = places_of(faults[:1], whole="input")
+        return BadRequestError(f"{where}: {faults[0]['message']}", details=faults, path=self.path)
 
     def _check_is_json(self, fields: dict[str, Any]) -> None:
         """Refuse NaN and the infinities, which Python's `json` would write and no server would read."""

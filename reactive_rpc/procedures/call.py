@@ -22,7 +22,7 @@ from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.mapped_context import mapped_context_message
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.running_call import call_depth
-from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.recorder import Trace
 
 __all__ = ["EncodedInput", "QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
@@ -223,5 +223,5 @@ def _validated(path: str, validate: Callable[[], BaseModel]) -> BaseModel:
         faults = faults_of(exc.errors(include_url=False))
         if faults[0]["type"] == "json_invalid":
             raise ParseError(f"the body is no JSON: {faults[0]['message']}", path=path) from exc
-        places = ", ".join(".".join(map(str, fault["loc"])) or "the input" for fault in faults[:5])
+        places = places_of(faults, whole="the input")
         raise BadRequestError(f"the input does not fit {path}: {places}", details=faults, path=path) from exc

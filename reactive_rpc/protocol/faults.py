@@ -7,15 +7,17 @@ answer of a megabyte, and neither must a list of a hundred thousand wrong items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-__all__ = ["faults_of"]
+__all__ = ["faults_of", "places_of"]
 
 MAX_FAULTS = 100
 MAX_MESSAGE = 300
 MAX_NAME = 100
+MAX_NAMED = 5
+"""So many places a message names; its details hold them all."""
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -32,6 +34,19 @@ def faults_of(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for error in islice(errors, MAX_FAULTS)
     ]
+
+
+def places_of(faults: Sequence[Mapping[str, Any]], *, whole: str = "") -> str:
+    """Return the places of the first few faults, as a message names them.
+
+    Args:
+        faults: as `faults_of` returns them.
+        whole: names the place of a fault that belongs to no part.
+
+    >>> places_of([{"loc": ["a", 1]}, {"loc": []}], whole="the input")
+    'a.1, the input'
+    """
+    return ", ".join(".".join(map(str, fault["loc"])) or whole for fault in faults[:MAX_NAMED])
 
 
 def _cut(part: Any, length: int) -> Any:

@@ -21,12 +21,12 @@ from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
 from reactive_rpc.tasks import background
 
-__all__ = ["GOODBYE_SECONDS", "STALLED_SECONDS", "Recheck", "Stream", "StreamState", "Terms"]
+__all__ = ["GOODBYE_SECONDS", "READER_STALLED_SECONDS", "Recheck", "Stream", "StreamState", "Terms"]
 
 GOODBYE_SECONDS = 1.0
 """How long a stream that is closed may take to send what waits."""
 
-STALLED_SECONDS = 60.0
+READER_STALLED_SECONDS = 60.0
 """How long a connection may take nothing, while something waits for it, before it is given up."""
 
 Recheck = Callable[[], Awaitable[object]]
@@ -305,7 +305,7 @@ class Stream:
     def look(self, now: float) -> bool:
         """Send again what is due, or give up; return whether the stream must still be looked after."""
         if self._state is SENDING:
-            is_stalled = now - self._blocked_at >= STALLED_SECONDS
+            is_stalled = now - self._blocked_at >= READER_STALLED_SECONDS
             if is_stalled or (self._closed_at is not None and now - self._closed_at >= GOODBYE_SECONDS):
                 self._terms.stats.abandoned += len(self._unacknowledged)
                 self.abort()

@@ -113,7 +113,7 @@ def _add_streams(router: RPCRouter, served: Served) -> None:
         sets=sets,
         tickets=tickets,
         limits=limits,
-        guard=served.reauthorization,
+        reauthorization=served.reauthorization,
         body=body,
         max_queries=max_queries,
     )

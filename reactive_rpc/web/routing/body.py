@@ -17,7 +17,7 @@ from reactive_rpc.errors import (
     RequestTimeoutError,
     UnsupportedMediaTypeError,
 )
-from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.protocol.faults import faults_of, places_of
 
 __all__ = ["BodyLimits", "decode_json_body", "read_json_body", "replay"]
 
@@ -80,7 +80,7 @@ def decode_json_body(model: type[M], body: bytes) -> M:
         faults = faults_of(exc.errors(include_url=False))
         if faults[0]["type"] == "json_invalid":
             raise ParseError(f"the body is no JSON: {faults[0]['message']}") from exc
-        places = ", ".join(".".join(map(str, fault["loc"])) or "the whole" for fault in faults[:5])
+        places = places_of(faults, whole="the whole")
         raise BadRequestError(f"the body is no {model.__name__}: {places}", details=faults) from exc
 
 

@@ -28,11 +28,11 @@ from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
-from reactive_rpc.web.routing.arrival import came_by_connection
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.dependencies import resolved
-from reactive_rpc.web.routing.query_string import is_flat
+from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, error_answer, error_of
+from reactive_rpc.web.routing.server_request import is_server_request
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -55,7 +55,7 @@ def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
     """
     if procedure.kind == "mutation":
         return ("POST",)
-    return ("GET", "POST") if is_flat(procedure.input) else ("POST",)
+    return ("GET", "POST") if fits_query_string(procedure.input) else ("POST",)
 
 
 class Endpoint(ABC):
@@ -171,10 +171,10 @@ class ProcedureEndpoint(Endpoint):
         return call
 
     def _required(self, scope: Scope) -> RequiredFreshness:
-        is_server_request = came_by_connection()
+        is_shared = is_server_request()
         if self._by_token:
-            return ByToken(_token_of(scope), is_server_request)
-        return STRICT_FOR_SERVER if is_server_request else STRICT
+            return ByToken(_token_of(scope), is_shared)
+        return STRICT_FOR_SERVER if is_shared else STRICT
 
     async def _in_outage(self, scope: Scope, call: QueryCall, ctx: object, outage: ServiceUnavailableError) -> Answer:
         """Answer with the result that is stored, marked as stale, if the procedure allows it.

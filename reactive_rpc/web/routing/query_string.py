@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from reactive_rpc.procedures.wire_codec import InputCodec
 
-__all__ = ["is_flat"]
+__all__ = ["fits_query_string"]
 
 CoreSchema = Mapping[str, Any]
 
 _SCALARS: Final = frozenset({"str", "int", "float", "bool", "datetime", "date", "time", "timedelta", "decimal", "uuid"})
 
 
-def is_flat(taken: InputCodec | None) -> bool:
-    """Tell whether every field is a scalar, or an optional one whose default is None; taking nothing is flat."""
+def fits_query_string(taken: InputCodec | None) -> bool:
+    """Tell whether every field is a scalar, or an optional one whose default is None; no input fits too."""
     if taken is None:
         return True
     model = taken.model

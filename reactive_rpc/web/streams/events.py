@@ -26,24 +26,24 @@ __all__ = ["EventsEndpoint"]
 class EventsEndpoint(Endpoint):
     """Opens a stream: POST with the set, GET with its name."""
 
-    def __init__(self, path: str, opener: Subscriber, answers: StreamAnswers, ids: IdSource) -> None:
+    def __init__(self, path: str, subscriber: Subscriber, answers: StreamAnswers, ids: IdSource) -> None:
         super().__init__(path, ids)
-        self._opener = opener
+        self._subscriber = subscriber
         self._answers = answers
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, let go of what resolving it held, and stream."""
         ticket = take_ticket(scope)
         self.require_method(scope, ("POST", "GET"))
-        asked = await self._opener.ask(scope, receive, dependencies, SubscriptionRequest, ticket=ticket)
-        release = self._opener.limits.admit(asked.caller)
+        request = await self._subscriber.read(scope, receive, dependencies, SubscriptionRequest, ticket=ticket)
+        release = self._subscriber.limits.admit(request.caller)
         try:
-            self._opener.limits.count_open(asked.caller)
-            stream, first = await self._opener.connect(asked, acks=asked.wanted.acks)
+            self._subscriber.limits.count_open(request.caller)
+            stream, first = await self._subscriber.connect(request, acks=request.wanted.acks)
         except BaseException:
             release()
             raise
-        return _Admitted(asked.found.add_to(self._answers.answer(stream, first)), release)
+        return _Admitted(request.found.add_to(self._answers.answer(stream, first)), release)
 
 
 class _Admitted(Answer):

@@ -57,7 +57,7 @@ class PollEndpoint(Endpoint):
     def __init__(
         self,
         path: str,
-        opener: Subscriber,
+        subscriber: Subscriber,
         answers: StreamAnswers,
         ids: IdSource,
         *,
@@ -65,7 +65,7 @@ class PollEndpoint(Endpoint):
         wait_seconds: float,
     ) -> None:
         super().__init__(path, ids)
-        self._opener = opener
+        self._subscriber = subscriber
         self._answers = answers
         self._clock = clock
         self._wait_seconds = wait_seconds
@@ -74,31 +74,31 @@ class PollEndpoint(Endpoint):
         """Resolve the context, wait, and tell everything at once; nothing, where the client has gone away."""
         ticket = take_ticket(scope)
         self.require_method(scope, ("POST", "GET"))
-        asked = await self._opener.ask(scope, receive, dependencies, PollRequest, ticket=ticket)
-        release = self._opener.limits.admit(asked.caller)
+        request = await self._subscriber.read(scope, receive, dependencies, PollRequest, ticket=ticket)
+        release = self._subscriber.limits.admit(request.caller)
         try:
-            polled = await _while_connected(receive, self._poll(asked))
+            polled = await _while_connected(receive, self._poll(request))
         finally:
             release()
-        return asked.found.add_to(Answer(200, polled.model_dump_json().encode(), [*_HEADERS]))
+        return request.found.add_to(Answer(200, polled.model_dump_json().encode(), [*_HEADERS]))
 
-    async def _poll(self, asked: SubscribeRequest[PollRequest]) -> Polled:
-        await self._clock.sleep(self._opener.limits.pace_poll(asked.caller))
-        stream, first = await self._opener.connect(asked, acks=False)
+    async def _poll(self, request: SubscribeRequest[PollRequest]) -> Polled:
+        await self._clock.sleep(self._subscriber.limits.pace_poll(request.caller))
+        stream, first = await self._subscriber.connect(request, acks=False)
         self._answers.opened()
         try:
             told = [_connected(first)]
-            for event in await stream.collect(self._seconds(asked, told[0])):
+            for event in await stream.collect(self._seconds(request, told[0])):
                 cursor: str | None = getattr(event, "cursor", None)
                 told.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
         finally:
             self._answers.ended(stream)
         return Polled(cursor=next(event.id for event in reversed(told) if event.id), events=told)
 
-    def _seconds(self, asked: SubscribeRequest[PollRequest], connected: PolledEvent) -> float:
-        if asked.cursor is None or connected.data["stale"] or connected.data["errors"]:
+    def _seconds(self, request: SubscribeRequest[PollRequest], connected: PolledEvent) -> float:
+        if request.cursor is None or connected.data["stale"] or connected.data["errors"]:
             return 0.0
-        wait_seconds = asked.wanted.wait
+        wait_seconds = request.wanted.wait
         return self._wait_seconds if wait_seconds is None else min(wait_seconds, self._wait_seconds)
 
 

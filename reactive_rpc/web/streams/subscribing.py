@@ -1,4 +1,4 @@
-"""Opening a stream: who asks, for what, and whether they may. What SSE and long poll have in common.
+"""Subscribe requests: who asks for which queries, and whether they may. SSE and long poll have this in common.
 
 The order matters. The ticket is used up first, so that it is worth nothing to whoever reads it in a log. The context is
 resolved next, and what resolving it held is let go of before the stream begins: a stream lasts for hours, and the
@@ -25,7 +25,7 @@ from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
-from reactive_rpc.protocol.faults import faults_of
+from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
@@ -59,7 +59,7 @@ class SubscribeRequest(Generic[W]):
         recheck: resolves the dependencies again; None where there are none.
         request_bytes: what that keeps in memory: the body and the headers.
         view: what `recheck` returns as long as nothing has changed.
-        generation: of the guard, before the dependencies were resolved.
+        generation: of `Reauthorization`, before the dependencies were resolved.
     """
 
     wanted: W
@@ -85,7 +85,7 @@ class Subscriber:
         sets: StoredSets,
         tickets: Tickets,
         limits: Limits,
-        guard: Reauthorization,
+        reauthorization: Reauthorization,
         body: BodyLimits,
         max_queries: int,
     ) -> None:
@@ -94,14 +94,14 @@ class Subscriber:
         self._caller = caller
         self._sets = sets
         self._tickets = tickets
-        self._guard = guard
+        self._reauthorization = reauthorization
         self._body = body
         self._max_queries = max_queries
         self._told_limits = StreamLimits(
             queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
         )
 
-    async def ask(
+    async def read(
         self, scope: Scope, receive: Receive, dependencies: list[Dependant], model: type[W], *, ticket: str | None
     ) -> SubscribeRequest[W]:
         """Read a request, GET or POST, and let its caller through.
@@ -119,7 +119,7 @@ class Subscriber:
         require_at_most(self._max_queries, wanted.queries)
         cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
         needed = self._needed(wanted.queries, dependencies)
-        generation = self._guard.generation
+        generation = self._reauthorization.generation
         async with resolved(Request(scope, replay(body)), needed) as found:
             return SubscribeRequest(
                 wanted=wanted,
@@ -134,7 +134,7 @@ class Subscriber:
                 generation=generation,
             )
 
-    async def connect(self, asked: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
+    async def connect(self, request: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
         """Open the stream that was asked for and return it with its first frame; whoever gets it must disconnect it.
 
         Raises:
@@ -143,21 +143,21 @@ class Subscriber:
             TooManyRequestsError: the caller holds as much as it may.
         """
         stream, first = await self.hub.connect(
-            asked.subscriptions,
-            asked.cursor,
+            request.subscriptions,
+            request.cursor,
             acks=acks,
-            identity=asked.identity,
-            caller=asked.caller,
-            recheck=asked.recheck,
-            request_bytes=asked.request_bytes,
-            scope=scope_of(asked.found.context),
+            identity=request.identity,
+            caller=request.caller,
+            recheck=request.recheck,
+            request_bytes=request.request_bytes,
+            scope=scope_of(request.found.context),
             limits=self._told_limits,
         )
-        asked.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
-        asked.wanted.queries.clear()
-        stream.context = asked.view
-        if self._guard.generation != asked.generation:
-            self._guard.recheck(stream)
+        request.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
+        request.wanted.queries.clear()
+        stream.context = request.view
+        if self._reauthorization.generation != request.generation:
+            self._reauthorization.recheck(stream)
         return stream, first
 
     async def _wanted(self, scope: Scope, body: bytes, model: type[W]) -> W:
@@ -179,8 +179,7 @@ class Subscriber:
             return model.model_validate({**spelled, "queries": await self._sets.get(parameters["set"])})
         except ValidationError as exc:
             faults = faults_of(exc.errors())
-            names = ", ".join(str(fault["loc"][0]) for fault in faults)
-            raise BadRequestError(f"the parameters of the URL do not fit: {names}", details=faults) from exc
+            raise BadRequestError(f"the parameters of the URL do not fit: {places_of(faults)}", details=faults) from exc
 
     def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> list[Dependant]:
         """Return what must be resolved: not the context, where every query is public."""

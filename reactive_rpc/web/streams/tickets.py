@@ -1,22 +1,9 @@
-"""Tickets: credentials for a URL, where headers cannot be sent (a browser's `EventSource`).
+"""Tickets: credentials for a URL, if a client cannot send headers (a browser's `EventSource`).
 
 `POST /rpc/events/ticket`, with the caller's own credentials, gives a ticket of 256 random bits; `GET
-/rpc/events?ticket=...` uses it up, at any worker, once, within `Settings.ticket_seconds`. The stream is then opened
-exactly as if that request had carried the credentials itself: the context is resolved with them, then and at every
-recheck, so a ticket can do no more than its owner, and nothing after they lost their rights.
-
-**What is kept where.** The board holds the credentials encrypted (AES-256-GCM) with a key made of the ticket, under a
-name made of the ticket: two hashes of it with different purposes, of which neither tells the other or the ticket.
-Whoever reads the board (a Redis, a database's backup) finds nothing that can be used; whoever can write to it cannot
-make an entry that decrypts without the ticket. The server keeps nothing else.
-
-**What is carried.** `Authorization`, `Cookie` and the headers of the context's security schemes take the place of
-those that the redeeming request has: two callers' credentials never mix. Other headers that the context declares
-(`Header()`) are only filled in where they are missing: what a proxy says of *this* connection stays.
-
-**Never logged.** A URL ends up in access logs. So a ticket is taken out of the request before anything else is done,
-in the very `scope` that the server made, whose log reads it when the answer begins; and in the logs of a proxy before
-it stands a ticket that has been used.
+/rpc/events?ticket=...` uses it up, at any worker, once, within `Settings.ticket_seconds`. The server then opens the
+stream as if that request had carried the credentials itself. What is kept where, and which headers a ticket carries:
+docs/internals/tickets.md.
 """
 
 from __future__ import annotations
@@ -155,7 +142,7 @@ def _key(ticket: str) -> bytes:
 def _credentials(dependencies: Iterable[Dependant]) -> set[bytes]:
     """Return the names of the headers by which a caller proves who they are."""
     names = {b"authorization", b"cookie"}
-    for dependant in _flat(dependencies):
+    for dependant in _with_inner(dependencies):
         if isinstance(dependant.call, SecurityBase):
             scheme = dependant.call.model
             if isinstance(scheme, APIKey) and scheme.in_ is APIKeyIn.header:
@@ -166,7 +153,7 @@ def _credentials(dependencies: Iterable[Dependant]) -> set[bytes]:
 def _declared(dependencies: Iterable[Dependant]) -> set[bytes]:
     """Return the names of the headers that dependencies declare as parameters, alone or as fields of a model."""
     names: set[str] = set()
-    for dependant in _flat(dependencies):
+    for dependant in _with_inner(dependencies):
         for parameter in dependant.header_params:
             annotation = parameter.field_info.annotation
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -176,7 +163,7 @@ def _declared(dependencies: Iterable[Dependant]) -> set[bytes]:
     return {spelled.lower().encode() for name in names for spelled in (name, name.replace("_", "-"))}
 
 
-def _flat(dependencies: Iterable[Dependant]) -> Iterable[Dependant]:
+def _with_inner(dependencies: Iterable[Dependant]) -> Iterable[Dependant]:
     for dependant in dependencies:
         yield dependant
-        yield from _flat(dependant.dependencies)
+        yield from _with_inner(dependant.dependencies)

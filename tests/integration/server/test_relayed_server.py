@@ -63,7 +63,7 @@ async def test_a_worker_says_what_is_gone(
     postgresql_url: str, own_redis: RedisServer, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without Redis nothing stale is served, health names it, and all is well again once it is back."""
-    monkeypatch.setattr("reactive_rpc.app.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("reactive_rpc.changes.follower.LOG_STALLED_SECONDS", 0.5)
     async with serving(postgresql_url, settings=redis_settings(own_redis.url, redis_namespace)) as server:
         assert await texts(server) == []
 

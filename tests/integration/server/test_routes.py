@@ -41,7 +41,7 @@ async def test_a_result_that_has_not_changed_is_not_sent_again(server: Server) -
 
 
 async def test_get_and_post_answer_alike(server: Server) -> None:
-    """A flat query is called either way, with the same result under the same ETag; the second is a hit."""
+    """If the input fits a query string, either way gives the same result under the same ETag; the second is a hit."""
     await server.call("notes.add", {"room": "a", "text": "x"})
     got = await server.client.get("/rpc/notes.in_room", **ROOM_A)
     posted = await server.call("notes.in_room", {"room": "a"})

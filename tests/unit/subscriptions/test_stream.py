@@ -16,7 +16,7 @@ from reactive_rpc.subscriptions.acknowledgements import Acknowledgements
 from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, revoked_frame
 from reactive_rpc.subscriptions.redelivery import REDELIVERY_SECONDS, Redelivery
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, STALLED_SECONDS, Stream, StreamState, Terms
+from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, READER_STALLED_SECONDS, Stream, StreamState, Terms
 from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.testing import FakeClock
 from tests.unit.cache.scripted import until
@@ -309,7 +309,7 @@ async def test_a_connection_that_is_stalled_is_given_up(client: Clients) -> None
     c.read()
     c.gate.clear()
     c.push(1)
-    await c.passes(STALLED_SECONDS - 1)
+    await c.passes(READER_STALLED_SECONDS - 1)
     assert not c.stream.closed
     await c.passes(2)
     await c.ended()
@@ -325,7 +325,7 @@ async def test_progress_keeps_a_slow_connection(client: Clients) -> None:
     c.gate.clear()
     c.push(1, 2, 3, 4)
     for taken in range(1, 4):
-        await c.passes(STALLED_SECONDS / 2)
+        await c.passes(READER_STALLED_SECONDS / 2)
         c.gate.set()
         await until(lambda taken=taken: len(c.got) >= taken)  # type: ignore[misc]  # a lambda's default
         c.gate.clear()

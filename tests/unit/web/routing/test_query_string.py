@@ -21,7 +21,7 @@ from reactive_rpc.client.transport import Transport
 from reactive_rpc.procedures.wire_codec import InputCodec
 from reactive_rpc.protocol.fidelity import is_same
 from reactive_rpc.web.routing.dispatcher import parameters_of
-from reactive_rpc.web.routing.query_string import is_flat
+from reactive_rpc.web.routing.query_string import fits_query_string
 
 
 class Color(StrEnum):
@@ -108,7 +108,7 @@ def test_what_goes_into_a_url_comes_back(drawn: tuple[Any, Any]) -> None:
     """For any value of any type that is documented as GET: what the client writes, the server reads."""
     kind, value = drawn
     taken = InputCodec(taking(kind))
-    assert is_flat(taken)
+    assert fits_query_string(taken)
     procedure: Procedure[None] = Procedure(
         path="a.b", url="/a.b", method="GET", input=taking(kind, model=Model), output=None
     )
@@ -121,11 +121,11 @@ def test_what_goes_into_a_url_comes_back(drawn: tuple[Any, Any]) -> None:
 def test_what_would_come_back_as_something_else_is_posted(kind: Any) -> None:
     """Enums whose values are no texts, unions, None that is not left out, and what a validator sees first."""
     model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else taking(kind)
-    assert not is_flat(InputCodec(model))
+    assert not fits_query_string(InputCodec(model))
 
 
 def test_a_model_that_prepares_its_input_is_posted() -> None:
     """It would see texts in one case and numbers in the other."""
-    assert not is_flat(InputCodec(Prepared))
-    assert is_flat(InputCodec(taking(int | None, default=None)))
-    assert is_flat(None)
+    assert not fits_query_string(InputCodec(Prepared))
+    assert fits_query_string(InputCodec(taking(int | None, default=None)))
+    assert fits_query_string(None)

@@ -1,8 +1,8 @@
-"""Whether a request came over a connection of its own, or was made by somebody's code in this process.
+"""Whether a server has read a request from a socket, or somebody's code in this process has made it.
 
-Requests that a server has read from sockets may share one look at the database (`backends/sqlite/log.py` argues why). A
+Requests of a server may share one reading of the log (`backends/sqlite/log.py` argues why). A
 caller in this process may not: it can write and then ask within one step of the event loop, through an in-process
-transport, and must see what it wrote. They are told apart by the task they run in: uvicorn runs each request in a task
+transport, and must see what it wrote. They differ in the task that they run in: uvicorn runs each request in a task
 of its own, whose coroutine it names. Under a server that is not known here, nobody shares.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["came_by_connection"]
+__all__ = ["is_server_request"]
 
 _REQUEST_COROUTINES = frozenset({"RequestResponseCycle.run_asgi"})
 """Qualified names, in `uvicorn.protocols.http`: the coroutine that one request is served by."""
 
 
-def came_by_connection() -> bool:
+def is_server_request() -> bool:
     """Tell whether the current task is a server's, for one request."""
     task = asyncio.current_task()
     coroutine = None if task is None else task.get_coro()

@@ -7,25 +7,25 @@ import pytest
 from fastapi import FastAPI
 
 from reactive_rpc.testing import running
-from reactive_rpc.web.routing.arrival import came_by_connection
+from reactive_rpc.web.routing.server_request import is_server_request
 
 app = FastAPI()
 
 
 @app.get("/")
-async def arrived() -> bool:
+async def is_shared() -> bool:
     """Answer what the server says of this very request."""
-    return came_by_connection()
+    return is_server_request()
 
 
-def test_a_request_that_uvicorn_read_came_by_connection() -> None:
+def test_a_request_that_uvicorn_read_is_a_servers() -> None:
     """If uvicorn names its coroutine otherwise one day, this fails, and reads are slower until it is mended."""
     with running(app) as url:
         assert httpx.get(url).json() is True
 
 
 @pytest.mark.anyio
-async def test_a_request_made_in_this_process_did_not() -> None:
+async def test_a_request_made_in_this_process_is_not() -> None:
     """An in-process transport runs in the caller's task, which may have written a moment ago."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
         assert (await client.get("/")).json() is False
