@@ -1,4 +1,4 @@
-"""Every block of code in the README and the docs: Python runs, commands and their options exist.
+"""Every block of code in the README, its neighbours and the docs: Python runs, commands and their options exist.
 
 What answers is run by `tests/acceptance`: the README's application, client and commands, and the page of events.
 """
@@ -24,7 +24,8 @@ from reactive_rpc.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 RUN = Path(__file__).with_name("run_page.py")
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = [*AT_THE_TOP, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 RUN_ELSEWHERE = {"README.md"}
 """Pages whose Python talks to a server, which `tests/acceptance/test_readme.py` serves."""
@@ -32,6 +33,7 @@ RUN_ELSEWHERE = {"README.md"}
 FENCE = re.compile(r"^ *```(.*)$", re.MULTILINE)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+SETUP = (ROOT / ".ci/setup").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 VARIABLES = {f"REACTIVE_RPC_{name}".upper() for name in Settings.model_fields}
 
@@ -76,9 +78,18 @@ def takes(command: Any, name: str, words: list[str]) -> None:
 
 
 def targets(words: list[str]) -> None:
-    """Require that make has the target."""
-    [target] = words
-    assert f"\n.PHONY: {target}\n" in MAKEFILE
+    """Require that make has the target, and that somebody reads the variables."""
+    variables = [word.split("=")[0] for word in words if "=" in word]
+    assert all(f"\n{name} ?=" in MAKEFILE or f"{{{name}:-" in SETUP for name in variables)
+    for target in words[: len(words) - len(variables)]:
+        assert f"\n.PHONY: {target}\n" in MAKEFILE
+
+
+def paths(words: list[str]) -> None:
+    """Require that there are such tests."""
+    found = [word for word in words if "/" in word]
+    assert found
+    assert all((ROOT / path).exists() for path in found)
 
 
 def extras(words: list[str]) -> None:
@@ -96,6 +107,7 @@ def urls(words: list[str]) -> None:
 
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    ".venv/bin/pytest": paths,
     "curl": urls,
     "make": targets,
     "pip": extras,
@@ -127,6 +139,8 @@ def in_the_tests_or_the_application(variable: str) -> bool:
     "script",
     [
         "make soundnes",
+        "make soundness CASES=2",
+        ".venv/bin/pytest tests/unit/none",
         "reactive-rpc db remove URL",
         "reactive-rpc doctor",
         "uvicorn main:app --worker 4",

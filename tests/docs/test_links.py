@@ -1,4 +1,4 @@
-"""Links that the site's build does not see: from the README and the change log, and names of pages in the code."""
+"""Links that the site's build does not see: from the README and its neighbours, and names of pages in the code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def broken(page: Path, text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
 def test_a_page_outside_of_the_site_links_to_what_is_there(name: str) -> None:
     """Files and headings; those of the site are held by its strict build."""
     assert broken(ROOT / name, (ROOT / name).read_text(encoding="utf-8")) == []
