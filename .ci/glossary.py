@@ -46,7 +46,7 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
     "beat": (8, 4, 0),
     "doubt": (7, 5, 0),
     "trouble": (4, 2, 0),
-    "ladder": (1, 2, 2),
+    "ladder": (0, 0, 0),
     "crowd": (3, 3, 0),
 }
 

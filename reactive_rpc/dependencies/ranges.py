@@ -4,21 +4,21 @@ Bounds become *keys*, integers or tuples that sort as the ranges begin and end, 
 need no cases: a range holds v just where its lower key is not above v's key, and its upper key not below it.
 
 **Half-open ranges** (`created > c`) around v are those whose key lies on the right side of v's: a prefix, or a suffix,
-of the keys in order, which a `Ladder` keeps.
+of the keys in order, which a `SortedKeyList` keeps.
 
 **Closed ranges** lie in a `Grid`, each on the level of its length: a range from code a to code b, a < b, is on level k
-where 2^k <= b - a < 2^(k+1), and stands in each cell of 2^k codes that it meets. (A code is an integer that never falls
-as the key grows.) As it is no shorter than a cell, it never begins and ends in one; as it is shorter than two, it
-meets three cells at most. So in the cell of a value v on that level
+where 2^k <= b - a < 2^(k+1), and stands in each bucket of 2^k codes that it meets. (A code is an integer that never
+falls as the key grows.) As it is no shorter than a bucket, it never begins and ends in one; as it is shorter than two,
+it meets three buckets at most. So in the bucket of a value v on that level
 
 - the ranges that begin there end after v: they hold v where their lower keys are not above it, a prefix in order;
 - the ranges that end there began before v: a suffix in order of their upper keys;
-- any other range covers the cell, and v.
+- any other range covers the bucket, and v.
 
-A search looks into one cell of each level that any range is on (as many as there are magnitudes of length: never more
-than a code has bits, 65 for the numbers of a database, and about ten in practice), and walks through hits alone. Cells
-with few ranges keep no order: each is compared. Where a and b are one code, a range is a point: it stands in one cell,
-of that code, and is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no cell.
+A search looks into one bucket of each level that any range is on (as many as there are magnitudes of length: never more
+than a code has bits, 65 for the numbers of a database, and about ten in practice), and walks through hits alone.
+Buckets with few ranges keep no order: each is compared. Where a and b are one code, a range is a point: it stands in
+one bucket, of that code, and is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no bucket.
 
 **Keys and codes.** Between integers, the code of a bound is twice the bound, one more where it is exclusive below and
 one less where it is exclusive above, and that is the key as well: values that are no integers get the odd codes
@@ -32,7 +32,7 @@ bounds, a number is sought on the two sides of numbers.
 
 Sources: the levels are those of hierarchical grids in collision detection (C. Ericson, "Real-Time Collision Detection",
 2005, 7.2); the sorted list in chunks is that of `sortedcontainers`. Rejected: a binary trie, where a range hangs once,
-at the bit in which its bounds differ (short ranges part at any height: three times as many look-ups), cells without
+at the bit in which its bounds differ (short ranges part at any height: three times as many look-ups), buckets without
 order (one full of ranges beside v is walked in vain), a balanced interval tree (slower in Python at every size).
 """
 
@@ -56,11 +56,11 @@ E = TypeVar("E", bound=Hashable)
 FEW = 8
 """So many ranges of a bucket are compared one by one: nothing is kept in order for them."""
 
-FEW_IN_CELL = 8
-"""So many ranges of a cell are compared one by one; most of them hold what is sought there."""
+FEW_IN_GRID_BUCKET = 8
+"""So many ranges of a bucket are compared one by one; most of them hold what is sought there."""
 
 CHUNK = 512
-"""Keys in one chunk of a ladder, at most; a longer one is split in two."""
+"""Keys in one chunk of a sorted key list, at most; a longer one is split in two."""
 
 TEXT_CODE_BYTES = 48
 """As many as an image holds of a string: a longer one is not captured."""
@@ -93,7 +93,7 @@ class Span(Generic[E]):
         self.rest = rest
 
 
-class Ladder(Generic[E]):
+class SortedKeyList(Generic[E]):
     """Spans by key, in order: the keys sorted, in chunks, and the spans of each key beside it."""
 
     __slots__ = ("_chunks", "_lasts")
@@ -107,8 +107,8 @@ class Ladder(Generic[E]):
 
     def __iter__(self) -> Iterator[Span[E]]:
         found: list[Span[E]] = []
-        for _, steps in self._chunks:
-            _climb(steps, found)
+        for _, held in self._chunks:
+            _collect_all(held, found)
         return iter(found)
 
     def add(self, key: Key, span: Span[E]) -> None:
@@ -117,32 +117,32 @@ class Ladder(Generic[E]):
             self._lasts.append(key)
             return
         place = min(bisect_left(self._lasts, key), len(self._chunks) - 1)
-        keys, steps = self._chunks[place]
+        keys, held = self._chunks[place]
         at = bisect_left(keys, key)
         if at == len(keys):
             self._lasts[place] = key
         elif keys[at] == key:
-            step = steps[at]
-            if isinstance(step, set):
-                step.add(span)
+            spans = held[at]
+            if isinstance(spans, set):
+                spans.add(span)
             else:
-                steps[at] = {step, span}
+                held[at] = {spans, span}
             return
         keys.insert(at, key)
-        steps.insert(at, span)
+        held.insert(at, span)
         if len(keys) > CHUNK:
             self._split(place)
 
     def remove(self, key: Key, span: Span[E]) -> None:
         place = bisect_left(self._lasts, key)
-        keys, steps = self._chunks[place]
+        keys, held = self._chunks[place]
         at = bisect_left(keys, key)
-        step = steps[at]
-        if isinstance(step, set):
-            step.remove(span)
-            if step:
+        spans = held[at]
+        if isinstance(spans, set):
+            spans.remove(span)
+            if spans:
                 return
-        del keys[at], steps[at]
+        del keys[at], held[at]
         if keys:
             self._lasts[place] = keys[-1]
         else:
@@ -153,46 +153,46 @@ class Ladder(Generic[E]):
         if not self._chunks or self._chunks[0][0][0] > key:
             return
         last = bisect_right(self._lasts, key)
-        for _, steps in self._chunks[:last]:
-            _climb(steps, found)
+        for _, held in self._chunks[:last]:
+            _collect_all(held, found)
         if last < len(self._chunks):
-            keys, steps = self._chunks[last]
-            _climb(steps[: bisect_right(keys, key)], found)
+            keys, held = self._chunks[last]
+            _collect_all(held[: bisect_right(keys, key)], found)
 
     def since(self, key: Key, found: list[Span[E]]) -> None:
         """Append the spans whose key is `key` or comes after it."""
         if not self._lasts or self._lasts[-1] < key:
             return
         first = bisect_left(self._lasts, key)
-        keys, steps = self._chunks[first]
-        _climb(steps[bisect_left(keys, key) :], found)
-        for _, steps in self._chunks[first + 1 :]:
-            _climb(steps, found)
+        keys, held = self._chunks[first]
+        _collect_all(held[bisect_left(keys, key) :], found)
+        for _, held in self._chunks[first + 1 :]:
+            _collect_all(held, found)
 
     def _split(self, place: int) -> None:
-        keys, steps = self._chunks[place]
+        keys, held = self._chunks[place]
         half = len(keys) // 2
-        self._chunks.insert(place + 1, (keys[half:], steps[half:]))
+        self._chunks.insert(place + 1, (keys[half:], held[half:]))
         self._lasts.insert(place, keys[half - 1])
-        del keys[half:], steps[half:]
+        del keys[half:], held[half:]
 
 
-def _climb(steps: list[Span[E] | set[Span[E]]], found: list[Span[E]]) -> None:
-    for step in steps:
-        if isinstance(step, set):
-            found.extend(step)
+def _collect_all(held: list[Span[E] | set[Span[E]]], found: list[Span[E]]) -> None:
+    for spans in held:
+        if isinstance(spans, set):
+            found.extend(spans)
         else:
-            found.append(step)
+            found.append(spans)
 
 
-class _Crowd(Generic[E]):
-    """The many closed ranges of one cell: those that begin there, that end there, and the others."""
+class _OrderedBucket(Generic[E]):
+    """The many closed ranges of one bucket: those that begin there, that end there, and the others."""
 
     __slots__ = ("begins", "ends", "others")
 
     def __init__(self) -> None:
-        self.begins: Ladder[E] = Ladder()
-        self.ends: Ladder[E] = Ladder()
+        self.begins: SortedKeyList[E] = SortedKeyList()
+        self.ends: SortedKeyList[E] = SortedKeyList()
         self.others: set[Span[E]] = set()
 
     def __bool__(self) -> bool:
@@ -227,18 +227,18 @@ class _Crowd(Generic[E]):
                 found.append(span)
 
 
-_Cell = Span[E] | tuple[Span[E], ...] | _Crowd[E]
-"""One range of a cell is held as it is, a few as a tuple, more in order."""
+_Bucket = Span[E] | tuple[Span[E], ...] | _OrderedBucket[E]
+"""One range of a bucket is held as it is, a few as a tuple, more in order."""
 
 
 class Grid(Generic[E]):
-    """Closed ranges of one side: `{level: {code >> level: the ranges of that cell}}`, and the empty ranges."""
+    """Closed ranges of one side: `{level: {code >> level: the ranges of that bucket}}`, and the empty ranges."""
 
     __slots__ = ("_code", "_empty", "_levels")
 
     def __init__(self, code: Callable[[Key], int]) -> None:
         self._code = code
-        self._levels: dict[int, dict[int, _Cell[E]]] = {}
+        self._levels: dict[int, dict[int, _Bucket[E]]] = {}
         self._empty: set[Span[E]] = set()
 
     def __bool__(self) -> bool:
@@ -247,84 +247,84 @@ class Grid(Generic[E]):
     def __iter__(self) -> Iterator[Span[E]]:
         """Yield every span, some several times."""
         yield from self._empty
-        for cells in self._levels.values():
-            for cell in cells.values():
-                if isinstance(cell, Span):
-                    yield cell
+        for buckets in self._levels.values():
+            for bucket in buckets.values():
+                if isinstance(bucket, Span):
+                    yield bucket
                 else:
-                    yield from cell
+                    yield from bucket
 
     def add(self, span: Span[E]) -> None:
         level, first, last = self._place(span)
         if first > last:
             self._empty.add(span)
             return
-        cells = self._levels.get(level)
-        if cells is None:
-            cells = self._levels[level] = {}
+        buckets = self._levels.get(level)
+        if buckets is None:
+            buckets = self._levels[level] = {}
         for number in range(first, last + 1):
-            cell = cells.get(number)
-            if cell is None:
-                cells[number] = span
-            elif isinstance(cell, Span):
-                cells[number] = (cell, span)
-            elif isinstance(cell, _Crowd):
-                cell.add(span, begins=number == first, ends=number == last)
-            elif len(cell) < FEW_IN_CELL:
-                cells[number] = (*cell, span)
+            bucket = buckets.get(number)
+            if bucket is None:
+                buckets[number] = span
+            elif isinstance(bucket, Span):
+                buckets[number] = (bucket, span)
+            elif isinstance(bucket, _OrderedBucket):
+                bucket.add(span, begins=number == first, ends=number == last)
+            elif len(bucket) < FEW_IN_GRID_BUCKET:
+                buckets[number] = (*bucket, span)
             else:
-                cells[number] = self._crowd(number, (*cell, span))
+                buckets[number] = self._ordered(number, (*bucket, span))
 
     def remove(self, span: Span[E]) -> None:
         level, first, last = self._place(span)
         if first > last:
             self._empty.remove(span)
             return
-        cells = self._levels[level]
+        buckets = self._levels[level]
         for number in range(first, last + 1):
-            cell = cells[number]
-            if isinstance(cell, Span):
-                del cells[number]
-            elif isinstance(cell, _Crowd):
-                cell.remove(span, begins=number == first, ends=number == last)
-                if not cell:
-                    del cells[number]
+            bucket = buckets[number]
+            if isinstance(bucket, Span):
+                del buckets[number]
+            elif isinstance(bucket, _OrderedBucket):
+                bucket.remove(span, begins=number == first, ends=number == last)
+                if not bucket:
+                    del buckets[number]
             else:
-                left = tuple([each for each in cell if each is not span])
-                cells[number] = left[0] if len(left) == 1 else left
-        if not cells:
+                left = tuple([each for each in bucket if each is not span])
+                buckets[number] = left[0] if len(left) == 1 else left
+        if not buckets:
             del self._levels[level]
 
     def collect(self, code: int, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
         """Append the spans that hold the value of these keys and code."""
-        for level, cells in self._levels.items():
-            cell = cells.get(code >> level)
-            if cell is None:
+        for level, buckets in self._levels.items():
+            bucket = buckets.get(code >> level)
+            if bucket is None:
                 continue
-            if isinstance(cell, Span):
-                if cell.low <= begun and cell.high >= not_ended:
-                    found.append(cell)
-            elif isinstance(cell, tuple):
-                for span in cell:
+            if isinstance(bucket, Span):
+                if bucket.low <= begun and bucket.high >= not_ended:
+                    found.append(bucket)
+            elif isinstance(bucket, tuple):
+                for span in bucket:
                     if span.low <= begun and span.high >= not_ended:
                         found.append(span)
             else:
-                cell.collect(begun, not_ended, found)
+                bucket.collect(begun, not_ended, found)
 
     def _place(self, span: Span[E]) -> tuple[int, int, int]:
-        """Return the level of a span, its first cell there and its last; they are in the wrong order if it is empty."""
+        """Return the level of a span, its first bucket there and its last; the last is lower if the span is empty."""
         first, last = self._code(span.low), self._code(span.high)
         if last <= first:
             return 0, first, last
         level = (last - first).bit_length() - 1
         return level, first >> level, last >> level
 
-    def _crowd(self, number: int, spans: Iterable[Span[E]]) -> _Crowd[E]:
-        crowd: _Crowd[E] = _Crowd()
+    def _ordered(self, number: int, spans: Iterable[Span[E]]) -> _OrderedBucket[E]:
+        ordered: _OrderedBucket[E] = _OrderedBucket()
         for span in spans:
             _, first, last = self._place(span)
-            crowd.add(span, begins=number == first, ends=number == last)
-        return crowd
+            ordered.add(span, begins=number == first, ends=number == last)
+        return ordered
 
 
 class _RangeSide(ABC, Generic[E]):
@@ -333,8 +333,8 @@ class _RangeSide(ABC, Generic[E]):
     __slots__ = ("at_least", "at_most", "closed")
 
     def __init__(self) -> None:
-        self.at_least: Ladder[E] = Ladder()
-        self.at_most: Ladder[E] = Ladder()
+        self.at_least: SortedKeyList[E] = SortedKeyList()
+        self.at_most: SortedKeyList[E] = SortedKeyList()
         self.closed: Grid[E] = Grid(self.code)
 
     def __bool__(self) -> bool:

@@ -18,7 +18,7 @@ from reactive_rpc.dependencies import ranges as ranges_module
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown
 from reactive_rpc.dependencies.index import MAX_PLACES, MAX_PRODUCT, Index
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.ranges import Grid, Key, Ladder, Ranges, Span
+from reactive_rpc.dependencies.ranges import Grid, Key, Ranges, SortedKeyList, Span
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
 from reactive_rpc.dependencies.relations import Relation, widen
 
@@ -147,9 +147,9 @@ def follow_exactly(steps: list[ReadSet | int | Change]) -> None:
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few ranges be kept as many are, in a bucket and in a cell."""
+    """Let a few ranges be kept as many are, in a bucket and in a bucket."""
     monkeypatch.setattr(ranges_module, "FEW", 1)
-    monkeypatch.setattr(ranges_module, "FEW_IN_CELL", 1)
+    monkeypatch.setattr(ranges_module, "FEW_IN_GRID_BUCKET", 1)
     monkeypatch.setattr(ranges_module, "CHUNK", 2)
 
 
@@ -236,16 +236,16 @@ def _only_after(index: Index[int], change: Change) -> set[int]:
     return MATCH(index, Change(table=change.table, operation=change.operation, after=change.after or change.before))
 
 
-def _exclusive_prefix(ladder: Ladder[int], key: Key, found: list[Span[int]]) -> None:
-    found.extend(span for step, span in _steps(ladder) if step < key)
+def _exclusive_prefix(keys_in_order: SortedKeyList[int], key: Key, found: list[Span[int]]) -> None:
+    found.extend(span for step, span in _held(keys_in_order) if step < key)
 
 
-def _exclusive_suffix(ladder: Ladder[int], key: Key, found: list[Span[int]]) -> None:
-    found.extend(span for step, span in _steps(ladder) if step > key)
+def _exclusive_suffix(keys_in_order: SortedKeyList[int], key: Key, found: list[Span[int]]) -> None:
+    found.extend(span for step, span in _held(keys_in_order) if step > key)
 
 
-def _steps(ladder: Ladder[int]) -> list[tuple[Key, Span[int]]]:
-    held = [pair for keys, steps in ladder._chunks for pair in zip(keys, steps, strict=True)]
+def _held(keys_in_order: SortedKeyList[int]) -> list[tuple[Key, Span[int]]]:
+    held = [pair for keys, steps in keys_in_order._chunks for pair in zip(keys, steps, strict=True)]
     return [(key, span) for key, step in held for span in (step if isinstance(step, set) else [step])]
 
 
@@ -258,8 +258,8 @@ def _on_a_level_by_itself(grid: Grid[int], span: Span[int]) -> tuple[int, int, i
     return 0, *PLACE(grid, span)[1:]
 
 
-def _whole_crowd(crowd: ranges_module._Crowd[int], begun: Key, not_ended: Key, found: list[Span[int]]) -> None:
-    found.extend(crowd)
+def _all(bucket: ranges_module._OrderedBucket[int], begun: Key, not_ended: Key, found: list[Span[int]]) -> None:
+    found.extend(bucket)
 
 
 def _always_inclusive(bound: int, *, is_inclusive: bool) -> int:
@@ -312,11 +312,11 @@ def of_any() -> Callable[[], None]:
 
 BUGS: dict[str, tuple[object, str, Callable[..., object], Callable[[], Callable[[], None]]]] = {
     "only the image after counts": (Index, "match", _only_after, of_any),
-    "a value at an inclusive lower bound is outside": (Ladder, "until", _exclusive_prefix, of_ranges),
-    "a value at an inclusive upper bound is outside": (Ladder, "since", _exclusive_suffix, of_ranges),
-    "a range is not in the cell where it ends": (Grid, "_place", _without_last_cell, of_ranges),
-    "cells of all sizes are on one level": (Grid, "_place", _on_a_level_by_itself, of_ranges),
-    "all ranges of a crowded cell are hits": (ranges_module._Crowd, "collect", _whole_crowd, of_ranges),
+    "a value at an inclusive lower bound is outside": (SortedKeyList, "until", _exclusive_prefix, of_ranges),
+    "a value at an inclusive upper bound is outside": (SortedKeyList, "since", _exclusive_suffix, of_ranges),
+    "a range is not in the bucket where it ends": (Grid, "_place", _without_last_cell, of_ranges),
+    "buckets of all sizes are on one level": (Grid, "_place", _on_a_level_by_itself, of_ranges),
+    "all ranges of a ordereded bucket are hits": (ranges_module._OrderedBucket, "collect", _all, of_ranges),
     "integer bounds are all inclusive": (
         ranges_module._IntegerSide,
         "low_key",
