@@ -199,8 +199,12 @@ class Procedure(Generic[P, R]):
     def _signature(self) -> tuple[Handler, Any]:
         try:
             hints = get_type_hints(self.function, include_extras=True)
-        except (NameError, AttributeError, SyntaxError, TypeError) as exc:
+        except (NameError, AttributeError, SyntaxError) as exc:
             raise self.fault(f"an annotation cannot be resolved: {exc}. Import what it names at run time") from exc
+        except TypeError as exc:
+            has_no_hash = "unhashable" in str(exc)
+            way = "give such metadata to a field of a model" if has_no_hash else "write it as typing wants it"
+            raise self.fault(f"an annotation cannot be evaluated: {exc}: {way}") from exc
         if "return" not in hints:
             raise self.fault(
                 "the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it"

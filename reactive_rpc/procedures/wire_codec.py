@@ -7,14 +7,15 @@ from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreConfig, SchemaError, SchemaValidator
+from pydantic_core import CoreConfig, PydanticOmit, PydanticSerializationError, SchemaValidator, to_jsonable_python
 
-from reactive_rpc.procedures.wire_types import Fault, faults, field_schemas
+from reactive_rpc.procedures.wire_types import Fault, declared_fields, faults, field_schemas
 from reactive_rpc.protocol.fidelity import Inspector, Unfit, as_spelled
 
 __all__ = ["InputCodec", "OutputCodec", "UnsupportedTypeError"]
 
-_NO_SCHEMA: Final = (PydanticUserError, SchemaError, NameError, TypeError, ImportError)
+_Mode = Literal["validation", "serialization"]
+
 _ENCODING: Final = CoreConfig(ser_json_bytes="base64", val_json_bytes="base64")
 
 
@@ -54,9 +55,13 @@ class OutputCodec:
 
     Attributes:
         adapter: validates and writes it.
+
+    Raises:
+        UnsupportedTypeError: it cannot be written so that a client reads the same, or not be documented.
     """
 
     def __init__(self, annotation: Any) -> None:
+        _require_hash(annotation, "the result")
         self.adapter, schema = _adapter(annotation, "the result")
         _require_supported(schema, "the result", taken=False)
         _require_documented(annotation, schema, "the result", "serialization")
@@ -78,7 +83,7 @@ def _adapter(annotation: Any, what: str) -> tuple[TypeAdapter[Any], Mapping[str,
     try:
         adapter = _with_encoding(annotation)
         return adapter, adapter.core_schema
-    except _NO_SCHEMA as exc:
+    except Exception as exc:  # a type's own functions may take part in it, and raise what they like
         where = next(_fields_without_schema(annotation), "")
         raise UnsupportedTypeError(f"{what}{where}: no schema can be made of it: {_first_line(exc)}") from exc
 
@@ -98,7 +103,7 @@ def _fields_without_schema(annotation: Any) -> Iterator[str]:
     for name, field in fields.items() if isinstance(fields, Mapping) else ():
         try:
             TypeAdapter(cast(Any, getattr(field, "annotation", field)))
-        except _NO_SCHEMA:
+        except Exception:  # as above
             yield f".{name}"
 
 
@@ -113,27 +118,55 @@ def _said(what: str, fault: Fault) -> str:
     return f"{what}{place}: {fault.message}"
 
 
-def _require_documented(
-    annotation: Any, schema: Mapping[str, Any], what: str, mode: Literal["validation", "serialization"]
-) -> None:
+def _require_hash(annotation: Any, what: str) -> None:
+    """Refuse an annotation that FastAPI cannot document: it keeps those of results in sets."""
     try:
-        GenerateJsonSchema().generate(cast(Any, schema), mode)
-    except (PydanticUserError, KeyError, TypeError) as exc:
-        where = next(_undocumented_fields(annotation, schema, mode), "")
+        hash(annotation)
+    except TypeError as exc:
         raise UnsupportedTypeError(
-            f"{what}{where}: it has no place in an OpenAPI document: {_first_line(exc)}"
+            f"{what}: metadata of its annotation has no hash ({exc}), which FastAPI needs to document it: "
+            "give it to a field of a model and return that, or leave it out"
         ) from exc
 
 
-def _undocumented_fields(
-    annotation: Any, schema: Mapping[str, Any], mode: Literal["validation", "serialization"]
-) -> Iterator[str]:
+def _require_documented(annotation: Any, schema: Mapping[str, Any], what: str, mode: _Mode) -> None:
+    where, cause = "", _undocumented(schema, mode)
+    if cause is not None or mode == "validation":
+        # A field that the document leaves out can be passed by no client; left out of a result, it is not missed.
+        where, cause = next(_undocumented_fields(annotation, schema, mode), (where, cause))
+    if cause is not None:
+        raise UnsupportedTypeError(f"{what}{where}: {_fault_of_document(cause)}") from cause
+
+
+def _fault_of_document(cause: Exception) -> str:
+    if isinstance(cause, PydanticOmit):
+        return (
+            "it is left out of the OpenAPI document, so no client knows of it: "
+            "take away SkipJsonSchema, or whatever else leaves it without a JSON schema"
+        )
+    way = (
+        "what json_schema_extra, examples and the like say must be JSON"
+        if isinstance(cause, PydanticSerializationError)
+        else ""
+    )
+    return "; ".join(filter(None, [f"it has no place in an OpenAPI document: {_first_line(cause)}", way]))
+
+
+def _undocumented(schema: Mapping[str, Any], mode: _Mode) -> Exception | None:
+    """Return why a schema cannot be documented, or not as JSON; None where it can."""
+    try:
+        to_jsonable_python(GenerateJsonSchema().generate(cast(Any, schema), mode))
+    except Exception as exc:  # as above
+        return exc
+    return None
+
+
+def _undocumented_fields(annotation: Any, schema: Mapping[str, Any], mode: _Mode) -> Iterator[tuple[str, Exception]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, field in field_schemas(schema).items():
-            try:
-                GenerateJsonSchema().generate(cast(Any, field), mode)
-            except (PydanticUserError, KeyError, TypeError):
-                yield f".{name}"
+        for name, field in declared_fields(schema).items():
+            cause = _undocumented(field, mode)
+            if cause is not None:
+                yield f".{name}", cause
 
 
 def _validator(adapter: TypeAdapter[Any], schema: Mapping[str, Any]) -> Any:

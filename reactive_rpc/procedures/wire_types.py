@@ -24,6 +24,7 @@ __all__ = [
     "MULTI_HOST_URLS",
     "Fault",
     "class_of",
+    "declared_fields",
     "faults",
     "field_schemas",
     "is_written_otherwise",
@@ -130,15 +131,26 @@ def _instance_of(schema: CoreSchema) -> type | None:
 
 def field_schemas(schema: CoreSchema) -> Mapping[str, CoreSchema]:
     """Return the schemas of a model's fields, by name, out of the model's own core schema."""
+    fields, shared = _model_fields(schema)
+    return {name: _with_definitions(field["schema"], shared) for name, field in fields.items()}
+
+
+def declared_fields(schema: CoreSchema) -> Mapping[str, CoreSchema]:
+    """Return the same with what each field says beside its type: title, description, examples."""
+    fields, shared = _model_fields(schema)
+    return {name: _with_definitions(field, shared) for name, field in fields.items()}
+
+
+def _model_fields(schema: CoreSchema) -> tuple[Mapping[str, CoreSchema], list[CoreSchema]]:
     definitions: dict[str, CoreSchema] = {}
     while schema["type"] != "model-fields":
         definitions |= {one["ref"]: one for one in schema.get("definitions", ())}
         schema = definitions[schema["schema_ref"]] if schema["type"] == "definition-ref" else schema["schema"]
-    shared = [*definitions.values()]
-    return {
-        name: {"type": "definitions", "schema": field["schema"], "definitions": shared} if shared else field["schema"]
-        for name, field in schema["fields"].items()
-    }
+    return schema["fields"], [*definitions.values()]
+
+
+def _with_definitions(schema: CoreSchema, shared: list[CoreSchema]) -> CoreSchema:
+    return {"type": "definitions", "schema": schema, "definitions": shared} if shared else schema
 
 
 def faults(schema: CoreSchema, *, taken: bool) -> Iterator[Fault]:

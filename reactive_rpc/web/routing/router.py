@@ -30,6 +30,7 @@ from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticke
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
 from reactive_rpc.web.routing.dependencies import CONTEXT
 from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of
+from reactive_rpc.web.routing.documentation import require_documentable
 from reactive_rpc.web.routing.openapi_marks import Marked
 from reactive_rpc.web.routing.telemetry import name_route
 from reactive_rpc.web.streams.poll import PollRequest
@@ -101,7 +102,12 @@ class RPCRouter(APIRouter):
         self._examples: list[tuple[bool, dict[str, Any]]] = []
 
     def add_procedure(self, path: str, procedure: Procedure[..., Any], endpoint: Endpoint) -> None:
-        """Serve `procedure` at `{prefix}/{path}` and document it there."""
+        """Serve `procedure` at `{prefix}/{path}` and document it there.
+
+        Raises:
+            DefinitionError: FastAPI could not document it.
+        """
+        require_documentable(procedure)
         method = methods_of(procedure)[0]
         context = None if procedure.scope == "public" else self._context
         responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 from typing import TypedDict as TypingTypedDict
 
 import pytest
-from pydantic import VERSION, BaseModel, ConfigDict, PostgresDsn
+from fastapi import FastAPI
+from pydantic import VERSION, BaseModel, ConfigDict, FailFast, PostgresDsn, WithJsonSchema
 from pydantic import Field as Bounded
+from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -319,6 +321,47 @@ class Counted(BaseModel):
     ratio: Fraction
 
 
+class Raising:
+    """Whose schema fails in a way of its own."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise ValueError("not today")
+
+
+class Failing(BaseModel):
+    """Whose JSON schema fails in a way of its own."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        raise ValueError("not today")
+
+
+class Hidden(BaseModel):
+    shown: int
+    hidden: SkipJsonSchema[int]
+
+
+class Undocumented(BaseModel):
+    plain: int
+    odd: int = Bounded(json_schema_extra={"x": object()})  # type: ignore[dict-item]  # the fault
+
+
+class Unhashable(dict[str, int]):
+    """Metadata without a hash."""
+
+
+class Upload(BaseModel):
+    file: Annotated[int, WithJsonSchema({"type": "file"})]
+
+
+class Titled(BaseModel):
+    a: Annotated[int, WithJsonSchema({"title": 3})]
+
+
+def with_text_of_an_annotation() -> Annotated[list[int], FailFast()] | None: ...
+
+
 def taking(model: Any) -> Callable[..., Any]:
     async def take(input: Any) -> None: ...
 
@@ -346,12 +389,74 @@ def giving(annotation: Any) -> Callable[..., Any]:
         (giving(dict[tuple[int, int], str]), r"the result: JSON's keys are texts.*use a list of pairs"),
         (giving(Annotated[str, Bounded(pattern="(?=a)")]), r"the result: no schema can be made of it: .*"),
         (giving(OldTypedDict) if sys.version_info < (3, 12) else giving(Opaque), r"the result: no schema can be made"),
+        (giving(Raising), r"give \(.*\): the result: no schema can be made of it: not today"),
+        (
+            giving(Annotated[list[int], FailFast()]),
+            r"give \(.*: the result: .* no hash .*'FailFast'.* field of a",
+        ),
+        (giving(dict[str, list[Annotated[set[int], FailFast()]]]), r"no hash \(unhashable type: 'FailFast'\)"),
+        (giving(Annotated[int, {"unit": "m"}]), r"no hash \(unhashable type: 'dict'\)"),
+        (giving(SkipJsonSchema[int]), r"the result: it is left out of the OpenAPI document.*take away SkipJsonSchema"),
+        (taking(Hidden), r"take \(.*\): input\.hidden: it is left out of the OpenAPI document"),
+        (taking(Undocumented), r"input\.odd: it has no place in an OpenAPI document: .*'object'>; .* must be JSON"),
+        (
+            giving(Undocumented),
+            r"the result\.odd: it has no place in an OpenAPI document: .*'object'>; .* must be JSON",
+        ),
+        (giving(Annotated[int, WithJsonSchema({"x": object()})]), r"the result: it has no place .*must be JSON"),
+        (giving(Failing), r"the result: it has no place in an OpenAPI document: not today"),
+        (
+            with_text_of_an_annotation,
+            r"unhashable type: 'FailFast'.* to a field of a model",
+        ),
     ],
 )
 def test_types_that_cannot_be_carried_stop_at_the_definition(function: Callable[..., Any], message: str) -> None:
     """The function, the field, the fault and the way out; not a library's error, and not a 500 on each call."""
     with pytest.raises(DefinitionError, match=message):
         define_reactive_function(kind="mutation")(function)
+
+
+WRONGLY_DOCUMENTED: dict[str, tuple[Callable[..., Any], str]] = {
+    "a type that JSON Schema has not": (
+        taking(Upload),
+        r"take \(.*\): input: FastAPI cannot document it: properties\.file\.type.*; put right what Field",
+    ),
+    "a title that is no text": (
+        giving(list[Titled]),
+        r"give \(.*\): the result: FastAPI cannot document it: \$defs\.Titled\.properties\.a\.title: Input should be",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), WRONGLY_DOCUMENTED.values(), ids=WRONGLY_DOCUMENTED)
+def test_what_fastapi_cannot_document_stops_the_start(
+    tmp_path: Path, function: Callable[..., Any], message: str
+) -> None:
+    """And not everybody's `/openapi.json`, whenever somebody asks for it."""
+    procedure = define_reactive_function(kind="mutation")(function)
+    with pytest.raises(DefinitionError, match=message):
+        ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}})
+
+
+class Quick(BaseModel):
+    """What cannot stand at the result itself, where it can."""
+
+    ids: Annotated[list[int], FailFast()]
+    odd: Annotated[int, Unhashable()]
+    limit: float = float("inf")
+    cursor: int | SkipJsonSchema[None] = None
+
+
+def test_the_ways_out_are_documented(tmp_path: Path) -> None:
+    """Metadata without a hash in a field of a model, a None that clients need not know of, an infinite default."""
+    functions = {
+        "a": {"give": define_reactive_function(giving(Quick)), "take": define_reactive_function(taking(Quick))}
+    }
+    rpc = ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/x.db", functions=functions)
+    app = FastAPI(lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
+    assert app.openapi()["components"]["schemas"]["Quick"]["properties"]["ids"]["type"] == "array"
 
 
 def test_types_that_only_the_cache_did_not_know_are_taken(tmp_path: Path) -> None:
