@@ -14,6 +14,14 @@ SOURCES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
     *(path for folder in ("reactive_rpc", "app", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
 ]
+MODULE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.py)`")
+FOLDER = re.compile(r"`((?:[\w.-]+/)+)`")
+MADE_BY_READERS = {"main.py", "env.py", "openapi/", "generated_client/", "site/"}
+TREE = {
+    f"{path.relative_to(ROOT)}{'/' * path.is_dir()}"
+    for folder in ("reactive_rpc", "tests", "benchmarks", "app", "docs", ".ci")
+    for path in [ROOT / folder, *(ROOT / folder).rglob("*")]
+}
 
 
 def headings(page: Path) -> set[str]:
@@ -49,3 +57,20 @@ def test_a_page_that_the_code_names_is_there() -> None:
     named = {page for source in SOURCES for page in PAGE.findall(source.read_text(encoding="utf-8"))}
     assert len(named) > 5
     assert [page for page in named if not (ROOT / page).exists()] == []
+
+
+def absent(text: str) -> list[str]:
+    """Return the modules and folders that a page names and that are not there."""
+    named = {*MODULE.findall(text), *FOLDER.findall(text)} - MADE_BY_READERS
+    return sorted(name for name in named if not any(name == path or path.endswith(f"/{name}") for path in TREE))
+
+
+def test_a_module_that_a_page_names_is_there() -> None:
+    """Under its whole path, or under the end of it."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert {page.name: gone for page in pages if (gone := absent(page.read_text(encoding="utf-8")))} == {}
+
+
+def test_a_module_that_is_gone_is_found() -> None:
+    """Renamed or moved."""
+    assert absent("`sql/database.py`, `app.py`, `delivery/`, `web/routing/`") == ["delivery/", "sql/database.py"]
