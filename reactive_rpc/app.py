@@ -72,6 +72,8 @@ class ReactiveRPC:
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
         settings: read from the environment where left out.
+        clock: the time and its waiting; the system's where left out.
+        ids: makes the ids of requests and streams; random ones where left out.
         prefix: of the router's paths.
 
     Attributes:
@@ -165,7 +167,7 @@ class ReactiveRPC:
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Open with the application and close with it: `FastAPI(lifespan=rpc.lifespan)`.
+        """Open with the application `app` and close with it: `FastAPI(lifespan=rpc.lifespan)`.
 
         Raises:
             DefinitionError: beside what `open` says, the router stands where it, or something else, is never reached.
@@ -253,7 +255,10 @@ class ReactiveRPC:
         return BoundCaller(self._caller, ctx, require_open=self._lifecycle.require_open)
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
-        """Return what a query asks of Python's clock, which is moved: for checks alone."""
+        """Return in which way the query at `path` depends on Python's clock, called with `input` on behalf of `ctx`.
+
+        Python's clock is moved for that: for checks alone.
+        """
         return await clock_dependencies(self._caller.subscribe(path, input, ctx), self._reader)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
@@ -279,7 +284,7 @@ class ReactiveRPC:
         await self._announcer.invalidate(topic, keys=keys, db=db)
 
     def invalidate_sync(self, topic: Topic, *, keys: Iterable[str] | None = None, db: Session) -> None:
-        """Do as `invalidate`, in a mutation that is no coroutine."""
+        """Do as `invalidate`, in the transaction of `db`: for a mutation that is no coroutine."""
         self._announcer.invalidate_sync(topic, keys=keys, db=db)
 
     async def revoke(self, identity: str, *, db: AsyncSession | None = None) -> None:

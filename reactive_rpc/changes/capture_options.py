@@ -65,6 +65,10 @@ class Capture:
     def check(self, tables: Mapping[str, TableCapture], names: Mapping[str, str]) -> None:
         """Refuse what names nothing in the database.
 
+        Args:
+            tables: `{table: how it is captured}`.
+            names: `{mapped name: table}`.
+
         Raises:
             DefinitionError: the message says what there is.
         """

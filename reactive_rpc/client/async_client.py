@@ -112,7 +112,10 @@ class AsyncClient:
                 await self._owned_http.aclose()
 
     def set_token(self, token: str | None) -> None:
-        """Be another caller from now on; None is nobody. Every watch is fetched again, the stream opened anew."""
+        """Be the caller of `token` from now on; None is nobody.
+
+        Every watch is fetched again, the stream opened anew.
+        """
         self._token = token
         if self._transport is not None and self._live is not None and self._state == "open":
             self._transport.set_token(token)
@@ -124,6 +127,8 @@ class AsyncClient:
         """Call a procedure and return its typed result.
 
         Args:
+            procedure: of a generated client.
+            arguments: its input by name, `{field: value}`.
             idempotency_key: names a mutation that may be sent more often than once: for a while the server does it
                 once, and answers the same each time. It is sent again from here too, where its answer was lost. Of
                 another input it is refused (UNPROCESSABLE_CONTENT).
@@ -168,6 +173,10 @@ class AsyncClient:
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:
         """Return a watch of a query, to be entered.
 
+        Args:
+            procedure: the query, of a generated client.
+            arguments: its input by name, `{field: value}`.
+
         Raises:
             BadRequestError: the input does not fit; nothing is sent.
         """
@@ -175,7 +184,13 @@ class AsyncClient:
         return Watch(live, procedure, procedure.encode_input(arguments))
 
     async def login_with_password(self, url: str, *, username: str, password: str) -> None:
-        """Log in by OAuth2's password flow at `url` and be that caller from now on; errors as in `call`."""
+        """Log in by OAuth2's password flow at `url`, and be that caller from now on; errors as in `call`.
+
+        Args:
+            url: of the token endpoint.
+            username: as the server knows the caller.
+            password: sent once, and not kept.
+        """
         transport, _ = self._opened()
         form = {"grant_type": "password", "username": username, "password": password}
         body = await transport.post_form(url, form)
@@ -234,7 +249,7 @@ class _TokenAnswer(BaseModel):
 
 
 class Mutation(Generic[T]):
-    """A mutation bound to a client; a generated subclass adds the typed `__call__`."""
+    """A mutation (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
 
     def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -258,7 +273,7 @@ class Mutation(Generic[T]):
 
 
 class Query(Generic[T]):
-    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
+    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__` and `watch`."""
 
     def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
         self._client = client

@@ -63,7 +63,7 @@ def type_adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def default_of(kind: Any, text: str) -> Any:
-    """Return the value of a type that a text of JSON spells: a default that Python cannot spell as shortly.
+    """Return the value of type `kind` that a `text` of JSON spells: a default that Python cannot spell as shortly.
 
     >>> default_of(set[int], "[1, 1, 2]")
     {1, 2}

@@ -65,8 +65,8 @@ class Procedure(Generic[T]):
     def encode_input(self, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the input as JSON values, `{field: value}`; None for a procedure that takes none.
 
-        Arguments that are UNSET are left out, so that the server's defaults hold; over `GET` so is None, which a
-        query string cannot say.
+        Those `arguments` that are UNSET are left out, so that the server's defaults hold; over `GET` so is None, which
+        a query string cannot say.
 
         Raises:
             BadRequestError: the input does not fit; `details` lists each fault.

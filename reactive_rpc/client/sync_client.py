@@ -79,7 +79,7 @@ class SyncClient:
         self._stack.close()
 
     def set_token(self, token: str | None) -> None:
-        """Be another caller from now on; None is nobody."""
+        """Be the caller of `token` from now on; None is nobody."""
         self._opened().call(self._client.set_token, token)
 
     def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None) -> T:
@@ -89,11 +89,11 @@ class SyncClient:
         return result
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncWatch[T]:
-        """Return a watch of a query, to be entered; errors as in `AsyncClient.watch`."""
+        """Return a watch of a query, to be entered; arguments and errors as in `AsyncClient.watch`."""
         return SyncWatch(self, self._opened().call(self._client.watch, procedure, arguments))
 
     def login_with_password(self, url: str, *, username: str, password: str) -> None:
-        """Log in by OAuth2's password flow at `url`; errors as in `AsyncClient.login_with_password`."""
+        """Log in by OAuth2's password flow; arguments and errors as in `AsyncClient.login_with_password`."""
 
         async def login() -> None:
             await self._client.login_with_password(url, username=username, password=password)
@@ -139,7 +139,12 @@ class SyncClient:
 
 
 class SyncWatch(Generic[T]):
-    """Follow one query: `with hub.agents.get_all.watch() as live: for state in live: ...`."""
+    """Follow one query: `with hub.agents.get_all.watch() as live: for state in live: ...`.
+
+    Args:
+        client: whose thread runs the event loop.
+        watch: what is followed there.
+    """
 
     def __init__(self, client: SyncClient, watch: Watch[T]) -> None:
         self._client = client
@@ -176,7 +181,7 @@ class SyncWatch(Generic[T]):
 
 
 class SyncMutation(Generic[T]):
-    """A mutation bound to a client; a generated subclass adds the typed `__call__`."""
+    """A mutation (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
 
     def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -197,7 +202,7 @@ class SyncMutation(Generic[T]):
 
 
 class SyncQuery(Generic[T]):
-    """A query bound to a client; a generated subclass adds the typed `__call__` and `watch`."""
+    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__` and `watch`."""
 
     def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
         self._client = client

@@ -32,6 +32,11 @@ class Watch(Generic[T]):
 
     The first state comes at once, while the first fetch runs (`data` is None, `is_loading` True). The iteration ends
     when the client closes. A watch is entered once.
+
+    Args:
+        live: the streams of the client.
+        procedure: the query.
+        fields: its input as JSON values, `{field: value}`; None if it takes none.
     """
 
     def __init__(self, live: Live, procedure: Procedure[T], fields: dict[str, Any] | None) -> None:

@@ -6,32 +6,25 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, get_type_hints, overload
 
 from pydantic import BaseModel, RootModel
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
-from reactive_rpc.procedures.attempts import DEFAULT_ATTEMPTS
 from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.procedures.options import GivenOptions, ProcedureOptions, TableRef
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
-from reactive_rpc.statements.isolation import ISOLATIONS, Isolation
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
-__all__ = ["Kind", "Predicate", "Procedure", "Scope", "define_reactive_function"]
+__all__ = ["Procedure", "define_reactive_function"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Kind = Literal["query", "mutation"]
-Predicate = Callable[[Change, Any], bool]
-TableRef = str | type | Table
-Dependency = TableRef | Topic | KeyedTopic
-Scope = Literal["identity", "tenant", "public"] | Callable[[Any], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +47,10 @@ class Procedure(Generic[P, R]):
     >>> get_answer(), get_answer.kind, get_answer.scope
     (42, 'query', 'identity')
 
+    Args:
+        function: the handler.
+        options: of `define_reactive_function`.
+
     Attributes:
         name: the function's own name; its path is given where it is registered.
         kind: `query` or `mutation`.
@@ -69,38 +66,28 @@ class Procedure(Generic[P, R]):
         attempts: how often a mutation is run at most, where other writes come in between.
     """
 
-    def __init__(
-        self,
-        function: Callable[P, R],
-        *,
-        kind: Kind,
-        dependencies: Sequence[Dependency] | None,
-        invalidate_when: Mapping[TableRef | Topic, Predicate] | None,
-        scope: Scope,
-        examples: Sequence[Mapping[str, Any]] = (),
-        cache: Cache | Literal[False] | None = None,
-        isolation: Isolation | None = None,
-        attempts: int = DEFAULT_ATTEMPTS,
-    ) -> None:
+    def __init__(self, function: Callable[P, R], options: ProcedureOptions) -> None:
         update_wrapper(self, function)
         self.function = function
         self.name = _name(function)
-        self.kind = kind
-        self.scope = scope
-        self.examples = tuple(examples)
-        self.isolation = isolation
-        self.attempts = attempts
-        self._check_arguments(dependencies, invalidate_when, cache)
-        self.cache = cache or Cache()
-        self.is_cached = cache is not False and kind == "query"
+        fault = next(options.faults(), None)
+        if fault is not None:
+            raise self.fault(fault)
+        self.kind = options.kind
+        self.scope = options.scope
+        self.examples = tuple(options.examples)
+        self.isolation = options.isolation
+        self.attempts = options.attempts
+        self.cache = options.cache or Cache()
+        self.is_cached = options.cache is not False and options.kind == "query"
         self.tables: dict[str, Table] = {}
-        declared = dependencies or ()
+        declared = options.dependencies or ()
         self.topics = tuple(ref for ref in declared if isinstance(ref, Topic | KeyedTopic))
         tables = frozenset(self._table(ref) for ref in declared if not isinstance(ref, Topic | KeyedTopic))
-        self.dependencies = None if dependencies is None else tables
+        self.dependencies = None if options.dependencies is None else tables
         self.invalidate_when = {
             ref.table if isinstance(ref, Topic) else self._table(ref): check
-            for ref, check in (invalidate_when or {}).items()
+            for ref, check in (options.invalidate_when or {}).items()
         }
         self.handler, self.output_type = self._signature()
         self._check()
@@ -150,42 +137,10 @@ class Procedure(Generic[P, R]):
         return OutputCodec(self.output_type)
 
     def fault(self, message: str) -> DefinitionError:
-        """Return an error that names this function and where it stands."""
+        """Return an error with `message` that names this function and where it stands."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         where = f" ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})" if code else ""
         return DefinitionError(f"{self.name}{where}: {message}")
-
-    def _check_arguments(self, dependencies: object, invalidate_when: object, cache: object) -> None:
-        if self.kind not in ("query", "mutation"):
-            raise self.fault(f"kind={self.kind!r}: say 'query' or 'mutation'")
-        if not callable(self.scope) and self.scope not in ("identity", "tenant", "public"):
-            raise self.fault(f"scope={self.scope!r}: say 'identity', 'tenant' or 'public', or give a function of ctx")
-        if inspect.iscoroutinefunction(self.scope):
-            raise self.fault("scope is an async def: it is asked on every hit, so it can only look at ctx; write a def")
-        if dependencies is not None and not isinstance(dependencies, list | tuple | set | frozenset):
-            raise self.fault(f"dependencies={dependencies!r} is no list: write dependencies=[Agent, Message]")
-        if invalidate_when is not None and not isinstance(invalidate_when, Mapping):
-            raise self.fault(f"invalidate_when={invalidate_when!r}: write {{Agent: lambda change, input: ...}}")
-        if cache is not None and cache is not False and not isinstance(cache, Cache):
-            raise self.fault(f"cache={cache!r}: give Cache(...), False for never, or leave it out")
-        if self.kind == "mutation" and cache is not None:
-            raise self.fault("a mutation is never cached: cache= is for queries")
-        if cache is False and invalidate_when:
-            raise self.fault("cache=False keeps no result that invalidate_when could keep: drop one of them")
-        self._check_attempts()
-        for table, predicate in (invalidate_when or {}).items():
-            if not callable(predicate):
-                raise self.fault(f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input")
-
-    def _check_attempts(self) -> None:
-        if self.isolation not in (None, *ISOLATIONS):
-            raise self.fault(f"isolation={self.isolation!r}: say one of {', '.join(map(repr, ISOLATIONS))}")
-        if not isinstance(self.attempts, int) or self.attempts < 1:
-            raise self.fault(f"attempts={self.attempts!r}: give a whole number, 1 to run it once at most")
-        if self.kind == "query" and (self.isolation is not None or self.attempts != DEFAULT_ATTEMPTS):
-            raise self.fault(
-                "a query reads one snapshot and is never overtaken: isolation and attempts are for mutations"
-            )
 
     def _table(self, ref: TableRef) -> str:
         table = getattr(ref, "__table__", ref)
@@ -289,31 +244,11 @@ def define_reactive_function(function: Callable[P, R], /) -> Procedure[P, R]: ..
 
 
 @overload
-def define_reactive_function(
-    *,
-    kind: Kind = "query",
-    dependencies: Sequence[Dependency] | None = None,
-    invalidate_when: Mapping[Any, Predicate] | None = None,
-    scope: Scope = "identity",
-    examples: Sequence[Mapping[str, Any]] = (),
-    cache: Cache | Literal[False] | None = None,
-    isolation: Isolation | None = None,
-    attempts: int = DEFAULT_ATTEMPTS,
-) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
+def define_reactive_function(**options: Unpack[GivenOptions]) -> Callable[[Callable[P, R]], Procedure[P, R]]: ...
 
 
 def define_reactive_function(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    kind: Kind = "query",
-    dependencies: Sequence[Dependency] | None = None,
-    invalidate_when: Mapping[Any, Predicate] | None = None,
-    scope: Scope = "identity",
-    examples: Sequence[Mapping[str, Any]] = (),
-    cache: Cache | Literal[False] | None = None,
-    isolation: Isolation | None = None,
-    attempts: int = DEFAULT_ATTEMPTS,
+    function: Callable[P, R] | None = None, /, **options: Unpack[GivenOptions]
 ) -> Procedure[P, R] | Callable[[Callable[P, R]], Procedure[P, R]]:
     """Make a procedure of a function that takes any of `input`, `db` and `ctx`, by name.
 
@@ -347,17 +282,9 @@ def define_reactive_function(
         DefinitionError: the function or an argument is wrong; the message says what and the way out.
     """
 
+    checked = ProcedureOptions(**options)
+
     def decorate(function: Callable[P, R]) -> Procedure[P, R]:
-        return Procedure(
-            function,
-            kind=kind,
-            dependencies=dependencies,
-            invalidate_when=invalidate_when,
-            scope=scope,
-            examples=examples,
-            cache=cache,
-            isolation=isolation,
-            attempts=attempts,
-        )
+        return Procedure(function, checked)
 
     return decorate if function is None else decorate(function)

@@ -71,7 +71,7 @@ class FakeClock:
         await future
 
     def advance(self, seconds: float) -> None:
-        """Move the clock and wake whoever is due, the earliest first; they run when the caller next awaits."""
+        """Move the clock by `seconds` and wake whoever is due, the earliest first; they run at the next await."""
         self._now += seconds
         while self._sleepers and self._sleepers[0][0] <= self._now:
             _, _, future = heapq.heappop(self._sleepers)
@@ -80,7 +80,7 @@ class FakeClock:
 
 
 class SequentialIds:
-    """A `clock.IdSource` that counts.
+    """A `clock.IdSource` that counts; each id begins with `prefix`.
 
     >>> ids = SequentialIds()
     >>> ids.new_id(), ids.new_id()

@@ -16,7 +16,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]] | Stateful
 
 
 def combine_lifespans(*lifespans: Lifespan) -> Stateful:
-    """Return a lifespan that enters each of these in order, and leaves them in reverse.
+    """Return a lifespan that enters each of `lifespans` in order, and leaves them in reverse.
 
         app = FastAPI(lifespan=combine_lifespans(rpc.lifespan, search.lifespan))
 
