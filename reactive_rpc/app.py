@@ -120,11 +120,8 @@ class ReactiveRPC:
         self._freshness = Freshness(
             self._log, clock=clock, max_age_seconds=2 * IDLE_FACTOR * backend.poll_interval_seconds
         )
-        self._reader = _make_reader(backend, self.settings, freshness=self._freshness, clock=clock)
-        self.auditor = Auditor(
-            self._freshness, self._reader.drop, share=self.settings.audit_share, samples=self._is_strict
-        )
-        self._reader.auditor = self.auditor
+        self.auditor = Auditor(self._freshness, share=self.settings.audit_share, samples=self._is_strict)
+        self._reader = _make_reader(backend, self.settings, self._freshness, auditor=self.auditor, clock=clock)
         self._executor = Executor(
             self._database,
             self._log,
@@ -210,7 +207,6 @@ class ReactiveRPC:
             await backend.shared.open()
         await self._log.open()
         stack.push_async_callback(self._log.aclose)
-        self._reader.open()
         await self._check_declarations()
         stack.push_async_callback(self._reader.aclose)
         stack.push_async_callback(self.auditor.aclose)
@@ -227,8 +223,9 @@ class ReactiveRPC:
         tables = self._log.schema.tables
         self.registry.check_tables(tables)
         self._captured_as.check(tables, self._log.schema.names)
-        self._reader.matcher.relations = parse_relations(self._relations, tables)
-        declared = self.registry.declared_tables.union(self._reader.matcher.relations)
+        relations = parse_relations(self._relations, tables)
+        self._reader.open(relations)
+        declared = self.registry.declared_tables.union(relations)
         await self._reader.register_read_tables([name for name in declared if name in tables])
 
     async def run_relay(self) -> None:
@@ -329,7 +326,9 @@ class ReactiveRPC:
         return self.settings.environment == "development"
 
 
-def _make_reader(backend: Backend, settings: Settings, *, freshness: Freshness, clock: Clock) -> Reader:
+def _make_reader(
+    backend: Backend, settings: Settings, freshness: Freshness, *, auditor: Auditor, clock: Clock
+) -> Reader:
     return Reader(
         backend.log,
         MemoryStore(settings.cache_max_bytes),
@@ -338,6 +337,7 @@ def _make_reader(backend: Backend, settings: Settings, *, freshness: Freshness, 
         clock=clock,
         new_context=isolated_context,
         reads=ReadTableRegistry(backend.capture.note_reads, clock=clock),
+        auditor=auditor,
     )
 
 

@@ -1,9 +1,9 @@
 """Hold declarations against what really happens.
 
 A declaration can drift from the handler it stands on: it names a table that is no longer read, a read was added that it
-does not name, or an `invalidate_when` vetoes a change that matters after all. None of the first two is ever stale (see
+does not name, or an `invalidate_when` ignores a change that matters after all. None of the first two is ever stale (see
 `procedures/execution.py`: both widen), but each costs; the third is stale, and no analysis can find it, so it is tried:
-after a veto the query is computed again and compared (`cache/auditor.py`).
+after a predicate has ignored a change, the query is computed again and compared (`cache/auditor.py`).
 
 `reactive-rpc check` runs the calls it is given; the fixture of `pytest_plugin.py` watches those of a test.
 """
@@ -24,7 +24,7 @@ from reactive_rpc.procedures.execution import Observation
 from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["Checker", "Drift", "Outcome", "try_calls"]
+__all__ = ["Checker", "Drift", "TriedQuery", "try_calls"]
 
 Calls = Mapping[str, Sequence[Mapping[str, Any]]]
 """`{path: inputs}`."""
@@ -57,7 +57,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TriedQuery:
     """What became of one query, for `doctor`.
 
     Attributes:
@@ -79,7 +79,7 @@ class Checker:
     """Watches the queries that an application runs, from its making on.
 
     Args:
-        rpc: open or not; with `audit_share=1.0` in its settings every veto is tried.
+        rpc: open or not; with `audit_share=1.0` in its settings every ignored change is tried.
     """
 
     def __init__(self, rpc: ReactiveRPC) -> None:
@@ -89,12 +89,14 @@ class Checker:
         rpc.observe(self._note)
 
     async def settle(self) -> None:
-        """Wait until every veto so far has been tried."""
+        """Wait until every change that a predicate has ignored so far has been tried."""
         await self._rpc.auditor.drain()
 
     def drifts(self) -> tuple[Drift, ...]:
         """Return what was found so far, by path."""
-        return tuple(sorted({*self._declarations(), *self._vetoes()}, key=lambda drift: (drift.path, drift.kind)))
+        return tuple(
+            sorted({*self._declarations(), *self._wrong_predicates()}, key=lambda drift: (drift.path, drift.kind))
+        )
 
     def _note(self, observation: Observation) -> None:
         if observation.declared is not None:
@@ -108,7 +110,7 @@ class Checker:
             for table in declared - self._read[path]:
                 yield Drift(path, "unread", table)
 
-    def _vetoes(self) -> Iterator[Drift]:
+    def _wrong_predicates(self) -> Iterator[Drift]:
         for finding in self._rpc.auditor.findings:
             if finding.kind != "stale":
                 yield Drift(finding.path, finding.kind, finding.table)
@@ -116,7 +118,7 @@ class Checker:
 
 async def try_calls(
     rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, object], *, moves_clock: bool = False
-) -> dict[str, Outcome]:
+) -> dict[str, TriedQuery]:
     """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
 
     A query that sees its caller is run for each of `contexts`. Where several are given, some may be refused: that is an
@@ -140,7 +142,7 @@ async def try_calls(
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
             wanting = _wanting(procedure, inputs, contexts)
             if wanting is not None:
-                outcomes[path] = Outcome(wanting=wanting)
+                outcomes[path] = TriedQuery(wanting=wanting)
                 continue
             outcomes[path] = await _try_query(rpc, path, inputs, contexts, moves_clock=moves_clock)
     return outcomes
@@ -165,7 +167,7 @@ async def _try_query(
     contexts: Mapping[str, object],
     *,
     moves_clock: bool,
-) -> Outcome:
+) -> TriedQuery:
     callers = contexts if _sees_context(rpc.registry[path]) else dict(list(contexts.items())[:1])
     tried: list[tuple[str, Exception | None]] = []
     moved: dict[str, None] = {}
@@ -176,7 +178,7 @@ async def _try_query(
                 if moves_clock and tried[-1][1] is None:
                     moved |= dict.fromkeys(await rpc.try_clock(path, input, ctx))
     opaque = next((each.opaque for each in observations if each.opaque is not None), None)
-    return Outcome(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1), tuple(moved))
+    return TriedQuery(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1), tuple(moved))
 
 
 async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:

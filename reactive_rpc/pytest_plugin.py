@@ -26,7 +26,7 @@ def no_drift() -> Iterator[Callable[[ReactiveRPC], Checker]]:
     """Return a function to give the `ReactiveRPC` to; the test fails where a declaration of its does not hold.
 
     Found are tables that are read and not declared, tables that are declared and that no call of the test read, and
-    `invalidate_when` predicates that vetoed a change which altered the result. The last are tried in the background,
+    `invalidate_when` predicates that ignored a change which altered the result. The last are tried in the background,
     to the end when the application closes; `await checker.settle()` waits for them before that.
     """
     from reactive_rpc.checking import Checker  # noqa: PLC0415  # as above: only who uses it pays for it

@@ -101,7 +101,6 @@ class Auditor:
     """Audits results in the background. Used on one event loop.
 
     Args:
-        drop: called with each result that was found to be wrong.
         share: how many of those offered are audited, between 0 and 1.
         random: draws them, between 0 and 1.
         samples: whether each procedure that compares something with a date or a time is audited once, whatever the
@@ -114,7 +113,6 @@ class Auditor:
     def __init__(
         self,
         freshness: Freshness,
-        drop: Callable[[CachedResult], None],
         *,
         share: float,
         random: Callable[[], float] = _random.random,
@@ -122,7 +120,7 @@ class Auditor:
     ) -> None:
         self.stats = AuditStats()
         self._freshness = freshness
-        self._drop = drop
+        self._observers: list[Callable[[CachedResult], None]] = []
         self.share = share
         self._random = random
         self._samples = samples
@@ -136,6 +134,11 @@ class Auditor:
     def findings(self) -> tuple[Finding, ...]:
         """What was found, the latest last."""
         return tuple(self._findings)
+
+    def observe(self, on_wrong: Callable[[CachedResult], None]) -> Callable[[], None]:
+        """Call `on_wrong` with each result that is found to be wrong, until the function that is returned is called."""
+        self._observers.append(on_wrong)
+        return lambda: self._observers.remove(on_wrong)
 
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
@@ -201,7 +204,8 @@ class Auditor:
         elif not is_same:
             self._report(result, again)
         if not is_same:
-            self._drop(result)
+            for on_wrong in self._observers:
+                on_wrong(result)
 
     def _is_comparable(self, result: CachedResult, again: Outcome) -> bool:
         """Tell whether both are of one state of the data, as far as they read it, and of one tick."""

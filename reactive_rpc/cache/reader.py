@@ -32,6 +32,7 @@ from reactive_rpc.cache.stats import Stats
 from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.relations import Relation
 from reactive_rpc.errors import PreconditionFailedError
 
 __all__ = ["Reader"]
@@ -54,10 +55,10 @@ class Reader:
         new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
             given its result too.
         reads: registers which tables results depend on; None if nobody asks.
+        auditor: is offered what is served from the store and what `invalidate_when` has kept; may be None.
 
     Attributes:
         matcher: decides whether a change touches a result.
-        auditor: is offered what is served from the store and what `invalidate_when` has kept; may be None.
         invalidations: the observers to notify.
         hits_by_path: `Stats.hits`, `{path of a procedure: hits}`.
         misses_by_path: the same of misses and joined computations.
@@ -73,16 +74,19 @@ class Reader:
         clock: Clock | None = None,
         new_context: Callable[[], Context] = Context,
         reads: ReadTableRegistry | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
         self.stats = Stats()
         self.freshness = freshness or Freshness(log)
-        self.auditor: Auditor | None = None
         self.invalidations = InvalidationObservers()
         self.hits_by_path: Counter[str] = Counter()
         self.misses_by_path: Counter[str] = Counter()
         self._log = log
         self._clock = clock or SystemClock()
         self._reads = reads
+        self._auditor = auditor
+        if auditor is not None:
+            auditor.observe(self.drop)
         self.matcher = ChangeMatcher(log, self._audit, stats=self.stats)
         self._live = LiveResults(store, self._clock, self._expire, stats=self.stats)
         self._in_flight = InFlight(new_context)
@@ -228,8 +232,13 @@ class Reader:
         if self._reads is not None:
             await self._reads.add(tables)
 
-    def open(self) -> None:
-        """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open."""
+    def open(self, relations: dict[str, list[Relation]]) -> None:
+        """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open.
+
+        Args:
+            relations: `{table: what a change of it also counts as}`.
+        """
+        self.matcher.relations = relations
         self._live.clear()
         self._dropped.clear()
 
@@ -372,8 +381,8 @@ class Reader:
             result.reflects = self.freshness.token
 
     def _audit(self, result: CachedResult) -> None:
-        if self.auditor is not None:
-            self.auditor.offer(result)
+        if self._auditor is not None:
+            self._auditor.offer(result)
 
     def _drop(self, results: Iterable[CachedResult], version: int) -> None:
         for result in results:

@@ -12,7 +12,7 @@ import typer
 
 from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.changes.captured_schema import TableCapture
-from reactive_rpc.checking import Checker, Drift, Outcome, try_calls
+from reactive_rpc.checking import Checker, Drift, TriedQuery, try_calls
 from reactive_rpc.cli.reports import CheckReport, Diagnosis, ProcedureLine, TableLine, write
 from reactive_rpc.cli.shared import FormatOption, Rpc, failure, load
 from reactive_rpc.errors import ReactiveRPCError
@@ -78,7 +78,7 @@ def check(
 
 async def _inspect(
     rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object]
-) -> tuple[Report, dict[str, Outcome]]:
+) -> tuple[Report, dict[str, TriedQuery]]:
     await rpc.open()
     try:
         return rpc.report(), await try_calls(rpc, calls, contexts)
@@ -88,7 +88,7 @@ async def _inspect(
 
 async def _check(
     rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object], watch: float
-) -> tuple[tuple[Drift, ...], dict[str, Outcome]]:
+) -> tuple[tuple[Drift, ...], dict[str, TriedQuery]]:
     rpc.auditor.share = 1.0
     checker = Checker(rpc)
     await rpc.open()
@@ -142,7 +142,7 @@ def _made(reference: str) -> object:
         raise failure(f"{reference}: {exc}") from exc
 
 
-def _diagnosis(report: Report, outcomes: dict[str, Outcome]) -> Diagnosis:
+def _diagnosis(report: Report, outcomes: dict[str, TriedQuery]) -> Diagnosis:
     return Diagnosis(
         database=report.database,
         epoch=report.epoch,
@@ -169,7 +169,7 @@ def _table_line(table: TableCapture, report: Report) -> TableLine:
 
 
 def _procedure_line(
-    path: str, procedure: Procedure[..., Any], report: Report, outcomes: dict[str, Outcome]
+    path: str, procedure: Procedure[..., Any], report: Report, outcomes: dict[str, TriedQuery]
 ) -> ProcedureLine:
     if procedure.kind == "mutation":
         return ProcedureLine(path=path, kind="mutation")
@@ -191,7 +191,7 @@ def _sharers(procedure: Procedure[..., Any]) -> str:
     return "a function of ctx" if callable(procedure.scope) else procedure.scope
 
 
-def _cached(procedure: Procedure[..., Any], report: Report, outcome: Outcome) -> tuple[bool | None, str]:
+def _cached(procedure: Procedure[..., Any], report: Report, outcome: TriedQuery) -> tuple[bool | None, str]:
     """Return whether results are cached, None where it is not known, and why not."""
     if not procedure.is_cached:
         return False, "cache=False"

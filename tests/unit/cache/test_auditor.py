@@ -10,6 +10,7 @@ import pytest
 
 from reactive_rpc.cache import auditor as auditing
 from reactive_rpc.cache.auditor import Auditor, Finding
+from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.invalidation import Invalidation
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
@@ -46,12 +47,13 @@ class World:
 def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -> World:
     """Return a reader whose hits are audited where `drawn` is below `share`."""
     log = ScriptedLog()
-    reader = make(log, MemoryStore(1_000_000))
+    freshness = Freshness(log)
+    auditor = Auditor(freshness, share=share, random=lambda: drawn)
+    reader = make(log, MemoryStore(1_000_000), freshness=freshness, auditor=auditor)
     log.subscribe(reader.apply)
-    reader.auditor = Auditor(reader.freshness, reader.drop, share=share, random=lambda: drawn)
     told: list[Invalidation] = []
     reader.invalidations.add(told.append)
-    return World(log, reader, reader.auditor, told)
+    return World(log, reader, auditor, told)
 
 
 async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCaptureFixture) -> None:

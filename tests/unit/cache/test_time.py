@@ -155,7 +155,7 @@ async def test_the_auditor_calls_no_tick_a_staleness() -> None:
     And what may be older by its author's word is not audited at all.
     """
     w = World()
-    auditor = w.reader.auditor = Auditor(w.reader.freshness, w.reader.drop, share=1.0)
+    auditor = Auditor(w.reader.freshness, share=1.0)
     ticking, lasting = w.minutely(1), w.minutely(2, ttl_seconds=600.0)
     entries = [await w.reader.get(query) for query in (ticking, lasting)]
     w.clock._now += 60 + GRACE_SECONDS / 2
