@@ -202,8 +202,26 @@ async def serving(url: str, write: Callable[[str], None]) -> AsyncIterator[Serve
     rpc = ReactiveRPC(url, functions=functions, context=context, metadata=SQLModel.metadata, clock=clock)
     app = FastAPI(lifespan=rpc.lifespan)
     app.include_router(rpc.router)
-    async with app.router.lifespan_context(app):
+    async with _opened(app):
         yield Server(app, clock, write)
+
+
+@asynccontextmanager
+async def _opened(app: FastAPI) -> AsyncIterator[None]:
+    """Open an application as a server does, by the messages of its lifespan: the shortcut is installed only then."""
+    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    task = asyncio.create_task(app(scope, received.get, sent.put))  # type: ignore[arg-type]
+    await received.put({"type": "lifespan.startup"})
+    answer = await sent.get()
+    if answer["type"] != "lifespan.startup.complete":
+        raise RuntimeError(f"the application did not open: {answer}")
+    try:
+        yield
+    finally:
+        await received.put({"type": "lifespan.shutdown"})
+        await task
 
 
 @dataclass(frozen=True, slots=True)
