@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, BoardKind, Budget,
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import RandomIds, SystemClock
 from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -109,18 +110,6 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace:
     made = World(kind, place, redis_namespace)
     async with made.stack:
         yield made
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds.
-
-    Raises:
-        AssertionError: it does not within the deadline.
-    """
-    give_up = time.monotonic() + DEADLINE_SECONDS
-    while not await holds():
-        assert time.monotonic() < give_up, "the condition never came true"
-        await asyncio.sleep(0.01)
 
 
 async def test_what_is_put_is_got_until_it_is_taken(world: World) -> None:

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -20,6 +19,7 @@ from typing import IO, Any, Literal
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
 from tests.support.processes import environment_with
+from tests.support.waiting import wait_until
 
 from .books import Commit
 
@@ -40,19 +40,6 @@ def free_port() -> int:
         port = random.SystemRandom().choice(_PORTS)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-
-
-def wait_until(holds: Callable[[], bool], fault: str) -> None:
-    """Poll for a condition.
-
-    Raises:
-        AssertionError: it does not hold in time.
-    """
-    give_up = time.monotonic() + START_SECONDS
-    while not holds():
-        if time.monotonic() > give_up:
-            raise AssertionError(fault)
-        time.sleep(0.05)
 
 
 def send_to_all(pid: int, number: signal.Signals) -> None:

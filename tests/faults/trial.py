@@ -6,8 +6,9 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
 from typing import Final
+
+from tests.support.waiting import until
 
 from .audience import SILENCES_MISSED, Audience, audience
 from .books import Verdict
@@ -48,7 +49,7 @@ async def play(
     """
     rng = random.Random(seed)
     async with audience(world.url, rng) as listening:
-        await _until(listening.is_listening, CALM_SECONDS, lambda: "nobody listens")
+        await until(listening.is_listening, "nobody listens", within_seconds=CALM_SECONDS)
         for number, writer in enumerate(world.writers):
             writer.go(f"{seed} {number}")
         try:
@@ -84,12 +85,4 @@ async def _settled(world: World, listening: Audience, calm_seconds: float) -> Ve
 
 
 async def _committed(world: World, how_many: int) -> None:
-    await _until(lambda: len(world.commits()) >= how_many, CALM_SECONDS, lambda: "the writers do not write")
-
-
-async def _until(holds: Callable[[], bool], seconds: float, fault: Callable[[], str]) -> None:
-    give_up = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > give_up:
-            raise AssertionError(fault())
-        await asyncio.sleep(0.01)
+    await until(lambda: len(world.commits()) >= how_many, "the writers do not write", within_seconds=CALM_SECONDS)

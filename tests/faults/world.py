@@ -19,10 +19,11 @@ from sqlalchemy import make_url
 
 from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 from reactive_rpc.testing.redis import RedisServer, redis_server
+from tests.support.waiting import wait_until
 
 from .books import Commit
 from .database import fill, truth_of
-from .processes import Balancer, Links, Process, Relay, Worker, Writer, send_to_all, wait_until
+from .processes import Balancer, Links, Process, Relay, Worker, Writer, send_to_all
 
 __all__ = ["FAULTS", "HEARTBEAT_SECONDS", "Component", "Fault", "Tier", "World", "components", "world"]
 

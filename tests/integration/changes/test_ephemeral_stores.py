@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import psycopg
 import pytest
@@ -22,6 +22,7 @@ from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 from reactive_rpc.testing.redis import RedisServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -52,14 +53,14 @@ async def _recovers(board: EphemeralStore) -> None:
     Raises:
         AssertionError: it does not.
     """
-    give_up = time.monotonic() + 20
-    while True:
-        try:
+
+    async def works() -> bool:
+        with suppress(ServiceUnavailableError):
             await board.put("ack", {"again": b"1"}, ttl_seconds=60)
-            break
-        except ServiceUnavailableError:
-            assert time.monotonic() < give_up
-            await asyncio.sleep(0.05)
+            return True
+        return False
+
+    await until(works)
     assert await board.take("ack", ["again"]) == {"again": b"1"}
 
 

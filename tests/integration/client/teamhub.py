@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from app.seed import EMAIL, PASSWORD
 from generated_client import TeamHub
 from reactive_rpc.client import State, Watch
 from tests.support.processes import environment_with
+from tests.support.waiting import wait_until
 
-__all__ = ["EMAIL", "PASSWORD", "SECRET", "Recorded", "Served", "fresh", "hub_of", "play", "shown", "until"]
+__all__ = ["EMAIL", "PASSWORD", "SECRET", "Recorded", "Served", "fresh", "hub_of", "play", "shown"]
 
 T = TypeVar("T")
 
@@ -60,15 +60,20 @@ class Served:
         command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(self.port), "--log-level", "warning"]
         variables = {"TEAMHUB_DATABASE": str(self.database), "TEAMHUB_SECRET": SECRET, **self.environment}
         self.process = subprocess.Popen(command, env=environment_with(**variables), stdin=subprocess.DEVNULL)
-        give_up_at = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None, "the server ended before it listened: see above"
-                assert time.monotonic() < give_up_at, "the server did not start"
-                time.sleep(0.02)
+        process = self.process
+        wait_until(
+            lambda: self._listens() or process.poll() is not None,
+            "the server did not start",
+            within_seconds=START_SECONDS,
+        )
+        assert process.poll() is None, "the server ended before it listened: see above"
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal, wait for the end, and return the exit code."""
@@ -150,12 +155,6 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert not left, left
 
     asyncio.run(run())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds; the scenario's bound is the limit."""
-    while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
-        await asyncio.sleep(0.005)
 
 
 async def shown(live: Watch[T], condition: Callable[[State[T]], object]) -> State[T]:

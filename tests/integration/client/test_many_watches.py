@@ -17,8 +17,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.client import AsyncClient, Procedure, Watch
 from reactive_rpc.testing import running
+from tests.support.waiting import until
 
-from .teamhub import play, until
+from .teamhub import play
 
 
 class Base(SQLModel, registry=registry()):

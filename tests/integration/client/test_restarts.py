@@ -21,9 +21,10 @@ import pytest
 from generated_client import Agent, AgentStats, Message, TeamHub
 from reactive_rpc.client import State, Watch
 from reactive_rpc.errors import ConnectionFailedError
+from tests.support.waiting import until
 
 from .conftest import Serve
-from .teamhub import Recorded, Served, fresh, hub_of, play, shown, until
+from .teamhub import Recorded, Served, fresh, hub_of, play, shown
 
 RENAME = "UPDATE agent SET name = ? WHERE id = ?"
 AGENTS = ("agent-0001", "agent-0002", "agent-0003")

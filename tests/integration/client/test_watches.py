@@ -14,9 +14,10 @@ import pytest
 from generated_client import Agent, TeamHub
 from reactive_rpc.client import State, Watch
 from reactive_rpc.errors import ForbiddenError, NotFoundError, UnauthorizedError
+from tests.support.waiting import until
 
 from .conftest import Serve
-from .teamhub import EMAIL, PASSWORD, SECRET, Recorded, Served, fresh, hub_of, play, shown, until
+from .teamhub import EMAIL, PASSWORD, SECRET, Recorded, Served, fresh, hub_of, play, shown
 
 RENAME = "UPDATE agent SET name = ? WHERE id = ?"
 INSERT = """INSERT INTO agent(id, organization_id, name, role, is_active, created_at)

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from reactive_rpc.client import AsyncClient, Procedure, State, Watch
 from reactive_rpc.client.live import Means
 from tests.support.processes import environment_with
+from tests.support.waiting import until, wait_until
 
 __all__ = [
     "GET",
@@ -86,11 +87,11 @@ class Server:
         """Start it and return when it answers."""
         environment = environment_with(**self.environment)
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-        give_up_at = time.monotonic() + SECONDS
-        while not self._answers():
-            assert self.process.poll() is None, "the server ended before it answered: see above"
-            assert time.monotonic() < give_up_at, "the server does not answer"
-            time.sleep(0.05)
+        process = self.process
+        wait_until(
+            lambda: self._answers() or process.poll() is not None, "the server does not answer", within_seconds=SECONDS
+        )
+        assert process.poll() is None, "the server ended before it answered: see above"
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send a signal, wait for the end, and return how many seconds it took; nothing where it has ended."""
@@ -159,12 +160,6 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert not left, left
 
     asyncio.run(run())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds; the scenario's bound is the limit."""
-    while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
-        await asyncio.sleep(0.01)
 
 
 async def workers_of(url: str, count: int) -> dict[int, dict[str, Any]]:

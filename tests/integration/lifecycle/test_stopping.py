@@ -13,7 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from .running import GET, WRITE, Shown, balancing, new_client, play, running, until, watching
+from tests.support.waiting import until
+
+from .running import GET, WRITE, Shown, balancing, new_client, play, running, watching
 
 STOP_SECONDS = 60.0
 """How long a server with open streams may take to stop, and another to start, where many share the machine."""
@@ -97,8 +99,11 @@ def test_a_reload_does_not_wait_for_streams(tmp_path: Path) -> None:
 
 async def reloaded(url: str) -> None:
     """Wait until the new code answers."""
-    while await version(url) != 2:  # noqa: ASYNC110  # what is waited for happens in another process
-        await asyncio.sleep(0.1)
+
+    async def is_new() -> bool:
+        return await version(url) == 2
+
+    await until(is_new)
 
 
 async def version(url: str) -> int | None:

@@ -11,8 +11,9 @@ from functools import partial
 
 from reactive_rpc.client import AsyncClient
 from reactive_rpc.errors import ReactiveRPCError
+from tests.support.waiting import until
 
-from .running import GET, PUSHED, WRITE, Shown, new_client, play, running, until, watching, workers_of
+from .running import GET, PUSHED, WRITE, Shown, new_client, play, running, watching, workers_of
 
 WORKERS = 2
 WRITES = 20
@@ -47,8 +48,11 @@ def test_any_worker_may_write_and_any_may_take_the_acknowledgement(database: str
                 number += 1
                 writers.add(await writer.call(WRITE, {"id": 1, "text": str(number)}))
                 await until(partial(all_right, shown, str(number)))
-            while any(unacknowledged(stats) for stats in (await workers_of(url, WORKERS)).values()):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+
+            async def is_all_acknowledged() -> bool:
+                return not any(unacknowledged(stats) for stats in (await workers_of(url, WORKERS)).values())
+
+            await until(is_all_acknowledged)
             found = (await workers_of(url, WORKERS)).values()
             assert sum(stats["events"] for stats in found) >= len(shown)
             assert sum(stats["events_with_results"] for stats in found) >= 1

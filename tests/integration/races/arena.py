@@ -19,6 +19,7 @@ import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
 from tests.support.processes import ROOT, environment_with
+from tests.support.waiting import wait_until
 
 from .database import GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, fill, truth_of
 from .places import Crash
@@ -26,9 +27,6 @@ from .places import Crash
 __all__ = ["Arena", "Report"]
 
 READERS = 3
-START_SECONDS = 120.0
-"""How long a process may take to start, and the players to see enough, beside all the others."""
-
 CALM_SECONDS = 30.0
 """How long all may take to be right once nobody writes; they need a fraction of one."""
 
@@ -110,7 +108,7 @@ class Node(Process):
 
     def wait_until_it_answers(self) -> None:
         """Return once it serves."""
-        _wait_for(lambda: _answer(self._http, self.url, 0) is not None, f"{self.url} does not answer")
+        wait_until(lambda: _answer(self._http, self.url, 0) is not None, f"{self.url} does not answer")
 
 
 class Arena:
@@ -164,12 +162,12 @@ class Arena:
 
     def _play(self, seconds: float, crashes: Sequence[Crash], until: Callable[[Report], object]) -> None:
         try:
-            _wait_for(lambda: self.report.counts["commits"] > 0, "the writers do not write")
+            wait_until(lambda: self.report.counts["commits"] > 0, "the writers do not write")
             end = time.monotonic() + seconds
             for place in crashes:
                 self._crash(place)
             time.sleep(max(0.0, end - time.monotonic()))
-            _wait_for(lambda: until(self.report), f"too little was seen: {self.report.counts}")
+            wait_until(lambda: until(self.report), f"too little was seen: {self.report.counts}")
         finally:
             self._over.set()
 
@@ -295,11 +293,3 @@ def _answer(http: httpx.Client, url: str, group: int) -> dict[int, int] | None:
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return None
     return {int(row): value for row, value in response.raise_for_status().json().items()}
-
-
-def _wait_for(condition: Callable[[], object], fault: str) -> None:
-    give_up = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > give_up:
-            raise AssertionError(fault)
-        time.sleep(0.02)

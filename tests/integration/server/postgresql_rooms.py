@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,15 +69,3 @@ async def serving(
     """Open an application on the database at `url` and give a client that calls it in this process."""
     async with opened(rpc_on(url, functions, **options), make_app) as found:
         yield Server(found.rpc, found.app, found.client, url)
-
-
-async def eventually(holds: Callable[[], bool], *, within_seconds: float = 60.0) -> None:
-    """Wait for a condition.
-
-    Raises:
-        AssertionError: it does not come true in time.
-    """
-    give_up = time.monotonic() + within_seconds
-    while not holds():
-        assert time.monotonic() < give_up, "the condition has not come true"
-        await asyncio.sleep(0.01)

@@ -70,14 +70,6 @@ def stored(url: str, *rooms: str, **headers: str) -> str:
     return name
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds."""
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at, "the condition never came true"
-        time.sleep(0.005)
-
-
 @contextmanager
 def in_background(work: Callable[[], object]) -> Iterator[None]:
     """Run `work` in a thread meanwhile; leave when it has ended, with its error where it failed."""

@@ -12,9 +12,10 @@ import pytest
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import app_of, rpc_on
-from .streams import heard, in_rooms, until
+from .streams import heard, in_rooms
 
 Workers = list[tuple[ReactiveRPC, str]]
 
@@ -55,7 +56,7 @@ def test_what_is_acknowledged_anywhere_is_not_sent_again(file: Path, workers: Wo
             name, _, cursor = stream.next()
             assert name == "invalidation"
         assert acknowledge(workers[at][1], connected["stream"], cursor) == 204
-        until(lambda: hub.stats.acknowledged == 2)
+        wait_until(lambda: hub.stats.acknowledged == 2)
         assert hub.stats.retried == 0
         assert hub.waiting_bytes == 0
 

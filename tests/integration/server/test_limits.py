@@ -16,9 +16,10 @@ import pytest
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import app_of, error_of, rpc_on, serving, who
-from .streams import heard, in_rooms, stored, until
+from .streams import heard, in_rooms, stored
 
 ANN = {"authorization": "Bearer ann@t"}
 BOB = {"authorization": "Bearer bob@t"}
@@ -36,7 +37,7 @@ def test_a_worker_that_is_full_sends_clients_elsewhere(file: Path) -> None:
                 error = error_of(refused)
                 assert error["code"] == "SERVICE_UNAVAILABLE"
                 assert error["message"].startswith("this worker holds as many streams as it may: 2 (max_streams)")
-        until(lambda: httpx.post(f"{url}/rpc/events/poll", json={}).status_code == 200)
+        wait_until(lambda: httpx.post(f"{url}/rpc/events/poll", json={}).status_code == 200)
 
 
 def test_one_caller_cannot_take_every_place(file: Path) -> None:
@@ -55,7 +56,7 @@ def test_one_caller_cannot_take_every_place(file: Path) -> None:
         bobs = stack.enter_context(heard(url, headers=BOB, json=in_rooms("c")))
         assert bobs.next()[0] == "connected"
         first.close()
-        until(lambda: httpx.post(f"{url}/rpc/events/poll", json=in_rooms("c"), headers=ANN).status_code == 200)
+        wait_until(lambda: httpx.post(f"{url}/rpc/events/poll", json=in_rooms("c"), headers=ANN).status_code == 200)
 
 
 def test_callers_without_a_name_count_by_address(file: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import app_of, error_of, rpc_on
-from .streams import DEADLINE_SECONDS, in_background, in_rooms, served_by_uvicorn, stored, until
+from .streams import DEADLINE_SECONDS, in_background, in_rooms, served_by_uvicorn, stored
 
 
 @dataclass
@@ -78,7 +79,7 @@ def test_a_poll_waits_for_the_first_event(server: Polled) -> None:
     cursor = server.poll("a", "b")["cursor"]
 
     def write() -> None:
-        until(server.waits)
+        wait_until(server.waits)
         server.add("b", "x")
 
     with in_background(write):
@@ -143,7 +144,7 @@ def test_a_client_that_goes_away_is_forgotten_at_once(file: Path) -> None:
     """Long before the time of its poll is over, nothing is watched for it any more."""
     with polling(file, poll_wait_seconds=300.0) as server:
         leave_a_poll(server)
-        until(lambda: server.rpc.stats()["streams"] == 0)
+        wait_until(lambda: server.rpc.stats()["streams"] == 0)
         assert server.rpc.stats()["watched_queries"] == 0
 
 
@@ -155,7 +156,7 @@ def leave_a_poll(server: Polled) -> None:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         head = "POST /rpc/events/poll HTTP/1.1\r\nhost: x\r\ncontent-type: application/json"
         connection.sendall(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
-        until(server.waits)
+        wait_until(server.waits)
 
 
 def test_a_cursor_that_cannot_be_resumed_is_stale_whole(server: Polled) -> None:
@@ -216,7 +217,7 @@ def test_a_server_that_stops_answers_the_polls_that_wait(tmp_path: Path) -> None
         seconds: list[float] = []
 
         def stop() -> None:
-            until(lambda: "reactive_rpc_streams 1.0" in httpx.get(f"{server.url}/rpc/metrics").text)
+            wait_until(lambda: "reactive_rpc_streams 1.0" in httpx.get(f"{server.url}/rpc/metrics").text)
             seconds.append(server.stop())
 
         with in_background(stop):

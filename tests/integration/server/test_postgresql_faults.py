@@ -22,8 +22,9 @@ from reactive_rpc.procedures.procedure import Procedure
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.statements.faults import ImpairedError, connecting
 from reactive_rpc.testing.postgresql import PostgreSQLServer
+from tests.support.waiting import until
 
-from .postgresql_rooms import DRIVERS, Server, eventually, serving, with_driver
+from .postgresql_rooms import DRIVERS, Server, serving, with_driver
 from .rooms import ROOMS, NewNote, Note, NoteId, error_of
 
 pytestmark = pytest.mark.anyio
@@ -338,7 +339,7 @@ async def wait_for_sleeper(url: str) -> None:
     """Wait until somebody sleeps in the database."""
     query = b"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"
     with psycopg.connect(with_driver(url, "postgresql"), autocommit=True) as connection:
-        await eventually(lambda: connection.execute(query).fetchone() != (0,))
+        await until(lambda: connection.execute(query).fetchone() != (0,))
 
 
 async def test_mutations_wait_for_a_connection_so_long(server: Server) -> None:
@@ -353,7 +354,7 @@ async def test_mutations_wait_for_a_connection_so_long(server: Server) -> None:
         held = [
             asyncio.create_task(server.call("more.run", {"sql": "SELECT pg_advisory_xact_lock(7)"})) for _ in range(4)
         ]
-        await eventually(lambda: connection.execute(waiting).fetchone() == (4,))
+        await until(lambda: connection.execute(waiting).fetchone() == (4,))
         assert_told(await server.call("notes.add", {"room": "a", "text": "y"}), 503, "SERVICE_UNAVAILABLE")
         assert len(await server.answer("notes.in_room", {"room": "a"})) == len(server.rows()) == 1
     assert [response.status_code for response in await asyncio.gather(*held)] == [200] * 4

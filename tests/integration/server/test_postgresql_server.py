@@ -39,8 +39,9 @@ from reactive_rpc.backends.postgresql.database import PostgreSQLDatabase
 from reactive_rpc.procedures.caller import BoundCaller
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.testing import running
+from tests.support.waiting import until
 
-from .postgresql_rooms import DRIVERS, Server, eventually, rpc_on, serving, with_driver
+from .postgresql_rooms import DRIVERS, Server, rpc_on, serving, with_driver
 from .rooms import METADATA, ROOMS, InRoom, app_of
 from .test_found_defects import first_events
 
@@ -232,10 +233,10 @@ async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None
         callers.append(server.rpc.caller())
         server.write(INSERT, "a", "x")
         calls = [asyncio.create_task(server.answer("nested.outer", {"room": room})) for room in "abc"]
-        await eventually(lambda: len(entered) == 2)
+        await until(lambda: len(entered) == 2)
         # This one waits for its turn behind the calls that are about to ask for the same.
         outside = asyncio.create_task(server.answer("notes.in_room", {"room": "a"}))
-        await eventually(lambda: server.rpc.stats()["computing"] == 4)
+        await until(lambda: server.rpc.stats()["computing"] == 4)
         go_on.set()
         async with asyncio.timeout(60):
             assert await asyncio.gather(*calls) == [1, 1, 1]

@@ -8,8 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
 from tests.support.processes import environment_with
+from tests.support.waiting import wait_until
 
 from .rooms import JSON, ROOMS, serving
 
@@ -110,13 +110,6 @@ def watching(client: httpx.Client, *rooms: str, **request: Any) -> Iterator[Stre
     headers = request.pop("headers", {})
     with client.stream("POST", "/rpc/events", json={"queries": queries, **request}, headers=headers) as response:
         yield Stream(response)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds; what it asks is its pause."""
-    give_up_at = time.monotonic() + START_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at, "the condition never came true"
 
 
 def test_a_stream_tells_of_writes_by_any_process(process: Process, client: httpx.Client) -> None:
@@ -259,7 +252,7 @@ def test_nothing_is_left_of_streams_that_ended(process: Process, client: httpx.C
     for _ in range(10):
         with watching(client, "a") as stream:
             assert stream.next()[0] == "connected"
-    until(lambda: "reactive_rpc_streams 0.0" in client.get("/rpc/metrics").text)
+    wait_until(lambda: "reactive_rpc_streams 0.0" in client.get("/rpc/metrics").text)
     assert "reactive_rpc_watches 0.0" in client.get("/rpc/metrics").text
     with watching(client, "a") as stream:
         cursor, id = stream.next()[2], ""

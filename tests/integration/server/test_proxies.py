@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import app_of, rpc_on
 from .streams import DEADLINE_SECONDS, heard, in_rooms, stored
@@ -96,11 +96,8 @@ def behind(proxy: str, url: str, folder: Path) -> Iterator[str]:
             env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin"},
         )
     try:
-        give_up_at = time.monotonic() + DEADLINE_SECONDS
-        while not listens(port):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < give_up_at, log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: listens(port) or process.poll() is not None, log.read_text)
+        assert process.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -147,10 +144,7 @@ def test_a_client_that_leaves_a_proxy_is_forgotten(tmp_path: Path, proxy: str) -
     with running(app_of(rpc)) as url, behind(proxy, url, tmp_path) as outside:
         with heard(outside, json=in_rooms("a")) as stream:
             cursor = stream.next()[2]
-        give_up_at = time.monotonic() + DEADLINE_SECONDS
-        while rpc.stats()["streams"]:
-            assert time.monotonic() < give_up_at
-            time.sleep(0.01)
+        wait_until(lambda: not rpc.stats()["streams"])
         polled = httpx.post(f"{outside}/rpc/events/poll", json={**in_rooms("a"), "cursor": cursor, "wait": 0.1})
         assert [event["event"] for event in polled.json()["events"]] == ["connected"]
 

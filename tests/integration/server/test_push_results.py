@@ -17,9 +17,10 @@ from reactive_rpc import Cache, Context, DefinitionError, NotFoundError, Reactiv
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.subscriptions.reconciler import MAX_RESULT_BYTES
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import InRoom, Note, NoteId, app_of, rpc_on, who
-from .streams import heard, until
+from .streams import heard
 
 
 @define_reactive_function(cache=Cache(push="result"))
@@ -161,7 +162,7 @@ def test_nothing_is_kept_of_streams_that_have_gone(served: Served) -> None:
     """The watch ends with its last stream."""
     with served.stream("ann@t", "notes.in_room", {"room": "a"}) as stream:
         stream.next()
-    until(lambda: served.rpc.stats()["streams"] == served.rpc.stats()["watched_queries"] == 0)
+    wait_until(lambda: served.rpc.stats()["streams"] == served.rpc.stats()["watched_queries"] == 0)
 
 
 def test_what_is_pushed_is_declared_well() -> None:

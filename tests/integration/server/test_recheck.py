@@ -18,9 +18,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Context, ForbiddenError, ReactiveRPC, UnauthorizedError, define_reactive_function
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import ROOMS, Note, app_of, rpc_on, who
-from .streams import DEADLINE_SECONDS, Heard, heard, in_background, in_rooms, until
+from .streams import DEADLINE_SECONDS, Heard, heard, in_background, in_rooms
 
 ANN = {"authorization": "Bearer ann@t"}
 BOB = {"authorization": "Bearer bob@t"}
@@ -133,7 +134,7 @@ def test_what_the_queries_do_not_see_of_a_context_may_change(file: Path) -> None
     with served(file) as server, opened(server.url, ANN) as stream:
         server.login.tenants["ann"] = "other"
         asked = len(server.login.asked)
-        until(lambda: len(server.login.asked) > asked + 2)
+        wait_until(lambda: len(server.login.asked) > asked + 2)
         server.add("x")
         assert stream.next()[0] == "invalidation"
 
@@ -143,10 +144,10 @@ def test_a_context_that_fails_otherwise_costs_nobody_a_stream(file: Path, caplog
     with served(file) as server, opened(server.url, ANN) as stream:
         server.login.refused["ann"] = HTTPException(503, "the login is away")
         asked = len(server.login.asked)
-        until(lambda: len(server.login.asked) > asked + 2)
+        wait_until(lambda: len(server.login.asked) > asked + 2)
         server.login.refused["ann"] = RuntimeError("a bug of the login's")
         asked = len(server.login.asked)
-        until(lambda: len(server.login.asked) > asked + 2)
+        wait_until(lambda: len(server.login.asked) > asked + 2)
         server.login.refused.clear()
         server.add("x")
         assert stream.next()[0] == "invalidation"
@@ -159,7 +160,7 @@ def test_a_stream_of_public_queries_is_never_asked(file: Path) -> None:
     with served(file) as server, heard(server.url, json={"queries": [{"path": "test.hello"}]}) as stream:
         assert stream.next()[0] == "connected"
         with opened(server.url, ANN):
-            until(lambda: len(server.login.asked) > 3)
+            wait_until(lambda: len(server.login.asked) > 3)
         assert set(server.login.asked) == {"ann"}
 
 
@@ -203,7 +204,7 @@ def test_a_long_poll_that_waits_is_told_as_well(file: Path) -> None:
         asked = len(server.login.asked)
 
         def lock_out() -> None:
-            until(lambda: len(server.login.asked) > asked)
+            wait_until(lambda: len(server.login.asked) > asked)
             server.login.refused["ann"] = HTTPException(401, "log in again")
 
         with in_background(lock_out):
@@ -220,7 +221,7 @@ def test_a_revocation_finds_those_on_their_way_in(file: Path) -> None:
         held = server.login.slow["ann"] = threading.Event()
 
         def lock_out() -> None:
-            until(lambda: not server.login.slow)
+            wait_until(lambda: not server.login.slow)
             server.login.refused["ann"] = HTTPException(401, "you have been locked out")
             assert httpx.post(f"{server.url}/revoke/ann").status_code == 200
             held.set()

@@ -20,8 +20,9 @@ from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revo
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing.redis import RedisServer
+from tests.support.waiting import until
 
-from .postgresql_rooms import Server, eventually, serving
+from .postgresql_rooms import Server, serving
 from .rooms import METADATA, ROOMS, lines
 
 pytestmark = pytest.mark.anyio
@@ -155,7 +156,7 @@ async def test_revocation_reaches_the_other_worker(
             await one.rpc.revoke("ada")
             [ended] = await stream.collect(30)
             assert isinstance(ended, Revoked)
-            await eventually(lambda: stream.closed)
+            await until(lambda: stream.closed)
         finally:
             hub.disconnect(stream)
 

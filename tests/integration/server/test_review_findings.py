@@ -39,6 +39,7 @@ from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, deco
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
+from tests.support.waiting import until
 
 from .rooms import ROOMS, InRoom, Note, NoteId, Server, Visit, serving
 
@@ -315,12 +316,6 @@ class Pace:
     async def through(self) -> None:
         self.runs += 1
         await self.open.wait()
-
-
-async def until(condition: Any, seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
-            await asyncio.sleep(0.005)
 
 
 def slow_in_room(pace: Pace) -> Any:

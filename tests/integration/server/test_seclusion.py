@@ -29,6 +29,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reactive_rpc import Cache, Change, Context, ReactiveRPC, UnauthorizedError, define_reactive_function
+from tests.support.waiting import until
 
 from .rooms import Note, Server, rpc_on, serving
 
@@ -177,13 +178,6 @@ async def served(file: Path, functions: Any = FUNCTIONS, **options: Any) -> Asyn
 
 async def ask(server: Server, name: str, user: str) -> httpx.Response:
     return await server.client.get(f"/rpc/notes.{name}", headers={"x-user": user})
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the application run until `condition` holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # counters move, and tell nobody
-            await asyncio.sleep(0.001)
 
 
 async def poll(server: Server, name: str, user: str, input: object = None, **more: Any) -> dict[str, Any]:

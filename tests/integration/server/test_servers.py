@@ -14,9 +14,10 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import app_of, rpc_on
-from .streams import DEADLINE_SECONDS, in_rooms, until
+from .streams import DEADLINE_SECONDS, in_rooms
 
 SERVERS = {
     "postgresql": "from reactive_rpc.testing.postgresql import postgresql_server as server",
@@ -64,7 +65,7 @@ def test_a_server_ends_with_whoever_started_it(name: str, number: signal.Signals
     """No process is left behind, and no file."""
     process, server, folder = started(START.format(server=SERVERS[name]))
     kill(process, number)
-    until(lambda: is_gone(server) and not folder.exists())
+    wait_until(lambda: is_gone(server) and not folder.exists())
 
 
 def test_a_served_application_ends_with_whoever_serves_it(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_served_application_ends_with_whoever_serves_it(tmp_path: Path) -> Non
     (tmp_path / "served_nothing.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
     process, server, folder = started(SERVING.format(folder=str(tmp_path)))
     kill(process, signal.SIGKILL)
-    until(lambda: is_gone(server))
+    wait_until(lambda: is_gone(server))
     assert folder.exists()
 
 
@@ -91,6 +92,6 @@ def test_a_stream_that_is_open_at_the_end_is_cut_quietly(file: Path, caplog: pyt
         with running(app_of(rpc_on(file)), goodbye_seconds=0) as url:
             listening = threading.Thread(target=listen, args=(url,))
             listening.start()
-            until(lambda: httpx.get(f"{url}/rpc/metrics").text.count("reactive_rpc_streams 1.0") == 1)
+            wait_until(lambda: httpx.get(f"{url}/rpc/metrics").text.count("reactive_rpc_streams 1.0") == 1)
         listening.join()
     assert not caplog.records

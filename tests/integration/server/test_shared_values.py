@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -33,6 +32,7 @@ from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.procedures.execution import Observation
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.redis import RedisServer
+from tests.support.waiting import until
 
 from .postgresql_rooms import Server, serving
 from .rooms import ROOMS, InRoom, Note, who
@@ -104,10 +104,11 @@ class Workers:
 
     async def is_shared(self, results: int) -> None:
         """Wait until so many results are there for others."""
-        give_up = time.monotonic() + 20
-        while len(await self.keys("value")) < results:
-            assert time.monotonic() < give_up, "nothing was shared"
-            await asyncio.sleep(0.01)
+
+        async def are_there() -> bool:
+            return len(await self.keys("value")) >= results
+
+        await until(are_there, "nothing was shared")
 
 
 @pytest.fixture

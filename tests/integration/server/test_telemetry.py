@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.testing import running
+from tests.support.waiting import wait_until
 
 from .rooms import opened, rpc_on
-from .streams import heard, in_rooms, until
+from .streams import heard, in_rooms
 
 pytestmark = pytest.mark.anyio
 
@@ -118,5 +119,5 @@ def test_a_stream_is_named_too(file: Path) -> None:
     with running(traced.app(rpc_on(file))) as url:
         with heard(url, json=in_rooms("r")) as stream:
             stream.next()
-        until(lambda: len(traced.spans()) == 1)
+        wait_until(lambda: len(traced.spans()) == 1)
     assert traced.named() == [("POST /rpc/events", "/rpc/events")]

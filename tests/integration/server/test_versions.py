@@ -26,6 +26,7 @@ from reactive_rpc.backends.sqlite.capture.backend import POSITION
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
+from tests.support.waiting import until
 
 from . import postgresql_rooms, rooms
 from .rooms import InRoom, Note, Opened, who
@@ -173,7 +174,7 @@ def functions_with(writer: Callable[[], Writer]) -> Functions:
         found = await texts(db, input.room)
         wanted = writer().commits + input.commits
         writer().let(input.commits)
-        await postgresql_rooms.eventually(lambda: writer().commits >= wanted)
+        await until(lambda: writer().commits >= wanted)
         return found
 
     @define_reactive_function(cache=Cache(push="result"))

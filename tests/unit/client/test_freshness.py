@@ -10,9 +10,10 @@ import pytest
 from reactive_rpc.client import AsyncClient
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
 from reactive_rpc.protocol.headers import CURSOR, STALE, UNKNOWN
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, FakeClock, fresh, play, shown, until, watching
+from .watching import GET, FakeClock, fresh, pass_time_until, play, shown, watching
 
 MARKED = {STALE: "true"}
 A = {"name": "a"}
@@ -115,9 +116,7 @@ def test_a_watch_shows_a_stale_result_until_there_is_a_better_one(server: FakeSe
             await until(lambda: server.open_streams)
             assert (live.state.data, live.state.is_stale, live.state.error) == (1, True, None)
             server.answer_headers = {}
-            while live.state.is_stale:
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: not live.state.is_stale)
             assert live.state.data == 1
 
     play(scenario)

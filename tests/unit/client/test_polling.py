@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,9 +12,10 @@ from reactive_rpc.client.channels import POLL_SECONDS
 from reactive_rpc.client.lane import PROBE_GRACE_SECONDS
 from reactive_rpc.errors import ForbiddenError, ServiceUnavailableError, UnauthorizedError
 from reactive_rpc.protocol.events import Gap, Revoked
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, FakeClock, fresh, is_fresh, play, shown, until, watching
+from .watching import GET, FakeClock, fresh, is_fresh, pass_time_until, play, shown, watching
 
 by_poll = partial(watching, events="poll")
 
@@ -159,14 +159,10 @@ def test_after_a_failed_poll_only_what_changed_is_fetched(server: FakeServer) ->
             await until(lambda: has_a_poll_waiting(server) and len(server.open_streams) == 1)
             server.refuse_polls, server.refusal_headers = ServiceUnavailableError("draining"), {"retry-after": "7"}
             server.tell("a", Gap(cursor="e:0"))
-            while not live.state.is_stale or live.state.error is None:
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: live.state.is_stale and live.state.error is not None)
             server.refuse_polls = None
             server.change("b", 2)
-            while not (is_fresh(live, 1) and is_fresh(other, 2)):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(live, 1) and is_fresh(other, 2))
             assert clock.now >= 7
         assert server.fetches.count(("b", 200)) == 2
 
@@ -212,19 +208,22 @@ def test_a_buffering_proxy_makes_the_client_poll(server: FakeServer, caplog: pyt
     async def scenario() -> None:
         client = AsyncClient(server.url, clock=clock)
         async with client, client.watch(GET, {"name": "a"}) as watch:
-            while not is_fresh(watch, 1):
+
+            def is_shown() -> bool:
+                if is_fresh(watch, 1):
+                    return True
                 assert watch.state.error is None
                 clock.hear_nothing()
                 clock.pass_time()
-                await asyncio.sleep(0.002)
+                return False
+
+            await until(is_shown)
             assert clock.now < 10
             assert len(server.streams) == len(server.polls) + 1, "one stream, and polls"
             server.is_buffering = False
             await until(partial(has_a_poll_waiting, server))
             server.change("a", 2)
-            while not is_fresh(watch, 2):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(watch, 2))
         assert "polling" in caplog.text
 
     with caplog.at_level("WARNING", "reactive_rpc.client"):
@@ -289,9 +288,7 @@ def test_without_an_answered_poll_the_client_goes_back_to_streams(server: FakeSe
             clock.pass_time()
             await shown(watch, lambda state: isinstance(state.error, ServiceUnavailableError))
             server.is_buffering = False
-            while not is_fresh(watch, 1):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(watch, 1))
         assert [wait_seconds for _, wait_seconds in server.polls] == [0.0]
 
     play(scenario)

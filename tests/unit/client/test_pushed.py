@@ -10,9 +10,10 @@ import pytest
 from reactive_rpc.client import State
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.events import Result
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, FakeClock, fresh, play, shown, until, watching
+from .watching import GET, FakeClock, fresh, play, shown, watching
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ from reactive_rpc.errors import (
     UnauthorizedError,
 )
 from reactive_rpc.protocol.events import Revoked
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
+from .watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, watching
 
 
 @pytest.fixture

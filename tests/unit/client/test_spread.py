@@ -15,9 +15,10 @@ from reactive_rpc.client import AsyncClient, Watch
 from reactive_rpc.client.spread import HEAD_BYTES, SetLimits, Spread
 from reactive_rpc.errors import PayloadTooLargeError, TooManyRequestsError
 from reactive_rpc.protocol.events import StreamLimits
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, is_fresh, play, until
+from .watching import GET, is_fresh, play
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.protocol.events import Connected, Gap, Revoked
 from reactive_rpc.protocol.sse import encode_event
+from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, Answers, FakeClock, fresh, is_fresh, play, shown, until, watching
+from .watching import GET, Answers, FakeClock, fresh, is_fresh, pass_time_until, play, shown, watching
 
 
 @pytest.fixture
@@ -362,9 +363,7 @@ def test_a_silent_stream_with_heartbeats_is_dead(server: FakeServer) -> None:
             stale = await shown(live, lambda state: state.is_stale)
             assert clock.now == 25.0 * HEARTBEATS_MISSED
             assert (stale.data, stale.error) == (1, None)
-            while not is_fresh(live, 1):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(live, 1))
             assert len(server.streams) == 2
             assert server.fetches == [("a", 200)]
 
@@ -453,9 +452,7 @@ def test_retry_after_is_honoured(server: FakeServer, what: str) -> None:
             await until(lambda: any(seconds >= 7 for seconds in clock.pauses))
             assert isinstance(live.state.error, TooManyRequestsError)
             setattr(server, what, None)
-            while not is_fresh(live, 1):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(live, 1))
             assert clock.now >= 7
 
     play(scenario)
@@ -551,8 +548,6 @@ def test_a_wrong_retry_does_not_end_a_watch_for_good(server: FakeServer, retry_m
             await until(lambda: clock.pauses)
             assert max(clock.pauses) <= MAX_RETRY_SECONDS + CAP_SECONDS
             server.change("a", 2)
-            while not is_fresh(live, 2):
-                clock.pass_time()
-                await asyncio.sleep(0.002)
+            await pass_time_until(clock, lambda: is_fresh(live, 2))
 
     play(scenario)

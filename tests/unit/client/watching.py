@@ -16,10 +16,11 @@ from reactive_rpc.client.live import COALESCE_SECONDS
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.events import Connected, SubscriptionRequest
+from tests.support.waiting import until
 
 from .fake_server import FakeServer
 
-__all__ = ["GET", "Answers", "FakeClock", "Name", "fresh", "is_fresh", "play", "shown", "until", "watching"]
+__all__ = ["GET", "Answers", "FakeClock", "Name", "fresh", "is_fresh", "pass_time_until", "play", "shown", "watching"]
 
 
 class Name(BaseModel):
@@ -94,10 +95,16 @@ def play(scenario: Callable[[], Awaitable[None]], *, seconds: float = 20) -> Non
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds; the scenario's timeout bounds it."""
-    while not condition():  # noqa: ASYNC110  # what is waited for happens in the server's thread
-        await asyncio.sleep(0.002)
+async def pass_time_until(clock: FakeClock, holds: Callable[[], object]) -> None:
+    """Move the clock on whenever somebody sleeps, until the condition holds."""
+
+    def held() -> bool:
+        if holds():
+            return True
+        clock.pass_time()
+        return False
+
+    await until(held)
 
 
 async def shown(live: Watch[int], condition: Callable[[State[int]], bool]) -> State[int]:

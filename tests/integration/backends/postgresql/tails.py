@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from reactive_rpc.changes.log import Batch
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
+from tests.support.waiting import wait_until
 
 DEADLINE_SECONDS = 30.0
 
@@ -43,13 +43,15 @@ class Tail:
 
     def poll_until_it_works(self) -> list[Batch]:
         """Poll until the database can be read again."""
-        give_up = time.monotonic() + DEADLINE_SECONDS
-        while True:
-            try:
-                return self.poll()
-            except ServiceUnavailableError:
-                assert time.monotonic() < give_up
-                time.sleep(0.05)
+        found: list[list[Batch]] = []
+
+        def works() -> bool:
+            with suppress(ServiceUnavailableError):
+                found.append(self.poll())
+            return bool(found)
+
+        wait_until(works)
+        return found[0]
 
     @property
     def cursor(self) -> Cursor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,28 +22,19 @@ from reactive_rpc.backends.redis.stream import RedisStream, RelayReport, StreamE
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
 from tests.integration.backends.postgresql.tails import connected
-
-DEADLINE_SECONDS = 60.0
-
-
-async def until(holds: Callable[[], object], what: str) -> None:
-    """Wait until `holds()`."""
-    give_up = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < give_up, f"never: {what}"
-        await asyncio.sleep(0.01)
+from tests.support.waiting import until
 
 
 async def eventually(work: Callable[[], Awaitable[object]], *errors: type[Exception]) -> None:
     """Try again until none of `errors` comes of it."""
-    give_up = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        try:
+
+    async def works() -> bool:
+        with suppress(*errors):
             await work()
-            return
-        except errors:
-            assert time.monotonic() < give_up
-        await asyncio.sleep(0.05)
+            return True
+        return False
+
+    await until(works)
 
 
 @dataclass

@@ -13,8 +13,9 @@ import pytest
 from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
 from reactive_rpc.backends.redis.relay import Feed
 from reactive_rpc.tasks import end_task
+from tests.support.waiting import until
 
-from .rig import Edge, Rig, Writer, prepare, until
+from .rig import Edge, Rig, Writer, prepare
 
 KEYS = ("state", "log", "beat", "asks")
 

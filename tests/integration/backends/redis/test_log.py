@@ -17,8 +17,9 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer
 from reactive_rpc.testing.redis import RedisServer, redis_server
+from tests.support.waiting import until
 
-from .rig import Edge, Rig, Writer, eventually, prepare, until
+from .rig import Edge, Rig, Writer, eventually, prepare
 
 MakeRig = Callable[[str], Rig]
 

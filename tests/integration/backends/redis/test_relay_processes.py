@@ -13,8 +13,9 @@ from contextlib import AsyncExitStack, contextmanager
 import pytest
 
 from tests.support.processes import environment_with
+from tests.support.waiting import until
 
-from .rig import Edge, Rig, Writer, prepare, until
+from .rig import Edge, Rig, Writer, prepare
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +20,7 @@ from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.testing.redis import RedisServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -80,18 +81,6 @@ async def own_world(own_redis: RedisServer) -> AsyncIterator[World]:
 
 async def find(values: RedisSharedResults, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedResult | None:
     return await values.find(key, epoch, after=after, version=after + 1)
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds.
-
-    Raises:
-        AssertionError: it does not.
-    """
-    give_up = time.monotonic() + 20
-    while not await holds():
-        assert time.monotonic() < give_up, "the condition never came true"
-        await asyncio.sleep(0.005)
 
 
 async def stored(world: World, value: SharedResult = VALUE) -> None:

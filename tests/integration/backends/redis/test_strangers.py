@@ -11,8 +11,9 @@ import pytest
 
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.testing.postgresql import PostgreSQL
+from tests.support.waiting import until
 
-from .rig import Rig, Writer, eventually, prepare, until
+from .rig import Rig, Writer, eventually, prepare
 
 MakeRig = Callable[[], Rig]
 
