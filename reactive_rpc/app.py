@@ -217,7 +217,7 @@ class ReactiveRPC:
         tasks = self._tasks(stack)
         tasks.keep(self._follower.run(), "tail")
         tasks.keep(self._pruner.run(), "prune")
-        tasks.keep(self._reauthorization.run(), "guard")
+        tasks.keep(self._reauthorization.run(), "reauthorization")
 
     async def _check_declarations(self) -> None:
         tables = self._log.schema.tables

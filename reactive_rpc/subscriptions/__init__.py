@@ -1,1 +1,1 @@
-"""Telling clients: streams, the queries that they watch, and acknowledgements."""
+"""Notifying clients: streams, the queries that they watch, and acknowledgements."""

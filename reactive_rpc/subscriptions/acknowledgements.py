@@ -1,15 +1,8 @@
 """Acknowledgements that reach another worker than the one whose stream they are for.
 
-A load balancer sends them anywhere. What is for a stream of another worker is noted and put on the board
-(`changes/ephemeral_store.py`) several times a second, many at once; and whose stream has waited for a while looks on
-the board before it sends anything again. All that can be lost by this is an acknowledgement, which costs a retry: a
-later one of the same stream covers an earlier one, and an earlier one that takes the place of a later costs a retry as
-well.
-
-What stands on the board is nobody's, and the oldest goes first (`changes/ephemeral_store.py`). So that nobody can drive
-out the others' acknowledgements, a caller may have those of `MAX_EACH` streams there, from each worker: what comes past
-it is dropped, and costs that caller a retry. What is noted is bounded too, the oldest is dropped; and a board that
-cannot be reached is reported once and not waited for.
+A load balancer sends them anywhere. One for a stream of another worker is put into the ephemeral store
+(`changes/ephemeral_store.py`), and the worker that has the stream looks there before it sends anything again. All that
+can be lost by this is an acknowledgement, which costs a retry. `docs/internals/subscriptions.md` argues the bounds.
 """
 
 from __future__ import annotations
@@ -37,7 +30,7 @@ PUT_EVERY_SECONDS = 0.2
 """How long an acknowledgement may wait for others to go with it."""
 
 TTL_SECONDS = 60.0
-"""How long it stays on the board: longer than any stream waits for it."""
+"""How long it stays in the ephemeral store: longer than any stream waits for it."""
 
 BATCH = 500
 """How many are put, or asked for, at a time."""
@@ -54,15 +47,15 @@ MAX_REMEMBERED = 100_000
 MAX_ID_LENGTH = 64
 """No stream has a longer name: what claims to be for one is dropped."""
 
-BOARD_SECONDS = 1.0
-"""How long the board may take to answer."""
+STORE_SECONDS = 1.0
+"""How long the ephemeral store may take to answer."""
 
 
 class Acknowledgements:
-    """Puts acknowledgements on a board and takes them from it. Used on one event loop."""
+    """Puts acknowledgements into an ephemeral store and takes them from it. Used on one event loop."""
 
-    def __init__(self, board: EphemeralStore, clock: Clock) -> None:
-        self._board = board
+    def __init__(self, store: EphemeralStore, clock: Clock) -> None:
+        self._store = store
         self._clock = clock
         self._noted: dict[str, Cursor] = {}
         self._until: OrderedDict[tuple[CallerKey, str], float] = OrderedDict()
@@ -71,7 +64,7 @@ class Acknowledgements:
         self._is_failing = False
 
     def note(self, stream_id: str, cursor: Cursor, caller: CallerKey) -> None:
-        """Put an acknowledgement on the board soon, for whichever worker has the stream."""
+        """Put an acknowledgement into the store soon, for whichever worker has the stream."""
         if len(stream_id) > MAX_ID_LENGTH or not self._may(caller, stream_id):
             return
         before = self._noted.pop(stream_id, None)
@@ -83,11 +76,11 @@ class Acknowledgements:
         self._putting.wake()
 
     async def take(self, stream_ids: Collection[str]) -> dict[str, Cursor]:
-        """Return what other workers have put on the board for these streams; nothing where it cannot be reached."""
+        """Return what other workers have put into the store for these streams; nothing if it cannot be reached."""
         found: dict[str, Cursor] = {}
         ids = iter(stream_ids)
         while batch := list(islice(ids, BATCH)):
-            taken = await self._asked(self._board.take("ack", batch))
+            taken = await self._answered(self._store.take("ack", batch))
             if taken is None:
                 break
             found |= _parsed(taken)
@@ -101,7 +94,7 @@ class Acknowledgements:
         await self._putting.aclose()
 
     def _may(self, caller: CallerKey, stream_id: str) -> bool:
-        """Tell whether the caller may have one more stream's on the board, and remember that it has."""
+        """Return whether the caller may have one more stream's in the store, and remember that it has."""
         now, key = self._clock.monotonic(), (caller, stream_id)
         while self._until and (len(self._until) > MAX_REMEMBERED or next(iter(self._until.values())) <= now):
             (whose, _), _ = self._until.popitem(last=False)
@@ -122,16 +115,18 @@ class Acknowledgements:
             noted, self._noted = self._noted, {}
             pairs = iter(noted.items())
             while batch := {stream_id: str(cursor).encode() for stream_id, cursor in islice(pairs, BATCH)}:
-                await self._asked(self._board.put("ack", batch, ttl_seconds=TTL_SECONDS))
+                await self._answered(self._store.put("ack", batch, ttl_seconds=TTL_SECONDS))
 
-    async def _asked(self, question: Awaitable[T]) -> T | None:
-        """Return the board's answer; None where there is none, which is logged once."""
+    async def _answered(self, question: Awaitable[T]) -> T | None:
+        """Return the store's answer; None if there is none, which is logged once."""
         try:
-            async with asyncio.timeout(BOARD_SECONDS):
+            async with asyncio.timeout(STORE_SECONDS):
                 answer = await question
         except Exception as exc:
             if not self._is_failing:
-                logger.warning("the board cannot be reached, so what was acknowledged may be sent again: %r", exc)
+                logger.warning(
+                    "the ephemeral store cannot be reached, so what was acknowledged may be sent again: %r", exc
+                )
             self._is_failing = True
             return None
         self._is_failing = False
@@ -144,5 +139,5 @@ def _parsed(taken: Mapping[str, bytes]) -> dict[str, Cursor]:
         try:
             found[stream_id] = Cursor.parse(content.decode())
         except (BadRequestError, UnicodeDecodeError):
-            logger.warning("what the board holds for the stream %s is no cursor", stream_id)
+            logger.warning("what the ephemeral store holds for the stream %s is no cursor", stream_id)
     return found

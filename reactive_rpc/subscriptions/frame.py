@@ -1,4 +1,4 @@
-"""A frame: one event as the bytes that go out, encoded once for all the streams that are owed it."""
+"""A frame: one event as the bytes that go out, encoded once for all the streams that are sent it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Frame:
 
     Attributes:
         name: of the event.
-        version: up to which whoever has received it has been told everything.
+        version: up to which whoever has received it has been notified of everything.
         cursor: the same, as the wire says it; empty where the event has none.
         wire: the bytes.
         affected: the queries that it is about.
@@ -86,7 +86,7 @@ def result_frame(
     """Return the frame of a result: the body's bytes as they are, neither parsed nor encoded again.
 
     Args:
-        reflects: the version that the result reflects exactly, as the wire says it; None where nobody can tell.
+        reflects: the version that the result reflects exactly, as the wire says it; None if it is not known.
     """
     data = b'{"cursor":%b,%b,"etag":%b,%b"data":%b,"event_id":%b}' % (
         to_json(cursor),

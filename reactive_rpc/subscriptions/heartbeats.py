@@ -1,13 +1,8 @@
 """Heartbeats: no stream is silent for longer than was promised.
 
-A proxy forgets a connection that says nothing for a minute, and tells neither side. A client behind it would go on to
-show the past as fresh, for as long as it listens. So a stream that has said nothing for `seconds` says a comment, which
-no client dispatches; `connected` tells how long silence may last, and who hears nothing for much longer comes back.
-
-*One task for all streams*, and no timer for each. The streams stand in the slots of a wheel that goes round four times
-in `seconds`; each tick looks at one slot, and has those say a comment that would be silent for too long by the next
-turn. So an idle stream costs a write each three quarters of `seconds`, an active one nothing, and ten thousand of them
-do not all write in one instant.
+A proxy forgets a connection that says nothing for a minute, and reports it to neither side. So a stream that has said
+nothing for `seconds` says a comment, which no client dispatches. One task does it for all streams, which stand in the
+slots of a wheel. `docs/internals/subscriptions.md` says what that costs.
 """
 
 from __future__ import annotations
@@ -74,4 +69,4 @@ class Heartbeats:
                 await self._clock.sleep(turn_seconds / len(self._slots))
                 quiet_since = self._clock.monotonic() - self.seconds + turn_seconds
                 for stream in slot:
-                    stream.beat(COMMENT, quiet_since=quiet_since)
+                    stream.heartbeat(COMMENT, quiet_since=quiet_since)

@@ -1,14 +1,8 @@
-"""Holdings: how many queries are watched, for whom, and what that keeps in memory.
+"""Holdings: how many queries are watched, for whom, and how much memory that takes.
 
-A watched query stays in memory for as long as a stream shows it: its input, its context, what it rests on. None of it
-can be evicted, as what is in the cache can. So it is counted, for the worker and for each caller, and what comes past a
-bound is refused: that query alone, with an error that names the bound, or the stream where its own request is too much.
-
-*What counts how.* Queries count for each stream that shows them. Bytes count once for the worker, however many streams
-show a query, and once for each caller who has such a stream: whoever comes first to what many show must not pay for it
-alone, and whoever comes next must not have it for nothing. What a query rests on may grow while it is watched; that is
-counted and refused to nobody: the next one meets the bound.
-
+A watched query cannot be evicted while a stream shows it. So it is counted, for the worker and for each caller, and
+what comes past a bound is refused: that query alone, or the stream if its own request is too much. Queries count for
+each stream that shows them; bytes once for the worker, and once for each caller (`docs/internals/subscriptions.md`).
 Each worker counts for itself.
 """
 

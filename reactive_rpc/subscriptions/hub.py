@@ -29,7 +29,7 @@ from reactive_rpc.subscriptions.redelivery import Redelivery
 from reactive_rpc.subscriptions.registrar import Registrar
 from reactive_rpc.subscriptions.replays import Replays
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import Recheck, Stream, Terms
+from reactive_rpc.subscriptions.stream import Recheck, Stream, StreamOptions
 from reactive_rpc.subscriptions.watched_queries import WatchedQueries
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.subscriptions.writer import Flusher
@@ -101,7 +101,7 @@ class Hub:
         self._acknowledgements = Acknowledgements(ephemeral_store, clock)
         self._redelivery = Redelivery(clock, self._acknowledgements, self._acknowledge)
         self._heartbeats = Heartbeats(heartbeat_seconds, clock=clock, tasks=self._tasks)
-        self._terms = Terms(
+        self._options = StreamOptions(
             clock=clock,
             stats=self.stats,
             flusher=Flusher(clock),
@@ -169,7 +169,7 @@ class Hub:
             raise ServiceUnavailableError("the server is about to stop: connect again, to another one")
         stream = Stream(
             self._ids.new_id(),
-            self._terms,
+            self._options,
             acks=acks,
             identity=identity,
             caller=caller,
@@ -232,7 +232,7 @@ class Hub:
             stream.close(revoked_frame(event))
 
     def end_all(self) -> None:
-        """End every stream so that its client resumes: nobody knows what it ought to be told."""
+        """End every stream so that its client resumes: nobody knows of which changes it ought to be notified."""
         for stream in tuple(self._streams.values()):
             self.end(stream)
 

@@ -2,13 +2,9 @@
 
 Each worker counts for itself: a caller that N workers serve has up to N times as much.
 
-*The rate* is the generic cell rate algorithm (ITU-T I.371): a token bucket that keeps one number a caller, the moment
-at which the bucket will be full again. A caller whose moment has passed needs no number, so what is remembered is
-bounded by how many callers came within the last seconds, and by `MAX_CALLERS` beside that.
-
-*A long poll* comes again by its nature, as often as something happens. Refusing it would turn busy times into errors;
-so polls have a bucket of their own, and one that comes too soon is made to wait for its turn. What happens meanwhile
-is told in one answer, which is what a busy poll needs anyway.
+The rate is the generic cell rate algorithm (ITU-T I.371): a token bucket that keeps one number a caller, the moment at
+which the bucket will be full again. A caller whose moment has passed needs no number. Long polls have a bucket of their
+own, and one that comes too soon is made to wait: refusing it would turn busy times into errors.
 """
 
 from __future__ import annotations

@@ -1,20 +1,8 @@
-"""The guard: asks of open streams again and again whether their callers may still listen (G4).
+"""Reauthorization: asks of open streams again and again whether their callers may still listen (G4).
 
-A stream outlives what let it in: a token expires, a user is deleted, a role is taken away. So each stream keeps how
-its context was resolved, and the guard resolves it again now and then, with the credentials that opened the stream:
-
-- it is refused as unauthorized or forbidden: the stream ends with `revoked`, which tells the client why, for good;
-- it comes out different: the stream ends plainly, and the client resumes by cursor, in its new scope;
-- it fails otherwise (its database cannot be reached, it takes too long): the stream is kept, and asked again next time.
-  Ending it would turn an outage of the login's database into a reconnect storm that meets the same outage.
-
-*Revocations.* `ReactiveRPC.revoke` ends streams at once and does not need this. But a caller may be on the way in: let
-through by the context before the revocation, not yet among the open streams when it is announced. So whoever opens a
-stream notes `generation` first, and asks for a recheck where it has moved on by the time the stream is open. And where
-the log was flushed, an announcement may have been missed: all are asked again.
-
-*Cost.* One task for all streams, which looks at them ten times an interval; the first recheck of a stream comes at any
-moment of its first interval, so that streams that came back all at once after a restart are not asked all at once.
+A stream keeps how its context was resolved, and it is resolved again now and then. A refusal ends the stream with
+`revoked`; another context ends it so that the client resumes, in its new scope; any other failure keeps it.
+`docs/internals/subscriptions.md` says why, and how a caller is caught who is on the way in.
 """
 
 from __future__ import annotations
@@ -37,7 +25,7 @@ __all__ = ["Reauthorization"]
 logger = logging.getLogger(__name__)
 
 LOOKS = 10
-"""How often in one interval the guard looks which streams are due."""
+"""How often in one interval it is looked which streams are due."""
 
 RECHECKS_AT_ONCE = 8
 

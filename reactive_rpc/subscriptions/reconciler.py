@@ -85,7 +85,7 @@ class Reconciler:
     def on_invalidated(self, invalidated: Invalidation) -> None:
         """Notify the streams, or note that they are to be; called by the reader in the step that drops the entries."""
         # INVARIANT (no await in here, nor in what this calls): the log's version moves to `invalidated.version` right
-        # after. By then each query that is touched must be OUTDATED or PENDING, or a cursor would pass the change.
+        # after. By then each query that a change overlaps must be OUTDATED or PENDING, or a cursor would pass it.
         overlapping: dict[WatchedQuery, tuple[CachedResult, set[str]]] = {}
         for entry, tables in invalidated.results.items():
             query = self._queries.take(entry)
@@ -250,7 +250,7 @@ class Reconciler:
             self._broadcaster.notify_result(query, read)
 
     def _is_unchanged(self, entry: CachedResult, pending: Pending, notified_up_to: int) -> bool:
-        """Tell whether no snapshot since the streams were last notified shows anything but what they have."""
+        """Return whether no snapshot since the streams were last notified shows anything but what they have."""
         before = pending.entry
         if not (entry.period is before.period is ALWAYS):
             return False  # what was fetched between may be of another tick
@@ -269,7 +269,7 @@ class Reconciler:
 
 
 def _ticked_since(moment: float, entry: CachedResult) -> bool:
-    """Tell whether the entry belongs to a tick after `moment`; an author's time to live is no tick."""
+    """Return whether the entry belongs to a tick after `moment`; an author's time to live is no tick."""
     return entry.period.is_exact and entry.period.since > moment
 
 

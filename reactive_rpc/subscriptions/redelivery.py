@@ -1,7 +1,7 @@
-"""The sweep: looks after the streams that wait for an acknowledgement, or whose connection is blocked.
+"""Redelivery: looks after the streams that wait for an acknowledgement, or whose connection is blocked.
 
-One task for all of them, twice a second, and none while there is nobody to look after: ten thousand idle streams cost
-nothing. It first takes from the board what other workers were told, then lets each stream decide what is due.
+One task for all of them, twice a second, and none while there is nobody to look after. It first takes from the
+ephemeral store the acknowledgements that reached other workers, then lets each stream decide what is due.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REDELIVERY_SECONDS = 0.5
 """How often the streams are looked at."""
 
 ELSEWHERE_SECONDS = 0.5
-"""How long an event is unacknowledged before the board is asked: most acknowledgements come here, and sooner."""
+"""How long an event is unacknowledged before the ephemeral store is asked: most acknowledgements come sooner, here."""
 
 
 class Redelivery:
@@ -41,12 +41,12 @@ class Redelivery:
         self._acknowledgements = acknowledgements
         self._acknowledge = acknowledge
         self._streams: dict[str, Stream] = {}
-        self._sweep = OnDemand(self._run, "sweep")
+        self._task = OnDemand(self._run, "redelivery")
 
     def add(self, stream: Stream) -> None:
         """Look after a stream until it says that this is not needed any more."""
         self._streams[stream.id] = stream
-        self._sweep.wake()
+        self._task.wake()
 
     def remove(self, stream: Stream) -> None:
         """Forget a stream; idempotent."""
@@ -55,18 +55,18 @@ class Redelivery:
     async def aclose(self) -> None:
         """Look after nobody any more; idempotent."""
         self._streams.clear()
-        await self._sweep.aclose()
+        await self._task.aclose()
 
     async def _run(self) -> None:
         while self._streams:
             await self._clock.sleep(REDELIVERY_SECONDS)
             try:
-                await self._look_on_the_board()
+                await self._take_acknowledgements()
                 self._look()
             except Exception:
                 logger.exception("the streams could not be looked after, retrying")
 
-    async def _look_on_the_board(self) -> None:
+    async def _take_acknowledgements(self) -> None:
         before = self._clock.monotonic() - ELSEWHERE_SECONDS
         waiting = [
             stream.id

@@ -167,7 +167,7 @@ class Registrar:
             made = WatchedQuery(call, Affected(path=call.path, input=call.wire_input, key=call.wire_key))
             return made, await self._entry_of(call)
         except RPCError as exc:
-            refusal = exc.__cause__  # by a handler that read nothing before it refused: nobody could be told of more
+            refusal = exc.__cause__  # by a handler that read nothing before it refused: there is no change to notify of
             if isinstance(exc, PreconditionFailedError) and isinstance(refusal, RPCError):
                 raise refusal.detached() from exc
             raise
@@ -205,7 +205,7 @@ class Registrar:
 
 
 def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:
-    """Tell whether a client that stands at `cursor` may show the result of a tick before the entry's."""
+    """Return whether a client that stands at `cursor` may show the result of a tick before the entry's."""
     if cursor is None or entry.period is ALWAYS:
         return False
     return cursor.moment is None or entry.period.since * 1000 > cursor.moment

@@ -1,11 +1,7 @@
-"""Replays: what clients that resume have missed, read once for all that stand at the same place.
+"""Replays: the changes that clients which resume have missed, read once for all that stand at the same place.
 
-A server that restarts has thousands of clients come back at once, and most of them stand at one of a few cursors. What
-came after a cursor, up to the version that was reached then, does not change within an epoch. So whoever asks while it
-is read waits for that reading, and the last few readings are kept: what came since each of them is in memory.
-
-It is bounded: past `at_most` changes there is a gap, which says the same by fewer words. To hold thousands of changes
-against everything that thousands of clients show would cost more than fetching again does, most of which are 304s.
+The changes after a cursor, up to the version reached then, do not alter within an epoch. So whoever asks while they are
+read waits for that reading, and the last few readings are kept. Past `at_most` changes there is a gap.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
 from reactive_rpc.tasks import background
 
-__all__ = ["GOODBYE_SECONDS", "READER_STALLED_SECONDS", "Recheck", "Stream", "StreamState", "Terms"]
+__all__ = ["GOODBYE_SECONDS", "READER_STALLED_SECONDS", "Recheck", "Stream", "StreamOptions", "StreamState"]
 
 GOODBYE_SECONDS = 1.0
 """How long a stream that is closed may take to send what waits."""
@@ -71,7 +71,7 @@ _FOLLOWERS: tuple[tuple[StreamState, ...], ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class StreamOptions:
     """The parts and options that the streams of a hub share.
 
     Attributes:
@@ -107,15 +107,34 @@ class Stream:
     """
 
     __slots__ = (
-        "_blocked_at", "_closed_at", "_due_at", "_held_bytes", "_said", "_sent_at", "_state", "_terms", "_tries",
-        "_unacknowledged", "_unacknowledged_at", "_waiter", "_waiting", "_writer", "acks", "caller", "context", "id",
-        "identity", "opened_at", "recheck", "request_bytes",
+        "_blocked_at",
+        "_closed_at",
+        "_due_at",
+        "_held_bytes",
+        "_options",
+        "_said",
+        "_sent_at",
+        "_state",
+        "_tries",
+        "_unacknowledged",
+        "_unacknowledged_at",
+        "_waiter",
+        "_waiting",
+        "_writer",
+        "acks",
+        "caller",
+        "context",
+        "id",
+        "identity",
+        "opened_at",
+        "recheck",
+        "request_bytes",
     )  # fmt: skip
 
     def __init__(
         self,
         id: str,
-        terms: Terms,
+        options: StreamOptions,
         *,
         acks: bool,
         identity: str | None = None,
@@ -130,8 +149,8 @@ class Stream:
         self.identity = identity
         self.recheck = recheck
         self.context: object = None
-        self.opened_at = terms.clock.monotonic()
-        self._terms = terms
+        self.opened_at = options.clock.monotonic()
+        self._options = options
         self._waiting: list[Frame] = []
         self._unacknowledged: list[Frame] = []
         self._held_bytes = 0
@@ -169,12 +188,12 @@ class Stream:
         """Queue an event. A gap replaces all that waits, as it says more; past a bound, there is one."""
         if self._closed_at is not None:
             return
-        terms, size_bytes = self._terms, len(frame.wire)
+        options, size_bytes = self._options, len(frame.wire)
         if frame.name == Gap.name:
             self._replace(frame)
         elif (
-            len(self._waiting) + len(self._unacknowledged) >= terms.max_events
-            or self._held_bytes + size_bytes > terms.max_bytes
+            len(self._waiting) + len(self._unacknowledged) >= options.max_events
+            or self._held_bytes + size_bytes > options.max_bytes
         ):
             self._replace(gap_frame(frame.version, frame.cursor, "the stream was read too slowly"))
         else:
@@ -208,8 +227,8 @@ class Stream:
             self._held_bytes -= len(frame.wire)
         if count:
             del self._unacknowledged[:count]
-            self._terms.stats.acknowledged += count
-            self._begin_waiting(self._terms.clock.monotonic())
+            self._options.stats.acknowledged += count
+            self._begin_waiting(self._options.clock.monotonic())
 
     def close(self, last: Frame | None = None) -> None:
         """End the stream once what waits is sent; with `last`, which is then all that is still said."""
@@ -217,10 +236,10 @@ class Stream:
             return
         if last is not None:
             self._replace(last)
-        self._closed_at = self._terms.clock.monotonic()
+        self._closed_at = self._options.clock.monotonic()
         self._queue()
         if self._state is SENDING:
-            self._terms.look_after(self)
+            self._options.look_after(self)
 
     def abort(self) -> None:
         """End the stream now, whatever waits: the client has gone, or takes nothing."""
@@ -251,13 +270,13 @@ class Stream:
         writer = Writer(send)
         self._transition(QUEUED)
         self._writer = writer
-        self._terms.flusher.add(self)
+        self._options.flusher.add(self)
         try:
             while not self.aborted and (self._state is not IDLE or not self.closed):
                 await writer.rest()
                 if self._state is SENDING:  # the send was finished: what has come since is next
                     self._transition(QUEUED)
-                    self._terms.flusher.add(self)
+                    self._options.flusher.add(self)
         except asyncio.CancelledError:
             if self._state is not INTERRUPTED or writer.task.cancelling() > 1:
                 raise
@@ -307,7 +326,7 @@ class Stream:
         if self._state is SENDING:
             is_stalled = now - self._blocked_at >= READER_STALLED_SECONDS
             if is_stalled or (self._closed_at is not None and now - self._closed_at >= GOODBYE_SECONDS):
-                self._terms.stats.abandoned += len(self._unacknowledged)
+                self._options.stats.abandoned += len(self._unacknowledged)
                 self.abort()
             return True
         if self._closed_at is not None or not self._unacknowledged:
@@ -316,7 +335,7 @@ class Stream:
             self._try_again(now)
         return True
 
-    def beat(self, comment: bytes, *, quiet_since: float) -> None:
+    def heartbeat(self, comment: bytes, *, quiet_since: float) -> None:
         """Write that the stream lives, unless anything was written after `quiet_since`."""
         if self._state is IDLE and self._closed_at is None and self._sent_at <= quiet_since:
             self.say(comment)
@@ -325,7 +344,7 @@ class Stream:
         """Have the flusher write what waits, unless it will anyway; wake the long poll that waits for it."""
         if self._state is IDLE:
             self._transition(QUEUED)
-            self._terms.flusher.add(self)
+            self._options.flusher.add(self)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -343,7 +362,7 @@ class Stream:
         if self._state is QUEUED:  # unless its own send has aborted it
             self._transition(SENDING)
             self._blocked_at = now
-            self._terms.look_after(self)
+            self._options.look_after(self)
 
     def _replace(self, frame: Frame) -> None:
         self._waiting = [frame]
@@ -358,10 +377,10 @@ class Stream:
         self._unacknowledged.append(frame)
         if len(self._unacknowledged) == 1:
             self._begin_waiting(now)
-            self._terms.look_after(self)
+            self._options.look_after(self)
 
     def _count(self, frame: Frame) -> None:
-        stats = self._terms.stats
+        stats = self._options.stats
         stats.events += 1
         if frame.name == Result.name:
             stats.results += 1
@@ -371,11 +390,11 @@ class Stream:
     def _begin_waiting(self, now: float) -> None:
         self._tries = 0
         self._unacknowledged_at = now
-        self._due_at = now + self._terms.retry_seconds[0]
+        self._due_at = now + self._options.retry_seconds[0]
 
     def _try_again(self, now: float) -> None:
         """Send everything unacknowledged again; close the stream where that has been done often enough."""
-        retry_seconds, stats = self._terms.retry_seconds, self._terms.stats
+        retry_seconds, stats = self._options.retry_seconds, self._options.stats
         if self._tries == len(retry_seconds):
             stats.abandoned += len(self._unacknowledged)
             self.close()
@@ -389,7 +408,7 @@ class Stream:
         """Wait until something is pushed, the stream is closed, or the time is up."""
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
-            async with background(self._terms.clock.sleep(wait_seconds), "poll's time") as time_up:
+            async with background(self._options.clock.sleep(wait_seconds), "poll's time") as time_up:
                 await asyncio.wait({waiter, time_up}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiter = None

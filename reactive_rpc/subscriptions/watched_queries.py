@@ -25,7 +25,7 @@ class WatchedQueries:
     """Queries by key, by entry and by stream. Used on one event loop.
 
     Args:
-        reader: is told of entries that nobody needs any more.
+        reader: releases entries that nobody needs any more.
         holdings: counts what is in here.
 
     Attributes:

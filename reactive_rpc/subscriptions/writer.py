@@ -1,31 +1,8 @@
 """Writing to many connections at once, without waking a task for each.
 
-A task that waits for a queue costs two turns of the event loop and a walk down its stack of coroutines for each event,
-and with thousands of streams that is most of the time which an event takes. Nearly always it is for nothing: `send`
-ends without having waited, as the transport takes the bytes into its buffer. So the flusher, one callback of the loop
-for all streams, begins each send itself. What ends at once is done. What waits (the buffer is past its high-water mark,
-a middleware hands the message to another task) is left where it stands and finished by the stream's own task.
-
-*Why this is safe.* An awaitable is a generator that somebody drives; `asyncio.Task` is one driver, and nothing ties a
-generator to the driver that began it but what it asks about its surroundings:
-
-- the current task: the flusher enters the stream's own task around each step (`asyncio._enter_task`, documented for
-  those who write tasks), and the same task finishes the rest. So a time limit or a cancel scope of anyio that a
-  middleware puts around its send concerns the stream's task, begins in it and ends in it. That task is then suspended
-  in `rest`, so it does not run at the same time, and being cancelled meanwhile it throws away what was left standing.
-- the context: every step runs in one copy of the task's context, so a `ContextVar` set in a send can be reset in it.
-- the loop: a callback of the same one. What a send waits for is a future of this loop, which the task awaits in its
-  place.
-
-*One sender at a time.* A stream is either idle, or in the flusher's queue, or has one send standing that its task
-finishes, after which it is queued again. So frames neither mix nor overtake each other. An error of a send goes to the
-task, which raises it where an ordinary `await send(...)` would have.
-
-*Fairness.* The flusher writes to `STREAMS_AT_ONCE` streams, then lets the loop go round: an event for ten thousand
-streams takes a tenth of a second, in which requests are still answered.
-
-Rejected: a queue and a task a stream (three times the time and half as much memory again); writing to the transport
-itself, past ASGI (middleware and other servers would break); tasks that begin eagerly (Python 3.12, and one a frame).
+The flusher, one callback of the loop for all streams, begins each send itself. A send that ends without having waited
+is done; one that waits is left as it is and finished by the stream's own task. `docs/internals/subscriptions.md`
+argues why that is safe, and what was rejected.
 """
 
 from __future__ import annotations
@@ -118,10 +95,12 @@ class Writer:
         return self._steps is not None
 
     def start(self, chunk: bytes) -> bool:
-        """Begin to send; tell whether that has ended already. If not, the task is woken to finish it, or to fail.
+        """Begin to send; return whether that has ended already. If not, the task is woken to finish it, or to fail.
 
         Called with no current task, while no send is standing.
         """
+        # INVARIANT (no await between here and `leave_task`): the stream's task is the current one, and is suspended in
+        # `rest`: whatever the send asks of its task, it asks of the one that finishes it.
         enter_task(self._loop, self.task)
         try:
             self._pending = self._context.run(self._begin, chunk)

@@ -9,7 +9,7 @@ import pytest
 from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.events import Affected
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import Stream, StreamState, Terms
+from reactive_rpc.subscriptions.stream import Stream, StreamOptions, StreamState
 from reactive_rpc.subscriptions.watched_query import QueryState, WatchedQuery
 from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.testing import FakeClock
@@ -62,7 +62,7 @@ def test_a_watched_query_goes_no_other_way(way: tuple[QueryState, ...]) -> None:
 
 def stream() -> Stream:
     clock = FakeClock()
-    terms = Terms(
+    options = StreamOptions(
         clock=clock,
         stats=HubStats(),
         flusher=Flusher(clock),
@@ -71,7 +71,7 @@ def stream() -> Stream:
         max_bytes=1_000,
         retry_seconds=(1.0,),
     )
-    return Stream("s", terms, acks=False)
+    return Stream("s", options, acks=False)
 
 
 UNREAD, IDLE, QUEUED, SENDING, INTERRUPTED, ABORTED, ENDED = StreamState

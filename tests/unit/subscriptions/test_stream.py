@@ -16,7 +16,13 @@ from reactive_rpc.subscriptions.acknowledgements import Acknowledgements
 from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, revoked_frame
 from reactive_rpc.subscriptions.redelivery import REDELIVERY_SECONDS, Redelivery
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, READER_STALLED_SECONDS, Stream, StreamState, Terms
+from reactive_rpc.subscriptions.stream import (
+    GOODBYE_SECONDS,
+    READER_STALLED_SECONDS,
+    Stream,
+    StreamOptions,
+    StreamState,
+)
 from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.testing import FakeClock
 from tests.unit.cache.scripted import until
@@ -91,7 +97,7 @@ class Clients:
     def __call__(self, *, acks: bool = True, max_events: int = 4, max_bytes: int = 100_000) -> Client:
         clock, stats = FakeClock(), HubStats()
         redelivery = Redelivery(clock, Acknowledgements(InMemoryEphemeralStore(clock), clock), Stream.acknowledge)
-        terms = Terms(
+        options = StreamOptions(
             clock=clock,
             stats=stats,
             flusher=Flusher(clock),
@@ -100,7 +106,7 @@ class Clients:
             max_bytes=max_bytes,
             retry_seconds=RETRY_SECONDS,
         )
-        made = Client(Stream("s", terms, acks=acks), clock, stats, redelivery)
+        made = Client(Stream("s", options, acks=acks), clock, stats, redelivery)
         made.gate.set()
         self._made.append(made)
         return made
@@ -356,11 +362,11 @@ async def test_a_comment_is_said_only_where_nothing_was(client: Clients) -> None
     c.reading = asyncio.create_task(c.stream.write_to(send))
     await until(lambda: c.stream._state is StreamState.IDLE)
     c.clock.advance(10)
-    c.stream.beat(b":\n\n", quiet_since=5)
+    c.stream.heartbeat(b":\n\n", quiet_since=5)
     await until(lambda: chunks == [b":\n\n"])
-    c.stream.beat(b":\n\n", quiet_since=5)
+    c.stream.heartbeat(b":\n\n", quiet_since=5)
     c.push(1)
-    c.stream.beat(b":\n\n", quiet_since=20)
+    c.stream.heartbeat(b":\n\n", quiet_since=20)
     await until(lambda: len(chunks) == 2)
     assert chunks[1].startswith(b"event: invalidation")
 

@@ -15,7 +15,7 @@ import pytest
 from reactive_rpc.subscriptions import writer
 from reactive_rpc.subscriptions.frame import Frame
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.stream import Stream, StreamState, Terms
+from reactive_rpc.subscriptions.stream import Stream, StreamOptions, StreamState
 from reactive_rpc.subscriptions.writer import STREAMS_AT_ONCE, Flusher
 from reactive_rpc.testing import FakeClock
 from tests.unit.cache.scripted import until
@@ -26,13 +26,13 @@ Send = Callable[[bytes], Awaitable[None]]
 current: ContextVar[str] = ContextVar("current", default="nobody")
 
 
-def terms_of(**changed: Any) -> Terms:
+def options_of(**changed: Any) -> StreamOptions:
     clock = FakeClock()
-    terms: dict[str, Any] = {
+    options: dict[str, Any] = {
         "clock": clock, "stats": HubStats(), "flusher": Flusher(clock), "look_after": lambda stream: None,
         "max_events": 1000, "max_bytes": 1_000_000, "retry_seconds": (2.0,),
     }  # fmt: skip
-    return Terms(**(terms | changed))
+    return StreamOptions(**(options | changed))
 
 
 def frame_of(number: int) -> Frame:
@@ -40,8 +40,8 @@ def frame_of(number: int) -> Frame:
 
 
 @asynccontextmanager
-async def writing(send: Send, terms: Terms | None = None) -> AsyncIterator[tuple[Stream, asyncio.Task[None]]]:
-    stream = Stream("s", terms or terms_of(), acks=False)
+async def writing(send: Send, options: StreamOptions | None = None) -> AsyncIterator[tuple[Stream, asyncio.Task[None]]]:
+    stream = Stream("s", options or options_of(), acks=False)
     task = asyncio.create_task(stream.write_to(send))
     try:
         yield stream, task
@@ -207,7 +207,7 @@ async def test_an_aborted_stream_ends_as_if_nothing_had_happened() -> None:
         await asyncio.sleep(0)
         went_on.set()
 
-    stream = Stream("s", terms_of(), acks=False)
+    stream = Stream("s", options_of(), acks=False)
     task = asyncio.create_task(serve(stream))
     stream.push(frame_of(1))
     await until(lambda: stream._state is StreamState.SENDING)
@@ -235,7 +235,7 @@ async def test_a_cancellation_beside_the_abort_is_not_lost() -> None:
 
 async def test_one_that_waits_delays_nobody() -> None:
     """Others get their frames while one send stands; what was begun in the flusher's turn is finished in its own."""
-    terms = terms_of()
+    options = options_of()
     gate = asyncio.Event()
     got: list[str] = []
 
@@ -246,7 +246,7 @@ async def test_one_that_waits_delays_nobody() -> None:
     async def quick(chunk: bytes) -> None:
         got.append("quick")
 
-    async with writing(slow, terms) as (first, _), writing(quick, terms) as (second, _):
+    async with writing(slow, options) as (first, _), writing(quick, options) as (second, _):
         for number in range(3):
             first.push(frame_of(number))
             second.push(frame_of(number))
