@@ -222,7 +222,7 @@ async def test_an_answer_is_kept_for_its_time(place: Path | str) -> None:
             if isinstance(place, Path):  # its clock has whole seconds
                 server.write(f"UPDATE {table} SET at = at - 1")
         assert (len(RUNS), server.rows(f"SELECT count(*) FROM {table}")) == (2, [(1,)])
-        answers = server.rpc._answers
+        answers = server.rpc._pruner._answers
         assert answers is not None
         await asyncio.to_thread(server.rpc._database.examine, answers.prune)
         assert server.rows(f"SELECT count(*) FROM {table}") == [(0,)]
