@@ -18,11 +18,6 @@ pytestmark = pytest.mark.anyio
 current: ContextVar[str] = ContextVar("current", default="nobody")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _no_unseen_failure(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail if asyncio says that nobody saw a task's failure."""
