@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
     "vouch": (4, 3, 50),
     "flat": (1, 0, 0),
     "Asked": (0, 1, 0),
-    "veto": (7, 3, 24),
+    "veto": (1, 0, 13),
     "flight": (0, 0, 8),
     "beat": (8, 4, 0),
     "doubt": (7, 5, 0),

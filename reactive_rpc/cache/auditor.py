@@ -1,7 +1,7 @@
 """The auditor: computes a share of the served results again, and reports where the cache was wrong.
 
 Nothing here makes an answer right. A finding is a *stale* result (no change was seen to touch it, and computed again it
-is another one) or a wrong *veto* (a change touched it, and `invalidate_when` called it harmless).
+is another one) or a *wrongly ignored* change (it touched the result, and `invalidate_when` called it harmless).
 `docs/internals/cache.md` argues why a difference proves it.
 
 One handler runs at a time, from a bounded queue: past the bound, audits are skipped and counted. No request waits for
@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.result import CachedResult, Outcome
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome
 from reactive_rpc.dependencies.results_differ import compares_moments, moved_columns
 from reactive_rpc.tasks import OnDemand
 
@@ -42,14 +42,14 @@ class AuditStats:
     Attributes:
         audited: compared with a result computed again, whatever came of it.
         stale: of these, answers that were stale.
-        wrong_vetoes: of these, answers that a wrong veto had kept.
+        wrongly_ignored: of these, answers that `invalidate_when` had kept, though a change mattered.
         audits_undecided: computed again and not compared: a change came between, or the handler failed.
         audits_skipped: not audited as too many were waiting.
     """
 
     audited: int = 0
     stale: int = 0
-    wrong_vetoes: int = 0
+    wrongly_ignored: int = 0
     audits_undecided: int = 0
     audits_skipped: int = 0
 
@@ -62,7 +62,7 @@ class Finding:
         kind: `stale`; `veto` if an `invalidate_when` had kept the result; `clock` if the handler compared a column with
             another value than before, though it was to read the same: by its own clock, or by chance.
         path: of the procedure.
-        table: whose change was vetoed, or the `table.column` that was compared; empty for `stale`. Several are several
+        table: whose change was ignored, or the `table.column` that was compared; empty for `stale`. Several are several
             findings.
         difference: in which way the results differ, without their values.
     """
@@ -207,7 +207,7 @@ class Auditor:
             for on_wrong in self._observers:
                 on_wrong(result)
 
-    def _is_comparable(self, result: CachedResult, again: Outcome) -> bool:
+    def _is_comparable(self, result: CachedResult, again: HandlerOutcome) -> bool:
         """Tell whether both are of one state of the data, as far as they read it, and of one tick."""
         if not result.live or result.period != again.read_set.period:
             return False
@@ -224,9 +224,9 @@ class Auditor:
 
     def _report(self, result: CachedResult, again: CachedResult) -> None:
         path, difference = result.query.key[0], _difference(result, again)
-        if result.vetoed:
-            self.stats.wrong_vetoes += 1
-            found = [Finding("veto", path, table, difference) for table in sorted(result.vetoed)]
+        if result.ignored_tables:
+            self.stats.wrongly_ignored += 1
+            found = [Finding("veto", path, table, difference) for table in sorted(result.ignored_tables)]
         else:
             self.stats.stale += 1
             found = [Finding("stale", path, "", difference)]

@@ -1,6 +1,6 @@
 """The matcher: whether a change touches a result, by its read set, the declared relations and `invalidate_when`.
 
-The read set alone decides; a predicate of `invalidate_when` may then say that the change is harmless (a veto). A
+The read set alone decides; a predicate of `invalidate_when` may then say that the change is harmless: it is ignored. A
 predicate that raises, or one that would be asked about a whole table, narrows nothing.
 """
 
@@ -27,17 +27,17 @@ class ChangeMatcher:
 
     Args:
         log: remembers the latest changes.
-        on_veto: called with a live result that a predicate has kept; it must neither await nor raise.
-        stats: counts the vetoes.
+        on_ignored: called with a live result that a predicate has kept; it must neither await nor raise.
+        stats: counts the ignored changes.
 
     Attributes:
         relations: `{table: what a change of it also counts as}`.
     """
 
-    def __init__(self, log: Log, on_veto: Callable[[CachedResult], None], *, stats: Stats) -> None:
+    def __init__(self, log: Log, on_ignored: Callable[[CachedResult], None], *, stats: Stats) -> None:
         self.relations: dict[str, list[Relation]] = {}
         self._log = log
-        self._on_veto = on_veto
+        self._on_ignored = on_ignored
         self._stats = stats
 
     def touched_since(self, version: int, result: CachedResult) -> bool:
@@ -63,7 +63,7 @@ class ChangeMatcher:
             some = changes[start : start + MATCHED_AT_ONCE]
             for change in [*some, *widen(some, self.relations)]:
                 for result in index.match(change):
-                    if not self._is_vetoed(change, result.query):
+                    if not self._is_ignored(change, result.query):
                         touched.add(result)
                         index.remove(result)
         return touched
@@ -75,30 +75,30 @@ class ChangeMatcher:
             for result in index.match(change):
                 if change.table in touched.get(result, ()):
                     continue
-                if self._is_vetoed(change, result.query):
-                    self._note_veto(result, change.table)
+                if self._is_ignored(change, result.query):
+                    self._note_ignored(result, change.table)
                 else:
                     touched.setdefault(result, set()).add(change.table)
         return touched
 
     def _touched(self, changes: Iterable[Change], result: CachedResult, *, is_later: bool) -> bool:
-        """Tell whether one of `changes` touches the result; those that came later and are vetoed put it under audit."""
+        """Tell whether one of `changes` touches the result; those that came later and are ignored are audited."""
         direct = list(changes)
         for change in [*direct, *widen(direct, self.relations)]:
             if not result.read_set.touched_by([change]):
                 continue
-            if not self._is_vetoed(change, result.query):
+            if not self._is_ignored(change, result.query):
                 return True
             if is_later:
-                self._note_veto(result, change.table)
+                self._note_ignored(result, change.table)
         return False
 
-    def _note_veto(self, result: CachedResult, table: str) -> None:
-        result.vetoed |= {table}
+    def _note_ignored(self, result: CachedResult, table: str) -> None:
+        result.ignored_tables |= {table}
         if result.live:
-            self._on_veto(result)
+            self._on_ignored(result)
 
-    def _is_vetoed(self, change: Change, query: Query) -> bool:
+    def _is_ignored(self, change: Change, query: Query) -> bool:
         if query.keep is None or change.operation == "bulk" or not query.keep(change):
             return False
         self._stats.kept += 1

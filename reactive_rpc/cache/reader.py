@@ -25,7 +25,7 @@ from reactive_rpc.cache.invalidation import DroppedResults, Invalidation, Invali
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.read_tables import ReadTableRegistry
-from reactive_rpc.cache.result import CachedResult, Key, Outcome, Query, ReadResult
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key, Query, ReadResult
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.sharing import Sharing
 from reactive_rpc.cache.stats import Stats
@@ -304,7 +304,7 @@ class Reader:
             shared = await sharing.find(query.key, after=after)
             if shared is None:
                 return None
-            outcome = Outcome(shared.body, shared.read_set, shows=shared.version)
+            outcome = HandlerOutcome(shared.body, shared.read_set, shows=shared.version)
             result = CachedResult(query, outcome, shared.version)
             if not result.period.holds(self._clock.time()):
                 self.stats.shared_rejected += 1
@@ -316,7 +316,7 @@ class Reader:
                 self.stats.shared_hits += 1
                 self.stats.needless += self._dropped.pop_if_needless(result)
                 self._live.add(result)
-                if result.vetoed:
+                if result.ignored_tables:
                     self._audit(result)
                 return ReadResult(result, outcome)
             self.stats.shared_rejected += 1
@@ -360,11 +360,11 @@ class Reader:
                 self._live.add(result)
                 if self._sharing is not None:
                     self._sharing.offer(result, outcome)
-                if result.vetoed:
+                if result.ignored_tables:
                     self._audit(result)
         return ReadResult(result, outcome)
 
-    def _count_opaque(self, result: CachedResult, outcome: Outcome) -> None:
+    def _count_opaque(self, result: CachedResult, outcome: HandlerOutcome) -> None:
         path, reason = result.query.key[0], outcome.read_set.opaque
         if self._sharing is not None:
             self._sharing.mark_unshareable(result.query.key)
@@ -375,7 +375,7 @@ class Reader:
             self._reported.add(path)
             logger.warning("%s is not cached: it %s", path, reason)
 
-    def _note_version(self, result: CachedResult, outcome: Outcome) -> None:
+    def _note_version(self, result: CachedResult, outcome: HandlerOutcome) -> None:
         """Note that nothing up to now touches the result; in the step that has found that."""
         if outcome.has_place:
             result.reflects = self.freshness.token

@@ -15,7 +15,7 @@ from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["RESULT_BYTES", "CachedResult", "Key", "Outcome", "Query", "ReadResult"]
+__all__ = ["RESULT_BYTES", "CachedResult", "HandlerOutcome", "Key", "Query", "ReadResult"]
 
 Key = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
@@ -28,7 +28,7 @@ _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class HandlerOutcome:
     """What one run of a handler ended in: an output or an error, and the reads that it rests on.
 
     Attributes:
@@ -108,7 +108,7 @@ class Query(Protocol):
         """What it takes in memory: its key, its input, its context."""
         ...
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         """Run the handler on a snapshot taken after this call.
 
         Raises:
@@ -133,7 +133,7 @@ class CachedResult:
         watchers: how many streams need it indexed, whether or not it is cached.
         reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
             result is live, it is the outcome at the log's present version too.
-        vetoed: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
+        ignored_tables: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
         read_set: everything that the outcome depends on.
         error: what the handler answered instead, on purpose; None normally.
         etag: of the bytes, or of the error.
@@ -142,13 +142,13 @@ class CachedResult:
     """
 
     query: Query
-    outcome: Outcome | None
+    outcome: HandlerOutcome | None
     version: int
     live: bool = False
     cached: bool = False
     watchers: int = 0
     reflects: str | None = None
-    vetoed: frozenset[str] = frozenset()
+    ignored_tables: frozenset[str] = frozenset()
     read_set: ReadSet = field(init=False)
     error: RPCError | None = field(init=False)
     etag: str = field(init=False)
@@ -174,7 +174,7 @@ class CachedResult:
         """
         return self.with_bytes().answer()
 
-    def with_bytes(self) -> Outcome:
+    def with_bytes(self) -> HandlerOutcome:
         """Return the outcome.
 
         Raises:
@@ -200,4 +200,4 @@ class ReadResult(NamedTuple):
     """
 
     result: CachedResult
-    outcome: Outcome
+    outcome: HandlerOutcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.result import CachedResult, Key, Outcome
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.stats import Stats
 from reactive_rpc.changes.log import Log
@@ -46,7 +46,7 @@ class Sharing:
         """Let other workers compute `key`."""
         self._shared.release(key)
 
-    def offer(self, result: CachedResult, outcome: Outcome) -> None:
+    def offer(self, result: CachedResult, outcome: HandlerOutcome) -> None:
         """Offer a result to other workers; called in the step of the event loop that has found it to be right."""
         if outcome.error is not None:
             self.mark_unshareable(result.query.key)

@@ -50,13 +50,14 @@ class MemoryStore:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._size_bytes = 0
-        self._entries: OrderedDict[Key, CachedResult] = OrderedDict()
+        # Not cachetools.LRUCache: a hit takes 0.5 us here and 1.1 us there, and `put` must tell what it evicts.
+        self._results: OrderedDict[Key, CachedResult] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._results)
 
     def __iter__(self) -> Iterator[CachedResult]:
-        return iter(self._entries.values())
+        return iter(self._results.values())
 
     @property
     def size_bytes(self) -> int:
@@ -65,32 +66,32 @@ class MemoryStore:
 
     def get(self, key: Key) -> CachedResult | None:
         """Return the result at `key` and count it as used."""
-        result = self._entries.get(key)
+        result = self._results.get(key)
         if result is not None:
-            self._entries.move_to_end(key)
+            self._results.move_to_end(key)
         return result
 
     def put(self, result: CachedResult) -> list[CachedResult]:
         """Hold `result`; return what had to go, which may be `result` itself."""
         gone = []
-        if old := self._entries.get(result.query.key):
+        if old := self._results.get(result.query.key):
             self.discard(old)
             gone.append(old)
-        self._entries[result.query.key] = result
+        self._results[result.query.key] = result
         self._size_bytes += result.size_bytes
         while self._size_bytes > self.max_bytes:
-            oldest = next(iter(self._entries.values()))
+            oldest = next(iter(self._results.values()))
             self.discard(oldest)
             gone.append(oldest)
         return gone
 
     def discard(self, result: CachedResult) -> None:
         """Forget `result`."""
-        if self._entries.get(result.query.key) is result:
-            del self._entries[result.query.key]
+        if self._results.get(result.query.key) is result:
+            del self._results[result.query.key]
             self._size_bytes -= result.size_bytes
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self._results.clear()
         self._size_bytes = 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reactive_rpc.cache.result import Key, Outcome
+from reactive_rpc.cache.result import HandlerOutcome, Key
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
@@ -125,7 +125,7 @@ class QueryCall:
         input = self.input
         return None if input is None else input.model_dump(mode="json", by_alias=True)
 
-    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> Outcome:
+    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> HandlerOutcome:
         """Run the handler.
 
         Args:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Outcome
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.results_differ import moved_columns
 from reactive_rpc.procedures.call import QueryCall
@@ -44,7 +44,7 @@ class FrozenClock(SystemClock):
 class _Run:
     """One run: the outcome, and `(statement, what it was run with)` of each statement."""
 
-    outcome: Outcome
+    outcome: HandlerOutcome
     trace: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -82,7 +82,7 @@ async def _run(call: QueryCall, moment: float, at: Callable[[], AbstractContextM
         return _Run(await call.compute(FrozenClock(moment), trace), trace)
 
 
-def _is_kept(outcome: Outcome) -> bool:
+def _is_kept(outcome: HandlerOutcome) -> bool:
     read_set = outcome.read_set
     return outcome.error is None and read_set.opaque is None and read_set.period.is_exact
 

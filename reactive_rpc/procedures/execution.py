@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 
-from reactive_rpc.cache.result import Key, Outcome
+from reactive_rpc.cache.result import HandlerOutcome, Key
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.change import Change
@@ -142,7 +142,7 @@ class Executor:
         depth: int = 0,
         clock: Clock | None = None,
         trace: Trace | None = None,
-    ) -> Outcome:
+    ) -> HandlerOutcome:
         """Run a query on one snapshot and tell what it read.
 
         For trials, `clock` is what `now` asks in the place of the executor's, and `trace` takes the statements.
@@ -177,7 +177,7 @@ class Executor:
         *,
         clock: Clock,
         trace: Trace | None,
-    ) -> Outcome:
+    ) -> HandlerOutcome:
         recorder = Recorder(self._log.schema, trace=trace)
         topics = _topic_constraints(key[0], procedure, input)
         input, ctx = deepcopy(input), deepcopy(ctx)
@@ -207,7 +207,7 @@ class Executor:
         if not read_set.constraints and not recorder.saw_table and read_set.period == ALWAYS:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
         read_set = _bounded(read_set, procedure.cache.ttl_seconds, began_at)
-        return Outcome(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
+        return HandlerOutcome(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
 
     def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
         """Return a change as the procedure's predicates may see it."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.cache.result import CachedResult, Key, Outcome
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key
 from reactive_rpc.cache.store import MemoryStore, Store
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import NOTHING
@@ -27,7 +27,7 @@ class Stored:
     held_bytes: int = 0
     is_cached: bool = True
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         """Never asked for here."""
         raise AssertionError
 
@@ -35,8 +35,8 @@ class Stored:
 def entry(name: str, size_bytes: int = 2_000) -> CachedResult:
     """Return an entry of about this size."""
     query = Stored((name, b"", b""))
-    made = CachedResult(query, Outcome(b"", NOTHING), 0)
-    return CachedResult(query, Outcome(b"x" * (size_bytes - made.size_bytes), NOTHING), 0)
+    made = CachedResult(query, HandlerOutcome(b"", NOTHING), 0)
+    return CachedResult(query, HandlerOutcome(b"x" * (size_bytes - made.size_bytes), NOTHING), 0)
 
 
 @pytest.fixture(params=STORES)

@@ -43,7 +43,7 @@ COUNTERS: Final = {
     "uncacheable": "Results of which nothing tells when they change",
     "audited": "Stored results computed again and compared",
     "stale": "Audited results that were stale",
-    "wrong_vetoes": "Audited results that invalidate_when had wrongly kept",
+    "wrongly_ignored": "Audited results that invalidate_when had wrongly kept",
     "audits_undecided": "Audits overtaken by a change, or whose handler failed",
     "audits_skipped": "Audits left out as too many were waiting",
     "events": "Events that were handed to a connection, without those sent again",

@@ -24,7 +24,7 @@ from reactive_rpc.backends.redis import shared_results as module
 from reactive_rpc.backends.redis.connection import connect_redis
 from reactive_rpc.backends.redis.shared_results import RedisSharedResults
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import Key, Outcome
+from reactive_rpc.cache.result import HandlerOutcome, Key
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import Change
@@ -242,10 +242,10 @@ class Count:
     held_bytes: int = 0
     is_cached: bool = True
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         self.computed += 1
         condition = {"id": Equals(frozenset({self.row}))}
-        return Outcome(await asyncio.to_thread(self._read), ReadSet((Constraint("t", None, dict(condition)),)))
+        return HandlerOutcome(await asyncio.to_thread(self._read), ReadSet((Constraint("t", None, dict(condition)),)))
 
     def _read(self) -> bytes:
         with psycopg.connect(self.url) as connection:

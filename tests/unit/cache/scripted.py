@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from reactive_rpc.cache.result import Key, Outcome
+from reactive_rpc.cache.result import HandlerOutcome, Key
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
 from reactive_rpc.dependencies.change import Change
@@ -216,7 +216,7 @@ class RowQuery:
     def wire_input(self) -> object:
         return {"rows": list(self.rows), "scope": self.scope}
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         self.computed += 1
         period = self.period
         await self.pause()
@@ -227,7 +227,7 @@ class RowQuery:
         if self.fails is not None:
             raise self.fails
         body = b"" if self.error else str(value).encode() + b" " * self.padding
-        return Outcome(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error)
+        return HandlerOutcome(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error)
 
     @property
     def period(self) -> Period:

@@ -134,7 +134,7 @@ async def test_a_veto_that_hid_a_change_is_found_without_a_hit() -> None:
     w.log.apply()
     await w.auditor.drain()
     assert w.auditor.findings == (Finding("veto", "items.sum", "item", "other values"),)
-    assert (w.auditor.stats.wrong_vetoes, w.auditor.stats.stale) == (1, 0)
+    assert (w.auditor.stats.wrongly_ignored, w.auditor.stats.stale) == (1, 0)
     assert await w.value(1) == 1
 
 

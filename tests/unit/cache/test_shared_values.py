@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Outcome, Query, ReadResult
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults, decode_value, encode_value, name_of
 from reactive_rpc.cache.sharing import Sharing
 from reactive_rpc.cache.store import MemoryStore, Store
@@ -372,7 +372,7 @@ class ChecksTooEarly(Reader):
         shared = await sharing.find(query.key, after=-1)
         if shared is None:
             return None
-        outcome = Outcome(shared.body, shared.read_set)
+        outcome = HandlerOutcome(shared.body, shared.read_set)
         result = CachedResult(query, outcome, shared.version)
         if not self._is_right(shared, result):
             return None
@@ -387,7 +387,7 @@ class LateSharing(Sharing):
 
     late: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def offer(self, result: CachedResult, outcome: Outcome) -> None:
+    def offer(self, result: CachedResult, outcome: HandlerOutcome) -> None:
         offer = super().offer
 
         async def later() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Key, Outcome, Query, ReadResult
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key, Query, ReadResult
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.dependencies.change import Change
@@ -79,14 +79,14 @@ class ParityQuery(RowQuery):
     clock: SkewedClock | None = None
     refuses: bool = False
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         tick = ALWAYS if self.clock is None else tick_of(self.clock.time(), TICK_SECONDS)
         computed = await super().compute()
         value = int(computed.body) + (0 if self.clock is None else int(tick.since // TICK_SECONDS))
         read_set = replace(computed.read_set, period=tick)
         if self.refuses and value % 2 == 0:
-            return Outcome(b"", read_set, ForbiddenError("not yours"))
-        return Outcome(str(value % 2).encode(), read_set)
+            return HandlerOutcome(b"", read_set, ForbiddenError("not yours"))
+        return HandlerOutcome(str(value % 2).encode(), read_set)
 
 
 class Worker:
@@ -350,7 +350,7 @@ def _falls_back_silently(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Reader.watch
-    bodies: dict[Key, Outcome] = {}
+    bodies: dict[Key, HandlerOutcome] = {}
 
     async def late(self: Reader, query: Query) -> ReadResult:
         read = await watch(self, query)

@@ -112,14 +112,14 @@ async def most_matched(monkeypatch: pytest.MonkeyPatch) -> int:
     w.log.apply()
     await w.settled()
     count = 0
-    is_vetoed = ChangeMatcher._is_vetoed
+    is_ignored = ChangeMatcher._is_ignored
 
     def counted(self: ChangeMatcher, *args: Any) -> bool:
         nonlocal count
         count += 1
-        return is_vetoed(self, *args)
+        return is_ignored(self, *args)
 
-    monkeypatch.setattr(ChangeMatcher, "_is_vetoed", counted)
+    monkeypatch.setattr(ChangeMatcher, "_is_ignored", counted)
     connecting = asyncio.create_task(w.connect(RowQuery(w.log, (2,), keep=lambda change: True), cursor=START))
     most, before = 0, 0
     while not connecting.done():

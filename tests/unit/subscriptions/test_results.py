@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.cache.result import Outcome
+from reactive_rpc.cache.result import HandlerOutcome
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.protocol.cursors import Cursor
@@ -203,9 +203,9 @@ async def test_a_result_is_sent_by_whoever_settles_the_watch(w: World) -> None:
 class Rounded(RowQuery):
     """Tens of the sum: nine writes in ten leave it as it was."""
 
-    async def compute(self) -> Outcome:
+    async def compute(self) -> HandlerOutcome:
         computed = await super().compute()
-        return Outcome(str(int(computed.body) // 10).encode(), computed.read_set, computed.error)
+        return HandlerOutcome(str(int(computed.body) // 10).encode(), computed.read_set, computed.error)
 
 
 async def test_a_result_that_is_the_same_is_not_sent(w: World) -> None:
