@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from reactive_rpc.extras import needs
+
 if TYPE_CHECKING:
     from reactive_rpc.app import ReactiveRPC
     from reactive_rpc.changes.capture_options import Capture
@@ -83,4 +85,5 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    with needs("server", f"{__name__}.{name}"):
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)

@@ -20,15 +20,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, event
+from reactive_rpc.extras import needs
 
-from reactive_rpc.backends.sqlite.capture.images import quoted
-from reactive_rpc.backends.sqlite.capture.tables import PREFIX
+with needs("alembic", __name__):
+    import alembic as _installed  # noqa: F401  # nothing here uses it; without it, nothing here is of use
+    from sqlalchemy import Connection, event
 
-try:
-    import alembic as _installed  # noqa: F401  # told here, not by an error that names this module's own name
-except ImportError as exc:
-    raise ImportError("reactive_rpc.alembic needs Alembic: pip install 'reactive-rpc[alembic]'") from exc
+    from reactive_rpc.backends.sqlite.capture.images import quoted
+    from reactive_rpc.backends.sqlite.capture.tables import PREFIX
 
 __all__ = ["include_name", "include_object", "migrating"]
 

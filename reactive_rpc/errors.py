@@ -3,6 +3,7 @@
     ReactiveRPCError
     ├── DefinitionError        a function, a relation or a router is declared wrongly (raised at start)
     ├── CaptureError           writes cannot be captured on this database (raised at start)
+    ├── MissingExtraError      a part was asked for that needs an extra, which is not installed
     ├── ConnectionFailedError  the client could not reach the server
     ├── WireError              the other side sent what this protocol does not know
     └── RPCError               what a call is answered with: a stable `code`, a message, details
@@ -42,6 +43,7 @@ __all__ = [
     "ForbiddenError",
     "InternalServerError",
     "MethodNotSupportedError",
+    "MissingExtraError",
     "NotFoundError",
     "ParseError",
     "PayloadTooLargeError",
@@ -107,6 +109,12 @@ class CaptureError(ReactiveRPCError):
         self.summary = summary
         self.statements = tuple(statements)
         super().__init__("\n".join((summary, *(f"{statement};" for statement in self.statements))))
+
+
+class MissingExtraError(ReactiveRPCError, ImportError):
+    """Tell that a part of this package needs what only one of its extras installs; the message says how to get it."""
+
+    code = "MISSING_EXTRA"
 
 
 class ConnectionFailedError(ReactiveRPCError):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from reactive_rpc.extras import needs
+
 if TYPE_CHECKING:  # pytest loads this module in every run: it must cost nothing until the fixture is asked for
     from reactive_rpc.app import ReactiveRPC
     from reactive_rpc.checking import Checker
@@ -29,7 +31,8 @@ def no_drift() -> Iterator[Callable[[ReactiveRPC], Checker]]:
     `invalidate_when` predicates that ignored a change which altered the result. The last are tried in the background,
     to the end when the application closes; `await checker.settle()` waits for them before that.
     """
-    from reactive_rpc.checking import Checker  # noqa: PLC0415  # as above: only who uses it pays for it
+    with needs("server", "no_drift"):
+        from reactive_rpc.checking import Checker  # noqa: PLC0415  # as above: only who uses it pays for it
 
     checkers: list[Checker] = []
 

@@ -18,6 +18,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, HandlerOutcome
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.results_differ import moved_columns
+from reactive_rpc.extras import needs
 from reactive_rpc.procedures.call import QueryCall
 
 __all__ = ["clock_dependencies"]
@@ -55,12 +56,13 @@ async def clock_dependencies(call: QueryCall, reader: Reader) -> tuple[str, ...]
     is kept of what may not be cached, and an author's `ttl_seconds` allows for it.
 
     Raises:
-        ImportError: `time_machine` is missing; `pip install 'reactive-rpc[cli]'` brings it.
+        MissingExtraError: `time_machine` is not installed.
         Exception: whatever the handler raised by accident.
     """
     if not call.is_cached:
         return ()
-    from time_machine import travel  # noqa: PLC0415  # it is for commands alone
+    with needs("cli", "trying a query by another clock"):
+        from time_machine import travel  # noqa: PLC0415  # it is for commands alone
 
     moment = SystemClock().time()
     away = datetime.fromtimestamp(moment, timezone.utc) + AWAY  # noqa: UP017  # time_machine patches the class, not UTC

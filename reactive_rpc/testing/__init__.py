@@ -16,11 +16,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from starlette.types import ASGIApp
-
+from reactive_rpc.extras import needs
 from reactive_rpc.tasks import background
 from reactive_rpc.testing.guard import ProcessGuard
+
+with needs("server", __name__):
+    import uvicorn
+    from starlette.types import ASGIApp
 
 __all__ = ["FakeClock", "SequentialIds", "running", "serving"]
 

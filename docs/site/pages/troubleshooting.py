@@ -16,8 +16,10 @@ CLIENT: Final = ("ConnectionFailedError", "WireError", "RuntimeError")
 SECTIONS: Final = (
     ("The server does not start: DefinitionError", ("DefinitionError",), "Something is declared wrongly. The message "
      "begins with the function and its place, `get_all (main.py:31): ...`, if it is about a function."),
-    ("The server does not start: CaptureError", ("CaptureError", "ReactiveRPCError", "ImportError"), "Writes cannot be "
+    ("The server does not start: CaptureError", ("CaptureError", "ReactiveRPCError"), "Writes cannot be "
      "captured on this database. SQL that mends it stands at the end of the message."),
+    ("Something is not installed: MissingExtraError", ("MissingExtraError",), "What was asked for needs an extra of "
+     "the package; it is an `ImportError`, too."),
     ("A result is not cached", (NOT_CACHED,), "In the log, `... is not cached: it ...`; for a stream, `... cannot be "
      "watched: it ...`. `reactive-rpc doctor` lists such procedures."),
     ("The Python client raises", CLIENT, "What the server answers is raised as its own class: see the codes below."),
