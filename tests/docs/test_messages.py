@@ -9,11 +9,21 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from pages.messages import PLACE, Message, Package
+from pages.messages import FOLLOWED, PLACE, Message, Package
 from pages.troubleshooting import SECTIONS, messages_list, our_package
 from pydantic import BaseModel, SecretStr
 
-from reactive_rpc import Cache, Capture, ReactiveRPC, ReactiveRPCError, RPCError, define_reactive_function, now, topic
+from reactive_rpc import (
+    Cache,
+    Capture,
+    ReactiveRPC,
+    ReactiveRPCError,
+    RPCError,
+    define_reactive_function,
+    errors,
+    now,
+    topic,
+)
 from reactive_rpc.client import AsyncClient
 
 URL = "sqlite+aiosqlite:////tmp/never-made/team.db"
@@ -109,8 +119,16 @@ def test_what_cannot_be_read_says_what_a_library_or_an_error_of_ours_says(packag
     package.messages()
     assert {re.sub(r"code=\d", "", call).replace(", )", ")") for call in package.unread} == {
         "failure(str(exc))",
+        "self.fault(fault)",  # of the options: those are read where they are yielded
         "self.fault(str(exc))",
     }
+    assert any(found.text == "a mutation is never cached: cache= is for queries" for found in package.messages())
+
+
+def test_the_names_that_are_followed_are_those_of_the_package() -> None:
+    """If one is renamed, its messages would be missing in silence."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in Path(errors.__file__).parent.rglob("*.py"))
+    assert [name for name in FOLLOWED if not re.search(rf"^ *(class|def) {name}\b", source, re.MULTILINE)] == []
 
 
 def sources(folder: Path, source: str) -> Package:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LOGGED", "NOT_CACHED", "PRINTED", "Message", "Package"]
+__all__ = ["FOLLOWED", "LOGGED", "NOT_CACHED", "PRINTED", "Message", "Package"]
 
 LOGGED: Final = "log"
 PRINTED: Final = "command"
@@ -23,8 +23,13 @@ PLACE: Final = "…"
 _ROOT_ERROR: Final = "ReactiveRPCError"
 _PLAIN_ERRORS: Final = {"RuntimeError", "ImportError"}
 _LOGGING: Final = {"warning", "error", "exception", "critical"}
-_MAKERS: Final = {"Fault": "DefinitionError", "UnmakeableError": "DefinitionError", "failure": PRINTED}
+_MAKERS: Final = {"Fault": "DefinitionError", "UnsupportedTypeError": "DefinitionError", "failure": PRINTED}
 _OPAQUE: Final = {"Parsed", "Template", "TextRead"}
+_FAULTS: Final = "faults"
+"""What such a method yields is the message of a `DefinitionError`."""
+FOLLOWED: Final = (*_MAKERS, *sorted(_OPAQUE), _FAULTS)
+"""The names of the package that this module knows."""
+
 _DEPTH: Final = 6
 """How many functions a text is followed through, and how deep the classes of errors are."""
 
@@ -116,9 +121,17 @@ class Package:
             for node, functions in module.calls
             for kind in self._kinds(node)
             for text in self._said(kind, node, _Site(module, functions))
-            if text.strip(PLACE + " :;.%")
         }
-        return sorted(found)
+        found |= {
+            Message("DefinitionError", text)
+            for module in self._modules.values()
+            for function in module.functions.values()
+            if function.name.endswith(_FAULTS)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Yield) and node.value is not None
+            for text in self._texts(node.value, _Site(module, (function,)), _DEPTH)
+        }
+        return sorted(message for message in found if message.text.strip(PLACE + " :;.%"))
 
     @cached_property
     def _errors(self) -> dict[str, str]:
