@@ -54,7 +54,6 @@ TWICE: dict[str, int] = {
     "Key": 3,
     "Kind": 2,
     "Operation": 2,
-    "Outcome": 2,
     "Parser": 2,
     "Procedure": 2,
     "Query": 2,
