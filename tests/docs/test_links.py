@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 PAGE = re.compile(r"\bdocs/[\w/-]+\.md")
 SOURCES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml")
+    ),
     *(path for folder in ("reactive_rpc", "app", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
 ]
 MODULE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.py)`")
