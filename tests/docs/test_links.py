@@ -19,7 +19,10 @@ SOURCES = [
 ]
 MODULE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.py)`")
 FOLDER = re.compile(r"`((?:[\w.-]+/)+)`")
-MADE_BY_READERS = {"main.py", "env.py", "openapi/", "generated_client/", "site/"}
+MADE_BY_READERS = {
+    *("main.py", "env.py", "openapi/", "generated_client/", "site/"),
+    *("reactive_rpc/backends/mysql/", "tests/integration/backends/mysql/"),
+}
 TREE = {
     f"{path.relative_to(ROOT)}{'/' * path.is_dir()}"
     for folder in ("reactive_rpc", "tests", "benchmarks", "app", "docs", ".ci")
