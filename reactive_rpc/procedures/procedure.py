@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.options import GivenOptions, ProcedureOptions, TableRef
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
@@ -164,10 +165,11 @@ class Procedure(Generic[P, R]):
             raise self.fault(
                 "the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it"
             )
-        unknown = inspect.signature(self.function).parameters.keys() - {"input", "db", "ctx"}
-        if unknown:
-            raise self.fault(f"unknown parameter {sorted(unknown)[0]!r}: a handler takes input, db and ctx")
         parameters = inspect.signature(self.function).parameters
+        unknown = sorted(parameters.keys() - {"input", "db", "ctx"})
+        if unknown:
+            way = _name_for(unknown[0], plain(hints.get(unknown[0])))
+            raise self.fault(f"unknown parameter {unknown[0]!r}: a handler takes input, db and ctx{way}")
         is_async = inspect.iscoroutinefunction(self.function)
         handler = Handler(
             input_model=self._input_model(hints) if "input" in parameters else None,
@@ -231,6 +233,18 @@ class Procedure(Generic[P, R]):
             _ = self.input, self.output
         except UnsupportedTypeError as exc:
             raise self.fault(str(exc)) from exc
+
+
+def _name_for(parameter: str, annotation: object) -> str:
+    """Return what to call a parameter that other frameworks call otherwise, as the end of a sentence."""
+    kind = annotation if isinstance(annotation, type) else object
+    if issubclass(kind, AsyncSession | Session) or parameter in ("session", "database", "connection", "conn"):
+        return ": call the session db"
+    if issubclass(kind, Context) or parameter in ("context", "user", "current_user"):
+        return ": call the context ctx"
+    if issubclass(kind, BaseModel):
+        return ": call what clients pass input"
+    return ", by these names; what clients pass stands in the fields of input"
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -82,6 +82,30 @@ async def other_parameter(input: Ref, session: AsyncSession) -> str:
     return ""
 
 
+async def other_session(s: Annotated[AsyncSession, "given"]) -> str:
+    return ""
+
+
+async def bare_session(session) -> str:  # type: ignore[no-untyped-def]  # the fault
+    return ""
+
+
+async def other_context(user: Opaque) -> str:
+    return ""
+
+
+async def annotated_context(who: Context) -> str:
+    return ""
+
+
+async def other_input(data: Ref) -> str:
+    return ""
+
+
+async def scalar(agent_id: int) -> str:
+    return ""
+
+
 async def no_result(input: Ref):  # type: ignore[no-untyped-def]  # the fault
     return ""
 
@@ -118,7 +142,15 @@ AT_DECORATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "async session in def": (
         lambda: decorate(sync_with_async), ("sync_with_async", "async session", "def with Session"),
     ),
-    "unknown parameter": (lambda: decorate(other_parameter), ("other_parameter", "'session'", "input, db and ctx")),
+    "a session by another name": (
+        lambda: decorate(other_parameter), ("other_parameter", "'session'", "input, db and ctx", "call the session db"),
+    ),
+    "a session by its annotation": (lambda: decorate(other_session), ("'s'", "call the session db")),
+    "a session without annotation": (lambda: decorate(bare_session), ("'session'", "call the session db")),
+    "a context by another name": (lambda: decorate(other_context), ("'user'", "call the context ctx")),
+    "a context by its annotation": (lambda: decorate(annotated_context), ("'who'", "call the context ctx")),
+    "an input by another name": (lambda: decorate(other_input), ("'data'", "call what clients pass input")),
+    "a scalar": (lambda: decorate(scalar), ("'agent_id'", "in the fields of input")),
     "no result type": (lambda: decorate(no_result), ("no_result", "-> list[Agent]")),
     "result without a schema": (lambda: decorate(strange_result), ("strange_result", "Opaque")),
     "unresolved annotation": (lambda: decorate(unresolved), ("unresolved", "'Missing'", "run time")),
