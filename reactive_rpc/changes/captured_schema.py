@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from reactive_rpc.dependencies.schema import Kind, View
 
-__all__ = ["CaptureState", "ForeignKey", "TableCapture"]
+__all__ = ["CaptureState", "ForeignKey", "TableCapture", "digest_of"]
 
 ForeignKey = tuple[str, str, str]
 """`(column, referred table, referred column)`."""
@@ -110,3 +111,20 @@ class CaptureState:
     def redefines(self, name: str) -> bool:
         """Tell whether a function or operator that is built in is also one of the database's users'."""
         return name in self.redefined
+
+
+def digest_of(*parts: object) -> str:
+    """Return the same for equal parts in every process, where a set has another order in each."""
+    return hashlib.sha256(_spelled(parts).encode()).hexdigest()[:32]
+
+
+def _spelled(value: object) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__}({','.join(_spelled(getattr(value, each.name)) for each in fields(value))})"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(sorted(f'{_spelled(key)}:{_spelled(each)}' for key, each in value.items()))}}}"
+    if isinstance(value, Set):
+        return f"{{{','.join(sorted(map(_spelled, value)))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_spelled, value))}]"
+    return repr(value)

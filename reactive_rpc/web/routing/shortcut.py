@@ -40,8 +40,11 @@ class _Shortcut:
 def install_shortcut(app: FastAPI, router: RPCRouter) -> None:
     """Put the shortcut into an application's middleware stack; log a warning if there is no place for it.
 
-    The stack is built when the application is first called, which is before its lifespan begins.
+    The application builds its stack when it is first called: by a server that is before its lifespan begins, and where
+    somebody enters the lifespan by itself (a test, or the application that it is mounted in) it is built here.
     """
+    if app.middleware_stack is None:
+        app.middleware_stack = app.build_middleware_stack()
     outer: object = None
     layer: object = app.middleware_stack
     while layer is not None and not isinstance(layer, ExceptionMiddleware | _Shortcut):
@@ -51,8 +54,8 @@ def install_shortcut(app: FastAPI, router: RPCRouter) -> None:
     if not isinstance(layer, ExceptionMiddleware | _Shortcut):
         logger.warning(
             "no shortcut past FastAPI's layers to the procedures: calls go through all of them, which doubles what a "
-            "cached read costs. A mounted application has none, and one without Starlette's ExceptionMiddleware: "
-            "open ReactiveRPC in the lifespan of the application that includes its router"
+            "cached read costs. The application's middleware_stack has no ExceptionMiddleware of Starlette's: "
+            "something has replaced it, or wraps it and hides it"
         )
         return
     shortcut = _Shortcut(layer, router)

@@ -253,7 +253,7 @@ def test_nothing_is_left_of_streams_that_ended(process: Process, client: httpx.C
         with watching(client, "a") as stream:
             assert stream.next()[0] == "connected"
     wait_until(lambda: "reactive_rpc_streams 0.0" in client.get("/rpc/metrics").text)
-    assert "reactive_rpc_watches 0.0" in client.get("/rpc/metrics").text
+    assert "reactive_rpc_watched_queries 0.0" in client.get("/rpc/metrics").text
     with watching(client, "a") as stream:
         cursor, id = stream.next()[2], ""
         process.write("a", "x")

@@ -32,7 +32,6 @@ own catalog row, are not the recorded ones.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +64,7 @@ from reactive_rpc.backends.postgresql.capture.triggers import (
     triggers_of,
 )
 from reactive_rpc.backends.postgresql.capture.views import Views, read_insecure, read_views
-from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture, digest_of
 from reactive_rpc.changes.image_policy import READ_TABLES, ImagePolicy
 from reactive_rpc.statements.functions import pure_functions
 
@@ -422,5 +421,4 @@ def _digest(table: PostgreSQLTable) -> str:
     belongs to, which decides whether it is looked into, and no more.
     """
     capture = replace(table.capture, unique=frozenset(), foreign_keys=(), key_columns=(), stranger=None)
-    shape = (capture, table.columns, table.ancestors, table.descendants, table.facts)
-    return hashlib.sha256(repr(shape).encode()).hexdigest()[:32]
+    return digest_of(capture, table.columns, table.ancestors, table.descendants, table.facts)

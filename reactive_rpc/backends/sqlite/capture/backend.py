@@ -34,7 +34,6 @@ Rejected: `PRAGMA schema_version` as the epoch (a CREATE INDEX would flush every
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sqlite3
@@ -48,7 +47,7 @@ from reactive_rpc.backends.sqlite.capture.images import quoted
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX, PREFIX, READS, SQLiteTable, read_tables
 from reactive_rpc.backends.sqlite.capture.triggers import BASE_TABLES, triggers_of
 from reactive_rpc.backends.sqlite.capture.views import names_of, read_views
-from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
+from reactive_rpc.changes.captured_schema import CaptureState, TableCapture, digest_of
 from reactive_rpc.changes.image_policy import EVERY_TABLE, READ_TABLES, READS_KEPT_SECONDS, ImagePolicy
 from reactive_rpc.clock import IdSource
 from reactive_rpc.dependencies.schema import View
@@ -125,7 +124,7 @@ class _SQLiteFindings:
     def digests(self) -> dict[str, str]:
         """`{table: digest}` of what is expected of each captured table."""
         captures = {table.name: table.capture for table in self.tables}
-        return {name: _digest(captures[name], triggers) for name, triggers in self.expected.items()}
+        return {name: digest_of(captures[name], triggers) for name, triggers in self.expected.items()}
 
     @property
     def doubt(self) -> str | None:
@@ -457,13 +456,6 @@ def _inspect(
         },
         existing=existing,
     )
-
-
-def _digest(capture: TableCapture, triggers: Mapping[str, str]) -> str:
-    """Return the same for the same in every process: a set has another order in each."""
-    spelled = repr(replace(capture, unique=frozenset()))
-    text = json.dumps([spelled, sorted(capture.unique), sorted(triggers.items())])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:
