@@ -105,7 +105,8 @@ class ReactiveRPC:
         if isinstance(database, AsyncEngine):
             self.registry.require_coroutines()
         clock, ids = clock or SystemClock(), ids or RandomIds()
-        self._relations, self._metadata, self._captured_as = relations or {}, metadata, capture
+        self._relations: Relations = relations or {}
+        self._metadata, self._captured_as = metadata, capture
         self._lifecycle = Lifecycle(self._open_parts)
         backend = self._backend = make_backend(
             database,

@@ -202,7 +202,7 @@ class RedisSettings(_Group):
     """How long Redis keeps a shared result that no worker stores again."""
 
 
-class Settings(
+class Settings(  # pyright: ignore[reportIncompatibleVariableOverride]  # BaseSettings narrows model_config
     RedisSettings,
     LimitSettings,
     StreamSettings,

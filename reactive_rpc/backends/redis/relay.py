@@ -66,9 +66,11 @@ class Lock(Protocol):
 
     def is_closed(self) -> bool:
         """Tell whether the connection, and the lock with it, is lost."""
+        ...
 
     def terminate(self) -> None:
         """Let go of it at once."""
+        ...
 
 
 _log = logging.getLogger(__name__)
