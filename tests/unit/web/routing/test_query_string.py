@@ -63,7 +63,7 @@ class Prepared(BaseModel):
 TYPES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
     int: st.integers(),
-    float: st.floats(),
+    float: st.floats(allow_nan=False, allow_infinity=False),  # JSON has neither: the client refuses them
     bool: st.booleans(),
     Decimal: st.decimals(allow_nan=False, allow_infinity=False),
     datetime: st.datetimes(),
