@@ -1,4 +1,4 @@
-"""Put generated parts into pages: MkDocs calls `on_page_markdown` for each page before it renders it."""
+"""Put generated parts into pages, and fences around examples: what MkDocs calls while it builds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from mkdocs.config.defaults import MkDocsConfig
 from pages.codes import codes_table
+from pages.doctests import DoctestExtension
 from pages.settings import settings_list
 from pages.troubleshooting import messages_list
 
@@ -17,6 +19,12 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
 }
 
 _MARK: Final = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the extension that shows examples as code, here and in the docstrings that mkdocstrings renders."""
+    config.markdown_extensions.append(DoctestExtension())
+    return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
