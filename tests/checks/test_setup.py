@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
+OF_AN_OUTER_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+"""What `make test` hands on: with it, an inner make speaks of the directories that it enters."""
 
 PYPROJECT = """
 [build-system]
@@ -71,6 +73,7 @@ class Checkout:
         return subprocess.Popen(
             ["make", "setup"],
             cwd=self.folder,
+            env={name: value for name, value in os.environ.items() if name not in OF_AN_OUTER_MAKE},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
