@@ -43,7 +43,7 @@ from reactive_rpc.subscriptions.revocation import REVOKED, Revocation
 from reactive_rpc.tasks import Tasks
 from reactive_rpc.web.routes import Served, make_router
 from reactive_rpc.web.routing.placement import check_placement
-from reactive_rpc.web.routing.responses import told_by
+from reactive_rpc.web.routing.responses import rpc_error_of
 from reactive_rpc.web.routing.router import DEFAULT_PREFIX
 from reactive_rpc.web.routing.shortcut import install_shortcut
 
@@ -129,7 +129,7 @@ class ReactiveRPC:
             strict=self._is_strict,
             isolation=self.settings.isolation,
             clock=clock,
-            told_by=told_by,
+            translate_error=rpc_error_of,
         )
         self._caller = Caller(self.registry, self._executor, self._reader, answers=backend.answers)
         self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)

@@ -65,7 +65,7 @@ class HandlerOutcome:
         return code is None or (code.http < 500 and self.error.code not in _PASSING)
 
     @property
-    def is_told_of(self) -> bool:
+    def is_watchable(self) -> bool:
         """Whether a stream that watches it says when it is another: it lasts, and it is known what it rests on."""
         return self.lasts and self.read_set.opaque is None
 
@@ -161,8 +161,8 @@ class CachedResult:
         self.read_set = outcome.read_set
         content = outcome.body if error is None else f"{error.code}:{error.message}".encode()
         self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-        told = 0 if error is None else len(error.message) + weight_of(error.details)
-        self.held_bytes = RESULT_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + told
+        error_bytes = 0 if error is None else len(error.message) + weight_of(error.details)
+        self.held_bytes = RESULT_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + error_bytes
         self.size_bytes = self.held_bytes + len(outcome.body)
 
     def answer(self) -> bytes:

@@ -94,7 +94,8 @@ class Executor:
         strict: whether reading an undeclared table is an error (development) or a logged warning (production).
         isolation: of mutations that do not say themselves.
         clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
-        told_by: says what an exception tells that a handler may raise beside `RPCError`: those of a web framework.
+        translate_error: turns an exception of a web framework, which a handler may raise beside `RPCError`, into one;
+            returns None for any other.
 
     Attributes:
         attempts: how mutations are tried again.
@@ -108,10 +109,10 @@ class Executor:
         strict: bool,
         isolation: Isolation = "serializable",
         clock: Clock | None = None,
-        told_by: Callable[[Exception], RPCError | None] = lambda _: None,
+        translate_error: Callable[[Exception], RPCError | None] = lambda _: None,
     ) -> None:
         self._isolation = isolation
-        self._told_by = told_by
+        self._translate_error = translate_error
         self.attempts = Attempts(clock or SystemClock())
         self._database = database
         self._log = log
@@ -187,7 +188,7 @@ class Executor:
         token = current_recorder.set(recorder)
         with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
-                with self._told():
+                with self._translating_errors():
                     body = await self._read(recorder, procedure, input, ctx)
             except (InternalServerError, SchemaMovedError):
                 raise
@@ -237,7 +238,7 @@ class Executor:
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
-        with running(RunningCall(path, "mutation", clock=self._clock)), self._told():
+        with running(RunningCall(path, "mutation", clock=self._clock)), self._translating_errors():
             run = partial(self._mutate, procedure, input, ctx, idempotent)
             return await self.attempts.run(path, run, at_most=procedure.attempts)
 
@@ -258,15 +259,15 @@ class Executor:
             return MutationOutput(body)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         """Turn what a handler may raise beside `RPCError` into one: a refusal then is an outcome like any other."""
         try:
             yield
         except Exception as exc:
-            told = self._told_by(exc)
-            if told is None:
+            translated = self._translate_error(exc)
+            if translated is None:
                 raise
-            raise told from exc
+            raise translated from exc
 
     async def _read(
         self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object

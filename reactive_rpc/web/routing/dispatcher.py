@@ -202,8 +202,8 @@ def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
     try:
         body = result.answer()
     except RPCError as error:
-        is_told_of = result.outcome is not None and result.outcome.is_told_of
-        lasting = [(b"etag", result.etag.encode())] if is_told_of else []
+        is_watchable = result.outcome is not None and result.outcome.is_watchable
+        lasting = [(b"etag", result.etag.encode())] if is_watchable else []
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
     etag = result.etag.encode()

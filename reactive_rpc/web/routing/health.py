@@ -37,7 +37,7 @@ class HealthEndpoint(Endpoint):
             parts = self._health.parts()
             is_live = bool(parts) and not any(part.is_dead for part in parts.values())
             is_ready = is_live and all(part.ok for part in parts.values())
-            told = {
+            report = {
                 "live": is_live,
                 "ready": is_ready,
                 "parts": {
@@ -46,7 +46,7 @@ class HealthEndpoint(Endpoint):
                 },
             }
             status = 200 if (is_live if self._question == "live" else is_ready) else 503
-            body = b"" if scope["method"] == "HEAD" else json.dumps(told).encode()
+            body = b"" if scope["method"] == "HEAD" else json.dumps(report).encode()
             return found.add_to(Answer(status, body, [*_JSON]))
 
 

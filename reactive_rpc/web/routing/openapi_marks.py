@@ -99,8 +99,8 @@ def _with_own_format(written: dict[str, Any], schema: Mapping[str, Any], *, is_r
 def _stands_for_another(schema: Mapping[str, Any]) -> bool:
     """Tell whether `Marked` has documented another type in its place: a parameter of a URL."""
     metadata = schema.get("metadata", {})
-    told = [*metadata.get("pydantic_js_functions", ()), *metadata.get("pydantic_js_annotation_functions", ())]
-    owners = [getattr(function, "__self__", None) for function in told]
+    functions = [*metadata.get("pydantic_js_functions", ()), *metadata.get("pydantic_js_annotation_functions", ())]
+    owners = [getattr(function, "__self__", None) for function in functions]
     return any(isinstance(owner, Marked) and owner.is_another for owner in owners)
 
 

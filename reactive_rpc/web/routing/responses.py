@@ -18,7 +18,7 @@ from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.statements.concealment import concealed
 
-__all__ = ["Answer", "Headers", "error_answer", "error_of", "told_by"]
+__all__ = ["Answer", "Headers", "error_answer", "error_of", "rpc_error_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def error_answer(error: RPCError) -> Answer:
     return Answer(http_status(error), encode_error(error), headers)
 
 
-def told_by(exc: Exception) -> RPCError | None:
-    """Return what an `HTTPException` tells; None of any other exception."""
+def rpc_error_of(exc: Exception) -> RPCError | None:
+    """Return an `HTTPException` as an `RPCError`; None for any other exception."""
     if not isinstance(exc, HTTPException):
         return None
     message = exc.detail if isinstance(exc.detail, str) else HTTPStatus(exc.status_code).phrase
@@ -78,8 +78,8 @@ def error_of(exc: Exception, path: str, ids: IdSource) -> RPCError:
     """
     if isinstance(exc, RPCError):
         error = exc.detached(path=path)
-    elif (told := told_by(exc)) is not None:
-        error = told.detached(path=path)
+    elif (translated := rpc_error_of(exc)) is not None:
+        error = translated.detached(path=path)
     elif isinstance(exc, RequestValidationError):
         faults = faults_of(exc.errors())
         error = BadRequestError("the request does not fit what its context asks for", details=faults, path=path)

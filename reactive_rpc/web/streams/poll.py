@@ -87,13 +87,13 @@ class PollEndpoint(Endpoint):
         stream, first = await self._subscriber.connect(request, acks=False)
         self._answers.opened()
         try:
-            told = [_connected(first)]
-            for event in await stream.collect(self._seconds(request, told[0])):
+            events = [_connected(first)]
+            for event in await stream.collect(self._seconds(request, events[0])):
                 cursor: str | None = getattr(event, "cursor", None)
-                told.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
+                events.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
         finally:
             self._answers.ended(stream)
-        return Polled(cursor=next(event.id for event in reversed(told) if event.id), events=told)
+        return Polled(cursor=next(event.id for event in reversed(events) if event.id), events=events)
 
     def _seconds(self, request: SubscribeRequest[PollRequest], connected: PolledEvent) -> float:
         if request.cursor is None or connected.data["stale"] or connected.data["errors"]:
