@@ -64,8 +64,8 @@ class CaptureState:
 
     Attributes:
         epoch: versions of the outbox can be compared within it.
-        mark: what the database said of its schema when this was verified: rows are decoded by this state only where
-            it says the same in the snapshot that shows them.
+        schema_fingerprint: the database's own, read when this was verified: rows are decoded by this state only if the
+            snapshot that shows them has the same.
         tables: `{canonical name: how it is captured}`.
         names: `{another name that statements may use: canonical name}`.
         views: `{name that statements may use: what lies behind it}`.
@@ -74,7 +74,7 @@ class CaptureState:
     """
 
     epoch: str
-    mark: int | str
+    schema_fingerprint: int | str
     tables: Mapping[str, TableCapture]
     names: Mapping[str, str] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)

@@ -453,7 +453,7 @@ class PostgreSQLLog(BaseLog):
 
 
 def _is_verified(look: PollResult, state: CaptureState) -> bool:
-    return look.mark == state.mark and look.epoch == state.epoch
+    return look.mark == state.schema_fingerprint and look.epoch == state.epoch
 
 
 def _without_rows(look: PollResult) -> PollResult:

@@ -298,7 +298,7 @@ class RedisLog(BaseLog):
     async def _settle(self, epoch: str, mark: str) -> CaptureState:
         """Return the schema: that of `epoch` and `mark`, or a later one."""
         state = self.schema
-        if (epoch, mark) not in ((state.epoch, str(state.mark)), self._asked_about):
+        if (epoch, mark) not in ((state.epoch, str(state.schema_fingerprint)), self._asked_about):
             state = await asyncio.to_thread(self._capture.refresh, at_least=self._version)
             if self._state is None:
                 raise ServiceUnavailableError("the log was closed")
@@ -383,7 +383,7 @@ def _served(beats: Sequence[RelayReport]) -> frozenset[str]:
 
 def _readable(entry: StreamEntry, changes: tuple[Change, ...], state: CaptureState) -> tuple[Change, ...]:
     """Return changes as `state` can read them: of another schema, the tables as a whole."""
-    if entry.mark == str(state.mark):
+    if entry.mark == str(state.schema_fingerprint):
         return changes
     tables = dict.fromkeys(change.table for change in changes)
     return tuple(Change(table=table, operation="bulk") for table in tables)

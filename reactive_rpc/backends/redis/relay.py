@@ -152,7 +152,7 @@ class Feed:
 
     @property
     def _mark(self) -> str:
-        return str(self._log.schema.mark)
+        return str(self._log.schema.schema_fingerprint)
 
     def _found(self) -> list[Change]:
         return [change for batch in self._batches for change in batch.changes]

@@ -145,7 +145,7 @@ class SessionCapture:
             self._tables = found
             self._state = CaptureState(
                 epoch=self._ids.new_id(),
-                mark=0,
+                schema_fingerprint=0,
                 tables=found.tables,
                 names=found.names,
                 redefined=found.redefined,

@@ -283,7 +283,7 @@ class SQLiteLog(BaseLog):
         execute = self._execute if connection is None else connection.execute
         execute("BEGIN")
         try:
-            if execute("PRAGMA main.schema_version").fetchone()[0] != state.mark:
+            if execute("PRAGMA main.schema_version").fetchone()[0] != state.schema_fingerprint:
                 return None
             epoch, floor, last = execute(_POSITION).fetchone()
             changes = () if after is None else self._changes(execute, state, after, last if until is None else until)

@@ -159,7 +159,7 @@ def declared(dialect: str) -> CaptureState:
     """Return what capture would say of these tables: whole numbers, booleans on PostgreSQL, and text compare."""
     tables = {name: _declared(table, dialect) for name, table in Base.metadata.tables.items()}
     views = {"open_task": View(frozenset({"task"}))}
-    return CaptureState(epoch="1", mark=1, tables=tables, views=views)
+    return CaptureState(epoch="1", schema_fingerprint=1, tables=tables, views=views)
 
 
 def _declared(table: Table, dialect: str) -> TableCapture:

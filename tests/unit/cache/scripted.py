@@ -38,7 +38,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 ITEMS = CaptureState(
     epoch="e1",
-    mark=1,
+    schema_fingerprint=1,
     tables={
         "item": TableCapture(
             name="item",

@@ -148,7 +148,7 @@ class Findings:
 
     Attributes:
         record: what was recorded last.
-        mark: the fingerprint now.
+        schema_fingerprint: see `FINGERPRINT`, as it is now.
         catalog: every table, captured or not.
         expected: `{table: what must stand on it and its partitions}` of the tables to capture.
         policy: what images are to hold.
@@ -160,7 +160,7 @@ class Findings:
     """
 
     record: Record
-    mark: str
+    schema_fingerprint: str
     catalog: Catalog
     views: Views
     expected: Mapping[str, Sequence[RelationTriggers]]
@@ -329,7 +329,7 @@ class Findings:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
         return CaptureState(
             epoch=self.record.epoch,
-            mark=self.mark,
+            schema_fingerprint=self.schema_fingerprint,
             tables={table.name: self._capture(table) for table in self.catalog.tables},
             names=self.catalog.names,
             views=self.views.found,
@@ -398,7 +398,7 @@ def _look(
     owners = {triggers.relation.owner for group in expected.values() for triggers in group}
     return Findings(
         record=record,
-        mark=fingerprint,
+        schema_fingerprint=fingerprint,
         catalog=catalog,
         views=read_views(connection, catalog, _PURE, visible),
         expected=expected,

@@ -201,7 +201,7 @@ FINGERPRINT: Final[LiteralString] = r"""
   (SELECT sum(hashint8extended(e.oid::bigint, e.xmin::text::bigint)) FROM pg_enum e),
   (SELECT sum(hashint8extended(s.srsubid::bigint, s.srrelid::bigint)) FROM pg_subscription_rel s)))
 """
-"""SQL of one text: `CaptureState.mark` as this snapshot shows it.
+"""SQL of one text: `CaptureState.schema_fingerprint` as this snapshot shows it.
 
 The 600 rows of text search are told apart by the distance of their transactions from the first, a tenth of the cost of
 hashing them; those that initdb made before any transaction have the greatest age there is.

@@ -42,6 +42,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from reactive_rpc.backends.sqlite.capture.images import quoted
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX, PREFIX, READS, SQLiteTable, read_tables
@@ -66,12 +67,30 @@ POSITION = f"SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUT
 _log = logging.getLogger(__name__)
 
 
+class _SchemaFingerprint(NamedTuple):
+    """How often the schema was changed, and how many objects it has: tables, indexes, views and triggers."""
+
+    version: int
+    objects: int
+
+    def adds_only_objects_to(self, before: _SchemaFingerprint) -> bool:
+        """Tell whether nothing was done since `before` but to create objects.
+
+        Each DDL statement adds at least 1 to the version. Creating adds one object where dropping takes at least one
+        away, so both grow by the same amount only if nothing was dropped.
+        """
+        return self.version - before.version == self.objects - before.objects
+
+
+_NO_SCHEMA: Final = _SchemaFingerprint(0, 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Meta:
     """What the meta table holds; empty where nothing was installed."""
 
     epoch: str = ""
-    mark: tuple[int, int] = (0, 0)
+    schema_fingerprint: _SchemaFingerprint = _NO_SCHEMA
     digests: Mapping[str, str]
     policy: ImagePolicy | None = None
 
@@ -83,7 +102,7 @@ class _SQLiteFindings:
     Attributes:
         meta: what was recorded last.
         policy: what images are to hold.
-        mark: schema version and number of objects now.
+        schema_fingerprint: as it is now.
         tables: every table, captured or not.
         views: what lies behind each view.
         expected: `{table: {trigger: SQL}}` of the tables to capture.
@@ -92,7 +111,7 @@ class _SQLiteFindings:
 
     meta: _Meta
     policy: ImagePolicy
-    mark: tuple[int, int]
+    schema_fingerprint: _SchemaFingerprint
     tables: tuple[SQLiteTable, ...]
     views: Mapping[str, View]
     expected: Mapping[str, Mapping[str, str]]
@@ -128,7 +147,7 @@ class _SQLiteFindings:
 
     @property
     def doubt(self) -> str | None:
-        """Why writes may have gone unseen since the mark; None where none can have."""
+        """Why writes may have gone unseen since the recorded fingerprint; None where none can have."""
         if not self.meta.epoch or any(self.existing.get(name) != sql for name, sql in BASE_TABLES.items()):
             return "capture was not installed"
         digests, incomplete = self.digests, self.incomplete
@@ -137,7 +156,7 @@ class _SQLiteFindings:
                 return f"table {table!r} was altered or dropped"
             if table in incomplete:
                 return f"the triggers of table {table!r} were dropped or altered"
-        if self.mark[0] - self.meta.mark[0] != self.mark[1] - self.meta.mark[1]:
+        if not self.schema_fingerprint.adds_only_objects_to(self.meta.schema_fingerprint):
             return "the schema was changed by more than new objects"
         return None
 
@@ -151,7 +170,7 @@ class _SQLiteFindings:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
         return CaptureState(
             epoch=self.meta.epoch,
-            mark=self.mark[0],
+            schema_fingerprint=self.schema_fingerprint.version,
             tables={table.name: self._capture(table) for table in self.tables},
             names=names_of(table.name for table in self.tables),
             views=self.views,
@@ -448,7 +467,7 @@ def _inspect(
     return _SQLiteFindings(
         meta=meta,
         policy=policy,
-        mark=(version, objects),
+        schema_fingerprint=_SchemaFingerprint(version, objects),
         tables=tables,
         views=read_views(connection, [table.name for table in tables]),
         expected={
@@ -460,12 +479,11 @@ def _inspect(
 
 def _read_meta(connection: sqlite3.Connection) -> _Meta:
     values = dict(connection.execute(f'SELECT key, value FROM "{META}"'))
-    if "epoch" not in values or "mark" not in values:
+    if "epoch" not in values or "schema_fingerprint" not in values:
         return _Meta(digests={})
-    version, objects = json.loads(values["mark"])
     return _Meta(
         epoch=values["epoch"],
-        mark=(version, objects),
+        schema_fingerprint=_SchemaFingerprint(*json.loads(values["schema_fingerprint"])),
         digests=json.loads(values["tables"]),
         policy=ImagePolicy.from_json(json.loads(values.get("policy", "{}"))),
     )
@@ -485,7 +503,7 @@ def _record(connection: sqlite3.Connection, found: _SQLiteFindings) -> None:
     """Note what stands now. A table whose triggers are missing is left out: once they come, it counts as new."""
     digests = {table: digest for table, digest in found.digests.items() if table not in found.incomplete}
     _set_meta(connection, "tables", json.dumps(digests))
-    _set_meta(connection, "mark", json.dumps(found.mark))
+    _set_meta(connection, "schema_fingerprint", json.dumps(found.schema_fingerprint))
     _set_meta(connection, "policy", json.dumps(found.policy.to_json()))
 
 

@@ -256,7 +256,7 @@ def test_versions_that_went_back(rig: Rig) -> None:
             edge = await edge_without_relay(stack, rig)
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
-            version, mark = edge.log.version, str(edge.log.schema.mark)
+            version, mark = edge.log.version, str(edge.log.schema.schema_fingerprint)
             restored = (await asyncio.to_thread(rig.capture().refresh, renew=True)).epoch
             await relay.append(restored, version - 5, mark, [], restart=True)
             await until(lambda: "went back" in (edge.log.trouble or ""), "the log tells")
@@ -312,7 +312,7 @@ def test_an_answer_that_the_last_report_does_not_cover(rig: Rig) -> None:
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
             client = await stack.enter_async_context(rig.client())
-            epoch, version, mark = edge.log.epoch, edge.log.version, str(edge.log.schema.mark)
+            epoch, version, mark = edge.log.epoch, edge.log.version, str(edge.log.schema.schema_fingerprint)
             edge.gate.clear()
             await relay.append(epoch, version, mark, [], restart=False)
             asking = asyncio.create_task(edge.log.fresh())
@@ -341,7 +341,7 @@ def test_images_of_another_schema(rig: Rig) -> None:
             change = Change(table="w", operation="insert", after={"id": 1})
             version, epoch = edge.log.version, edge.log.epoch
             await relay.append(epoch, version + 1, "another", [change, change], restart=False)
-            await relay.append(epoch, version + 2, str(edge.log.schema.mark), [change], restart=False)
+            await relay.append(epoch, version + 2, str(edge.log.schema.schema_fingerprint), [change], restart=False)
             await until(lambda: edge.log.version == version + 2, "both are applied")
             assert told == [Change(table="w", operation="bulk"), change]
 

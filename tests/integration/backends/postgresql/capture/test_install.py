@@ -135,7 +135,7 @@ def _one(world: World, sql: str) -> Any:
     return row[0]
 
 
-def _mark(world: World) -> str:
+def _fingerprint(world: World) -> str:
     return str(_one(world, f"SELECT {FINGERPRINT}"))
 
 
@@ -145,7 +145,7 @@ def _run(world: World, script: str) -> None:
 
 
 def _is_complete(world: World, state: CaptureState) -> bool:
-    return state.mark == _mark(world) and world.capture.script() == ""
+    return state.schema_fingerprint == _fingerprint(world) and world.capture.script() == ""
 
 
 def test_a_second_installation_finds_all_in_place(world: World) -> None:
@@ -192,11 +192,11 @@ def test_harmless_changes_keep_the_epoch(world: World, ddl: str) -> None:
 
 @pytest.mark.parametrize("ddl", DOUBTFUL)
 def test_doubtful_changes_begin_an_epoch(world: World, ddl: str) -> None:
-    """What may hide a write or change what rows mean moves the mark and begins an epoch; all is captured again."""
+    """DDL that may hide a write, or change the meaning of rows, begins an epoch; all is captured again."""
     _run(world, ddl)
     state = world.capture.refresh()
     assert state.epoch != world.state.epoch
-    assert state.mark != world.state.mark
+    assert state.schema_fingerprint != world.state.schema_fingerprint
     assert _is_complete(world, state)
     again = world.capture.refresh()
     assert again == state
@@ -210,10 +210,10 @@ def test_doubtful_changes_begin_an_epoch(world: World, ddl: str) -> None:
 
 
 def test_temporary_tables_are_nobodys_business(world: World) -> None:
-    """A temporary table does not even move the mark."""
+    """A temporary table does not even move the fingerprint."""
     world.reader.execute("CREATE TEMP TABLE scratch (id serial PRIMARY KEY, t text UNIQUE)")
     world.reader.execute("CREATE TEMP VIEW look AS SELECT * FROM scratch")
-    assert _mark(world) == world.state.mark
+    assert _fingerprint(world) == world.state.schema_fingerprint
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_an_administrator_installs_for_a_role_without_rights(
         assert all(table.captured for table in state.tables.values())
         with psycopg.connect(url, autocommit=True) as writer:
             writer.execute("INSERT INTO team VALUES (2, 'x')")
-            assert writer.execute(f"SELECT {FINGERPRINT}").fetchone() == (state.mark,)
+            assert writer.execute(f"SELECT {FINGERPRINT}").fetchone() == (state.schema_fingerprint,)
         admin.execute("CREATE TABLE other (id int)")
         assert not app.refresh().captured("other")
         assert app.refresh(renew=True).epoch != state.epoch

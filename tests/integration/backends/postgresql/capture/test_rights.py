@@ -227,7 +227,7 @@ def test_no_condition_rests_on_what_may_be_compared_by_a_users_function(postgres
     assert before.kind("lamp", "state") == "label"
     assert after.kind("lamp", "state") is None
     assert after.kind("lamp", "id") == "integer"
-    assert (after.epoch != before.epoch, after.mark != before.mark) == (True, True)
+    assert (after.epoch != before.epoch, after.schema_fingerprint != before.schema_fingerprint) == (True, True)
 
 
 def test_operators_and_casts_between_a_users_own_types_are_no_concern(postgresql_url: str) -> None:
@@ -271,7 +271,7 @@ def test_altered_text_search_begins_an_epoch(postgresql_url: str) -> None:
         ):
             connection.execute(ddl.encode())
             states.append(capture.refresh())
-    assert len({state.epoch for state in states}) == len({state.mark for state in states}) == len(states)
+    assert len({state.epoch for state in states}) == len({state.schema_fingerprint for state in states}) == len(states)
 
 
 def test_our_functions_have_rights_on_the_outbox_and_nothing_else(stage: Stage) -> None:

@@ -24,7 +24,7 @@ from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.clock import RandomIds
 sys.stdin.readline()
 state = SQLiteCapture(sys.argv[1], ids=RandomIds(), busy_timeout_seconds=60).install()
-print(state.epoch, state.mark)
+print(state.epoch, state.schema_fingerprint)
 """
 
 
@@ -54,7 +54,7 @@ def test_processes_may_install_at_once(tmp_path: Path) -> None:
     answers = {process.communicate()[0] for process in processes}
     assert len(answers) == 1
     state = _capture(path).verify()
-    assert answers == {f"{state.epoch} {state.mark}\n"}
+    assert answers == {f"{state.epoch} {state.schema_fingerprint}\n"}
 
 
 def test_installing_again_changes_nothing(make_world: MakeWorld) -> None:

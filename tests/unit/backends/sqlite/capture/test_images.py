@@ -106,6 +106,6 @@ def test_a_state_answers_for_captured_tables_only() -> None:
     blind = TableCapture(
         name="t", columns=("a",), image=("a",), kinds={"a": "text"}, key_columns=(), foreign_keys=(), captured=False
     )
-    state = CaptureState(epoch="e", mark=1, tables={"t": blind, "u": TABLE})
+    state = CaptureState(epoch="e", schema_fingerprint=1, tables={"t": blind, "u": TABLE})
     assert (state.captured("t"), state.kind("t", "a")) == (False, None)
     assert (state.captured("u"), state.kind("u", "team_id")) == (True, "text")
