@@ -48,19 +48,8 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
 
 TWICE: dict[str, int] = {
     # class or alias: how many modules of the package may define it
-    "Check": 2,
-    "CoreSchema": 3,
-    "Invalidation": 2,
-    "Key": 3,
-    "Kind": 2,
-    "Operation": 2,
-    "Parser": 2,
     "Procedure": 2,
     "Query": 2,
-    "Report": 2,
-    "Schema": 2,
-    "Scope": 2,
-    "Watch": 2,
 }
 
 ENDINGS = "(s|es|d|ed|ing|er|ers)?"

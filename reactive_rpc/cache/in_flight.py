@@ -8,7 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-from reactive_rpc.cache.result import Key, Query, ReadResult
+from reactive_rpc.cache.result import Query, ReadResult, ResultKey
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.tasks import Tasks
 
@@ -51,7 +51,7 @@ class InFlight:
 
     def __init__(self, new_context: Callable[[], Context]) -> None:
         self._new_context = new_context
-        self._joinable: dict[Key, Computation] = {}
+        self._joinable: dict[ResultKey, Computation] = {}
         self._tasks = Tasks()
 
     def __len__(self) -> int:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from reactive_rpc.cache.result import CachedResult, Query
 
-__all__ = ["DroppedResults", "Invalidation", "InvalidationObservers"]
+__all__ = ["DroppedResults", "InvalidatedResults", "InvalidationObservers"]
 
 MAX_DROPPED = 10_000
 """Of so many dropped results the ETag is remembered, to tell which need not have been dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class Invalidation:
+class InvalidatedResults:
     """The results that one batch of changes, or time, has invalidated.
 
     Attributes:
@@ -33,13 +33,13 @@ class InvalidationObservers:
     """Notifies observers, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._observers: list[Callable[[Invalidation], None]] = []
+        self._observers: list[Callable[[InvalidatedResults], None]] = []
 
-    def add(self, observer: Callable[[Invalidation], None]) -> None:
+    def add(self, observer: Callable[[InvalidatedResults], None]) -> None:
         """Call `observer`, which must neither await nor raise, after each invalidation."""
         self._observers.append(observer)
 
-    def notify(self, invalidation: Invalidation) -> None:
+    def notify(self, invalidation: InvalidatedResults) -> None:
         """Call every observer, in this step of the event loop."""
         for observer in self._observers:
             observer(invalidation)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from reactive_rpc.cache.expiries import Expiries
-from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.cache.stats import Stats
 from reactive_rpc.cache.store import Store
 from reactive_rpc.clock import Clock
@@ -36,8 +36,8 @@ class LiveResults:
         self._store = store
         self._clock = clock
         self._stats = stats
-        self._holders: Counter[Key] = Counter()
-        self._held: dict[Key, list[CachedResult]] = {}
+        self._holders: Counter[ResultKey] = Counter()
+        self._held: dict[ResultKey, list[CachedResult]] = {}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,7 +52,7 @@ class LiveResults:
         """What they weigh."""
         return self._store.size_bytes
 
-    def get(self, key: Key) -> CachedResult | None:
+    def get(self, key: ResultKey) -> CachedResult | None:
         """Return the result that is stored at `key`, unless time has ended it."""
         result = self._store.get(key)
         if result is None or result.period is ALWAYS or result.period.holds(self._clock.time()):
@@ -85,7 +85,7 @@ class LiveResults:
         self.expiries.remove(result)
 
     @contextmanager
-    def holding(self, key: Key) -> Iterator[None]:
+    def holding(self, key: ResultKey) -> Iterator[None]:
         """Release no result of `key` meanwhile: one may be evicted in the very step that stores it."""
         held = self._held.setdefault(key, [])
         self._holders[key] += 1

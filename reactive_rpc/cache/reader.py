@@ -21,11 +21,11 @@ from dataclasses import asdict
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness
 from reactive_rpc.cache.in_flight import Computation, InFlight
-from reactive_rpc.cache.invalidation import DroppedResults, Invalidation, InvalidationObservers
+from reactive_rpc.cache.invalidation import DroppedResults, InvalidatedResults, InvalidationObservers
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.read_tables import ReadTableRegistry
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key, Query, ReadResult
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult, ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.sharing import Sharing
 from reactive_rpc.cache.stats import Stats
@@ -219,13 +219,13 @@ class Reader:
         touched = self.matcher.match(batch, self._live.index)
         if touched:
             self._drop(touched, batch.version)
-            self.invalidations.notify(Invalidation(batch.version, touched))
+            self.invalidations.notify(InvalidatedResults(batch.version, touched))
 
     def drop(self, result: CachedResult) -> None:
         """Drop a result that was found to be wrong, and notify the observers as if a change had touched it."""
         if result.live:
             self._drop([result], self._log.version)
-            self.invalidations.notify(Invalidation(self._log.version, {result: set(result.read_set.tables)}))
+            self.invalidations.notify(InvalidatedResults(self._log.version, {result: set(result.read_set.tables)}))
 
     async def register_read_tables(self, tables: Collection[str]) -> None:
         """Register that results depend on tables, before one is stored."""
@@ -247,7 +247,7 @@ class Reader:
         await self._in_flight.aclose()
         await self._live.expiries.aclose()
 
-    def _stored(self, key: Key) -> CachedResult | None:
+    def _stored(self, key: ResultKey) -> CachedResult | None:
         """Return the result that is stored at `key`, and count the hit; the caller knows that it is fresh enough."""
         result = self._live.get(key)
         if result is not None:
@@ -256,7 +256,7 @@ class Reader:
             self._audit(result)
         return result
 
-    def _get_in_outage(self, key: Key, allowed: InOutage) -> CachedResult:
+    def _get_in_outage(self, key: ResultKey, allowed: InOutage) -> CachedResult:
         result = self._live.get(key) if self.freshness.age_seconds <= allowed.within_seconds else None
         if result is None:
             raise allowed.outage
@@ -396,7 +396,7 @@ class Reader:
             self._live.remove(result)
             self.stats.expired += 1
         if results:
-            self.invalidations.notify(Invalidation(self._log.version, {result: set() for result in results}))
+            self.invalidations.notify(InvalidatedResults(self._log.version, {result: set() for result in results}))
 
     def _flush(self, batch: Batch) -> None:
         logger.warning("everything cached is forgotten: %s", batch.flush)
@@ -404,7 +404,7 @@ class Reader:
         if self._reads is not None:
             self._reads.clear()
         results = self._live.clear()
-        self.invalidations.notify(Invalidation(batch.version, {result: set() for result in results}, batch.flush))
+        self.invalidations.notify(InvalidatedResults(batch.version, {result: set() for result in results}, batch.flush))
 
 
 def _refuse_unwatchable(read: ReadResult) -> None:

@@ -15,9 +15,9 @@ from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["RESULT_BYTES", "CachedResult", "HandlerOutcome", "Key", "Query", "ReadResult"]
+__all__ = ["RESULT_BYTES", "CachedResult", "HandlerOutcome", "Query", "ReadResult", "ResultKey"]
 
-Key = tuple[str, bytes, bytes]
+ResultKey = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
 
 
@@ -84,7 +84,7 @@ class Query(Protocol):
     """A call that can be computed again at any time: what the reader asks of one."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ResultKey:
         """Its identity."""
         ...
 

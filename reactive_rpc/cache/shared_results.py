@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from reactive_rpc.cache.result import Key
+from reactive_rpc.cache.result import ResultKey
 from reactive_rpc.dependencies.codec import decode_read_set, encode_read_set
 from reactive_rpc.dependencies.read_set import ReadSet
 
@@ -41,7 +41,7 @@ class SharedResult:
         read_set: everything that it depends on; not opaque.
     """
 
-    key: Key
+    key: ResultKey
     epoch: str
     version: int
     body: bytes
@@ -51,7 +51,7 @@ class SharedResult:
 class SharedResults(Protocol):
     """Where workers put results for each other. Used on one event loop; no call raises."""
 
-    async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedResult | None:
+    async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of `key` in `epoch` that was right at a version after `after`.
 
         Where there is none, one worker is to compute it: that one is answered None at once, the others when its result
@@ -67,7 +67,7 @@ class SharedResults(Protocol):
         """Store a result for others, in the background; returns at once."""
         ...
 
-    def release(self, key: Key) -> None:
+    def release(self, key: ResultKey) -> None:
         """Let others compute `key`, if it was this worker's to compute; in the background, after what was `put`."""
         ...
 
@@ -76,7 +76,7 @@ class SharedResults(Protocol):
         ...
 
 
-def name_of(build: str, epoch: str, key: Key) -> str:
+def name_of(build: str, epoch: str, key: ResultKey) -> str:
     """Return what the results of a key are stored under: 64 hexadecimal characters.
 
     >>> name_of("b1", "e1", ("p", b"1", b"")) == name_of("b1", "e1", ("p", b"", b"1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.stats import Stats
 from reactive_rpc.changes.log import Log
@@ -28,11 +28,11 @@ class Sharing:
         self._stats = stats
         self._unshareable: dict[int, None] = {}
 
-    def is_shareable(self, key: Key) -> bool:
+    def is_shareable(self, key: ResultKey) -> bool:
         """Tell whether a shared result of `key` is worth asking for."""
         return hash(key) not in self._unshareable
 
-    async def find(self, key: Key, *, after: int) -> SharedResult | None:
+    async def find(self, key: ResultKey, *, after: int) -> SharedResult | None:
         """Return a result of `key` that was right at a version after `after`; None if the handler must run here.
 
         If the result is ahead of this worker's log, the log has been read meanwhile.
@@ -42,7 +42,7 @@ class Sharing:
             await self._freshness.sync_to_head()
         return found
 
-    def release(self, key: Key) -> None:
+    def release(self, key: ResultKey) -> None:
         """Let other workers compute `key`."""
         self._shared.release(key)
 
@@ -56,7 +56,7 @@ class Sharing:
         self._shared.put(SharedResult(key, self._log.epoch, self._log.version, outcome.body, outcome.read_set))
         self._stats.shared_puts += 1
 
-    def mark_unshareable(self, key: Key) -> None:
+    def mark_unshareable(self, key: ResultKey) -> None:
         """Remember that nobody need ask for, or wait for, a shared result of this key."""
         self._unshareable[hash(key)] = None
         if len(self._unshareable) > MAX_UNSHAREABLE:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 
-from reactive_rpc.dependencies.schema import Kind, View
+from reactive_rpc.dependencies.schema import ColumnKind, View
 
 __all__ = ["CaptureState", "ForeignKey", "TableCapture", "digest_of"]
 
@@ -39,7 +39,7 @@ class TableCapture:
     name: str
     columns: tuple[str, ...]
     image: tuple[str, ...]
-    kinds: Mapping[str, Kind | None]
+    kinds: Mapping[str, ColumnKind | None]
     key_columns: tuple[str, ...]
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...]
@@ -98,7 +98,7 @@ class CaptureState:
         found = self.tables.get(table)
         return frozenset() if found is None else frozenset(found.columns)
 
-    def kind(self, table: str, column: str) -> Kind | None:
+    def kind(self, table: str, column: str) -> ColumnKind | None:
         """Return how `column` compares, or None where its image is not exact."""
         found = self.tables.get(table)
         return None if found is None or not found.captured else found.kinds.get(column)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from reactive_rpc.changes.log import WantedLookups
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.dependencies.schema import ColumnKind, Schema
 
 __all__ = ["Found", "by_key", "enriched", "keys_to_look_up", "lookups_of"]
 
@@ -28,7 +28,7 @@ MAX_KEYS = 1_000
 Found = Mapping[Lookup, Mapping[Known, Value | Unknown]]
 """`{lookup: {key: the parent's value}}`; keys that were asked for and are missing have no parent."""
 
-_NUMBERS: Collection[Kind] = ("integer", "real", "decimal")
+_NUMBERS: Collection[ColumnKind] = ("integer", "real", "decimal")
 
 
 def lookups_of(tables: Iterable[str], wanted: WantedLookups, schema: Schema) -> tuple[Lookup, ...]:

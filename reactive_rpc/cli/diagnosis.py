@@ -33,7 +33,7 @@ Contexts = Annotated[
         "role=module:object names one. May be given more than once.",
     ),
 ]
-Watch = Annotated[
+WatchOption = Annotated[
     float, typer.Option("--watch", min=0.0, help="Then follow the database for so many seconds and try every veto.")
 ]
 AllowUntried = Annotated[
@@ -54,7 +54,7 @@ def check(
     rpc: Rpc,
     calls: CallsFile = None,
     context: Contexts = None,
-    watch: Watch = 0.0,
+    watch: WatchOption = 0.0,
     allow_untried: AllowUntried = False,
     format: FormatOption = "text",
 ) -> None:

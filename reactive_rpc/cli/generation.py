@@ -16,13 +16,15 @@ from reactive_rpc.codegen import generate as generate_client
 
 __all__ = ["export_openapi", "generate"]
 
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; fail where what is committed is not current.")]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Write nothing; fail where what is committed is not current.")
+]
 
 
 def export_openapi(
     app: Annotated[str, typer.Argument(help="The FastAPI application: app.main:app")],
     target: Annotated[Path, typer.Option("--out", help="The document to write.")] = Path("openapi/openapi.json"),
-    check: Check = False,
+    check: CheckOption = False,
 ) -> None:
     """Write the OpenAPI document of an application. The database need not exist."""
     found = load(app, FastAPI)
@@ -40,7 +42,7 @@ def export_openapi(
 def generate(
     openapi: Annotated[Path, typer.Option("--openapi", help="The document to read.")] = Path("openapi/openapi.json"),
     target: Annotated[Path, typer.Option("--out", help="The package to write.")] = Path("generated_client"),
-    check: Check = False,
+    check: CheckOption = False,
 ) -> None:
     """Write the typed Python client of an OpenAPI document."""
     if not openapi.is_file():

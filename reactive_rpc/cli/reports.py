@@ -15,12 +15,21 @@ from rich.text import Text
 
 from reactive_rpc.cli.shared import out
 
-__all__ = ["CaptureReport", "CheckReport", "Diagnosis", "Format", "ProcedureLine", "Report", "TableLine", "write"]
+__all__ = [
+    "CaptureReport",
+    "CheckReport",
+    "Diagnosis",
+    "Format",
+    "PrintedReport",
+    "ProcedureLine",
+    "TableLine",
+    "write",
+]
 
 Format = Literal["text", "json"]
 
 
-class Report(Protocol):
+class PrintedReport(Protocol):
     """A dataclass of JSON's own types: its fields are what `--format json` prints."""
 
     @property
@@ -33,7 +42,7 @@ class Report(Protocol):
         ...
 
 
-def write(report: Report, format: Format) -> None:
+def write(report: PrintedReport, format: Format) -> None:
     """Print a report, and exit with 1 where not all is well.
 
     Raises:

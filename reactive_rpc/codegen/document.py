@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, cast
 from reactive_rpc.codegen.names import is_attribute
 from reactive_rpc.errors import DefinitionError
 
-__all__ = ["EXTENSION", "Document", "Operation", "Schema", "read_document"]
+__all__ = ["EXTENSION", "Document", "JSONSchema", "Operation", "read_document"]
 
-Schema = Mapping[str, Any]
+JSONSchema = Mapping[str, Any]
 
 EXTENSION: Final = "x-reactive-rpc"
 _PREFIX: Final = re.compile(r"^.*?/rpc(?=/|$)")
@@ -39,8 +39,8 @@ class Operation:
     kind: Literal["query", "mutation"]
     method: Literal["GET", "POST"]
     url: str
-    input: Schema | None
-    output: Schema
+    input: JSONSchema | None
+    output: JSONSchema
     description: str
 
 
@@ -59,7 +59,7 @@ class Document:
     title: str
     prefix: str
     operations: tuple[Operation, ...]
-    components: Mapping[str, Schema]
+    components: Mapping[str, JSONSchema]
     token_url: str | None
 
 
@@ -93,7 +93,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
                 yield _operation(url, method.upper(), operation)
 
 
-def _operation(url: str, method: str, operation: Schema) -> Operation:
+def _operation(url: str, method: str, operation: JSONSchema) -> Operation:
     extension = operation[EXTENSION]
     where = f"{method} {url}"
     path, kind = extension.get("path"), extension.get("kind")
@@ -113,7 +113,7 @@ def _operation(url: str, method: str, operation: Schema) -> Operation:
     )
 
 
-def _parameters(operation: Schema) -> Schema | None:
+def _parameters(operation: JSONSchema) -> JSONSchema | None:
     """Return the query parameters as the schema of one object."""
     parameters = [parameter for parameter in operation.get("parameters", ()) if parameter.get("in") == "query"]
     if not parameters:
@@ -123,14 +123,14 @@ def _parameters(operation: Schema) -> Schema | None:
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _described(parameter: Schema) -> Schema:
+def _described(parameter: JSONSchema) -> JSONSchema:
     schema = dict(parameter.get("schema", {}))
     if "description" in parameter:
         schema.setdefault("description", parameter["description"])
     return schema
 
 
-def _body(operation: Schema) -> Schema | None:
+def _body(operation: JSONSchema) -> JSONSchema | None:
     """Return the schema of the JSON body; that of the value where the body may also be null.
 
     An object of which nothing is said is no input: it stands there for its content type.
@@ -139,14 +139,14 @@ def _body(operation: Schema) -> Schema | None:
     if schema is None or schema == {"type": "object"}:
         return None
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
-    return cast(Schema, branches[0]) if len(branches) == 1 else schema
+    return cast(JSONSchema, branches[0]) if len(branches) == 1 else schema
 
 
-def _json_schema(holder: Schema) -> Schema | None:
-    return cast("Schema | None", holder.get("content", {}).get("application/json", {}).get("schema"))
+def _json_schema(holder: JSONSchema) -> JSONSchema | None:
+    return cast("JSONSchema | None", holder.get("content", {}).get("application/json", {}).get("schema"))
 
 
-def _description(operation: Schema) -> str:
+def _description(operation: JSONSchema) -> str:
     """Return summary and description; the description alone where it begins with the summary."""
     summary, text = operation.get("summary", "").strip(), operation.get("description", "").strip()
     return text if text.startswith(summary) else "\n\n".join(part for part in (summary, text) if part)
@@ -194,7 +194,7 @@ def _prefix(operation: Operation) -> str:
     )
 
 
-def _token_url(schemes: Schema) -> str | None:
+def _token_url(schemes: JSONSchema) -> str | None:
     """Return where the first password flow posts to, by the scheme's name."""
     for _, scheme in sorted(schemes.items()):
         url = scheme.get("flows", {}).get("password", {}).get("tokenUrl")

@@ -18,7 +18,7 @@ from datamodel_code_generator.enums import DataModelType
 from datamodel_code_generator.format import Formatter
 from pydantic import BaseModel
 
-from reactive_rpc.codegen.document import Document, Operation, Schema
+from reactive_rpc.codegen.document import Document, JSONSchema, Operation
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
 from reactive_rpc.codegen.spelling import REF, Imports, Speller, branches_of, literal, target_of
@@ -85,7 +85,7 @@ def _with_holder(document: Document) -> Components:
     """Return the components, one for each inline input, and the holder of all inputs and outputs."""
     components = dict(document.components)
     names = TakenNames([*components, _HOLDER, *(camel_case(name) for name in components)])
-    fields: dict[str, Schema] = {}
+    fields: dict[str, JSONSchema] = {}
     for number, operation in enumerate(document.operations):
         fields[f"output_{number}"] = _named(operation.output, f"{operation.path}.output", components, names)
         if operation.input is not None:
@@ -94,7 +94,7 @@ def _with_holder(document: Document) -> Components:
     return components
 
 
-def _named(schema: Schema, path: str, components: Components, names: TakenNames) -> Schema:
+def _named(schema: JSONSchema, path: str, components: Components, names: TakenNames) -> JSONSchema:
     """Return a reference to a component that holds `schema`, if it is an object with fields."""
     if "properties" not in schema:
         return schema
@@ -115,7 +115,7 @@ class Models:
         source: the module, without a header.
     """
 
-    def __init__(self, components: Components, holder: Mapping[str, Schema]) -> None:
+    def __init__(self, components: Components, holder: Mapping[str, JSONSchema]) -> None:
         self._components = components
         self._holder = holder
         self._names = _class_names(components)
@@ -251,7 +251,7 @@ class Models:
             f"{name}={literal(value)}" for name, value in _bounds(field.schema, self._components).items()
         ]
 
-    def _default(self, schema: Schema, speller: Speller, imports: Imports) -> str:
+    def _default(self, schema: JSONSchema, speller: Speller, imports: Imports) -> str:
         """Return the source of a default: as a literal, an enum's member, or read from JSON by the field's type."""
         value = schema.get("default")
         if value is None:
@@ -275,7 +275,7 @@ class _ModelField:
 
     name: str
     wire_name: str
-    schema: Schema
+    schema: JSONSchema
     is_required: bool
     line: ast.AnnAssign
 
@@ -295,11 +295,11 @@ def _class_names(components: Components) -> dict[str, str]:
     }
 
 
-def _is_alias(schema: Schema) -> bool:
+def _is_alias(schema: JSONSchema) -> bool:
     return "properties" not in schema and not _is_enum(schema)
 
 
-def _is_enum(schema: Schema) -> bool:
+def _is_enum(schema: JSONSchema) -> bool:
     return bool(schema.get(TYPE, "").endswith("enum"))
 
 
@@ -340,7 +340,7 @@ def _references(schema: Any) -> Iterator[str]:
             yield from _references(part)
 
 
-def _skeleton(schema: Schema) -> Schema:
+def _skeleton(schema: JSONSchema) -> JSONSchema:
     """Return a schema without the types of its fields."""
     if "properties" not in schema:
         return {key: schema[key] for key in ("type", "enum", "description", ENUM_NAMES) if key in schema}
@@ -372,18 +372,18 @@ def _parameter(field: _ModelField, speller: Speller) -> ModelParameter:
     return ModelParameter(field.name, field.wire_name, spelled, field.is_required, _describe(field.schema))
 
 
-def _is_secret(schema: Schema) -> bool:
+def _is_secret(schema: JSONSchema) -> bool:
     return any(branch.get(TYPE) == "secret" for branch in branches_of(schema, {}))
 
 
-def _describe(field: Schema) -> str:
+def _describe(field: JSONSchema) -> str:
     """Return a field's description and default on one line."""
     text = " ".join(str(field.get("description", "")).split())
     default = field.get("default")
     return text if default is None else f"{text} Default: {json.dumps(default, ensure_ascii=False)}.".strip()
 
 
-def _bounds(schema: Schema, components: Components) -> dict[str, Any]:
+def _bounds(schema: JSONSchema, components: Components) -> dict[str, Any]:
     """Return the bounds of a field that is of one type, null aside; more are left to the server."""
     branches = [one for one in branches_of(schema, components) if one.get("type") != "null"]
     if len(branches) != 1 or TYPE in branches[0] or branches[0].get("format"):
@@ -392,7 +392,7 @@ def _bounds(schema: Schema, components: Components) -> dict[str, Any]:
     return found if "prefixItems" not in branches[0] else {}
 
 
-def _is_plain(value: Any, schema: Schema) -> bool:
+def _is_plain(value: Any, schema: JSONSchema) -> bool:
     """Tell whether a default has the type of a schema as it stands in JSON."""
     kind = schema.get("type")
     if "enum" in schema or "const" in schema:

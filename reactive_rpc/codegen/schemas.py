@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from reactive_rpc.codegen.document import Schema
+from reactive_rpc.codegen.document import JSONSchema
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.protocol.marks import KEYS, TYPE
 
@@ -41,10 +41,10 @@ BOUNDS: Final = {
 }
 """The bounds of JSON Schema, and pydantic's names for them."""
 
-Components = dict[str, Schema]
+Components = dict[str, JSONSchema]
 
 
-def mend(components: Mapping[str, Schema], root: str, *, returned: Iterable[str]) -> Components:
+def mend(components: Mapping[str, JSONSchema], root: str, *, returned: Iterable[str]) -> Components:
     """Return what the component `root` reaches, itself included, as it should have been; change nothing in place.
 
     Args:
@@ -62,7 +62,7 @@ def mend(components: Mapping[str, Schema], root: str, *, returned: Iterable[str]
     return _join_twins(reached)
 
 
-def _name_objects(components: Mapping[str, Schema]) -> Components:
+def _name_objects(components: Mapping[str, JSONSchema]) -> Components:
     """Return the components with each object that stands within another schema as one more of them."""
     named: Components = dict(components)
     names = TakenNames([*components, *(camel_case(name) for name in components)])
@@ -71,7 +71,7 @@ def _name_objects(components: Mapping[str, Schema]) -> Components:
     return named
 
 
-def _walk_inside(schema: Schema, where: str, named: Components, names: TakenNames) -> Schema:
+def _walk_inside(schema: JSONSchema, where: str, named: Components, names: TakenNames) -> JSONSchema:
     """Return `schema` with the objects in it named by `where` they stand; itself it stays."""
 
     def outside(inner: Any, place: str) -> Any:
@@ -104,7 +104,7 @@ def _twin_names(outputs: Iterable[str]) -> Iterator[str]:
             yield f"{name.removesuffix('-Output')}-Input"
 
 
-def _reachable(components: Mapping[str, Schema], roots: Iterable[Schema]) -> Components:
+def _reachable(components: Mapping[str, JSONSchema], roots: Iterable[JSONSchema]) -> Components:
     """Return the components that `roots` refer to, over any number of steps."""
     found: Components = {}
     pending = list(roots)
@@ -182,7 +182,7 @@ def _merge(taken: Any, returned: Any) -> Any:
     return _DIFFERENT
 
 
-def _merge_objects(taken: Schema, returned: Schema) -> Any:
+def _merge_objects(taken: JSONSchema, returned: JSONSchema) -> Any:
     """Merge key by key; what only one side requires must have a default, so that it is never absent in Python."""
     if {*taken, "required"} != {*returned, "required"}:
         return _DIFFERENT
@@ -197,7 +197,7 @@ def _merge_objects(taken: Schema, returned: Schema) -> Any:
     return {**merged, "required": [name for name in required if name not in one_sided]} if required else merged
 
 
-def _renamed(schema: Schema, names: Mapping[str, str]) -> Schema:
+def _renamed(schema: JSONSchema, names: Mapping[str, str]) -> JSONSchema:
     """Return `schema` with its references to `names` turned to their new names."""
 
     def change(node: dict[str, Any]) -> dict[str, Any]:
@@ -206,10 +206,10 @@ def _renamed(schema: Schema, names: Mapping[str, str]) -> Schema:
             node["$ref"] = _REF + names[old]
         return node
 
-    return cast(Schema, _walk(schema, change))
+    return cast(JSONSchema, _walk(schema, change))
 
 
-def _references(schema: Schema) -> set[str]:
+def _references(schema: JSONSchema) -> set[str]:
     """Return the names of the components that `schema` refers to."""
     found: set[str] = set()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from reactive_rpc.codegen.document import Schema
+from reactive_rpc.codegen.document import JSONSchema
 from reactive_rpc.protocol.marks import KEYS, TYPE, URL
 
 __all__ = ["REF", "Imports", "Speller", "literal", "target_of"]
@@ -95,14 +95,14 @@ class Speller:
     """
 
     def __init__(
-        self, components: Mapping[str, Schema], classes: Mapping[str, str], imports: Imports, *, static: bool
+        self, components: Mapping[str, JSONSchema], classes: Mapping[str, str], imports: Imports, *, static: bool
     ) -> None:
         self._components = components
         self._classes = classes
         self._imports = imports
         self._static = static
 
-    def spell(self, schema: Schema) -> str:
+    def spell(self, schema: JSONSchema) -> str:
         """Return the annotation."""
         members = list(dict.fromkeys(self._members(schema)))
         if "None" in members:
@@ -113,24 +113,24 @@ class Speller:
         annotated, marker = map(self._imports.name, ("typing.Annotated", "reactive_rpc.client.AsSpelled"))
         return f"{annotated}[{union}, {marker}()]"
 
-    def is_nullable(self, schema: Schema) -> bool:
+    def is_nullable(self, schema: JSONSchema) -> bool:
         """Tell whether null fits."""
         branches = branches_of(schema, self._components, self._classes)
         return any(None in _values(one) or one.get("type") == "null" or _is_anything(one) for one in branches)
 
-    def values(self, schema: Schema) -> str | None:
+    def values(self, schema: JSONSchema) -> str | None:
         """Return the values of an enum, or of one that may be null, as a literal; None where it is none."""
         targets = [target_of(branch, self._components) for branch in branches_of(schema, self._components)]
         enums = [one for one in targets if "enum" in one and one.get(TYPE, "").endswith("enum")]
         values = [value for one in enums for value in one["enum"] if isinstance(value, str | int)]
         return self._literal(values) if values else None
 
-    def _members(self, schema: Schema) -> Iterator[str]:
+    def _members(self, schema: JSONSchema) -> Iterator[str]:
         """Yield the members of the union that a schema is, one where it is none."""
         for branch in branches_of(schema, self._components, self._classes):
             yield from self._one(branch)
 
-    def _one(self, schema: Schema) -> Iterator[str]:
+    def _one(self, schema: JSONSchema) -> Iterator[str]:
         if "$ref" in schema:
             yield self._classes[schema["$ref"].removeprefix(REF)]
         elif "enum" in schema or "const" in schema:
@@ -141,7 +141,7 @@ class Speller:
         else:
             yield self._typed(schema)
 
-    def _typed(self, schema: Schema) -> str:
+    def _typed(self, schema: JSONSchema) -> str:
         mark, kind = schema.get(TYPE, ""), schema.get("type")
         if mark.startswith(f"{URL}:"):
             return self._imports.name(f"pydantic.{mark.removeprefix(f'{URL}:')}")
@@ -157,7 +157,7 @@ class Speller:
             return "None"
         return self._name("str") if kind == "string" else self._imports.name(_JSON_TYPES.get(kind or "", "typing.Any"))
 
-    def _array(self, schema: Schema, mark: str) -> str:
+    def _array(self, schema: JSONSchema, mark: str) -> str:
         items = self.spell(schema.get("items", {}))
         first = [self.spell(item) for item in schema.get("prefixItems", ())]
         if mark == "tuple" or first:
@@ -168,7 +168,7 @@ class Speller:
             return f"{name}[{', '.join([*first, *rest])}]"
         return f"{self._imports.name(_ARRAYS.get(mark, 'builtins.list'))}[{items}]"
 
-    def _object(self, schema: Schema, mark: str) -> str:
+    def _object(self, schema: JSONSchema, mark: str) -> str:
         keys = self.spell(schema[KEYS]) if KEYS in schema else self._name("str")
         if mark == "counter":
             return f"{self._imports.name('collections.Counter')}[{keys}]"
@@ -179,7 +179,7 @@ class Speller:
     def _literal(self, values: list[Any]) -> str:
         return f"{self._imports.name('typing.Literal')}[{', '.join(map(literal, values))}]"
 
-    def _has_other_text(self, schema: Schema) -> bool:
+    def _has_other_text(self, schema: JSONSchema) -> bool:
         """Tell whether a union with text has another type that JSON spells as text."""
         for branch in branches_of(schema, self._components):
             one = target_of(branch, self._components)
@@ -194,8 +194,8 @@ class Speller:
 
 
 def branches_of(
-    schema: Schema, components: Mapping[str, Schema], classes: Mapping[str, str] | None = None
-) -> Iterator[Schema]:
+    schema: JSONSchema, components: Mapping[str, JSONSchema], classes: Mapping[str, str] | None = None
+) -> Iterator[JSONSchema]:
     """Yield the branches of the union that a schema is, itself where it is none.
 
     References are followed to components that have no class; with `classes` left out, to none.
@@ -220,18 +220,18 @@ def branches_of(
         yield schema
 
 
-def target_of(schema: Schema, components: Mapping[str, Schema]) -> Schema:
+def target_of(schema: JSONSchema, components: Mapping[str, JSONSchema]) -> JSONSchema:
     """Return the component that a schema refers to, itself where it refers to none."""
     while "$ref" in schema:
         schema = components.get(schema["$ref"].removeprefix(REF), {})
     return schema
 
 
-def _values(schema: Schema) -> list[Any]:
+def _values(schema: JSONSchema) -> list[Any]:
     return schema["enum"] if "enum" in schema else [schema["const"]] if "const" in schema else []
 
 
-def _is_anything(schema: Schema) -> bool:
+def _is_anything(schema: JSONSchema) -> bool:
     return not {"$ref", "enum", "const", "type", "allOf", TYPE} & schema.keys()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-__all__ = ["UNKNOWN", "Change", "Image", "Known", "Operation", "Unknown", "Value"]
+__all__ = ["UNKNOWN", "Change", "ChangeOperation", "Image", "Known", "Unknown", "Value"]
 
 
 class Unknown:
@@ -30,7 +30,7 @@ UNKNOWN: Final = Unknown()
 Known = int | float | Decimal | str
 Value = Known | None
 Image = Mapping[str, Value | Unknown]
-Operation = Literal["insert", "update", "delete", "bulk"]
+ChangeOperation = Literal["insert", "update", "delete", "bulk"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Change:
     """
 
     table: str
-    operation: Operation
+    operation: ChangeOperation
     before: Image | None = None
     after: Image | None = None
     changed: frozenset[str] | None = None

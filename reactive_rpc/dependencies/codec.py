@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar, get_args
 
 import orjson
 
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Operation, Unknown, Value
+from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Image, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
@@ -28,7 +28,7 @@ __all__ = ["decode_changes", "decode_read_set", "encode_changes", "encode_read_s
 
 T = TypeVar("T")
 
-_OPERATIONS: Final[Collection[str]] = frozenset(get_args(Operation))
+_OPERATIONS: Final[Collection[str]] = frozenset(get_args(ChangeOperation))
 _MIN, _MAX = -(2**63), 2**64 - 1
 """The integers that orjson can write."""
 

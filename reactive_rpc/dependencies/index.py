@@ -44,7 +44,7 @@ MAX_PLACES = 1000
 """An entry that would stand in more places of one shape than this stands in few, and wider."""
 
 
-Key = Known | tuple[Known, ...]
+IndexKey = Known | tuple[Known, ...]
 """What a bucket is called: the value of the equality column, or a tuple of values where there is not just one."""
 
 Row = Sequence[Value | Unknown]
@@ -73,7 +73,7 @@ class _Term(NamedTuple):
     equal: tuple[frozenset[Known], ...] = ()
     ranges: tuple[Between, ...] = ()
 
-    def buckets(self) -> Iterable[Key]:
+    def buckets(self) -> Iterable[IndexKey]:
         """Return the keys of its buckets."""
         return self.equal[0] if len(self.equal) == 1 else product(*self.equal)
 
@@ -98,11 +98,11 @@ class _Shape(ABC, Generic[E]):
         """Tell whether nothing is left."""
 
     @abstractmethod
-    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> Span[E] | None:
+    def add(self, values: IndexKey, entry: E, ranges: tuple[Between, ...]) -> Span[E] | None:
         """Put an entry there; what is returned is needed to discard it."""
 
     @abstractmethod
-    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+    def discard(self, values: IndexKey, entry: E, span: Span[E] | None) -> None:
         """Take an entry out of there."""
 
     @abstractmethod
@@ -110,11 +110,11 @@ class _Shape(ABC, Generic[E]):
         """Yield every entry, some perhaps several times."""
 
     @abstractmethod
-    def keys(self) -> Iterable[Key]:
+    def keys(self) -> Iterable[IndexKey]:
         """Return the keys of the buckets."""
 
     @abstractmethod
-    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+    def collect(self, values: IndexKey, row: Row, found: set[E]) -> bool:
         """Add the entries of a bucket that the rest of `row` admits; tell whether there is such a bucket."""
 
     def match(self, row: Row, found: set[E]) -> None:
@@ -133,7 +133,7 @@ class _Shape(ABC, Generic[E]):
             for key in self._keys_like(equal):
                 self.collect(key, row, found)
 
-    def _keys_like(self, equal: Row) -> Iterator[Key]:
+    def _keys_like(self, equal: Row) -> Iterator[IndexKey]:
         if self.width == 1:
             yield from self.keys()
             return
@@ -150,12 +150,12 @@ class _PlainShape(_Shape[E]):
 
     def __init__(self, table: str, key: _ShapeKey) -> None:
         super().__init__(table, key)
-        self._buckets: dict[Key, E | set[E]] = {}
+        self._buckets: dict[IndexKey, E | set[E]] = {}
 
     def is_empty(self) -> bool:
         return not self._buckets
 
-    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> None:
+    def add(self, values: IndexKey, entry: E, ranges: tuple[Between, ...]) -> None:
         bucket = self._buckets.get(values)
         if bucket is None:
             self._buckets[values] = entry
@@ -164,7 +164,7 @@ class _PlainShape(_Shape[E]):
         else:
             self._buckets[values] = {bucket, entry}
 
-    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+    def discard(self, values: IndexKey, entry: E, span: Span[E] | None) -> None:
         bucket = self._buckets.get(values)
         if isinstance(bucket, set):
             bucket.discard(entry)
@@ -180,10 +180,10 @@ class _PlainShape(_Shape[E]):
             else:
                 yield bucket
 
-    def keys(self) -> Iterable[Key]:
+    def keys(self) -> Iterable[IndexKey]:
         return self._buckets
 
-    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+    def collect(self, values: IndexKey, row: Row, found: set[E]) -> bool:
         bucket = self._buckets.get(values)
         if bucket is None:
             return False
@@ -202,17 +202,17 @@ class _RangeShape(_Shape[E]):
     def __init__(self, table: str, key: _ShapeKey) -> None:
         super().__init__(table, key)
         self._is_compared = len(key.ranges) > 1
-        self._buckets: dict[Key, Spans[E]] = {}
+        self._buckets: dict[IndexKey, Spans[E]] = {}
 
     def is_empty(self) -> bool:
         return not self._buckets
 
-    def add(self, values: Key, entry: E, ranges: tuple[Between, ...]) -> Span[E]:
+    def add(self, values: IndexKey, entry: E, ranges: tuple[Between, ...]) -> Span[E]:
         span = Span(entry, ranges[0], tuple(enumerate(ranges[1:], self.width + 1)) if self._is_compared else ())
         self._buckets[values] = put(self._buckets.get(values), span)
         return span
 
-    def discard(self, values: Key, entry: E, span: Span[E] | None) -> None:
+    def discard(self, values: IndexKey, entry: E, span: Span[E] | None) -> None:
         if span is not None and take(self._buckets[values], span) is None:
             del self._buckets[values]
 
@@ -221,10 +221,10 @@ class _RangeShape(_Shape[E]):
             for span in spans_of(bucket):
                 yield span.entry
 
-    def keys(self) -> Iterable[Key]:
+    def keys(self) -> Iterable[IndexKey]:
         return self._buckets
 
-    def collect(self, values: Key, row: Row, found: set[E]) -> bool:
+    def collect(self, values: IndexKey, row: Row, found: set[E]) -> bool:
         bucket = self._buckets.get(values)
         if bucket is None:
             return False
@@ -237,7 +237,7 @@ class _RangeShape(_Shape[E]):
         return True
 
 
-_Place = tuple[_Shape[E], Key, Span[E] | None]
+_Place = tuple[_Shape[E], IndexKey, Span[E] | None]
 """A bucket of a shape, and what is needed to discard the entry there. An entry's only place is held as it is."""
 
 

@@ -67,7 +67,7 @@ TEXT_CODE_BYTES = 48
 
 _HALF = 1 << 63
 
-Key = Any
+RangeKey = Any
 """Where a range begins or ends: an integer, or `(bound, flag)`. Keys of one side compare."""
 
 
@@ -84,8 +84,8 @@ class Span(Generic[E]):
 
     __slots__ = ("between", "entry", "high", "low", "rest")
 
-    low: Key
-    high: Key
+    low: RangeKey
+    high: RangeKey
 
     def __init__(self, entry: E, between: Between, rest: tuple[tuple[int, Between], ...] = ()) -> None:
         self.entry = entry
@@ -99,8 +99,8 @@ class SortedKeyList(Generic[E]):
     __slots__ = ("_chunks", "_lasts")
 
     def __init__(self) -> None:
-        self._chunks: list[tuple[list[Key], list[Span[E] | set[Span[E]]]]] = []
-        self._lasts: list[Key] = []
+        self._chunks: list[tuple[list[RangeKey], list[Span[E] | set[Span[E]]]]] = []
+        self._lasts: list[RangeKey] = []
 
     def __bool__(self) -> bool:
         return bool(self._chunks)
@@ -111,7 +111,7 @@ class SortedKeyList(Generic[E]):
             _collect_all(held, found)
         return iter(found)
 
-    def add(self, key: Key, span: Span[E]) -> None:
+    def add(self, key: RangeKey, span: Span[E]) -> None:
         if not self._chunks:
             self._chunks.append(([key], [span]))
             self._lasts.append(key)
@@ -133,7 +133,7 @@ class SortedKeyList(Generic[E]):
         if len(keys) > CHUNK:
             self._split(place)
 
-    def remove(self, key: Key, span: Span[E]) -> None:
+    def remove(self, key: RangeKey, span: Span[E]) -> None:
         place = bisect_left(self._lasts, key)
         keys, held = self._chunks[place]
         at = bisect_left(keys, key)
@@ -148,7 +148,7 @@ class SortedKeyList(Generic[E]):
         else:
             del self._chunks[place], self._lasts[place]
 
-    def until(self, key: Key, found: list[Span[E]]) -> None:
+    def until(self, key: RangeKey, found: list[Span[E]]) -> None:
         """Append the spans whose key is `key` or comes before it."""
         if not self._chunks or self._chunks[0][0][0] > key:
             return
@@ -159,7 +159,7 @@ class SortedKeyList(Generic[E]):
             keys, held = self._chunks[last]
             _collect_all(held[: bisect_right(keys, key)], found)
 
-    def since(self, key: Key, found: list[Span[E]]) -> None:
+    def since(self, key: RangeKey, found: list[Span[E]]) -> None:
         """Append the spans whose key is `key` or comes after it."""
         if not self._lasts or self._lasts[-1] < key:
             return
@@ -219,7 +219,7 @@ class _OrderedBucket(Generic[E]):
         else:
             self.ends.remove(span.high, span)
 
-    def collect(self, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
+    def collect(self, begun: RangeKey, not_ended: RangeKey, found: list[Span[E]]) -> None:
         self.begins.until(begun, found)
         self.ends.since(not_ended, found)
         for span in self.others:
@@ -236,7 +236,7 @@ class Grid(Generic[E]):
 
     __slots__ = ("_code", "_empty", "_levels")
 
-    def __init__(self, code: Callable[[Key], int]) -> None:
+    def __init__(self, code: Callable[[RangeKey], int]) -> None:
         self._code = code
         self._levels: dict[int, dict[int, _Bucket[E]]] = {}
         self._empty: set[Span[E]] = set()
@@ -295,7 +295,7 @@ class Grid(Generic[E]):
         if not buckets:
             del self._levels[level]
 
-    def collect(self, code: int, begun: Key, not_ended: Key, found: list[Span[E]]) -> None:
+    def collect(self, code: int, begun: RangeKey, not_ended: RangeKey, found: list[Span[E]]) -> None:
         """Append the spans that hold the value of these keys and code."""
         for level, buckets in self._levels.items():
             bucket = buckets.get(code >> level)
@@ -348,17 +348,17 @@ class _RangeSide(ABC, Generic[E]):
 
     @staticmethod
     @abstractmethod
-    def low_key(bound: Any, *, is_inclusive: bool) -> Key:
+    def low_key(bound: Any, *, is_inclusive: bool) -> RangeKey:
         """Return where a range begins."""
 
     @staticmethod
     @abstractmethod
-    def high_key(bound: Any, *, is_inclusive: bool) -> Key:
+    def high_key(bound: Any, *, is_inclusive: bool) -> RangeKey:
         """Return where a range ends."""
 
     @staticmethod
     @abstractmethod
-    def code(key: Key) -> int:
+    def code(key: RangeKey) -> int:
         """Return an integer that never falls as the key grows."""
 
     @abstractmethod
@@ -405,7 +405,7 @@ class _IntegerSide(_RangeSide[E]):
 
     def collect(self, value: int | float | Decimal, found: list[Span[E]]) -> None:
         if isinstance(value, int):
-            key: Key = value * 2
+            key: RangeKey = value * 2
         elif math.isfinite(value):
             whole = math.floor(value)
             key = whole * 2 + (whole != value)

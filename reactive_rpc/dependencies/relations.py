@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Unknown
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.errors import DefinitionError
 
 __all__ = ["Relation", "Relations", "TableShape", "parse_relations", "widen"]
@@ -42,7 +42,7 @@ class TableShape(Protocol):
         ...
 
     @property
-    def kinds(self) -> Mapping[str, Kind | None]:
+    def kinds(self) -> Mapping[str, ColumnKind | None]:
         """`{column: how it compares}`."""
         ...
 

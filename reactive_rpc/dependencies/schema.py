@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["Kind", "Schema", "View"]
+__all__ = ["ColumnKind", "Schema", "View"]
 
-Kind = Literal["integer", "real", "numeric", "text", "decimal", "label", "uuid", "date", "timestamp", "timestamptz"]
+ColumnKind = Literal[
+    "integer", "real", "numeric", "text", "decimal", "label", "uuid", "date", "timestamp", "timestamptz"
+]
 """How the database compares a column's stored values, and what an image holds of them.
 
 SQLite has the first four, its affinities; `numeric` there is a number or text. PostgreSQL:
@@ -57,7 +59,7 @@ class Schema(Protocol):
         """Return the columns of a captured table, as the database spells them; none where it is not known."""
         ...
 
-    def kind(self, table: str, column: str) -> Kind | None:
+    def kind(self, table: str, column: str) -> ColumnKind | None:
         """Return how `column` compares, or None where its image is not exact: no condition may rest on it."""
         ...
 

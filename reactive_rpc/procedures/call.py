@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reactive_rpc.cache.result import HandlerOutcome, Key
+from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
@@ -82,7 +82,7 @@ class QueryCall:
         else:
             canonical_input, self._input = canonical(input), input
         self._visible_context = visible_context(procedure, ctx)
-        self.key: Key = (path, canonical_input, _key_of(procedure, self._visible_context))
+        self.key: ResultKey = (path, canonical_input, _key_of(procedure, self._visible_context))
         self._held_bytes: int | None = None
 
     @property

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlmodel import SQLModel
 
-from reactive_rpc.cache.result import HandlerOutcome, Key
+from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.change import Change
@@ -135,7 +135,7 @@ class Executor:
 
     async def query(
         self,
-        key: Key,
+        key: ResultKey,
         procedure: Procedure[..., Any],
         input: BaseModel | None,
         ctx: object,
@@ -171,7 +171,7 @@ class Executor:
 
     async def _query(
         self,
-        key: Key,
+        key: ResultKey,
         procedure: Procedure[..., Any],
         input: BaseModel | None,
         ctx: object,

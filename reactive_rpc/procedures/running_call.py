@@ -13,7 +13,7 @@ from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reactive_rpc.cache.result import Key
+from reactive_rpc.cache.result import ResultKey
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.period import Period
 from reactive_rpc.dependencies.read_set import NOTHING, ReadSet
@@ -37,7 +37,7 @@ class RunningCall:
 
     path: str
     kind: Literal["query", "mutation"]
-    key: Key | None = None
+    key: ResultKey | None = None
     inner: list[ReadSet] = field(default_factory=list)
     outer: RunningCall | None = None
     ended: bool = False
@@ -92,7 +92,7 @@ def call_depth() -> int:
     return found
 
 
-def refuse_recursion(key: Key) -> None:
+def refuse_recursion(key: ResultKey) -> None:
     """Let a query begin only if it is not waiting for itself.
 
     Raises:

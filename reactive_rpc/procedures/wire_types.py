@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic import EncodedBytes, EncodedStr, Secret, SecretBytes, SecretStr, networks
 
+from reactive_rpc.protocol.fidelity import CoreSchema
 from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE, URL
 
 __all__ = [
@@ -30,8 +31,6 @@ __all__ = [
     "is_written_otherwise",
     "mark_of",
 ]
-
-CoreSchema = Mapping[str, Any]
 
 
 class Fault(NamedTuple):

@@ -29,9 +29,12 @@ from pydantic_core import (
     core_schema,
 )
 
-__all__ = ["AsSpelled", "Inspector", "Unfit", "as_spelled", "is_same"]
+__all__ = ["AsSpelled", "CoreSchema", "Inspector", "Unfit", "as_spelled", "is_same"]
 
 CoreSchema = Mapping[str, Any]
+"""A schema of pydantic-core; its kinds are named in `pydantic_core.core_schema`, whose own union of them no rule here
+narrows."""
+
 Check = Callable[[Any, str], "Unfit | None"]
 
 

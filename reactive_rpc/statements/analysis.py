@@ -42,7 +42,7 @@ from reactive_rpc.statements.predicates import (
 )
 from reactive_rpc.statements.propagation import carried, known
 from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, SelectBody, is_dateless
-from reactive_rpc.statements.scope import Restriction, Scope, restricting
+from reactive_rpc.statements.scope import Restriction, SelectScope, restricting
 from reactive_rpc.statements.template import Read, RowAtom, Template
 
 __all__ = ["analyse", "template_of"]
@@ -54,7 +54,7 @@ _NOT_SQL: Final = Template(opaque="runs a statement that is no SELECT: do it in 
 class _Body:
     """A SELECT body's FROM and WHERE, read."""
 
-    scope: Scope
+    scope: SelectScope
     where: Terms
     inherited: list[Comparison] = field(default_factory=list)
 
@@ -139,7 +139,7 @@ def _open_bodies(compiled: RecordingCompiler, selects: list[SelectBody]) -> list
 
 
 def _open_body(reader: PredicateReader, select: SelectBody) -> _Body:
-    scope = Scope(reader)
+    scope = SelectScope(reader)
     for source in select.froms:
         scope.add(source)
     criteria = [reader.terms(_as_condition(criterion)) for criterion in where_criteria(select.statement)]

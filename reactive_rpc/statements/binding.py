@@ -12,7 +12,7 @@ from typing import Final
 
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull
-from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.comparable_values import Comparable, comparable, ordered
 from reactive_rpc.statements.parent_conditions import usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
@@ -144,7 +144,7 @@ class Binder:
         given, (first, width) = values(operand.name), operand.place
         return None if given is None else given[first::width]
 
-    def _kind(self, atom: RowAtom) -> Kind | None:
+    def _kind(self, atom: RowAtom) -> ColumnKind | None:
         """Return how the atom's column compares; None where unsure, or where a carried value met another kind."""
         kind = self._kind_of(atom.field)
         path = atom.path if isinstance(atom, Comparison) else ()
@@ -152,11 +152,11 @@ class Binder:
             return None
         return kind if all(self._kind_of(field) == kind for field in path) else None
 
-    def _kind_of(self, field: Field) -> Kind | None:
+    def _kind_of(self, field: Field) -> ColumnKind | None:
         table = self._schema.table(field.table)
         return None if table is None else self._schema.kind(table, self._spelled(table, field.name))
 
-    def _comparison(self, atom: Comparison, kind: Kind, values: list[Comparable]) -> Condition | None:
+    def _comparison(self, atom: Comparison, kind: ColumnKind, values: list[Comparable]) -> Condition | None:
         if atom.operator in ("eq", "in") or not values:
             return Equals(frozenset(values))
         bound = values[0]

@@ -19,7 +19,7 @@ from typing import Final
 from uuid import UUID
 
 from reactive_rpc.dependencies.change import Known
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 
 __all__ = ["EPOCH", "EPOCH_UTC", "Comparable", "comparable", "ordered"]
 
@@ -36,7 +36,7 @@ _INFINITE_TIMES: Final = tuple((time - EPOCH) // _MICROSECOND for time in (datet
 """asyncpg sends the first and the last moment that Python knows as -infinity and infinity; psycopg as they are."""
 
 
-def comparable(value: object, kind: Kind, dialect: str) -> Comparable | None:
+def comparable(value: object, kind: ColumnKind, dialect: str) -> Comparable | None:
     """Return `value` in the domain of `kind` (`dependencies/schema.py`), as the database compares it; None: unsure.
 
     >>> comparable(True, "integer", "sqlite"), comparable("5", "integer", "sqlite"), comparable("5", "text", "sqlite")
@@ -52,12 +52,12 @@ def comparable(value: object, kind: Kind, dialect: str) -> Comparable | None:
     return None if convert is None else convert(value)
 
 
-def ordered(kind: Kind) -> bool:
+def ordered(kind: ColumnKind) -> bool:
     """Tell whether `<` on values of `kind` is the database's own order; that of a label is its locale's, or its own."""
     return kind != "label"
 
 
-def _on_sqlite(value: object, kind: Kind) -> Comparable | None:
+def _on_sqlite(value: object, kind: ColumnKind) -> Comparable | None:
     if isinstance(value, str):
         text = _plain(value)
         return text if kind == "text" or (kind == "numeric" and not _looks_numeric(text)) else None
@@ -133,7 +133,7 @@ def _finite(microseconds: int) -> int | None:
     return None if microseconds in _INFINITE_TIMES else microseconds
 
 
-_ON_POSTGRESQL: Final[Mapping[Kind, Callable[[object], Comparable | None]]] = {
+_ON_POSTGRESQL: Final[Mapping[ColumnKind, Callable[[object], Comparable | None]]] = {
     "integer": _integer,
     "real": _real,
     "decimal": _decimal,

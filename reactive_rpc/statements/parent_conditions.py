@@ -12,8 +12,8 @@ the entry anyway.
 
 1. *What depends on x.* A passing row that x takes part in, and one that an outer join would make or not make because of
    x. Each such row holds a real u with u.k = x.c. Where T itself says p.c = u.k that is plain: a row without p fails T.
-   The same follows from an ON in two ways, for an F that NULL fails (`Scope.links` lists the equalities, as pairs of a
-   right side and what it equals):
+   The same follows from an ON in two ways, for an F that NULL fails (`SelectScope.links` lists the equalities, as pairs
+   of a right side and what it equals):
    - *p on the right, u on the left* (`users LEFT JOIN post`): x joins with u of that key alone. What x keeps from being
      extended by NULLs holds that u, or is a side that holds u itself: then u is NULL there, and F fails.
    - *u on the right, p on the left* (`post LEFT JOIN users`): F makes u real in every passing row, so its ON has held.
@@ -49,14 +49,14 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, Term
 from reactive_rpc.statements.propagation import equalities
 from reactive_rpc.statements.template import ParentAtom, Read, RowAtom
 
 __all__ = ["parent_atoms", "usable"]
 
-_KEY_KINDS: Final[frozenset[Kind]] = frozenset({"integer", "text", "label", "uuid"})
+_KEY_KINDS: Final[frozenset[ColumnKind]] = frozenset({"integer", "text", "label", "uuid"})
 """Kinds of keys that are equal in an image exactly where the database joins them."""
 
 
@@ -68,7 +68,7 @@ def parent_atoms(
     Args:
         term: a conjunction of the WHERE.
         facts: the comparisons that hold where it does.
-        links: `Scope.links` of the body.
+        links: `SelectScope.links` of the body.
     """
     nullness = [atom for atom in term if isinstance(atom, Nullness)]
     of_parents = _by_source([*facts, *nullness])

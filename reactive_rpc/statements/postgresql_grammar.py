@@ -12,13 +12,16 @@ from sqlglot.dialects import Postgres
 __all__ = ["Grammar", "literal_texts", "numbered"]
 
 
-class Grammar(Postgres):  # type: ignore[misc]  # sqlglot does not type its dialects
+class _ParserWithoutLambdas(Postgres.Parser):  # type: ignore[misc]  # sqlglot does not type its dialects
+    """Of the arrows only `=>`, a named argument, means something of its own within a call."""
+
+    LAMBDAS: ClassVar = {TokenType.FARROW: Postgres.Parser.LAMBDAS[TokenType.FARROW]}
+
+
+class Grammar(Postgres):  # type: ignore[misc]  # the same
     """PostgreSQL without lambdas: there `f(data -> 'key')` asks for a key of `data`, as `data -> 'key'` does."""
 
-    class Parser(Postgres.Parser):  # type: ignore[misc]  # the same
-        """Of the arrows only `=>`, a named argument, means something of its own within a call."""
-
-        LAMBDAS: ClassVar = {TokenType.FARROW: Postgres.Parser.LAMBDAS[TokenType.FARROW]}
+    Parser = _ParserWithoutLambdas
 
 
 _UNICODE: Final = re.compile(r"\\(?:([0-9A-Fa-f]{4})|\+([0-9A-Fa-f]{6})|(\\))")

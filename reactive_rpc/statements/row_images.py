@@ -23,14 +23,14 @@ from sqlalchemy.types import Boolean
 
 from reactive_rpc.dependencies.captured import CapturedKeys, CapturedRow
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Unknown
-from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.comparable_values import EPOCH, EPOCH_UTC
 
 __all__ = ["as_known"]
 
 Processor = Callable[[Any], Any]
 
-_ANSWERED: Final[Mapping[Kind, Processor]] = {
+_ANSWERED: Final[Mapping[ColumnKind, Processor]] = {
     "uuid": UUID,
     "date": lambda days: date.fromordinal(EPOCH.toordinal() + days),
     "timestamp": lambda microseconds: EPOCH + timedelta(microseconds=microseconds),
@@ -38,7 +38,7 @@ _ANSWERED: Final[Mapping[Kind, Processor]] = {
 }
 """`{kind: what the driver answers for a value of an image}`; the other kinds are answered as they are."""
 
-_TYPE_NUMBERS: Final[Mapping[Kind, int]] = {"integer": 20, "real": 701, "decimal": 1700}
+_TYPE_NUMBERS: Final[Mapping[ColumnKind, int]] = {"integer": 20, "real": 701, "decimal": 1700}
 """PostgreSQL's numbers of the types that its drivers answer for these kinds; a Numeric asks for them."""
 
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"sqlite": SQLiteDialect, "postgresql": PostgreSQLDialect}
@@ -54,7 +54,7 @@ def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) 
         dialect: the database's name in SQLAlchemy.
     """
     names = [name for image in (change.before, change.after) for name in image or ()]
-    kinds: dict[str, Kind | None] = {name: schema.kind(change.table, name) for name in names}
+    kinds: dict[str, ColumnKind | None] = {name: schema.kind(change.table, name) for name in names}
     before, after = (_python(image, table, kinds, dialect) for image in (change.before, change.after))
     keys = set(change.keys)
     for image in (before, after):
@@ -68,7 +68,7 @@ def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) 
 
 
 def _python(
-    image: Image | None, table: Table | None, kinds: Mapping[str, Kind | None], dialect: str
+    image: Image | None, table: Table | None, kinds: Mapping[str, ColumnKind | None], dialect: str
 ) -> dict[str, Any] | None:
     if image is None:
         return None
@@ -85,7 +85,7 @@ def _process(processor: Processor, value: Any) -> Any:
 
 
 @lru_cache(maxsize=10_000)
-def _processor(table: Table | None, name: str, kind: Kind | None, dialect: str) -> Processor:
+def _processor(table: Table | None, name: str, kind: ColumnKind | None, dialect: str) -> Processor:
     """Return what makes a column's value in an image what the ORM would give."""
     answered = _ANSWERED.get(kind, _as_it_is) if kind is not None else _as_it_is
     column = None if table is None else next((each for each in table.columns if each.name == name), None)

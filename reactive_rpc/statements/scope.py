@@ -24,7 +24,7 @@ from sqlalchemy.sql.selectable import FromClause, FromGrouping, Join
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, PredicateReader, SameValue, Terms
 from reactive_rpc.statements.tables import base_table
 
-__all__ = ["FromSource", "Restriction", "Scope", "restricting"]
+__all__ = ["FromSource", "Restriction", "SelectScope", "restricting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def restricting(term: Iterable[object], source: int, nullable: bool) -> tuple[Co
 
 
 @dataclass(slots=True)
-class Scope:
+class SelectScope:
     """The FROM list of one SELECT body.
 
     Attributes:

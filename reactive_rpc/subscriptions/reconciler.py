@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, ReadResult
 from reactive_rpc.changes.log import Log
@@ -82,7 +82,7 @@ class Reconciler:
         self._tasks = tasks
         self._timing: asyncio.Task[None] | None = None
 
-    def on_invalidated(self, invalidated: Invalidation) -> None:
+    def on_invalidated(self, invalidated: InvalidatedResults) -> None:
         """Notify the streams, or note that they are to be; called by the reader in the step that drops the entries."""
         # INVARIANT (no await in here, nor in what this calls): the log's version moves to `invalidated.version` right
         # after. By then each query that a change overlaps must be OUTDATED or PENDING, or a cursor would pass it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, KeysView
 
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Key
+from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.dependencies.period import ALWAYS
 from reactive_rpc.subscriptions.holdings import Holdings
 from reactive_rpc.subscriptions.stream import Stream
@@ -36,7 +36,7 @@ class WatchedQueries:
         self.is_timed = False
         self._reader = reader
         self._holdings = holdings
-        self._by_key: dict[Key, WatchedQuery] = {}
+        self._by_key: dict[ResultKey, WatchedQuery] = {}
         self._by_entry: dict[CachedResult, WatchedQuery] = {}
         self._by_stream: dict[Stream, set[WatchedQuery]] = {}
         # INVARIANT: holds exactly the queries that are OUTDATED or PENDING. A query that were missing would not hold
@@ -56,7 +56,7 @@ class WatchedQueries:
         """The queries without an entry: to be computed again."""
         return self._outdated.keys()
 
-    def find(self, key: Key) -> WatchedQuery | None:
+    def find(self, key: ResultKey) -> WatchedQuery | None:
         """Return the watched query of a key; None if no stream shows it."""
         return self._by_key.get(key)
 

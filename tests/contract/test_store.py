@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Key
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, ResultKey
 from reactive_rpc.cache.store import MemoryStore, Store
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import NOTHING
@@ -21,7 +21,7 @@ STORES: dict[str, Callable[[int], Store]] = {"memory": MemoryStore}
 class Stored:
     """A query whose result is already there."""
 
-    key: Key
+    key: ResultKey
     keep: Callable[[Change], bool] | None = None
     depth: int = 0
     held_bytes: int = 0

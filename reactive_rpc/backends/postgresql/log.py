@@ -74,7 +74,7 @@ from reactive_rpc.changes.log import Batch
 from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
 from reactive_rpc.dependencies.change import Change, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.statements.concealment import said_by
@@ -90,7 +90,7 @@ UNREADABLE: Final = "the database cannot be read: try again later"
 """What callers are told; the cause is chained, for the log."""
 TRUST: Final = "if you trust it, GRANT it this role: docs/explanation/security.md"
 
-_KEYS: Final[Mapping[Kind, str]] = {
+_KEYS: Final[Mapping[ColumnKind, str]] = {
     "integer": "$1::bigint[]",
     "text": "$1::text[]",
     "label": "$1::text[]",

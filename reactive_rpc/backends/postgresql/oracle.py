@@ -32,7 +32,7 @@ from sqlalchemy.engine import Connection
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from reactive_rpc.dependencies.schema import Kind, Schema
+from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.functions import is_clock_word, looked_at_functions, pure_functions
 from reactive_rpc.statements.postgresql_grammar import Grammar, literal_texts, numbered
 from reactive_rpc.statements.text_dates import Dates, name_of
@@ -91,7 +91,7 @@ _DATES: Final = (
 )  # fmt: skip
 """What is no text, whatever it is made of: text cannot be added, and has no time zone."""
 _DATE_FUNCTIONS: Final = frozenset({"make_date", "make_time", "make_timestamptz", "timezone"})
-_DATE_KINDS: Final[frozenset[Kind | None]] = frozenset({"date", "timestamp", "timestamptz"})
+_DATE_KINDS: Final[frozenset[ColumnKind | None]] = frozenset({"date", "timestamp", "timestamptz"})
 _DATELESS_TYPES: Final = frozenset({
     "BIGDECIMAL", "BIGINT", "BIGSERIAL", "BIT", "BOOLEAN", "CHAR", "DECIMAL", "DOUBLE", "FLOAT", "INET", "INT",
     "INT4MULTIRANGE", "INT4RANGE", "INT8MULTIRANGE", "INT8RANGE", "INTERVAL", "JSON", "JSONB", "MONEY", "NAME",

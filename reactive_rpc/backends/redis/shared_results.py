@@ -28,7 +28,7 @@ from collections import deque
 from typing import Any, Final
 
 from reactive_rpc.backends.redis.connection import RedisClient, connect_redis
-from reactive_rpc.cache.result import Key
+from reactive_rpc.cache.result import ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, decode_value, encode_value, name_of
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.tasks import OnDemand, within
@@ -94,7 +94,7 @@ class RedisSharedResults:
         self._clock = clock or SystemClock()
         self._client: RedisClient | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._claimed: dict[Key, str] = {}
+        self._claimed: dict[ResultKey, str] = {}
         self._commands: deque[_Command] = deque()
         self.waiting_bytes = 0
         self._writing = OnDemand(self._write, "shared values")
@@ -110,7 +110,7 @@ class RedisSharedResults:
             self._connecting.wake()
             await self._connecting.wait(timeout_seconds=RETRY_SECONDS)
 
-    async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedResult | None:
+    async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of another worker's, see `SharedValues.find`."""
         name = name_of(self._build, epoch, key)
         answer = await self._ask(name, after, version)
@@ -129,7 +129,7 @@ class RedisSharedResults:
             until = value.read_set.period.until
             self._write_later(name_of(self._build, value.epoch, value.key), encode_value(value), until)
 
-    def release(self, key: Key) -> None:
+    def release(self, key: ResultKey) -> None:
         """Give the lease of `key` back, where it was taken here."""
         name = self._claimed.pop(key, None)
         if name is not None and self._is_connected:
@@ -175,7 +175,7 @@ class RedisSharedResults:
         keys = _record(self._namespace, name), _lease(self._namespace, name)
         return await self._made_client().eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
 
-    def _decoded(self, record: bytes, key: Key, epoch: str) -> SharedResult | None:
+    def _decoded(self, record: bytes, key: ResultKey, epoch: str) -> SharedResult | None:
         try:
             value = decode_value(record)
         except ValueError as exc:

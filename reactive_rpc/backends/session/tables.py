@@ -15,7 +15,7 @@ from sqlalchemy.types import Boolean, Integer
 
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.changes.catalog_tables import Cascade, CatalogTables, cascades
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 
 __all__ = ["inspected_tables"]
 
@@ -50,7 +50,7 @@ def inspected_tables(connection: Connection) -> CatalogTables:
 
 
 def _table(name: str, columns: list[Any], primary: Any, foreign_keys: list[Any]) -> TableCapture:
-    kinds: dict[str, Kind | None] = {column["name"]: _kind(column) for column in columns}
+    kinds: dict[str, ColumnKind | None] = {column["name"]: _kind(column) for column in columns}
     keys = tuple(primary["constrained_columns"]) if primary else ()
     references = tuple(
         (column, key["referred_table"], referred)
@@ -70,6 +70,6 @@ def _table(name: str, columns: list[Any], primary: Any, foreign_keys: list[Any])
     )
 
 
-def _kind(column: Any) -> Kind | None:
+def _kind(column: Any) -> ColumnKind | None:
     is_whole = isinstance(column["type"], Integer) and not isinstance(column["type"], Boolean)
     return "integer" if is_whole and not column.get("computed") else None

@@ -55,7 +55,7 @@ from reactive_rpc.compat.sqlalchemy import (
     maps_column,
     where_criteria,
 )
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Operation, Value
+from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Known, Value
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.casts import kept_by_cast
 from reactive_rpc.statements.comparable_values import comparable
@@ -85,7 +85,7 @@ class RowWrite:
     """
 
     table: str
-    operation: Operation
+    operation: ChangeOperation
     before: _Values | None = None
     after: _Values | None = None
     changed: frozenset[str] | None = None

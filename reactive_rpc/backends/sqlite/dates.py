@@ -40,15 +40,18 @@ def may_be_now(value: object) -> bool:
     return isinstance(text, str) and "now" in text.lower()
 
 
-class _Plain(SQLite):  # type: ignore[misc]  # sqlglot does not type its dialects
-    """SQLite's grammar, without what sqlglot makes of the date functions: their arguments stay in order."""
+class _PlainParser(SQLite.Parser):  # type: ignore[misc]  # sqlglot does not type its dialects
+    """Calls date functions by their names."""
 
-    class Parser(SQLite.Parser):  # type: ignore[misc]  # the same
-        """Calls date functions by their names."""
+    FUNCTIONS: ClassVar = {
+        name: build for name, build in SQLite.Parser.FUNCTIONS.items() if name.lower() not in DATE_FUNCTIONS
+    }
 
-        FUNCTIONS: ClassVar = {
-            name: build for name, build in SQLite.Parser.FUNCTIONS.items() if name.lower() not in DATE_FUNCTIONS
-        }
+
+class _Plain(SQLite):  # type: ignore[misc]  # the same
+    """SQLite's grammar, without sqlglot's rewriting of the date functions: their arguments stay in order."""
+
+    Parser = _PlainParser
 
 
 def asked_for_now(connection: sqlite3.Connection, statement: str, reads: Iterable[str]) -> str | None:

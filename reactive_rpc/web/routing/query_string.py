@@ -8,14 +8,12 @@ in one case and a number in the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from reactive_rpc.procedures.wire_codec import InputCodec
+from reactive_rpc.protocol.fidelity import CoreSchema
 
 __all__ = ["fits_query_string"]
-
-CoreSchema = Mapping[str, Any]
 
 _SCALARS: Final = frozenset({"str", "int", "float", "bool", "datetime", "date", "time", "timedelta", "decimal", "uuid"})
 

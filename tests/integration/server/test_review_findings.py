@@ -32,7 +32,7 @@ from reactive_rpc import (
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.dependencies.relations import parse_relations, widen
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.procedures.canonical import canonical, is_pure
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
@@ -592,4 +592,4 @@ class Columns:
     columns: tuple[str, ...]
     primary_key: tuple[str, ...] = ("id",)
     foreign_keys: tuple[tuple[str, str, str], ...] = ()
-    kinds: Mapping[str, Kind | None] = field(default_factory=dict)
+    kinds: Mapping[str, ColumnKind | None] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from reactive_rpc.backends.redis import shared_results as module
 from reactive_rpc.backends.redis.connection import connect_redis
 from reactive_rpc.backends.redis.shared_results import RedisSharedResults
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import HandlerOutcome, Key
+from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import Change
@@ -235,7 +235,7 @@ class Count:
 
     url: str
     row: int
-    key: Key = ("count", b"", b"")
+    key: ResultKey = ("count", b"", b"")
     depth: int = 0
     keep: Callable[[Change], bool] | None = None
     computed: int = 0

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import registry, relationship
 
-from reactive_rpc.dependencies.schema import Kind, View
+from reactive_rpc.dependencies.schema import ColumnKind, View
 
 __all__ = [
     "CHILDREN",
@@ -168,7 +168,7 @@ VALUES: Final[dict[Any, tuple[Any, ...]]] = {
 }
 """`{type: values}`; few, so that queries and writes meet."""
 
-_SQLITE_KINDS: Final[dict[str, dict[str, Kind]]] = {
+_SQLITE_KINDS: Final[dict[str, dict[str, ColumnKind]]] = {
     "parents": {
         "id": "integer",
         "x": "integer",
@@ -192,7 +192,7 @@ _SQLITE_KINDS: Final[dict[str, dict[str, Kind]]] = {
     "grandchildren": {"id": "integer", "child_id": "integer", "z": "integer"},
     "specials": {"id": "integer", "note": "integer"},
 }
-_POSTGRESQL_KINDS: Final[dict[str, dict[str, Kind]]] = {
+_POSTGRESQL_KINDS: Final[dict[str, dict[str, ColumnKind]]] = {
     "parents": {
         "id": "integer",
         "x": "integer",
@@ -247,7 +247,7 @@ class Declared:
     def columns(self, table: str) -> frozenset[str]:
         return frozenset(TABLES[table].columns.keys())
 
-    def kind(self, table: str, column: str) -> Kind | None:
+    def kind(self, table: str, column: str) -> ColumnKind | None:
         return self._kinds[table].get(column)
 
     def is_unique(self, table: str, column: str) -> bool:

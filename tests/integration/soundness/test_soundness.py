@@ -21,7 +21,7 @@ from reactive_rpc.dependencies.index import Index
 from reactive_rpc.statements import analysis, binding, comparable_values, predicates, recorder, scope
 from reactive_rpc.statements import parent_conditions as enrichment
 from reactive_rpc.statements.predicates import PredicateReader
-from reactive_rpc.statements.scope import Scope
+from reactive_rpc.statements.scope import SelectScope
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from . import differential
@@ -105,33 +105,33 @@ def unequal_reads_as_equal(patch: Patch) -> None:
 
 
 def left_join_restricts_its_left_side(patch: Patch) -> None:
-    left_join = Scope._left_join
+    left_join = SelectScope._left_join
 
-    def both(self: Scope, left: Any, right: Any, terms: Any) -> Any:
+    def both(self: SelectScope, left: Any, right: Any, terms: Any) -> Any:
         self._restrict(left, terms)
         return left_join(self, left, right, terms)
 
-    patch.setattr(Scope, "_left_join", both)
+    patch.setattr(SelectScope, "_left_join", both)
 
 
 def left_join_is_as_good_as_where(patch: Patch) -> None:
-    left_join = Scope._left_join
+    left_join = SelectScope._left_join
 
-    def where(self: Scope, left: Any, right: Any, terms: Any) -> Any:
+    def where(self: SelectScope, left: Any, right: Any, terms: Any) -> Any:
         self.where.append(terms)
         return left_join(self, left, right, terms)
 
-    patch.setattr(Scope, "_left_join", where)
+    patch.setattr(SelectScope, "_left_join", where)
 
 
 def full_join_restricts(patch: Patch) -> None:
-    full_join = Scope._full_join
+    full_join = SelectScope._full_join
 
-    def restricted(self: Scope, both: Any, terms: Any) -> Any:
+    def restricted(self: SelectScope, both: Any, terms: Any) -> Any:
         self._restrict(both, terms)
         return full_join(self, both, terms)
 
-    patch.setattr(Scope, "_full_join", restricted)
+    patch.setattr(SelectScope, "_full_join", restricted)
 
 
 def is_null_restricts_the_nullable_side(patch: Patch) -> None:
@@ -172,13 +172,13 @@ def an_unsure_value_is_left_out_of_its_list(patch: Patch) -> None:
 
 
 def links_lead_back(patch: Patch) -> None:
-    link = Scope._link
+    link = SelectScope._link
 
-    def both_ways(self: Scope, terms: Any, restricted: Any, visible: Any) -> None:
+    def both_ways(self: SelectScope, terms: Any, restricted: Any, visible: Any) -> None:
         link(self, terms, restricted | visible, restricted | visible)
         self.where.extend([terms] if len(terms) == 1 else [])
 
-    patch.setattr(Scope, "_link", both_ways)
+    patch.setattr(SelectScope, "_link", both_ways)
 
 
 def nothing_is_read_by_subqueries(patch: Patch) -> None:

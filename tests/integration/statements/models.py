@@ -12,7 +12,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
-from reactive_rpc.dependencies.schema import Kind, View
+from reactive_rpc.dependencies.schema import ColumnKind, View
 
 __all__ = ["Animal", "Base", "Cat", "Dog", "Engineer", "Member", "Note", "Person", "Task", "Team", "declared"]
 
@@ -152,7 +152,7 @@ ROWS: Final[Mapping[str, list[dict[str, Any]]]] = {
 
 VIEW: Final = "CREATE VIEW open_task AS SELECT id AS number, title AS label FROM task WHERE done = {false}"
 
-_KINDS: Final[Mapping[str, Kind]] = {"Integer": "integer", "String": "text"}
+_KINDS: Final[Mapping[str, ColumnKind]] = {"Integer": "integer", "String": "text"}
 
 
 def declared(dialect: str) -> CaptureState:

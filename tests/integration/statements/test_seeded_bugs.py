@@ -17,7 +17,7 @@ from reactive_rpc.dependencies.schema import View
 from reactive_rpc.statements import binding, predicates
 from reactive_rpc.statements.predicates import PredicateReader
 from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering
-from reactive_rpc.statements.scope import Scope
+from reactive_rpc.statements.scope import SelectScope
 
 from .models import Member, Task, Team
 from .shapes import FIRST, rows
@@ -33,7 +33,7 @@ def outer_join_restricts_the_left(monkeypatch: pytest.MonkeyPatch, _world: World
         both = type(left)(left.sources | right.sources, left.nullable | right.sources)
         return scope._inner_join(both, terms, False)
 
-    monkeypatch.setattr(Scope, "_left_join", join)
+    monkeypatch.setattr(SelectScope, "_left_join", join)
 
 
 def cte_is_taken_for_one_seen_before(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from reactive_rpc.cache.result import HandlerOutcome, Key
+from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
 from reactive_rpc.dependencies.change import Change
@@ -201,7 +201,7 @@ class RowQuery:
     size_bytes: int = 100
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ResultKey:
         return (self.path, repr(self.rows).encode(), self.scope.encode())
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reactive_rpc.cache.result import Key
+from reactive_rpc.cache.result import ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, decode_value, encode_value, name_of
 
 from .scripted import Pause, no_pause
@@ -23,9 +23,9 @@ class Shelf:
         self.records: dict[str, bytes] = {}
         self.pause: Pause = no_pause
         self.asked: list[tuple[str, int, int]] = []
-        self.claimed: list[Key] = []
+        self.claimed: list[ResultKey] = []
 
-    async def find(self, key: Key, epoch: str, *, after: int, version: int) -> SharedResult | None:
+    async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         self.asked.append((key[0], after, version))
         await self.pause()
         record = self.records.get(name_of(self.build, epoch, key))
@@ -40,7 +40,7 @@ class Shelf:
     def put(self, value: SharedResult) -> None:
         self.records[name_of(self.build, value.epoch, value.key)] = encode_value(value)
 
-    def release(self, key: Key) -> None:
+    def release(self, key: ResultKey) -> None:
         if key in self.claimed:
             self.claimed.remove(key)
 

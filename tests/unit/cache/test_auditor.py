@@ -11,7 +11,7 @@ import pytest
 from reactive_rpc.cache import auditor as auditing
 from reactive_rpc.cache.auditor import Auditor, Finding
 from reactive_rpc.cache.freshness import Freshness
-from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.log import Batch
@@ -36,7 +36,7 @@ class World:
     log: ScriptedLog
     reader: Reader
     auditor: Auditor
-    told: list[Invalidation]
+    told: list[InvalidatedResults]
 
     async def value(self, row: int, **options: object) -> int:
         """Return what the reader answers."""
@@ -51,7 +51,7 @@ def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -
     auditor = Auditor(freshness, share=share, random=lambda: drawn)
     reader = make(log, MemoryStore(1_000_000), freshness=freshness, auditor=auditor)
     log.subscribe(reader.apply)
-    told: list[Invalidation] = []
+    told: list[InvalidatedResults] = []
     reader.invalidations.add(told.append)
     return World(log, reader, auditor, told)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
-from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
@@ -40,7 +40,7 @@ class World:
     log: ScriptedLog
     store: MemoryStore
     reader: Reader
-    told: list[Invalidation]
+    told: list[InvalidatedResults]
 
     async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
@@ -52,7 +52,7 @@ def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
     log, store = ScriptedLog(), MemoryStore(max_bytes)
     reader = make(log, store)
     log.subscribe(reader.apply)
-    told: list[Invalidation] = []
+    told: list[InvalidatedResults] = []
     reader.invalidations.add(told.append)
     return World(log, store, reader, told)
 

@@ -11,7 +11,7 @@ import pytest
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.expiries import AT_ONCE, GRACE_SECONDS, Expiries
 from reactive_rpc.cache.freshness import InOutage
-from reactive_rpc.cache.invalidation import Invalidation
+from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.cache.store import MemoryStore
@@ -32,7 +32,7 @@ class World:
 
     clock: FakeClock = field(default_factory=FakeClock)
     log: ScriptedLog = field(default_factory=ScriptedLog)
-    told: list[Invalidation] = field(default_factory=list)
+    told: list[InvalidatedResults] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.log, MemoryStore(1_000_000), clock=self.clock)

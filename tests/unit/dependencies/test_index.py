@@ -18,7 +18,7 @@ from reactive_rpc.dependencies import ranges as ranges_module
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown
 from reactive_rpc.dependencies.index import MAX_PLACES, MAX_PRODUCT, Index
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.ranges import Grid, Key, Ranges, SortedKeyList, Span
+from reactive_rpc.dependencies.ranges import Grid, RangeKey, Ranges, SortedKeyList, Span
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
 from reactive_rpc.dependencies.relations import Relation, widen
 
@@ -236,15 +236,15 @@ def _only_after(index: Index[int], change: Change) -> set[int]:
     return MATCH(index, Change(table=change.table, operation=change.operation, after=change.after or change.before))
 
 
-def _exclusive_prefix(keys_in_order: SortedKeyList[int], key: Key, found: list[Span[int]]) -> None:
+def _exclusive_prefix(keys_in_order: SortedKeyList[int], key: RangeKey, found: list[Span[int]]) -> None:
     found.extend(span for step, span in _held(keys_in_order) if step < key)
 
 
-def _exclusive_suffix(keys_in_order: SortedKeyList[int], key: Key, found: list[Span[int]]) -> None:
+def _exclusive_suffix(keys_in_order: SortedKeyList[int], key: RangeKey, found: list[Span[int]]) -> None:
     found.extend(span for step, span in _held(keys_in_order) if step > key)
 
 
-def _held(keys_in_order: SortedKeyList[int]) -> list[tuple[Key, Span[int]]]:
+def _held(keys_in_order: SortedKeyList[int]) -> list[tuple[RangeKey, Span[int]]]:
     held = [pair for keys, steps in keys_in_order._chunks for pair in zip(keys, steps, strict=True)]
     return [(key, span) for key, step in held for span in (step if isinstance(step, set) else [step])]
 
@@ -258,7 +258,9 @@ def _on_a_level_by_itself(grid: Grid[int], span: Span[int]) -> tuple[int, int, i
     return 0, *PLACE(grid, span)[1:]
 
 
-def _all(bucket: ranges_module._OrderedBucket[int], begun: Key, not_ended: Key, found: list[Span[int]]) -> None:
+def _all(
+    bucket: ranges_module._OrderedBucket[int], begun: RangeKey, not_ended: RangeKey, found: list[Span[int]]
+) -> None:
     found.extend(bucket)
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     func,
 )
 
-from reactive_rpc.dependencies.schema import Kind, View
+from reactive_rpc.dependencies.schema import ColumnKind, View
 
 
 class Status(enum.Enum):
@@ -78,7 +78,7 @@ TASKS: Final = Table(
 )
 SECRETS: Final = Table("secrets", METADATA, Column("id", Integer, primary_key=True))
 
-_KINDS: Final[dict[str, Kind]] = {
+_KINDS: Final[dict[str, ColumnKind]] = {
     "id": "integer",
     "size": "integer",
     "team_id": "integer",
@@ -119,7 +119,7 @@ class Known:
     def columns(self, table: str) -> frozenset[str]:
         return frozenset(METADATA.tables[table].columns.keys())
 
-    def kind(self, table: str, column: str) -> Kind | None:
+    def kind(self, table: str, column: str) -> ColumnKind | None:
         return _KINDS.get(column)
 
     def is_unique(self, table: str, column: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, CHAR, Boolean, Date, DateTime, Float, Integer, Num
 from sqlalchemy.dialects.postgresql import asyncpg, psycopg
 from sqlalchemy.engine import Dialect
 
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.statements.casts import kept_by_cast
 from reactive_rpc.statements.comparable_values import comparable, ordered
 
@@ -46,7 +46,7 @@ class Level(enum.StrEnum):
         (date(2024, 1, 2), "numeric", None),
     ],
 )
-def test_only_values_that_stay_what_they_are(value: object, kind: Kind, expected: object) -> None:
+def test_only_values_that_stay_what_they_are(value: object, kind: ColumnKind, expected: object) -> None:
     """A value that SQLite may convert before it compares is not comparable."""
     found = comparable(value, kind, "sqlite")
     assert found == expected
@@ -100,7 +100,7 @@ TOKEN = "0f8fad5b-d9cb-469f-a165-70867728950e"
         (5, "numeric", None),
     ],
 )
-def test_what_postgresql_compares_exactly(value: object, kind: Kind, expected: object) -> None:
+def test_what_postgresql_compares_exactly(value: object, kind: ColumnKind, expected: object) -> None:
     """A value that PostgreSQL may convert before it compares is not comparable; the others are in the kind's domain."""
     found = comparable(value, kind, "postgresql")
     assert found == expected

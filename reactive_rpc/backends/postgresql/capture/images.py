@@ -26,8 +26,8 @@ from typing import Any, Final, NamedTuple
 
 from reactive_rpc.backends.postgresql.capture.names import quoted
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Operation, Unknown, Value
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Known, Unknown, Value
+from reactive_rpc.dependencies.schema import ColumnKind
 
 __all__ = [
     "MASK_COLUMNS",
@@ -50,7 +50,7 @@ _Decoded = Value | Unknown
 _SECONDS: Final = (
     "CASE WHEN NOT isfinite({0}) THEN '\"u\"'::jsonb ELSE to_jsonb((extract(epoch FROM {0}) * 1000000)::bigint) END"
 )
-_SQL: Final[Mapping[Kind, str]] = {
+_SQL: Final[Mapping[ColumnKind, str]] = {
     "integer": "{0}",
     "real": "'r' || encode(float8send({0}), 'hex')",
     "decimal": f"'n' || left({{0}}::text, {TEXT_BYTES + 1})",
@@ -99,7 +99,7 @@ def value_sql(table: TableCapture, alias: str, column: str) -> str:
     return f"to_jsonb({item})"
 
 
-def item_sql(kind: Kind | None, expression: str, *, is_enum: bool = False) -> str:
+def item_sql(kind: ColumnKind | None, expression: str, *, is_enum: bool = False) -> str:
     """Return the expression of a value of a kind as an argument of `jsonb_build_array`.
 
     >>> item_sql("real", "n.c0")
@@ -110,7 +110,7 @@ def item_sql(kind: Kind | None, expression: str, *, is_enum: bool = False) -> st
     return (_ENUM if is_enum else _SQL[kind]).format(expression)
 
 
-def decode_value(kind: Kind | None, value: Any) -> _Decoded:
+def decode_value(kind: ColumnKind | None, value: Any) -> _Decoded:
     """Return what a parsed JSON value of an image says of a column of `kind`.
 
     >>> decode_value("integer", True), decode_value("decimal", "n1.50"), decode_value("label", "sred")
@@ -158,7 +158,7 @@ def _tagged(value: Any, tag: str) -> str:
     return value[1:]
 
 
-_READERS: Final[Mapping[Kind, Callable[[Any], _Decoded]]] = {
+_READERS: Final[Mapping[ColumnKind, Callable[[Any], _Decoded]]] = {
     "integer": _integer,
     "real": _real,
     "decimal": _decimal,
@@ -169,7 +169,7 @@ _READERS: Final[Mapping[Kind, Callable[[Any], _Decoded]]] = {
     "timestamp": _integer,
     "timestamptz": _integer,
 }
-_OPERATIONS: Final[Mapping[str, Operation]] = {"I": "insert", "U": "update", "D": "delete"}
+_OPERATIONS: Final[Mapping[str, ChangeOperation]] = {"I": "insert", "U": "update", "D": "delete"}
 
 
 def decode(row: PostgreSQLOutboxRow, state: CaptureState) -> tuple[Change, ...]:
@@ -197,7 +197,7 @@ def _topic_changes(row: PostgreSQLOutboxRow) -> Iterator[Change]:
         yield Change(table=row.table, operation="insert", after={"key": key}, keys=frozenset({key}))
 
 
-def _change(table: TableCapture, operation: Operation, item: Any) -> Change:
+def _change(table: TableCapture, operation: ChangeOperation, item: Any) -> Change:
     mask, before, after = item if operation == "update" else (None, item, item)
     old = _image(table, before) if operation != "insert" else None
     new = _image(table, after) if operation != "delete" else None

@@ -30,7 +30,7 @@ from reactive_rpc.backends.postgresql.capture.meaning import read_doubtful_types
 from reactive_rpc.backends.postgresql.capture.names import quoted
 from reactive_rpc.changes.captured_schema import ForeignKey, TableCapture
 from reactive_rpc.changes.image_policy import ImagePolicy
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 
 __all__ = [
     "CATALOG_ONLY",
@@ -50,7 +50,7 @@ _VISIBLE: Final[LiteralString] = (
     "SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class c WHERE pg_catalog.pg_table_is_visible(c.oid)"
 )
 
-_KINDS: Final[Mapping[str, Kind]] = {
+_KINDS: Final[Mapping[str, ColumnKind]] = {
     "int2": "integer",
     "int4": "integer",
     "int8": "integer",
@@ -88,7 +88,7 @@ class PostgreSQLColumn(NamedTuple):
     name: str
     number: int
     version: str
-    kind: Kind | None
+    kind: ColumnKind | None
     generated: str
     is_plain: bool
     type: int
@@ -484,7 +484,7 @@ def _read_columns(connection: psycopg.Connection[Any]) -> dict[int, tuple[Postgr
     return {oid: tuple(found) for oid, found in columns.items()}
 
 
-def _kind(base: str, order: str, *, is_utf8: bool, is_ascii: bool) -> Kind | None:
+def _kind(base: str, order: str, *, is_utf8: bool, is_ascii: bool) -> ColumnKind | None:
     if base not in _TEXTS:
         return "label" if base == "enum" and not is_ascii else _KINDS.get(base)
     if order == "nondeterministic" or is_ascii:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from reactive_rpc.backends.sqlite.capture.tables import OUTBOX, SQLiteTable
 from reactive_rpc.changes.captured_schema import TableCapture
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Operation, Unknown, Value
+from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Known, Unknown, Value
 from reactive_rpc.dependencies.topics import changes_of
 
 __all__ = [
@@ -42,7 +42,7 @@ ROWS_AFTER = (
     f' FROM "{OUTBOX}" WHERE id > ? ORDER BY id LIMIT ?'
 )
 
-_OPERATIONS: Mapping[str, Operation] = {"I": "insert", "U": "update", "D": "delete", "R": "delete"}
+_OPERATIONS: Mapping[str, ChangeOperation] = {"I": "insert", "U": "update", "D": "delete", "R": "delete"}
 
 
 class SQLiteOutboxRow(NamedTuple):

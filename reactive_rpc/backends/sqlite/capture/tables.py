@@ -14,7 +14,7 @@ from typing import Literal
 
 from reactive_rpc.changes.captured_schema import ForeignKey, TableCapture
 from reactive_rpc.changes.image_policy import EVERY_TABLE, ImagePolicy
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 
 __all__ = [
     "ANSWERS",
@@ -309,12 +309,12 @@ def _has_collation(sql: str) -> bool:
     return len(named) != len(binary)
 
 
-def _kinds(columns: tuple[SQLiteColumn, ...], *, is_exact_text: bool) -> dict[str, Kind | None]:
+def _kinds(columns: tuple[SQLiteColumn, ...], *, is_exact_text: bool) -> dict[str, ColumnKind | None]:
     # A UTF-16 database sorts text by UTF-16 bytes, which is not the order of Python's strings.
     return {column.name: _kind(column, is_exact_text=is_exact_text) for column in columns}
 
 
-def _kind(column: SQLiteColumn, *, is_exact_text: bool) -> Kind | None:
+def _kind(column: SQLiteColumn, *, is_exact_text: bool) -> ColumnKind | None:
     if not column.in_image or column.affinity == "none":
         return None
     if column.affinity in ("text", "numeric") and not is_exact_text:

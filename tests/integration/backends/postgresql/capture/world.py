@@ -23,7 +23,7 @@ from reactive_rpc.backends.postgresql.capture.names import quoted
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image
-from reactive_rpc.dependencies.schema import Kind
+from reactive_rpc.dependencies.schema import ColumnKind
 from tests.integration.backends.ground_truth import check
 
 Row = tuple[str | None, ...]
@@ -141,7 +141,7 @@ class World:
         return check(self, write, _check_table)
 
 
-def expected_value(kind: Kind | None, text: str | None) -> Any:
+def expected_value(kind: ColumnKind | None, text: str | None) -> Any:
     """Return what an image should hold of a value that the database renders as `text`."""
     if text is None:
         return None
@@ -160,7 +160,7 @@ def _microseconds(text: str) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-_READ: Final[dict[Kind | None, Callable[[str], Any]]] = {
+_READ: Final[dict[ColumnKind | None, Callable[[str], Any]]] = {
     "integer": lambda text: _TRUTH[text] if text in _TRUTH else int(text),
     "real": float,
     "decimal": lambda text: Decimal(text) if len(text) <= 48 else UNKNOWN,
