@@ -153,7 +153,7 @@ class ReactiveRPC:
             reader=self._reader,
             hub=self._hub,
             reauthorization=self._reauthorization,
-            store=backend.board,
+            store=backend.ephemeral_store,
             health=self.health,
             stats=self.stats,
             settings=self.settings,
@@ -196,9 +196,9 @@ class ReactiveRPC:
     async def _open_parts(self, stack: AsyncExitStack) -> None:
         database, backend = self._database, self._backend
         stack.push_async_callback(database.aclose)
-        stack.push_async_callback(backend.board.aclose)
+        stack.push_async_callback(backend.ephemeral_store.aclose)
         await database.check()
-        await backend.board.open()
+        await backend.ephemeral_store.open()
         if self._metadata is not None:
             await database.make_tables(self._metadata)
         if backend.relay is not None and self.settings.relay:
@@ -348,7 +348,7 @@ def _make_hub(backend: Backend, settings: Settings, *, reader: Reader, clock: Cl
         backend.log,
         clock=clock,
         ids=ids,
-        ephemeral_store=backend.board,
+        ephemeral_store=backend.ephemeral_store,
         max_events=settings.stream_queue_events,
         max_bytes=settings.stream_queue_bytes,
         bounds=Bounds(

@@ -82,7 +82,7 @@ class Backend:
     capture: CaptureBackend
     log: Log
     announce: Announce
-    board: EphemeralStore
+    ephemeral_store: EphemeralStore
     poll_interval_seconds: float
     answers: Answers | None = None
     relay: Relay | None = None
@@ -168,13 +168,13 @@ def _sqlite(url: URL, settings: Settings, ids: IdSource, policy: ImagePolicy | N
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
     capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout, policy=policy)
-    board = SQLiteEphemeralStore(database.path, budget=_budget(settings))
+    store = SQLiteEphemeralStore(database.path, budget=_budget(settings))
     return Backend(
         database,
         capture,
         SQLiteLog(capture),
         announce_on_sqlite,
-        board,
+        store,
         settings.poll_interval_seconds,
         answers_on_sqlite(settings.idempotency_seconds),
     )
@@ -202,9 +202,9 @@ def _places(database: str | URL | AsyncEngine, parsed: URL, log_url: LogURL | No
 def _postgresql(places: _Places, settings: Settings, ids: IdSource, policy: ImagePolicy | None) -> Backend:
     database, url = _postgresql_database(places, settings), places.direct
     capture = PostgreSQLCapture(url, ids=ids, policy=policy)
-    log, board = PostgreSQLLog(capture, url), PostgreSQLEphemeralStore(url, budget=_budget(settings))
+    log, store = PostgreSQLLog(capture, url), PostgreSQLEphemeralStore(url, budget=_budget(settings))
     answers = answers_on_postgresql(settings.idempotency_seconds)
-    return Backend(database, capture, log, announce_on_postgresql, board, settings.poll_interval_seconds, answers)
+    return Backend(database, capture, log, announce_on_postgresql, store, settings.poll_interval_seconds, answers)
 
 
 def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, policy: ImagePolicy | None) -> Backend:

@@ -1,14 +1,13 @@
-"""The contract of a board: a place that all workers of one database read and write, for what is small and expires.
+"""The contract of an ephemeral store: all workers of one database read and write it; its entries are small, and expire.
 
-An acknowledgement reaches whichever worker the load balancer picks, a ticket is redeemed at another one than it was
-made at, a set of queries is named where it was not stored. None of this is worth a row in the log, and losing all of it
-costs a retry, a new ticket, a set stored again: never a stale answer. So a board may forget at any time.
+It holds acknowledgements, tickets and sets of queries for whichever worker is asked next. To lose all of them costs a
+retry, a new ticket, a set stored again, and never a stale answer: so a store may forget anything at any time.
 
-**Budgets.** Each kind has a budget of its own, and in each kind so has each owner: whoever the entries are put for.
-Past its own budget, or where the kind's is used up, an owner makes room among its own entries: those that would expire
-soonest are forgotten. What does not fit even then is refused. So nobody's entries ever make another's go. Entries of
-nobody (acknowledgements, which come by the thousand, for streams whose owner is not known where they arrive) have no
-budget but their kind's. An entry counts for whoever put it first, for as long as it is kept.
+Each kind of entry has a budget, and so has each owner in each kind. An owner who is past one makes room among its own
+entries, or is refused; nobody's entries ever make another's go. Entries of nobody (acknowledgements) have no budget but
+their kind's. An entry counts for whoever put it first, for as long as it is kept.
+
+How each store does this: docs/internals/ephemeral-store.md.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Final, Literal, Protocol
 
 from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
 
-__all__ = ["ENTRY_BYTES", "KINDS", "NOBODY", "UNREACHABLE", "BoardKind", "Budget", "EphemeralStore", "weight_of"]
+__all__ = ["ENTRY_BYTES", "KINDS", "NOBODY", "UNREACHABLE", "Budget", "EntryKind", "EphemeralStore", "weight_of"]
 
-UNREACHABLE: Final = "the board cannot be reached: try again later"
+UNREACHABLE: Final = "the ephemeral store cannot be reached: try again later"
 """What callers are told; the cause, which may name servers and files, is chained, for the log."""
 
-BoardKind = Literal["ack", "ticket", "set"]
-KINDS: Final[tuple[BoardKind, ...]] = ("ack", "ticket", "set")
+EntryKind = Literal["ack", "ticket", "set"]
+KINDS: Final[tuple[EntryKind, ...]] = ("ack", "ticket", "set")
 
 NOBODY: Final = ""
 """The owner of what is nobody's in particular."""
@@ -36,7 +35,7 @@ ENTRY_BYTES: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may stand on a board, in bytes.
+    """How much an ephemeral store may hold, in bytes.
 
     Attributes:
         max_bytes: of each kind.
@@ -86,7 +85,7 @@ def weight_of(content: bytes) -> int:
 class EphemeralStore(Protocol):
     """Entries by kind and key, each until it expires. Used on one event loop.
 
-    Every call but `aclose` may raise `ServiceUnavailableError`: what holds the board cannot be reached.
+    Every call but `aclose` may raise `ServiceUnavailableError`: the store cannot be reached.
     """
 
     async def open(self) -> None:
@@ -98,20 +97,20 @@ class EphemeralStore(Protocol):
         ...
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
         Raises:
             PayloadTooLargeError: it is more than the owner may have.
-            ServiceUnavailableError: there is no room, or the board cannot be reached.
+            ServiceUnavailableError: there is no room, or the ephemeral store cannot be reached.
         """
         ...
 
-    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+    async def get(self, kind: EntryKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired."""
         ...
 
-    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+    async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it: of all who take an entry, in any worker, one gets it."""
         ...

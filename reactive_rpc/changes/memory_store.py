@@ -1,4 +1,4 @@
-"""The board of a single process: in its memory, bounded."""
+"""The ephemeral store of a single process: in its memory, bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, BoardKind, Budget, weight_of
+from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, Budget, EntryKind, weight_of
 from reactive_rpc.clock import Clock
 
 __all__ = ["InMemoryEphemeralStore"]
@@ -62,12 +62,12 @@ class _Kind:
 
 
 class InMemoryEphemeralStore:
-    """A `Board` that only this process sees. Used on one event loop."""
+    """An `EphemeralStore` that only this process sees. Used on one event loop."""
 
     def __init__(self, clock: Clock, *, budget: Budget | None = None) -> None:
         self._clock = clock
         self._budget = budget or Budget()
-        self._kinds: dict[BoardKind, _Kind] = {kind: _Kind() for kind in KINDS}
+        self._kinds: dict[EntryKind, _Kind] = {kind: _Kind() for kind in KINDS}
 
     async def open(self) -> None:
         """Do nothing: it is ready."""
@@ -78,7 +78,7 @@ class InMemoryEphemeralStore:
             self._kinds[kind] = _Kind()
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
@@ -101,12 +101,12 @@ class InMemoryEphemeralStore:
             first = replaced[key].owner if key in replaced else owner
             found.add(key, _StoredValue(content, now + ttl_seconds, first))
 
-    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+    async def get(self, kind: EntryKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired."""
         found = self._kinds[kind].entries.get(key)
         return found.content if found is not None and found.expires_at > self._clock.monotonic() else None
 
-    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+    async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it."""
         now = self._clock.monotonic()
         taken = {key: self._kinds[kind].remove(key) for key in keys}

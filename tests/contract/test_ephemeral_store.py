@@ -1,4 +1,4 @@
-"""What every board keeps to, run against each of them, on real servers."""
+"""What every ephemeral store keeps to, run against each of them, on real servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
 from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
 from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
-from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, BoardKind, Budget, EphemeralStore
+from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, Budget, EntryKind, EphemeralStore
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import RandomIds, SystemClock
 from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
@@ -48,18 +48,18 @@ def make(kind, place, namespace):
     return RedisEphemeralStore(place, namespace)
 
 async def main():
-    board = make(*sys.argv[1:])
-    await board.open()
-    await board.get("set", "warm")
+    store = make(*sys.argv[1:])
+    await store.open()
+    await store.get("set", "warm")
     print("ready", flush=True)
     sys.stdin.readline()
     taken = []
     for start in range(0, 200, 10):
-        taken += await board.take("ticket", [f"t{n}" for n in range(start, start + 10)])
+        taken += await store.take("ticket", [f"t{n}" for n in range(start, start + 10)])
         for n in range(start, start + 10):
-            taken += await board.take("ticket", [f"one{n}"])
+            taken += await store.take("ticket", [f"one{n}"])
     print(json.dumps(taken))
-    await board.aclose()
+    await store.aclose()
 
 asyncio.run(main())
 """
@@ -67,7 +67,7 @@ asyncio.run(main())
 
 @dataclass
 class World:
-    """One board, as several workers would open it.
+    """One ephemeral store, as several workers would open it.
 
     Attributes:
         kind: what holds it.
@@ -79,12 +79,12 @@ class World:
     namespace: str
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def board(self, budget: Budget | None = None) -> EphemeralStore:
-        """Return the board of one more worker, open until the end of the test."""
-        board = self._made(budget)
-        self.stack.push_async_callback(board.aclose)
-        await board.open()
-        return board
+    async def store(self, budget: Budget | None = None) -> EphemeralStore:
+        """Return the ephemeral store of one more worker, open until the end of the test."""
+        store = self._made(budget)
+        self.stack.push_async_callback(store.aclose)
+        await store.open()
+        return store
 
     def _made(self, budget: Budget | None) -> EphemeralStore:
         if self.kind == "memory":
@@ -114,66 +114,66 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace:
 
 async def test_what_is_put_is_got_until_it_is_taken(world: World) -> None:
     """Getting leaves it there, taking removes it, and there is nothing where nothing was put."""
-    board = await world.board()
-    await board.put("set", {"a": b"1", "b": b"2"}, ttl_seconds=60)
-    assert (await board.get("set", "a"), await board.get("set", "a"), await board.get("set", "c")) == (b"1", b"1", None)
-    assert await board.take("set", ["a", "b", "c"]) == {"a": b"1", "b": b"2"}
-    assert (await board.get("set", "a"), await board.take("set", ["a", "b"])) == (None, {})
+    store = await world.store()
+    await store.put("set", {"a": b"1", "b": b"2"}, ttl_seconds=60)
+    assert (await store.get("set", "a"), await store.get("set", "a"), await store.get("set", "c")) == (b"1", b"1", None)
+    assert await store.take("set", ["a", "b", "c"]) == {"a": b"1", "b": b"2"}
+    assert (await store.get("set", "a"), await store.take("set", ["a", "b"])) == (None, {})
 
 
 async def test_the_last_content_put_counts(world: World) -> None:
     """It takes the place of what was there."""
-    board = await world.board()
+    store = await world.store()
     for content in (b"first", b"second"):
-        await board.put("ack", {"a": content}, ttl_seconds=60)
-    assert await board.take("ack", ["a"]) == {"a": b"second"}
+        await store.put("ack", {"a": content}, ttl_seconds=60)
+    assert await store.take("ack", ["a"]) == {"a": b"second"}
 
 
 async def test_kinds_have_nothing_in_common(world: World) -> None:
     """The same key of two kinds is two entries."""
-    board = await world.board()
-    await board.put("ack", {"a": b"ack"}, ttl_seconds=60)
-    await board.put("ticket", {"a": b"ticket"}, ttl_seconds=60)
-    assert await board.take("ack", ["a"]) == {"a": b"ack"}
-    assert (await board.get("ack", "a"), await board.get("ticket", "a")) == (None, b"ticket")
+    store = await world.store()
+    await store.put("ack", {"a": b"ack"}, ttl_seconds=60)
+    await store.put("ticket", {"a": b"ticket"}, ttl_seconds=60)
+    assert await store.take("ack", ["a"]) == {"a": b"ack"}
+    assert (await store.get("ack", "a"), await store.get("ticket", "a")) == (None, b"ticket")
 
 
 async def test_nothing_is_done_for_no_keys(world: World) -> None:
     """Putting and taking nothing is no error."""
-    board = await world.board()
-    await board.put("ack", {}, ttl_seconds=60)
-    assert await board.take("ack", []) == {}
+    store = await world.store()
+    await store.put("ack", {}, ttl_seconds=60)
+    assert await store.take("ack", []) == {}
 
 
 async def test_contents_are_bytes_and_keys_are_any_text(world: World) -> None:
     """Large contents, all bytes, and keys as a hostile client would send them: none spoils those beside it."""
-    board = await world.board()
+    store = await world.store()
     contents = {key: bytes(range(256)) + key.encode("utf-8", "surrogatepass") for key in STRANGE}
     contents |= {"large": os.urandom(1024 * 1024), "empty": b""}
-    await board.put("set", contents, ttl_seconds=60)
-    assert await board.get("set", "large") == contents["large"]
-    assert await board.take("set", [*contents, "\0other"]) == contents
+    await store.put("set", contents, ttl_seconds=60)
+    assert await store.get("set", "large") == contents["large"]
+    assert await store.take("set", [*contents, "\0other"]) == contents
 
 
 async def test_an_entry_expires(world: World) -> None:
     """It is neither got nor taken any more; one put again lives as long as the last put said, and others live on."""
-    board = await world.board()
-    await board.put("ticket", {"short": b"1", "again": b"1"}, ttl_seconds=0.05)
-    await board.put("ticket", {"again": b"2", "long": b"2"}, ttl_seconds=60)
+    store = await world.store()
+    await store.put("ticket", {"short": b"1", "again": b"1"}, ttl_seconds=0.05)
+    await store.put("ticket", {"again": b"2", "long": b"2"}, ttl_seconds=60)
 
     async def is_gone() -> bool:
-        return await board.get("ticket", "short") is None
+        return await store.get("ticket", "short") is None
 
     await until(is_gone)
-    assert await board.take("ticket", ["short", "again", "long"]) == {"again": b"2", "long": b"2"}
+    assert await store.take("ticket", ["short", "again", "long"]) == {"again": b"2", "long": b"2"}
 
 
 async def test_an_expired_entry_is_not_taken(world: World) -> None:
     """Even where nobody asked for it before."""
-    board = await world.board()
-    await board.put("ticket", {"a": b"1"}, ttl_seconds=0.001)
+    store = await world.store()
+    await store.put("ticket", {"a": b"1"}, ttl_seconds=0.001)
     await until_later(0.02)
-    assert await board.take("ticket", ["a"]) == {}
+    assert await store.take("ticket", ["a"]) == {}
 
 
 async def until_later(seconds: float) -> None:
@@ -188,31 +188,31 @@ async def until_later(seconds: float) -> None:
 
 async def test_many_entries_at_once(world: World) -> None:
     """Thousands are put and taken in one call: those that are there among those that are not."""
-    board = await world.board()
-    await board.put("ack", {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}, ttl_seconds=60)
-    taken = await board.take("ack", [f"s{n}" for n in range(5_000)])
+    store = await world.store()
+    await store.put("ack", {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}, ttl_seconds=60)
+    taken = await store.take("ack", [f"s{n}" for n in range(5_000)])
     assert taken == {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}
 
 
 async def test_concurrent_takers_get_each_entry_once(world: World) -> None:
     """Three workers, many takes each, on one event loop."""
-    boards = [await world.board() for _ in range(1 if world.kind == "memory" else 3)]
-    await boards[0].put("ticket", {f"t{n}": b"" for n in range(100)}, ttl_seconds=60)
-    takes = [board.take("ticket", [f"t{n}", f"t{99 - n}"]) for n in range(100) for board in boards]
+    stores = [await world.store() for _ in range(1 if world.kind == "memory" else 3)]
+    await stores[0].put("ticket", {f"t{n}": b"" for n in range(100)}, ttl_seconds=60)
+    takes = [store.take("ticket", [f"t{n}", f"t{99 - n}"]) for n in range(100) for store in stores]
     taken = [key for found in await asyncio.gather(*takes) for key in found]
     assert sorted(taken) == sorted(f"t{n}" for n in range(100))
 
 
 async def test_closing_twice_is_closing_once(world: World) -> None:
-    """A board that was opened twice is open once, and one that was closed can be opened again."""
-    board = await world.board()
-    await board.open()
-    await board.put("ack", {"a": b"1"}, ttl_seconds=60)
-    await board.aclose()
-    await board.aclose()
-    await board.open()
-    await board.put("ack", {"b": b"1"}, ttl_seconds=60)
-    assert await board.take("ack", ["b"]) == {"b": b"1"}
+    """An ephemeral store that was opened twice is open once, and one that was closed can be opened again."""
+    store = await world.store()
+    await store.open()
+    await store.put("ack", {"a": b"1"}, ttl_seconds=60)
+    await store.aclose()
+    await store.aclose()
+    await store.open()
+    await store.put("ack", {"b": b"1"}, ttl_seconds=60)
+    assert await store.take("ack", ["b"]) == {"b": b"1"}
 
 
 SMALL = Budget(max_bytes=50_000, max_bytes_per_owner=20_000)
@@ -220,78 +220,78 @@ CONTENT = b"x" * (4_900 - ENTRY_BYTES)
 """Four such entries with their keys are an owner's, ten are all of a kind."""
 
 
-async def fill(board: EphemeralStore, owner: str, count: int, *, kind: BoardKind = "set") -> list[str]:
+async def fill(store: EphemeralStore, owner: str, count: int, *, kind: EntryKind = "set") -> list[str]:
     """Put so many entries of an owner's, one after another, and return their keys."""
     keys = [f"{owner}{number}" for number in range(count)]
     for key in keys:
-        await board.put(kind, {key: CONTENT}, ttl_seconds=60, owner=owner)
+        await store.put(kind, {key: CONTENT}, ttl_seconds=60, owner=owner)
         await asyncio.sleep(0.002)  # clocks of whole milliseconds tell which was put first
     return keys
 
 
-async def kept(board: EphemeralStore, keys: list[str], *, kind: BoardKind = "set") -> list[str]:
+async def kept(store: EphemeralStore, keys: list[str], *, kind: EntryKind = "set") -> list[str]:
     """Return which of these stand there."""
-    return [key for key in keys if await board.get(kind, key) is not None]
+    return [key for key in keys if await store.get(kind, key) is not None]
 
 
 async def test_an_owner_makes_room_among_their_own(world: World) -> None:
     """Hundreds of one owner's entries drive out that owner's older ones, and nothing of others or of other kinds."""
-    board = await world.board(SMALL)
-    anns = await fill(board, "ann", 2)
-    tickets = await fill(board, "ann", 2, kind="ticket")
-    await board.put("ack", {"stream": b"e:1"}, ttl_seconds=60)
-    bobs = await fill(board, "bob", 100)
-    assert await kept(board, bobs) == bobs[-4:]
-    assert await kept(board, anns) == anns
-    assert await kept(board, tickets, kind="ticket") == tickets
-    assert await board.take("ack", ["stream"]) == {"stream": b"e:1"}
+    store = await world.store(SMALL)
+    anns = await fill(store, "ann", 2)
+    tickets = await fill(store, "ann", 2, kind="ticket")
+    await store.put("ack", {"stream": b"e:1"}, ttl_seconds=60)
+    bobs = await fill(store, "bob", 100)
+    assert await kept(store, bobs) == bobs[-4:]
+    assert await kept(store, anns) == anns
+    assert await kept(store, tickets, kind="ticket") == tickets
+    assert await store.take("ack", ["stream"]) == {"stream": b"e:1"}
 
 
 async def test_what_does_not_fit_is_refused_by_name(world: World) -> None:
     """Where others have the rest of a kind, nothing of theirs goes; the same of what is too large for one owner."""
-    board = await world.board(SMALL)
-    theirs = [key for owner in ("ann", "bob") for key in await fill(board, owner, 4)] + await fill(board, "cid", 2)
+    store = await world.store(SMALL)
+    theirs = [key for owner in ("ann", "bob") for key in await fill(store, owner, 4)] + await fill(store, "cid", 2)
     with pytest.raises(ServiceUnavailableError, match=r"50000 bytes of this kind \(max_stored_bytes\)") as told:
-        await board.put("set", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
+        await store.put("set", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
     assert told.value.headers == {"retry-after": "30"}
     with pytest.raises(PayloadTooLargeError, match=r"the limit is 20000 \(max_stored_bytes_per_identity\)"):
-        await board.put("set", {"eve": b"x" * 20_001}, ttl_seconds=60, owner="eve")
-    assert await kept(board, theirs) == theirs
-    await board.put("set", {"cid2": CONTENT}, ttl_seconds=60, owner="cid")  # in the place of cid's own
-    assert await kept(board, [*theirs, "cid2"]) == [*theirs[:8], "cid1", "cid2"]
-    await board.put("ticket", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
+        await store.put("set", {"eve": b"x" * 20_001}, ttl_seconds=60, owner="eve")
+    assert await kept(store, theirs) == theirs
+    await store.put("set", {"cid2": CONTENT}, ttl_seconds=60, owner="cid")  # in the place of cid's own
+    assert await kept(store, [*theirs, "cid2"]) == [*theirs[:8], "cid1", "cid2"]
+    await store.put("ticket", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
 
 
 async def test_what_has_gone_makes_room(world: World) -> None:
     """What was taken and what has expired counts for nobody any more."""
-    board = await world.board(SMALL)
+    store = await world.store(SMALL)
     for owner in ("ann", "bob"):
-        await board.take("set", await fill(board, owner, 4))
+        await store.take("set", await fill(store, owner, 4))
     for _ in range(3):
         for owner in ("cid", "dan", "eve"):
-            await board.put("set", {f"{owner}{n}": CONTENT for n in range(3)}, ttl_seconds=0.02, owner=owner)
+            await store.put("set", {f"{owner}{n}": CONTENT for n in range(3)}, ttl_seconds=0.02, owner=owner)
         await until_later(0.03)
-    assert len(await kept(board, await fill(board, "fay", 4))) == 4
+    assert len(await kept(store, await fill(store, "fay", 4))) == 4
 
 
 async def test_an_entry_counts_once_for_whoever_put_it_first(world: World) -> None:
     """Put again, by whomever, it lives longer and takes no more room."""
-    board = await world.board(SMALL)
-    anns = await fill(board, "ann", 4)
+    store = await world.store(SMALL)
+    anns = await fill(store, "ann", 4)
     for _ in range(3):
         for key in anns:
-            await board.put("set", {key: CONTENT}, ttl_seconds=60, owner="ann")
-            await board.put("set", {key: CONTENT}, ttl_seconds=60, owner="bob")
-    bobs = await fill(board, "bob", 4)
-    assert await kept(board, anns + bobs) == anns + bobs
+            await store.put("set", {key: CONTENT}, ttl_seconds=60, owner="ann")
+            await store.put("set", {key: CONTENT}, ttl_seconds=60, owner="bob")
+    bobs = await fill(store, "bob", 4)
+    assert await kept(store, anns + bobs) == anns + bobs
 
 
 async def test_what_is_nobodys_has_the_budget_of_its_kind(world: World) -> None:
     """Acknowledgements by the thousand: the oldest go, as each is worth a retry and no more."""
-    board = await world.board(SMALL)
+    store = await world.store(SMALL)
     for start in range(0, 2_000, 50):
-        await board.put("ack", {f"s{n}": b"epoch:12" for n in range(start, start + 50)}, ttl_seconds=60)
-    taken = await board.take("ack", [f"s{n}" for n in range(2_000)])
+        await store.put("ack", {f"s{n}": b"epoch:12" for n in range(start, start + 50)}, ttl_seconds=60)
+    taken = await store.take("ack", [f"s{n}" for n in range(2_000)])
     assert 100 <= len(taken) <= 50_000 // ENTRY_BYTES
     assert "s1999" in taken
     assert "s0" not in taken
@@ -300,31 +300,31 @@ async def test_what_is_nobodys_has_the_budget_of_its_kind(world: World) -> None:
 @pytest.mark.parametrize("world", SHARED, indirect=True)
 async def test_workers_share_the_budgets(world: World) -> None:
     """What one has put counts at the others."""
-    boards = [await world.board(SMALL) for _ in range(3)]
+    stores = [await world.store(SMALL) for _ in range(3)]
     for number in range(12):
-        await boards[number % 3].put("set", {f"ann{number}": CONTENT}, ttl_seconds=60, owner="ann")
+        await stores[number % 3].put("set", {f"ann{number}": CONTENT}, ttl_seconds=60, owner="ann")
         await asyncio.sleep(0.002)
-    assert await kept(boards[0], [f"ann{number}" for number in range(12)]) == ["ann8", "ann9", "ann10", "ann11"]
+    assert await kept(stores[0], [f"ann{number}" for number in range(12)]) == ["ann8", "ann9", "ann10", "ann11"]
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
 async def test_closing_leaves_nothing_under_way(world: World) -> None:
-    """Operations that have begun come to their end, those that wait are refused: no connection outlives the board."""
-    board = await world.board()
-    await board.put("ack", {"a": b"1"}, ttl_seconds=60)
-    asking = [asyncio.create_task(board.get("ack", "a")) for _ in range(50)]
+    """Operations that have begun come to their end, those that wait are refused: no connection outlives the store."""
+    store = await world.store()
+    await store.put("ack", {"a": b"1"}, ttl_seconds=60)
+    asking = [asyncio.create_task(store.get("ack", "a")) for _ in range(50)]
     await asyncio.sleep(0)
-    await board.aclose()
+    await store.aclose()
     for answer in await asyncio.gather(*asking, return_exceptions=True):
         assert answer == b"1" or isinstance(answer, ServiceUnavailableError)
     with pytest.raises(ServiceUnavailableError):
-        await board.get("ack", "a")
+        await store.get("ack", "a")
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
 async def test_workers_see_what_others_put(world: World) -> None:
     """What is put through one is got and taken through another."""
-    one, other = await world.board(), await world.board()
+    one, other = await world.store(), await world.store()
     await one.put("set", {"a": b"1"}, ttl_seconds=60)
     assert await other.get("set", "a") == b"1"
     assert await other.take("set", ["a"]) == {"a": b"1"}
@@ -334,9 +334,9 @@ async def test_workers_see_what_others_put(world: World) -> None:
 @pytest.mark.parametrize("world", SHARED, indirect=True)
 async def test_of_several_processes_one_takes(world: World) -> None:
     """Two processes take the same entries at the same time: each entry is taken once."""
-    board = await world.board()
+    store = await world.store()
     entries = [*(f"t{n}" for n in range(200)), *(f"one{n}" for n in range(200))]
-    await board.put("ticket", dict.fromkeys(entries, b"x"), ttl_seconds=60)
+    await store.put("ticket", dict.fromkeys(entries, b"x"), ttl_seconds=60)
     command = [sys.executable, "-c", TAKER, world.kind, world.place, world.namespace]
     takers = [
         await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Connections past any pool, for what needs a session of its own: the log, locks, the board, capture."""
+"""Connections past any pool, for what needs a session of its own: the log, locks, the ephemeral store, capture."""
 
 from __future__ import annotations
 

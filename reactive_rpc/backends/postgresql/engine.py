@@ -12,8 +12,8 @@ for a connection that the application holds.
 a `ContextVar` for the tenant finds none, and a handler that sets something for its session is not cached. What holds
 for every connection alike is part of the database as this application sees it.
 
-**Capture, log, locks and board** have connections of their own, by the engine's URL or by `log_url`. They must see the
-same tables by the same names, which is checked when the application opens.
+**Capture, log, locks and ephemeral store** have connections of their own, by the engine's URL or by `log_url`. They
+must see the same tables by the same names, which is checked when the application opens.
 """
 
 from __future__ import annotations

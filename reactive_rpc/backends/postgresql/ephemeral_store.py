@@ -1,19 +1,9 @@
-"""The board of several nodes on one PostgreSQL database: the table `reactive_rpc.board`, which capture installs.
+"""The ephemeral store of several nodes on one PostgreSQL database: the table `reactive_rpc.ephemeral_store`.
 
-The table is *unlogged*: writing it costs no write-ahead log, and a crash of the server empties it. It has no triggers,
-so no row of it reaches the outbox; but every write of it is a transaction, which moves the snapshot, so each worker's
-log then looks whether anything was committed. Acknowledgements are therefore put in batches.
+Capture installs the table, which is unlogged and has no triggers. But every write of it is a transaction, after which
+each worker's log looks whether anything was committed; so acknowledgements are put in batches.
 
-**Of all who take an entry one gets it**: DELETE locks the row and returns it, whoever comes second finds it gone. Rows
-that somebody has locked are skipped, not waited for: they are being taken by another, or being put anew, and then they
-are there for the next who asks. So no two operations ever wait for each other crosswise; those that put several entries
-lock them in the order of their names.
-
-**Budgets** are looked at before entries are put, without a lock: workers that put at the same moment may pass one by
-what they put, and no more.
-
-Times are the database's clock. Nothing is prepared: a statement of a connection pooler's other client would not be
-known there.
+Why an entry is taken once, and how exact budgets are: docs/internals/ephemeral-store.md.
 """
 
 from __future__ import annotations
@@ -27,7 +17,7 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
 from reactive_rpc.backends.postgresql.connection import connect
 from reactive_rpc.backends.postgresql.url import Place, place_name
-from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
+from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
@@ -42,7 +32,7 @@ PRUNE_SECONDS: Final = 30.0
 PRUNE_ROWS: Final = 10_000
 
 _SETTINGS: Final = {
-    "application_name": "reactive_rpc board",
+    "application_name": "reactive_rpc ephemeral store",
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "0",
@@ -52,8 +42,9 @@ _SETTINGS: Final = {
     "statement_timeout": "0",
 }
 
+# INVARIANT (locked in the order of names): two that put the same entries do not wait for each other crosswise.
 _PUT: Final = """
-INSERT INTO reactive_rpc.board(kind, name, owner, size, content, expires_at)
+INSERT INTO reactive_rpc.ephemeral_store(kind, name, owner, size, content, expires_at)
 SELECT $1::text, given.name, $5::text, length(given.content) + $6::integer, given.content,
   clock_timestamp() + make_interval(secs => $4)
 FROM unnest($2::text[], $3::bytea[]) AS given(name, content) ORDER BY given.name
@@ -63,34 +54,38 @@ SET size = excluded.size, content = excluded.content, expires_at = excluded.expi
 _OTHERS: Final = "kind = $1::text AND expires_at > clock_timestamp() AND name <> ALL($3::text[])"
 _USED: Final = f"""
 SELECT coalesce(sum(size) FILTER (WHERE owner = $2::text), 0)::bigint AS own, coalesce(sum(size), 0)::bigint AS in_all
-FROM reactive_rpc.board WHERE {_OTHERS}
+FROM reactive_rpc.ephemeral_store WHERE {_OTHERS}
 """
 _FREE: Final = f"""
-DELETE FROM reactive_rpc.board WHERE kind = $1::text AND name IN (SELECT name FROM (
+DELETE FROM reactive_rpc.ephemeral_store WHERE kind = $1::text AND name IN (SELECT name FROM (
   SELECT name, sum(size) OVER (ORDER BY expires_at, name) - size AS before
-  FROM reactive_rpc.board WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
+  FROM reactive_rpc.ephemeral_store WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
 """
 _GET: Final = """
-SELECT content FROM reactive_rpc.board WHERE kind = $1::text AND name = $2::text AND expires_at > clock_timestamp()
+SELECT content FROM reactive_rpc.ephemeral_store
+WHERE kind = $1::text AND name = $2::text AND expires_at > clock_timestamp()
 """
+# INVARIANT (locked and deleted in one statement, what is locked is skipped): of all who take an entry one gets it, and
+# nobody waits: another takes it, or puts it anew, and then it is there for the next who asks.
 _TAKE: Final = """
 WITH found AS MATERIALIZED (
-  SELECT ctid FROM reactive_rpc.board WHERE kind = $1::text AND name = ANY($2::text[]) FOR UPDATE SKIP LOCKED)
-DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM found))
+  SELECT ctid FROM reactive_rpc.ephemeral_store WHERE kind = $1::text AND name = ANY($2::text[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.ephemeral_store WHERE ctid = ANY(ARRAY(SELECT ctid FROM found))
 RETURNING name, content, expires_at > clock_timestamp() AS is_valid
 """
 _PRUNE: Final = f"""
 WITH expired AS MATERIALIZED (
-  SELECT ctid FROM reactive_rpc.board WHERE expires_at <= clock_timestamp() LIMIT {PRUNE_ROWS} FOR UPDATE SKIP LOCKED)
-DELETE FROM reactive_rpc.board WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired))
+  SELECT ctid FROM reactive_rpc.ephemeral_store WHERE expires_at <= clock_timestamp()
+  LIMIT {PRUNE_ROWS} FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.ephemeral_store WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired))
 """
 
 
 class PostgreSQLEphemeralStore:
-    """A `Board` in a PostgreSQL database. Used on one event loop.
+    """An `EphemeralStore` in a PostgreSQL database. Used on one event loop.
 
     Args:
-        url: of the database; the board has one connection of its own, made when it is first needed.
+        url: of the database; the store has one connection of its own, made when it is first needed.
     """
 
     def __init__(self, url: Place, *, budget: Budget | None = None) -> None:
@@ -116,7 +111,7 @@ class PostgreSQLEphemeralStore:
                     await connection.close(timeout=CLOSE_SECONDS)
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
@@ -131,6 +126,7 @@ class PostgreSQLEphemeralStore:
         async def put(connection: Any) -> None:
             if self._must_prune():
                 await connection.execute(_PRUNE)
+            # No lock: workers that put at the same moment may exceed a budget by as much as they put.
             used = await connection.fetchrow(_USED, kind, whose, names)
             excess = self._budget.to_free(owner, size_bytes, own=used["own"], all_of_kind=used["in_all"])
             if excess:
@@ -139,7 +135,7 @@ class PostgreSQLEphemeralStore:
 
         await self._run(put)
 
-    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+    async def get(self, kind: EntryKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired.
 
         Raises:
@@ -147,7 +143,7 @@ class PostgreSQLEphemeralStore:
         """
         return await self._run(lambda connection: connection.fetchval(_GET, kind, name_of(key)))
 
-    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+    async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it.
 
         Raises:
@@ -173,16 +169,16 @@ class PostgreSQLEphemeralStore:
                     return await self._attempt(work)  # the server may have been restarted meanwhile
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
-                f"{self._name} has no board: run `reactive-rpc db install`"
+                f"{self._name} has no ephemeral store: run `reactive-rpc db install`"
             )
         except asyncpg.InsufficientPrivilegeError as exc:
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
-                f"rights are missing on the board of {self._name} ({exc}): let an administrator run what"
+                f"rights are missing on the ephemeral store of {self._name} ({exc}): let an administrator run what"
                 " `reactive-rpc db install --sql` prints"
             )
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as exc:
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
-                f"the board of {self._name} cannot be used: {str(exc) or type(exc).__name__}"
+                f"the ephemeral store of {self._name} cannot be used: {str(exc) or type(exc).__name__}"
             )
 
     async def _attempt(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -198,7 +194,8 @@ class PostgreSQLEphemeralStore:
 
     async def _connected(self) -> Any:
         if self._is_closed:
-            raise ServiceUnavailableError("the board is closed")
+            raise ServiceUnavailableError("the ephemeral store is closed")
         if self._connection is None or self._connection.is_closed():
+            # INVARIANT (nothing is prepared): behind a pooler the next statement may meet another connection.
             self._connection = await connect(self._place, _SETTINGS, timeout=CONNECT_SECONDS, statement_cache_size=0)
         return self._connection

@@ -1,16 +1,9 @@
-"""The board of several nodes: entries in Redis, each a key of its own with its time to live.
+"""The ephemeral store of several nodes in Redis: each entry is a key of its own with its time to live.
 
-In a cluster the keys have no hash tag, so they spread over the nodes; nothing here touches two of them at once. `take`
-is GETDEL (Redis 6.2), key by key: of all who ask, one gets the content. Where its answer is lost on the way, so is the
-entry, as a board may lose it; it is never given out twice.
+Beside the entries stand counts of them, by which budgets are kept. Entries spread over all nodes of a cluster; the
+counts of one kind stand on one of them.
 
-**Budgets.** What stands where is counted beside the entries: for each kind, under one hash tag, the names by when they
-expire, size and owner of each, the sums, and for each owner its own names. One script finds out what has expired, what
-the owner must let go of, and counts the new ones; the entries themselves are written after that, wherever they are. A
-worker that dies in between has counted what is not there, until it would have expired; nothing is there uncounted.
-
-A server that accepts connections and says nothing would hold each operation up for the driver's own timeouts and all
-its retries. So each operation has a time limit of its own, after which the driver throws the connection away.
+Why an entry is taken once, and why no entry is uncounted: docs/internals/ephemeral-store.md.
 """
 
 from __future__ import annotations
@@ -22,7 +15,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import ResponseError
 
 from reactive_rpc.backends.redis.connection import REDIS_FAULTS, RedisClient, connect_redis
-from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
+from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 from reactive_rpc.tasks import within
@@ -32,6 +25,7 @@ __all__ = ["RedisEphemeralStore"]
 T = TypeVar("T")
 
 OPERATION_SECONDS: Final = 5.0
+"""A server that accepts connections and says nothing would else hold each operation up for all the driver's retries."""
 AT_ONCE: Final = 16
 """So many operations are under way at most, each on a connection of its own; the others wait."""
 BATCH: Final = 1_000
@@ -99,7 +93,7 @@ _UNCOUNT: Final = _FORGET + "for _, name in ipairs(ARGV) do forget(name) end"
 
 
 class RedisEphemeralStore:
-    """A `Board` in Redis, one server or a cluster. Used on one event loop.
+    """An `EphemeralStore` in Redis, one server or a cluster. Used on one event loop.
 
     Args:
         url: see `redis_connection.connect_redis`.
@@ -118,7 +112,7 @@ class RedisEphemeralStore:
     ) -> None:
         self._budget = budget or Budget()
         self._url = url
-        self._prefix = f"{namespace}:board"
+        self._prefix = f"{namespace}:ephemeral"
         self._operation_seconds = operation_seconds
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._client: RedisClient | None = None
@@ -140,7 +134,7 @@ class RedisEphemeralStore:
             self._slots.release()
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
@@ -154,6 +148,8 @@ class RedisEphemeralStore:
 
         async def put(client: RedisClient) -> None:
             for some in _chunks(given):
+                # INVARIANT (counted, then written): no entry is there uncounted. If this worker dies in between, it has
+                # counted entries that are not there, until they would have expired.
                 gone = await self._count(client, kind, some, owner, milliseconds)
                 pipeline = client.pipeline(transaction=False)
                 for name in gone:
@@ -165,7 +161,7 @@ class RedisEphemeralStore:
         if given:
             await self._run(put)
 
-    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+    async def get(self, kind: EntryKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired.
 
         Raises:
@@ -178,7 +174,7 @@ class RedisEphemeralStore:
 
         return await self._run(get)
 
-    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+    async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it.
 
         Raises:
@@ -190,6 +186,7 @@ class RedisEphemeralStore:
             taken: dict[str, bytes] = {}
             for some in _chunks(wanted):
                 pipeline = client.pipeline(transaction=False)
+                # INVARIANT (GETDEL, Redis 6.2): of all who take an entry one gets it. A lost answer loses the entry.
                 for name, _ in some:
                     pipeline.getdel(self._name(kind, name))
                 contents = await pipeline.execute()
@@ -206,7 +203,7 @@ class RedisEphemeralStore:
     async def _count(
         self,
         client: RedisClient,
-        kind: BoardKind,
+        kind: EntryKind,
         entries: Sequence[tuple[str, bytes]],
         owner: str,
         milliseconds: int,
@@ -222,11 +219,11 @@ class RedisEphemeralStore:
             raise self._budget.full() from None
         return list(gone)
 
-    def _counts(self, kind: BoardKind) -> tuple[str, str, str, str]:
+    def _counts(self, kind: EntryKind) -> tuple[str, str, str, str]:
         tag = f"{{{self._prefix}:{kind}}}"
         return f"{tag}:expiring", f"{tag}:sizes", f"{tag}:sums", f"{tag}:of:"
 
-    def _name(self, kind: BoardKind, name: str) -> str:
+    def _name(self, kind: EntryKind, name: str) -> str:
         return f"{self._prefix}:{kind}:{name}"
 
     async def _run(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
@@ -235,13 +232,13 @@ class RedisEphemeralStore:
         except REDIS_FAULTS as exc:
             reason = str(exc) or type(exc).__name__
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
-                f"the board's Redis cannot be used: {reason}"
+                f"the ephemeral store's Redis cannot be used: {reason}"
             )
 
     async def _in_turn(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
         async with self._slots:
             if self._is_closed:
-                raise ServiceUnavailableError("the board is closed")
+                raise ServiceUnavailableError("the ephemeral store is closed")
             if self._client is None:
                 self._client = connect_redis(self._url)
             return await work(self._client)

@@ -1,24 +1,9 @@
-"""The board of several processes on one SQLite database: a file of its own beside it.
+"""The ephemeral store of several processes on one SQLite database: a file of its own beside it.
 
-**Why not in the user's database.** Acknowledgements come by the thousand. In the user's file each batch of them would
-wait for the user's write lock and hold it, and would move `data_version`, by which every worker tells that something
-was committed: each would look at the outbox for nothing. So the board is another file, and whoever deletes it loses
-what a board may lose.
+It is no table of the user's database, because each batch of acknowledgements would wait for the user's write lock there
+and make every worker look into the outbox. Whoever deletes the file loses no more than the store may lose.
 
-**Nothing here survives a crash of the machine, everything survives one of a process.** `synchronous=OFF` spares the
-disk; the rollback journal undoes what a killed process left half done.
-
-**The file may go at any time.** Each operation first compares the device and inode behind the path with those of its
-connection, and connects anew to what stands there now. One that is damaged is removed and made again. Connections to a
-file that was removed share nothing with those to its successor: locks belong to the inode, and the journal is opened by
-name, for each transaction anew, and is ignored by a database that is empty. A write-ahead log would be shared by name
-for as long as a connection lasts, so it is not used. Two connections to one file exclude each other, and no entry is in
-two files: so an entry is taken once, whatever happens to the files.
-
-**The event loop never waits**: a thread of the board's own does the work, one operation after another. Taking what is
-not there, which is what nearly all taking is, reads and locks nobody out.
-
-Times are the wall clock's: processes have no other in common. A clock that is set costs what a board may lose.
+Why an entry is taken once, whatever happens to the file, and what a crash leaves: docs/internals/ephemeral-store.md.
 """
 
 from __future__ import annotations
@@ -35,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, UNREACHABLE, BoardKind, Budget, weight_of
+from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
@@ -43,7 +28,7 @@ __all__ = ["SQLiteEphemeralStore"]
 
 T = TypeVar("T")
 
-SUFFIX: Final = "-board"
+SUFFIX: Final = "-ephemeral"
 PRUNE_SECONDS: Final = 30.0
 BUSY_SECONDS: Final = 5.0
 PAGE_BYTES: Final = 4096
@@ -74,16 +59,16 @@ _log = logging.getLogger(__name__)
 
 
 class SQLiteEphemeralStore:
-    """A `Board` in the file `<database>-board`. Used on one event loop.
+    """An `EphemeralStore` in the file `<database>-ephemeral`. Used on one event loop.
 
     Args:
-        database: the path of the user's database. Whoever may read and write it may do so with the board.
+        database: the path of the user's database. Whoever may read and write it may do so with the store.
         busy_timeout_seconds: how long an operation waits for those of other processes.
         budget: what may stand there; the file grows to a little more than that of all kinds.
         now: the wall clock, in seconds.
 
     Attributes:
-        path: of the board's file.
+        path: of the store's file.
     """
 
     def __init__(
@@ -112,8 +97,8 @@ class SQLiteEphemeralStore:
             ServiceUnavailableError: it cannot be made.
         """
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="reactive_rpc board")
-        if self._database.exists():  # the board is for whoever may use the database, so that must be known
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="reactive_rpc ephemeral store")
+        if self._database.exists():  # the store is for whoever may use the database, so that must be known
             await self._run(self._prune)
 
     async def aclose(self) -> None:
@@ -124,7 +109,7 @@ class SQLiteEphemeralStore:
             thread.shutdown()
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         """Put `{key: content}`, each in the place of what was there, within the owner's budget.
 
@@ -135,7 +120,7 @@ class SQLiteEphemeralStore:
         given = {name_of(key): content for key, content in entries.items()}
         await self._run(lambda connection: self._put(connection, kind, given, owner, ttl_seconds))
 
-    async def get(self, kind: BoardKind, key: str) -> bytes | None:
+    async def get(self, kind: EntryKind, key: str) -> bytes | None:
         """Return the content at `key`; None where there is none, or where it has expired.
 
         Raises:
@@ -144,7 +129,7 @@ class SQLiteEphemeralStore:
         name = name_of(key)
         return (await self._run(lambda connection: self._read(connection, kind, [name]))).get(name)
 
-    async def take(self, kind: BoardKind, keys: Collection[str]) -> dict[str, bytes]:
+    async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it.
 
         Raises:
@@ -156,7 +141,7 @@ class SQLiteEphemeralStore:
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._thread is None:
-            raise ServiceUnavailableError("the board is not open: await open() first")
+            raise ServiceUnavailableError("the ephemeral store is not open: await open() first")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, work)
         except (sqlite3.Error, OSError) as exc:
@@ -183,7 +168,8 @@ class SQLiteEphemeralStore:
             return self._connection
         self._disconnect()
         self._create()
-        self._file = _identity(self.path)  # before connecting: were the file replaced in between, the next call notices
+        # INVARIANT (the identity is read before connecting): if the file is replaced in between, the next call notices.
+        self._file = _identity(self.path)
         connection = self._connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -191,6 +177,8 @@ class SQLiteEphemeralStore:
             isolation_level=None,
             check_same_thread=False,
         )
+        # INVARIANT (no write-ahead log): connections to a file that was removed would share one with its successor, as
+        # it is found by name; a rollback journal is opened anew for each transaction, and ignored by an empty database.
         for pragma in ("synchronous=OFF", "journal_mode=TRUNCATE", f"max_page_count={self._max_pages}"):
             connection.execute(f"PRAGMA {pragma}").close()
         for statement in _TABLE:
@@ -227,7 +215,7 @@ class SQLiteEphemeralStore:
     def _put(
         self,
         connection: sqlite3.Connection,
-        kind: BoardKind,
+        kind: EntryKind,
         entries: Mapping[str, bytes],
         owner: str,
         ttl_seconds: float,
@@ -246,7 +234,7 @@ class SQLiteEphemeralStore:
     def _write(
         self,
         connection: sqlite3.Connection,
-        kind: BoardKind,
+        kind: EntryKind,
         entries: Mapping[str, bytes],
         owner: str,
         expires_at: float,
@@ -264,16 +252,18 @@ class SQLiteEphemeralStore:
                 connection.execute(_FREE, (*chosen, excess))
             connection.executemany(_PUT, rows)
 
-    def _read(self, connection: sqlite3.Connection, kind: BoardKind, names: Collection[str]) -> dict[str, bytes]:
+    def _read(self, connection: sqlite3.Connection, kind: EntryKind, names: Collection[str]) -> dict[str, bytes]:
         found = connection.execute(
             f"SELECT name, content FROM entry WHERE {_AMONG} AND expires_at > ?",
             (kind, json.dumps(list(names)), self._now()),
         )
         return dict(found.fetchall())
 
-    def _take(self, connection: sqlite3.Connection, kind: BoardKind, names: Collection[str]) -> dict[str, bytes]:
+    def _take(self, connection: sqlite3.Connection, kind: EntryKind, names: Collection[str]) -> dict[str, bytes]:
         if not self._read(connection, kind, names):
             return {}
+        # INVARIANT (read again in the transaction that deletes): of all who take an entry one gets it. The look above
+        # only spares the lock, as nearly always nothing is there.
         with _transaction(connection):
             found = self._read(connection, kind, names)
             connection.execute(f"DELETE FROM entry WHERE {_AMONG}", (kind, json.dumps(list(names))))

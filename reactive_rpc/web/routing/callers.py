@@ -33,7 +33,7 @@ def caller_of(scope: Scope, ctx: object) -> CallerKey:
 
 
 def owner_of(caller: CallerKey) -> str:
-    """Return for whom a board keeps what a caller stores.
+    """Return for whom an ephemeral store keeps what a caller stores.
 
     >>> owner_of(("identity", "user-1"))
     'identity:user-1'

@@ -1,11 +1,11 @@
 """Sets of queries under a name, for streams that can only be asked for by a URL.
 
 A set's name is the hash of what is in it, so storing it again changes nothing, and whoever holds a set of a name holds
-the right one. Each worker therefore keeps the sets that it has seen lately and asks the board, where all workers look,
-only for others. Using a set renews its time there, now and then: once in a quarter of that time a worker is enough.
+the right one. Each worker therefore keeps the sets that it has seen lately, and looks for others in the ephemeral
+store, which all workers share. Using a set renews its time there, once in a quarter of that time for each worker.
 
-A set counts for whoever stored it, in their budget on the board (`changes/ephemeral_store.py`), also where another
-worker renews it: so its owner is kept beside it.
+A set counts for whoever stored it, in their budget in the ephemeral store (`changes/ephemeral_store.py`), even if
+another worker renews it: so its owner is kept beside it.
 
 A set is no secret and grants nothing: whoever names it subscribes on their own behalf.
 """
@@ -37,13 +37,13 @@ from reactive_rpc.web.routing.responses import Answer
 __all__ = ["QuerySet", "SetsEndpoint", "StoredSet", "StoredSets", "require_at_most"]
 
 MAX_BYTES = 16 * 1024 * 1024
-"""What a worker keeps of sets; past it, the least recently used are asked of the board again."""
+"""What a worker keeps of sets; past it, the least recently used are read from the ephemeral store again."""
 
 OWNER_BYTES = 48
 """How long the name of an owner is."""
 
 RENEWALS = 4
-"""How often in its lifetime a set that is in use is put onto the board again, by each worker."""
+"""How often in its lifetime a set that is in use is put into the ephemeral store again, by each worker."""
 
 
 class QuerySet(BaseModel):
@@ -59,19 +59,19 @@ class StoredSet(BaseModel):
 
 
 class StoredSets:
-    """Sets on a board, found under their hash. Used on one event loop.
+    """Sets in an ephemeral store, found under their hash. Used on one event loop.
 
     Args:
         ttl_seconds: how long a set is kept after it was last stored or used.
     """
 
-    def __init__(self, board: EphemeralStore, *, clock: Clock, ttl_seconds: float, max_bytes: int = MAX_BYTES) -> None:
-        self._board = board
+    def __init__(self, store: EphemeralStore, *, clock: Clock, ttl_seconds: float, max_bytes: int = MAX_BYTES) -> None:
+        self._store = store
         self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
         self._size_bytes = 0
-        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # {name: (record, put onto the board at)}
+        self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # {name: (record, put into the store at)}
 
     async def put(self, queries: Sequence[QueryRef], *, owner: str) -> str:
         """Store a set and return its name; equal sets have one name. ETags are dropped: they would grow old.
@@ -81,7 +81,7 @@ class StoredSets:
 
         Raises:
             PayloadTooLargeError: it is more than one owner may have stored.
-            ServiceUnavailableError: there is no room, or the board cannot be reached.
+            ServiceUnavailableError: there is no room, or the ephemeral store cannot be reached.
         """
         content = json.dumps([query.model_dump(exclude={"etag"}) for query in queries], sort_keys=True).encode()
         name = blake2b(content, digest_size=16).hexdigest()
@@ -93,12 +93,12 @@ class StoredSets:
 
         Raises:
             NotFoundError: it was never stored, or nobody has used it for too long.
-            ServiceUnavailableError: the board cannot be reached.
+            ServiceUnavailableError: the ephemeral store cannot be reached.
         """
         record, renewed_at = self._kept.get(name, (None, 0.0))
         age_seconds = self._clock.monotonic() - renewed_at
         if record is None or age_seconds >= self._ttl_seconds:
-            record = await self._board.get("set", name)
+            record = await self._store.get("set", name)
             if record is None:
                 raise NotFoundError(f"no set {name[:64]!r} is stored: store it again (POST /rpc/events/sets)")
             await self._renew(name, record)
@@ -107,9 +107,9 @@ class StoredSets:
         return [QueryRef.model_validate(query) for query in json.loads(record[OWNER_BYTES:])]
 
     async def _renew(self, name: str, record: bytes) -> None:
-        """Put a set onto the board (again): the name of its owner, and the queries."""
+        """Put a set into the ephemeral store (again): the name of its owner, and the queries."""
         owner = record[:OWNER_BYTES].decode()
-        await self._board.put("set", {name: record}, ttl_seconds=self._ttl_seconds, owner=owner)
+        await self._store.put("set", {name: record}, ttl_seconds=self._ttl_seconds, owner=owner)
         if name not in self._kept:
             self._size_bytes += len(record)
         self._kept[name] = record, self._clock.monotonic()

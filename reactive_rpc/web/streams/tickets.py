@@ -42,10 +42,10 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Tickets:
-    """Tickets on a board. Used on one event loop."""
+    """Tickets in an ephemeral store. Used on one event loop."""
 
-    def __init__(self, board: EphemeralStore, *, ttl_seconds: float) -> None:
-        self._board = board
+    def __init__(self, store: EphemeralStore, *, ttl_seconds: float) -> None:
+        self._store = store
         self._ttl_seconds = ttl_seconds
 
     async def issue(self, headers: RawHeaders, dependencies: Iterable[Dependant], *, owner: str) -> Ticket:
@@ -56,14 +56,14 @@ class Tickets:
 
         Raises:
             PayloadTooLargeError: the credentials are more than one owner may have stored.
-            ServiceUnavailableError: there is no room, or the board cannot be reached.
+            ServiceUnavailableError: there is no room, or the ephemeral store cannot be reached.
         """
         ticket = secrets.token_urlsafe(32)
         carried = _credentials(dependencies) | _declared(dependencies)
         content = json.dumps([[name.decode(), value.decode("latin-1")] for name, value in headers if name in carried])
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = nonce + AESGCM(_key(ticket)).encrypt(nonce, content.encode(), None)
-        await self._board.put("ticket", {_name(ticket): sealed}, ttl_seconds=self._ttl_seconds, owner=owner)
+        await self._store.put("ticket", {_name(ticket): sealed}, ttl_seconds=self._ttl_seconds, owner=owner)
         return Ticket(ticket=ticket, expires_in=self._ttl_seconds)
 
     async def redeem(self, ticket: str, headers: RawHeaders, dependencies: Iterable[Dependant]) -> RawHeaders:
@@ -71,10 +71,10 @@ class Tickets:
 
         Raises:
             UnauthorizedError: there is no such ticket, or not any more.
-            ServiceUnavailableError: the board cannot be reached.
+            ServiceUnavailableError: the ephemeral store cannot be reached.
         """
         name = _name(ticket)
-        sealed = (await self._board.take("ticket", [name])).get(name, b"")
+        sealed = (await self._store.take("ticket", [name])).get(name, b"")
         try:
             content = AESGCM(_key(ticket)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], None)
         except (InvalidTag, ValueError):

@@ -47,13 +47,13 @@ def clock() -> FakeClock:
 
 async def test_a_set_is_kept_as_long_as_it_is_used(clock: FakeClock, anyio_backend: str) -> None:
     """Each use renews it, at whichever worker; a day after the last one it is gone."""
-    board = InMemoryEphemeralStore(clock)
-    here, there = (StoredSets(board, clock=clock, ttl_seconds=DAY) for _ in range(2))
+    store = InMemoryEphemeralStore(clock)
+    here, there = (StoredSets(store, clock=clock, ttl_seconds=DAY) for _ in range(2))
     name = await here.put(QUERIES, owner="ann")
     for _ in range(6):
         clock.advance(DAY / 2)
         assert await there.get(name) == QUERIES
-    another = StoredSets(board, clock=clock, ttl_seconds=DAY)
+    another = StoredSets(store, clock=clock, ttl_seconds=DAY)
     assert await another.get(name) == QUERIES
     clock.advance(DAY * 1.01)
     for sets in (here, there, another):
@@ -72,12 +72,12 @@ async def test_equal_sets_have_one_name(clock: FakeClock, anyio_backend: str) ->
 
 
 async def test_a_worker_keeps_few_sets_itself(clock: FakeClock, anyio_backend: str) -> None:
-    """Those that it drops are still on the board."""
-    board = InMemoryEphemeralStore(clock)
-    sets = StoredSets(board, clock=clock, ttl_seconds=DAY, max_bytes=200)
+    """Those that it drops are still in the ephemeral store."""
+    store = InMemoryEphemeralStore(clock)
+    sets = StoredSets(store, clock=clock, ttl_seconds=DAY, max_bytes=200)
     names = [await sets.put([QueryRef(path=f"p{n}")], owner="ann") for n in range(50)]
     assert [(await sets.get(name))[0].path for name in names] == [f"p{n}" for n in range(50)]
-    await board.aclose()
+    await store.aclose()
     kept = 0
     for name in names:
         try:

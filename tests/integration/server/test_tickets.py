@@ -12,7 +12,7 @@ from fastapi import Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
 from reactive_rpc import Context
-from reactive_rpc.changes.ephemeral_store import NOBODY, BoardKind
+from reactive_rpc.changes.ephemeral_store import NOBODY, EntryKind
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import SystemClock
 from reactive_rpc.errors import UnauthorizedError
@@ -157,32 +157,32 @@ async def test_a_ticket_expires(anyio_backend: str) -> None:
 
 
 class Peeking(InMemoryEphemeralStore):
-    """A board whose holder looks at what is on it."""
+    """An ephemeral store whose holder looks at what is in it."""
 
     def __init__(self) -> None:
         super().__init__(SystemClock())
         self.seen: dict[str, bytes] = {}
 
     async def put(
-        self, kind: BoardKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
+        self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
     ) -> None:
         self.seen.update(entries)
         await super().put(kind, entries, ttl_seconds=ttl_seconds, owner=owner)
 
 
-async def test_the_board_tells_nothing_of_whom_a_ticket_stands_for(anyio_backend: str) -> None:
-    """Neither the ticket nor the credentials stand on the board, and what is changed there opens nothing."""
-    board = Peeking()
-    tickets = Tickets(board, ttl_seconds=30.0)
+async def test_the_ephemeral_store_tells_nothing_of_whom_a_ticket_stands_for(anyio_backend: str) -> None:
+    """Neither the ticket nor the credentials stand in the store, and what is changed there opens nothing."""
+    store = Peeking()
+    tickets = Tickets(store, ttl_seconds=30.0)
     secret = b"Bearer very-secret-token"
     ticket = (await tickets.issue([(b"authorization", secret), (b"host", b"x")], [], owner="ann")).ticket
-    [(name, sealed)] = board.seen.items()
+    [(name, sealed)] = store.seen.items()
     assert ticket not in name
     assert not [word for word in (secret, ticket.encode(), b"authorization") if word in sealed]
-    await board.put("ticket", {name: sealed[:-1] + bytes([sealed[-1] ^ 1])}, ttl_seconds=30.0)
+    await store.put("ticket", {name: sealed[:-1] + bytes([sealed[-1] ^ 1])}, ttl_seconds=30.0)
     with pytest.raises(UnauthorizedError):
         await tickets.redeem(ticket, [], [])
-    await board.put("ticket", {name: sealed}, ttl_seconds=30.0)
+    await store.put("ticket", {name: sealed}, ttl_seconds=30.0)
     assert await tickets.redeem(ticket, [(b"host", b"y"), (b"cookie", b"mine")], []) == [
         (b"host", b"y"),
         (b"authorization", secret),

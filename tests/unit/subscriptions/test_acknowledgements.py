@@ -26,8 +26,8 @@ BOB: CallerKey = ("identity", "bob")
 async def test_a_caller_acknowledges_for_so_many_streams_and_no_more() -> None:
     """What comes past it is dropped; the same streams again are not; others have their own; time forgets."""
     clock = FakeClock()
-    board = InMemoryEphemeralStore(clock)
-    noted = Acknowledgements(board, clock)
+    store = InMemoryEphemeralStore(clock)
+    noted = Acknowledgements(store, clock)
 
     async def put() -> None:
         await until(lambda: clock.sleepers == 1)

@@ -91,7 +91,7 @@ class ParityQuery(RowQuery):
 class Worker:
     """One hub with its own reader and store, on the common log."""
 
-    def __init__(self, log: ScriptedLog, clock: FakeClock, board: InMemoryEphemeralStore, rng: random.Random) -> None:
+    def __init__(self, log: ScriptedLog, clock: FakeClock, store: InMemoryEphemeralStore, rng: random.Random) -> None:
         self.clock = SkewedClock(clock, rng.choice([0.0, 0.04, -0.04]))
         self.reader = Reader(log, MemoryStore(rng.choice([0, 3_000, 1_000_000])), clock=self.clock)
         log.subscribe(self.reader.apply)
@@ -100,7 +100,7 @@ class Worker:
             log,
             clock=self.clock,
             ids=SequentialIds(f"{rng.random()}"[2:12]),
-            ephemeral_store=board,
+            ephemeral_store=store,
             max_events=rng.choice([2, 3, 1000]),
             max_bytes=rng.choice([700, 100_000]),
             bounds=ROOM,
@@ -211,8 +211,8 @@ class World:
         self.refusing = self.rng.choice([(), (0, 3), self.rows])
         self.log = ScriptedLog()
         self.clock = FakeClock()
-        board = InMemoryEphemeralStore(self.clock)
-        self.workers = [Worker(self.log, self.clock, board, self.rng) for _ in range(2)]
+        store = InMemoryEphemeralStore(self.clock)
+        self.workers = [Worker(self.log, self.clock, store, self.rng) for _ in range(2)]
         self.clients: list[Client] = []
         self.writing = True
 

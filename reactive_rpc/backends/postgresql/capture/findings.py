@@ -136,7 +136,7 @@ class _Function(NamedTuple):
 
 _NO_FUNCTION: Final = _Function("", "", "", is_right=False)
 
-_REPLACEABLE: Final = frozenset({"answers", "board", "reads"})
+_REPLACEABLE: Final = frozenset({"answers", "ephemeral_store", "reads"})
 
 _Trigger = tuple[str, tuple[object, ...]]
 """`(version, signature)`."""

@@ -48,7 +48,8 @@ FROM (VALUES ('outbox', 'SELECT'), ('outbox', 'INSERT'), ('outbox', 'DELETE'),
   ('reads', 'SELECT'), ('reads', 'INSERT'), ('reads', 'UPDATE'), ('reads', 'DELETE'),
   ('meta', 'SELECT'), ('meta', 'INSERT'), ('meta', 'UPDATE'),
   ('answers', 'SELECT'), ('answers', 'INSERT'), ('answers', 'UPDATE'), ('answers', 'DELETE'),
-  ('board', 'SELECT'), ('board', 'INSERT'), ('board', 'UPDATE'), ('board', 'DELETE')) AS needed(relation, kind)
+  ('ephemeral_store', 'SELECT'), ('ephemeral_store', 'INSERT'), ('ephemeral_store', 'UPDATE'),
+  ('ephemeral_store', 'DELETE')) AS needed(relation, kind)
 LEFT JOIN pg_class c ON c.relname = relation AND c.relnamespace = to_regnamespace('{SCHEMA}')
 """
 
@@ -140,7 +141,7 @@ def _grants(role: str) -> list[str]:
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
         f"GRANT SELECT, INSERT, DELETE ON {SCHEMA}.outbox, {SCHEMA}.horizon TO {role}",
         f"GRANT SELECT, INSERT, UPDATE ON {SCHEMA}.meta TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.answers, {SCHEMA}.board, {SCHEMA}.reads TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {SCHEMA}.answers, {SCHEMA}.ephemeral_store, {SCHEMA}.reads TO {role}",
         f"GRANT EXECUTE ON FUNCTION {SCHEMA}.announce(text, jsonb) TO {role}",
     ]
 

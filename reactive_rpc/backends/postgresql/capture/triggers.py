@@ -342,14 +342,15 @@ BASE: Final = {
     "meta": (f"CREATE TABLE {SCHEMA}.meta (key text PRIMARY KEY, value text NOT NULL)",),
     "reads": (f"CREATE TABLE {SCHEMA}.reads (tbl text PRIMARY KEY, at timestamptz NOT NULL)",),
     "horizon": (f"CREATE TABLE {SCHEMA}.horizon (at timestamptz NOT NULL, xid xid8 NOT NULL)",),
-    "board": (
-        f"CREATE UNLOGGED TABLE {SCHEMA}.board (kind text NOT NULL, name text NOT NULL, owner text NOT NULL,"
+    "ephemeral_store": (
+        f"CREATE UNLOGGED TABLE {SCHEMA}.ephemeral_store (kind text NOT NULL, name text NOT NULL, owner text NOT NULL,"
         " size integer NOT NULL, content bytea NOT NULL, expires_at timestamptz NOT NULL, PRIMARY KEY (kind, name))",
-        f"CREATE INDEX board_owner ON {SCHEMA}.board (kind, owner, expires_at) INCLUDE (size, name)",
+        f"CREATE INDEX ephemeral_store_owner ON {SCHEMA}.ephemeral_store (kind, owner, expires_at)"
+        " INCLUDE (size, name)",
     ),
     "answers": (ANSWERS_DDL,),
 }
-"""Our tables, and the DDL of each; the board is the ephemeral store's, see `backends/postgresql/ephemeral_store.py`."""
+"""Our tables, and the DDL of each."""
 
 ANNOUNCE_BODY: Final = f"INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys)"
 

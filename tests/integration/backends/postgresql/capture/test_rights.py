@@ -288,7 +288,7 @@ def test_our_functions_have_rights_on_the_outbox_and_nothing_else(stage: Stage) 
         "DELETE FROM reactive_rpc.outbox",
         "UPDATE reactive_rpc.meta SET value = ''",
         "SELECT FROM reactive_rpc.meta",
-        "SELECT FROM reactive_rpc.board",
+        "SELECT FROM reactive_rpc.ephemeral_store",
         "INSERT INTO reactive_rpc.outbox(tbl, op, xid) VALUES ('x', 'B', '1')",
         "CREATE FUNCTION reactive_rpc.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "SELECT FROM villain.lamp",
@@ -434,7 +434,7 @@ def test_what_we_ask_beside_a_handler_calls_nothing_that_users_have_defined(stag
     assert stage.value("SELECT is_called FROM villain.calls") is False
 
 
-def test_the_board_calls_nothing_that_users_have_defined(stage: Stage) -> None:
+def test_the_ephemeral_store_calls_nothing_that_users_have_defined(stage: Stage) -> None:
     """A function that takes a text is preferred for a parameter of no known type."""
     _capture(stage.url).install()
     stage.run(
@@ -444,18 +444,18 @@ def test_the_board_calls_nothing_that_users_have_defined(stage: Stage) -> None:
     stage.run("ALTER ROLE postgres SET search_path = villain, public; ALTER SEQUENCE villain.calls RESTART")
 
     async def put() -> None:
-        board = PostgreSQLEphemeralStore(make_url(stage.url))
-        await board.open()
+        store = PostgreSQLEphemeralStore(make_url(stage.url))
+        await store.open()
         with suppress(Exception):  # the parameter is a text to that function
-            await board.put("set", {"a": b"b"}, ttl_seconds=60)
-        await board.aclose()
+            await store.put("set", {"a": b"b"}, ttl_seconds=60)
+        await store.aclose()
 
     try:
         asyncio.run(put())
     finally:
         stage.run("ALTER ROLE postgres RESET search_path")
     assert stage.value("SELECT is_called FROM villain.calls") is False
-    assert stage.value("SELECT count(*) FROM reactive_rpc.board") == 1
+    assert stage.value("SELECT count(*) FROM reactive_rpc.ephemeral_store") == 1
 
 
 def test_a_connection_of_our_own_searches_the_schemas_it_names(stage: Stage) -> None:
