@@ -148,11 +148,6 @@ class Database(ABC):
         """Return what makes a connection's next transaction so isolated, as SQLAlchemy's execution options."""
         return {"isolation_level": level_of(isolation)}
 
-    @contextmanager
-    def _handling(self) -> Iterator[None]:
-        """Say more of an error that a mutation's handler ends with, while its transaction is open."""
-        yield
-
     @asynccontextmanager
     async def write(
         self, session_class: AnyAsyncSession = AsyncSession, *, isolation: Isolation = "read_committed"
@@ -164,8 +159,7 @@ class Database(ABC):
                 transaction = await connection.begin()
                 async with session_class(connection, **WRITING) as session:
                     with self._observed(connection.sync_connection, session.sync_session):
-                        with self._handling():
-                            yield session
+                        yield session
                         await session.commit()
                         # INVARIANT (the caller ends after COMMIT only): nobody may be told of it before.
                         await to_its_end(transaction.commit(), "commit")
@@ -204,8 +198,7 @@ class Database(ABC):
             connection.execution_options(**self._transaction_options(isolation))
             transaction = connection.begin()
             with session_class(connection, **WRITING) as session, self._observed(connection, session):
-                with self._handling():
-                    yield session
+                yield session
                 session.commit()
                 transaction.commit()
 

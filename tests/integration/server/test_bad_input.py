@@ -76,6 +76,10 @@ BAD = {
     ),
     "ack: by GET": Bad("GET", "events/ack", None, {}, 405, "METHOD_NOT_SUPPORTED"),
     "sets: by GET": Bad("GET", "events/sets", None, {}, 405, "METHOD_NOT_SUPPORTED"),
+    "sets: too many queries": Bad(
+        "POST", "events/sets", b'{"queries": [%s]}' % b",".join([b'{"path": "notes.nope"}'] * 1001), JSON,
+        413, "PAYLOAD_TOO_LARGE",
+    ),
     "ticket: none such": Bad("GET", "events?set=abc&ticket=x", None, {}, 401, "UNAUTHORIZED"),
     "ticket: two": Bad("GET", "events?ticket=x&ticket=y", None, {}, 400, "BAD_REQUEST"),
     "ticket: no JSON": Bad("POST", "events/ticket", b"{}", {}, 415, "UNSUPPORTED_MEDIA_TYPE"),
@@ -117,6 +121,13 @@ async def test_the_faults_of_an_input_are_listed(server: Server) -> None:
         (["text"], "missing"),
     ]
     assert all(fault["message"] for fault in error["details"])
+
+
+@pytest.mark.parametrize("id", [2**63, -(2**63) - 1, 10**30])
+async def test_a_number_beyond_the_database_is_the_callers_fault(server: Server, id: int) -> None:
+    """An integer that no SQLite column can hold answers 4xx: it came from outside."""
+    answer = await server.client.get("/rpc/notes.one", params={"id": id})
+    assert 400 <= answer.status_code < 500
 
 
 async def test_a_wrong_method_is_told_the_right_ones(server: Server) -> None:
@@ -195,14 +206,17 @@ async def test_a_conflict_answers_409_without_the_drivers_words(server: Server) 
 
 
 async def test_reading_goes_on_while_another_process_holds_the_write_lock(server: Server) -> None:
-    """A lock keeps writers out, not readers; once it is gone, writing works again."""
+    """A lock keeps writers out, not readers: a mutation that does not get it in time is to be tried again, and works
+    once it is gone.
+    """
     with closing(sqlite3.connect(server.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         read = await server.client.get("/rpc/notes.in_room", params={"room": "a"})
         refused = await server.call("notes.add", {"room": "a", "text": "x"})
         other.execute("ROLLBACK")
     assert read.status_code == 200
-    assert refused.status_code >= 500
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert refused.headers["retry-after"] == "1"
     assert server.rows() == []
     await assert_serves(server)
 

@@ -16,13 +16,15 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import APIKeyCookie
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.middleware.cors import CORSMiddleware
 
-from reactive_rpc import Context, ReactiveRPC
+from reactive_rpc import Context, ReactiveRPC, define_reactive_function
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.testing import running
 
-from .rooms import app_of, error_of, rpc_on
+from .rooms import Note, add, app_of, error_of, rpc_on, serving
 from .streams import heard, in_rooms, stored
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "security.md"
@@ -88,6 +90,35 @@ def test_what_can_be_sent_without_asking_changes_nothing(plain: str) -> None:
                 content_type,
             )
     assert httpx.get(f"{plain}/rpc/notes.in_room?room=a", headers=COOKIE).json() == []
+
+
+@define_reactive_function(kind="mutation")
+async def clear(db: AsyncSession) -> int:
+    notes = (await db.exec(select(Note))).all()
+    for note in notes:
+        await db.delete(note)
+    return len(notes)
+
+
+@pytest.mark.anyio
+async def test_a_form_without_fields_calls_no_mutation(file: Path) -> None:
+    """An empty body declared to be a form is refused: a browser sends such a one with the visitor's cookies."""
+    async with serving(file, {"notes": {"add": add, "clear": clear}}) as server:
+        await server.call("notes.add", {"room": "a", "text": "x"})
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        answer = await server.client.post("/rpc/notes.clear", headers=form)
+        assert server.rows() == [("a", "x")]
+    assert answer.status_code == 415
+
+
+@pytest.mark.anyio
+async def test_a_request_without_body_and_content_type_calls_no_mutation(file: Path) -> None:
+    """`fetch(url, {method: "POST", mode: "no-cors"})` of another site sends neither a body nor a content type."""
+    async with serving(file, {"notes": {"add": add, "clear": clear}}) as server:
+        await server.call("notes.add", {"room": "a", "text": "x"})
+        answer = await server.client.post("/rpc/notes.clear", headers={"sec-fetch-site": "cross-site"})
+        assert server.rows() == [("a", "x")]
+    assert answer.status_code in {403, 415}
 
 
 def test_without_the_middleware_no_origin_is_let_in(plain: str) -> None:

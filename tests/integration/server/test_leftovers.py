@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -16,9 +16,13 @@ from reactive_rpc import define_reactive_function
 from reactive_rpc.procedures.registry import Functions
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
+from .rooms import InRoom, Note
 from .rooms import serving as serving_file
 
 pytestmark = pytest.mark.anyio
+
+NOTE_TABLE: Any = Note.__table__  # type: ignore[attr-defined]  # a table model has one
+INSERT = "INSERT INTO note(tenant, room, text) VALUES ('t', 'a', ?)"
 
 
 class Statements(BaseModel):
@@ -114,3 +118,37 @@ async def test_a_handler_finds_nothing_of_another_on_sqlite(tmp_path: Path, name
         assert fresh.status_code == 200, fresh.text
         await server.call(name, {"sql": left})
         assert (await server.call(name, {"sql": [SQLITE_FOUND]})).text == fresh.text
+
+
+HELD: list[Any] = []
+
+
+@define_reactive_function
+def peek_held(input: InRoom, db: Session) -> str | None:
+    result = db.connection().execute(select(NOTE_TABLE.c.text).order_by(NOTE_TABLE.c.id.desc()))
+    HELD.append(result)
+    for row in result:
+        return str(row[0])
+    return None
+
+
+@define_reactive_function
+async def peek_stream(input: InRoom, db: AsyncSession) -> str | None:
+    result = await (await db.connection()).stream(select(NOTE_TABLE.c.text).order_by(NOTE_TABLE.c.id.desc()))
+    HELD.append(result)
+    async for row in result:
+        return str(row[0])
+    return None
+
+
+@pytest.mark.parametrize("procedure", [peek_held, peek_stream], ids=lambda procedure: procedure.name)
+async def test_a_result_that_was_not_read_to_its_end_holds_no_snapshot(file: Path, procedure: Any) -> None:
+    """The next call on the same pooled connection begins a snapshot of its own."""
+    async with serving_file(file, {"n": {"q": procedure}}) as server:
+        for n in range(3):
+            server.write(INSERT, str(n))
+        for n in range(3, 6):
+            assert (await server.client.get("/rpc/n.q", params={"room": f"r{n}"})).status_code == 200
+            server.write(INSERT, str(n))
+            assert (await server.client.get("/rpc/n.q", params={"room": f"s{n}"})).json() == str(n)
+    HELD.clear()

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from reactive_rpc import define_reactive_function
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import running
 from tests.support.waiting import wait_until
 
-from .rooms import app_of, error_of, rpc_on, serving, who
+from .rooms import InRoom, Note, app_of, error_of, rpc_on, serving, who
 from .streams import heard, in_rooms, stored
 
 ANN = {"authorization": "Bearer ann@t"}
@@ -201,3 +203,20 @@ async def test_what_is_cached_counts_as_it_weighs(file: Path, room: int, text: i
         before = server.rpc.stats()["cached_bytes"]
         taken = await allocated(lambda: read(rooms))
         assert taken / 2 <= server.rpc.stats()["cached_bytes"] - before <= taken * 2
+
+
+@pytest.mark.anyio
+async def test_a_cached_result_weighs_its_read_set_too(file: Path) -> None:
+    """`cache_max_bytes` bounds what is held: a result with a thousand constraints weighs more than one with one."""
+
+    @define_reactive_function
+    async def many(input: InRoom, db: AsyncSession) -> int:
+        for n in range(1000):
+            await db.get(Note, n)
+        return 1
+
+    async with serving(file, {"n": {"q": many}}) as server:
+        assert (await server.client.get("/rpc/n.q", params={"room": "a"})).status_code == 200
+        result = next(iter(server.rpc._reader._live._store))
+        assert len(result.read_set.constraints) == 1000
+        assert result.size_bytes > 100_000

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, RPCError, define_reactive_function
 
-from .rooms import METADATA, InRoom, NewNote, add, in_room
+from .rooms import METADATA, InRoom, NewNote, Note, Visit, add, in_room, serving
 
 pytestmark = pytest.mark.anyio
+
+ANSWER_SECONDS = 60.0
 
 
 def nesting(file: Path) -> ReactiveRPC:
@@ -53,6 +57,63 @@ async def test_what_an_inner_query_reads_counts_for_the_outer(file: Path) -> Non
         assert await call("nested.count", room="a") == 1
     finally:
         await rpc.aclose()
+
+
+async def test_what_an_inner_call_had_read_counts_if_it_fails_by_accident(file: Path) -> None:
+    """An outer query that catches what an inner one raised depends on what that one had read."""
+
+    @define_reactive_function
+    async def inner(db: AsyncSession) -> int:
+        return 1 // len((await db.exec(select(Note))).all())
+
+    @define_reactive_function
+    async def outer(db: AsyncSession) -> int:
+        await db.exec(select(Visit))
+        try:
+            return int(await server.rpc.caller()("n.inner"))
+        except ZeroDivisionError:
+            return -1
+
+    async with serving(file, {"n": {"inner": inner, "outer": outer}}) as server:
+        assert (await server.client.get("/rpc/n.outer")).json() == -1
+        server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+        assert (await server.client.get("/rpc/n.outer")).json() == 1
+
+
+async def test_many_calls_with_calls_inside_do_not_wait_for_each_other(file: Path) -> None:
+    """Outer calls that hold every connection of the pool leave some for the calls inside them."""
+    gate = asyncio.Barrier(15)
+
+    @define_reactive_function
+    async def inner(input: InRoom, db: AsyncSession) -> int:
+        return len((await db.exec(select(Note).where(Note.room == input.room))).all())
+
+    @define_reactive_function
+    async def outer(input: InRoom, db: AsyncSession) -> int:
+        await db.exec(select(Visit))
+        await gate.wait()
+        return int(await server.rpc.caller()("n.inner", room=input.room))
+
+    async with serving(file, {"n": {"inner": inner, "outer": outer}}) as server:
+        calls = [asyncio.create_task(server.client.get("/rpc/n.outer", params={"room": str(n)})) for n in range(15)]
+        _, waiting = await asyncio.wait(calls, timeout=ANSWER_SECONDS)
+        for call in waiting:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert not waiting
+
+
+async def test_a_query_that_calls_itself_is_refused(file: Path) -> None:
+    """A call that would wait for its own computation fails, instead of waiting for ever."""
+
+    @define_reactive_function
+    async def again(db: AsyncSession) -> int:
+        return int(await server.rpc.caller()("n.again"))
+
+    async with serving(file, {"n": {"again": again}}) as server:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer = await server.client.get("/rpc/n.again")
+        assert answer.status_code == 500
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,12 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, ServiceUnavailableError, define_reactive_function
-from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.testing import running
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 
 from .postgresql_rooms import rpc_on, serving, with_driver
 from .rooms import METADATA, ROOMS, app_of, error_of
-from .test_found_defects import first_events
+from .streams import heard
 
 pytestmark = pytest.mark.anyio
 
@@ -167,15 +166,14 @@ def test_a_query_that_cannot_be_computed_at_first_is_watched_all_the_same(postgr
     rpc = rpc_on(postgresql_url, {"notes": {**ROOMS["notes"], "shaky": shaky}})
     with (
         running(app_of(rpc)) as served,
-        httpx.stream("POST", f"{served}/rpc/events", json={"queries": queries}, timeout=10) as stream,
+        heard(served, json={"queries": queries}) as stream,
     ):
-        events = first_events(stream, SSEDecoder())
-        connected = next(events)
+        connected = stream.next()[1]
         assert (connected["errors"], [one["path"] for one in connected["stale"]]) == ([], ["notes.shaky"])
         down[0] = False
         with httpx.Client(base_url=served) as client, psycopg.connect(with_driver(postgresql_url, "postgresql")) as db:
             assert client.post("/rpc/notes.shaky", json={}).json() == 0
             db.execute(INSERT.encode(), ("b", "x"))
             db.commit()
-            told = next(events)
-        assert [one["path"] for one in told["affected"]] == ["notes.shaky"]
+            invalidation = stream.next()[1]
+        assert [one["path"] for one in invalidation["affected"]] == ["notes.shaky"]

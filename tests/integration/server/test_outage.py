@@ -19,7 +19,7 @@ from reactive_rpc.protocol.headers import CURSOR, STALE, STALE_SECONDS
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 
-from .rooms import METADATA, InRoom, Note, NoteId, add, app_of, error_of, in_room, lines, serving
+from .rooms import METADATA, InRoom, Note, NoteId, Server, add, app_of, error_of, in_room, lines, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +75,19 @@ async def test_a_stored_result_is_not_served_silently(file: Path) -> None:
         for name in ("notes.in_room", "notes.by_token"):
             assert list(lines(await server.call(name, IN_R))) == ["a"]
         assert server.rpc.stats()["log_errors"] >= 2
+
+
+async def test_an_outage_is_not_described(server: Server) -> None:
+    """The path of the file and the system's words stay in the log."""
+    with gone(server.path):
+        answers = [
+            await server.client.get("/rpc/notes.in_room", params={"room": "a"}),
+            await server.call("events", {"queries": []}),
+        ]
+    for answer in answers:
+        assert answer.status_code == 503
+        assert str(server.path.parent) not in answer.text
+        assert "Errno" not in answer.text
 
 
 async def test_an_outage_is_bridged_with_a_mark(file: Path) -> None:

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import httpx
 import psycopg
 import pytest
 from pydantic import BaseModel
@@ -37,13 +36,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc import define_reactive_function
 from reactive_rpc.backends.postgresql.database import PostgreSQLDatabase
 from reactive_rpc.procedures.caller import BoundCaller
-from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.testing import running
 from tests.support.waiting import until
 
 from .postgresql_rooms import DRIVERS, Server, rpc_on, serving, with_driver
 from .rooms import METADATA, ROOMS, InRoom, app_of
-from .test_found_defects import first_events
+from .streams import heard
 
 pytestmark = pytest.mark.anyio
 
@@ -84,17 +82,16 @@ def test_a_stream_is_told_of_a_write_by_anybody(url: str) -> None:
     queries = [{"path": "notes.in_room", "input": {"room": "a"}}]
     with (
         running(app_of(rpc_on(url))) as served,
-        httpx.stream("POST", f"{served}/rpc/events", json={"queries": queries}, timeout=10) as stream,
+        heard(served, json={"queries": queries}) as stream,
     ):
-        events = first_events(stream, SSEDecoder())
-        assert "stream" in next(events)
+        assert stream.next()[0] == "connected"
         with psycopg.connect(with_driver(url, "postgresql")) as connection:
             connection.execute(INSERT.encode(), ("b", "elsewhere"))
             connection.commit()
             connection.execute(INSERT.encode(), ("a", "here"))
-        told = next(events)
-    assert [affected["path"] for affected in told["affected"]] == ["notes.in_room"]
-    assert told["tables"] == ["note"]
+        invalidation = stream.next()[1]
+    assert [affected["path"] for affected in invalidation["affected"]] == ["notes.in_room"]
+    assert invalidation["tables"] == ["note"]
 
 
 class Size(enum.Enum):

@@ -146,9 +146,17 @@ async def test_auto_reads_the_foreign_keys_of_postgresql(postgresql_url: str) ->
         await rpc.aclose()
 
 
-@pytest.mark.parametrize("relations", ["automatic", ["member"], 5])
-async def test_what_are_no_relations_is_refused(file: Path, relations: Any) -> None:
-    """The message says both forms."""
-    with pytest.raises(DefinitionError, match="or 'auto'"):
+@pytest.mark.parametrize(
+    ("relations", "way_out"),
+    [
+        ("automatic", "or 'auto'"),
+        (["member"], "or 'auto'"),
+        (5, "or 'auto'"),
+        ({"team": "member"}, r"relations\['team'\] is 'member', no list: write \['member'\]"),
+    ],
+)
+async def test_what_are_no_relations_is_refused(file: Path, relations: Any, way_out: str) -> None:
+    """The message says both forms, or how a single one is written."""
+    with pytest.raises(DefinitionError, match=way_out):
         async with opened(file, relations):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
 from enum import IntEnum
@@ -11,7 +12,17 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Security
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Request,
+    Response,
+    Security,
+)
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 from sqlmodel import select
@@ -25,6 +36,7 @@ from .rooms import NoteId, Server, Visit, app_of, error_of, in_room, one, rpc_on
 pytestmark = pytest.mark.anyio
 
 ROOM_A: dict[str, Any] = {"params": {"room": "a"}}
+ANSWER_SECONDS = 60.0
 
 
 async def test_a_result_that_has_not_changed_is_not_sent_again(server: Server) -> None:
@@ -115,13 +127,31 @@ def under_an_application(rpc: ReactiveRPC) -> FastAPI:
 
 @pytest.mark.parametrize("make_app", [under_a_prefix, under_two_routers, under_an_application])
 async def test_what_the_router_is_included_with_is_enforced(file: Path, make_app: Any) -> None:
-    """`dependencies=[...]`, wherever it stands above the router, guards every procedure and every stream."""
+    """`dependencies=[...]`, wherever it stands above the router, guards every procedure, every stream and every ack."""
     async with serving(file, make_app=make_app) as server:
-        for path in ("notes.in_rooms", "notes.in_room", "notes.add", "events", "events/sets"):
+        for path in ("notes.in_rooms", "notes.in_room", "notes.add", "events", "events/sets", "events/ack"):
             answer = await server.client.post(f"/v1/rpc/{path}", json={"room": "a", "text": "x"})
             assert (answer.status_code, error_of(answer)["message"]) == (403, "closed today"), path
         assert server.rows() == []
         assert (await server.client.get("/rpc/notes.in_room", **ROOM_A)).status_code == 404
+
+
+async def test_a_dependency_may_read_the_body(file: Path) -> None:
+    """A dependency that reads the request's body (to check a signature) leaves it to the procedure."""
+    bodies: list[bytes] = []
+
+    async def signed(request: Request) -> None:
+        bodies.append(await request.body())
+
+    def make_app(rpc: ReactiveRPC) -> FastAPI:
+        app = FastAPI(lifespan=rpc.lifespan)
+        app.include_router(rpc.router, dependencies=[Depends(signed)])
+        return app
+
+    async with serving(file, make_app=make_app) as server, asyncio.timeout(ANSWER_SECONDS):
+        answer = await server.call("notes.add", {"room": "a", "text": "x"})
+    assert answer.status_code == 200
+    assert bodies == [b'{"room":"a","text":"x"}']
 
 
 async def test_one_router_in_two_places_keeps_their_guards_apart(file: Path) -> None:
@@ -176,6 +206,22 @@ async def test_a_context_with_yield_is_closed_after_the_call(file: Path) -> None
         assert seen == ["open", "closed"]
         assert (await server.call("test.echo", {})).status_code == 400
         assert seen == ["open", "closed"] * 2
+
+
+async def test_a_context_may_set_cookies_and_leave_work_behind(file: Path) -> None:
+    """`Response` and `BackgroundTasks` work in a context as in any FastAPI route: a sliding session needs them."""
+    done: list[str] = []
+
+    def context(response: Response, tasks: BackgroundTasks) -> Context:
+        response.set_cookie("session", "renewed")
+        tasks.add_task(done.append, "seen")
+        return Context(identity="u", tenant="t")
+
+    async with serving(file, context=context) as server:
+        answer = await server.client.get("/rpc/notes.in_room", **ROOM_A)
+    assert answer.status_code == 200
+    assert answer.cookies.get("session") == "renewed"
+    assert done == ["seen"]
 
 
 def level_of(x_level: Annotated[int, Header()]) -> int:
@@ -258,6 +304,35 @@ async def test_other_routes_of_the_application_work(file: Path) -> None:
         for path in ("/rpcs", "/rpc-health"):
             assert (await server.client.get(path)).json() == "mine"
         assert (await server.client.get("/docs")).status_code == 200
+
+
+async def test_the_router_at_the_root_leaves_other_routes_alone(file: Path) -> None:
+    """With prefix="" a route that the application adds later is still found."""
+
+    def make_app(rpc: ReactiveRPC) -> FastAPI:
+        app = app_of(rpc)
+        app.get("/health")(lambda: "well")
+        return app
+
+    async with serving(file, make_app=make_app, prefix="") as server:
+        answer = await server.client.get("/health")
+    assert answer.json() == "well"
+
+
+async def test_a_prefix_that_repeats_leaves_other_routes_alone(file: Path) -> None:
+    """Under `/rpc/v1/rpc` only what begins so is the router's; `/rpc/health` is the application's."""
+
+    def make_app(rpc: ReactiveRPC) -> FastAPI:
+        app = FastAPI(lifespan=rpc.lifespan)
+        app.include_router(rpc.router, prefix="/rpc/v1")
+        app.get("/rpc/health")(lambda: "well")
+        return app
+
+    async with serving(file, make_app=make_app) as server:
+        answer = await server.client.get("/rpc/health")
+        unknown = await server.client.get("/rpc/v1/rpc/notes.nope")
+    assert answer.json() == "well"
+    assert error_of(unknown)["path"] == "notes.nope"
 
 
 async def test_openapi_types_every_procedure(server: Server) -> None:

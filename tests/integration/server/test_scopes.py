@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,31 @@ async def test_a_handler_that_alters_its_view_alters_nobody_elses(file: Path) ->
     async with serving(file, FUNCTIONS, context=member) as server:
         call = server.rpc._caller.bind("notes.alters", alters, None, Member(identity="ada", tenant="t"))
         assert [(await call.compute()).body for _ in range(2)] == [b'["t"]'] * 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenContext(Context):
+    token: InitVar[str]
+
+    def __post_init__(self, token: str) -> None:
+        object.__setattr__(self, "role", token)
+
+
+@define_reactive_function
+async def my_role(db: AsyncSession, ctx: TokenContext) -> str:
+    return str([*await texts(db), ctx.role])  # type: ignore[attr-defined]  # set by __post_init__
+
+
+async def test_a_context_with_an_attribute_that_is_no_field_is_refused(file: Path) -> None:
+    """A handler sees what `__post_init__` puts on a context, and no key would have it: nobody gets another's result."""
+
+    def token_of(role: str = Header()) -> TokenContext:
+        return TokenContext(identity="ann", token=role)
+
+    async with serving(file, {"n": {"q": my_role}}, context=token_of) as server:
+        for role in ("admin", "guest"):
+            answer = await server.client.get("/rpc/n.q", headers={"role": role})
+            assert (answer.status_code, role in answer.text) == (500, False)
 
 
 def test_a_scope_that_would_have_to_be_awaited_is_refused() -> None:

@@ -51,6 +51,24 @@ async def loose() -> dict[str, Any]:
     return {"at": datetime(2026, 1, 2, tzinfo=UTC)}
 
 
+class Ordered(BaseModel):
+    fields: dict[str, int]
+
+
+@define_reactive_function
+async def order(input: Ordered) -> list[str]:
+    """The keys as they came."""
+    return list(input.fields)
+
+
+async def test_the_order_of_a_mapping_is_part_of_the_input(file: Path) -> None:
+    """A handler sees the order of a dict, so two orders are two results."""
+    async with serving(file, {"maps": {"order": order}}) as server:
+        first = await server.call("maps.order", {"fields": {"a": 1, "b": 2}})
+        second = await server.call("maps.order", {"fields": {"b": 2, "a": 1}})
+    assert (first.json(), second.json()) == (["a", "b"], ["b", "a"])
+
+
 async def test_a_text_beside_moments_stays_one(file: Path) -> None:
     """In the body of a call, in its answer, in this process, and in what a stream watches: "2020" is no moment."""
     async with serving(file, {"test": {"echo": echo}}) as server:

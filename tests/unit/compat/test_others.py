@@ -1,4 +1,4 @@
-"""The private names of all libraries but SQLAlchemy still mean what `compat/` says."""
+"""The private names of asyncio, anyio, FastAPI, sse-starlette and the drivers still mean what `compat/` says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from anyio import CancelScope, from_thread
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
-from pydantic import BaseModel
-from pydantic_core import CoreConfig, SchemaValidator, core_schema
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sse_starlette.sse import AppStatus
@@ -25,7 +23,6 @@ from reactive_rpc.compat import fastapi as compat_fastapi
 from reactive_rpc.compat.aiosqlite import run_in_driver
 from reactive_rpc.compat.asyncpg import TypeLookups
 from reactive_rpc.compat.concurrency import enter_task, leave_task, worker_thread
-from reactive_rpc.compat.pydantic import whole_validator
 from reactive_rpc.compat.sse_starlette import server_exit
 
 
@@ -123,21 +120,6 @@ def test_fastapi_is_told_of_a_route() -> None:
     finally:
         compat_fastapi._notify = before
     assert [given["path"] for given in notified] == ["/a"]
-
-
-class Named(BaseModel):
-    name: str
-
-
-def test_a_validator_reads_a_changed_schema_of_a_model() -> None:
-    """pydantic-core would take the model's own validator, in which the change is missing."""
-    schema: Any = Named.__pydantic_core_schema__
-    shouted = core_schema.no_info_after_validator_function(str.upper, core_schema.str_schema())
-    fields = {"name": core_schema.model_field(shouted)}
-    changed: Any = {**schema, "schema": {**schema["schema"], "fields": fields}}
-    inside = core_schema.list_schema(changed)
-    assert whole_validator(inside, CoreConfig()).validate_json('[{"name": "ann"}]') == [Named(name="ANN")]
-    assert SchemaValidator(inside, CoreConfig()).validate_json('[{"name": "ann"}]') == [Named(name="ann")]
 
 
 def test_the_exit_of_the_server_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, ConfigDict, PrivateAttr, SecretBytes, SecretStr
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
 
-from reactive_rpc.procedures.canonical import canonical
+from reactive_rpc.procedures.canonical import canonical, is_pure
 from reactive_rpc.procedures.context import Context
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -104,6 +106,11 @@ class Admin(Context):
     """The same fields, another class."""
 
 
+@dataclass
+class Plain:
+    identity: str
+
+
 class Undecorated(Context):
     """A plain subclass of a dataclass: it may hold more than its fields."""
 
@@ -151,6 +158,57 @@ def test_what_is_not_known_is_refused() -> None:
     for unknown in (object(), Undecorated(identity="u")):
         with pytest.raises(TypeError, match=f"{type(unknown).__name__} cannot be part of a cache key"):
             canonical({"a": unknown})
+
+
+class Renamed(Plain):
+    """Not decorated itself, so `role` is no dataclass field."""
+
+    def __init__(self, identity: str, role: str) -> None:
+        super().__init__(identity)
+        self.role = role
+
+
+def test_an_attribute_that_is_no_field_is_refused() -> None:
+    """Two contexts that differ in it would have one key."""
+    for role in ("admin", "guest"):
+        with pytest.raises(TypeError, match=r"Renamed cannot be part of a cache key: it holds .* beside its fields"):
+            canonical(Renamed("u", role))
+
+
+class Base(SQLModel, registry=registry()):
+    """Keeps this table out of the shared metadata."""
+
+
+class Account(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+
+
+def test_a_row_is_refused() -> None:
+    """Its attributes expire and its relations are loaded or not: two users could have one key."""
+    with pytest.raises(TypeError, match="mapped class"):
+        canonical(Account(id=1, name="ann"))
+
+
+class Timed(BaseModel):
+    room: str
+    _at: datetime = PrivateAttr(default_factory=lambda: datetime.now(UTC))
+
+
+class Stamped(BaseModel):
+    room: str
+    at: str = ""
+
+    def model_post_init(self, _context: Any) -> None:
+        self.at = datetime.now(UTC).isoformat()
+
+
+@pytest.mark.parametrize("model", [Timed, Stamped])
+def test_a_model_that_runs_code_after_validation_is_not_pure(model: type[BaseModel]) -> None:
+    """`model_post_init` and a private default factory look at the clock as a validator does."""
+    one, two = model(room="a"), model(room="a")
+    assert canonical(one) != canonical(two)
+    assert not is_pure(model)
 
 
 def test_a_key_takes_no_more_than_it_is_long() -> None:

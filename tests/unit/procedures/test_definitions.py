@@ -15,7 +15,7 @@ from typing import TypedDict as TypingTypedDict
 
 import pytest
 from fastapi import FastAPI
-from pydantic import VERSION, BaseModel, ConfigDict, FailFast, PostgresDsn, WithJsonSchema
+from pydantic import VERSION, BaseModel, ConfigDict, FailFast, PostgresDsn, RootModel, WithJsonSchema
 from pydantic import Field as Bounded
 from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import registry
@@ -42,6 +42,10 @@ class Item(Base, table=True):
 
 class Ref(BaseModel):
     id: int
+
+
+class Number(RootModel[int]):
+    """One number."""
 
 
 class OldTypedDict(TypingTypedDict):
@@ -118,6 +122,28 @@ async def unresolved(input: Missing) -> str:  # type: ignore[name-defined]  # no
     return ""
 
 
+async def broken_annotation(db: AsyncSession) -> list[str]:
+    return []
+
+
+broken_annotation.__annotations__["return"] = "list["
+
+
+async def missing_attribute(db: AsyncSession) -> list[str]:
+    return []
+
+
+missing_attribute.__annotations__["return"] = "re.Missing"
+
+
+async def table_input(input: Item, db: AsyncSession) -> str:
+    return ""
+
+
+async def root_input(input: Number) -> int:
+    return input.root
+
+
 async def with_context(input: Ref, ctx: Context) -> str:
     return ""
 
@@ -154,6 +180,27 @@ AT_DECORATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "no result type": (lambda: decorate(no_result), ("no_result", "-> list[Agent]")),
     "result without a schema": (lambda: decorate(strange_result), ("strange_result", "Opaque")),
     "unresolved annotation": (lambda: decorate(unresolved), ("unresolved", "'Missing'", "run time")),
+    "an annotation that is no Python": (
+        lambda: decorate(broken_annotation), ("broken_annotation", "cannot be resolved", "'list['"),
+    ),
+    "an annotation that names nothing": (
+        lambda: decorate(missing_attribute), ("missing_attribute", "cannot be resolved", "'Missing'"),
+    ),
+    "a table as input": (
+        lambda: decorate(kind="mutation")(table_input), ("table_input", "Item", "a model without table=True"),
+    ),
+    "a root model as input": (lambda: decorate(root_input), ("root_input", "Number", "by name")),
+    "a kind that is none": (lambda: decorate(kind="mutatoin")(get_item), ("get_item", "'mutatoin'", "say 'query' or")),
+    "a scope that is none": (lambda: decorate(scope="tennant")(get_item), ("get_item", "'tennant'", "'tenant'")),
+    "dependencies that are no list": (
+        lambda: decorate(dependencies=Item)(get_item), ("get_item", "Item", "write dependencies=[Agent, Message]"),
+    ),
+    "dependencies that are a string": (
+        lambda: decorate(dependencies="item")(get_item), ("get_item", "'item'", "write dependencies=[Agent, Message]"),
+    ),
+    "a predicate that is no function": (
+        lambda: decorate(invalidate_when={Item: True})(get_item), ("get_item", "Item", "no function of change"),
+    ),
     "public with ctx": (
         lambda: decorate(scope="public")(with_context), ("with_context", "scope='public'", "drop one"),
     ),
@@ -197,6 +244,10 @@ context_taker = define_reactive_function(with_context)
 AT_REGISTRATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "two of one name": (
         lambda: Registry({"a": {"b": good}, "a.b": good}, context=None), ("'a.b'", "rename one"),
+    ),
+    "a function that is a group": (
+        lambda: Registry({"notes": {"all": good, "all.new": good}}, context=None),
+        ("'notes.all'", "group of 'notes.all.new'", "rename one"),
     ),
     "no group": (lambda: Registry({"get": good}, context=None), ("'get'", "group")),
     "not decorated": (lambda: Registry({"a": {"b": get_item}}, context=None), ("'a.b'", "decorate")),

@@ -199,7 +199,7 @@ async def test_nobody_is_given_the_rows_of_whoever_asked_first(
             assert "of ada" not in answer.text
             assert "of bob" not in answer.text
     told = caplog.text
-    assert f"{name} (test_seclusion.py:" in told
+    assert f"{name} (test_context_isolation.py:" in told
     assert "'user' of a threading.local" in told or "ContextVar 'current_user'" in told
     assert f"let {name} take ctx" in told
 
@@ -294,7 +294,7 @@ async def test_a_predicate_decides_without_the_caller_who_read_the_log(file: Pat
         assert (await ask(server, "count", "ada")).json() == 3
 
 
-async def test_a_nested_call_is_secluded_from_its_mutation(file: Path) -> None:
+async def test_a_nested_call_is_isolated_from_its_mutation(file: Path) -> None:
     """A mutation sees its caller, and the cached query that it calls does not; the call itself works as ever."""
 
     @define_reactive_function

@@ -161,6 +161,11 @@ async def named(ctx: Member) -> str:
 
 
 @define_reactive_function
+async def named_by_sqlmodel(ctx: Template) -> str:
+    raise NotImplementedError
+
+
+@define_reactive_function
 async def optional(ctx: Annotated[Member | None, Depends(get_user)]) -> str:
     raise NotImplementedError
 
@@ -194,6 +199,13 @@ def test_it_is_refused_at_start_with_those_lines(tmp_path: Path, procedure: Any,
     message = str(raised.value)
     assert f"def get_context(user: Annotated[Member, Depends({context.__name__})]) -> Caller:" in message
     assert "role: Role" in message
+
+
+@pytest.mark.parametrize("procedure", [named, named_by_sqlmodel])
+def test_a_handlers_own_annotation_is_enough(tmp_path: Path, procedure: Any) -> None:
+    """It is refused at start though the dependency does not say what it returns."""
+    with pytest.raises(DefinitionError, match=r"(Member|Template) is a mapped class"):
+        ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}}, context=lambda: None)
 
 
 @pytest.mark.parametrize("procedure", [mutation, scoped, public])
