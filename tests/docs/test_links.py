@@ -77,6 +77,16 @@ def test_a_module_that_a_page_names_is_there() -> None:
     assert {page.name: gone for page in pages if (gone := absent(page.read_text(encoding="utf-8")))} == {}
 
 
+def test_each_term_of_the_glossary_names_its_module_or_another_term() -> None:
+    """So that the way from a word of a bug report to its code is one page."""
+    page = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").split("\n## ")[0]
+    terms = dict(re.findall(r"^\*\*(.+)\*\*\n:   ((?:.+\n)+)", page, re.MULTILINE))
+    assert len(terms) > 25
+    elsewhere = {term: re.findall(r"^See \*(.+)\*", text) for term, text in terms.items()}
+    lost = [t for t, text in terms.items() if not MODULE.search(text) and not set(elsewhere[t]) & terms.keys()]
+    assert lost == []
+
+
 def test_a_module_that_is_gone_is_found() -> None:
     """Renamed or moved."""
     assert absent("`sql/database.py`, `app.py`, `delivery/`, `web/routing/`") == ["delivery/", "sql/database.py"]
