@@ -1,46 +1,42 @@
-"""Run every benchmark and print the ratios, or those named: `python -m benchmarks.run reads fanout`."""
+"""Run every benchmark and print the ratios, or those named: `python -m benchmarks.run reads fanout`.
+
+Each runs in a process of its own: several define tables of one name.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import (
-    commit_to_clients,
-    fanout,
-    fanout_events,
-    fanout_idle,
-    fanout_sets,
-    index,
-    paths,
-    precision,
-    reads,
-    relay,
-    writes,
+BENCHMARKS = (
+    "reads",
+    "writes",
+    "index",
+    "precision",
+    "fanout",
+    "fanout_events",
+    "fanout_sets",
+    "fanout_idle",
+    "commit_to_clients",
+    "relay",
+    "paths",
 )
-
-BENCHMARKS: dict[str, Callable[[Path], None]] = {
-    "reads": reads.run,
-    "writes": writes.run,
-    "index": index.run,
-    "precision": precision.run,
-    "fanout": fanout.run,
-    "fanout_events": fanout_events.run,
-    "fanout_sets": fanout_sets.run,
-    "fanout_idle": fanout_idle.run,
-    "commit_to_clients": commit_to_clients.run,
-    "relay": relay.run,
-    "paths": paths.run,
-}
 
 
 def main(names: list[str]) -> None:
-    """Run those named, or all."""
-    for name in names or list(BENCHMARKS):
+    """Run the one that is named, or several, one after another."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise SystemExit(f"there is no benchmark {unknown[0]!r}: {', '.join(BENCHMARKS)}")
+    if len(names) == 1:
         with tempfile.TemporaryDirectory() as folder:
-            BENCHMARKS[name](Path(folder))
+            import_module(f"benchmarks.{names[0]}").run(Path(folder))
+        return
+    for name in names or BENCHMARKS:
+        subprocess.run([sys.executable, "-m", "benchmarks.run", name], check=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import Any
 from reactive_rpc.client.state import (
     Action,
     Advanced,
-    Confirmed,
     Covered,
     Fetched,
     FetchFailed,
@@ -28,6 +27,7 @@ from reactive_rpc.client.state import (
     Shared,
     StreamFailed,
     Uncovered,
+    Vouched,
 )
 from reactive_rpc.client.versions import parse_version
 
@@ -51,13 +51,13 @@ _PLAIN: dict[str, type[Any]] = {
     "shared": Shared,
     "uncovered": Uncovered,
     "unchanged": FetchUnchanged,
-    "confirmed": Confirmed,
+    "vouched": Vouched,
     "fetched": Fetched,
     "fetchFailed": FetchFailed,
     "streamFailed": StreamFailed,
     "op": OpMade,
 }
-_NAMES = {"isStale": "is_stale", "notifiedUpTo": "notified_up_to"}
+_NAMES = {"isStale": "is_stale"}
 
 
 def action_of(spelled: Spelled) -> Action:
@@ -68,7 +68,7 @@ def action_of(spelled: Spelled) -> Action:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name in {"version", "notifiedUpTo"}:
+    if name in {"version", "told"}:
         return parse_version(value)
     if name == "apply":
         return update_of(value)
