@@ -234,7 +234,7 @@ def test_a_wrong_function_is_refused_when_it_is_decorated(fault: str) -> None:
 
 def test_the_message_says_where_the_function_stands() -> None:
     """File and line, because names repeat."""
-    with pytest.raises(DefinitionError, match=r"no_result \(test_definitions\.py:\d+\)"):
+    with pytest.raises(DefinitionError, match=r"no_result \(test_procedure_definitions\.py:\d+\)"):
         decorate(no_result)
 
 
