@@ -537,7 +537,7 @@ FIGURES = [
     Figure(what_in_docstrings, "at most", 15.1),
     Figure(where_in_docstrings, "at most", 8.5),
     Figure(long_heads, "at most", 37),
-    Figure(duplicates, "at most", 9),
+    Figure(duplicates, "at most", 7),
     Figure(foreign_private_names, "at most", 0),
     Figure(many_positional, "at most", 91),
 ]

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Final
 
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.history import History
@@ -23,9 +25,27 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 
-__all__ = ["BaseLog"]
+__all__ = ["DEFAULT_LIMITS", "BaseLog", "LogLimits"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLimits:
+    """How much a log remembers and reads at once, and how long it waits.
+
+    Attributes:
+        history_changes: how many changes `changes_since` reaches back, at most.
+        bulk_threshold: if more changes than this are read at once, each of their tables gets one bulk change instead.
+        timeout_seconds: how long a log may wait for the server that it reads.
+    """
+
+    history_changes: int = 20_000
+    bulk_threshold: int = 10_000
+    timeout_seconds: float = 5.0
+
+
+DEFAULT_LIMITS: Final = LogLimits()
 
 
 class BaseLog(ABC):
@@ -35,11 +55,12 @@ class BaseLog(ABC):
     batches to `_tell`, and asks `_wanted` for the virtual columns of a table.
 
     Args:
-        history_changes: how many changes `changes_since` reaches back, at most.
+        limits: those of this log.
     """
 
-    def __init__(self, *, history_changes: int) -> None:
-        self._history = History(history_changes)
+    def __init__(self, limits: LogLimits) -> None:
+        self._limits = limits
+        self._history = History(limits.history_changes)
         self._appliers: list[Applier] = []
         self._wanted: WantedLookups = lambda table: ()
         self._version = 0

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from reactive_rpc.backends.redis.relay import Relay
 from reactive_rpc.backends.redis.stream import RedisStream
 from reactive_rpc.backends.sqlite.capture.backend import POSITION, SQLiteCapture
 from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS, LogLimits
 from reactive_rpc.changes.capture_backend import CaptureBackend
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import RandomIds
@@ -64,7 +65,7 @@ class World(ABC):
         """Return the capture of one more worker."""
 
     @abstractmethod
-    def log(self, **options: int) -> Log:
+    def log(self, limits: LogLimits) -> Log:
         """Return the log of one more worker, not open yet."""
 
     @abstractmethod
@@ -98,8 +99,8 @@ class SQLiteWorld(World):
     def capture(self) -> SQLiteCapture:
         return SQLiteCapture(self.path, ids=RandomIds())
 
-    def log(self, **options: int) -> Log:
-        return SQLiteLog(self.capture(), **options)
+    def log(self, limits: LogLimits) -> Log:
+        return SQLiteLog(self.capture(), limits)
 
     def unreachable(self) -> Log:
         return SQLiteLog(SQLiteCapture(self.path.parent / "no" / "such.db", ids=RandomIds()))
@@ -127,8 +128,8 @@ class PostgreSQLWorld(World):
     def capture(self) -> PostgreSQLCapture:
         return PostgreSQLCapture(self.url, ids=RandomIds())
 
-    def log(self, **options: int) -> Log:
-        return PostgreSQLLog(self.capture(), self.url, **options)
+    def log(self, limits: LogLimits) -> Log:
+        return PostgreSQLLog(self.capture(), self.url, limits)
 
     def unreachable(self) -> Log:
         url = self.url.set(database="no_such_database")
@@ -160,9 +161,8 @@ class RedisWorld(PostgreSQLWorld):
         self.namespace = namespace
         self.shards = shards
 
-    def log(self, **options: int) -> Log:
-        history = {name: options[name] for name in options.keys() & {"history_changes"}}
-        return RelayedLog(self, self.capture(), self.stream(), **history, bulk=options.get("bulk_threshold", 10_000))
+    def log(self, limits: LogLimits) -> Log:
+        return RelayedLog(self, limits)
 
     def unreachable(self) -> Log:
         url = self.url.set(database="no_such_database")
@@ -187,18 +187,11 @@ class RedisWorld(PostgreSQLWorld):
 class RelayedLog(RedisLog):
     """The log of a worker that may become the relay, as every worker may."""
 
-    def __init__(
-        self,
-        world: RedisWorld,
-        capture: PostgreSQLCapture,
-        stream: RedisStream,
-        *,
-        bulk: int,
-        history_changes: int = 20_000,
-    ) -> None:
-        super().__init__(capture, stream, history_changes=history_changes)
+    def __init__(self, world: RedisWorld, limits: LogLimits) -> None:
+        super().__init__(world.capture(), world.stream(), replace(limits, bulk_threshold=DEFAULT_LIMITS.bulk_threshold))
+        of_relay = LogLimits(bulk_threshold=limits.bulk_threshold)
         self._relay = Relay(
-            lambda: PostgreSQLLog(world.capture(), world.url, bulk_threshold=bulk),
+            lambda: PostgreSQLLog(world.capture(), world.url, of_relay),
             world.stream,
             relay_lock(world.url, world.namespace),
         )
@@ -288,8 +281,8 @@ def make_tail(world: World, runner: asyncio.Runner) -> Iterator[MakeTail]:
     """Return a function that opens one more log, as another worker would."""
     with ExitStack() as stack:
 
-        def make(**options: int) -> Tail:
-            tail = Tail(world.log(**options), runner.run)
+        def make(**limits: int) -> Tail:
+            tail = Tail(world.log(LogLimits(**limits)), runner.run)
             tail.log.subscribe(tail.batches.append)
             stack.callback(lambda: runner.run(tail.log.aclose()))
             runner.run(tail.log.open())

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, LiteralString
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
 from reactive_rpc.backends.postgresql.url import Place, dsn_of
 
-__all__ = ["ONLY_TABLES", "connect"]
+__all__ = ["FAULTS", "ONLY_TABLES", "close", "connect"]
+
+CONNECT_SECONDS: Final = 5
+CLOSE_SECONDS: Final = 1.0
+
+FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What asyncpg raises if the database cannot be used; `TimeoutError` is an OSError."""
+
+# INVARIANT (nothing that the role or the database sets by default holds here): a poll that is serializable could fail
+# for what others do, one under the role's timeouts could be cut off, and a search path of the users' own would let
+# what they define be called.
+_SETTINGS: Final = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "lock_timeout": "0",
+    "search_path": "pg_catalog, pg_temp",
+    "statement_timeout": "0",
+}
 
 ONLY_TABLES: Final[LiteralString] = """
 SELECT pg_catalog.set_config('restrict_nonsystem_relation_kind', 'view, foreign-table', false)
@@ -21,15 +41,21 @@ A view calls its functions as whoever reads it. Nothing of ours reads one, unles
 """
 
 
-async def connect(place: Place, settings: Mapping[str, str], **options: Any) -> Any:
-    """Connect by asyncpg, with these settings for the session.
+async def connect(place: Place, name: str, settings: Mapping[str, str] | None = None, **options: Any) -> Any:
+    """Connect by asyncpg, with settings for the session.
 
     They are set once it stands: PgBouncer refuses most of them as parameters of its start.
 
     Args:
+        name: what the connection is for, as the server's administrator sees it.
+        settings: beside those that all our connections have.
         options: asyncpg's.
+
+    Raises:
+        Exception: one of `FAULTS`.
     """
-    connection = await asyncpg.connect(dsn_of(place), **options)
+    settings = {"application_name": f"reactive_rpc {name}"} | _SETTINGS | dict(settings or {})
+    connection = await asyncpg.connect(dsn_of(place), timeout=CONNECT_SECONDS, **options)
     try:
         # No SET, which takes a list in quotes for one name: a search path is a list.
         calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings.items())
@@ -38,3 +64,9 @@ async def connect(place: Place, settings: Mapping[str, str], **options: Any) -> 
         connection.terminate()
         raise
     return connection
+
+
+async def close(connection: Any) -> None:
+    """Say goodbye to the server, or hang up if it does not answer."""
+    with suppress(*FAULTS):
+        await connection.close(timeout=CLOSE_SECONDS)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
-from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.connection import FAULTS, close, connect
 from reactive_rpc.backends.postgresql.url import Place, place_name
 from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
@@ -25,22 +24,9 @@ __all__ = ["PostgreSQLEphemeralStore"]
 
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 5
 OPERATION_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 1.0
 PRUNE_SECONDS: Final = 30.0
 PRUNE_ROWS: Final = 10_000
-
-_SETTINGS: Final = {
-    "application_name": "reactive_rpc ephemeral store",
-    "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
-    "idle_in_transaction_session_timeout": "0",
-    "jit": "off",
-    "lock_timeout": "0",
-    "search_path": "pg_catalog, pg_temp",  # what the database's users define is not called
-    "statement_timeout": "0",
-}
 
 # INVARIANT (locked in the order of names): two that put the same entries do not wait for each other crosswise.
 _PUT: Final = """
@@ -107,8 +93,7 @@ class PostgreSQLEphemeralStore:
         async with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await connection.close(timeout=CLOSE_SECONDS)
+                await close(connection)
 
     async def put(
         self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
@@ -176,7 +161,7 @@ class PostgreSQLEphemeralStore:
                 f"rights are missing on the ephemeral store of {self._name} ({exc}): let an administrator run what"
                 " `reactive-rpc db install --sql` prints"
             )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as exc:
+        except FAULTS as exc:
             raise ServiceUnavailableError(UNREACHABLE) from ReactiveRPCError(
                 f"the ephemeral store of {self._name} cannot be used: {str(exc) or type(exc).__name__}"
             )
@@ -197,5 +182,5 @@ class PostgreSQLEphemeralStore:
             raise ServiceUnavailableError("the ephemeral store is closed")
         if self._connection is None or self._connection.is_closed():
             # INVARIANT (nothing is prepared): behind a pooler the next statement may meet another connection.
-            self._connection = await connect(self._place, _SETTINGS, timeout=CONNECT_SECONDS, statement_cache_size=0)
+            self._connection = await connect(self._place, "ephemeral store", statement_cache_size=0)
         return self._connection

@@ -65,10 +65,12 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.capture.images import decode, decode_value, value_sql
 from reactive_rpc.backends.postgresql.capture.names import quoted
-from reactive_rpc.backends.postgresql.outbox import FAULTS, Outbox, PollResult
+from reactive_rpc.backends.postgresql.connection import FAULTS
+from reactive_rpc.backends.postgresql.outbox import Outbox, PollResult
 from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
 from reactive_rpc.backends.postgresql.url import Place, place_name
-from reactive_rpc.changes.base_log import BaseLog
+from reactive_rpc.changes.barrier import Barrier
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
@@ -78,7 +80,6 @@ from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.statements.concealment import said_by
-from reactive_rpc.tasks import Tasks
 
 __all__ = ["PostgreSQLLog"]
 
@@ -106,36 +107,23 @@ class PostgreSQLLog(BaseLog):
 
     Args:
         capture: what installs, verifies and decodes.
-        url: of the database; the log has one connection of its own, and one more while clients resume.
-        history_changes: how many changes `changes_since` reaches back, at most.
-        bulk_threshold: a poll that finds more changes tells one bulk change a table instead.
-        timeout_seconds: how long a statement may take.
+        place: of the database; the log has one connection of its own, and one more while clients resume.
+        limits: those of this log; a statement may take as long as it may wait.
     """
 
-    def __init__(
-        self,
-        capture: PostgreSQLCapture,
-        url: Place,
-        *,
-        history_changes: int = 20_000,
-        bulk_threshold: int = 10_000,
-        timeout_seconds: float = 5.0,
-    ) -> None:
-        super().__init__(history_changes=history_changes)
+    def __init__(self, capture: PostgreSQLCapture, place: Place, limits: LogLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
         self._capture = capture
-        self._bulk_threshold = bulk_threshold
-        self._name = place_name(url)
-        self._outbox = Outbox(url, timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
+        self._name = place_name(place)
+        self._outbox = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
         self._refused: set[Lookup] = set()
         self._last: PollResult | None = None
         self._is_reconnected = False
         self._lock = asyncio.Lock()
-        self._replayed = Outbox(url, timeout_seconds=timeout_seconds, max_rows=bulk_threshold)
+        self._replayed = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
         self._replaying = asyncio.Lock()
         self._replays = 0
-        self._tasks = Tasks()
-        self._running: asyncio.Task[None] | None = None
-        self._queued: asyncio.Task[None] | None = None
+        self._barrier = Barrier(self._poll, "poll")
 
     def cursor_at(self, version: int) -> Cursor:
         """Return the cursor of a version; its position may be an earlier one's, which tells more.
@@ -166,11 +154,9 @@ class PostgreSQLLog(BaseLog):
     async def aclose(self) -> None:
         """Close the connection; idempotent. The log can be opened again."""
         self._state = None
-        polls = [task for task in (self._running, self._queued) if task is not None and not task.done()]
-        if polls:
+        if self._barrier.is_busy:
             self._outbox.terminate()
-            await asyncio.wait(polls)
-        self._running = self._queued = None
+            await self._barrier.drain()
         self._replayed.terminate()
         await self._outbox.close()
 
@@ -180,9 +166,7 @@ class PostgreSQLLog(BaseLog):
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
-        if self._queued is None:
-            self._queued = self._tasks.start(self._poll_after(self._running), "poll", is_awaited=True)
-        await asyncio.shield(self._queued)
+        await self._barrier.wait()
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
@@ -237,12 +221,7 @@ class PostgreSQLLog(BaseLog):
             if not self._replays:
                 await self._replayed.close()
 
-    async def _poll_after(self, previous: asyncio.Task[None] | None) -> None:
-        """Poll once `previous` has ended; from then on, whoever asks starts the next."""
-        if previous is not None:
-            await asyncio.wait([previous])
-            previous = None  # an error keeps this frame: in an outage each would keep the one before
-        self._running, self._queued = self._queued, None
+    async def _poll(self) -> None:
         async with self._lock:
             await self._catch_up()
 
@@ -383,7 +362,7 @@ class PostgreSQLLog(BaseLog):
         changes: list[Change] = []
         for row in look.rows:
             changes.extend(decode(row, state))
-            if len(changes) > self._bulk_threshold:
+            if len(changes) > self._limits.bulk_threshold:
                 return _bulk(look.tables)
         return tuple(changes)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,39 +32,21 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from reactive_rpc.backends.postgresql.capture.findings import INCARNATION
 from reactive_rpc.backends.postgresql.capture.images import PostgreSQLOutboxRow
 from reactive_rpc.backends.postgresql.capture.tables import FINGERPRINT
-from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.connection import close, connect
 from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
 from reactive_rpc.backends.postgresql.url import Place
 from reactive_rpc.dependencies.change import Known
 from reactive_rpc.errors import ServiceUnavailableError
 
-__all__ = ["FAULTS", "Outbox", "PollResult"]
+__all__ = ["Outbox", "PollResult"]
 
 MAX_STORED_BYTES: Final = 4_000_000
-CONNECT_SECONDS: Final = 5
-CLOSE_SECONDS: Final = 1.0
-
-FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What the driver raises where the database cannot be read; `TimeoutError` is an OSError."""
-
 STANDBY: Final = (
     "the database is a standby: its snapshots hide what is under way on the primary, so commits would be missed."
     " Give the primary's address; with several hosts in the URL add target_session_attrs=primary"
 )
 
-_SETTINGS: Final = {
-    "application_name": "reactive_rpc log",
-    "default_transaction_isolation": "read committed",
-    "default_transaction_read_only": "off",
-    "enable_seqscan": "off",
-    "idle_in_transaction_session_timeout": "0",
-    "jit": "off",
-    "lock_timeout": "0",
-    "plan_cache_mode": "force_generic_plan",
-    "row_security": "off",
-    "search_path": "pg_catalog, pg_temp",
-    "statement_timeout": "0",
-}
+_SETTINGS: Final = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "row_security": "off"}
 
 _ROWS: Final = "SELECT id, xid, tbl, op::text AS op, rows FROM reactive_rpc.outbox"
 _UNSEEN: Final = f"""
@@ -168,9 +150,7 @@ class Outbox:
             ServiceUnavailableError: the server is a standby.
         """
         self.terminate()
-        self._connection = await connect(
-            self._place, _SETTINGS, timeout=CONNECT_SECONDS, command_timeout=self._timeout_seconds
-        )
+        self._connection = await connect(self._place, "log", _SETTINGS, command_timeout=self._timeout_seconds)
         if await self._live.fetchval("SELECT pg_is_in_recovery()"):
             raise ServiceUnavailableError(STANDBY)
 
@@ -178,8 +158,7 @@ class Outbox:
         """Say goodbye to the server, or hang up where it does not answer; idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*FAULTS):
-                await connection.close(timeout=CLOSE_SECONDS)
+            await close(connection)
 
     def terminate(self) -> None:
         """Hang up: whoever waits for an answer gets an error; idempotent."""

@@ -9,15 +9,13 @@ import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from reactive_rpc.backends.postgresql.connection import connect
+from reactive_rpc.backends.postgresql.connection import close, connect
 from reactive_rpc.backends.postgresql.url import Place
 
 __all__ = ["relay_lock"]
 
 _SETTINGS: Final = {
-    "application_name": "reactive_rpc relay",
     "idle_session_timeout": "0",
-    "search_path": "pg_catalog, pg_temp",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -35,14 +33,14 @@ def relay_lock(place: Place, name: str) -> Callable[[], Awaitable[Any]]:
     key = zlib.crc32(b"reactive_rpc relay " + name.encode())
 
     async def take() -> Any:
-        connection = await connect(place, _SETTINGS, timeout=_SECONDS, command_timeout=_SECONDS)
+        connection = await connect(place, "relay", _SETTINGS, command_timeout=_SECONDS)
         try:
             if await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", key):
                 return connection
         except BaseException:
             connection.terminate()
             raise
-        await connection.close(timeout=_SECONDS)
+        await close(connection)
         return None
 
     return take

@@ -8,13 +8,12 @@ Why an entry is taken once, and why no entry is uncounted: docs/internals/epheme
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import ResponseError
 
-from reactive_rpc.backends.redis.connection import REDIS_FAULTS, RedisClient, connect_redis
+from reactive_rpc.backends.redis.connection import REDIS_FAULTS, BoundedClient, RedisClient
 from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
@@ -96,7 +95,7 @@ class RedisEphemeralStore:
     """An `EphemeralStore` in Redis, one server or a cluster. Used on one event loop.
 
     Args:
-        url: see `redis_connection.connect_redis`.
+        url: see `connect_redis`.
         namespace: begins every key.
         budget: what may stand there.
         operation_seconds: how long an operation may take.
@@ -111,11 +110,9 @@ class RedisEphemeralStore:
         operation_seconds: float = OPERATION_SECONDS,
     ) -> None:
         self._budget = budget or Budget()
-        self._url = url
         self._prefix = f"{namespace}:ephemeral"
         self._operation_seconds = operation_seconds
-        self._slots = asyncio.Semaphore(AT_ONCE)
-        self._client: RedisClient | None = None
+        self._client = BoundedClient(url, at_once=AT_ONCE)
         self._is_closed = False
 
     async def open(self) -> None:
@@ -125,13 +122,7 @@ class RedisEphemeralStore:
     async def aclose(self) -> None:
         """Close the connections once what is under way is done; what waits is refused. Idempotent."""
         self._is_closed = True
-        for _ in range(AT_ONCE):
-            await self._slots.acquire()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-        for _ in range(AT_ONCE):
-            self._slots.release()
+        await self._client.aclose()
 
     async def put(
         self, kind: EntryKind, entries: Mapping[str, bytes], *, ttl_seconds: float, owner: str = NOBODY
@@ -236,12 +227,10 @@ class RedisEphemeralStore:
             )
 
     async def _in_turn(self, work: Callable[[RedisClient], Coroutine[Any, Any, T]]) -> T:
-        async with self._slots:
+        async with self._client.slots:
             if self._is_closed:
                 raise ServiceUnavailableError("the ephemeral store is closed")
-            if self._client is None:
-                self._client = connect_redis(self._url)
-            return await work(self._client)
+            return await work(self._client.redis)
 
 
 def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:

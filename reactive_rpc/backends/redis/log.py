@@ -46,7 +46,8 @@ from typing import Final
 
 from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
 from reactive_rpc.backends.redis.stream import FAULTS, RedisStream, RelayReport, StreamEntry
-from reactive_rpc.changes.base_log import BaseLog
+from reactive_rpc.changes.barrier import Barrier
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.capture_backend import CaptureBackend
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch, WantedLookups
@@ -82,25 +83,13 @@ class RedisLog(BaseLog):
     Args:
         capture: of the database; it is asked for the schema, not for changes.
         stream: where the relay writes; `aclose` closes its connections, and it connects again when it is used again.
-        history_changes: how many changes `changes_since` reaches back, at most.
-        bulk_threshold: where more changes than this lie after a cursor, they are told as one bulk change a table.
-        timeout_seconds: how long `fresh` waits for the relay's answer.
+        limits: those of this log; a question to the relay may take as long as it may wait.
     """
 
-    def __init__(
-        self,
-        capture: CaptureBackend,
-        stream: RedisStream,
-        *,
-        history_changes: int = 20_000,
-        bulk_threshold: int = 10_000,
-        timeout_seconds: float = 5.0,
-    ) -> None:
-        super().__init__(history_changes=history_changes)
+    def __init__(self, capture: CaptureBackend, stream: RedisStream, limits: LogLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
         self._capture = capture
         self._stream = stream
-        self._bulk_threshold = bulk_threshold
-        self._timeout_seconds = timeout_seconds
         self._epoch: str | None = None
         self._top = 0
         self._asked_about: tuple[str, str] | None = None
@@ -109,8 +98,7 @@ class RedisLog(BaseLog):
         self._follower: asyncio.Task[None] | None = None
         self._question: str | None = None
         self._answer: asyncio.Future[None] | None = None
-        self._running: asyncio.Task[None] | None = None
-        self._queued: asyncio.Task[None] | None = None
+        self._barrier = Barrier(self._ask_relay, "barrier")
 
     @property
     def epoch(self) -> str:
@@ -155,10 +143,7 @@ class RedisLog(BaseLog):
         follower, self._follower = self._follower, None
         if follower is not None:
             await end_task(follower, patience_seconds=PATIENCE_SECONDS)
-        barriers = [task for task in (self._running, self._queued) if task is not None and not task.done()]
-        if barriers:
-            await asyncio.wait(barriers)
-        self._running = self._queued = None
+        await self._barrier.drain()
         await self._stream.aclose()
 
     async def fresh(self) -> int:
@@ -167,9 +152,7 @@ class RedisLog(BaseLog):
         Raises:
             ServiceUnavailableError: Redis cannot be reached, or no relay answers.
         """
-        if self._queued is None:
-            self._queued = self._tasks.start(self._ask_after(self._running), "barrier", is_awaited=True)
-        await asyncio.shield(self._queued)
+        await self._barrier.wait()
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
@@ -207,12 +190,8 @@ class RedisLog(BaseLog):
                     raise
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _ask_after(self, previous: asyncio.Task[None] | None) -> None:
-        """Ask once `previous` has ended; from then on, whoever asks starts the next barrier."""
-        if previous is not None:
-            await asyncio.wait([previous])
-            previous = None  # an error keeps this frame: in an outage each would keep the one before
-        self._running, self._queued = self._queued, None
+    async def _ask_relay(self) -> None:
+        """Ask the relay how far the database is, and return when what it reports has been applied."""
         _ = self.schema
         if self._trouble == UNREACHABLE:
             raise ServiceUnavailableError(UNREACHABLE)
@@ -220,7 +199,7 @@ class RedisLog(BaseLog):
         self._question = secrets.token_urlsafe(9)
         async with background(self._ask(self._question), "question", patience_seconds=PATIENCE_SECONDS):
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with asyncio.timeout(self._limits.timeout_seconds):
                     await self._answer
             except TimeoutError as exc:
                 is_silent = self._trouble in (None, NO_RELAY)
@@ -360,7 +339,7 @@ class RedisLog(BaseLog):
                 changes += _readable(entry, entry.changes, self.schema)
             if at_most is not None and len(changes) > at_most:
                 return None
-            if len(changes) > self._bulk_threshold:
+            if len(changes) > self._limits.bulk_threshold:
                 tables.update(dict.fromkeys(change.table for change in changes))
                 changes.clear()
         return (*(Change(table=table, operation="bulk") for table in tables), *changes)

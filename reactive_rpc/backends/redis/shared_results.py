@@ -27,7 +27,7 @@ import math
 from collections import deque
 from typing import Any, Final
 
-from reactive_rpc.backends.redis.connection import RedisClient, connect_redis
+from reactive_rpc.backends.redis.connection import BoundedClient
 from reactive_rpc.cache.result import ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, decode_value, encode_value, name_of
 from reactive_rpc.clock import Clock, SystemClock
@@ -77,7 +77,7 @@ class RedisSharedResults:
     """`SharedValues` in Redis, one server or a cluster. Used on one event loop.
 
     Args:
-        url: see `redis_connection.connect_redis`.
+        url: see `connect_redis`.
         namespace: begins every key.
         build: names the code that runs; results of another are not found.
         ttl_seconds: how long Redis keeps a result.
@@ -87,13 +87,11 @@ class RedisSharedResults:
     """
 
     def __init__(self, url: str, namespace: str, *, build: str, ttl_seconds: float, clock: Clock | None = None) -> None:
-        self._url = url
         self._namespace = namespace
         self._build = build
         self._ttl_milliseconds = max(1, round(ttl_seconds * 1000))
         self._clock = clock or SystemClock()
-        self._client: RedisClient | None = None
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._client = BoundedClient(url, at_once=AT_ONCE)
         self._claimed: dict[ResultKey, str] = {}
         self._commands: deque[_Command] = deque()
         self.waiting_bytes = 0
@@ -141,13 +139,7 @@ class RedisSharedResults:
         await self._writing.aclose()
         await self._connecting.aclose()
         self._forget_commands()
-        for _ in range(AT_ONCE):
-            await self._slots.acquire()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-        for _ in range(AT_ONCE):
-            self._slots.release()
+        await self._client.aclose()
 
     async def _ask(self, name: str, after: int, version: int) -> bytes | int | None:
         """Return what `_FIND` returns; None where Redis does not answer."""
@@ -157,7 +149,7 @@ class RedisSharedResults:
             return None
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._slots.acquire()
+                await self._client.slots.acquire()
         except TimeoutError:
             return None  # many ask at once, which says nothing of Redis
         try:
@@ -166,14 +158,14 @@ class RedisSharedResults:
             self._note_failure(exc)
             return None
         finally:
-            self._slots.release()
+            self._client.slots.release()
         return answer if isinstance(answer, bytes | int) else None
 
     async def _evaluate(self, name: str, after: int, version: int) -> Any:
         if self._is_closed:
             return None
         keys = _record(self._namespace, name), _lease(self._namespace, name)
-        return await self._made_client().eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
+        return await self._client.redis.eval(_FIND, 2, *keys, after, version, LEASE_MILLISECONDS)
 
     def _decoded(self, record: bytes, key: ResultKey, epoch: str) -> SharedResult | None:
         try:
@@ -202,7 +194,7 @@ class RedisSharedResults:
             self._forget_commands()
 
     async def _write_some(self, commands: list[_Command]) -> None:
-        pipeline = self._made_client().pipeline(transaction=False)
+        pipeline = self._client.redis.pipeline(transaction=False)
         for name, record, until in commands:
             if record is None:
                 pipeline.delete(_lease(self._namespace, name))
@@ -224,11 +216,6 @@ class RedisSharedResults:
         self._commands.clear()
         self.waiting_bytes = 0
 
-    def _made_client(self) -> RedisClient:
-        if self._client is None:
-            self._client = connect_redis(self._url)
-        return self._client
-
     async def _connect(self) -> None:
         """Try until Redis answers."""
         while not self._is_connected:
@@ -244,7 +231,7 @@ class RedisSharedResults:
         self._has_failed = False
 
     async def _ping(self) -> None:
-        await self._made_client().ping()
+        await self._client.redis.ping()
 
     def _note_failure(self, error: Exception) -> None:
         if not self._has_failed:

@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import replace
 
 from reactive_rpc.backends.session.capture import SessionCapture
-from reactive_rpc.changes.base_log import BaseLog
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch, WantedLookups
 from reactive_rpc.clock import IdSource
@@ -30,11 +30,11 @@ class LocalLog(BaseLog):
     Args:
         capture: hands over what was committed.
         ids: names the epoch that begins where a subscriber fails.
-        history_changes: how many changes `changes_since` and `read_after` reach back, at most.
+        limits: of its history; it reads nothing and waits for nothing.
     """
 
-    def __init__(self, capture: SessionCapture, *, ids: IdSource, history_changes: int = 20_000) -> None:
-        super().__init__(history_changes=history_changes)
+    def __init__(self, capture: SessionCapture, limits: LogLimits = DEFAULT_LIMITS, *, ids: IdSource) -> None:
+        super().__init__(limits)
         self._capture = capture
         self._ids = ids
         self._epoch: str | None = None

@@ -50,7 +50,7 @@ from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, decode_value, quoted, value_sql
 from reactive_rpc.backends.sqlite.capture.replacements import Execute, told
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX
-from reactive_rpc.changes.base_log import BaseLog
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
@@ -102,15 +102,13 @@ class SQLiteLog(BaseLog):
 
     Args:
         capture: what installs, verifies and decodes.
-        history_changes: how many changes `changes_since` reaches back, at most.
-        bulk_threshold: a poll that finds more rows tells one bulk change a table instead.
+        limits: of its history and of what is read at once; it waits for `READ_TIMEOUT_SECONDS`.
     """
 
-    def __init__(self, capture: SQLiteCapture, *, history_changes: int = 20_000, bulk_threshold: int = 10_000) -> None:
-        super().__init__(history_changes=history_changes)
+    def __init__(self, capture: SQLiteCapture, limits: LogLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(limits)
         self._capture = capture
         self._path = str(capture.path)
-        self._bulk_threshold = bulk_threshold
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._data_version: int | None = None
@@ -296,8 +294,8 @@ class SQLiteLog(BaseLog):
     def _changes(self, execute: Execute, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
         if after >= until:
             return ()
-        rows = list(execute(ROWS_AFTER, (after, self._bulk_threshold + 1)))
-        if len(rows) > self._bulk_threshold:
+        rows = list(execute(ROWS_AFTER, (after, self._limits.bulk_threshold + 1)))
+        if len(rows) > self._limits.bulk_threshold:
             tables = execute(_TABLES_AFTER, (after, until))
             return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
         # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.

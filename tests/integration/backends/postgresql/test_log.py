@@ -169,7 +169,7 @@ def test_a_poll_belongs_to_nobody(tail: Tail, writer: psycopg.Connection[Any]) -
         first = asyncio.create_task(tail.log.fresh())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert tail.log._running is not None, "the poll has begun"
+        assert tail.log._barrier._running is not None, "the poll has begun"
         writer.execute("INSERT INTO w VALUES (1, 0)")
         others = [asyncio.create_task(tail.log.fresh()) for _ in range(20)]
         await asyncio.sleep(0)

@@ -19,6 +19,7 @@ from reactive_rpc.backends.redis.connection import connect_redis
 from reactive_rpc.backends.redis.log import RedisLog
 from reactive_rpc.backends.redis.relay import Feed, Relay
 from reactive_rpc.backends.redis.stream import RedisStream, RelayReport, StreamEntry
+from reactive_rpc.changes.base_log import LogLimits
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
 from tests.integration.backends.postgresql.tails import connected
@@ -105,10 +106,10 @@ class Rig:
             await stream.aclose()
 
     @asynccontextmanager
-    async def edge(self, writer: Writer, **options: Any) -> AsyncIterator[Edge]:
+    async def edge(self, writer: Writer, **limits: Any) -> AsyncIterator[Edge]:
         """Let a worker follow the stream; somebody must be feeding it."""
         stream = Gated(self.redis_url, self.namespace, shards=self.shards)
-        edge = Edge(RedisLog(self.capture(), stream, **options), writer, stream.gate)
+        edge = Edge(RedisLog(self.capture(), stream, LogLimits(**limits)), writer, stream.gate)
         edge.log.subscribe(edge.keep)
         try:
             await edge.log.open()

@@ -237,12 +237,12 @@ async def test_a_crowd_is_no_failure(
     values = await own_world.worker()
     await stored(own_world)
     for _ in range(2):
-        await values._slots.acquire()
+        await values._client.slots.acquire()
     with monkeypatch.context() as impatient:
         impatient.setattr(module, "ANSWER_SECONDS", 0.01)
         assert await asyncio.gather(*(find(values) for _ in range(100))) == [None] * 100
     for _ in range(2):
-        values._slots.release()
+        values._client.slots.release()
     assert await find(values) == VALUE
     assert caplog.messages == []
 

@@ -13,6 +13,7 @@ import pytest
 
 from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.log import SQLiteLog
+from reactive_rpc.changes.base_log import LogLimits
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import Change
@@ -64,9 +65,9 @@ def make_tail(path: Path) -> Iterator[MakeTail]:
     """Return a function that opens one more log on the file, as another worker would."""
     tails: list[Tail] = []
 
-    def make(*, history_changes: int = 20_000, bulk_threshold: int = 10_000, manage: bool = True) -> Tail:
+    def make(*, manage: bool = True, **limits: int) -> Tail:
         capture = SQLiteCapture(path, ids=RandomIds(), manage=manage)
-        tail = Tail(SQLiteLog(capture, history_changes=history_changes, bulk_threshold=bulk_threshold))
+        tail = Tail(SQLiteLog(capture, LogLimits(**limits)))
         tail.log.subscribe(tail.batches.append)
         asyncio.run(tail.log.open())
         tails.append(tail)
