@@ -386,4 +386,4 @@ def _copies(backend: Backend, capture: Capture, settings: Settings) -> dict[str,
 
 
 def _health_of(database: Database) -> Part:
-    return Part(ok=database.trouble is None, detail=database.trouble or "")
+    return Part(ok=database.error is None, detail=database.error or "")

@@ -21,8 +21,8 @@ IDLE_FACTOR: Final = 4
 LOG_STALLED_SECONDS: Final = 5.0
 """A worker whose log could not be read for so long is not ready: `/health/ready`."""
 
-VOUCHED_SECONDS: Final = 3.0
-"""A log that could not be read for so long may be missing commits: streams that stay open would vouch for the past."""
+LOST_SECONDS: Final = 3.0
+"""A log that could not be read for so long may be missing commits: streams that stay open would confirm the past."""
 
 
 class LogFollower:
@@ -34,7 +34,7 @@ class LogFollower:
         clock: waits.
         interval_seconds: how often the log is read while there are streams; else `IDLE_FACTOR` times less often.
         streams: those that are open at any time.
-        on_lost: called if the log could not be read for `VOUCHED_SECONDS`.
+        on_lost: called if the log could not be read for `LOST_SECONDS`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LogFollower:
         """Follow until cancelled; outlive any failure, loudly."""
         failed = False
         while True:
-            too_long = asyncio.get_running_loop().call_later(VOUCHED_SECONDS, self._stop_vouching)
+            too_long = asyncio.get_running_loop().call_later(LOST_SECONDS, self._report_lost)
             try:
                 await self._sync()
                 failed = False
@@ -66,7 +66,7 @@ class LogFollower:
                 if not failed:
                     logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
                 failed = True
-                self._stop_vouching()
+                self._report_lost()
             except Exception:
                 logger.exception("the log cannot be followed, retrying")
             finally:
@@ -82,6 +82,6 @@ class LogFollower:
             return Part(ok=False, detail="the log has not been read yet")
         return Part(ok=False, detail=f"the log was last read {age_seconds:.0f} s ago")
 
-    def _stop_vouching(self) -> None:
-        if self._age_seconds() > VOUCHED_SECONDS:
+    def _report_lost(self) -> None:
+        if self._age_seconds() > LOST_SECONDS:
             self._on_lost()

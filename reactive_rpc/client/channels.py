@@ -3,7 +3,7 @@
 Both give the same: batches of events, `connected` first. What stands behind them is one code, `live.py`.
 
 **By long poll** a stream is a chain of requests. The first asks the server not to wait, so that `connected` comes at
-once; its ETags let the server vouch for what is held. Each next one goes on from the cursor of the answer before, and
+once; its ETags let the server confirm what is held. Each next one goes on from the cursor of the answer before, and
 names no ETag: up to that cursor everything has been told, just as on a stream, and what happened after it, also
 between two polls, stands in the `stale` of the next answer. (With ETags, a result that cannot be fetched just now
 would be told again by each poll, at once.) An answer that never arrives costs nothing: its cursor was not taken over.
@@ -150,13 +150,13 @@ def _events(answer: Polled) -> list[Event]:
     Raises:
         WireError: there is none, or one does not fit its name.
     """
-    told = (ServerSentEvent(one.event, json.dumps(one.data), one.id or "") for one in answer.events)
-    events = [event for event in map(decode_event, told) if event is not None]
+    texts = (ServerSentEvent(one.event, json.dumps(one.data), one.id or "") for one in answer.events)
+    events = [event for event in map(decode_event, texts) if event is not None]
     if not events:
         raise WireError("the long poll was answered without an event: 'connected' is always the first")
     return events
 
 
 def _missed(connected: Connected) -> Invalidation:
-    """Return what happened between two polls, as a stream would have told it."""
+    """Return what happened between two polls, as the event that a stream would have sent."""
     return Invalidation(cursor=connected.cursor, affected=connected.stale, event_id="", version=connected.version)

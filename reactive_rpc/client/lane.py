@@ -417,8 +417,9 @@ class Lane:
             self._deferred.set()
         else:
             self._deferred_backoff.reset()
-        told = connected.limits
-        host.connected(stream, None if told is None else SetLimits(told.queries, told.body_bytes, told.streams))
+        limits = connected.limits
+        known = None if limits is None else SetLimits(limits.queries, limits.body_bytes, limits.streams)
+        host.connected(stream, known)
 
     def _expect_heartbeats(self, stream: ClientStream, seconds: float | None) -> None:
         stream.watchdog.cancel()

@@ -4,7 +4,7 @@ One runner task owns one task group; in it live the lanes (one stream each, see 
 over them, at most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group entered by
 `open`, lets `aclose` be called from any task.
 
-A query joins a stream when its first fetch has ended: its ETag then lets the server vouch for it, which saves the
+A query joins a stream when its first fetch has ended: its ETag then lets the server confirm it, which saves the
 second fetch that a query subscribed before its first answer would need. Rejected: subscribing first and fetching
 after; it doubles the time to the first result.
 
@@ -72,7 +72,7 @@ class Live:
         self.channel: Channel = self._polling if events == "poll" else self._streaming
         self._new_backoff = new_backoff
         self._spread: Spread[QueryEntry[Any]] = Spread()
-        self._told_limits = SetLimits()
+        self._announced_limits = SetLimits()
         self._met_limits: SetLimits | None = None
         self._changed = asyncio.Event()
         self._acks: dict[str, Ack] = {}
@@ -151,8 +151,8 @@ class Live:
         """Take in that a stream is up."""
         if stream.channel is self._polling:
             self._may_choose = False
-        if limits is not None and limits != self._told_limits:
-            self._told_limits = limits
+        if limits is not None and limits != self._announced_limits:
+            self._announced_limits = limits
             self._changed.set()
         self.received(stream)
 
@@ -189,11 +189,11 @@ class Live:
 
     @property
     def _limits(self) -> SetLimits:
-        """What the server has told, and what was met on the way."""
-        return self._told_limits if self._met_limits is None else self._told_limits.within(self._met_limits)
+        """The server's own limits, and those that were met on the way."""
+        return self._announced_limits if self._met_limits is None else self._announced_limits.within(self._met_limits)
 
     async def _spread_for_ever(self) -> None:
-        """Have each settled entry on a lane."""
+        """Have each ready entry on a lane."""
         while True:
             await self._changed.wait()
             await self._clock.sleep(COALESCE_SECONDS)
@@ -201,7 +201,7 @@ class Live:
             self._respread()
 
     def _respread(self) -> None:
-        sets, left_over = self._spread.assign(self.subscriptions.settled(), self._limits)
+        sets, left_over = self._spread.assign(self.subscriptions.ready(), self._limits)
         while len(self.lanes) < len(sets) and self.group is not None:
             self._add_lane(self.group)
         for lane, entries in zip(self.lanes, sets, strict=False):
@@ -248,8 +248,8 @@ class Live:
                 error = await self._fetch(entry)
                 self._changed.set()
                 retry_after = retry_after_seconds(error)
-                in_doubt = not entry.snapshot.current
-                if in_doubt and is_transient(error) and (retry_after or not entry.snapshot.wanted):
+                is_invalidated = not entry.snapshot.current
+                if is_invalidated and is_transient(error) and (retry_after or not entry.snapshot.wanted):
                     entry.is_held_off = retry_after > 0
                     await self._pause(entry, retry_after + backoff.next_delay())
                 if entry.snapshot.wanted:
@@ -280,7 +280,7 @@ class Live:
             try:
                 async with self._fetching:
                     etag = entry.snapshot.asked.etag
-                    answer = await self._transport.call(entry.procedure, entry.fields, etag, was_told=True)
+                    answer = await self._transport.call(entry.procedure, entry.fields, etag, was_notified=True)
             except Exception:
                 if caller == self.caller:
                     raise

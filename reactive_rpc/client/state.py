@@ -4,7 +4,7 @@
 clients of all languages share this model; `tests/vectors/state.json` are its examples, as data.
 
 A **base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op**
-is an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is vouched for
+is an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is confirmed
 (`is_stale` is False) only while both hold:
 
 - *covered*: a stream that is up has this query in its set, so any change would be told;
@@ -41,6 +41,7 @@ __all__ = [
     "Action",
     "Advanced",
     "Base",
+    "Confirmed",
     "Covered",
     "FetchFailed",
     "FetchStarted",
@@ -62,7 +63,6 @@ __all__ = [
     "State",
     "StreamFailed",
     "Uncovered",
-    "Vouched",
     "reduce",
 ]
 
@@ -81,7 +81,7 @@ class State(Generic[T]):
     Attributes:
         data: the last result; None until the first one, and where the query's outcome is an error that lasts, like
             NOT_FOUND. Kept when something else fails.
-        is_stale: True whenever nobody can vouch for what is shown: it may have changed and the answer is not in, or the
+        is_stale: True whenever nobody can confirm what is shown: it may have changed and the answer is not in, or the
             stream that would tell is down.
         is_loading: a fetch is under way.
         error: the query's outcome, where that is an error; or what went wrong with the last fetch, or with the stream;
@@ -164,8 +164,9 @@ class QuerySnapshot(Generic[T]):
         current: nothing has put the newest outcome in doubt.
         wanted: a fetch should begin as soon as none is running.
         loading: a fetch is running.
-        settled: there is an outcome of a fetch or a stream, or a failure.
-        doubt: the newest that was said of a change since the running fetch began; None is something without a version.
+        resolved: there is an outcome of a fetch or a stream, or a failure.
+        invalidated_at: the newest version at which the result was invalidated since the running fetch began; None if an
+            invalidation named no version.
         asked: the newest outcome when that fetch began, whose ETag was sent.
         seen: the ops that were over when that fetch began.
         fetch_error: why the last fetch failed.
@@ -180,8 +181,8 @@ class QuerySnapshot(Generic[T]):
     current: bool = False
     wanted: bool = True
     loading: bool = False
-    settled: bool = False
-    doubt: Version | _Unsaid | None = _UNSAID
+    resolved: bool = False
+    invalidated_at: Version | _Unsaid | None = _UNSAID
     asked: Base[T] = _EMPTY
     seen: tuple[str, ...] = ()
     fetch_error: Exception | None = None
@@ -194,7 +195,7 @@ class QuerySnapshot(Generic[T]):
 
     @property
     def is_stale(self) -> bool:
-        """Whether nobody vouches for the base."""
+        """Whether nobody confirms the base."""
         return not (self.covered and self.current) or self.held is not None
 
     @property
@@ -225,7 +226,7 @@ class FetchStarted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An outcome came; `is_stale` where the server itself cannot vouch for it, `error` where it is one that lasts."""
+    """An outcome came; `is_stale` where the server itself cannot confirm it, `error` where it is one that lasts."""
 
     data: Any
     etag: str | None
@@ -268,12 +269,12 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Somebody else of the same scope has fetched it; `told` is where the stream is that covers the query here."""
+    """Somebody else of the same scope has fetched it; the stream that covers the query here is at `notified_up_to`."""
 
     data: Any
     etag: str | None
     version: Version | None
-    told: Version | None
+    notified_up_to: Version | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
-class Vouched:
+class Confirmed:
     """A stream watches the query from now on, and what is held is the truth at `version`, where that is known."""
 
     version: Version | None = None
@@ -331,11 +332,11 @@ class OpSent:
 
 @dataclass(frozen=True, slots=True)
 class OpAnswered:
-    """It succeeded; `version` shows what it wrote. `told` is where the stream is that covers the query."""
+    """It succeeded; `version` shows what it wrote. The stream that covers the query is at `notified_up_to`."""
 
     id: str
     version: Version | None
-    told: Version | None = None
+    notified_up_to: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +368,7 @@ Action = (
     | Pushed
     | Shared
     | Advanced
-    | Vouched
+    | Confirmed
     | Covered
     | Uncovered
     | StreamFailed
@@ -391,7 +392,7 @@ def _step(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
     match action:
         case FetchStarted():
             seen = tuple(op.id for op in s.ops if op.is_over)
-            return replace(s, wanted=False, loading=True, doubt=_UNSAID, asked=s.newest, seen=seen)
+            return replace(s, wanted=False, loading=True, invalidated_at=_UNSAID, asked=s.newest, seen=seen)
         case Fetched() | FetchUnchanged() | FetchFailed():
             return _ended(s, action)
         case Invalidated(version=version):
@@ -412,7 +413,7 @@ def _step(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
 
 
 def _ended(s: QuerySnapshot[T], action: Fetched | FetchUnchanged | FetchFailed) -> QuerySnapshot[T]:
-    over = replace(s, loading=False, settled=True)
+    over = replace(s, loading=False, resolved=True)
     match action:
         case Fetched():
             seen = () if action.is_stale else s.seen
@@ -430,9 +431,9 @@ def _answered(s: QuerySnapshot[T], answer: Base[T], *, is_stale: bool) -> QueryS
         return replace(s, current=s.current and not _is_same(s.newest, s.asked), fetch_error=None)
     if _is_overtaken(s, answer):
         return _want_unless_current(s)
-    is_clear = not s.wanted or (isinstance(s.doubt, Version) and passes(answer.version, s.doubt))
+    is_clear = not s.wanted or (isinstance(s.invalidated_at, Version) and passes(answer.version, s.invalidated_at))
     taken = replace(s, held=answer, current=is_clear and not is_stale, wanted=s.wanted and not is_clear)
-    return replace(taken, doubt=_UNSAID, fetch_error=None)
+    return replace(taken, invalidated_at=_UNSAID, fetch_error=None)
 
 
 def _is_overtaken(s: QuerySnapshot[T], answer: Base[T]) -> bool:
@@ -457,7 +458,7 @@ def _unchanged(s: QuerySnapshot[T], action: FetchUnchanged) -> QuerySnapshot[T]:
 
 
 def _failed(s: QuerySnapshot[T], action: FetchFailed) -> QuerySnapshot[T]:
-    """Show the error, unless what is held is vouched for nevertheless."""
+    """Show the error, unless what is held is confirmed nevertheless."""
     ops = tuple(op for op in s.ops if op.id not in s.seen) if action.answered else s.ops
     error = s.fetch_error if s.current else action.error
     return replace(s, ops=ops, fetch_error=error)
@@ -477,11 +478,12 @@ def _is_same(one: Base[T], other: Base[T]) -> bool:
 def _invalidated(s: QuerySnapshot[T], version: Version | None) -> QuerySnapshot[T]:
     if passes(s.newest.version, version):
         return s
-    doubt = version if isinstance(s.doubt, _Unsaid) or not s.loading else _later_doubt(s.doubt, version)
-    return replace(s, current=False, wanted=True, doubt=doubt)
+    before = s.invalidated_at
+    newest = version if isinstance(before, _Unsaid) or not s.loading else _later_of(before, version)
+    return replace(s, current=False, wanted=True, invalidated_at=newest)
 
 
-def _later_doubt(one: Version | None, other: Version | None) -> Version | None:
+def _later_of(one: Version | None, other: Version | None) -> Version | None:
     if passes(one, other):
         return one
     return other if passes(other, one) else None
@@ -499,19 +501,19 @@ def _pushed(s: QuerySnapshot[T], action: Pushed) -> QuerySnapshot[T]:
         held=Base(data, action.etag, version),
         current=True,
         wanted=False,
-        settled=True,
-        doubt=_UNSAID,
+        resolved=True,
+        invalidated_at=_UNSAID,
         fetch_error=None,
     )
 
 
 def _of_stream(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
     match action:
-        case Vouched(version=version):
+        case Confirmed(version=version):
             # An own mutation may have come and gone meanwhile: then this waits, like any other newer outcome.
             is_sure = all(op.phase == "queued" for op in s.ops)
             moved = _moved(s if is_sure else replace(s, held=s.newest), version)
-            good = replace(moved, covered=True, current=True, wanted=False, settled=True, doubt=_UNSAID)
+            good = replace(moved, covered=True, current=True, wanted=False, resolved=True, invalidated_at=_UNSAID)
             return replace(good, fetch_error=None, stream_error=None)
         case Advanced(version=version):
             return _moved(s, version) if s.covered and s.current else s
@@ -542,7 +544,7 @@ def _reidentified(s: QuerySnapshot[T], *, forget: bool) -> QuerySnapshot[T]:
     A fetch that runs was the former's too: whoever runs it gives it up.
     """
     base: Base[T] = Base() if forget else replace(s.base, etag=None, version=None)
-    return QuerySnapshot(base=base, shown=base.data, loading=s.loading, asked=base, settled=s.settled and not forget)
+    return QuerySnapshot(base=base, shown=base.data, loading=s.loading, asked=base, resolved=s.resolved and not forget)
 
 
 # -- own mutations
@@ -554,8 +556,8 @@ def _of_op(s: QuerySnapshot[T], action: OpMade | OpSent | OpAnswered | OpRejecte
             return replace(s, ops=(*s.ops, Op(id, apply)))
         case OpSent(id=id):
             return _with_op(s, id, phase="sent")
-        case OpAnswered(id=id, version=version, told=told):
-            return _of_stream(_with_op(s, id, phase="acked", at=version), Advanced(told))
+        case OpAnswered(id=id, version=version, notified_up_to=notified_up_to):
+            return _of_stream(_with_op(s, id, phase="acked", at=version), Advanced(notified_up_to))
         case OpRejected(id=id):
             return replace(s, ops=tuple(op for op in s.ops if op.id != id))
         case OpLost(id=id):
@@ -572,11 +574,11 @@ def _with_op(s: QuerySnapshot[T], id: str, **changes: Any) -> QuerySnapshot[T]:
 def _from_elsewhere(s: QuerySnapshot[T], action: Restored | Shared) -> QuerySnapshot[T]:
     found: Base[T] = Base(action.data, action.etag, action.version)
     if isinstance(action, Restored):
-        return s if s.settled or not s.newest.is_empty else replace(s, base=found)
-    is_fresh = passes(action.version, action.told)
+        return s if s.resolved or not s.newest.is_empty else replace(s, base=found)
+    is_fresh = passes(action.version, action.notified_up_to)
     if s.loading or not _is_later(action, s.newest) or (s.current and not is_fresh):
         return s
-    return replace(s, held=found, current=is_fresh, wanted=not is_fresh, settled=True)
+    return replace(s, held=found, current=is_fresh, wanted=not is_fresh, resolved=True)
 
 
 def _is_later(shared: Shared, newest: Base[Any]) -> bool:
@@ -585,7 +587,7 @@ def _is_later(shared: Shared, newest: Base[Any]) -> bool:
         return shared.version is not None and newest.is_empty
     if newest.version.epoch == shared.version.epoch:
         return is_older(newest.version, shared.version)
-    return shared.told is not None and shared.told.epoch == shared.version.epoch
+    return shared.notified_up_to is not None and shared.notified_up_to.epoch == shared.version.epoch
 
 
 # -- after each step

@@ -1,6 +1,6 @@
 """Which queries a client shows, and what the stream's events mean for each: bookkeeping without I/O.
 
-When may a result be vouched for? The server compares the ETag that the *request* of the stream carried with the result
+When may a result be confirmed? The server compares the ETag that the *request* of the stream carried with the result
 at the moment it began to watch. So, when `connected` comes, a result is good if it still is the one whose ETag was
 sent, was in no doubt, and no fetch is running (a fetch that began before the server watched may bring a result from
 before). It is good also if it reflects the version that `connected` names, or a later one: what changes it afterwards
@@ -30,6 +30,7 @@ from reactive_rpc.client.spread import query_bytes
 from reactive_rpc.client.state import (
     Action,
     Advanced,
+    Confirmed,
     Covered,
     Invalidated,
     Pushed,
@@ -38,7 +39,6 @@ from reactive_rpc.client.state import (
     State,
     StreamFailed,
     Uncovered,
-    Vouched,
     reduce,
 )
 from reactive_rpc.client.versions import parse_version, passes
@@ -158,9 +158,9 @@ class Subscriptions:
             if entry.cancel_fetch is not None:
                 entry.cancel_fetch()
 
-    def settled(self) -> tuple[QueryEntry[Any], ...]:
-        """Return what streams should watch: entries whose first fetch has ended, so that an ETag can vouch for it."""
-        return tuple(entry for entry in self if entry.snapshot.settled and entry.refused is None)
+    def ready(self) -> tuple[QueryEntry[Any], ...]:
+        """Return the entries that streams should watch: their first fetch has ended, so an ETag can confirm them."""
+        return tuple(entry for entry in self if entry.snapshot.resolved and entry.refused is None)
 
     def request(self, entries: Sequence[QueryEntry[Any]], cursor: str | None, *, acks: bool) -> SubscriptionRequest:
         """Return what opens a stream for `entries`, from `cursor` on."""
@@ -275,8 +275,8 @@ def _connect(entry: QueryEntry[Any], connected: Connected, sent_etag: str | None
     is_compared = sent_etag is not None and newest.etag == sent_etag
     if is_stale and is_compared:
         entry.dispatch(Invalidated())
-    elif passes(newest.version, version) or (not is_stale and _is_vouched(entry.snapshot, sent_etag)):
-        entry.dispatch(Vouched(version))
+    elif passes(newest.version, version) or (not is_stale and _is_confirmed(entry.snapshot, sent_etag)):
+        entry.dispatch(Confirmed(version))
         return
     else:
         entry.dispatch(Invalidated(version))
@@ -287,7 +287,7 @@ def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple
     return procedure.path, json.dumps(fields, sort_keys=True)
 
 
-def _is_vouched(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
+def _is_confirmed(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
     """Tell whether the server has compared exactly what is held (see the head of this module)."""
     return sent_etag is not None and snapshot.newest.etag == sent_etag and snapshot.current and not snapshot.loading
 

@@ -54,7 +54,7 @@ class CallAnswer(NamedTuple):
 
     Attributes:
         body: None where the result is the one that the ETag names (304).
-        is_stale: whether the server cannot vouch for it: its database cannot be read, and this is what it had stored.
+        is_stale: whether the server cannot confirm it: its database cannot be read, and this is what it had stored.
         version: which it reflects exactly, as the server spells it; None where nobody can tell.
     """
 
@@ -103,15 +103,15 @@ class Transport:
         fields: dict[str, Any] | None,
         etag: str | None = None,
         *,
-        was_told: bool = False,
+        was_notified: bool = False,
         idempotency_key: str | None = None,
     ) -> CallAnswer:
         """Call a procedure with its encoded input.
 
         Args:
             etag: of the result that is held.
-            was_told: whether a stream may have told of a change that no answer has shown yet: the server must then look
-                at its log, as an event's cursor may lie below the change that it tells of.
+            was_notified: whether a stream may have told of a change that no answer has shown yet: the server must then
+                read its log, as an event's cursor may lie below the change that it tells of.
             idempotency_key: names a mutation, so that it is done once however often it is sent.
 
         Raises:
@@ -120,7 +120,7 @@ class Transport:
             WireError: the answer is none of this protocol.
         """
         headers = self.headers if etag is None else {**self.headers, "if-none-match": etag}
-        token, era = UNKNOWN if was_told else self._token.value, self._token.era
+        token, era = UNKNOWN if was_notified else self._token.value, self._token.era
         if token is not None:
             headers = {**headers, CURSOR: token}
         if idempotency_key is not None:

@@ -177,8 +177,8 @@ def _to_condition(item: Any) -> Condition:
 
 def _pairs(item: Any, decode: Callable[[Any], T]) -> Mapping[str, T]:
     """Return `{name: decoded}` of a list in which names and what they name take turns."""
-    flat = _list(item)
-    return {_text(name): decode(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    parts = _list(item)
+    return {_text(name): decode(value) for name, value in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _from_optional(text: str | None) -> Any:

@@ -78,10 +78,10 @@ def as_spelled(schema: Any) -> Any:
         return schema
     changed = {key: part if key in _APART else as_spelled(part) for key, part in schema.items()}
     changed = changed if any(changed[key] is not part for key, part in schema.items()) else schema
-    return _told_apart(changed) if changed.get("type") == "union" else changed
+    return _distinguished(changed) if changed.get("type") == "union" else changed
 
 
-def _told_apart(union: Any) -> Any:
+def _distinguished(union: Any) -> Any:
     """Have the union read a text of JSON as the first type that spells it exactly so, and else as pydantic does."""
     texts = [choice for choice in union["choices"] if _is_text(choice)]
     if not texts or not any(_bare(choice)["type"] == "str" for choice in union["choices"]):

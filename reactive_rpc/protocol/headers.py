@@ -14,7 +14,7 @@ later, or whether one shows what a mutation wrote; by the cursor it may not, whi
 `idempotency-key` names one mutation: however often it is sent, for a while, it is done once and answered the same;
 `reactive-replayed: true` marks the answer that was kept of the first time (`procedures/idempotency.py`).
 
-`reactive-stale: true` marks a stored result that nobody could vouch for, as the log cannot be read;
+`reactive-stale: true` marks a stored result that nobody could confirm, as the log cannot be read;
 `reactive-stale-seconds` says how long ago it was right.
 """
 

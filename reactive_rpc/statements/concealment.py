@@ -55,9 +55,11 @@ def said_by(error: BaseException) -> str:
     """Return in one line what an error says, without the values in it."""
     if isinstance(error, ValidationError):
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        told = [f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['type']}" for fault in faults[:MAX_FAULTS]]
-        more = len(faults) - len(told)
-        return "; ".join(told)[: 3 * MAX_WORDS] + (f"; and {more} more" if more else "")
+        described = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['type']}" for fault in faults[:MAX_FAULTS]
+        ]
+        more = len(faults) - len(described)
+        return "; ".join(described)[: 3 * MAX_WORDS] + (f"; and {more} more" if more else "")
     if isinstance(error, PydanticSerializationError):
         fields = sorted(set(_FIELD.findall(str(error)))) or ["the output"]
         return f"{', '.join(fields)}: not of the declared type"

@@ -57,17 +57,17 @@ def conflict_of_sqlite(cause: sqlite3.Error) -> ConflictError:
 
 def conflict_of_postgresql(state: str, cause: BaseException | None) -> ConflictError:
     """Return what a caller is told of a constraint of PostgreSQL's, by either driver."""
-    told = _told(cause)
+    fields = _server_fields(cause)
     kind = _POSTGRESQL_KINDS.get(state, "other")
     return _conflict(
         kind,
-        name=told.get("constraint_name"),
-        table=told.get("table_name"),
-        columns=_columns(kind, told),
+        name=fields.get("constraint_name"),
+        table=fields.get("table_name"),
+        columns=_columns(kind, fields),
     )
 
 
-def _told(cause: BaseException | None) -> dict[str, str]:
+def _server_fields(cause: BaseException | None) -> dict[str, str]:
     """Return what the server said beside its message; SQLAlchemy's adapter keeps asyncpg's error as its cause."""
     while cause is not None:
         source: Any = cause.diag if isinstance(cause, psycopg.Error) else cause
@@ -81,13 +81,13 @@ def _told(cause: BaseException | None) -> dict[str, str]:
     return {}
 
 
-def _columns(kind: str, told: dict[str, str]) -> list[str]:
-    if "column_name" in told:
-        return [told["column_name"]]
+def _columns(kind: str, fields: dict[str, str]) -> list[str]:
+    if "column_name" in fields:
+        return [fields["column_name"]]
     # A row that others refer to: the columns named are its own, the table is theirs.
-    if kind == "foreign_key" and not told.get("message", "").startswith("insert or update"):
+    if kind == "foreign_key" and not fields.get("message", "").startswith("insert or update"):
         return []
-    key = _KEY.search(told.get("detail", ""))
+    key = _KEY.search(fields.get("detail", ""))
     return [] if key is None else _names(key[1])
 
 

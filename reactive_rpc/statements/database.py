@@ -43,7 +43,7 @@ SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
 
 
-TROUBLE_SECONDS = 30.0
+ERROR_SECONDS = 30.0
 """How long a server says that it is not ready once a write has failed as its disk is full, for example."""
 
 
@@ -74,7 +74,7 @@ class Database(ABC):
     queries_at_once: int = 32
     oracle: Oracle | None = None
     _observer: WriteObserver | None = None
-    _trouble: tuple[str, float] = ("", 0.0)
+    _error: tuple[str, float] = ("", 0.0)
 
     @abstractmethod
     def create_tables(self, metadata: MetaData) -> None:
@@ -237,13 +237,13 @@ class Database(ABC):
                 made[name].dispose()
 
     @property
-    def trouble(self) -> str | None:
+    def error(self) -> str | None:
         """What writes have lately failed for, which does not pass by itself: a full disk, for example; None normally.
 
-        It is forgotten with the next write that succeeds, or after `TROUBLE_SECONDS`: where nobody is sent here any
+        It is forgotten with the next write that succeeds, or after `ERROR_SECONDS`: where nobody is sent here any
         more, nothing else would find out that there is room again.
         """
-        message, until = self._trouble
+        message, until = self._error
         return message if message and monotonic() < until else None
 
     @contextmanager
@@ -251,9 +251,9 @@ class Database(ABC):
         try:
             yield
         except ImpairedError as exc:
-            self._trouble = exc.message, monotonic() + TROUBLE_SECONDS
+            self._error = exc.message, monotonic() + ERROR_SECONDS
             raise
-        self._trouble = "", 0.0
+        self._error = "", 0.0
 
     @cached_property
     def _async_reader(self) -> AsyncEngine:

@@ -117,7 +117,7 @@ class QueryWroteError(InternalServerError):
 class ImpairedError(ServiceUnavailableError):
     """The database answers, and cannot do its work until somebody gives it what it lacks: room, memory, rights.
 
-    Trying again at once is no way out, so a server that meets it is not ready; see `Database.trouble`.
+    Trying again at once is no way out, so a server that meets it is not ready; see `Database.error`.
     """
 
 

@@ -48,7 +48,7 @@ class Screen:
             self.states.append(Shown(time.monotonic(), state.is_stale, state.data or {}))
 
     def is_right(self, truth: dict[int, int] | None) -> bool:
-        """Tell whether the state written down last vouches for a result, and for this one where it is given."""
+        """Tell whether the state written down last shows a fresh result, and this one if it is given."""
         if not self.states or self.states[-1].is_stale:
             return False
         return truth is None or self.states[-1].data == {row: truth[row] for row in self.query.rows}
@@ -144,7 +144,7 @@ class Audience:
         self.readers: list[Reader] = []
 
     def is_listening(self) -> bool:
-        """Tell whether every watch vouches for a result, and every stream is up."""
+        """Tell whether every watch shows a fresh result, and every stream is up."""
         return all(screen.is_right(None) for screen in self.screens) and all(one.records for one in self.readers)
 
     def behind(self, truth: dict[int, int], commits: Sequence[Commit]) -> list[str]:

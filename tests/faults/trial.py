@@ -23,7 +23,7 @@ CALM_SECONDS: Final = 40.0
 """How long all may take to be right once everything works and nobody writes."""
 
 LIE_SECONDS: Final = SILENCES_MISSED * HEARTBEAT_SECONDS + 5.0
-"""How long a watch may vouch for what is wrong: until missing heartbeats are noticed, and what this machine adds."""
+"""How long a watch may show a wrong result as fresh: until missing heartbeats are noticed, and some more."""
 
 COMMITS_BEFORE = 8
 COMMITS_AFTER = 15

@@ -166,10 +166,10 @@ async def shown(live: Watch[T], condition: Callable[[State[T]], object]) -> Stat
 
 
 def fresh(condition: Callable[[T], object] = lambda data: True) -> Callable[[State[T]], bool]:
-    """Match a state that vouches for data of which the condition holds."""
+    """Match a state that shows fresh data of which the condition holds."""
 
     def matches(state: State[T]) -> bool:
-        is_vouched = not state.is_stale and state.error is None and state.data is not None
-        return is_vouched and bool(condition(state.data))  # type: ignore[arg-type]  # checked above
+        is_fresh = not state.is_stale and state.error is None and state.data is not None
+        return is_fresh and bool(condition(state.data))  # type: ignore[arg-type]  # checked above
 
     return matches

@@ -31,7 +31,7 @@ class Counter(Base, table=True):
     n: int = 0
 
 
-class Asked(BaseModel):
+class CountInput(BaseModel):
     """A counter, and a text that only takes room."""
 
     id: int
@@ -39,13 +39,13 @@ class Asked(BaseModel):
 
 
 @define_reactive_function
-async def count(input: Asked, db: AsyncSession) -> int:
+async def count(input: CountInput, db: AsyncSession) -> int:
     """Return a counter."""
     return (await db.exec(select(Counter.n).where(Counter.id == input.id))).one()
 
 
 COUNT: Procedure[int] = Procedure(
-    path="counters.count", url="/rpc/counters.count", method="POST", input=Asked, output=int
+    path="counters.count", url="/rpc/counters.count", method="POST", input=CountInput, output=int
 )
 
 

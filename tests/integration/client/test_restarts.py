@@ -72,7 +72,7 @@ for line in sys.stdin:
 
 
 def named(name: str) -> Callable[[State[Agent]], bool]:
-    """Match a state that vouches for an agent of this name."""
+    """Match a state that shows an agent of this name as fresh."""
     return fresh(lambda agent: agent.name == name)
 
 
@@ -227,7 +227,7 @@ class Checked:
     id: str
 
     def is_right(self) -> bool:
-        """Tell whether the watch vouches for the truth of now."""
+        """Tell whether the watch shows the truth of now as fresh."""
         return fresh(lambda data: self.read(data) == self.truth(self.id))(self.live.state)
 
 
@@ -258,7 +258,7 @@ async def disturb(served: Served, rng: random.Random, writer: Writer) -> None:
 
 
 async def all_right(checked: list[Checked]) -> None:
-    """Wait until every watch vouches for the truth; tell which does not."""
+    """Wait until every watch shows the truth as fresh; tell which does not."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CALM_SECONDS):
             await until(lambda: all(one.is_right() for one in checked))

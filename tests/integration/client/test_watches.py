@@ -25,7 +25,7 @@ VALUES (?, 'org-01', ?, 'tester', 1, '2026-01-01 00:00:00.000000')"""
 
 
 def named(name: str) -> Any:
-    """Match a state that vouches for an agent of this name."""
+    """Match a state that shows an agent of this name as fresh."""
     return fresh(lambda agent: agent.name == name)
 
 
@@ -82,7 +82,7 @@ BOTH = ["agents.get_one", "organizations.get_mine"]
 
 
 def test_what_does_not_exist_yet_appears(shared: Served) -> None:
-    """A watch of a missing row shows NotFoundError, vouched for like a result by the stream that would tell of the row;
+    """A watch of a missing row shows NotFoundError, confirmed like a result by the stream that would tell of the row;
     it shows the row when it comes, and the error alone when it goes.
     """
 
@@ -163,7 +163,7 @@ def test_another_caller_never_sees_what_was_held_for_the_first(shared: Served) -
 
 
 def test_what_is_forbidden_says_so_and_comes_back(serve: Serve) -> None:
-    """A watch whose right is taken away shows ForbiddenError, for which its stream vouches; given back, it is told."""
+    """A watch whose right is taken away shows ForbiddenError, which its stream confirms; given back, it is told."""
 
     async def scenario() -> None:
         served = serve("tests.integration.client.served_permits:app")

@@ -189,7 +189,7 @@ class Shown:
     states: list[State[str]] = field(default_factory=list)
 
     def is_right(self, text: str) -> bool:
-        """Tell whether it vouches for `text`."""
+        """Tell whether it shows `text` as fresh."""
         return self.live.state == State(text, is_stale=False, is_loading=False, error=None)
 
     @property

@@ -26,7 +26,7 @@ LATE = "[30.0, 30.0, 30.0]"
 
 
 def all_right(shown: Sequence[Shown], text: str) -> bool:
-    """Tell whether every watch vouches for a text."""
+    """Tell whether every watch shows a text as fresh."""
     return all(one.is_right(text) for one in shown)
 
 

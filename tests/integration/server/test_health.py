@@ -115,7 +115,7 @@ async def test_a_disk_that_is_full_is_told(file: Path, name: str, words: str) ->
         assert (await server.call("disk.mend")).json() == "mended"
         assert (await asked(server)).json()["parts"]["database"] == {"ok": True}
         await server.call(f"disk.{name}", {"room": "a"})
-        server.rpc._database._trouble = (server.rpc._database._trouble[0], 0.0)  # its time is over
+        server.rpc._database._error = (server.rpc._database._error[0], 0.0)  # its time is over
         assert await status_becomes(server, "/ready", 200)
 
 

@@ -1,4 +1,4 @@
-"""Outages: a result that nobody can vouch for is not served, or is marked; afterwards everything is fresh again."""
+"""Outages: a result that nobody can confirm is not served, or is marked; afterwards everything is fresh again."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_an_outage_is_bridged_with_a_mark(file: Path) -> None:
 
 
 async def test_an_error_of_the_handler_is_not_bridged(file: Path) -> None:
-    """An envelope has no place for the mark: "not found" is a word that must be vouched for."""
+    """An envelope has no place for the mark: "not found" is served only if it can be confirmed."""
     async with serving(file, FUNCTIONS, clock=FakeClock()) as server:
         assert (await server.call("notes.one", {"id": 7})).status_code == 404
         with gone(file):

@@ -123,8 +123,8 @@ class World:
                     for name, query in queries.items():
                         # A text depends on no table that neither it nor its view names.
                         if tables & named[name] and self._ask(connection, query).result != old[name].result:
-                            is_told = old[name].read_set.touched_by(changes)
-                            (found[name].told if is_told else found[name].missed).append(write)
+                            is_touched = old[name].read_set.touched_by(changes)
+                            (found[name].told if is_touched else found[name].missed).append(write)
                     savepoint.rollback()
         return found
 

@@ -165,7 +165,7 @@ async def test_an_outage_is_bridged_for_as_long_as_it_may() -> None:
 
 
 async def test_an_age_counts_from_before_the_look() -> None:
-    """A slow look vouches for the moment at which it began."""
+    """A slow look answers for the moment at which it began."""
     w = worker()
 
     async def take_a_while() -> None:

@@ -195,7 +195,7 @@ async def test_an_error_on_purpose_is_a_result() -> None:
 
 
 async def test_nothing_is_answered_while_the_log_cannot_be_read() -> None:
-    """Not even what is stored: nobody could vouch for it."""
+    """Not even what is stored: nobody could confirm it."""
     w = world()
     query = RowQuery(w.log, (1,))
     await w.value(query)

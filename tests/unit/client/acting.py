@@ -8,6 +8,7 @@ from typing import Any
 from reactive_rpc.client.state import (
     Action,
     Advanced,
+    Confirmed,
     Covered,
     Fetched,
     FetchFailed,
@@ -27,7 +28,6 @@ from reactive_rpc.client.state import (
     Shared,
     StreamFailed,
     Uncovered,
-    Vouched,
 )
 from reactive_rpc.client.versions import parse_version
 
@@ -51,13 +51,13 @@ _PLAIN: dict[str, type[Any]] = {
     "shared": Shared,
     "uncovered": Uncovered,
     "unchanged": FetchUnchanged,
-    "vouched": Vouched,
+    "confirmed": Confirmed,
     "fetched": Fetched,
     "fetchFailed": FetchFailed,
     "streamFailed": StreamFailed,
     "op": OpMade,
 }
-_NAMES = {"isStale": "is_stale"}
+_NAMES = {"isStale": "is_stale", "notifiedUpTo": "notified_up_to"}
 
 
 def action_of(spelled: Spelled) -> Action:
@@ -68,7 +68,7 @@ def action_of(spelled: Spelled) -> Action:
 
 
 def _value(name: str, value: Any) -> Any:
-    if name in {"version", "told"}:
+    if name in {"version", "notifiedUpTo"}:
         return parse_version(value)
     if name == "apply":
         return update_of(value)

@@ -250,8 +250,8 @@ class FakeServer:
         stream.closed = True
         events: list[Event] = [connected, *_decoded(chunk or b"")]
         cursor = getattr(events[-1], "cursor", connected.cursor)
-        told = [PolledEvent(event=event.name, data=event.model_dump(mode="json")) for event in events]
-        answer = Polled(cursor=cursor, events=told).model_dump_json()
+        polled = [PolledEvent(event=event.name, data=event.model_dump(mode="json")) for event in events]
+        answer = Polled(cursor=cursor, events=polled).model_dump_json()
         return Response(answer, media_type="application/json")
 
     async def _first_chunk(self, stream: Stream, request: Request, seconds: float) -> bytes | None:

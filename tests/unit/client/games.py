@@ -1,7 +1,7 @@
 """Games: one query, a server, a stream and own mutations, played in any order against the reducer.
 
 Every frame must be `fold(truth(v), own mutations not in truth(v))` for some version not below the last frame's; what is
-vouched for must be the truth, or its event be on the way; and at rest, what shows is the truth. A `fault` breaks the
+confirmed must be the truth, or its event be on the way; and at rest, what shows is the truth. A `fault` breaks the
 reducer, or the world's use of it, on purpose.
 """
 
@@ -17,6 +17,7 @@ from reactive_rpc.client.state import (
     Action,
     Advanced,
     Base,
+    Confirmed,
     Covered,
     Fetched,
     FetchFailed,
@@ -32,7 +33,6 @@ from reactive_rpc.client.state import (
     Pushed,
     QuerySnapshot,
     Uncovered,
-    Vouched,
     reduce,
 )
 from reactive_rpc.client.versions import Version, passes
@@ -94,7 +94,7 @@ class World:
         self.mutations: list[Mutation] = []
         self.fetch: Fetch | None = None
         self.stream: Stream | None = None
-        self.told: Version | None = None
+        self.notified_up_to: Version | None = None
         self.shown_version = 0
         self.is_waiting = False
         self.pushes = self.dice.random() < 0.5
@@ -140,11 +140,11 @@ class World:
             rest = rest + with_it if one.is_free else with_it
         return shown in rest
 
-    def check_vouched(self) -> None:
+    def check_confirmed(self) -> None:
         if self.state.is_stale or self.state.base.data == self.truths[-1]:
             return
         if self.stream is None or not self.stream.events:
-            raise WrongError(f"vouched for: {self.state.base} of {self.truths}\n" + "\n".join(self.log))
+            raise WrongError(f"confirmed: {self.state.base} of {self.truths}\n" + "\n".join(self.log))
 
     # -- the server
 
@@ -268,7 +268,7 @@ class World:
                 self.dispatch(Pushed(self.truths[at], self.etag(at), version))
             case _:
                 self.dispatch(Invalidated())
-        self.told = version
+        self.notified_up_to = version
         if kind != "gap":
             self.dispatch(Advanced(version))
 
@@ -277,8 +277,8 @@ class World:
         is_compared = stream.etag is not None and newest.etag == stream.etag
         is_same = stream.etag == self.etag(at)
         is_good = is_compared and is_same and self.state.current and not self.state.loading
-        if is_good or passes(newest.version, version) or self.fault == "connected vouches for all":
-            self.dispatch(Vouched(version))
+        if is_good or passes(newest.version, version) or self.fault == "connected confirms all":
+            self.dispatch(Confirmed(version))
         else:
             self.dispatch(Invalidated(None if is_compared and not is_same else version))
             self.dispatch(Covered())
@@ -296,12 +296,12 @@ class World:
     def step(self, move: str) -> None:
         getattr(self, move)()
         self._run()
-        self.check_vouched()
+        self.check_confirmed()
 
-    def settle(self) -> None:
+    def come_to_rest(self) -> None:
         """Let all that is under way end well."""
         for _ in range(200):
-            for move in SETTLING:
+            for move in CLOSING_MOVES:
                 self.step(move)
         state = self.state
         if state.shown != self.truths[-1] or state.is_stale or state.ops or state.loading:
@@ -320,7 +320,7 @@ MOVES: Final = [
     "read",
     "answer",
 ] * 3 + ["hear", "read", "answer", "lose", "fail", "outage", "retry", "cut", "gap"]
-SETTLING: Final = ("send", "arrive", "answer_mutation", "open", "accept", "hear", "retry", "read", "answer")
+CLOSING_MOVES: Final = ("send", "arrive", "answer_mutation", "open", "accept", "hear", "retry", "read", "answer")
 
 
 def _right(state: State, action: Action) -> tuple[State, Action]:
@@ -331,7 +331,7 @@ def _drop_at_answer(state: State, action: Action) -> tuple[State, Action]:
     return state, OpRejected(action.id) if isinstance(action, OpAnswered) else action
 
 
-def _no_doubt(state: State, action: Action) -> tuple[State, Action]:
+def _deaf_while_loading(state: State, action: Action) -> tuple[State, Action]:
     is_late = state.loading and isinstance(action, Invalidated)
     return state, Advanced(None) if is_late else action
 
@@ -360,10 +360,10 @@ FAULTS: Final[dict[str, Callable[[State, Action], tuple[State, Action]]]] = {
     "dropped at its answer": _drop_at_answer,
     "nothing held": _right,
     "no fetch for an answered mutation": _right,
-    "doubt while loading ignored": _no_doubt,
+    "an invalidation while loading ignored": _deaf_while_loading,
     "a cursor for a version": _right,
     "the end of a stream ignored": _deaf,
-    "connected vouches for all": _right,
+    "connected confirms all": _right,
     "lower versions taken": _backwards,
     "an outage's answer counts": _outage_counts,
 }
@@ -378,4 +378,4 @@ def play(seed: int, fault: str = "") -> None:
     world = World(seed, fault)
     for _ in range(world.dice.randint(5, STEPS)):
         world.step(world.dice.choice(MOVES))
-    world.settle()
+    world.come_to_rest()

@@ -24,7 +24,7 @@ def server() -> Iterator[FakeServer]:
 
 
 def test_a_pushed_result_is_shown_without_a_fetch(server: FakeServer) -> None:
-    """It is fresh at once, acknowledged, and its ETag vouches for it on the next stream."""
+    """It is fresh at once, acknowledged, and its ETag confirms it on the next stream."""
 
     async def scenario() -> None:
         async with watching(server, "a") as (client, live):

@@ -172,10 +172,10 @@ def test_what_no_stream_has_room_for_says_so(server: FakeServer) -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("told", [0, -5, 10**30])
-def test_absurd_limits_leave_something(server: FakeServer, told: int) -> None:
+@pytest.mark.parametrize("limit", [0, -5, 10**30])
+def test_absurd_limits_leave_something(server: FakeServer, limit: int) -> None:
     """At least one stream with one query, however little the server claims to take."""
-    server.limits = StreamLimits(queries=told, body_bytes=told, streams=told)
+    server.limits = StreamLimits(queries=limit, body_bytes=limit, streams=limit)
 
     async def scenario() -> None:
         async with AsyncClient(server.url) as client, AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The reducer: no order of events makes a doubtful result look right, or an error silent."""
+"""The reducer: no order of events makes a result look right that may have changed, or an error silent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.state import (
     Action,
+    Confirmed,
     Covered,
     Fetched,
     FetchFailed,
@@ -20,7 +21,6 @@ from reactive_rpc.client.state import (
     State,
     StreamFailed,
     Uncovered,
-    Vouched,
     reduce,
 )
 from reactive_rpc.client.versions import Version
@@ -45,14 +45,14 @@ ACTIONS: list[Action] = [
     Fetched(None, "n", at(1), error=ERROR),
     Fetched(3, "f", at(3)),
     Pushed(2, "p", at(2)),
-    Vouched(at(3)),
+    Confirmed(at(3)),
     Covered(),
     Uncovered(),
     StreamFailed(ERROR),
     Reidentified(),
 ]
 ANSWERS = (Fetched, FetchUnchanged, FetchFailed)
-DOUBTS = (Invalidated, FetchFailed, Reidentified)
+INVALIDATING = (Invalidated, FetchFailed, Reidentified)
 
 
 def after(*actions: Action) -> QuerySnapshot[int]:
@@ -77,7 +77,7 @@ def legal(actions: list[Action]) -> list[Action]:
 
 
 def test_a_first_fetch_and_a_stream_make_a_result_fresh() -> None:
-    """Fetched and covered, in either order, is vouched for; one of them alone is not."""
+    """Fetched and covered, in either order, is confirmed; one of them alone is not."""
     assert after(FetchStarted(), Fetched(1, "e")).state == State(1, is_stale=True, is_loading=False, error=None)
     assert after(FetchStarted(), Fetched(1, "e"), Covered()).state == State(1, False, False, None)
     assert after(Covered(), FetchStarted(), Fetched(1, "e")).state == State(1, False, False, None)
@@ -92,7 +92,7 @@ def test_an_answer_older_than_an_invalidation_is_not_current() -> None:
 
 
 def test_an_error_keeps_the_data_and_makes_it_stale() -> None:
-    """What failed to be fetched again cannot be vouched for."""
+    """What failed to be fetched again cannot be confirmed."""
     failed = after(Covered(), FetchStarted(), Fetched(1, "e"), Invalidated(), FetchStarted(), FetchFailed(ERROR))
     assert failed.state == State(1, is_stale=True, is_loading=False, error=ERROR)
 
@@ -104,7 +104,7 @@ def test_a_fetch_that_succeeds_does_not_hide_the_streams_error() -> None:
     assert reduce(down, Covered()).state.error is None
 
 
-def test_an_answer_that_the_server_calls_stale_is_shown_and_not_vouched_for() -> None:
+def test_an_answer_that_the_server_calls_stale_is_shown_and_not_confirmed() -> None:
     """Whether it brings a result or names the one that is held; the next good answer is."""
     for answer in (Fetched(1, "e", is_stale=True), FetchUnchanged(is_stale=True)):
         shown = after(Covered(), FetchStarted(), Fetched(1, "e"), Invalidated(), FetchStarted(), answer)
@@ -128,28 +128,28 @@ def test_a_pushed_result_counts_and_a_running_fetch_does_not() -> None:
         assert (answered.newest.etag, answered.wanted) == ("p", False)
 
 
-def test_a_doubt_after_a_pushed_result_outlives_the_overtaken_answer() -> None:
+def test_an_invalidation_after_a_pushed_result_outlives_the_overtaken_answer() -> None:
     """The answer may be from before either: another fetch is wanted, and its answer counts."""
-    doubted = after(Covered(), FetchStarted(), Pushed(2, "p", at(2)), Invalidated(), Fetched(1, "e"))
-    assert (doubted.wanted, doubted.state.is_stale, doubted.shown) == (True, True, 2)
-    assert reduce(reduce(doubted, FetchStarted()), Fetched(3, "f")).state.data == 3
+    invalidated = after(Covered(), FetchStarted(), Pushed(2, "p", at(2)), Invalidated(), Fetched(1, "e"))
+    assert (invalidated.wanted, invalidated.state.is_stale, invalidated.shown) == (True, True, 2)
+    assert reduce(reduce(invalidated, FetchStarted()), Fetched(3, "f")).state.data == 3
 
 
 @given(st.lists(st.sampled_from(ACTIONS), max_size=12))
-def test_fresh_means_covered_and_answered_since_the_last_doubt(actions: list[Action]) -> None:
-    """Whatever happens: not stale only if a stream is up, and since the last doubt a result was pushed or vouched for,
-    or a fetch began and was answered.
+def test_fresh_means_covered_and_answered_since_the_last_invalidation(actions: list[Action]) -> None:
+    """Whatever happens: not stale only if a stream is up, and since the last invalidation a result was pushed or
+    confirmed, or a fetch began and was answered.
     """
     actions = legal(actions)
     snapshot = after(*actions)
     if snapshot.state.is_stale:
         return
-    changes = (Covered, Uncovered, StreamFailed, Reidentified, Vouched)
+    changes = (Covered, Uncovered, StreamFailed, Reidentified, Confirmed)
     stream = [action for action in actions if isinstance(action, changes)]
-    assert isinstance(stream[-1], Covered | Vouched)
-    doubts = [index for index, action in enumerate(actions) if _is_doubt(actions[:index], action)]
-    since = actions[doubts[-1] + 1 :] if doubts else actions
-    if any(isinstance(action, Pushed | Vouched) for action in since):
+    assert isinstance(stream[-1], Covered | Confirmed)
+    invalidating = [index for index, action in enumerate(actions) if _invalidates(actions[:index], action)]
+    since = actions[invalidating[-1] + 1 :] if invalidating else actions
+    if any(isinstance(action, Pushed | Confirmed) for action in since):
         return
     kinds = [type(action) for action in since]
     assert FetchStarted in kinds
@@ -157,10 +157,10 @@ def test_fresh_means_covered_and_answered_since_the_last_doubt(actions: list[Act
     assert any(not answer.is_stale for answer in answers)
 
 
-def _is_doubt(before: list[Action], action: Action) -> bool:
-    """Whether it puts in doubt what was vouched for before it."""
+def _invalidates(before: list[Action], action: Action) -> bool:
+    """Whether it invalidates a result that was confirmed before it."""
     was = after(*before)
-    return isinstance(action, DOUBTS) and was.current and not after(*before, action).current
+    return isinstance(action, INVALIDATING) and was.current and not after(*before, action).current
 
 
 @given(st.floats(0, 1), st.floats(0, 100))

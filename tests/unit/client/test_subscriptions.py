@@ -15,7 +15,7 @@ from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
 GET: Procedure[int] = Procedure(path="items.get", url="/rpc/items/get", method="GET", input=None, output=int)
 
 
-def settled(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -> QueryEntry[int]:
+def fetched(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -> QueryEntry[int]:
     """Return an entry whose first fetch is in."""
     entry = subscriptions.acquire(GET, {"name": name})
     entry.dispatch(FetchStarted())
@@ -28,19 +28,19 @@ def connect(subscriptions: Subscriptions, entry: QueryEntry[int], connected: Con
     subscriptions.connect(object(), [entry], subscriptions.request([entry], None, acks=True), connected)
 
 
-def test_a_matching_etag_vouches_for_a_result() -> None:
+def test_a_matching_etag_confirms_a_result() -> None:
     """What the server compared and did not list as stale is fresh without a fetch."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"]))
     assert not entry.state.is_stale
 
 
 @pytest.mark.parametrize("key", ["k", "unheard of"])
 def test_what_is_listed_as_stale_is_fetched(key: str) -> None:
-    """Also under a key that was not announced: then all of the path is doubted."""
+    """Also under a key that was not announced: then all of the path is invalidated."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     stale = [Affected(path="items.get", key=key)]
     connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"], stale=stale))
     assert entry.snapshot.wanted
@@ -50,7 +50,7 @@ def test_what_is_listed_as_stale_is_fetched(key: str) -> None:
 def test_without_an_etag_nothing_can_be_compared() -> None:
     """A result that came without an ETag is fetched again once the stream watches."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a", etag=None)
+    entry = fetched(subscriptions, "a", etag=None)
     connect(subscriptions, entry, Connected(stream="s", cursor="e:1", queries=["k"]))
     assert entry.snapshot.wanted
 
@@ -59,7 +59,7 @@ def test_without_an_etag_nothing_can_be_compared() -> None:
 def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchStarted | Fetched | Invalidated]) -> None:
     """The server compared the ETag of the request; a result of since, or one under way, it has not seen."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     request = subscriptions.request([entry], None, acks=True)
     for action in late:
         entry.dispatch(action)
@@ -71,7 +71,7 @@ def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchSta
 def test_a_refusal_belongs_to_its_query_alone() -> None:
     """The refused query says why; its neighbour is watched."""
     subscriptions = Subscriptions()
-    entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
+    entries = [fetched(subscriptions, "a"), fetched(subscriptions, "b")]
     refused = RefusedQuery(
         path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
     )
@@ -82,9 +82,9 @@ def test_a_refusal_belongs_to_its_query_alone() -> None:
 
 
 def test_one_key_may_mean_two_queries() -> None:
-    """Inputs that the server takes for equal, a default spelled out, are both doubted."""
+    """Inputs that the server takes for equal, a default spelled out, are both invalidated."""
     subscriptions = Subscriptions()
-    entries = [settled(subscriptions, "a"), settled(subscriptions, "b")]
+    entries = [fetched(subscriptions, "a"), fetched(subscriptions, "b")]
     connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
     members = subscriptions.connect(object(), entries, subscriptions.request(entries, None, acks=True), connected)
     subscriptions.invalidate(members, [Affected(path="items.get", key="k")])
@@ -94,7 +94,7 @@ def test_one_key_may_mean_two_queries() -> None:
 def test_a_stream_must_answer_for_every_query() -> None:
     """Keys that do not pair with the request cannot be guessed at."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     with pytest.raises(WireError, match="0 of 1"):
         connect(subscriptions, entry, Connected(stream="s", cursor="e:1"))
 
@@ -102,7 +102,7 @@ def test_a_stream_must_answer_for_every_query() -> None:
 def test_an_entry_lives_as_long_as_somebody_holds_it() -> None:
     """Equal queries share an entry; when the last holder leaves it is forgotten."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     assert subscriptions.acquire(GET, {"name": "a"}) is entry
     subscriptions.release(entry)
     assert list(subscriptions) == [entry]
@@ -113,7 +113,7 @@ def test_an_entry_lives_as_long_as_somebody_holds_it() -> None:
 def test_what_reflects_the_streams_version_needs_no_fetch() -> None:
     """An answer that came while the stream opened is not older than the stream: what comes later is told."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     request = subscriptions.request([entry], None, acks=True)
     entry.dispatch(FetchStarted())
     entry.dispatch(Fetched(2, '"2"', Version("e", 7)))
@@ -124,9 +124,9 @@ def test_what_reflects_the_streams_version_needs_no_fetch() -> None:
 
 
 def test_the_cursor_is_no_version() -> None:
-    """It may lie below a change that the stream is about to tell of: by it, nothing is vouched for."""
+    """It may lie below a change that the stream is about to tell of: by it, nothing is confirmed."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     request = subscriptions.request([entry], None, acks=True)
     entry.dispatch(FetchStarted())
     entry.dispatch(Fetched(2, '"2"', Version("e", 5)))
@@ -139,7 +139,7 @@ def test_the_cursor_is_no_version() -> None:
 def test_an_etag_that_differs_is_believed_against_a_version() -> None:
     """Found stale by the very ETag that is held: whatever the versions say, it is asked for again."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     entry.dispatch(FetchStarted())
     entry.dispatch(Fetched(1, '"1"', Version("e", 9)))
     stale = [Affected(path="items.get", key="k")]
@@ -150,7 +150,7 @@ def test_an_etag_that_differs_is_believed_against_a_version() -> None:
 def test_an_entry_is_covered_by_the_last_stream_that_watched_it() -> None:
     """It may have gone from one stream to another: the end of the first is then none of its business."""
     subscriptions = Subscriptions()
-    entry = settled(subscriptions, "a")
+    entry = fetched(subscriptions, "a")
     first, second = object(), object()
     request = subscriptions.request([entry], None, acks=True)
     for stream in (first, second):

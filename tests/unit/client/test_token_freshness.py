@@ -101,7 +101,7 @@ def test_a_typed_call_refuses_a_stale_result(server: FakeServer) -> None:
 
 @pytest.mark.parametrize("held", [False, True], ids=["200", "304"])
 def test_a_watch_shows_a_stale_result_until_there_is_a_better_one(server: FakeServer, held: bool) -> None:
-    """It is shown with `is_stale` while a stream is up, asked for again after a pause, and then vouched for."""
+    """It is shown with `is_stale` while a stream is up, asked for again after a pause, and then confirmed."""
     clock = FakeClock()
 
     async def scenario() -> None:
@@ -113,7 +113,7 @@ def test_a_watch_shows_a_stale_result_until_there_is_a_better_one(server: FakeSe
                 server.answer_headers = MARKED
                 server.change("a", 1)
             await until(lambda: clock.pauses)
-            await until(lambda: server.open_streams)
+            await until(lambda: server.open_streams and live.state.data)
             assert (live.state.data, live.state.is_stale, live.state.error) == (1, True, None)
             server.answer_headers = {}
             await pass_time_until(clock, lambda: not live.state.is_stale)

@@ -61,7 +61,7 @@ def test_a_change_is_shown_stale_at_once_and_then_right(server: FakeServer) -> N
     play(scenario)
 
 
-def test_the_first_result_is_stale_until_a_stream_vouches_for_it(server: FakeServer) -> None:
+def test_the_first_result_is_stale_until_a_stream_confirms_it(server: FakeServer) -> None:
     """A result nobody listens for may have changed, so it says so."""
     server.refuse_streams = ServiceUnavailableError("busy")
 

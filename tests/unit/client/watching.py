@@ -116,7 +116,7 @@ async def shown(live: Watch[int], condition: Callable[[State[int]], bool]) -> St
 
 
 def fresh(data: int) -> Callable[[State[int]], bool]:
-    """Match a state that vouches for `data`."""
+    """Match a state that shows `data` as fresh."""
     return lambda state: state == State(data, is_stale=False, is_loading=False, error=None)
 
 

@@ -92,7 +92,7 @@ async def test_a_refusal_in_other_words_is_another_outcome(w: World) -> None:
 
 
 async def test_a_refusal_waits_for_its_outcome_and_holds_the_cursor_back(w: World) -> None:
-    """However long it takes, nothing is told of it; what is told of others meanwhile does not vouch for it."""
+    """However long it takes, nothing is told of it; what is told of others meanwhile does not confirm it."""
     query, gate = w.row(1), Gate()
     query.error = ForbiddenError("not yours")
     listener = await w.connect(query, w.row(2))

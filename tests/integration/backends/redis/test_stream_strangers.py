@@ -34,7 +34,7 @@ def make_rig(postgresql: PostgreSQL, redis_server_url: str, redis_namespace: str
 
 
 def test_another_database_in_the_namespace(make_rig: MakeRig) -> None:
-    """Its relay answers for a database that is not ours: nothing is vouched for until ours is relayed again."""
+    """Its relay answers for a database that is not ours: nothing is confirmed until ours is relayed again."""
 
     async def main() -> None:
         ours, theirs = make_rig(), make_rig()
