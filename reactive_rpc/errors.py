@@ -1,30 +1,15 @@
-"""Every error of the project, in one tree.
+"""Every error of the project, in one tree; docs/reference/errors.md draws all of it.
 
     ReactiveRPCError
     ├── DefinitionError        a function, a relation or a router is declared wrongly (raised at start)
     ├── CaptureError           writes cannot be captured on this database (raised at start)
     ├── MissingExtraError      a part was asked for that needs an extra, which is not installed
     ├── ConnectionFailedError  the client could not reach the server
-    ├── WireError              the other side sent what this protocol does not know
-    └── RPCError               what a call is answered with: a stable `code`, a message, details
-        ├── ParseError               PARSE_ERROR
-        ├── BadRequestError          BAD_REQUEST
-        ├── UnauthorizedError        UNAUTHORIZED
-        ├── ForbiddenError           FORBIDDEN
-        ├── NotFoundError            NOT_FOUND
-        ├── MethodNotSupportedError  METHOD_NOT_SUPPORTED
-        ├── RequestTimeoutError      TIMEOUT
-        ├── ConflictError            CONFLICT
-        ├── PreconditionFailedError  PRECONDITION_FAILED
-        ├── PayloadTooLargeError     PAYLOAD_TOO_LARGE
-        ├── UnsupportedMediaTypeError UNSUPPORTED_MEDIA_TYPE
-        ├── UnprocessableContentError UNPROCESSABLE_CONTENT
-        ├── TooManyRequestsError     TOO_MANY_REQUESTS
-        ├── ServiceUnavailableError  SERVICE_UNAVAILABLE
-        └── InternalServerError      INTERNAL_SERVER_ERROR
+    ├── WireError              the other side sent a message that this protocol does not know
+    └── RPCError               the answer to a call that failed: a stable `code`, a message, details
+        └── one class for each code of `protocol/codes.py`: NotFoundError has NOT_FOUND, and so on
 
 A handler raises an `RPCError`; the generated client raises the same class with the same code, message and details.
-The numbers of HTTP and JSON-RPC that belong to a code stand in one table, `protocol/codes.py`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,8 @@
 """How a stream's events come: as server-sent events, or as the answers to one long poll after another.
 
-Both give the same: batches of events, `connected` first. What stands behind them is one code, `live.py`.
-
-**By long poll** a stream is a chain of requests. The first asks the server not to wait, so that `connected` comes at
-once; its ETags let the server confirm what is held. Each next one goes on from the cursor of the answer before, and
-names no ETag: up to that cursor everything has been told, just as on a stream, and what happened after it, also
-between two polls, stands in the `stale` of the next answer. (With ETags, a result that cannot be fetched just now
-would be told again by each poll, at once.) An answer that never arrives costs nothing: its cursor was not taken over.
-What the first answer refuses is not asked for again: a refusal is something to tell, so each poll would return at once.
-If a later answer does not watch the very same queries, under the same keys, the chain ends, and another begins with
-ETags. There is nothing to acknowledge: the next cursor does it.
-
-A poll that has something to tell returns at once; `POLL_DISTANCE_SECONDS` between two of them keeps a busy server from
-being asked without a pause.
+Both give the same: batches of events, `connected` first. One code stands behind them, `live.py`. By long poll a stream
+is a chain of requests: the first names ETags and does not wait, each next one goes on from the cursor of the answer
+before. `docs/internals/client.md` says why nothing is missed between two polls.
 """
 
 from __future__ import annotations
@@ -124,12 +114,15 @@ class LongPoll:
         queries = [QueryRef(path=query.path, input=query.input) for query, key in pairs if key is not None]
         while True:
             began_at = self._clock.monotonic()
+            # INVARIANT (a cursor and no ETag): up to it everything was told. With ETags, a result that cannot be
+            # fetched just now would be told again by each poll, at once.
             going_on = SubscriptionRequest(queries=queries, cursor=answer.cursor)
             answer = await self._transport.poll(going_on, wait_seconds=POLL_SECONDS)
             connected, *events = _events(answer)
             if not isinstance(connected, Connected):
                 yield EventBatch([connected, *events])
                 return
+            # INVARIANT (the very same queries under the same keys): if not, another chain begins, with ETags.
             if connected.queries != keys:
                 return
             yield EventBatch([_missed(connected), *events])

@@ -1,38 +1,13 @@
 """A lane: one event stream for one set of queries, opened, replaced and resumed for as long as its client lives.
 
-A change of the set opens a new stream, with ETags and cursor, while the old one still speaks; the old one ends when
-the new one is connected, in the same turn of the event loop, so that no event of it can arrive later. While a stream
-is being opened, further changes gather and are served by the next one.
+A change of the set opens a new stream, with ETags and cursor, while the old one still speaks. 401, 403 and `revoked`
+stop every lane until the caller has other credentials; 413 spreads the set over more lanes; everything else is tried
+again, with backoff. A stream that misses heartbeats is ended. If a stream says nothing at all while a long poll is
+answered, something on the way holds it back, and the client polls from then on. An event that is sent again is known
+by its id.
 
-The caller may change while a stream is being opened. The attempt is then cancelled, but its answer may be here by then,
-and a cancellation comes too late to undo it: each answer, good or bad, counts only for the caller who asked.
-
-401, 403 and `revoked` stop every lane until the caller has other credentials: the same ones would only be refused
-again. A stream that is being opened at that moment is given up with the rest, so that what the states say is so.
-Everything else is tried again, with backoff. A stream counts as good once it has lasted `STABLE_SECONDS`; a
-server that closes each stream at once is otherwise answered with a hot loop. Where a good stream ends as the server
-means it to, the server is stopping, and nothing has failed: its clients come back soon, only not all at once. 413 is
-no failure either: the set is spread over more lanes.
-
-A query that a stream refuses for a reason that may pass is asked for again: by a new stream for the whole set, which
-takes over while the old one still speaks, after a pause that grows as long as any such refusal lasts.
-
-A peer can vanish without a word (a pulled cable, a NAT that forgot): the stream then looks alive and says nothing. The
-kernel notices if it was told to probe, which is so for the HTTP client that we make and not for one that we are given.
-Where the server promises a heartbeat, silence for `HEARTBEATS_MISSED` of them ends the stream whoever made the client.
-Any byte counts as a sign of life, also of a comment or of an event that is not complete: it is the link that is tested.
-
-A proxy may hold a stream back until enough has gathered, which for a silent one is never: requests are answered, and
-`connected` does not come. A slow server or a dead network look alike from here. So where the client may choose
-(`events="auto"`), a stream that has said nothing for `UNHEARD_SECONDS` is given company: a long poll that asks the same
-and waits for nothing. If that is answered, and the stream says nothing for `PROBE_GRACE_SECONDS` more, it is held back,
-and the client polls from then on. That it stays so, though the proxy may be gone one day, costs some requests and no
-truth. Rejected: polling from the start and then trying a stream beside it; a probe for every client, for the sake of
-few. Rejected too: counting silent streams, which takes as long as the slowest server may take to answer.
-
-An event that is sent again was not acknowledged in time; it is known by its id, and does nothing twice. Ids are not
-remembered for ever: a repeated result that is not known here may be older than one that came after it, so that it only
-puts the query in doubt. What is acknowledged is always the last event in the stream's order.
+`docs/internals/client.md` argues why nothing is missed, and says what was rejected; the INVARIANT comments mark the
+lines that it rests on.
 """
 
 from __future__ import annotations
@@ -290,6 +265,8 @@ class Lane:
         try:
             await host.group.start(self._stream, entries, name="reactive_rpc.client.stream")
         except (UnauthorizedError, ForbiddenError) as error:
+            # INVARIANT (an answer counts only for the caller who asked): an attempt is cancelled when the caller
+            # changes, but its answer may be here by then.
             if caller == host.caller:
                 host.refuse(error)
         except Exception as error:
@@ -401,8 +378,10 @@ class Lane:
         if not isinstance(connected, Connected):
             raise WireError(f"the event stream began with {connected.name!r} instead of 'connected'")
         host = self._host
+        # INVARIANT (an answer counts only for the caller who asked): this one may have come before it was cancelled.
         if stream.caller != host.caller or host.refusal is not None:
             raise ConnectionFailedError("the caller changed while the event stream was being opened")
+        # INVARIANT (no await from here to the end of the stream before): its events cannot arrive after `connected`.
         stream.members = host.subscriptions.connect(stream, stream.entries, request, connected)
         stream.id = connected.stream
         stream.cursor = self._cursor = connected.cursor
@@ -432,6 +411,7 @@ class Lane:
 
     def _take(self, stream: ClientStream, event: Event) -> None:
         """Apply one event of the active stream; an ended one's last events are superseded by `connected`."""
+        # INVARIANT (only the active stream is heard): the next one's `connected` was made after these events.
         if stream is not self.active:
             return
         match event:
@@ -447,6 +427,7 @@ class Lane:
 
     def _take_news(self, stream: ClientStream, event: Invalidation | Result) -> None:
         """Apply what an event says, unless it has been applied before."""
+        # INVARIANT (a repeated event does not move the cursor): the acknowledged one is the last in the stream's order.
         if event.retry is not None and event.event_id in stream.seen:
             return
         stream.seen.append(event.event_id)
@@ -455,6 +436,7 @@ class Lane:
         if isinstance(event, Invalidation):
             subscriptions.invalidate(stream.members, event.affected, event.version)
         elif event.retry is not None:
+            # INVARIANT (a repeated result that is not remembered is not taken): it may be older than one that was.
             subscriptions.invalidate(stream.members, [affected_by(event)])
         else:
             subscriptions.push(stream.members, event)

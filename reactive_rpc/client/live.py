@@ -1,14 +1,11 @@
-"""Keep every watched query right: streams for all of them, and fetches where those say so.
+"""Keep every watched query right: streams for all of them, and fetches if those say so.
 
-One runner task owns one task group; in it live the lanes (one stream each, see `lane.py`), what spreads the queries
-over them, at most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group entered by
-`open`, lets `aclose` be called from any task.
+One runner task owns one task group; in it live the lanes (one stream each, see `lane.py`), the task that spreads the
+queries over them, at most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group
+entered by `open`, lets `aclose` be called from any task.
 
-A query joins a stream when its first fetch has ended: its ETag then lets the server confirm it, which saves the
-second fetch that a query subscribed before its first answer would need. Rejected: subscribing first and fetching
-after; it doubles the time to the first result.
-
-A fetch that is under way when the caller changes asks again as the new one: its answer was for the former.
+A query joins a stream when its first fetch has ended: its ETag then lets the server confirm it. If the caller changes
+while a fetch is under way, the fetch asks again as the new one. `docs/internals/client.md` argues why.
 """
 
 from __future__ import annotations
@@ -112,7 +109,7 @@ class Live:
         self._changed.set()
 
     def reidentify(self) -> None:
-        """Begin anew with the transport's new credentials: no stream, no cursor, every result in doubt."""
+        """Begin anew with the transport's new credentials: no stream, no cursor, every result invalidated."""
         self.caller += 1
         self.refusal = None
         for lane in self.lanes:
@@ -241,7 +238,7 @@ class Live:
                 self.group.start_soon(self._refresh, entry, scope, name=f"fetch {entry.procedure.path}")
 
     async def _refresh(self, entry: QueryEntry[Any], scope: anyio.CancelScope) -> None:
-        """Fetch until nothing is in doubt, or the server has said what no second try would change."""
+        """Fetch until the result is current, or the server has given an answer that no second try would change."""
         backoff = self._new_backoff()
         with scope:
             while entry.snapshot.loading:

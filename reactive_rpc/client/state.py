@@ -1,31 +1,15 @@
-"""What a watch shows, and the one place where it changes. Pure: no clock and no I/O.
+"""What a watch shows, and the one place in which it changes. Pure: no clock and no I/O.
 
-`QuerySnapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. The
-clients of all languages share this model; `tests/vectors/state.json` are its examples, as data.
-
-A **base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op**
-is an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is confirmed
-(`is_stale` is False) only while both hold:
+`QuerySnapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. A
+**base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op** is
+an own mutation's optimistic update. Shown is the base with the ops folded over it. The base is confirmed (`is_stale` is
+False) only while both hold:
 
 - *covered*: a stream that is up has this query in its set, so any change would be told;
-- *current*: nothing that was said since puts the base in doubt.
+- *current*: no invalidation came since.
 
-1. **An op leaves when the base contains it**, by either proof: the base reflects at least the version that the mutation
-   was answered with; or its fetch began after that answer (`seen`), since a mutation's version may be unknown.
-2. **The base contains no op that was sent and is still listed.** A newer outcome of which nobody can tell waits in
-   `held`; else a row would show twice whenever a fetch overtakes the mutation's answer, which is the usual order.
-3. An op that was answered, and that the base lacks, wants a fetch: so does one of which no answer came.
-4. `Advanced`: a covered, current base is the truth also at the version up to which the stream has told everything.
-5. An invalidation that names a version which the base reflects already changes nothing. While a fetch runs it is a
-   doubt, which the fetch's answer ends if it reflects that version; another fetch follows otherwise.
-6. **Nothing older than the newest outcome is taken**, be it answered or pushed. What cannot be compared with it is
-   taken from a fetch that began after the newest came, never from a stream: a result that is pushed without a version,
-   or onto one without, is a reason to fetch.
-7. A 304 speaks of the ETag that was *sent*.
-8. An answer that the server itself calls stale, as its database cannot be read, is shown where there is nothing else.
-   It settles no op, and replaces nothing: it may be older.
-9. Versions of two epochs do not compare: an answer of another epoch than the newest outcome's counts only if that was
-   there when the fetch began; what a stream brings of another epoch is a reason to fetch.
+`docs/internals/client.md` has the rules; the INVARIANT comments mark their lines. The clients of all languages share
+this model; `tests/vectors/state.json` are its examples, as data.
 """
 
 from __future__ import annotations
@@ -161,7 +145,7 @@ class QuerySnapshot(Generic[T]):
         ops: own mutations that the base does not contain, in the order they were made.
         shown: the base's data with the ops; the same object while neither changes.
         covered: a stream that is up watches the query.
-        current: nothing has put the newest outcome in doubt.
+        current: nothing has invalidated the newest outcome.
         wanted: a fetch should begin as soon as none is running.
         loading: a fetch is running.
         resolved: there is an outcome of a fetch or a stream, or a failure.
@@ -427,10 +411,14 @@ def _ended(s: QuerySnapshot[T], action: Fetched | FetchUnchanged | FetchFailed) 
 
 def _answered(s: QuerySnapshot[T], answer: Base[T], *, is_stale: bool) -> QuerySnapshot[T]:
     """Take an answer, unless it is none that can be taken; current only if nothing is said that it does not show."""
+    # INVARIANT (an answer that the server calls stale replaces nothing): it may be older than the newest outcome.
     if is_stale and not s.newest.is_empty:
         return replace(s, current=s.current and not _is_same(s.newest, s.asked), fetch_error=None)
+    # INVARIANT (nothing older than the newest outcome is taken): time would run backwards in what is shown.
     if _is_overtaken(s, answer):
         return _want_unless_current(s)
+    # INVARIANT (an invalidation that came while the fetch ran outlives its answer): unless the answer reflects the
+    # version that the invalidation named.
     is_clear = not s.wanted or (isinstance(s.invalidated_at, Version) and passes(answer.version, s.invalidated_at))
     taken = replace(s, held=answer, current=is_clear and not is_stale, wanted=s.wanted and not is_clear)
     return replace(taken, invalidated_at=_UNSAID, fetch_error=None)
@@ -443,11 +431,14 @@ def _is_overtaken(s: QuerySnapshot[T], answer: Base[T]) -> bool:
         return not _is_same(s.newest, s.asked)
     if newest is None or newest.epoch == version.epoch:
         return is_older(version, newest)
+    # INVARIANT (an answer of another epoch counts only if the newest outcome was there when its fetch began): versions
+    # of two epochs do not compare, so nothing else says which is the later.
     return s.asked.version is None or s.asked.version.epoch != newest.epoch
 
 
 def _unchanged(s: QuerySnapshot[T], action: FetchUnchanged) -> QuerySnapshot[T]:
     newest, version = s.newest, action.version
+    # INVARIANT (a 304 speaks of the ETag that was sent): it says nothing of an outcome that came since.
     if not _is_same(newest, s.asked):
         # The result that was asked about is the truth at `version`, and another one is held.
         is_later = version is not None and not passes(newest.version, version)
@@ -476,6 +467,7 @@ def _is_same(one: Base[T], other: Base[T]) -> bool:
 
 
 def _invalidated(s: QuerySnapshot[T], version: Version | None) -> QuerySnapshot[T]:
+    # INVARIANT (only a version makes an invalidation needless): the newest outcome shows that change already.
     if passes(s.newest.version, version):
         return s
     before = s.invalidated_at
@@ -493,6 +485,7 @@ def _pushed(s: QuerySnapshot[T], action: Pushed) -> QuerySnapshot[T]:
     newest, version = s.newest, action.version
     if is_older(version, newest.version):
         return s
+    # INVARIANT (a pushed result that cannot be compared is never taken): it may be older, so it is a reason to fetch.
     if not newest.is_empty and (version is None or newest.version is None or newest.version.epoch != version.epoch):
         return _invalidated(s, version if newest.version is None else None)
     data = newest.data if newest.etag == action.etag and newest.error is None else action.data
@@ -516,6 +509,7 @@ def _of_stream(s: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
             good = replace(moved, covered=True, current=True, wanted=False, resolved=True, invalidated_at=_UNSAID)
             return replace(good, fetch_error=None, stream_error=None)
         case Advanced(version=version):
+            # INVARIANT (covered and current only): then a change up to `version` would have been told.
             return _moved(s, version) if s.covered and s.current else s
         case Covered():
             return replace(s, covered=True, stream_error=None)
@@ -596,10 +590,12 @@ def _is_later(shared: Shared, newest: Base[Any]) -> bool:
 def _tidied(before: QuerySnapshot[T], s: QuerySnapshot[T]) -> QuerySnapshot[T]:
     """Show what is held once that can be told, drop the ops that the base contains, see to it that others will be."""
     held = s.held
+    # INVARIANT (the base contains no op that was sent and is still listed): else its row would show twice.
     if held is not None and all(op.phase == "queued" or _contains(held, op) for op in s.ops):
         s = replace(s, base=held, held=None)
     if any(_contains(s.base, op) for op in s.ops):
         s = replace(s, ops=tuple(op for op in s.ops if not _contains(s.base, op)))
+    # INVARIANT (an op that is over and that the base lacks wants a fetch): nothing else would end it.
     if not s.wanted and not s.loading and any(op.is_over for op in s.ops):
         s = replace(s, wanted=True)
     if s.base.data is before.base.data and [op.id for op in s.ops] == [op.id for op in before.ops]:
@@ -608,6 +604,7 @@ def _tidied(before: QuerySnapshot[T], s: QuerySnapshot[T]) -> QuerySnapshot[T]:
 
 
 def _contains(base: Base[T], op: Op[T]) -> bool:
+    # INVARIANT (an op leaves by a proof only): the base reflects its version, or was fetched after its answer.
     if op.phase == "acked" and passes(base.version, op.at):
         return True
     return op.is_over and op.id in base.seen

@@ -1,21 +1,11 @@
 """Which queries a client shows, and what the stream's events mean for each: bookkeeping without I/O.
 
-When may a result be confirmed? The server compares the ETag that the *request* of the stream carried with the result
-at the moment it began to watch. So, when `connected` comes, a result is good if it still is the one whose ETag was
-sent, was in no doubt, and no fetch is running (a fetch that began before the server watched may bring a result from
-before). It is good also if it reflects the version that `connected` names, or a later one: what changes it afterwards
-is told. Unless the server has found it stale itself: then version and ETag contradict each other, and the ETag is
-believed. Everything else is fetched again; with `If-None-Match` that costs a 304. The same rule serves a first
-connection, a reconnection and a change of the set, where the old stream's events may be lost as it closes.
+A stream confirms a result if the server has compared exactly its ETag, or if the result reflects the version that
+`connected` names; everything else is fetched again. An event that names a key which the stream never announced, and a
+gap, widen: to the path, or to everything. If the stream refuses a query for a reason that may pass, it is asked for
+again; see `is_deferred`.
 
-A version says more than a cursor, and only a version is compared: the cursor of an event may lie below the commit that
-it tells of, as long as something else of that commit has not been told.
-
-An event that names a key which the stream never announced, and a gap, widen: to the path, or to everything. A result
-that the stream brings and that cannot be taken, because of such a key or of its shape, counts as an invalidation.
-
-A query that the stream refuses is on its own: nobody tells when that changes. Where it may change without the caller's
-doing (the database cannot be read just now, its schema is not captured), it is worth asking again; see `is_deferred`.
+`docs/internals/client.md` argues why; the INVARIANT comments mark the lines that it rests on.
 """
 
 from __future__ import annotations
@@ -205,7 +195,7 @@ class Subscriptions:
         return members
 
     def invalidate(self, members: Members, affected: Iterable[Affected], version: str | None = None) -> None:
-        """Put in doubt what a commit may have changed; `version` shows that commit, where one is known to."""
+        """Invalidate the results that a commit may have changed; `version` shows that commit, if one is known to."""
         for entry in _affected(members, affected):
             entry.dispatch(Invalidated(parse_version(version)))
 
@@ -227,7 +217,7 @@ class Subscriptions:
                     entry.dispatch(Advanced(version))
 
     def gap(self, members: Members) -> None:
-        """Put everything in doubt that a stream watches."""
+        """Invalidate every result that a stream watches."""
         for group in members.values():
             for entry in group:
                 entry.dispatch(Invalidated())
@@ -246,7 +236,7 @@ class Subscriptions:
                 entry.dispatch(StreamFailed(error))
 
     def reidentify(self) -> None:
-        """Doubt what was answered to the former caller."""
+        """Invalidate the answers to the former caller."""
         for entry in self:
             entry.stream = entry.refused = None
             entry.dispatch(Reidentified())
@@ -270,9 +260,10 @@ def _pushed(entry: QueryEntry[Any], result: Result) -> Pushed | Invalidated:
 
 
 def _connect(entry: QueryEntry[Any], connected: Connected, sent_etag: str | None, *, is_stale: bool) -> None:
-    """Take in what a new stream says of one query that it watches; see the head of this module."""
+    """Take in what a new stream says of one query that it watches."""
     version, newest = parse_version(connected.version), entry.snapshot.newest
     is_compared = sent_etag is not None and newest.etag == sent_etag
+    # INVARIANT (the ETag is believed before the version): if the server compared it and found it stale, it is.
     if is_stale and is_compared:
         entry.dispatch(Invalidated())
     elif passes(newest.version, version) or (not is_stale and _is_confirmed(entry.snapshot, sent_etag)):
@@ -288,7 +279,8 @@ def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple
 
 
 def _is_confirmed(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
-    """Tell whether the server has compared exactly what is held (see the head of this module)."""
+    """Tell whether the server has compared exactly what is held."""
+    # INVARIANT (no fetch runs): one that began before the server watched may bring a result from before.
     return sent_etag is not None and snapshot.newest.etag == sent_etag and snapshot.current and not snapshot.loading
 
 

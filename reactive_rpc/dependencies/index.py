@@ -1,23 +1,13 @@
-"""The index: from a change to the entries it may touch, in time that does not grow with what is cached.
+"""The index: from a change to the entries it may touch, in time that does not grow with the number of cached results.
 
     {table: {shape: {values: entries}}}
 
-A *shape* is what constraints of one query have in common: the columns rendered, the columns compared by equality, those
-that must or must not be NULL, and those that lie in a range. The code of an application has few shapes, however many
-results it caches, so a match costs O(shapes of the table + hits): one hash look-up a shape and image, and where the
-shape has a range, a search of O(log n + hits) among the ranges of that bucket (`ranges.py`). Of several ranges in one
-constraint one is searched; the others are compared for each hit of the first.
+A *shape* is common to the constraints of one query: the columns rendered, the columns compared by equality, those that
+must or must not be NULL, and those that lie in a range. A match costs O(shapes of the table + hits): one hash look-up
+a shape and image, and if the shape has a range, a search among the ranges of that bucket (`ranges.py`).
 
-A bucket of one entry is the entry itself, not a set of one: most buckets of a primary-key look-up are.
-
-**Bounds.** What one entry may cost is bounded, and past the bound it is widened, never narrowed: an IN list by dropping
-its column from the key, and an entry with very many constraints of one shape (a handler that calls `session.get` in a
-loop) by taking their constraints together, column by column: the union of each column's values holds them all.
-
-**What does not scale.** A change whose image does not know a column of a shape's key, and knows another, walks through
-the buckets of that shape.
-
-Rejected: one list of constraints a table (51 ms for 100,000), a tree a column (the shapes make it one hash).
+`docs/internals/dependencies.md` says more, also what does not scale; the INVARIANT comments mark the lines by which no
+entry is overlooked.
 """
 
 from __future__ import annotations
@@ -38,7 +28,7 @@ __all__ = ["Index"]
 E = TypeVar("E", bound=Hashable)
 
 MAX_PRODUCT = 256
-"""An IN list, or the product of several, that spells more keys than this is widened instead."""
+"""An IN list, or the product of several, that spells more keys than this is left out of the key: any value fits."""
 
 MAX_PLACES = 1000
 """An entry that would stand in more places of one shape than this stands in few, and wider."""
@@ -126,7 +116,8 @@ class _Shape(ABC, Generic[E]):
         values = row[0] if self.width == 1 else tuple(row[: self.width])
         if self.collect(values, row, found):  # type: ignore[arg-type]  # with None or UNKNOWN in it there is no bucket
             return
-        # What is NULL equals nothing; what is unknown may equal anything.
+        # INVARIANT (NULL equals nothing, an unknown value may equal anything): if a key column's value is unknown,
+        # every bucket that the known ones fit is looked into.
         equal = row[: self.width]
         unknown = [value for value in equal if isinstance(value, Unknown)]
         if unknown and None not in equal:
@@ -387,6 +378,7 @@ def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
 
 def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
     """Return columns and values, in order, without the longest lists where their product would be too large."""
+    # INVARIANT (only whole columns are left out): fewer conditions admit more rows, so the entry is widened.
     names = sorted(equal) if len(equal) > 1 else list(equal)
     while prod([len(equal[name]) for name in names]) > MAX_PRODUCT:
         names.remove(max(names, key=lambda name: len(equal[name])))
@@ -395,6 +387,8 @@ def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tu
 
 def _together(key: _ShapeKey, terms: Iterable[_Term]) -> tuple[_ShapeKey, _Term]:
     """Return one term that is as wide as all of `terms`, and its shape."""
+    # INVARIANT (column by column, each the union): every row that one of the terms admits is admitted. The union of
+    # ranges is no range, so ranges are left out; the conditions on NULL are the shape's own.
     columns = zip(*(term.equal for term in terms), strict=True)
     names, values = _bounded({name: frozenset().union(*found) for name, found in zip(key.equal, columns, strict=False)})
     return _ShapeKey(key.columns, names, (), key.nulls), _Term(values)

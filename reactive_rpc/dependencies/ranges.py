@@ -1,39 +1,12 @@
 """Ranges, so held that those around a value are found in O(log n + hits).
 
 Bounds become *keys*, integers or tuples that sort as the ranges begin and end, so that inclusive and exclusive bounds
-need no cases: a range holds v just where its lower key is not above v's key, and its upper key not below it.
+need no cases: a range holds v just if its lower key is not above v's key, and its upper key not below it. Half-open
+ranges lie in a `SortedKeyList`, closed ones in a `Grid`, each on the level of its length. Integers, numbers and
+strings have one side each.
 
-**Half-open ranges** (`created > c`) around v are those whose key lies on the right side of v's: a prefix, or a suffix,
-of the keys in order, which a `SortedKeyList` keeps.
-
-**Closed ranges** lie in a `Grid`, each on the level of its length: a range from code a to code b, a < b, is on level k
-where 2^k <= b - a < 2^(k+1), and stands in each bucket of 2^k codes that it meets. (A code is an integer that never
-falls as the key grows.) As it is no shorter than a bucket, it never begins and ends in one; as it is shorter than two,
-it meets three buckets at most. So in the bucket of a value v on that level
-
-- the ranges that begin there end after v: they hold v where their lower keys are not above it, a prefix in order;
-- the ranges that end there began before v: a suffix in order of their upper keys;
-- any other range covers the bucket, and v.
-
-A search looks into one bucket of each level that any range is on (as many as there are magnitudes of length: never more
-than a code has bits, 65 for the numbers of a database, and about ten in practice), and walks through hits alone.
-Buckets with few ranges keep no order: each is compared. Where a and b are one code, a range is a point: it stands in
-one bucket, of that code, and is compared. A range that nothing satisfies (`BETWEEN 9 AND 5`) is in no bucket.
-
-**Keys and codes.** Between integers, the code of a bound is twice the bound, one more where it is exclusive below and
-one less where it is exclusive above, and that is the key as well: values that are no integers get the odd codes
-between. Nothing is rounded, so a point among them has no other ranges to be compared with in vain. Other bounds are
-ordered by key, `(bound, flag)`, and their codes may collide: numbers nearer than doubles tell apart, and strings with
-one beginning.
-
-**Mixed kinds.** A number and a string do not compare, so where a range meets a value of the other kind the value counts
-as inside (see `read_set.py`). Integers, numbers and strings have one side each; a range stands on the sides of its
-bounds, a number is sought on the two sides of numbers.
-
-Sources: the levels are those of hierarchical grids in collision detection (C. Ericson, "Real-Time Collision Detection",
-2005, 7.2); the sorted list in chunks is that of `sortedcontainers`. Rejected: a binary trie, where a range hangs once,
-at the bit in which its bounds differ (short ranges part at any height: three times as many look-ups), buckets without
-order (one full of ranges beside v is walked in vain), a balanced interval tree (slower in Python at every size).
+`docs/internals/dependencies.md` says why each range is found, and what was rejected; the INVARIANT comments mark the
+lines that this rests on.
 """
 
 from __future__ import annotations
@@ -316,6 +289,8 @@ class Grid(Generic[E]):
         first, last = self._code(span.low), self._code(span.high)
         if last <= first:
             return 0, first, last
+        # INVARIANT (2^level <= length < 2^(level + 1)): no range begins and ends in one bucket, so those that begin in
+        # a value's bucket end after the value, and those that end there began before it.
         level = (last - first).bit_length() - 1
         return level, first >> level, last >> level
 
@@ -486,6 +461,8 @@ class Ranges(Generic[E]):
             if name in names:
                 side.collect(value, found)
             else:
+                # INVARIANT (a value of another kind counts as inside): it does not compare. A range that has a bound on
+                # the value's own side, too, is decided there.
                 found.extend([span for span in side if not any(part in names for part, _, _ in _parts(span.between))])
         return found
 
@@ -563,6 +540,7 @@ def _code(value: Known) -> int:
     if isinstance(value, str):
         head = value[:TEXT_CODE_BYTES].encode("utf-8", "surrogatepass")[:TEXT_CODE_BYTES]
         return int.from_bytes(head.ljust(TEXT_CODE_BYTES, b"\0"), "big")
+    # INVARIANT (the code never falls as the value grows): doubles sort like their bits, negative ones the other way.
     bits: int = struct.unpack("<q", struct.pack("<d", _double(value)))[0]
     return bits + _HALF if bits >= 0 else -1 - bits
 

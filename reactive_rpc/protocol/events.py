@@ -1,4 +1,4 @@
-"""The events of `/rpc/events`: what a client asks for, what a stream says, what a client acknowledges.
+"""The events of `/rpc/events`: the request of a client, the events of a stream, and the acknowledgement.
 
     client -> server  SubscriptionRequest   POST {prefix}/events
     server -> client  Connected             first: where the stream stands, and what the client holds that is stale
@@ -8,11 +8,10 @@
                       Revoked               the stream is over for good
     client -> server  Ack                   POST {prefix}/events/ack, cumulative
 
-By long poll (`{prefix}/events/poll`) the same request is answered with the same events, as a `Polled`. A browser's
-`EventSource` cannot send headers: it puts a `Ticket` (POST {prefix}/events/ticket) into its URL.
+By long poll ({prefix}/events/poll) the same request is answered with a `Polled`. A browser's `EventSource` cannot send
+headers: it puts a `Ticket` (POST {prefix}/events/ticket) into its URL.
 
-Unknown fields and unknown events are ignored on both sides, so that either may be the newer one. `input` is any JSON;
-`key` is the server's own and means nothing to a client but equality.
+Unknown fields and events are ignored on both sides: either may be the newer. A client only compares `key`s.
 """
 
 from __future__ import annotations

@@ -1,19 +1,11 @@
-"""From what a compiled statement rendered to a template of what it reads.
+"""From the SQL that a compiled statement rendered to a template of its reads.
 
 The template is made once a `Compiled`, kept with it, and holds no value: parameters are named, so that one template
-serves every execution. Making it twice, when two threads execute a new statement at once, gives the same template.
+serves every execution. Each SELECT body is taken on its own; for each of its tables and each conjunction of its WHERE,
+the atoms about that table make one *read*. A row that satisfies no read of its table cannot appear in the body's
+joined rows, nor keep another from appearing.
 
-Design note. Every SELECT body is taken on its own, wherever it stands (subquery, CTE, UNION, EXISTS): if the rows that
-each body can use stay as they are, so do all results. For each table of a body and each conjunction of its WHERE, the
-atoms about that table make one *read*: a row that satisfies no read of its table cannot appear in the body's joined
-rows, nor keep another from appearing (`scope.py`). A correlated subquery matters only for the outer rows that pass
-the outer WHERE, so it inherits what that WHERE says of the columns that it is correlated by, where the outer WHERE is
-one conjunction.
-
-A table that was rendered more often than the bodies account for (inside a construct that is not understood) is read as
-a whole. The columns of a read are all of the table's columns rendered anywhere in the statement: an update of another
-column leaves every body's rows as they are. "The same result" means what SQL says it means: the order of rows without
-ORDER BY, and which rows a LIMIT without a total order takes, are the database's to choose.
+`docs/internals/read-sets.md` argues why that suffices; the INVARIANT comments mark the lines that it rests on.
 """
 
 from __future__ import annotations
@@ -153,6 +145,7 @@ def _as_condition(criterion: Any) -> Any:
 
 def _inherited(body: _Body, outer: _Body) -> list[Comparison]:
     """Return what the outer WHERE says of the columns that `body` takes from it."""
+    # INVARIANT (one conjunction only): of several, an outer row may pass by another one, of which this says nothing.
     if len(outer.where) != 1:
         return []
     return [
@@ -164,7 +157,8 @@ def _inherited(body: _Body, outer: _Body) -> list[Comparison]:
 
 def _reads(body: _Body, term: Term, rendering: Rendering) -> Iterator[Read]:
     facts = known(term, body.inherited)
-    # What goes over links never goes back into WHERE: it holds for the rows that matter, not for every joined row.
+    # INVARIANT (conditions carried over links never go back into WHERE): they hold for the rows that matter, not for
+    # every joined row. So parents are read by `facts` alone.
     linked = carried(facts, body.scope.links)
     atoms = [*(atom for atom in term if isinstance(atom, Nullness)), *facts, *linked]
     parents = parent_atoms(term, facts, body.scope.links)
@@ -187,6 +181,8 @@ def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tupl
 
 
 def _columns(table: str, atoms: tuple[RowAtom, ...], rendering: Rendering) -> frozenset[str] | None:
+    # INVARIANT (all columns of the table that the statement renders anywhere): an update of another one leaves every
+    # body's rows as they are.
     if rendering.stars:
         return None
     return frozenset(rendering.columns.get(table, ())) | {atom.field.name for atom in atoms}
@@ -196,6 +192,7 @@ def _unaccounted(rendering: Rendering, bodies: list[_Body]) -> Iterator[Read]:
     """Read as a whole what stands in the text more often than in the bodies' FROM lists."""
     accounted = Counter(source.table for body in bodies for source in body.scope.sources.values())
     for table, count in rendering.tables.items():
+        # INVARIANT (each rendered table is accounted for): a construct that is not understood may read any of its rows.
         if count > accounted[table]:
             yield Read(table, None)
 

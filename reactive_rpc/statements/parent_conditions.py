@@ -2,45 +2,11 @@
 
 No column of a post says which team that is, so the read of posts rests on a *virtual column*
 (`dependencies/lookup.py`), which the log adds to the images of posts: the value that the parent has in the snapshot
-that shows the change.
+that shows the change. A change of a post is ignored if its parent fails the condition there, or if there is none.
 
-**What is claimed.** Take a conjunction T of a body's WHERE, a child p and its parent u, two of the tables it joins,
-with p.c = u.k where k is unique, and a condition F on u that T implies. An image x of a row of p is ignored where the
-parent that the poll's snapshot P shows for x.c fails F, or where there is none. Let D be any state between the one that
-the result was computed on and P; then no row that passes T in D depends on x, unless a change of another row touches
-the entry anyway.
-
-1. *What depends on x.* A passing row that x takes part in, and one that an outer join would make or not make because of
-   x. Each such row holds a real u with u.k = x.c. Where T itself says p.c = u.k that is plain: a row without p fails T.
-   The same follows from an ON in two ways, for an F that NULL fails (`SelectScope.links` lists the equalities, as pairs
-   of a right side and what it equals):
-   - *p on the right, u on the left* (`users LEFT JOIN post`): x joins with u of that key alone. What x keeps from being
-     extended by NULLs holds that u, or is a side that holds u itself: then u is NULL there, and F fails.
-   - *u on the right, p on the left* (`post LEFT JOIN users`): F makes u real in every passing row, so its ON has held.
-2. *The parents stay.* Let U(D) be the rows of u that satisfy u's read under T, seen through k and F's column, which are
-   both rendered. Every u in a passing row is one of them. If no change of u's table touches the entry, U is the same
-   in every state from the result's to P's: each change of a member, or to one, would have touched.
-3. So, were x part of a passing row in D, some u in U(D) has u.k = x.c and satisfies F; it is in U(P) too, and k is
-   unique, so it is the parent that P shows, which fails F: a contradiction.
-
-This needs nothing of u's read but that all who matter satisfy it: it may be wider than F (unknown values, too many).
-The image before is looked up in P like the one after; the argument is about any image and any state. A parent that was
-deleted, renamed or moved in the same batch, by hand or by a cascade, was in U before or it was not. What the text reads
-of u under other aliases has reads of its own.
-
-**Where it would fail.** Step 2 supposes that u's read sees every change of U. That read may itself rest on a parent of
-u's, so the steps are an induction, and parents must not lead back to a child: with p resting on u and u on p, a batch
-that changes both would show each the other's new state, and neither change would touch. `usable` refuses the look-up
-that closes a circle. An F that was only carried to u over a link does not hold in every passing row, and is not used.
-
-**Images of other times.** A history holds images that were looked up at an older poll: a state between the result's and
-now, or one from before the result, whose changes the result has seen. Read backwards, from a live entry to the cursor
-of a client, steps 1 to 3 are the same. Images looked up in a snapshot *after* the version that they are told for
-would not do; a log leaves the virtual columns out there. What an image lacks, because nobody wanted it when the log
-looked or because it is not exact, matches every condition.
-
-Left out: parents of parents (one look-up a column), parents in an enclosing query's other conjunctions, EXISTS about a
-parent, and children whose own unique column is given.
+`docs/internals/read-sets.md` argues why no change is overlooked; the INVARIANT comments mark the lines that it rests
+on. Left out: parents of parents (one look-up a column), parents in an enclosing query's other conjunctions, EXISTS
+about a parent, and children that the query names by their own unique column.
 """
 
 from __future__ import annotations
@@ -72,6 +38,8 @@ def parent_atoms(
     """
     nullness = [atom for atom in term if isinstance(atom, Nullness)]
     of_parents = _by_source([*facts, *nullness])
+    # INVARIANT (over a link only conditions that NULL fails): an outer join keeps a row whose parent is missing, and
+    # there the parent's columns are NULL.
     failing_null = _by_source([*facts, *(atom for atom in nullness if not atom.null)])
     found: dict[int, dict[ParentAtom, None]] = {}
     for pairs, known in (
@@ -92,6 +60,8 @@ def usable(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup]:
     for read in reads:
         for atom in read.parents if not _is_one_row(read, schema) else ():
             child, parent = atom.column.source, atom.key.source
+            # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
+            # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
             lookup = None if _leads_to(child, parent, rests_on) else _lookup(atom, schema)
             if lookup is not None:
                 rests_on.setdefault(child, set()).add(parent)
@@ -120,6 +90,7 @@ def _leads_to(target: int, start: int, rests_on: Mapping[int, Iterable[int]]) ->
 
 def _lookup(atom: ParentAtom, schema: Schema) -> Lookup | None:
     table, parent = schema.table(atom.column.table), schema.table(atom.key.table)
+    # INVARIANT (the parent's key is unique): only then is the row that the snapshot shows the one that was joined.
     if table is None or parent is None or not _unique(atom.key, schema):
         return None
     kind = schema.kind(table, atom.column.name)

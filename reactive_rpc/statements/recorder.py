@@ -1,18 +1,10 @@
 """Hand every statement that runs on a connection to the connection's recorder.
 
-Design note. Values are taken from the execution, never from the statement: SQLAlchemy runs a cached `Compiled` with
-the values of another statement of the same shape. They go through the compiled statement's own bind processors, so
-that what is compared is what the driver gets. (A processor that answers differently each time would break that; it
-would also break SQLAlchemy's own cache.) SQLAlchemy takes the lists of `IN` out of the parameters and puts one
-parameter for each value in their place, under names that the execution context keeps.
+Values are taken from the execution, never from the statement: SQLAlchemy runs a cached `Compiled` with the values of
+another statement of the same shape. The oracle of the database is asked about a text just before it runs. The recorder
+hangs on the connection, not on a `ContextVar`, which a greenlet, a thread or a task may share with another call.
 
-Text is asked about as the driver is about to get it (`text_reads.py`), before it runs: the oracle of the database
-answers, or the result is opaque.
-
-The recorder hangs on the connection, not on a `ContextVar`: a greenlet, a worker thread or a task that shares the
-context cannot mix up two calls. A connection that a handler takes from the engine itself carries none; only there does
-the recorder of the current call count, which a `ContextVar` names. What SQLAlchemy answers from an identity map runs no
-statement, so a recorded session must be a fresh one.
+`docs/internals/read-sets.md` says more; the INVARIANT comments mark the lines that it rests on.
 """
 
 from __future__ import annotations
@@ -131,6 +123,7 @@ class Recorder:
         if context is None or context.compiled is None:
             self._record_text(text, "exec_driver_sql()")
             return
+        # INVARIANT (the template holds no value): SQLAlchemy runs one `Compiled` with the values of many statements.
         template = template_of(context.compiled)
         if template.textual is not None:
             self._record_text(text, template.textual)
@@ -213,6 +206,7 @@ def _driver_values(context: DefaultExecutionContext, parameters: Mapping[str, ob
         # Of a row value each column has a processor of its own.
         processor: Any = processors.get(name)
         process = cycle(processor if isinstance(processor, tuple) else (processor,))
+        # INVARIANT (values as the driver gets them): stored values are compared with these, not with the handler's.
         found = [_processed(parameters[each], how) for each, how in zip(names, process, strict=False)]
         type_: Any = compiled.binds[name].type
         types = cycle(type_.types if isinstance(type_, TupleType) else (type_,))
@@ -253,4 +247,5 @@ def _record(
     if recorder is not None:
         recorder.record(connection, statement, parameters, context)
     elif (current := current_recorder.get()) is not None:
+        # INVARIANT (a read that no recorder saw makes the read set opaque): the handler took this connection itself.
         current.refuse("reads through a connection of its own: use the db it is given")
