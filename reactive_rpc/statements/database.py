@@ -70,7 +70,7 @@ class Database(ABC):
     """
 
     name: str
-    dialect: str = "sqlite"
+    dialect: str
     queries_at_once: int = 32
     oracle: Oracle | None = None
     _observer: WriteObserver | None = None

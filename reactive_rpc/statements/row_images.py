@@ -15,9 +15,8 @@ from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Table
+from sqlalchemy import Table, make_url
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as PostgreSQLDialect
-from sqlalchemy.dialects.sqlite import dialect as SQLiteDialect  # a class, exported in lower case
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import Boolean
 
@@ -41,7 +40,11 @@ _ANSWERED: Final[Mapping[ColumnKind, Processor]] = {
 _TYPE_NUMBERS: Final[Mapping[ColumnKind, int]] = {"integer": 20, "real": 701, "decimal": 1700}
 """PostgreSQL's numbers of the types that its drivers answer for these kinds; a Numeric asks for them."""
 
-_DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"sqlite": SQLiteDialect, "postgresql": PostgreSQLDialect}
+
+@cache
+def _dialect_of(name: str) -> Dialect:
+    """Return the dialect whose types read what is stored; of PostgreSQL's, one of those that answer as our drivers."""
+    return PostgreSQLDialect() if name == "postgresql" else make_url(f"{name}://").get_dialect()()
 
 
 def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) -> Change:
@@ -91,7 +94,7 @@ def _processor(table: Table | None, name: str, kind: ColumnKind | None, dialect:
     column = None if table is None else next((each for each in table.columns if each.name == name), None)
     if column is None:
         return answered
-    made = _DIALECTS.get(dialect, SQLiteDialect)()
+    made = _dialect_of(dialect)
     type_ = column.type.dialect_impl(made)
     # Where the database knows booleans the type leaves them alone; in an image they are numbers.
     untouched: Processor = bool if isinstance(type_, Boolean) else _as_it_is

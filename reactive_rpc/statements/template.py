@@ -14,7 +14,7 @@ RowAtom = Comparison | Nullness
 
 @dataclass(frozen=True, slots=True)
 class ParentAtom:
-    """An atom about the row whose `key` equals a row's `column`; of use where the key is unique (`enrichment.py`)."""
+    """An atom about the row whose `key` equals a row's `column`; of use if the key is unique, see `usable`."""
 
     column: Field
     key: Field

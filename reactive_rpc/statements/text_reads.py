@@ -2,8 +2,8 @@
 
 Design note. What SQLAlchemy gets as text (`text()`, `exec_driver_sql`, `literal_column`, a construct of the
 application's own) it hands on unread, so nothing is known until the whole text is rendered. Then somebody who knows the
-database's grammar is asked: on SQLite, SQLite itself (`sqlite_oracle.py`); on PostgreSQL, a parser for what the text
-may not contain, and the back end's own locks for the tables (`postgresql_oracle.py`).
+database's grammar is asked: on SQLite, SQLite itself (`backends/sqlite/oracle.py`); on PostgreSQL, a parser for what
+the text may not contain, and the back end's own locks for the tables (`backends/postgresql/oracle.py`).
 
 The read set of a text has tables and columns, never conditions: a fragment such as `x = 1 OR y = 2` stands in a WHERE
 without parentheses, so even what surrounds it restricts nothing.

@@ -81,6 +81,8 @@ class SQLiteDatabase(Database):
         DefinitionError: the database is in memory.
     """
 
+    dialect = "sqlite"
+
     def __init__(self, url: URL, *, busy_timeout_seconds: float, position: str | None) -> None:
         self.path = _path(url)
         self.name = str(self.path)
