@@ -29,16 +29,14 @@ PAGES = ("docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 
 ALLOWED: dict[str, tuple[int, int, int]] = {
     # word: how many names may have it in the package, and how many elsewhere; how often prose may say it
-    "owed": (0, 1, 0),
-    "told": (2, 9, 0),
-    "tell": (4, 6, 0),
+    "told": (2, 1, 0),
+    "tell": (4, 1, 0),
     "heed": (0, 0, 3),
     "veto": (0, 0, 8),
     "flight": (0, 0, 6),
     "beat": (8, 4, 0),
     "doubt": (6, 0, 0),
     "trouble": (3, 1, 0),
-    "crowd": (0, 1, 0),
 }
 
 TWICE: dict[str, int] = {

@@ -41,7 +41,7 @@ COST_SPACE_SECONDS = 0.05
 
 
 @dataclass
-class Told:
+class Delays:
     """All commits of one variant, in milliseconds.
 
     Attributes:
@@ -77,14 +77,14 @@ class _Variant:
     target: Target
     held: Clients
     connection: psycopg.Connection
-    told: Told
+    delays: Delays
 
     def commit(self) -> None:
         """Write once, and note when the clients were told."""
         measured = one_event(self.target, self.held, quiet_seconds=random.uniform(1, 2) * QUIET_SECONDS)
-        self.told.read.extend(measured.receipts.read_ms)
-        self.told.first.append(measured.receipts.read_ms[0])
-        self.told.last.append(measured.receipts.read_ms[-1])
+        self.delays.read.extend(measured.receipts.read_ms)
+        self.delays.first.append(measured.receipts.read_ms[0])
+        self.delays.last.append(measured.receipts.read_ms[-1])
 
 
 def _used(variants: Sequence[_Variant], work: Callable[[], object]) -> tuple[float, float]:
@@ -135,7 +135,7 @@ def cost_of_a_commit(
 
 def measure(
     server: PostgreSQLServer, variants: Mapping[str, Mapping[str, str]], *, streams: int, commits: int
-) -> dict[str, Told]:
+) -> dict[str, Delays]:
     """Return `{variant: what was measured}`; a variant is the settings of its server, `{name: value}`."""
     with ExitStack() as stack:
         made = {name: _variant(server.new_database(), settings, stack) for name, settings in variants.items()}
@@ -143,44 +143,44 @@ def measure(
             target = variant.target
             variant.held.open(target.port, target.request, streams, marker=target.opened)
         for variant in made.values():
-            variant.told.idle = _idle([variant])
+            variant.delays.idle = _idle([variant])
         for _ in range(commits):
             for variant in made.values():
                 variant.commit()
-    return {name: variant.told for name, variant in made.items()}
+    return {name: variant.delays for name, variant in made.items()}
 
 
 def _variant(url: str, settings: Mapping[str, str], stack: ExitStack) -> _Variant:
-    port, told = free_port(), Told()
+    port, delays = free_port(), Delays()
     environment = unlimited(**settings) | {"BENCH_DATABASE_URL": url}
     process = stack.enter_context(served("benchmarks.fanout_reactive:app", port, environment))
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     connection = stack.enter_context(psycopg.connect(plain))
     connection.execute("INSERT INTO message (room, text) VALUES ('a', 'first')")
     connection.commit()
-    trigger = written_rows(connection, told.committing)
+    trigger = written_rows(connection, delays.committing)
     target = Target("reactive_rpc", port, process, event_request("messages.get_all"), b"event: connected", trigger)
-    return _Variant(target, stack.enter_context(clients()), connection, told)
+    return _Variant(target, stack.enter_context(clients()), connection, delays)
 
 
-def report(found: Mapping[str, Told]) -> Iterator[str]:
+def report(found: Mapping[str, Delays]) -> Iterator[str]:
     """Yield a table."""
     yield (
         "| variant | p50 | p99 | first, median | last, median | last, worst | COMMIT alone, p50"
         " | idle: server | idle: database |"
     )
     yield "|" + "---|" * 9
-    for name, told in found.items():
-        read = sorted(told.read)
+    for name, delays in found.items():
+        read = sorted(delays.read)
         figures = (
             at(0.5, read),
             at(0.99, read),
-            statistics.median(told.first),
-            statistics.median(told.last),
-            max(told.last),
-            statistics.median(told.committing),
+            statistics.median(delays.first),
+            statistics.median(delays.last),
+            max(delays.last),
+            statistics.median(delays.committing),
         )
-        idle = " | ".join(f"{share:.1%} of a core" for share in told.idle)
+        idle = " | ".join(f"{share:.1%} of a core" for share in delays.idle)
         yield f"| {name} | {' | '.join(f'{figure:.1f}' for figure in figures)} | {idle} |"
 
 

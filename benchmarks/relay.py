@@ -66,7 +66,7 @@ class Lag:
 
     Attributes:
         written: rows; `offered`: how many a second, as it came out.
-        told: changes that the first log was told; `coarse`: those that named no row.
+        received: changes that the first log was told; `coarse`: those that named no row.
         ages_ms: how old each was then, sorted.
         entries: batches that the first log was told.
         cores: `{part: the share of a core that it used}`.
@@ -75,7 +75,7 @@ class Lag:
 
     written: int
     offered: float
-    told: int
+    received: int
     coarse: int
     ages_ms: list[float]
     entries: int
@@ -145,17 +145,17 @@ def measure(server: PostgreSQLServer, redis: RedisServer, way: Way, *, seconds: 
             written = _write(connection, commits, rows, seconds)
             elapsed = time.monotonic() - started_at
             time.sleep(0.5)
-            told = _seen(logs)
+            received = _seen(logs)
             cores = {name: (process.cpu_seconds - before[name]) / elapsed for name, process in parts.items()}
             yield (
                 f"{commits:,} x {rows}",
                 Lag(
                     written=written,
                     offered=written / elapsed,
-                    told=len(told["ages_ms"]),
-                    coarse=told["coarse"],
-                    ages_ms=sorted(told["ages_ms"]),
-                    entries=told["batches"],
+                    received=len(received["ages_ms"]),
+                    coarse=received["coarse"],
+                    ages_ms=sorted(received["ages_ms"]),
+                    entries=received["batches"],
                     cores=cores,
                     sent_bytes=client.info("stats")["total_net_output_bytes"] - sent,
                 ),
@@ -173,11 +173,11 @@ def report(way: Way, rate: str, lag: Lag) -> str:
         way.name,
         rate,
         f"{lag.offered:,.0f}",
-        f"{lag.told:,} of {lag.written:,}" + (f" + {lag.coarse} coarse" if lag.coarse else ""),
+        f"{lag.received:,} of {lag.written:,}" + (f" + {lag.coarse} coarse" if lag.coarse else ""),
         *ages,
         f"{lag.entries:,}",
         *(f"{lag.cores[name]:.1%}" if name in lag.cores else "" for name in ("relay", "Redis", "logs")),
-        f"{lag.sent_bytes / way.logs / max(1, lag.told):,.0f}" if way.redis else "",
+        f"{lag.sent_bytes / way.logs / max(1, lag.received):,.0f}" if way.redis else "",
     ]
     return f"| {' | '.join(cells)} |"
 

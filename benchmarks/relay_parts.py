@@ -63,9 +63,9 @@ class Seen:
 
     def report(self) -> str:
         """Return all as JSON and forget it."""
-        told = json.dumps({"batches": self.batches, "coarse": self.coarse, "ages_ms": self.ages_ms})
+        report = json.dumps({"batches": self.batches, "coarse": self.coarse, "ages_ms": self.ages_ms})
         self.__init__()  # type: ignore[misc]  # begins anew
-        return told
+        return report
 
 
 def _database_log(url: URL) -> PostgreSQLLog:

@@ -83,7 +83,7 @@ def run(folder: Path, *, rounds: int = 7, rows: int = 300) -> None:
     """Measure and print."""
     print("One-row writes through SQLAlchemy async, share of the same writes without capture:")
 
-    def tell(where: str, plain: AsyncEngine, captured: AsyncEngine) -> None:
+    def print_shares(where: str, plain: AsyncEngine, captured: AsyncEngine) -> None:
         for kind, share in asyncio.run(measure(plain, captured, rounds=rounds, rows=rows)).items():
             print(f"  {kind}, {where:34} {share:5.2f}")
 
@@ -92,8 +92,8 @@ def run(folder: Path, *, rounds: int = 7, rows: int = 300) -> None:
             _prepare_file(folder / f"{captured}-{synchronous}.db", captured=captured, synchronous=synchronous)
             for captured in (False, True)
         ]
-        tell(f"SQLite, synchronous={synchronous}", *files)
+        print_shares(f"SQLite, synchronous={synchronous}", *files)
     for durable in (True, False):
         with postgresql_server(durable=durable) as server:
             databases = [_prepare_server(server, captured=captured) for captured in (False, True)]
-            tell(f"PostgreSQL, {'waiting' if durable else 'not waiting'} for the disk", *databases)
+            print_shares(f"PostgreSQL, {'waiting' if durable else 'not waiting'} for the disk", *databases)

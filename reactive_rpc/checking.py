@@ -47,13 +47,13 @@ class Drift:
     table: str
 
     def __str__(self) -> str:
-        told = {
+        said = {
             "undeclared": f"reads {self.table!r}, which is not among its dependencies: add it, or declare none",
             "unread": f"declares {self.table!r} and never read it: drop it, or call it so that it does",
             "veto": f"invalidate_when[{self.table!r}] vetoed a change that altered the result: widen the predicate",
             "clock": f"asks Python's clock, or chance, and is cached: {self.table} moves by itself. {WAYS_OUT}",
         }
-        return f"{self.path} {told[self.kind]}"
+        return f"{self.path} {said[self.kind]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +198,8 @@ def _error_of(tried: Sequence[tuple[str, Exception | None]], *, are_several: boo
     if not errors:
         return None
     role, error = errors[-1]
-    told = f"{error.code}: {error.message}" if isinstance(error, RPCError) else f"{type(error).__name__}: {error}"
-    return f"{told} (as {role})" if are_several else told
+    said = f"{error.code}: {error.message}" if isinstance(error, RPCError) else f"{type(error).__name__}: {error}"
+    return f"{said} (as {role})" if are_several else said
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -199,8 +199,8 @@ def _binary() -> Path:
 
 
 def _is_formed(client: Redis, nodes: int) -> bool:
-    told: Any = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # the driver leaves it so
-    found = told if isinstance(told, dict) else dict(line.split(":", 1) for line in told.decode().split())
+    answer: Any = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # the driver leaves it so
+    found = answer if isinstance(answer, dict) else dict(line.split(":", 1) for line in answer.decode().split())
     return bool(found["cluster_state"] == "ok" and int(found["cluster_known_nodes"]) == nodes)
 
 

@@ -62,11 +62,11 @@ def test_the_example_serves_caches_and_tells(folder: Path) -> None:
             assert added.json() == {"id": 1, "room": "kitchen", "text": "buy milk"}
             wanted = {"queries": [{"path": "notes.get_all", "input": {"room": "kitchen"}}]}
             async with client.stream("POST", "/rpc/events", json=wanted) as stream:
-                told = asyncio.create_task(_next_invalidation(stream))
+                invalidation = asyncio.create_task(_next_invalidation(stream))
                 with sqlite3.connect(folder / "notes.db") as connection:
                     connection.execute("INSERT INTO note (room, text) VALUES ('kitchen', 'sweep')")
                 connection.close()
-                event = await asyncio.wait_for(told, 20)
+                event = await asyncio.wait_for(invalidation, 20)
             assert event.affected[0].path == "notes.get_all"
             notes = (await client.get("/rpc/notes.get_all", params={"room": "kitchen"})).json()
             assert [note["text"] for note in notes] == ["buy milk", "sweep"]

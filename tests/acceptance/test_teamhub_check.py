@@ -14,8 +14,8 @@ from app.seed import seed
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("command", "told"), [("check", "7 queries were tried"), ("doctor", "organizations.get_mine")])
-def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, command: str, told: str) -> None:
+@pytest.mark.parametrize(("command", "text"), [("check", "7 queries were tried"), ("doctor", "organizations.get_mine")])
+def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, command: str, text: str) -> None:
     """No query is left untried, fails, or cannot be cached; no dependency drifts."""
     seed(tmp_path / "teamhub.db")
     arguments = [command, "app.main:rpc", "--context", "app.seed:CONTEXTS"]
@@ -28,5 +28,5 @@ def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, comma
         text=True,
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    assert told in found.stdout
+    assert text in found.stdout
     assert not any(words in found.stdout for words in ("not tried", "no: it", "not known"))

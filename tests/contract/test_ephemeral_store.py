@@ -251,9 +251,9 @@ async def test_what_does_not_fit_is_refused_by_name(world: World) -> None:
     """Where others have the rest of a kind, nothing of theirs goes; the same of what is too large for one owner."""
     store = await world.store(SMALL)
     theirs = [key for owner in ("ann", "bob") for key in await fill(store, owner, 4)] + await fill(store, "cid", 2)
-    with pytest.raises(ServiceUnavailableError, match=r"50000 bytes of this kind \(max_stored_bytes\)") as told:
+    with pytest.raises(ServiceUnavailableError, match=r"50000 bytes of this kind \(max_stored_bytes\)") as refused:
         await store.put("set", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
-    assert told.value.headers == {"retry-after": "30"}
+    assert refused.value.headers == {"retry-after": "30"}
     with pytest.raises(PayloadTooLargeError, match=r"the limit is 20000 \(max_stored_bytes_per_identity\)"):
         await store.put("set", {"eve": b"x" * 20_001}, ttl_seconds=60, owner="eve")
     assert await kept(store, theirs) == theirs

@@ -225,7 +225,7 @@ class Tail:
         known, self.polled = self.polled, len(self.batches)
         return self.batches[known:]
 
-    def told(self) -> list[Change]:
+    def received(self) -> list[Change]:
         """Ask for what is fresh and return the changes; a flush is not expected."""
         batches = self.poll()
         assert all(batch.flush is None for batch in batches), batches
@@ -343,11 +343,11 @@ def test_what_is_rolled_back_is_never_told(tail: Tail, writer: Writer) -> None:
     """Whole transactions and savepoints alike."""
     for statement in ("BEGIN", "UPDATE t SET n = 5", "ROLLBACK"):
         writer.execute(statement)
-    assert tail.told() == []
+    assert tail.received() == []
     statements = ["BEGIN", "SAVEPOINT a", "UPDATE t SET n = 5", "ROLLBACK TO a", "DELETE FROM t WHERE id = 3", "COMMIT"]
     for statement in statements:
         writer.execute(statement)
-    assert shown(tail.told()) == [("t", "delete")]
+    assert shown(tail.received()) == [("t", "delete")]
 
 
 def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: Tail) -> None:
@@ -363,10 +363,10 @@ def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: T
                 if n % 5 != 4:
                     acknowledged.add(1000 * number + n + 100)
 
-    told: list[int] = []
+    received: list[int] = []
 
     def keep(batch: Batch) -> None:
-        told.extend(int(change.after["id"]) for change in batch.changes if change.after)  # type: ignore[arg-type]  # ids
+        received.extend(int(change.after["id"]) for change in batch.changes if change.after)  # type: ignore[arg-type]  # ids
 
     tail.log.subscribe(keep)
     threads = in_threads(write, 4)
@@ -374,11 +374,11 @@ def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: T
     while any(thread.is_alive() for thread in threads) or polls < 3:
         known, version = set(acknowledged), tail.log.version
         assert tail.run(tail.log.fresh()) >= version
-        assert known <= set(told), "an acknowledged commit was not told"
+        assert known <= set(received), "an acknowledged commit was not told"
         polls += 1
     tail.poll()
-    assert sorted(told) == sorted(acknowledged)
-    assert len(told) == 160
+    assert sorted(received) == sorted(acknowledged)
+    assert len(received) == 160
     versions = [batch.version for batch in tail.batches]
     assert versions == sorted(set(versions))
 
@@ -419,12 +419,12 @@ def test_changes_of_one_row_come_in_commit_order(world: World, tail: Tail, write
             for _ in range(40):
                 connection.execute("UPDATE t SET n = n + 1 WHERE id = 1")
 
-    told: list[Change] = []
+    received: list[Change] = []
     threads = in_threads(write, 4)
     while any(thread.is_alive() for thread in threads):
-        told += tail.told()
-    told += tail.told()
-    steps = [(change.before["n"], change.after["n"]) for change in told if change.before and change.after]
+        received += tail.received()
+    received += tail.received()
+    steps = [(change.before["n"], change.after["n"]) for change in received if change.before and change.after]
     assert steps == [(n, n + 1) for n in range(160)]
 
 
@@ -443,14 +443,14 @@ def test_a_new_table_passes_without_a_flush(tail: Tail, writer: Writer) -> None:
     epoch = tail.log.epoch
     writer.execute("CREATE INDEX i ON t(n)")
     writer.execute("UPDATE t SET n = 9 WHERE id = 1")
-    assert shown(tail.told()) == [("t", "update")]
+    assert shown(tail.received()) == [("t", "update")]
     writer.execute("CREATE TABLE u (id INTEGER PRIMARY KEY)")
     writer.execute("INSERT INTO u VALUES (1)")
     assert not tail.log.schema.captured("u")
-    assert shown(tail.told()) == [("u", "bulk")]
+    assert shown(tail.received()) == [("u", "bulk")]
     assert tail.log.schema.captured("u")
     writer.execute("INSERT INTO u VALUES (2)")
-    assert shown(tail.told()) == [("u", "insert")]
+    assert shown(tail.received()) == [("u", "insert")]
     assert tail.log.epoch == epoch
 
 
@@ -459,7 +459,7 @@ def test_a_dropped_trigger_flushes_everybody_once(world: World, make_tail: MakeT
     tails = [make_tail(), make_tail()]
     writer.execute("UPDATE t SET n = 0 WHERE id = 1")
     for tail in tails:
-        tail.told()
+        tail.received()
     old = tails[0].cursor
     world.drop_trigger(writer)
     writer.execute("UPDATE t SET n = 8 WHERE id = 1")
@@ -472,10 +472,10 @@ def test_a_dropped_trigger_flushes_everybody_once(world: World, make_tail: MakeT
         assert tail.read_after(old) is None
     assert tails[0].log.epoch == tails[1].log.epoch != old.epoch
     for tail in tails:
-        tail.told()
+        tail.received()
     writer.execute("UPDATE t SET n = 9 WHERE id = 1")
     for tail in tails:
-        assert values(tail.told(), "n") == [9]
+        assert values(tail.received(), "n") == [9]
 
 
 def test_a_failing_subscriber_is_flushed(tail: Tail, writer: Writer, caplog: pytest.LogCaptureFixture) -> None:
@@ -496,21 +496,21 @@ def test_a_failing_subscriber_is_flushed(tail: Tail, writer: Writer, caplog: pyt
     assert tail.log.changes_since(before) is None
     assert tail.poll() == []
     writer.execute("DELETE FROM t WHERE id = 2")
-    assert shown(tail.told()) == [("t", "delete")]
+    assert shown(tail.received()) == [("t", "delete")]
 
 
 def test_many_rows_come_as_bulk(make_tail: MakeTail, writer: Writer) -> None:
     """Above the threshold a poll tells one bulk change a table, however the rows came; later polls are exact again."""
     tail = make_tail(bulk_threshold=5)
     writer.execute("INSERT INTO t SELECT 100 + t.id + 10 * u.id, 0 FROM t, t AS u")
-    assert tail.told() == [Change(table="t", operation="bulk")]
+    assert tail.received() == [Change(table="t", operation="bulk")]
     for n in range(6):
         writer.execute(f"UPDATE t SET n = {n + 50} WHERE id = 1")
     writer.execute("DELETE FROM users WHERE id = 1")
-    assert tail.told() == [Change(table="t", operation="bulk"), Change(table="users", operation="bulk")]
+    assert tail.received() == [Change(table="t", operation="bulk"), Change(table="users", operation="bulk")]
     for n in range(5):
         writer.execute(f"UPDATE t SET n = {n + 60} WHERE id = 1")
-    assert values(tail.told(), "n") == [60, 61, 62, 63, 64]
+    assert values(tail.received(), "n") == [60, 61, 62, 63, 64]
 
 
 def test_history_is_bounded(make_tail: MakeTail, writer: Writer) -> None:
@@ -569,7 +569,7 @@ def test_reading_after_a_cursor_stops_at_the_version(tail: Tail, writer: Writer)
     tail.poll()
     writer.execute("UPDATE t SET n = 101 WHERE id = 1")
     assert values(tail.read_after(cursor), "n") == [100]
-    assert values(tail.told(), "n") == [101]
+    assert values(tail.received(), "n") == [101]
 
 
 def test_a_cursor_survives_the_log(world: World, tail: Tail, writer: Writer) -> None:
@@ -584,7 +584,7 @@ def test_a_cursor_survives_the_log(world: World, tail: Tail, writer: Writer) -> 
     tail.run(tail.log.open())
     assert tail.log.epoch == epoch
     assert values(tail.read_after(cursor), "n") == [100]
-    assert tail.told() == []
+    assert tail.received() == []
 
 
 def test_the_cursor_of_an_earlier_version_tells_no_less(tail: Tail, writer: Writer) -> None:
@@ -627,7 +627,7 @@ def test_rows_pruned_before_they_were_read_flush(world: World, make_tail: MakeTa
     assert tail.log.changes_since(before) is None
     assert tail.poll() == []
     writer.execute("UPDATE t SET n = 1 WHERE id = 1")
-    assert values(tail.told(), "n") == [1]
+    assert values(tail.received(), "n") == [1]
 
 
 def test_asking_together_is_answered_together(tail: Tail, writer: Writer) -> None:
@@ -649,19 +649,19 @@ def test_images_hold_what_parents_hold(make_tail: MakeTail, writer: Writer) -> N
     """Before and after; None where there is no parent, no key, or the parent has NULL; absent unless wanted."""
     tail = make_tail()
     writer.execute("INSERT INTO post VALUES (1, 1, 0)")
-    assert values(tail.told(), TEAM.name) == [UNKNOWN]
+    assert values(tail.received(), TEAM.name) == [UNKNOWN]
     tail.log.enrich_with(lambda table: [TEAM] if table == "post" else [])
     writer.execute("UPDATE post SET user_id = 2 WHERE id = 1")
-    (change,) = tail.told()
+    (change,) = tail.received()
     assert change.before is not None
     assert change.after is not None
     assert (change.before[TEAM.name], change.after[TEAM.name]) == (10, 20)
     assert change.changed == frozenset({"user_id"})
     for user in ("3", "99", "NULL"):
         writer.execute(f"UPDATE post SET user_id = {user} WHERE id = 1")
-    assert values(tail.told(), TEAM.name) == [None, None, None]
+    assert values(tail.received(), TEAM.name) == [None, None, None]
     writer.execute("UPDATE users SET name = 'z' WHERE id = 1")
-    assert TEAM.name not in (tail.told()[0].after or {})
+    assert TEAM.name not in (tail.received()[0].after or {})
 
 
 @looks_up
@@ -672,11 +672,11 @@ def test_parents_are_looked_up_in_the_snapshot_of_the_batch(make_tail: MakeTail,
     statements = ["INSERT INTO users VALUES (7, 70, 'x')", "INSERT INTO post VALUES (1, 7, 0)"]
     for statement in ("BEGIN", *statements, "UPDATE users SET team_id = 71 WHERE id = 7", "COMMIT"):
         writer.execute(statement)
-    post = [change for change in tail.told() if change.table == "post"]
+    post = [change for change in tail.received() if change.table == "post"]
     assert values(post, TEAM.name) == [71]
     writer.execute("UPDATE post SET n = 1 WHERE id = 1")
     writer.execute("UPDATE users SET team_id = 72 WHERE id = 7")
-    post = [change for change in tail.told() if change.table == "post"]
+    post = [change for change in tail.received() if change.table == "post"]
     assert values(post, TEAM.name) == [72]
 
 
@@ -697,23 +697,23 @@ def test_no_look_up_runs_ahead_of_the_batch(world: World, make_tail: MakeTail) -
                 else:
                     connection.execute(f"INSERT INTO post VALUES ({n}, 1, {n})")
 
-    told: list[object] = [10]
+    received: list[object] = [10]
     children = 0
     threads = in_threads(write, 2)
     give_up = time.monotonic() + DEADLINE_SECONDS
     try:
-        while (children < 60 or len(told) <= 10) and time.monotonic() < give_up:
-            changes = tail.told()
-            told += values([change for change in changes if change.table == "users"], "team_id")
+        while (children < 60 or len(received) <= 10) and time.monotonic() < give_up:
+            changes = tail.received()
+            received += values([change for change in changes if change.table == "users"], "team_id")
             looked_up = values([change for change in changes if change.table == "post"], TEAM.name)
-            assert set(looked_up) <= {told[-1]}
+            assert set(looked_up) <= {received[-1]}
             children += len(looked_up)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert children >= 60
-    assert len(told) > 10
+    assert len(received) > 10
 
 
 @looks_up
@@ -727,12 +727,12 @@ def test_what_cannot_be_looked_up_is_left_out(make_tail: MakeTail, writer: Write
     ]
     tail.log.enrich_with(lambda table: [*wrong, TEAM])
     writer.execute("INSERT INTO post VALUES (1, 1, 0)")
-    (change,) = tail.told()
+    (change,) = tail.received()
     assert change.after is not None
     assert {name for name in change.after if "->" in name} == {TEAM.name}
     rows = ",".join(f"({n}, {n}, 0)" for n in range(10, 1_012))
     writer.execute(f"INSERT INTO post VALUES {rows}")
-    assert set(values(tail.told(), TEAM.name)) == {UNKNOWN}
+    assert set(values(tail.received(), TEAM.name)) == {UNKNOWN}
 
 
 def test_a_database_that_is_not_there(world: World, runner: asyncio.Runner) -> None:

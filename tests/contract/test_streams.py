@@ -385,8 +385,8 @@ def test_each_write_is_told_in_order(site: Site, watching: Transport) -> None:
         for n, written in enumerate([a, b, b, a]):
             write(site.database, other, "not watched")
             write(site.database, written, str(n))
-            told = watch.next()
-            assert (told.name, told.rooms) == ("invalidation", [written])
+            notice = watch.next()
+            assert (notice.name, notice.rooms) == ("invalidation", [written])
             cursors.append(watch.cursor)
         versions = [int(cursor.split(":")[1]) for cursor in cursors]
         assert (versions, versions[0] < versions[-1]) == (sorted(versions), True)
@@ -402,14 +402,14 @@ def test_a_result_is_pushed(site: Site, watching: Transport) -> None:
             assert time.monotonic() < give_up_at
             written.append(str(len(written)))
             write(site.database, a, written[-1])
-            told = watch.next()
-            if told.name == "result":
+            notice = watch.next()
+            if notice.name == "result":
                 break
             # Between two polls nobody is there to push to, and a result that takes too long is not waited for.
-            assert (told.name, told.rooms) == ("invalidation", [a])
+            assert (notice.name, notice.rooms) == ("invalidation", [a])
         answer = site.here.fetch("pushed", room=a)
-        assert (told.data["data"], told.data["input"]) == (written, {"room": a})
-        assert (told.data["etag"], told.data["key"]) == (answer.headers["etag"], watch.connected.data["queries"][0])
+        assert (notice.data["data"], notice.data["input"]) == (written, {"room": a})
+        assert (notice.data["etag"], notice.data["key"]) == (answer.headers["etag"], watch.connected.data["queries"][0])
 
 
 @pytest.mark.parametrize("cursor", ["another:1", "another:1:5:6"])
@@ -474,8 +474,8 @@ def test_revoked_is_the_last_word(site: Site, watching: Transport) -> None:
     with watching(site.here, [room(a)], name=ann) as anns, watching(site.here, [room(a)], name="bob") as bobs:
         answer = httpx.post(f"{site.there.url}/revoke/{ann}", timeout=DEADLINE_SECONDS)
         assert answer.status_code == 200
-        told = anns.next()
-        assert (told.name, bool(told.data["reason"])) == ("revoked", True)
+        notice = anns.next()
+        assert (notice.name, bool(notice.data["reason"])) == ("revoked", True)
         assert anns.next() is None
         write(site.database, a, "x")
         assert bobs.next().name == "invalidation"

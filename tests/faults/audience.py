@@ -111,19 +111,19 @@ class Reader:
         match event:
             case Connected():
                 self.connections = connection = connection + 1
-                told = frozenset(self._named(one.path, one.input) for one in event.stale)
-                self.records.append(Record(now, version, told, "connected", connection))
+                named = frozenset(self._named(one.path, one.input) for one in event.stale)
+                self.records.append(Record(now, version, named, "connected", connection))
             case Gap():
                 kind = self._kind(f"gap {event.cursor}", new="gap")
                 self.records.append(Record(now, version, None, kind, connection, reason=event.reason))
             case Invalidation():
-                told = frozenset(self._named(one.path, one.input) for one in event.affected)
+                named = frozenset(self._named(one.path, one.input) for one in event.affected)
                 kind = self._kind(event.event_id)
-                self.records.append(Record(now, version, told, kind, connection))
+                self.records.append(Record(now, version, named, kind, connection))
             case Result():
-                told = frozenset({self._named(event.path, event.input)})
+                named = frozenset({self._named(event.path, event.input)})
                 data = {int(row): n for row, n in event.data.items()}
-                self.records.append(Record(now, version, told, self._kind(event.event_id), connection, data))
+                self.records.append(Record(now, version, named, self._kind(event.event_id), connection, data))
 
     def _kind(self, event_id: str, new: Kind = "event") -> Kind:
         """Tell whether an event is new: one that is sent again may never have been read."""
@@ -156,8 +156,8 @@ class Audience:
         """Return what the books say."""
         verdict = Verdict(commits=len(commits))
         for reader in self.readers:
-            owed, missed = lost(reader.records, reader.queries, commits)
-            verdict.owed += owed
+            expected, missed = lost(reader.records, reader.queries, commits)
+            verdict.expected += expected
             verdict.lost += missed
             verdict.disorder += disorder(reader.records) + outdated_results(reader.records, commits)
             verdict.events += len(reader.records)

@@ -80,7 +80,7 @@ class Record:
     Attributes:
         at: when it arrived.
         version: of its id.
-        told: the queries that it names; None is all of them.
+        named: the queries that it names; None is all of them.
         kind: an event that is sent again is `again`, and tells nothing new.
         connection: which of the connections it came over, counted from 0.
         data: the result of the one query that it names, where it brings it.
@@ -89,15 +89,15 @@ class Record:
 
     at: float
     version: int
-    told: frozenset[Query] | None
+    named: frozenset[Query] | None
     kind: Kind
     connection: int
     data: Mapping[int, int] | None = None
     reason: str = ""
 
-    def tells_of(self, query: Query) -> bool:
+    def notifies_of(self, query: Query) -> bool:
         """Tell whether whoever shows the query knows from this that it may have changed."""
-        return self.kind != "again" and (self.told is None or query in self.told)
+        return self.kind != "again" and (self.named is None or query in self.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Verdict:
 
     Attributes:
         commits: how many there were.
-        owed: how many times a commit was owed to a stream.
+        expected: how many times a commit was owed to a stream.
         events: how many events the streams received.
         reconnections: how many times streams were opened again.
         lost: what was owed and neither delivered nor covered.
@@ -127,7 +127,7 @@ class Verdict:
     """
 
     commits: int = 0
-    owed: int = 0
+    expected: int = 0
     events: int = 0
     reconnections: int = 0
     lost: list[str] = field(default_factory=list)
@@ -149,26 +149,26 @@ def lost(records: Sequence[Record], queries: Sequence[Query], commits: Iterable[
     Args:
         records: in the order in which they arrived; the first is from before the first commit.
     """
-    owed, found = 0, []
+    expected, found = 0, []
     reached = list(accumulate((record.version for record in records), max))
-    telling = {query: [at for at, one in enumerate(records) if one.tells_of(query)] for query in queries}
+    notices = {query: [at for at, one in enumerate(records) if one.notifies_of(query)] for query in queries}
     for commit in commits:
         by = bisect_left(reached, commit.after)
         for query in queries:
             if commit.row not in query.rows:
                 continue
-            owed += 1
-            told = _first_telling(records, telling[query], commit, is_exact=len(queries) == 1)
-            if told is None or by < told:
+            expected += 1
+            named = _first_notice(records, notices[query], commit, is_exact=len(queries) == 1)
+            if named is None or by < named:
                 around = f"covered by {records[by]}" if by < len(records) else "nor has any id covered it"
                 found.append(f"{query.path}{dict(query.input)} was not told of {commit}: {around}")
-    return owed, found
+    return expected, found
 
 
-def _first_telling(records: Sequence[Record], telling: list[int], commit: Commit, *, is_exact: bool) -> int | None:
-    """Return which of the records in `telling` is the first that may tell of a commit."""
-    since = bisect_left(telling, commit.began, key=lambda at: records[at].at)
-    return next((at for at in telling[since:] if not is_exact or records[at].version > commit.before), None)
+def _first_notice(records: Sequence[Record], notices: list[int], commit: Commit, *, is_exact: bool) -> int | None:
+    """Return which of the records in `notices` is the first that may tell of a commit."""
+    since = bisect_left(notices, commit.began, key=lambda at: records[at].at)
+    return next((at for at in notices[since:] if not is_exact or records[at].version > commit.before), None)
 
 
 def outdated(records: Iterable[Record], commits: Sequence[Commit]) -> list[str]:

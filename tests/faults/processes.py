@@ -200,7 +200,7 @@ class Links(Obedient):
         """Make a link to a port of this machine and return its own."""
         return int(self._order(do="open", link=name, to=to)["port"])
 
-    def tell(self, what: Literal["refuse", "reset", "end", "tear", "stall", "heal"], names: Sequence[str]) -> None:
+    def command(self, what: Literal["refuse", "reset", "end", "tear", "stall", "heal"], names: Sequence[str]) -> None:
         """Have some links do something."""
         self._order(do=what, links=names)
 
@@ -244,9 +244,9 @@ class Writer(Obedient):
 
     def _listen(self) -> None:
         for line in self.output:
-            told = json.loads(line)
-            if told:
-                self.commits.append(Commit(**told))
+            reported = json.loads(line)
+            if reported:
+                self.commits.append(Commit(**reported))
             else:
                 self._rests.set()
 

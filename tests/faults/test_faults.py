@@ -44,14 +44,14 @@ def pause_seconds_of(component: Component, fault: Fault) -> float:
     return max(PAUSE_SECONDS, LIE_SECONDS + 1.0) if is_cut_off else PAUSE_SECONDS
 
 
-def tell(name: str, verdicts: list[Verdict], capsys: pytest.CaptureFixture[str]) -> None:
+def print_verdicts(name: str, verdicts: list[Verdict], capsys: pytest.CaptureFixture[str]) -> None:
     """Print what was found where a long run was asked for, to be recorded."""
     if not TRIALS:
         return
     with capsys.disabled():
         sys.stdout.write(
             f"\n| {name} | {len(verdicts)} | {sum(one.commits for one in verdicts)}"
-            f" | {sum(one.owed for one in verdicts)} | {sum(one.events for one in verdicts)}"
+            f" | {sum(one.expected for one in verdicts)} | {sum(one.events for one in verdicts)}"
             f" | {sum(len(one.lost) for one in verdicts)}"
             f" | {max(one.silence_seconds for one in verdicts):.1f} | {max(one.lie_seconds for one in verdicts):.1f} |"
         )
@@ -73,6 +73,6 @@ def test_nothing_is_lost_and_all_end_right(
                     verdicts.append(verdict)
                     assert not verdict.faults, f"seed {seed!r}, pause {pause_seconds:g} s"
                     assert verdict.lie_seconds < LIE_SECONDS
-                    assert verdict.owed > verdict.commits > 0
+                    assert verdict.expected > verdict.commits > 0
             if verdicts:
-                tell(f"{tier}, {component}, {fault}", verdicts, capsys)
+                print_verdicts(f"{tier}, {component}, {fault}", verdicts, capsys)

@@ -142,16 +142,16 @@ class World:
     def _break_links(self, names: Sequence[str], fault: Fault) -> Callable[[], None]:
         """Reset them, stall them, tear them and refuse others, or end them in order."""
         if fault == "kill":
-            self._links.tell("reset", names)
+            self._links.command("reset", names)
         elif fault == "restart":
-            self._links.tell("end", names)
+            self._links.command("end", names)
         elif fault == "stop":
-            self._links.tell("stall", names)
+            self._links.command("stall", names)
         elif names == ["front"]:
-            self._links.tell("tear", names)
+            self._links.command("tear", names)
         else:
-            self._links.tell("refuse", names)
-        return lambda: self._links.tell("heal", names)
+            self._links.command("refuse", names)
+        return lambda: self._links.command("heal", names)
 
     def _names_of(self, part: str) -> list[str]:
         """Return all links of a part."""

@@ -29,7 +29,7 @@ class Writer:
     def __init__(self, url: str, number: int, of: int) -> None:
         self._url = url
         self._rows = {group: sorted(ROWS_OF[group])[number::of] for group in range(GROUPS)}
-        self._told: dict[int, int] = {}
+        self._reported: dict[int, int] = {}
         self._orders = threading.Condition()
         self._seed: str | None = None
         self._is_over = False
@@ -53,7 +53,7 @@ class Writer:
                 rng = random.Random(self._seed)
             while self._seed is not None:
                 self._write(rng)
-            tell({})
+            emit({})
 
     def _write(self, rng: random.Random) -> None:
         """Write over one connection until it fails, or until it is time to rest."""
@@ -77,7 +77,7 @@ class Writer:
         except FAULTS:
             self._find_out(row, began)
             raise
-        self._tell_of(row, value, began, before, after)
+        self._report(row, value, began, before, after)
 
     def _find_out(self, row: int, began: float) -> None:
         """Tell of a commit that was not acknowledged if it was done all the same."""
@@ -87,17 +87,17 @@ class Writer:
             except FAULTS:
                 time.sleep(RETRY_SECONDS)
                 continue
-            if value > self._told.get(row, 0):
-                self._tell_of(row, value, began, 0, after)
+            if value > self._reported.get(row, 0):
+                self._report(row, value, began, 0, after)
             return
 
-    def _tell_of(self, row: int, value: int, began: float, before: int, after: int) -> None:
+    def _report(self, row: int, value: int, began: float, before: int, after: int) -> None:
         acknowledged = time.monotonic()
-        self._told[row] = value
-        tell({"row": row, "n": value, "began": began, "acknowledged": acknowledged, "before": before, "after": after})
+        self._reported[row] = value
+        emit({"row": row, "n": value, "began": began, "acknowledged": acknowledged, "before": before, "after": after})
 
 
-def tell(what: dict[str, Any]) -> None:
+def emit(what: dict[str, Any]) -> None:
     """Print one line."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()

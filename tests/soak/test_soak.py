@@ -39,7 +39,7 @@ def served(database: Path, **environment: str) -> Iterator[int]:
         yield port
 
 
-def tell(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
+def print_samples(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
     """Print the samples, to be recorded."""
     with capsys.disabled():
         for sample in samples[:: max(1, len(samples) // 12)]:
@@ -51,7 +51,7 @@ def test_nothing_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     database = tmp_path / "soak.db"
     with served(database) as port:
         samples = asyncio.run(soak(port, database, rounds=ROUNDS, seconds=SECONDS, seed=SEED))
-    tell(samples, capsys)
+    print_samples(samples, capsys)
     assert not growths(samples), samples
 
 

@@ -38,7 +38,7 @@ def check(world: CapturedWorld[Rows], write: Callable[[], object], check_table: 
     changes = world.changes()
     after = world.snapshot()
     for name, table in world.state.tables.items():
-        told = [change for change in changes if change.table == name]
-        if table.captured and not any(change.operation == "bulk" for change in told):
-            check_table(table, before[name], after[name], told)
+        of_table = [change for change in changes if change.table == name]
+        if table.captured and not any(change.operation == "bulk" for change in of_table):
+            check_table(table, before[name], after[name], of_table)
     return changes

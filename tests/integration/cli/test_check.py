@@ -88,18 +88,18 @@ def test_declarations_that_hold_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dependencies", "told"),
+    ("dependencies", "report"),
     [
         ("Room", "notes.in_room reads 'note', which is not among its dependencies"),
         ("Note, Room", "notes.in_room declares 'room' and never read it"),
     ],
 )
-def test_a_dependency_that_does_not_hold_is_named(tmp_path: Path, dependencies: str, told: str) -> None:
+def test_a_dependency_that_does_not_hold_is_named(tmp_path: Path, dependencies: str, report: str) -> None:
     """Read and not declared, declared and not read: each is one line, and the code is 1."""
     write_main(tmp_path, dependencies)
     found = run(tmp_path, "check", "main:rpc")
     assert found.returncode == 1
-    assert told in found.stdout
+    assert report in found.stdout
 
 
 def test_inputs_come_from_a_file_of_calls(tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_findings_are_data_too(tmp_path: Path) -> None:
     }
     found = run(tmp_path, "doctor", "main:rpc", "--format", "json")
     assert found.returncode == 0
-    told = json.loads(found.stdout)
-    procedures = {each["path"]: each for each in told["procedures"]}
+    report = json.loads(found.stdout)
+    procedures = {each["path"]: each for each in report["procedures"]}
     assert procedures["notes.in_room"]["dependencies"] == ["note", "room"]
     assert (procedures["notes.in_room"]["cached"], procedures["notes.now"]["cached"]) == (True, False)
     assert "now()" in procedures["notes.now"]["why"]
     room = {"name": "room", "captured": True, "reason": None, "compared_exactly": ["name"]}
-    assert room | {"copied": ["name"], "withheld": [], "read": True} in told["tables"]
-    assert told["copies"] == {"outbox": 3600.0}
+    assert room | {"copied": ["name"], "withheld": [], "read": True} in report["tables"]
+    assert report["copies"] == {"outbox": 3600.0}
 
 
 CLOCKS = """
@@ -200,9 +200,9 @@ def test_what_asks_pythons_clock_is_found(tmp_path: Path) -> None:
     main.write_text(main.read_text() + "from sqlmodel import Session\n" + CLOCKS)
     found = run(tmp_path, "check", "main:rpc", "--format", "json")
     assert found.returncode == 1, found.stderr
-    told = json.loads(found.stdout)
-    assert (told["tried"], told["errors"]) == (7, {})
-    drifts = {drift.split()[0]: drift for drift in told["drifts"]}
+    report = json.loads(found.stdout)
+    assert (report["tried"], report["errors"]) == (7, {})
+    drifts = {drift.split()[0]: drift for drift in report["drifts"]}
     assert drifts.keys() == {"posts.seconds", "posts.today", "posts.months"}
     assert "post.at moves by itself" in drifts["posts.seconds"]
     assert "a parameter of 'SELECT post.id" in drifts["posts.today"]
@@ -231,7 +231,7 @@ rpc = ReactiveRPC(
 
 
 @pytest.mark.parametrize(
-    ("contexts", "code", "told"),
+    ("contexts", "code", "report"),
     [
         ([], 1, "not tried notes.mine: it needs a context"),
         (["main:CONTEXTS"], 0, "1 queries were tried; every declaration holds"),
@@ -240,7 +240,7 @@ rpc = ReactiveRPC(
         (["bob=main:BOB", "cem=main:CEM"], 1, "notes.mine: FORBIDDEN: for ann (as cem)"),
     ],
 )
-def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str], code: int, told: str) -> None:
+def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str], code: int, report: str) -> None:
     """By role; where one is answered, others may be refused, and where none is, that is told."""
     write_main(tmp_path)
     main = tmp_path / "main.py"
@@ -248,11 +248,11 @@ def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str],
     main.write_text(main.read_text() + ROLES + others)
     found = run(tmp_path, "check", "main:rpc", *(part for each in contexts for part in ("--context", each)))
     assert found.returncode == code, found.stdout + found.stderr
-    assert told in found.stdout + found.stderr
+    assert report in found.stdout + found.stderr
 
 
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "report"),
     [
         ("[1]", "write {"),
         ("{", "calls.json"),
@@ -260,13 +260,13 @@ def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str],
         ('{"notes.none": [{}]}', "No procedure found on path 'notes.none'"),
     ],
 )
-def test_a_wrong_file_of_calls_is_told(tmp_path: Path, calls: str, told: str) -> None:
+def test_a_wrong_file_of_calls_is_told(tmp_path: Path, calls: str, report: str) -> None:
     """One sentence, code 1, no traceback."""
     write_main(tmp_path)
     (tmp_path / "calls.json").write_text(calls)
     found = run(tmp_path, "check", "main:rpc", "--calls", "calls.json")
     assert found.returncode == 1
-    assert told in found.stdout + found.stderr
+    assert report in found.stdout + found.stderr
     assert "Traceback" not in found.stderr
 
 
@@ -312,7 +312,7 @@ def test_writes_between_reads(no_drift):
 
 
 @pytest.mark.parametrize(
-    ("dependencies", "predicate", "told"),
+    ("dependencies", "predicate", "report"),
     [
         ("Note", "None", None),
         ("Note, Room", "None", "declares 'room' and never read it"),
@@ -324,17 +324,17 @@ def test_writes_between_reads(no_drift):
     ],
 )
 def test_the_fixture_fails_a_test_on_drift(
-    pytester: pytest.Pytester, dependencies: str, predicate: str, told: str | None
+    pytester: pytest.Pytester, dependencies: str, predicate: str, report: str | None
 ) -> None:
     """Declarations that hold pass; others fail the test at its end, in so many words."""
     write_main(pytester.path, dependencies, predicate)
     pytester.makepyfile(test_watched=WATCHED)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
-    if told is None:
+    if report is None:
         result.assert_outcomes(passed=1)
     else:
         result.assert_outcomes(passed=1, errors=1)
-        result.stdout.fnmatch_lines([f"*notes.in_room {told.replace('[', '[[]')}*"])
+        result.stdout.fnmatch_lines([f"*notes.in_room {report.replace('[', '[[]')}*"])
 
 
 CLOCKED = """

@@ -86,16 +86,16 @@ def test_the_script_is_what_install_runs(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("nonsense", "no database URL"),
         ("postgresql://127.0.0.1:1/none", "cannot be read or written"),
         ("oracle://x/y", "triggers are known for SQLite"),
     ],
 )
-def test_a_wrong_database_is_told(tmp_path: Path, url: str, told: str) -> None:
+def test_a_wrong_database_is_told(tmp_path: Path, url: str, expected: str) -> None:
     """One sentence, code 1, no traceback."""
     found = run(tmp_path, "db", "verify", url)
     assert found.returncode == 1
-    assert told in found.stderr
+    assert expected in found.stderr
     assert "Traceback" not in found.stderr

@@ -205,11 +205,11 @@ class Arena:
                     return
 
     def _ask(self, url: str, group: int, who: str) -> dict[int, int] | None:
-        owed = {row: self._acknowledged[row] for row in range(group, ROWS, GROUPS)}
+        expected = {row: self._acknowledged[row] for row in range(group, ROWS, GROUPS)}
         answer = _answer(self._http, url, group)
         if answer is not None:
             self.report.counts["reads"] += 1
-            missed = {row: (value, answer.get(row)) for row, value in owed.items() if answer.get(row, -1) < value}
+            missed = {row: (value, answer.get(row)) for row, value in expected.items() if answer.get(row, -1) < value}
             if missed:
                 self.report.stale.append(f"{who}: {missed}")
         return answer

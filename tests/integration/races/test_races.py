@@ -28,7 +28,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.new_database()
 
 
-def tell(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+def print_report(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     """Print what happened where a long run was asked for, to be recorded."""
     if "REACTIVE_RACES_SECONDS" in os.environ:
         with capsys.disabled():
@@ -43,7 +43,7 @@ def has_seen_much(report: Report) -> bool:
 def test_nobody_reads_the_past(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every answer of either server shows what any writer was acknowledged before; every watcher ends up right."""
     report = Arena(url, seed=1).play(SECONDS, until=has_seen_much)
-    tell(report, capsys)
+    print_report(report, capsys)
     assert not report.stale
     assert not report.behind
 
@@ -51,7 +51,7 @@ def test_nobody_reads_the_past(url: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_killed_server_loses_nothing(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same while servers are killed in a transaction, after its commit, before applying and before storing."""
     report = Arena(url, seed=2).play(SECONDS, crashes=PLACES * ROUNDS)
-    tell(report, capsys)
+    print_report(report, capsys)
     assert not report.stale
     assert not report.behind
     assert report.counts["crashes"] == len(PLACES) * ROUNDS

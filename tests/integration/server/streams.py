@@ -21,7 +21,7 @@ from tests.support.processes import environment_with
 
 DEADLINE_SECONDS = 30.0
 
-Told = tuple[str, dict[str, Any], str]
+Notified = tuple[str, dict[str, Any], str]
 """One event: its name, data and id."""
 
 
@@ -34,7 +34,7 @@ class Heard:
         self._decoder = SSEDecoder()
         self._events: list[ServerSentEvent] = []
 
-    def next(self) -> Told:
+    def next(self) -> Notified:
         """Return the next event."""
         while not self._events:
             self._events = self._decoder.feed(next(self._chunks))

@@ -311,7 +311,7 @@ async def connected(app: ASGIApp, path: str, content: object) -> str:
     first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     gone = asyncio.Event()
     body = iter([json.dumps(content).encode()])
-    told = b""
+    streamed = b""
 
     async def receive() -> MutableMapping[str, Any]:
         for part in body:
@@ -320,14 +320,14 @@ async def connected(app: ASGIApp, path: str, content: object) -> str:
         return {"type": "http.disconnect"}
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        nonlocal told
+        nonlocal streamed
         if message["type"] == "http.response.start":
             assert message["status"] == 200, message
             headers = dict(message["headers"])
             assert headers[b"content-type"].startswith(b"text/event-stream"), headers
-        told += message.get("body", b"")
-        if b"\n\n" in told and not first.done():
-            first.set_result(told.decode())
+        streamed += message.get("body", b"")
+        if b"\n\n" in streamed and not first.done():
+            first.set_result(streamed.decode())
 
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "https",

@@ -124,9 +124,9 @@ async def test_no_value_is_logged_or_answered(server: Any, caplog: pytest.LogCap
         assert SECRET not in answer.text, name
     queries = [{"path": f"bad.{name}", "input": {"word": SECRET}} for name in FAILING if name != "twice"]
     polled = await server.call("events/poll", {"queries": queries})
-    told = polled.json()["events"][0]["data"]["errors"]
-    assert len(told) == len(queries)
-    assert all(SECRET not in json.dumps(refused["error"]) for refused in told)
+    errors = polled.json()["events"][0]["data"]["errors"]
+    assert len(errors) == len(queries)
+    assert all(SECRET not in json.dumps(refused["error"]) for refused in errors)
     logged = "\n".join([caplog.text, *(_formatted(record) for record in caplog.records)])
     assert SECRET not in logged
     for expected in ("nonsense", "bad.says failed, request", "places: int_parsing", "names_nothing", "Traceback"):

@@ -114,10 +114,10 @@ FUNCTIONS: Any = {
     }
 }
 
-Told = tuple[str, str | None, str | None, list[str]]
+Violation = tuple[str, str | None, str | None, list[str]]
 """Kind, name, table and columns."""
 
-BY_SQLITE: Mapping[str, Told] = {
+BY_SQLITE: Mapping[str, Violation] = {
     f"INSERT INTO team VALUES ({SECRET}, 'b', 1)": ("unique", None, "team", ["id"]),
     f"INSERT INTO member(id, team_id, n) VALUES (2, {SECRET}, 1)": ("unique", None, "member", ["team_id", "n"]),
     "INSERT INTO team VALUES (2, 'A', 1)": ("unique", "lower_name", None, []),
@@ -128,7 +128,7 @@ BY_SQLITE: Mapping[str, Told] = {
     f"INSERT INTO strict_one VALUES ('x{SECRET}')": ("type", None, "strict_one", ["n"]),
     "DELETE FROM strict_one": ("trigger", None, None, []),
 }
-BY_POSTGRESQL: Mapping[str, Told] = {
+BY_POSTGRESQL: Mapping[str, Violation] = {
     f"INSERT INTO team VALUES ({SECRET}, 'b', 1)": ("unique", "team_pkey", "team", ["id"]),
     f"INSERT INTO member(id, team_id, n) VALUES (2, {SECRET}, 1)": (
         "unique", "member_team_id_n_key", "member", ["team_id", "n"],
@@ -162,7 +162,7 @@ async def on_postgresql(url: str, driver: str) -> AsyncIterator[Opened]:
         yield server
 
 
-async def assert_told(server: Opened, expected: Mapping[str, Told]) -> None:
+async def assert_named(server: Opened, expected: Mapping[str, Violation]) -> None:
     for sql, (kind, constraint, table, columns) in expected.items():
         for name in ("more.run", "more.run_sync"):
             answer = await server.call(name, {"sql": sql})
@@ -178,7 +178,7 @@ async def assert_told(server: Opened, expected: Mapping[str, Told]) -> None:
 async def test_sqlite_names_what_it_knows(file: Path) -> None:
     """Table and columns of unique and NOT NULL constraints, the name of a check and of an index on an expression."""
     async with on_sqlite(file) as server:
-        await assert_told(server, BY_SQLITE)
+        await assert_named(server, BY_SQLITE)
         answer = await server.call("more.insert", {"n": 2**63})
         assert error_of(answer)["details"] == {"kind": "out_of_range", "type": "int64"}
 
@@ -187,7 +187,7 @@ async def test_sqlite_names_what_it_knows(file: Path) -> None:
 async def test_postgresql_names_the_constraint(postgresql_url: str, driver: str) -> None:
     """Name, table and columns, by both drivers; which kind of value did not fit, and what a query may not run."""
     async with on_postgresql(postgresql_url, driver) as server:
-        await assert_told(server, BY_POSTGRESQL)
+        await assert_named(server, BY_POSTGRESQL)
         for name in ("more.insert", "more.insert_sync"):
             for value, details in (
                 ({"name": f"long {SECRET}"}, {"kind": "too_long", "type": "character varying(5)"}),

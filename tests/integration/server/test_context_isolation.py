@@ -198,10 +198,10 @@ async def test_nobody_is_given_the_rows_of_whoever_asked_first(
             assert answer.status_code == 500
             assert "of ada" not in answer.text
             assert "of bob" not in answer.text
-    told = caplog.text
-    assert f"{name} (test_context_isolation.py:" in told
-    assert "'user' of a threading.local" in told or "ContextVar 'current_user'" in told
-    assert f"let {name} take ctx" in told
+    message = caplog.text
+    assert f"{name} (test_context_isolation.py:" in message
+    assert "'user' of a threading.local" in message or "ContextVar 'current_user'" in message
+    assert f"let {name} take ctx" in message
 
 
 async def test_one_flight_for_two_callers_fails_for_both(file: Path, caplog: pytest.LogCaptureFixture) -> None:

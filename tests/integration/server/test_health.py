@@ -44,10 +44,10 @@ async def test_a_server_that_runs_is_live_and_ready(server: Server) -> None:
     for question in ("", "/live", "/ready"):
         answer = await asked(server, question)
         assert answer.status_code == 200
-        told: dict[str, Any] = answer.json()
-        assert told["live"] is told["ready"] is True
-        assert {"log", "tail", "prune"} <= told["parts"].keys()
-        assert all(part == {"ok": True} for part in told["parts"].values())
+        report: dict[str, Any] = answer.json()
+        assert report["live"] is report["ready"] is True
+        assert {"log", "tail", "prune"} <= report["parts"].keys()
+        assert all(part == {"ok": True} for part in report["parts"].values())
         assert answer.headers["cache-control"] == "no-store"
 
 
@@ -58,10 +58,10 @@ async def test_an_outage_is_told_and_does_not_ask_for_a_restart(file: Path, monk
         assert await status_becomes(server, "/ready", 200)
         with gone(file):
             assert await status_becomes(server, "/ready", 503)
-            told = (await asked(server)).json()
-            assert told["parts"]["log"]["ok"] is False
-            assert told["parts"]["log"]["detail"].startswith("the log was last read")
-            assert str(file) not in str(told)
+            report = (await asked(server)).json()
+            assert report["parts"]["log"]["ok"] is False
+            assert report["parts"]["log"]["detail"].startswith("the log was last read")
+            assert str(file) not in str(report)
             assert (await asked(server, "/live")).status_code == 200
         assert await status_becomes(server, "/ready", 200)
 
@@ -106,9 +106,9 @@ async def test_a_disk_that_is_full_is_told(file: Path, name: str, words: str) ->
         answer = await server.call(f"disk.{name}", {"room": "a"})
         assert (answer.status_code, error_of(answer)["code"]) == (503, "SERVICE_UNAVAILABLE")
         assert words in error_of(answer)["message"]
-        told = (await asked(server)).json()
-        assert (told["live"], told["ready"], told["parts"]["database"]["ok"]) == (True, False, False)
-        assert words in told["parts"]["database"]["detail"]
+        report = (await asked(server)).json()
+        assert (report["live"], report["ready"], report["parts"]["database"]["ok"]) == (True, False, False)
+        assert words in report["parts"]["database"]["detail"]
         assert (await server.call("notes.in_room", {"room": "a"})).json() == []
         if name == "protect":
             await server.rpc._database._async_writer.dispose()

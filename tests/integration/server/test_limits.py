@@ -82,8 +82,8 @@ def test_whoever_comes_too_often_is_told_when_to_come_again(file: Path, path: st
         refused = client.post(f"/rpc/{path}", json={}, headers=ANN)
         seconds = int(refused.headers["retry-after"])
         assert (refused.status_code, seconds in range(1, 5)) == (429, True)
-        told = f"0.3 times a second (stream_opens_per_second): try again in {seconds} s"
-        assert told in error_of(refused)["message"]
+        message = f"0.3 times a second (stream_opens_per_second): try again in {seconds} s"
+        assert message in error_of(refused)["message"]
         with client.stream("POST", f"/rpc/{path}", json={}, headers=BOB) as answer:
             assert answer.status_code == 200
 

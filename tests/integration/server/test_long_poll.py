@@ -84,10 +84,10 @@ def test_a_poll_waits_for_the_first_event(server: Polled) -> None:
 
     with in_background(write):
         polled = server.poll("a", "b", cursor=cursor)
-    connected, told = polled["events"]
+    connected, notice = polled["events"]
     assert stale(polled) == []
-    assert (told["event"], told["id"], told["data"]["tables"]) == ("invalidation", polled["cursor"], ["note"])
-    assert [affected["input"] for affected in told["data"]["affected"]] == [{"room": "b"}]
+    assert (notice["event"], notice["id"], notice["data"]["tables"]) == ("invalidation", polled["cursor"], ["note"])
+    assert [affected["input"] for affected in notice["data"]["affected"]] == [{"room": "b"}]
     assert polled["cursor"] != connected["id"]
 
 

@@ -109,8 +109,8 @@ async def test_what_calls_it_ends_with_it(file: Path) -> None:
     @define_reactive_function
     async def outer(db: AsyncSession) -> datetime:
         await db.exec(select(Note.id))
-        told: datetime = await server.rpc.caller()("notes.minute")
-        return told
+        found: datetime = await server.rpc.caller()("notes.minute")
+        return found
 
     functions = {"notes": {"minute": minute, "outer": outer}}
     async with serving(file, functions, clock=clock) as server:
@@ -145,9 +145,9 @@ async def test_a_mutation_is_told_the_time_and_nothing_more(file: Path) -> None:
 async def test_outside_of_a_call_it_tells_the_time() -> None:
     """As in a unit test of the handler."""
     before = datetime.now(UTC)
-    told = await minute()
-    assert before - timedelta(minutes=1) < told <= datetime.now(UTC)
-    assert (told.second, told.microsecond) == (0, 0)
+    found = await minute()
+    assert before - timedelta(minutes=1) < found <= datetime.now(UTC)
+    assert (found.second, found.microsecond) == (0, 0)
 
 
 @pytest.mark.parametrize("every", [0, 0.5, -60, float("nan"), float("inf"), True, "60"])
@@ -205,6 +205,6 @@ async def test_in_development_a_query_that_asks_pythons_clock_is_told(
                     assert (await server.client.get(f"/rpc/{path}")).status_code == 200
                 await server.rpc.auditor.drain()
         assert server.rpc.stats()["audited"] == said
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == said
-    assert all("notes.lately" in each and "note.text with another value" in each for each in told)
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == said
+    assert all("notes.lately" in each and "note.text with another value" in each for each in found)

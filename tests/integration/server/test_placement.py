@@ -194,16 +194,16 @@ async def test_it_belongs_to_the_loop_that_opened_it(file: Path) -> None:
 
 async def test_lifespans_are_entered_in_order_and_left_in_reverse() -> None:
     """What they yield is merged; one that fails to start has those before it closed."""
-    told: list[str] = []
+    steps: list[str] = []
 
     def named(name: str, state: dict[str, Any] | None) -> Any:
         @asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any] | None]:
-            told.append(f"+{name}")
+            steps.append(f"+{name}")
             try:
                 yield state
             finally:
-                told.append(f"-{name}")
+                steps.append(f"-{name}")
 
         return lifespan
 
@@ -216,10 +216,10 @@ async def test_lifespans_are_entered_in_order_and_left_in_reverse() -> None:
     combined = combine_lifespans(named("a", {"x": 1, "y": 1}), named("b", None), named("c", {"y": 2}))
     async with combined(app) as state:
         assert state == {"x": 1, "y": 2}
-    assert told == ["+a", "+b", "+c", "-c", "-b", "-a"]
+    assert steps == ["+a", "+b", "+c", "-c", "-b", "-a"]
     async with combine_lifespans(named("d", None))(app) as state:
         assert state is None
     with pytest.raises(ValueError, match="no"):
         async with combine_lifespans(named("e", None), failing)(app):
             pass
-    assert told[-2:] == ["+e", "-e"]
+    assert steps[-2:] == ["+e", "-e"]

@@ -128,7 +128,7 @@ async def server(request: pytest.FixtureRequest, postgresql_url: str, anyio_back
         yield opened
 
 
-def assert_told(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def assert_refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Return the error, which must be of this kind and hold no word of the driver's."""
     error = error_of(response)
     assert (response.status_code, error["code"]) == (status, code), response.text
@@ -161,7 +161,7 @@ async def test_what_the_database_refuses(server: Server) -> None:
         for name in names:
             response = await server.call(name, input)
             assert response.status_code == status, (case, name, response.text)
-            assert_told(response, status, code)
+            assert_refused(response, status, code)
     assert server.rows() == [("a", "x")]
     assert server.rows("SELECT word FROM short") == [("one",)]
 
@@ -181,7 +181,7 @@ async def test_what_the_database_lacks_is_said_and_told_by_health(server: Server
     cases["SET TRANSACTION READ ONLY; UPDATE short SET word = 'two'"] = "the database is read-only: nothing was written"
     for number, (sql, words) in enumerate(cases.items()):
         for name in ("more.run_in_parts" if "SET TRANSACTION" in sql else "more.run", "more.run_sync"):
-            error = assert_told(await server.call(name, {"sql": sql}), 503, "SERVICE_UNAVAILABLE")
+            error = assert_refused(await server.call(name, {"sql": sql}), 503, "SERVICE_UNAVAILABLE")
             assert words in error["message"], (sql, name)
             ready = await server.client.get("/rpc/health/ready")
             assert (ready.status_code, words in ready.json()["parts"]["database"]["detail"]) == (503, True)
@@ -199,9 +199,9 @@ def test_no_connection_left_is_told_by_name() -> None:
     ):
         with pytest.raises(ImpairedError, match="no more connections"), connecting():
             raise refused
-    with pytest.raises(ServiceUnavailableError, match="cannot be reached") as told, connecting():
+    with pytest.raises(ServiceUnavailableError, match="cannot be reached") as answered, connecting():
         raise psycopg.OperationalError("connection refused")
-    assert not isinstance(told.value, ImpairedError)
+    assert not isinstance(answered.value, ImpairedError)
 
 
 NUL: Final = {
@@ -215,16 +215,16 @@ async def test_a_nul_is_a_bad_request_wherever_it_is_read(server: Server) -> Non
     """In queries as in mutations, by POST, by GET and by subscription."""
     for path, input in NUL.values():
         response = await server.call(path, input)
-        assert assert_told(response, 400, "BAD_REQUEST")["message"].startswith("a text has"), path
+        assert assert_refused(response, 400, "BAD_REQUEST")["message"].startswith("a text has"), path
     response = await server.client.get("/rpc/notes.in_room", params={"room": "a\0"})
-    assert_told(response, 400, "BAD_REQUEST")
+    assert_refused(response, 400, "BAD_REQUEST")
     queries = [{"path": path, "input": input} for path, input in NUL.values()]
     polled = await server.call("events/poll", {"queries": queries})
-    told = polled.json()["events"][0]["data"]
-    assert {refused["error"]["code"] for refused in told["errors"]} <= {"BAD_REQUEST"}
+    answered = polled.json()["events"][0]["data"]
+    assert {refused["error"]["code"] for refused in answered["errors"]} <= {"BAD_REQUEST"}
     stored = (await server.call("events/sets", {"queries": queries})).json()["set"]
     polled = await server.client.get("/rpc/events/poll", params={"set": stored})
-    assert polled.json()["events"][0]["data"]["queries"] == told["queries"]
+    assert polled.json()["events"][0]["data"]["queries"] == answered["queries"]
     for parameters in ({"set": "\0"}, {"set": stored, "cursor": "\0"}, {"ticket": "\0"}):
         assert (await server.client.get("/rpc/events/poll", params=parameters)).status_code in (400, 401, 404)
     response = await server.call("events/ack", {"stream": "\0", "cursor": "e:1"})
@@ -268,7 +268,7 @@ async def test_a_deadlock_may_be_tried_again(postgresql_url: str, driver: str, n
         responses = await asyncio.gather(*(server.call(f"more.{name}", pair) for pair in pairs))
         won, lost = sorted(responses, key=lambda response: response.status_code)
         assert won.status_code == 200
-        assert assert_told(lost, 409, "CONFLICT")["details"] == {"retry": True}
+        assert assert_refused(lost, 409, "CONFLICT")["details"] == {"retry": True}
         assert server.rows("SELECT room FROM note") == [("b",), ("b",)]
 
 
@@ -292,7 +292,7 @@ async def test_a_serialization_failure_may_be_tried_again(postgresql_url: str, d
         await started.wait()
         server.write("UPDATE note SET room = 'c'")
         go_on.set()
-        assert assert_told(await calling, 409, "CONFLICT")["details"] == {"retry": True}
+        assert assert_refused(await calling, 409, "CONFLICT")["details"] == {"retry": True}
 
 
 async def test_statements_that_were_prepared_survive_ddl(server: Server) -> None:
@@ -320,11 +320,11 @@ async def test_a_server_that_is_killed_and_comes_back(own_postgresql: PostgreSQL
         sleeping = asyncio.create_task(server.call("more.run", {"sql": "SELECT pg_sleep(30)"}))
         await wait_for_sleeper(url)
         own_postgresql.stop(how="kill")
-        assert_told(await sleeping, 503, "SERVICE_UNAVAILABLE")
+        assert_refused(await sleeping, 503, "SERVICE_UNAVAILABLE")
         for name, input in calls:
-            assert_told(await server.call(name, input), 503, "SERVICE_UNAVAILABLE")
+            assert_refused(await server.call(name, input), 503, "SERVICE_UNAVAILABLE")
         for name, word in writes:
-            assert_told(await server.call(name, {"room": "a", "text": word}), 503, "SERVICE_UNAVAILABLE")
+            assert_refused(await server.call(name, {"room": "a", "text": word}), 503, "SERVICE_UNAVAILABLE")
         own_postgresql.start()
         for name, word in writes:
             await server.answer(name, {"room": "a", "text": word})
@@ -355,6 +355,6 @@ async def test_mutations_wait_for_a_connection_so_long(server: Server) -> None:
             asyncio.create_task(server.call("more.run", {"sql": "SELECT pg_advisory_xact_lock(7)"})) for _ in range(4)
         ]
         await until(lambda: connection.execute(waiting).fetchone() == (4,))
-        assert_told(await server.call("notes.add", {"room": "a", "text": "y"}), 503, "SERVICE_UNAVAILABLE")
+        assert_refused(await server.call("notes.add", {"room": "a", "text": "y"}), 503, "SERVICE_UNAVAILABLE")
         assert len(await server.answer("notes.in_room", {"room": "a"})) == len(server.rows()) == 1
     assert [response.status_code for response in await asyncio.gather(*held)] == [200] * 4

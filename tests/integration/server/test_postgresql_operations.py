@@ -138,9 +138,9 @@ def test_the_sql_that_a_command_prints_can_be_run(postgresql_url: str, tmp_path:
             return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
 
         try:
-            told = run("verify")
-            assert told.returncode == 1
-            assert "--sql" in told.stdout + told.stderr
+            refused = run("verify")
+            assert refused.returncode == 1
+            assert "--sql" in refused.stdout + refused.stderr
             connection.execute(run("install", "--sql").stdout.encode())
             verified = run("verify")
             assert (verified.returncode, verified.stderr) == (0, "")

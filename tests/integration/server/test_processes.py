@@ -119,10 +119,10 @@ def test_a_stream_tells_of_writes_by_any_process(process: Process, client: httpx
         assert (name, connected["stale"], id) == ("connected", [], connected["cursor"])
         process.write("b", "unwatched")
         process.write("a", "watched")
-        name, told, id = stream.next()
+        name, notice, id = stream.next()
         assert name == "invalidation"
-        assert told["affected"] == [{"path": "notes.in_room", "input": {"room": "a"}, "key": connected["queries"][0]}]
-        assert (told["tables"], id) == (["note"], told["cursor"])
+        assert notice["affected"] == [{"path": "notes.in_room", "input": {"room": "a"}, "key": connected["queries"][0]}]
+        assert (notice["tables"], id) == (["note"], notice["cursor"])
         assert [note["text"] for note in client.get("/rpc/notes.in_room?room=a").json()] == ["watched"]
 
 

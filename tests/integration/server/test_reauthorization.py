@@ -125,8 +125,8 @@ def test_a_caller_whose_scope_changes_comes_back(file: Path) -> None:
             server.url, ANN, queries=[{"path": "test.mine"}, {"path": "notes.in_room", "input": {"room": "a"}}]
         ) as stream:
             server.add("in tenant t")
-            _, told, _ = stream.next()
-            assert [affected["path"] for affected in told["affected"]] == ["notes.in_room"]
+            _, notice, _ = stream.next()
+            assert [affected["path"] for affected in notice["affected"]] == ["notes.in_room"]
 
 
 def test_what_the_queries_do_not_see_of_a_context_may_change(file: Path) -> None:

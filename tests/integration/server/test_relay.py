@@ -77,12 +77,12 @@ async def test_a_worker_says_what_is_gone(
         refused = await server.call("notes.in_room", IN_R)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
         for _ in range(1000):
-            told = await health()
-            if not told["parts"]["redis"]["ok"] and not told["parts"]["log"]["ok"]:
+            report = await health()
+            if not report["parts"]["redis"]["ok"] and not report["parts"]["log"]["ok"]:
                 break
             await asyncio.sleep(0.02)
-        assert told["parts"]["redis"] == {"ok": False, "detail": "Redis cannot be reached: try again later"}
-        assert (told["live"], told["ready"]) == (True, False)
+        assert report["parts"]["redis"] == {"ok": False, "detail": "Redis cannot be reached: try again later"}
+        assert (report["live"], report["ready"]) == (True, False)
         own_redis.start()
         for _ in range(1000):
             if (await health())["ready"]:
@@ -150,8 +150,8 @@ async def test_revocation_reaches_the_other_worker(
             [connected] = SSEDecoder().feed(first)
             assert isinstance(decode_event(connected), Connected)
             one.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
-            [told] = await stream.collect(30)
-            assert isinstance(told, Invalidation)
+            [report] = await stream.collect(30)
+            assert isinstance(report, Invalidation)
             await one.rpc.revoke("bob")
             await one.rpc.revoke("ada")
             [ended] = await stream.collect(30)

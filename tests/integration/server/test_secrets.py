@@ -95,7 +95,7 @@ class Place:
             cursor = remote.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def told(self, table: str) -> str:
+    def copied(self, table: str) -> str:
         """Return all that the outbox holds of a table, as one text."""
         return repr([row for row in self.run(f"SELECT * FROM {self.outbox}") if table in row])
 
@@ -133,11 +133,11 @@ async def test_a_table_that_nothing_reads_leaves_no_values(place: Place) -> None
         place.run("DELETE FROM secrets_vault")
         place.run(ACCOUNT.format("early"))
         assert place.operations("secrets_vault") == {"B"}
-        assert "treasure" not in place.told("secrets_vault")
+        assert "treasure" not in place.copied("secrets_vault")
         assert place.operations("secrets_account") == {"B"}
         assert await rpc.caller()("accounts.by_name", name="ada") == 0
         place.run(ACCOUNT.format("ada"))
-        assert "ada" in place.told("secrets_account")
+        assert "ada" in place.copied("secrets_account")
         assert await rpc.caller()("accounts.by_name", name="ada") == 1
 
 
@@ -157,13 +157,13 @@ async def test_no_secret_stands_in_the_outbox(place: Place) -> None:
             assert await rpc.caller()(path, **input) == 0
         place.run(ACCOUNT.format("ada"))
         place.run("UPDATE secrets_account SET reset_token = 'tok-new', note = 'note-new'")
-        told = place.told("secrets_account")
-        assert "ada" in told
+        copied = place.copied("secrets_account")
+        assert "ada" in copied
         for secret in ("tok-", "hash-", "note-", "answer-"):
-            assert secret not in told
+            assert secret not in copied
         assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
         assert await rpc.caller()("accounts.by_token", token="tok-new") == 1
-        assert "4711" in told
+        assert "4711" in copied
 
 
 @pytest.mark.parametrize("exclude", [[Account.name], ["secrets_account.name"], [Account], ["secrets_account"]])
@@ -173,8 +173,8 @@ async def test_what_is_excluded_is_never_copied(place: Place, exclude: Sequence[
     async with opened(place, capture=capture) as rpc:
         assert await rpc.caller()("accounts.by_name", name="ada") == 0
         place.run(ACCOUNT.format("ada"))
-        assert "'ada" not in place.told("secrets_account").replace("sada", "'ada")
-        assert ("tok-ada" in place.told("secrets_account")) == (exclude[0] in (Account.name, "secrets_account.name"))
+        assert "'ada" not in place.copied("secrets_account").replace("sada", "'ada")
+        assert ("tok-ada" in place.copied("secrets_account")) == (exclude[0] in (Account.name, "secrets_account.name"))
         assert await rpc.caller()("accounts.by_name", name="ada") == 1
 
 
@@ -186,8 +186,8 @@ async def test_an_excluded_column_that_is_renamed_is_not_copied(place: Place) ->
         assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
         place.run(ACCOUNT.format("ada").replace("(name", "(called"))
         assert await rpc.caller()("accounts.by_token", token="tok-ada") == 1
-        assert "ada" not in place.told("secrets_account")
-        assert place.told("secrets_account") != "[]"
+        assert "ada" not in place.copied("secrets_account")
+        assert place.copied("secrets_account") != "[]"
 
 
 async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
@@ -202,7 +202,7 @@ async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
                 assert await rpc.caller()("accounts.by_name", name="ada") == 1
             assert (old.report().epoch, new.report().epoch) == (epoch, epoch)
             assert epoch != before
-        assert "ada" not in place.told("secrets_account").replace("tok-ada", "")
+        assert "ada" not in place.copied("secrets_account").replace("tok-ada", "")
 
 
 async def test_a_note_that_nobody_repeats_is_forgotten(place: Place) -> None:

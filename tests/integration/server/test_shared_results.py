@@ -218,8 +218,8 @@ async def test_no_answer_is_stale_while_everybody_writes(
         nonlocal wrong, requests
         while not writing.done():
             room = rng.choice("abc")
-            owed = written[room]
-            wrong += len(await workers.texts(server, room)) < owed
+            expected = written[room]
+            wrong += len(await workers.texts(server, room)) < expected
             requests += 1
 
     writing = asyncio.create_task(write())

@@ -230,10 +230,10 @@ class Seen:
                 self.said.append((name, room, Cursor.parse(answer.headers[name]).version, text))
         return text
 
-    def result(self, told: dict[str, Any]) -> None:
+    def result(self, event: dict[str, Any]) -> None:
         """Note a result that an event brings."""
         self.kinds["pushed"] += 1
-        self.said.append(("pushed", told["input"]["room"], Cursor.parse(told["version"]).version, told["data"]))
+        self.said.append(("pushed", event["input"]["room"], Cursor.parse(event["version"]).version, event["data"]))
 
     @property
     def is_complete(self) -> bool:
@@ -290,9 +290,9 @@ async def _poll(world: World, seen: Seen, done: asyncio.Event) -> None:
         answer = await world.server.call("events/poll", asked)
         assert answer.status_code == 200, answer.text
         cursor = answer.json()["cursor"]
-        for told in answer.json()["events"]:
-            if told["event"] == "result":
-                seen.result(told["data"])
+        for event in answer.json()["events"]:
+            if event["event"] == "result":
+                seen.result(event["data"])
 
 
 @define_reactive_function

@@ -220,17 +220,17 @@ class Generator(Drawing):
         if shape == 0:
             return select(func.count()).select_from(joined)
         if shape == 1:
-            return select(func.count(self.pick(columns)), func.max(_told_apart(self.pick(greatest)))).select_from(
+            return select(func.count(self.pick(columns)), func.max(_distinguished(self.pick(greatest)))).select_from(
                 joined
             )
         if shape == 2:
-            group = _told_apart(self.pick(plain))
-            least = func.min(_told_apart(self.pick(greatest)))
+            group = _distinguished(self.pick(plain))
+            least = func.min(_distinguished(self.pick(greatest)))
             grouped = select(group, func.count(), least).select_from(joined).group_by(group)
             return grouped.having(func.count() > self.random.randrange(3)) if self.chance(2) else grouped
         picked = [self.pick(columns) for _ in range(self.random.randint(1, 3))]
         if shape == 3:
-            picked = [_told_apart(column) for column in picked]
+            picked = [_distinguished(column) for column in picked]
         chosen = [column.label(f"k{number}") for number, column in enumerate(picked)]
         statement = select(*chosen).select_from(joined)
         if shape == 3:
@@ -297,7 +297,7 @@ class Generator(Drawing):
             if not columns:
                 source = self.alias("parents", always=True)
                 joined, sources, columns = source, [source], [each for each in source.c if type(each.type) is kind]
-            column = _told_apart(self.pick(columns)).label("u")
+            column = _distinguished(self.pick(columns)).label("u")
             branches.append(select(column).select_from(joined).where(self.tree(sources, 1)))
         return self.pick([union, union_all, except_, intersect])(*branches)
 
@@ -353,6 +353,6 @@ def _name(source: Any) -> str:
     return str(source.element.name if hasattr(source, "element") else source.name)
 
 
-def _told_apart(column: Any) -> Any:
+def _distinguished(column: Any) -> Any:
     """Return a column whose equal values look alike: whether 'p' or 'P' stands for both is the database's to choose."""
     return func.lower(column) if getattr(column.type, "collation", None) == "NOCASE" else column

@@ -245,7 +245,7 @@ def the_index_matches_new_images_only(patch: Patch) -> None:
     patch.setattr(Index, "match", only_after)
 
 
-def case_is_told_apart(patch: Patch) -> None:
+def case_is_distinguished(patch: Patch) -> None:
     kind = Declared.kind
     patch.setattr(Declared, "kind", lambda self, table, name: "text" if name == "n" else kind(self, table, name))
 
@@ -335,7 +335,7 @@ EXAMPLES: tuple[tuple[Callable[[Differential], None], Callable[[Patch], None], D
     (_circle, parents_rest_on_each_other, "postgresql"),
     (_left_out, is_null_of_a_parent_goes_over_an_on, "sqlite"),
     (_left_out, is_null_of_a_parent_goes_over_an_on, "postgresql"),
-    (_other_case, case_is_told_apart, "sqlite"),
+    (_other_case, case_is_distinguished, "sqlite"),
     (_other_zone, times_lose_their_zone, "postgresql"),
     (_listed, a_list_is_its_first_value, "sqlite"),
     (_listed, a_list_is_its_first_value, "postgresql"),

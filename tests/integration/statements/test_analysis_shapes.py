@@ -51,7 +51,7 @@ def test_every_shape_reads_what_it_should(world: World, found: dict[str, Found],
     assert read_set.opaque is None
     assert reads(read_set) == expected(shape.reads)
     assert found[shape.name].missed == []
-    assert bool(found[shape.name].told) == bool(shape.reads)
+    assert bool(found[shape.name].noticed) == bool(shape.reads)
 
 
 @pytest.mark.parametrize(("statement", "reason"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])

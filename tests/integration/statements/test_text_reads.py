@@ -149,7 +149,7 @@ def test_no_write_is_missed(world: World) -> None:
     """Whatever write changes the result of a text touches its read set."""
     found = world.differential({name: query for name, query, _ in TEXTS})
     assert {name: each.missed for name, each in found.items() if each.missed} == {}
-    assert [name for name, each in found.items() if not each.told] == []
+    assert [name for name, each in found.items() if not each.noticed] == []
 
 
 def read_of(world: World, statement: str, parameters: Any = ()) -> TextRead:

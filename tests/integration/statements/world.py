@@ -83,7 +83,7 @@ class Answer:
 class Found:
     """The writes that change the result of a query: those that touch its read set, and those that do not."""
 
-    told: list[str] = field(default_factory=list)
+    noticed: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
 
 
@@ -124,7 +124,7 @@ class World:
                         # A text depends on no table that neither it nor its view names.
                         if tables & named[name] and self._ask(connection, query).result != old[name].result:
                             is_touched = old[name].read_set.touched_by(changes)
-                            (found[name].told if is_touched else found[name].missed).append(write)
+                            (found[name].noticed if is_touched else found[name].missed).append(write)
                     savepoint.rollback()
         return found
 

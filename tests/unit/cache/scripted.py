@@ -109,7 +109,7 @@ class ScriptedLog:
         self.epoch = f"e{int(self.epoch[1:]) + 1}"
         self.version = self.remembers_from = self.committed + 1
         self._committed = [(self.version, change(-1, "none"))]
-        self._tell(Batch(self.version, flush=reason))
+        self._notify(Batch(self.version, flush=reason))
 
     def subscribe(self, apply: Applier) -> None:
         self._appliers.append(apply)
@@ -137,7 +137,7 @@ class ScriptedLog:
         if target <= self.version:
             return
         found = tuple(each for version, each in self._committed if self.version < version <= target)
-        self._tell(Batch(target, found))
+        self._notify(Batch(target, found))
         self.version = target
 
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
@@ -157,7 +157,7 @@ class ScriptedLog:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    def _tell(self, batch: Batch) -> None:
+    def _notify(self, batch: Batch) -> None:
         for apply in self._appliers:
             apply(batch)
 

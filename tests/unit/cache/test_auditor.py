@@ -36,7 +36,7 @@ class World:
     log: ScriptedLog
     reader: Reader
     auditor: Auditor
-    told: list[InvalidatedResults]
+    notified: list[InvalidatedResults]
 
     async def value(self, row: int, **options: object) -> int:
         """Return what the reader answers."""
@@ -51,9 +51,9 @@ def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -
     auditor = Auditor(freshness, share=share, random=lambda: drawn)
     reader = make(log, MemoryStore(1_000_000), freshness=freshness, auditor=auditor)
     log.subscribe(reader.apply)
-    told: list[InvalidatedResults] = []
-    reader.invalidations.add(told.append)
-    return World(log, reader, auditor, told)
+    notified: list[InvalidatedResults] = []
+    reader.invalidations.add(notified.append)
+    return World(log, reader, auditor, notified)
 
 
 async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -68,7 +68,7 @@ async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCapt
     assert (w.auditor.stats.audited, w.auditor.stats.stale) == (1, 1)
     [record] = caplog.records
     assert "items.sum: a stored result was stale" in record.getMessage()
-    assert len(w.told) == 1
+    assert len(w.notified) == 1
     assert await w.value(1) == 1
 
 

@@ -32,12 +32,12 @@ class World:
 
     clock: FakeClock = field(default_factory=FakeClock)
     log: ScriptedLog = field(default_factory=ScriptedLog)
-    told: list[InvalidatedResults] = field(default_factory=list)
+    notified: list[InvalidatedResults] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.log, MemoryStore(1_000_000), clock=self.clock)
         self.log.subscribe(self.reader.apply)
-        self.reader.invalidations.add(self.told.append)
+        self.reader.invalidations.add(self.notified.append)
 
     def minutely(self, *rows: int, **options: object) -> RowQuery:
         """Return a query whose result is another one in each minute."""
@@ -79,12 +79,12 @@ async def test_the_listeners_are_told_once_a_tick_has_passed() -> None:
         await w.reader.get(query)
     w.clock.advance(60 + GRACE_SECONDS / 2)
     await asyncio.sleep(0)
-    assert not w.told
+    assert not w.notified
     w.clock.advance(GRACE_SECONDS)
     await until(lambda: w.reader.stats.expired == len(queries))
-    assert sum(len(told.results) for told in w.told) == len(queries)
-    assert {told.version for told in w.told} == {w.log.version}
-    assert all(tables == set() for told in w.told for tables in told.results.values())
+    assert sum(len(notified.results) for notified in w.notified) == len(queries)
+    assert {notified.version for notified in w.notified} == {w.log.version}
+    assert all(tables == set() for notified in w.notified for tables in notified.results.values())
     assert (w.reader.indexed, w.reader.cached_results, w.reader.stats.invalidated) == (1, 1, 0)
     await w.reader.aclose()
 

@@ -40,7 +40,7 @@ class World:
     log: ScriptedLog
     store: MemoryStore
     reader: Reader
-    told: list[InvalidatedResults]
+    notified: list[InvalidatedResults]
 
     async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
@@ -52,9 +52,9 @@ def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
     log, store = ScriptedLog(), MemoryStore(max_bytes)
     reader = make(log, store)
     log.subscribe(reader.apply)
-    told: list[InvalidatedResults] = []
-    reader.invalidations.add(told.append)
-    return World(log, store, reader, told)
+    notified: list[InvalidatedResults] = []
+    reader.invalidations.add(notified.append)
+    return World(log, store, reader, notified)
 
 
 class Gate:
@@ -98,7 +98,7 @@ async def test_a_commit_elsewhere_leaves_the_result_cached() -> None:
     w.log.write(2)
     w.log.commit(change(1, "other"))
     await w.value(query)
-    assert (query.computed, w.told) == (1, [])
+    assert (query.computed, w.notified) == (1, [])
 
 
 async def test_concurrent_requests_share_a_computation() -> None:
@@ -252,8 +252,8 @@ async def test_a_flush_forgets_everything_and_says_why(caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         w.log.flush("new triggers")
     assert (len(w.store), w.reader.indexed, w.store.size_bytes) == (0, 0, 0)
-    [told] = w.told
-    assert (set(told.results), told.flush, told.version) == (set(entries), "new triggers", w.log.version)
+    [notified] = w.notified
+    assert (set(notified.results), notified.flush, notified.version) == (set(entries), "new triggers", w.log.version)
     assert not any(entry.live or entry.cached for entry in entries)
     assert "new triggers" in caplog.text
     assert await w.value(queries[0]) == 0
@@ -269,8 +269,8 @@ async def test_one_batch_is_told_once() -> None:
     w.log.write(2)
     w.log.commit(change(9, "other"))
     w.log.apply()
-    [told] = w.told
-    assert (told.results, told.version) == ({entry: {"item"}}, 3)
+    [notified] = w.notified
+    assert (notified.results, notified.version) == ({entry: {"item"}}, 3)
 
 
 async def test_a_predicate_that_says_no_keeps_the_result() -> None:
@@ -288,7 +288,7 @@ async def test_a_predicate_that_says_no_keeps_the_result() -> None:
     w.log.write(2)
     assert await w.reader.get(query) is entry
     assert asked == [change(1)]
-    assert (w.told, w.reader.stats.kept) == ([], 1)
+    assert (w.notified, w.reader.stats.kept) == ([], 1)
 
 
 async def test_a_predicate_is_not_asked_about_a_whole_table() -> None:
@@ -311,7 +311,7 @@ async def test_a_relation_widens() -> None:
     before = w.log.version
     w.log.commit(change(1, "owner"))
     w.log.apply()
-    assert [list(told.results) for told in w.told] == [[entry]]
+    assert [list(notified.results) for notified in w.notified] == [[entry]]
     assert w.reader.matcher.touched_since(before, entry)
 
 
@@ -323,7 +323,7 @@ async def test_a_watched_result_stays_indexed_without_room() -> None:
     assert (entry.live, entry.cached, w.reader.indexed) == (True, False, 1)
     w.log.write(1)
     w.log.apply()
-    assert [list(told.results) for told in w.told] == [[entry]]
+    assert [list(notified.results) for notified in w.notified] == [[entry]]
     assert w.reader.indexed == 0
     again = (await w.reader.watch(RowQuery(w.log, (1,)))).result
     w.reader.unwatch(again)
@@ -465,8 +465,8 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> in
         nonlocal stale
         for _ in range(requests):
             rows = rng.choice([(0,), (1,), (0, 1), (1, 2)])
-            owed = sum(w.log.rows[row] for row in rows)
-            stale += await w.value(RowQuery(w.log, rows, pause=handle)) < owed
+            expected = sum(w.log.rows[row] for row in rows)
+            stale += await w.value(RowQuery(w.log, rows, pause=handle)) < expected
             await pause()
 
     async def write() -> None:

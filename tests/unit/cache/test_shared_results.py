@@ -444,8 +444,8 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> in
         nonlocal stale
         for _ in range(requests):
             rows = rng.choice([(0,), (1,), (0, 1), (1, 2)])
-            owed = sum(w.database.rows[row] for row in rows)
-            stale += await worker.value(worker.query(*rows, pause=handle)) < owed
+            expected = sum(w.database.rows[row] for row in rows)
+            stale += await worker.value(worker.query(*rows, pause=handle)) < expected
             await pause()
 
     async def write() -> None:

@@ -47,22 +47,22 @@ VALUES = st.recursive(
 )
 
 
-def told_apart(value: Any) -> Any:
+def distinguished(value: Any) -> Any:
     """Return what a handler sees of a value: its type, and its parts likewise."""
     kind = type(value)
     if kind in (list, tuple):
-        return kind, tuple(told_apart(item) for item in value)
+        return kind, tuple(distinguished(item) for item in value)
     if kind is frozenset:
-        return kind, frozenset(told_apart(item) for item in value)
+        return kind, frozenset(distinguished(item) for item in value)
     if kind is dict:
-        return kind, tuple((told_apart(key), told_apart(item)) for key, item in value.items())
+        return kind, tuple((distinguished(key), distinguished(item)) for key, item in value.items())
     return kind, repr(value)
 
 
 @given(VALUES, VALUES)
 def test_equal_bytes_mean_equal_values(left: Any, right: Any) -> None:
     """For any two values: the bytes are equal exactly where types and parts are."""
-    assert (canonical(left) == canonical(right)) == (told_apart(left) == told_apart(right))
+    assert (canonical(left) == canonical(right)) == (distinguished(left) == distinguished(right))
 
 
 @given(VALUES)

@@ -111,9 +111,9 @@ async def test_a_new_epoch_is_a_gap_for_everybody(w: World) -> None:
     await w.write(1, 2)
     for listener in listeners:
         await until(lambda listener=listener: len(listener.frames) == 2)  # type: ignore[misc]  # a lambda's default
-        gap, told = listener.events
+        gap, held = listener.events
         assert (type(gap), gap.reason, gap.cursor) == (Gap, "restored", "e2:1")
-        assert (type(told), told.cursor) == (Invalidation, "e2:2")
+        assert (type(held), held.cursor) == (Invalidation, "e2:2")
 
 
 async def test_streams_that_are_owed_the_same_share_the_bytes(w: World) -> None:
@@ -407,13 +407,13 @@ async def test_every_stream_is_told_what_it_is_owed_and_nothing_else(seed: int) 
         for listener in of_tenant:
             versions = [int(event.cursor.partition(":")[2]) for event in listener.events]
             assert versions == sorted(versions)
-            told = listener.fetched
+            held = listener.fetched
             owned = {f"items.sum[{row}]{tenant}" for row in shown[listener.stream.id]}
-            assert set(told) <= owned
+            assert set(held) <= owned
             for row in shown[listener.stream.id]:
-                owed = last_written.get(row, 0)
-                if owed > since[listener.stream.id]:
-                    assert told.get(f"items.sum[{row}]{tenant}", 0) >= owed
+                least = last_written.get(row, 0)
+                if least > since[listener.stream.id]:
+                    assert held.get(f"items.sum[{row}]{tenant}", 0) >= least
     await w.aclose()
 
 

@@ -30,9 +30,11 @@ def test_a_caller_has_so_many_places_and_no_more() -> None:
     """The fourth is refused by name, until one of the three is given back; giving it back twice counts once."""
     limit = limits()
     releases = [limit.admit(ANN) for _ in range(3)]
-    with pytest.raises(TooManyRequestsError, match=r"this caller has as many .*: 3 \(max_streams_per_identity") as told:
+    with pytest.raises(
+        TooManyRequestsError, match=r"this caller has as many .*: 3 \(max_streams_per_identity"
+    ) as refused:
         limit.admit(ANN)
-    assert told.value.headers == {"retry-after": "5"}
+    assert refused.value.headers == {"retry-after": "5"}
     releases[0]()
     releases[0]()
     limit.admit(ANN)
@@ -67,9 +69,9 @@ def test_a_burst_is_what_the_rate_gives_in_ten_seconds(per_second: float) -> Non
     burst = max(1, int(per_second * BURST_SECONDS))
     for _ in range(burst):
         limit.count_open(ANN)
-    with pytest.raises(TooManyRequestsError, match="stream_opens_per_second") as told:
+    with pytest.raises(TooManyRequestsError, match="stream_opens_per_second") as refused:
         limit.count_open(ANN)
-    clock.advance(float(told.value.headers["retry-after"]))
+    clock.advance(float(refused.value.headers["retry-after"]))
     limit.count_open(ANN)
     limit.count_open(BOB)
 

@@ -33,7 +33,7 @@ async def w(anyio_backend: str) -> AsyncIterator[World]:
     await opened.aclose()
 
 
-async def crowd(w: World) -> list[RowQuery]:
+async def watch_hundreds(w: World) -> list[RowQuery]:
     """Open streams of one caller that show hundreds of queries, none of them twice."""
     queries = [w.row(number, ALL) for number in range(STREAMS * QUERIES)]
     for start in range(0, len(queries), QUERIES):
@@ -54,7 +54,7 @@ async def most_between_turns(count: Callable[[], int], is_done: Callable[[], boo
 
 async def test_a_large_commit_is_told_in_turns(w: World) -> None:
     """A few at a time, and everybody of everything in the end, with cursors that stay behind until then."""
-    await crowd(w)
+    await watch_hundreds(w)
     notified: list[int] = []
     notify = w.hub._broadcaster.notify
 
@@ -80,19 +80,19 @@ async def test_a_large_commit_is_told_in_turns(w: World) -> None:
 
 async def test_a_neighbour_is_told_of_a_large_commit_first(w: World) -> None:
     """Whoever shows one query does not wait for those who show hundreds, wherever the index has it."""
-    await crowd(w)
+    await watch_hundreds(w)
     neighbour = await w.connect(w.row(ALL), identity="neighbour")
     w.hub._reconciler.refresher.at_once = 0
     w.log.write(ALL)
     w.log.apply()
     await until(lambda: len(neighbour.frames) == 1)
-    told = sum(len(keys) for listener in w.listeners if listener is not neighbour for keys in listener.heard)
-    assert told <= AT_A_TIME
+    others_heard = sum(len(keys) for listener in w.listeners if listener is not neighbour for keys in listener.heard)
+    assert others_heard <= AT_A_TIME
 
 
 async def test_a_neighbours_query_is_computed_again_in_its_turn(w: World) -> None:
     """After a commit that touches hundreds of another caller's, it is among the first."""
-    queries = await crowd(w)
+    queries = await watch_hundreds(w)
     mine = w.row(ALL)
     await w.connect(mine, identity="neighbour")
     w.log.write(ALL)
@@ -121,7 +121,7 @@ async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch
 
 async def test_handlers_that_never_end_leave_places_to_others(w: World) -> None:
     """One caller's slow handlers hold some of the places, never all."""
-    queries = await crowd(w)
+    queries = await watch_hundreds(w)
     ended = asyncio.Event()
     mine = w.row(ALL)
     await w.connect(mine, identity="neighbour")
@@ -145,7 +145,7 @@ async def test_handlers_that_never_end_leave_places_to_others(w: World) -> None:
 async def test_what_many_show_is_computed_in_a_turn_of_its_own(w: World) -> None:
     """A popular query does not stand behind the hundreds of whoever happened to show it first."""
     popular = w.row(ALL)
-    queries = await crowd(w)
+    queries = await watch_hundreds(w)
     await w.connect(popular, identity="crowd")
     for number in range(10):
         await w.connect(popular, identity=f"reader {number}")
@@ -157,7 +157,7 @@ async def test_what_many_show_is_computed_in_a_turn_of_its_own(w: World) -> None
 
 async def test_many_that_fail_are_tried_again_by_one_clock(w: World) -> None:
     """A table that is gone fails all of them: no task sleeps for each, and no place is held meanwhile."""
-    queries = await crowd(w)
+    queries = await watch_hundreds(w)
     for query in queries:
         query.fails = ValueError("no such table")
     w.log.write(ALL)
@@ -173,7 +173,7 @@ async def test_many_that_fail_are_tried_again_by_one_clock(w: World) -> None:
 
 async def test_there_is_no_task_for_what_waits(w: World) -> None:
     """A large commit starts a few computations; the others stand in line."""
-    await crowd(w)
+    await watch_hundreds(w)
     w.log.write(ALL)
     w.log.apply()
     await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def test_there_is_no_task_for_what_waits(w: World) -> None:
 
 async def test_a_stream_that_connects_lets_others_have_their_turn(w: World) -> None:
     """Cached results come without a wait; a set of hundreds of them is registered a few at a time."""
-    queries = await crowd(w)
+    queries = await watch_hundreds(w)
 
     def registered() -> int:
         return sum(len(shown) for shown in w.hub._queries._by_stream.values())

@@ -54,9 +54,9 @@ async def test_who_is_refused_hears_when_they_are_let_in_and_of_nothing_else(w: 
         await w.write(1)
     assert listener.frames == []
     query.error = None
-    for told in (1, 2):
+    for notified in (1, 2):
         await w.write(1)
-        await until(lambda told=told: len(listener.frames) == told)  # type: ignore[misc]  # a lambda's default
+        await until(lambda notified=notified: len(listener.frames) == notified)  # type: ignore[misc]  # a lambda's default
     query.error = error
     await w.write(1)
     await until(lambda: len(listener.frames) == 3)
@@ -114,8 +114,8 @@ async def test_a_refusal_waits_for_its_outcome_and_holds_the_cursor_back(w: Worl
     assert listener.events[1].cursor == "e1:2"
 
 
-@pytest.mark.parametrize(("fault", "told"), [(ValueError("oh"), 1), (ServiceUnavailableError("busy"), 0)])
-async def test_a_refused_query_that_fails(w: World, fault: Exception, told: int) -> None:
+@pytest.mark.parametrize(("fault", "notified"), [(ValueError("oh"), 1), (ServiceUnavailableError("busy"), 0)])
+async def test_a_refused_query_that_fails(w: World, fault: Exception, notified: int) -> None:
     """That it fails now is another outcome; that nobody can tell just now is none."""
     query = w.row(1)
     query.error = ForbiddenError("not yours")
@@ -124,7 +124,7 @@ async def test_a_refused_query_that_fails(w: World, fault: Exception, told: int)
     w.log.write(1)
     w.log.apply()
     await until(lambda: w.clock.sleepers == 1)
-    assert len(listener.frames) == told
+    assert len(listener.frames) == notified
     query.fails = query.error = None
     w.clock.advance(1.0)
     await w.settled()

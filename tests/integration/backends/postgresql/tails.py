@@ -35,7 +35,7 @@ class Tail:
         self.run(self.log.fresh())
         return self.batches[known:]
 
-    def told(self) -> list[int]:
+    def received(self) -> list[int]:
         """Ask for what is fresh and return the ids of the rows inserted; a flush is not expected."""
         batches = self.poll()
         assert all(batch.flush is None for batch in batches), batches

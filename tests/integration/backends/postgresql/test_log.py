@@ -46,12 +46,12 @@ def test_a_transaction_that_commits_late_is_not_missed(url: str, tail: Tail, wri
         slow.execute("BEGIN")
         slow.execute("INSERT INTO w VALUES (1, 0)")
         writer.execute("INSERT INTO w VALUES (2, 0)")
-        assert tail.told() == [2], "nobody waits for the slow one"
+        assert tail.received() == [2], "nobody waits for the slow one"
         (highest,) = writer.execute("SELECT max(id) FROM reactive_rpc.outbox").fetchone() or (None,)
         cursor = tail.cursor
         slow.execute("COMMIT")
         writer.execute("INSERT INTO w VALUES (3, 0)")
-        assert tail.told() == [1, 3]
+        assert tail.received() == [1, 3]
         assert tail.read_after(cursor) == [1, 3]
         naive = writer.execute("SELECT count(*) FROM reactive_rpc.outbox WHERE id > %s", (highest,)).fetchone()
         assert naive == (1,), "the cursor of the highest id sees one of the two"
@@ -65,17 +65,17 @@ def test_savepoints_and_prepared_transactions(tail: Tail, writer: psycopg.Connec
         writer.execute(f"INSERT INTO w VALUES ({n}, 0)")
         if n % 3 == 0:
             writer.execute(f"ROLLBACK TO s{n}")
-    assert tail.told() == []
+    assert tail.received() == []
     writer.execute("COMMIT")
-    assert tail.told() == [1, 2, 4, 5]
+    assert tail.received() == [1, 2, 4, 5]
     for n, end in ((10, "COMMIT"), (11, "ROLLBACK")):
         writer.execute("BEGIN")
         writer.execute(f"INSERT INTO w VALUES ({n}, 0)")
         writer.execute(f"PREPARE TRANSACTION 'p{n}'")
         writer.execute(f"INSERT INTO w VALUES ({n + 100}, 0)")
-        assert tail.told() == [n + 100]
+        assert tail.received() == [n + 100]
         writer.execute(f"{end} PREPARED 'p{n}'")
-        assert tail.told() == ([n] if end == "COMMIT" else [])
+        assert tail.received() == ([n] if end == "COMMIT" else [])
 
 
 def test_eight_writers_with_long_transactions(url: str, tail: Tail, writer: psycopg.Connection[Any]) -> None:
@@ -103,14 +103,14 @@ def test_eight_writers_with_long_transactions(url: str, tail: Tail, writer: psyc
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    told: list[int] = []
+    received: list[int] = []
     while any(thread.is_alive() for thread in threads):
         known = set(acknowledged)
-        told += tail.told()
-        assert known <= set(told)
-    told += tail.told()
-    assert sorted(told) == sorted(acknowledged)
-    assert writer.execute("SELECT count(*) FROM w").fetchone() == (len(told),)
+        received += tail.received()
+        assert known <= set(received)
+    received += tail.received()
+    assert sorted(received) == sorted(acknowledged)
+    assert writer.execute("SELECT count(*) FROM w").fetchone() == (len(received),)
     versions = [batch.version for batch in tail.batches]
     assert versions == sorted(set(versions))
 
@@ -123,13 +123,13 @@ def test_cursors_stay_short(url: str, tail: Tail, writer: psycopg.Connection[Any
             connection.execute("BEGIN")
             connection.execute(f"INSERT INTO w VALUES ({n}, 0)")
         writer.execute("INSERT INTO w VALUES (1000, 0)")
-        assert tail.told() == [1000]
+        assert tail.received() == [1000]
         cursor = tail.cursor
         assert cursor.version == tail.log.version
         assert len(str(cursor)) < 200
         for connection in open_ones:
             connection.execute("COMMIT")
-        assert sorted(tail.told()) == list(range(80))
+        assert sorted(tail.received()) == list(range(80))
         again = tail.read_after(cursor)
         assert again is not None
         assert set(range(80)) <= set(again)
@@ -201,7 +201,7 @@ def test_a_poll_that_takes_too_long(url: str, open_tail: OpenTail, writer: psyco
         assert (tail.log.version, tail.batches) == (version, [])
         other.execute("ROLLBACK")
     tail.log._outbox._timeout_seconds = patient
-    assert tail.told() == [1]
+    assert tail.received() == [1]
 
 
 def test_a_lost_connection_costs_nothing(tail: Tail, writer: psycopg.Connection[Any]) -> None:
@@ -223,7 +223,7 @@ def test_ddl_while_a_look_up_is_wanted(tail: Tail, writer: psycopg.Connection[An
     parent = Lookup("w", "writer", "author", "id", "team")
     tail.log.enrich_with(lambda table: [parent] if table == "w" else [])
     writer.execute("INSERT INTO w VALUES (1, 1)")
-    assert tail.told() == [1]
+    assert tail.received() == [1]
     for n in (2, 3):
         writer.execute("CREATE TABLE author (id INTEGER PRIMARY KEY, team INTEGER)")
         writer.execute("INSERT INTO author VALUES (1, 7)")
@@ -255,7 +255,7 @@ def test_huge_statements(url: str, open_tail: OpenTail, writer: psycopg.Connecti
     """What is too much to decode is one bulk change a table; what just fits is told row by row."""
     tail = open_tail(url)
     writer.execute("INSERT INTO w SELECT n, 0 FROM generate_series(1, 9000) AS n")
-    assert len(tail.told()) == 9_000
+    assert len(tail.received()) == 9_000
     for start in (20_000, 30_000):
         writer.execute(f"INSERT INTO w SELECT n, 0 FROM generate_series({start}, {start + 8999}) AS n")
     writer.execute("INSERT INTO w SELECT n, 0 FROM generate_series(100000, 300000) AS n")

@@ -207,8 +207,8 @@ def test_a_parent_that_was_exchanged_before_it_was_locked_is_verified_anew(
     _after_each_poll(tail, lambda poll: _run(admin, ddl) if poll == 1 else None)
     _run(admin, "INSERT INTO w VALUES (1, 1)")
     batches = tail.poll()
-    told = [change.after.get(TEAM.name, UNKNOWN) for batch in batches for change in batch.changes if change.after]
-    assert told == ([None] if ddl.startswith("TRUNCATE") else []), "a new epoch forgets all, and tells no row"
+    received = [change.after.get(TEAM.name, UNKNOWN) for batch in batches for change in batch.changes if change.after]
+    assert received == ([None] if ddl.startswith("TRUNCATE") else []), "a new epoch forgets all, and tells no row"
     assert [batch.flush is not None for batch in batches] == [not ddl.startswith("TRUNCATE")]
 
 

@@ -34,7 +34,7 @@ def test_a_crash_begins_a_new_epoch(own_postgresql: PostgreSQLServer, open_tail:
         for n in range(3):
             connection.execute(f"INSERT INTO w VALUES ({n}, 0)")
     for tail in tails:
-        assert tail.told() == [0, 1, 2]
+        assert tail.received() == [0, 1, 2]
     old = tails[0].cursor
     own_postgresql.stop(how="kill")
     for tail in tails:
@@ -58,7 +58,7 @@ def test_a_crash_begins_a_new_epoch(own_postgresql: PostgreSQLServer, open_tail:
     assert tails[0].log.epoch == tails[1].log.epoch != old.epoch
     with closing(connected(url)) as connection:
         connection.execute("INSERT INTO w VALUES (100, 0)")
-    assert [tail.told() for tail in tails] == [[100], [100]]
+    assert [tail.received() for tail in tails] == [[100], [100]]
 
 
 def test_a_crash_of_one_backend(own_postgresql: PostgreSQLServer, open_tail: OpenTail) -> None:
@@ -108,7 +108,7 @@ def test_an_older_copy_of_the_files(own_postgresql: PostgreSQLServer, open_tail:
     assert tail.log.changes_since(version) is None
     with closing(connected(url)) as connection:
         connection.execute("INSERT INTO w VALUES (1, 0)")
-    assert tail.told() == [1]
+    assert tail.received() == [1]
 
 
 def test_a_standby_is_refused(own_postgresql: PostgreSQLServer, open_tail: OpenTail) -> None:

@@ -172,14 +172,14 @@ class Edge:
 
     Attributes:
         gate: while it is shut, nothing is read.
-        told: the ids of rows, as they came.
+        received: the ids of rows, as they came.
         flushes: the version of each flush.
     """
 
     log: RedisLog
     writer: Writer
     gate: asyncio.Event
-    told: list[int] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
     flushes: list[int] = field(default_factory=list)
     opened_at: int = 0
 
@@ -189,19 +189,19 @@ class Edge:
             self.flushes.append(batch.version)
         ids = [int(change.after["id"]) for change in batch.changes if change.after]  # type: ignore[arg-type]  # integers
         assert ids == sorted(ids), "within a batch, commit order"
-        self.told += ids
+        self.received += ids
 
     @property
     def missing(self) -> set[int]:
         """The rows that its version shows, and of which it was neither told nor warned."""
         covered = max([self.opened_at, *self.flushes])
-        owed = {number for number, version in self.writer.versions.items() if covered < version <= self.log.version}
-        return owed - set(self.told)
+        expected = {number for number, version in self.writer.versions.items() if covered < version <= self.log.version}
+        return expected - set(self.received)
 
     @property
-    def first_told(self) -> list[int]:
+    def first_received(self) -> list[int]:
         """The rows in the order in which they were told first."""
-        return list(dict.fromkeys(self.told))
+        return list(dict.fromkeys(self.received))
 
 
 def prepare(url: str) -> None:

@@ -76,7 +76,7 @@ def test_a_redis_that_is_killed(make_rig: MakeRig, append_only: bool) -> None:
             writer.write()
             await fresh_again(edge)
             assert edge.flushes == []
-            assert edge.first_told == [1, 2, 3]
+            assert edge.first_received == [1, 2, 3]
             assert (await edge.log.read_after(old) is None) == (not append_only)
 
     with redis_server(append_only=append_only) as server:
@@ -98,7 +98,7 @@ def test_a_redis_that_hangs(make_rig: MakeRig, own_redis: RedisServer) -> None:
                 await edge.log.fresh()
             own_redis.resume()
             await fresh_again(edge)
-            assert (edge.told, edge.flushes) == ([1], [])
+            assert (edge.received, edge.flushes) == ([1], [])
 
     asyncio.run(main())
 
@@ -120,7 +120,7 @@ def test_connections_that_are_cut(make_rig: MakeRig, own_redis: RedisServer) -> 
                 await client.client_kill_filter(_type="normal", skipme=True)
             await fresh_again(edge)
             assert edge.flushes == []
-            assert edge.first_told == sorted(writer.versions)
+            assert edge.first_received == sorted(writer.versions)
 
     asyncio.run(main())
 
@@ -168,7 +168,7 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
             assert await edge.log.read_after(old) is None
             writer.write()
             await fresh_again(edge)
-            assert edge.told[-1] == written + 1
+            assert edge.received[-1] == written + 1
             assert edge.flushes == flushes
 
     asyncio.run(main())
@@ -194,7 +194,7 @@ def test_no_relay(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
             await until(lambda: "relay" in (edge.log.trouble or ""), "the log tells")
             async with rig.relaying():
                 await eventually(edge.log.fresh, ServiceUnavailableError)
-            assert (edge.told, edge.flushes) == ([1], [])
+            assert (edge.received, edge.flushes) == ([1], [])
 
     asyncio.run(main())
 
@@ -334,8 +334,8 @@ def test_images_of_another_schema(rig: Rig) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             edge = await edge_without_relay(stack, rig)
-            told: list[Change] = []
-            edge.log.subscribe(lambda batch: told.extend(batch.changes))
+            received: list[Change] = []
+            edge.log.subscribe(lambda batch: received.extend(batch.changes))
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
             change = Change(table="w", operation="insert", after={"id": 1})
@@ -343,7 +343,7 @@ def test_images_of_another_schema(rig: Rig) -> None:
             await relay.append(epoch, version + 1, "another", [change, change], restart=False)
             await relay.append(epoch, version + 2, str(edge.log.schema.schema_fingerprint), [change], restart=False)
             await until(lambda: edge.log.version == version + 2, "both are applied")
-            assert told == [Change(table="w", operation="bulk"), change]
+            assert received == [Change(table="w", operation="bulk"), change]
 
     asyncio.run(main())
 
@@ -376,6 +376,6 @@ def test_a_commit_comes_by_itself(rig: Rig) -> None:
             await stack.enter_async_context(rig.relaying())
             edge = await stack.enter_async_context(rig.edge(writer))
             writer.write()
-            await until(lambda: edge.told == [1], "it is told")
+            await until(lambda: edge.received == [1], "it is told")
 
     asyncio.run(main())

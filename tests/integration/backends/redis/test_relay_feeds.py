@@ -170,7 +170,7 @@ def test_two_relays_without_an_election(story_rig: Rig, seed: int) -> None:
             story = await begin(stack, story_rig, seed)
             await story.play(120, may_lose=False)
             assert story.edge.flushes == []
-            assert story.edge.first_told == sorted(story.writer.versions)
+            assert story.edge.first_received == sorted(story.writer.versions)
             assert sum(feed.refusals for feed in story.feeds) > 0, "they never were in each other's way"
             assert story.answered > 3
 
@@ -185,7 +185,7 @@ def test_a_redis_that_loses_things(story_rig: Rig, seed: int) -> None:
         async with AsyncExitStack() as stack:
             story = await begin(stack, story_rig, seed)
             await story.play(150, may_lose=True)
-            assert story.edge.told
+            assert story.edge.received
             assert story.answered > 3
 
     asyncio.run(main())

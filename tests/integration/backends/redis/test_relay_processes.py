@@ -49,9 +49,9 @@ async def write_until_dead(writer: Writer, process: subprocess.Popen[bytes]) -> 
 
 async def settle(edge: Edge) -> None:
     """Wait until the edge has been told of every row."""
-    await until(lambda: set(edge.told) >= set(edge.writer.versions), "every row is told")
+    await until(lambda: set(edge.received) >= set(edge.writer.versions), "every row is told")
     assert edge.flushes == []
-    assert edge.first_told == sorted(edge.writer.versions)
+    assert edge.first_received == sorted(edge.writer.versions)
 
 
 @pytest.mark.parametrize("point", ["before", "parts", "after"])

@@ -222,8 +222,8 @@ async def test_a_redis_that_hangs_delays_one_answer_a_little(
             return await find(values) == VALUE
 
         await until(is_shared_again)
-    told = [record.getMessage() for record in caplog.records if record.name == module.__name__]
-    assert told == [
+    logged = [record.getMessage() for record in caplog.records if record.name == module.__name__]
+    assert logged == [
         "results are not shared until Redis works again: no answer within 0.1 s",
         "results are shared again",
     ]

@@ -272,13 +272,13 @@ def test_a_task_that_failed_is_taken_note_of() -> None:
         raise ConnectionError
 
     async def main() -> None:
-        told: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
         task = asyncio.create_task(fail())
         await asyncio.wait([task])
         await end_task(task, patience_seconds=PATIENCE_SECONDS)
         del task
         gc.collect()
-        assert told == []
+        assert failures == []
 
     asyncio.run(main())

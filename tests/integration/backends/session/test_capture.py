@@ -142,7 +142,7 @@ class World:
     capture: SessionCapture
     log: LocalLog
     database: Any
-    told: list[Change] = field(default_factory=list)
+    received: list[Change] = field(default_factory=list)
     connection: psycopg.Connection[Any] | None = None
 
     @property
@@ -172,7 +172,7 @@ class World:
 
     async def check(self, write: Write) -> list[Change]:
         """Run a mutation, check that every row it truly changed is told of, and return what was told."""
-        self.told.clear()
+        self.received.clear()
         before = self.snapshot()
         async with self.database.write() as db:
             await write(db)
@@ -180,8 +180,8 @@ class World:
         after = self.snapshot()
         for constraint in self.constraints(before, after):
             if rows_of(before, constraint) != rows_of(after, constraint):
-                assert any(constraint.touched_by(change) for change in self.told), (constraint, self.told)
-        return list(self.told)
+                assert any(constraint.touched_by(change) for change in self.received), (constraint, self.received)
+        return list(self.received)
 
     def constraints(self, *snapshots: Snapshot) -> Iterator[Constraint]:
         """Yield what queries could read: any two columns, where one or two columns have a value of some row."""
@@ -230,7 +230,7 @@ async def opened(url: str, *, generic: bool = False) -> AsyncIterator[World]:
     world.execute(*TRIGGERS[world.dialect])
     world.reset()
     await log.open()
-    log.subscribe(lambda batch: world.told.extend(batch.changes))
+    log.subscribe(lambda batch: world.received.extend(batch.changes))
     try:
         yield world
     finally:
@@ -541,7 +541,7 @@ async def test_another_search_path_writes_another_table(world: World) -> None:
         await db.execute(text("SET LOCAL search_path TO sales"))
         await db.execute(insert(Badge).values(id=5))
     await world.log.fresh()
-    assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.told}
+    assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.received}
 
 
 async def test_what_is_rolled_back_is_not_told(world: World) -> None:
@@ -556,7 +556,7 @@ async def test_what_is_rolled_back_is_not_told(world: World) -> None:
             _ = 1 / 0
     version = world.log.version
     assert await world.log.fresh() == version
-    assert not world.told
+    assert not world.received
 
 
 async def test_a_cancelled_commit_is_told_once_it_has_happened(world: World) -> None:
@@ -573,7 +573,7 @@ async def test_a_cancelled_commit_is_told_once_it_has_happened(world: World) -> 
         await task
     await world.log.fresh()
     rows = world.execute("SELECT id FROM team WHERE id = 70")
-    assert bool(rows) == bool(world.told)
+    assert bool(rows) == bool(world.received)
 
 
 @pytest.mark.parametrize("url", BACKENDS[1:2], indirect=True)
@@ -589,7 +589,7 @@ async def test_a_commit_without_an_answer_ends_caching(world: World) -> None:
         async with world.database.write() as db:
             db.add(Copied(id=1))
     await world.log.fresh()
-    assert {change.table for change in world.told} >= {"copied"}
+    assert {change.table for change in world.received} >= {"copied"}
     assert not world.log.schema.captured("copied")
 
 
@@ -614,7 +614,7 @@ async def test_threads_are_followed(world: World) -> None:
 
     await asyncio.to_thread(mutate)
     await world.log.fresh()
-    assert [(change.table, change.operation) for change in world.told] == [("member", "update")]
+    assert [(change.table, change.operation) for change in world.received] == [("member", "update")]
 
 
 async def test_nothing_is_put_into_the_database(url: str) -> None:

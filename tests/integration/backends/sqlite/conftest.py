@@ -32,7 +32,7 @@ class Tail:
         self.log.poll()
         return self.batches[known:]
 
-    def told(self) -> list[Change]:
+    def received(self) -> list[Change]:
         """Poll once and return the changes; a flush is not expected."""
         batches = self.poll()
         assert all(batch.flush is None for batch in batches), batches

@@ -75,12 +75,12 @@ def test_several_writers_one_tailer(tail: Tail, writer: sqlite3.Connection, path
     writer.execute("CREATE TABLE w (id INTEGER PRIMARY KEY, writer INTEGER, n INTEGER)")
     tail.poll()
     processes = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(name)]) for name in range(3)]
-    told: list[Change] = []
+    received: list[Change] = []
     while any(process.poll() is None for process in processes):
-        told += tail.told()
-    told += tail.told()
+        received += tail.received()
+    received += tail.received()
     assert [process.returncode for process in processes] == [0, 0, 0]
-    rows = [(c.after["writer"], c.after["n"]) for c in told if c.operation == "insert" and c.after is not None]
+    rows = [(c.after["writer"], c.after["n"]) for c in received if c.operation == "insert" and c.after is not None]
     assert rows == writer.execute("SELECT writer, n FROM w ORDER BY id").fetchall()
     assert len(rows) == 180
     versions = [batch.version for batch in tail.batches]
@@ -91,15 +91,15 @@ def test_new_tables_and_indexes_pass(tail: Tail, writer: sqlite3.Connection) -> 
     """CREATE INDEX and CREATE TABLE flush nothing and lose nothing; unseen writes to the new table come as one bulk."""
     epoch = tail.log.epoch
     writer.executescript("CREATE INDEX i ON t(n); UPDATE t SET n = 9 WHERE id = 1")
-    assert [change.changed for change in tail.told()] == [frozenset({"n"})]
+    assert [change.changed for change in tail.received()] == [frozenset({"n"})]
     writer.executescript(
         "CREATE TABLE u (id INTEGER PRIMARY KEY); INSERT INTO u VALUES (1); DELETE FROM t WHERE id = 1"
     )
     assert not tail.log.schema.captured("u")
-    assert [(change.table, change.operation) for change in tail.told()] == [("t", "delete"), ("u", "bulk")]
+    assert [(change.table, change.operation) for change in tail.received()] == [("t", "delete"), ("u", "bulk")]
     assert tail.log.schema.captured("u")
     writer.execute("INSERT INTO u VALUES (2)")
-    assert [(change.table, change.operation) for change in tail.told()] == [("u", "insert")]
+    assert [(change.table, change.operation) for change in tail.received()] == [("u", "insert")]
     assert tail.log.epoch == epoch
 
 
@@ -133,10 +133,10 @@ def test_what_may_hide_a_write_flushes(make_tail: MakeTail, writer: sqlite3.Conn
     assert tails[0].log.epoch == tails[1].log.epoch != old_epoch
     writer.executescript("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n INTEGER)")
     for tail in tails:
-        tail.told()
+        tail.received()
     writer.execute("INSERT INTO t(id, n) VALUES (50, 50)")
     for tail in tails:
-        assert ("t", "insert") in [(change.table, change.operation) for change in tail.told()]
+        assert ("t", "insert") in [(change.table, change.operation) for change in tail.received()]
 
 
 @pytest.mark.parametrize("writes_after", [0, 40])
@@ -158,7 +158,7 @@ def test_a_restored_backup_flushes(
     assert tail.log.version > version
     assert tail.log.changes_since(version) is None
     writer.execute("DELETE FROM t WHERE id = 1")
-    assert [change.operation for change in tail.told()] == ["delete"]
+    assert [change.operation for change in tail.received()] == ["delete"]
 
 
 def test_a_replaced_file_flushes(tail: Tail, path: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_replaced_file_flushes(tail: Tail, path: Path, tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("INSERT INTO other VALUES (1)")
         connection.commit()
-    assert [(change.table, change.operation) for change in tail.told()] == [("other", "insert")]
+    assert [(change.table, change.operation) for change in tail.received()] == [("other", "insert")]
 
 
 def test_a_file_gone_and_back(tail: Tail, path: Path, tmp_path: Path, writer: sqlite3.Connection) -> None:
@@ -191,7 +191,7 @@ def test_a_file_gone_and_back(tail: Tail, path: Path, tmp_path: Path, writer: sq
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DELETE FROM t WHERE id = 1")
         connection.commit()
-    assert [change.operation for change in tail.told()] == ["delete"]
+    assert [change.operation for change in tail.received()] == ["delete"]
 
 
 def test_a_failed_poll_is_repeated_in_full(make_tail: MakeTail, writer: sqlite3.Connection, path: Path) -> None:
@@ -216,7 +216,7 @@ def test_many_rows_come_as_bulk(make_tail: MakeTail, writer: sqlite3.Connection)
     (batch,) = tail.poll()
     assert batch.changes == (Change(table="t", operation="bulk"),)
     writer.execute("DELETE FROM t WHERE id = 1")
-    assert [change.operation for change in tail.told()] == ["delete"]
+    assert [change.operation for change in tail.received()] == ["delete"]
 
 
 def test_history_is_bounded(make_tail: MakeTail, writer: sqlite3.Connection) -> None:
@@ -262,10 +262,10 @@ def test_a_row_that_stayed_is_not_told_as_deleted(tail: Tail, writer: sqlite3.Co
         "INSERT INTO t(id, n) VALUES (1, 100) ON CONFLICT(id) DO UPDATE SET n = excluded.n;"
         " INSERT OR IGNORE INTO t(id, n) VALUES (1, 7), (2, 100)"
     )
-    assert [change.operation for change in tail.told() if change.table == "t"] == ["update"]
+    assert [change.operation for change in tail.received() if change.table == "t"] == ["update"]
     writer.execute("REPLACE INTO t(id, n) VALUES (50, 100)")
-    told = [(change.operation, (change.before or change.after or {})["id"]) for change in tail.told()]
-    assert told == [("delete", 1), ("insert", 50)]
+    received = [(change.operation, (change.before or change.after or {})["id"]) for change in tail.received()]
+    assert received == [("delete", 1), ("insert", 50)]
 
 
 def test_a_row_that_came_later_does_not_hide_a_deletion(tail: Tail, writer: sqlite3.Connection) -> None:
@@ -301,7 +301,7 @@ def test_a_failing_subscriber_is_flushed(
 
     tail.log.subscribe(fail_once)
     writer.execute("DELETE FROM t WHERE id = 1")
-    assert len(tail.told()) == 1
+    assert len(tail.received()) == 1
     assert "applying a batch failed" in caplog.text
     assert [bool(batch.flush) for batch in tail.poll()] == [True]
     assert tail.poll() == []
@@ -339,4 +339,4 @@ def test_text_in_a_column_of_numbers_is_not_looked_up(tail: Tail, writer: sqlite
     parent = Lookup("child", "t_id", "parent", "id", "n")
     tail.log.enrich_with(lambda table: [parent] if table == "child" else [])
     writer.executescript("INSERT INTO child VALUES (1, 'a'); INSERT INTO child VALUES (2, 1)")
-    assert [(change.after or {}).get(parent.name, "unknown") for change in tail.told()] == ["unknown", 8]
+    assert [(change.after or {}).get(parent.name, "unknown") for change in tail.received()] == ["unknown", 8]

@@ -176,8 +176,8 @@ def test_three_processes_install_at_once(postgresql_url: str) -> None:
         epochs = {process.communicate()[0] for process in processes}
         assert [process.returncode for process in processes] == [0, 0, 0]
         assert len(epochs) == 1
-        told = connection.execute("SELECT tbl, op::text FROM reactive_rpc.outbox ORDER BY tbl").fetchall()
-    assert told == [(name, "B") for name in ("animal", "loose", "part", "task", "team")]
+        recorded = connection.execute("SELECT tbl, op::text FROM reactive_rpc.outbox ORDER BY tbl").fetchall()
+    assert recorded == [(name, "B") for name in ("animal", "loose", "part", "task", "team")]
 
 
 @pytest.mark.parametrize("ddl", HARMLESS)

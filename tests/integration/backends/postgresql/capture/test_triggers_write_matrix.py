@@ -117,7 +117,7 @@ class Shape(NamedTuple):
 
     name: str
     sql: str
-    told: dict[str, int | str]
+    recorded: dict[str, int | str]
 
 
 ODD = 'select "it\'s" $capture$ [ö]'
@@ -335,7 +335,7 @@ def writer(request: pytest.FixtureRequest, shared_world: World) -> Iterator[Writ
     writer.close()
 
 
-def _told(changes: list[Any]) -> dict[str, int | str]:
+def _recorded(changes: list[Any]) -> dict[str, int | str]:
     counts = Counter(change.table for change in changes)
     bulk = {change.table for change in changes if change.operation == "bulk"}
     return {table: "B" if table in bulk else count for table, count in counts.items()}
@@ -344,19 +344,19 @@ def _told(changes: list[Any]) -> dict[str, int | str]:
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_every_changed_row_is_told_and_no_other(world: World, writer: Writer, shape: Shape) -> None:
     """Whatever the shape of a write, the outbox tells what a diff of whole tables shows, in as many changes as rows."""
-    assert _told(world.check(lambda: writer.run(shape.sql))) == shape.told
+    assert _recorded(world.check(lambda: writer.run(shape.sql))) == shape.recorded
 
 
 def test_rows_by_copy_are_told(world: World, writer: Writer) -> None:
     """COPY is one statement: one outbox row, an image for each row."""
     changes = world.check(lambda: writer.copy("team", ["id", "name"], [(70, "c1"), (71, None)]))
-    assert _told(changes) == {"team": 2}
+    assert _recorded(changes) == {"team": 2}
 
 
 def test_executemany_is_told(world: World, writer: Writer) -> None:
     """A prepared statement that runs for many rows is told each time."""
     changes = world.check(lambda: writer.run_many("UPDATE team SET size = $1 WHERE id = $2", [(7, 1), (8, 2), (8, 2)]))
-    assert _told(changes) == {"team": 2}
+    assert _recorded(changes) == {"team": 2}
 
 
 def test_a_virtual_column_changes_with_any_other(world: World, writer: Writer) -> None:
@@ -436,8 +436,8 @@ def test_a_plan_that_compares_each_pair_is_found_out(world: World) -> None:
 def test_topics_are_told(world: World, writer: Writer) -> None:
     """What an application announces is an insert for each key, or a bulk change for all of them."""
     writer.run("SELECT reactive_rpc.announce('weather', '[\"oslo\", \"rome\"]'); SELECT reactive_rpc.announce('news')")
-    told = [(change.table, change.operation, change.after) for change in world.changes()]
-    assert told == [
+    recorded = [(change.table, change.operation, change.after) for change in world.changes()]
+    assert recorded == [
         ("topic:weather", "insert", {"key": "oslo"}),
         ("topic:weather", "insert", {"key": "rome"}),
         ("topic:news", "bulk", None),
@@ -461,6 +461,6 @@ def test_the_core_on_an_older_server() -> None:
         writer = psycopg_writer(world.url)
         for shape in SHAPES:
             _reset(world)
-            assert _told(world.check(lambda shape=shape: writer.run(shape.sql))) == shape.told, shape.name  # type: ignore[misc]  # a default holds the loop's value
+            assert _recorded(world.check(lambda shape=shape: writer.run(shape.sql))) == shape.recorded, shape.name  # type: ignore[misc]  # a default holds the loop's value
         writer.close()
         world.close()

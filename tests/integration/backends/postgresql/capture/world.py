@@ -180,9 +180,9 @@ def _values(table: TableCapture, image: Image) -> tuple[Any, ...]:
     return tuple(image.values())
 
 
-def _check_table(table: TableCapture, before: Rows, after: Rows, told: list[Change]) -> None:
-    befores = [_values(table, change.before) for change in told if change.before is not None]
-    afters = [_values(table, change.after) for change in told if change.after is not None]
+def _check_table(table: TableCapture, before: Rows, after: Rows, recorded: list[Change]) -> None:
+    befores = [_values(table, change.before) for change in recorded if change.before is not None]
+    afters = [_values(table, change.after) for change in recorded if change.after is not None]
     net: Counter[tuple[Any, ...]] = Counter(afters)
     net.subtract(befores)
     true_net: Counter[tuple[Any, ...]] = Counter()
@@ -197,24 +197,24 @@ def _check_table(table: TableCapture, before: Rows, after: Rows, told: list[Chan
     for row in after - before:
         assert _image_of(table, row) in came, f"{table.name}: nothing tells the coming of {row}"
     if table.primary_key:
-        _check_masks(table, before, after, told)
+        _check_masks(table, before, after, recorded)
 
 
 def _key(table: TableCapture, image: Image) -> Row:
     return tuple(str(image[column]) for column in table.primary_key)
 
 
-def _check_masks(table: TableCapture, before: Rows, after: Rows, told: list[Change]) -> None:
+def _check_masks(table: TableCapture, before: Rows, after: Rows, recorded: list[Change]) -> None:
     """Check that what is told as changed of each row that stayed is what differs, and that no other row is told."""
     places = [table.columns.index(column) for column in table.primary_key]
     old = {tuple(row[place] for place in places): row for row in before}
     new = {tuple(row[place] for place in places): row for row in after}
-    for change in told:
+    for change in recorded:
         assert change.changed is None or change.operation == "update"
         assert change.changed != frozenset(), f"{table.name}: an update that changed nothing was told"
     for key in old.keys() & new.keys():
         differing = {column for column, o, n in zip(table.columns, old[key], new[key], strict=True) if o != n}
-        of_row = [change for change in told if change.after is not None and _key(table, change.after) == key]
+        of_row = [change for change in recorded if change.after is not None and _key(table, change.after) == key]
         seen = [change.changed for change in of_row if change.changed is not None]
         if differing and all(change.changed is not None for change in of_row):
             assert differing <= frozenset().union(*seen), f"{table.name} {key}: {differing} is told as {seen}"

@@ -82,18 +82,18 @@ def _shows_value(shown: object, stored: object) -> bool:
     return shown is UNKNOWN or (isinstance(stored, float) and _same(shown, stored))
 
 
-def _check_table(table: TableCapture, before: Rows, after: Rows, told: list[Change]) -> None:
+def _check_table(table: TableCapture, before: Rows, after: Rows, noted: list[Change]) -> None:
     for identity in before.keys() | after.keys():
         old, new = before.get(identity), after.get(identity)
         differing = frozenset(c for c in table.columns if not _same((old or {}).get(c), (new or {}).get(c)))
-        if old is not None and new is not None and (not differing or _is_updated(table, old, new, differing, told)):
+        if old is not None and new is not None and (not differing or _is_updated(table, old, new, differing, noted)):
             continue
-        assert old is None or _is_ended(table, old, told), f"{table.name}: the end of {old} is not told by {told}"
-        assert new is None or any(_shows(c.after, table, new) for c in told), (
-            f"{table.name}: the coming of {new} is not told by {told}"
+        assert old is None or _is_ended(table, old, noted), f"{table.name}: the end of {old} is not told by {noted}"
+        assert new is None or any(_shows(c.after, table, new) for c in noted), (
+            f"{table.name}: the coming of {new} is not told by {noted}"
         )
-    wrong = [change for place, change in enumerate(told) if _has_stayed(table, change, after, told[place + 1 :])]
-    assert not wrong, f"{table.name}: {wrong} are told as deleted, and are there: {told}"
+    wrong = [change for place, change in enumerate(noted) if _has_stayed(table, change, after, noted[place + 1 :])]
+    assert not wrong, f"{table.name}: {wrong} are told as deleted, and are there: {noted}"
 
 
 def _has_stayed(table: TableCapture, change: Change, after: Rows, later: list[Change]) -> bool:
@@ -111,13 +111,13 @@ def _key(table: TableCapture, row: Row | None) -> list[tuple[type, object]] | No
     )
 
 
-def _is_ended(table: TableCapture, old: Row, told: list[Change]) -> bool:
+def _is_ended(table: TableCapture, old: Row, noted: list[Change]) -> bool:
     """Tell whether a row is deleted or takes another identity, perhaps after updates.
 
     REPLACE may remove a row that the same statement has just updated.
     """
-    images: list[Image] = [change.before for change in told if change.before and _shows(change.before, table, old)]
-    for change in told:
+    images: list[Image] = [change.before for change in noted if change.before and _shows(change.before, table, old)]
+    for change in noted:
         is_moved = change.changed is None or bool(change.changed & set(table.primary_key))
         if change.before in images and is_moved:
             return True
@@ -126,13 +126,13 @@ def _is_ended(table: TableCapture, old: Row, told: list[Change]) -> bool:
     return False
 
 
-def _is_updated(table: TableCapture, old: Row, new: Row, differing: frozenset[str], told: list[Change]) -> bool:
+def _is_updated(table: TableCapture, old: Row, new: Row, differing: frozenset[str], noted: list[Change]) -> bool:
     return any(
         change.operation == "update"
         and change.changed in (differing, None)
         and _shows(change.before, table, old)
         and _shows(change.after, table, new)
-        for change in told
+        for change in noted
     )
 
 

@@ -76,7 +76,7 @@ class Shape(NamedTuple):
 
     name: str
     sql: str
-    told: dict[str, int]
+    recorded: dict[str, int]
 
 
 SHAPES = [
@@ -161,9 +161,9 @@ def test_every_row_that_truly_changed_is_told(make_world: MakeWorld, shape: Shap
     """Each row that a write changed is told with right images and exact columns; an empty write tells nothing."""
     world = make_world(TEAM, SEED, recursive=recursive)
     changes = world.check(lambda: world.writer.executescript(shape.sql))
-    for table, least in shape.told.items():
+    for table, least in shape.recorded.items():
         assert sum(change.table == table for change in changes) >= least
-    if not shape.told and "INSERT" not in shape.sql:
+    if not shape.recorded and "INSERT" not in shape.sql:
         assert changes == []
 
 

@@ -48,7 +48,7 @@ def _image(key: str) -> bytes:
     return json.dumps(["u" if key == "?" else f"s{key}", 1]).encode()
 
 
-def _told(connection: sqlite3.Connection, *notes: Note) -> list[int]:
+def _ids(connection: sqlite3.Connection, *notes: Note) -> list[int]:
     rows = [_row(place, note) for place, note in enumerate(notes)]
     return [id_ for id_, _ in told(rows, {"t": TABLE}, connection.execute)]
 
@@ -82,20 +82,20 @@ def test_what_is_told_next_of_a_key_says_whether_its_row_stayed(
     connection: sqlite3.Connection, later: list[Note], is_gone: bool
 ) -> None:
     """A row that is there has stayed, unless one may have come in its place since; later still says nothing."""
-    assert (0 in _told(connection, MAYBE, *later)) == is_gone
+    assert (0 in _ids(connection, MAYBE, *later)) == is_gone
 
 
 @pytest.mark.parametrize("key", ["gone", "OTHER", "?"])
 def test_a_row_that_is_not_there_was_deleted(connection: sqlite3.Connection, key: str) -> None:
     """Another row that the collation takes for it is not it; and one whose key is not known counts as deleted."""
-    assert _told(connection, ("R", key, None)) == [0]
+    assert _ids(connection, ("R", key, None)) == [0]
 
 
 def test_many_rows_are_looked_up(connection: sqlite3.Connection) -> None:
     """Those that are there have stayed, the others were deleted."""
     connection.executemany("INSERT INTO t(id) VALUES (?)", [(f"k{n}",) for n in range(0, 2_000, 2)])
     notes: list[Note] = [("R", f"k{n}", None) for n in range(2_000)]
-    assert _told(connection, *notes) == list(range(1, 2_000, 2))
+    assert _ids(connection, *notes) == list(range(1, 2_000, 2))
 
 
 def test_a_key_of_several_columns_is_looked_up(connection: sqlite3.Connection) -> None:
