@@ -30,18 +30,21 @@ def find(deployment: World, what: str) -> None:
     raise AssertionError(f"nothing was {what}")
 
 
+@pytest.mark.seeded_bug
 def test_dropped_invalidations_are_found(tmp_path: Path) -> None:
     """A hub that forgets one in four invalidated results leaves clients behind."""
     with world("sqlite", tmp_path, bug="drop") as deployment:
         find(deployment, "behind")
 
 
+@pytest.mark.seeded_bug
 def test_a_resume_that_forgets_is_found(tmp_path: Path) -> None:
     """A server that tells whoever resumes of nothing loses what came in between."""
     with world("sqlite", tmp_path, bug="resume") as deployment:
         find(deployment, "lost")
 
 
+@pytest.mark.seeded_bug
 def test_a_client_that_ignores_gaps_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes no notice of a gap stays behind after its stream was stalled past its bound."""
 

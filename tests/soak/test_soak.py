@@ -55,6 +55,7 @@ def test_nothing_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not growths(samples), samples
 
 
+@pytest.mark.seeded_bug
 def test_a_leak_is_found(tmp_path: Path) -> None:
     """A server that keeps the streams that have ended is found out within a few rounds."""
     database = tmp_path / "soak.db"

@@ -93,6 +93,7 @@ def _drop_only_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reader, "_drop", lambda self, entries, version: drop(self, list(entries)[:1], version))
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize(
     "seed_bug",
     [

@@ -271,6 +271,7 @@ BUGS: tuple[tuple[Callable[[Patch], None], Dialect, int], ...] = (
 )
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize(("bug", "dialect", "seed"), BUGS, ids=[bug.__name__ for bug, _, _ in BUGS])
 def test_seeded_bug_is_found(
     bug: Callable[[Patch], None], dialect: Dialect, seed: int, differential_on: Open, monkeypatch: pytest.MonkeyPatch
@@ -342,6 +343,7 @@ EXAMPLES: tuple[tuple[Callable[[Differential], None], Callable[[Patch], None], D
 )
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize(
     ("example", "bug", "dialect"), EXAMPLES, ids=[f"{bug.__name__} on {dialect}" for _, bug, dialect in EXAMPLES]
 )

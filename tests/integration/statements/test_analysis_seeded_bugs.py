@@ -131,6 +131,7 @@ BUGS = [
 ]
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.seed.__name__)
 def test_a_seeded_bug_is_found(world: World, monkeypatch: pytest.MonkeyPatch, bug: Bug) -> None:
     """With the bug a write changes the result and touches nothing; without it none does."""

@@ -56,6 +56,7 @@ def world(make: type[Reader] = Reader, share: float = 1.0, drawn: float = 0.5) -
     return World(log, reader, auditor, notified)
 
 
+@pytest.mark.seeded_bug
 async def test_an_index_that_ignores_changes_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
     """The stale entry is counted, named without its values, dropped, and whoever watches is told."""
     w = world(IgnoresRowOne)
@@ -126,6 +127,7 @@ async def test_an_audit_that_fails_is_no_finding() -> None:
     assert (w.auditor.stats.audits_undecided, w.auditor.stats.audited, w.auditor.findings) == (3, 0, ())
 
 
+@pytest.mark.seeded_bug
 async def test_a_veto_that_hid_a_change_is_found_without_a_hit() -> None:
     """The predicate said that nothing changes, and something did: the finding names its table."""
     w = world()

@@ -495,6 +495,7 @@ async def test_no_interleaving_gives_a_stale_answer(seed: int) -> None:
     assert await stale_answers(Reader, seed) == 0
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("broken", [JoinsAnyComputation, StoresUnchecked, LooksTooEarly, ForgetsOtherRows])
 async def test_a_broken_reader_is_found_out(broken: type[Reader]) -> None:
     """The same interleavings find each seeded bug: the test above can fail."""

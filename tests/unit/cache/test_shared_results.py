@@ -477,6 +477,7 @@ async def test_no_interleaving_of_workers_gives_a_stale_answer(seed: int) -> Non
     assert await stale_answers(Reader, seed) == 0
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("broken", [TakesUnchecked, ChecksTooEarly, SharesLate, SharesOvertaken])
 async def test_a_reader_that_shares_wrongly_is_found_out(broken: type[Reader]) -> None:
     """The same interleavings find each seeded bug: the test above can fail."""

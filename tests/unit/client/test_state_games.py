@@ -19,6 +19,7 @@ def test_every_frame_is_true_and_the_last_is_the_truth() -> None:
         play(seed)
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault])
 def test_a_seeded_fault_is_found(fault: str) -> None:
     """The games can fail."""

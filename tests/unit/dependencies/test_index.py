@@ -334,6 +334,7 @@ BUGS: dict[str, tuple[object, str, Callable[..., object], Callable[[], Callable[
 }
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("bug", BUGS)
 def test_seeded_bugs_are_found(bug: str) -> None:
     """One of the properties that hold above fails for each bug, within 200 examples."""

@@ -413,6 +413,7 @@ def _equal_refusals_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reconciler, "_is_unchanged", without_counting)
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize(
     "seed_bug",
     [

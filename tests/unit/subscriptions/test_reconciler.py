@@ -147,6 +147,7 @@ async def test_until_the_result_is_sent_the_cursor_stands_before_the_change(w: W
     await resume_before_the_result(w)
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("bug", ["_defer", "notified_up_to"])
 async def test_a_seeded_bug_in_the_cursor_is_found(w: World, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that counts as told before its result is sent, a cursor that runs ahead: the test above can fail."""
@@ -236,6 +237,7 @@ async def test_a_result_that_may_have_been_another_is_sent_though_it_is_the_same
     await change_and_hear(w, several)
 
 
+@pytest.mark.seeded_bug
 async def test_a_seeded_bug_in_the_comparison_is_found(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An equal ETag alone that silences a result: the test above can fail."""
     monkeypatch.setattr(

@@ -101,6 +101,7 @@ async def test_a_neighbours_query_is_computed_again_in_its_turn(w: World) -> Non
     assert sum(query.computed == 2 for query in queries) <= AT_ONCE
 
 
+@pytest.mark.seeded_bug
 async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """All in one line, the neighbour's query behind the crowd's: the test above can fail."""
     add = Refresher.add

@@ -136,6 +136,7 @@ async def test_what_was_missed_is_matched_in_slices(monkeypatch: pytest.MonkeyPa
     assert await most_matched(monkeypatch) <= MATCHED_AT_ONCE
 
 
+@pytest.mark.seeded_bug
 async def test_matching_all_at_once_is_a_seeded_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without slices the test above fails."""
     size = MATCHED_AT_ONCE

@@ -111,6 +111,7 @@ def _never_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stream, "_block", lambda self, now: None)
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("seed_bug", [_two_senders, _idle_too_soon, _never_again])
 async def test_a_seeded_bug_in_the_order_is_found(
     seed_bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

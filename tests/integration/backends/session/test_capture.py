@@ -492,6 +492,7 @@ async def test_any_database_is_followed_the_generic_way(url: str) -> None:
             assert await world.check(write), write
 
 
+@pytest.mark.seeded_bug
 @pytest.mark.parametrize("url", BACKENDS[:1], indirect=True)
 @pytest.mark.parametrize("bug", ["no cascades", "other rows", "other values", "no count below", "trusts strangers"])
 async def test_a_bug_is_found(url: str, bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
