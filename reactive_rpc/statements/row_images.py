@@ -44,7 +44,8 @@ _TYPE_NUMBERS: Final[Mapping[ColumnKind, int]] = {"integer": 20, "real": 701, "d
 @cache
 def _dialect_of(name: str) -> Dialect:
     """Return the dialect whose types read what is stored; of PostgreSQL's, one of those that answer as our drivers."""
-    return PostgreSQLDialect() if name == "postgresql" else make_url(f"{name}://").get_dialect()()
+    make: Callable[[], Dialect] = PostgreSQLDialect if name == "postgresql" else make_url(f"{name}://").get_dialect()
+    return make()
 
 
 def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) -> Change:
