@@ -16,7 +16,7 @@ _ANNOUNCE: Final = text("SELECT reactive_rpc.announce(CAST(:topic AS text), CAST
 
 
 def announce_on_postgresql(connection: Connection, table: str, keys: Sequence[str] | None) -> None:
-    """Call the function that may write the outbox where the application may not."""
+    """Call the function that may write the outbox, which the application may not."""
     if keys is None or keys:
         given = None if keys is None else json.dumps(list(keys))
         connection.execute(_ANNOUNCE, {"topic": table.removeprefix(PREFIX), "keys": given})

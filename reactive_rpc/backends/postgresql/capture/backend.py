@@ -1,20 +1,11 @@
 """Capture on PostgreSQL: install, verify, prune.
 
-**What stands in the database.** The schema `reactive_rpc`: the outbox, one meta table, the horizon (when which
-transactions had ended, for pruning), and one trigger function for each relation. Meta holds the epoch, the retention
-floor, and what was there when all was last verified: the *record* (`postgresql_record.py`). What stands is held against
-what should, and against the record, which tells when an epoch ends (`postgresql_findings.py`). What is missing is run,
-or told to an administrator (`postgresql_installation.py`).
+`findings.py` compares the database with the DDL that should stand and with the record (`record.py`); `installation.py`
+runs the DDL that is missing, or prints it for an administrator. Capture reads everything without a lock first, and
+again under an advisory lock if anything is to be done. `install` begins again until its time is up; `refresh`, which
+answers wait for, leaves a busy table uncaptured.
 
-**Races.** Everything is looked at without a lock first, then again under an advisory lock if anything is to be done: of
-two processes that start together, the second finds all in place and writes nothing. `install` begins again from nothing
-until its time is up; `refresh`, which answers wait for, leaves a busy table uncaptured.
-
-**Known limits.** Not seen: a superuser who writes the catalogs or drops to single-user mode; rows of the outbox that
-are deleted by hand; functions that are redefined without touching a table, where a generated column rests on them.
-Settings that are altered for a role, the database or the server (search_path, timezone), the roles that row-level
-security names, and what a role may do count only once this process starts again. A user's cast, and an operator of
-theirs on types of their own, are taken to depend on their arguments and on what they lock.
+`docs/internals/capture-postgresql.md` argues why no write goes unseen, and names the limits.
 """
 
 from __future__ import annotations
@@ -56,7 +47,7 @@ MINIMUM_VERSION: Final = 140000
 INSTALL_SECONDS: Final = 30.0
 REFRESH_SECONDS: Final = 2.0
 CONNECT_SECONDS: Final = 5
-SHARED_SESSION_LOOKS: Final = 5
+SHARED_SESSION_ATTEMPTS: Final = 5
 _PROCESS: Final[LiteralString] = "SELECT pg_backend_pid()"
 
 _log = logging.getLogger(__name__)
@@ -65,7 +56,7 @@ _SETTINGS: Final = """
 SET default_transaction_read_only = off; SET statement_timeout = 0; SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0
 """
-"""What role or database may set for others must not keep capture from its work; it bounds its own waits."""
+"""A role's or database's own settings must not keep capture from its work, which bounds its own waits."""
 
 
 class PostgreSQLCapture:
@@ -74,8 +65,8 @@ class PostgreSQLCapture:
     Args:
         url: SQLAlchemy's, whatever the driver.
         ids: names new epochs.
-        manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
-        policy: what images hold; None takes what is recorded.
+        manage: False if an administrator owns the schema: no DDL is run, and `install` is `verify`.
+        policy: which values images hold; None takes the recorded one.
     """
 
     def __init__(
@@ -89,7 +80,7 @@ class PostgreSQLCapture:
 
     @property
     def guarantee(self) -> str:
-        """What is seen of whose writes."""
+        """Whose writes are seen."""
         return "triggers see every write to the database, whoever wrote it"
 
     def install(self) -> CaptureState:
@@ -103,7 +94,7 @@ class PostgreSQLCapture:
         if not self.manage:
             return self.verify()
         with self._connected() as connection:
-            state = self._settle(connection, self.policy, run_ddl=True, is_patient=True)
+            state = self._reconcile(connection, self.policy, run_ddl=True, is_patient=True)
         self._warn_of_uncaptured(state)
         return state
 
@@ -117,22 +108,22 @@ class PostgreSQLCapture:
         with self._connected() as connection:
             found = inspect(connection, self.policy)
             self._refuse_missing(connection, found)
-            return self._settle(connection, self.policy, run_ddl=False)
+            return self._reconcile(connection, self.policy, run_ddl=False)
 
     def refresh(self, *, renew: bool = False, at_least: int = 0) -> CaptureState:
-        """Look again after a schema change, and repair what `manage` allows; what it does not is marked uncaptured.
+        """Verify again after a schema change. Repair it if `manage` is on; else count incomplete tables as uncaptured.
 
         Args:
             renew: begin a new epoch whatever is found.
-            at_least: not heeded: versions are counted by the server's transaction ids, which nobody can move. Where
-                they have gone back, the new epoch alone tells versions apart.
+            at_least: has no effect: versions are counted by the server's transaction ids, which nobody can move. If
+                they have gone back, only the new epoch keeps versions apart.
 
         Raises:
             CaptureError: the outbox is gone and cannot be put back.
             ServiceUnavailableError: the database cannot be reached, or is a standby.
         """
         with self._connected() as connection:
-            state = self._settle(connection, None, run_ddl=self.manage, renew=renew)
+            state = self._reconcile(connection, None, run_ddl=self.manage, renew=renew)
         self._warn_of_uncaptured(state)
         return state
 
@@ -153,7 +144,7 @@ class PostgreSQLCapture:
                     run(connection, statement)
 
     def script(self) -> str:
-        """Return the SQL that `install` would run now; empty where all is in place.
+        """Return the SQL that `install` would run now; empty if all is in place.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached, or is a standby.
@@ -162,7 +153,7 @@ class PostgreSQLCapture:
             return script(wanted_of_administrator(connection, inspect(connection, self.policy)))
 
     def noted_reads(self) -> frozenset[str]:
-        """Return the tables whose values are told now.
+        """Return the tables whose values triggers copy now.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached.
@@ -171,16 +162,16 @@ class PostgreSQLCapture:
             return frozenset(name for (name,) in connection.execute(f"SELECT tbl FROM {SCHEMA}.reads"))
 
     def prune(self, older_than_seconds: float) -> int:
-        """Delete what everybody could read for `older_than_seconds`, and return how many rows went.
+        """Delete the rows that everybody could read for `older_than_seconds`, and return how many.
 
         Raises:
-            ServiceUnavailableError: the database cannot be reached; what was deleted stays deleted.
+            ServiceUnavailableError: the database cannot be reached; rows deleted so far stay deleted.
         """
         with self._connected() as connection:
             return prune(connection, older_than_seconds)
 
     def note_reads(self, tables: Collection[str]) -> None:
-        """Let the values of these tables be told from now on, for as long as somebody repeats this.
+        """Have triggers copy the values of these tables from now on, for as long as somebody repeats this.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached.
@@ -189,7 +180,7 @@ class PostgreSQLCapture:
             note_reads(connection, tables)
 
     def decode(self, row: PostgreSQLOutboxRow, state: CaptureState) -> tuple[Any, ...]:
-        """Return the changes that a row of the outbox tells, see `postgresql_images.decode`."""
+        """Return the changes that a row of the outbox records, see `images.decode`."""
         return decode(row, state)
 
     @contextmanager
@@ -216,7 +207,7 @@ class PostgreSQLCapture:
             raise ServiceUnavailableError(f"{self._name} cannot be read or written: {first_line(exc)}") from exc
 
     def _refuse_shared_session(self, connection: psycopg.Connection[Any]) -> None:
-        """Let only a connection pass that has a server process to itself: what it sets and locks would be another's.
+        """Let only a connection pass that has a server process to itself, since its settings and locks belong to that.
 
         A pooler in transaction mode hands the process that was used last to whoever asks next.
 
@@ -224,7 +215,7 @@ class PostgreSQLCapture:
             CaptureError: another connection has met the same process.
         """
         with psycopg.connect(dsn_of(self.url), autocommit=True, prepare_threshold=None) as other:
-            for _ in range(SHARED_SESSION_LOOKS):
+            for _ in range(SHARED_SESSION_ATTEMPTS):
                 if connection.execute(_PROCESS).fetchone() == other.execute(_PROCESS).fetchone():
                     raise CaptureError(
                         f"{self._name} leads through a connection pooler in transaction mode: two connections share a "
@@ -239,7 +230,7 @@ class PostgreSQLCapture:
         return place_name(self.url)
 
     def _not_allowed(self, cause: Exception) -> CaptureError:
-        """Return the error for missing rights; what the catalogs show, everybody may read."""
+        """Return the error for missing rights; its SQL is found by the catalogs alone, which everybody may read."""
         with psycopg.connect(dsn_of(self.url), autocommit=True, client_encoding="utf-8") as connection:
             connection.execute(CATALOG_ONLY)
             statements = wanted_of_administrator(connection, inspect(connection, self.policy, may_read=False))
@@ -248,7 +239,7 @@ class PostgreSQLCapture:
             statements=statements,
         )
 
-    def _settle(
+    def _reconcile(
         self,
         connection: psycopg.Connection[Any],
         policy: ImagePolicy | None,
@@ -260,8 +251,8 @@ class PostgreSQLCapture:
         """Bring database and record in line and return the state of the same transaction.
 
         Args:
-            policy: to be imposed; None is the recorded one. Where that is gone with our schema, this process's own:
-                what it leaves out must not be copied meanwhile.
+            policy: to be imposed; None is the recorded one. If that is gone with our schema, it is this process's own:
+                values that this leaves out must not be copied meanwhile.
         """
         fallback = self.policy or READ_TABLES
         found = inspect(connection, policy, fallback=fallback)
@@ -285,7 +276,7 @@ class PostgreSQLCapture:
     def _repair(
         self, connection: psycopg.Connection[Any], found: Findings, *, run_ddl: bool, renew: bool, is_patient: bool
     ) -> CaptureState:
-        doubt = "it was asked for" if renew else found.doubt
+        reason = "it was asked for" if renew else found.invalidation_reason
         if run_ddl:
             run_missing(connection, found, within_seconds=None if is_patient else REFRESH_SECONDS)
         elif found.base:
@@ -293,9 +284,9 @@ class PostgreSQLCapture:
         if found.is_elsewhere:
             forget_transactions(connection)
         epoch = found.record.epoch
-        if doubt is not None:
+        if reason is not None:
             epoch = self._ids.new_id()
-            _log.info("a new epoch of %s: %s", self._name, doubt)
+            _log.info("a new epoch of %s: %s", self._name, reason)
         now = replace(inspect(connection, found.policy), record=replace(found.record, epoch=epoch))
         for table in now.suspects:
             connection.execute(f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES (%s, 'B')", [table])

@@ -1,33 +1,9 @@
-"""What stands in the database, beside what should: read from the catalogs, and judged against the record.
+"""Compare the catalogs of the database with the DDL that should stand, and with the record of the last state.
 
-**The mark** is a fingerprint over the catalogs: row versions of relations, columns, triggers, views, policies, and the
-server's identity and timeline. The log evaluates it in the statement that reads the outbox, and applies rows only by a
-state that was verified at that mark. Here it is read before and after everything else; where the two agree, nothing
-was committed in between that matters.
+`Findings` says which DDL is missing, whether an epoch ends, and which tables count as changed. All that it rests on was
+read at one moment of the catalogs, which `FINGERPRINT` names.
 
-**When the epoch changes.** An epoch promises that no write between two of its places in the log went unseen, and that
-rows are decoded by the columns they were written with. It ends when
-
-- capture was not installed, or the database is another one (a restored dump, a copy, another timeline);
-- the outbox was truncated (or rewritten, which looks the same): what was not read yet is gone;
-- the server was restarted: it may have crashed, which empties unlogged tables and lets transaction ids be given out
-  again, or be an older copy;
-- a captured table was dropped, created anew or renamed, or its columns, row-level security or inheritance were altered:
-  every ALTER TABLE on columns (also SET NOT NULL, SET DEFAULT, SET STATISTICS), and GRANT on single columns;
-- one of its triggers or functions was dropped, disabled or replaced, or a unique constraint dropped;
-- somebody defined a function or an operator that is also built in, as statements may mean it now;
-- somebody defined an operator or an implicit cast that comparisons of a captured column may use
-  (`postgresql_meaning.py`);
-- an enum's label, a composite type, a text search configuration or dictionary was altered (new ones are harmless), a
-  view replaced or dropped, or a name now means something else (a table that shadows another in the search path, an
-  attached partition).
-
-CREATE INDEX, CREATE TABLE, CREATE VIEW, ANALYZE, VACUUM, TRUNCATE, ADD FOREIGN KEY and GRANT on tables do not end it.
-
-**New tables and partitions** are written to, unseen, between CREATE TABLE and the triggers. A reader may straddle the
-two. So installing the triggers, which waits for every writer of the table, also logs a bulk change: it lies after every
-unseen write, and before every answer that counts on capture. The same is logged for a table whose partitions, or whose
-own catalog row, are not the recorded ones.
+`docs/internals/capture-postgresql.md` lists the changes that end an epoch and those that do not, and argues why.
 """
 
 from __future__ import annotations
@@ -43,7 +19,7 @@ import psycopg
 from reactive_rpc.backends.postgresql.capture.meaning import read_redefined
 from reactive_rpc.backends.postgresql.capture.names import quoted
 from reactive_rpc.backends.postgresql.capture.owner import ROLE, Owner, read_owner, read_strangers, refuse_strangers
-from reactive_rpc.backends.postgresql.capture.record import EMPTY, Entry, Record, read_record
+from reactive_rpc.backends.postgresql.capture.record import EMPTY, Record, TableRecord, read_record
 from reactive_rpc.backends.postgresql.capture.tables import (
     FINGERPRINT,
     SCHEMA,
@@ -75,14 +51,14 @@ _PURE: Final = pure_functions("postgresql")
 INCARNATION: Final[LiteralString] = """concat_ws('/', extract(epoch FROM pg_postmaster_start_time()),
   extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))"""
 """SQL that names one run of the server: another after each start, and after each recovery from a crash, which drops the
-statistics. A crash undoes what was not on disk yet, and gives the same transaction ids out again (see the log)."""
+statistics. A crash undoes transactions that were not on disk yet, and gives their ids out again (see `log.py`)."""
 
 _SERVER: Final[LiteralString] = f"""
 SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || d.oid,
   substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || '/' || {INCARNATION}
 FROM pg_database d WHERE datname = current_database()
 """
-# Enum labels, composite types, text search: what they are now, whatever they are used in.
+# The definitions of enum labels, composite types and text search, wherever they are used.
 _TYPES: Final[LiteralString] = """
 SELECT 'e' || oid, enumlabel::text FROM pg_enum
 UNION ALL
@@ -124,7 +100,7 @@ class _Function(NamedTuple):
     """How a function of ours stands.
 
     Attributes:
-        owner: empty where it is one that should own none.
+        owner: empty if it is one that should own none.
         is_right: whether it is defined as it should be otherwise, and nobody but its owner may use it by default.
     """
 
@@ -144,14 +120,14 @@ _Trigger = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What stands in the database, beside what should.
+    """The objects that stand in the database, and those that should.
 
     Attributes:
-        record: what was recorded last.
+        record: the last one.
         schema_fingerprint: see `FINGERPRINT`, as it is now.
         catalog: every table, captured or not.
-        expected: `{table: what must stand on it and its partitions}` of the tables to capture.
-        policy: what images are to hold.
+        expected: `{table: the triggers of it and its partitions}` of the tables to capture.
+        policy: which values images are to hold.
         owner: who is to own our functions.
         functions: `{function of ours: how it stands}`.
         triggers: `{relation: {trigger of ours: (version, signature)}}`.
@@ -176,7 +152,7 @@ class Findings:
 
     @cached_property
     def base(self) -> list[str]:
-        """The DDL that is missing of our own: tables, their owner, the function that announces."""
+        """The DDL of our own objects that are missing: tables, their owner, the function that announces."""
         statements = [*base_statements(self.ours), *self.owner.missing]
         announce = self.functions.get("announce", _NO_FUNCTION)
         if announce.is_right and announce.body == ANNOUNCE_BODY and announce.owner:
@@ -194,7 +170,7 @@ class Findings:
 
     @cached_property
     def drops(self) -> list[list[str]]:
-        """The DDL that takes away triggers which stand where none should, a list for each relation."""
+        """The DDL that drops triggers of ours from relations that should have none, a list for each."""
         wanted = {triggers.relation.oid for group in self.expected.values() for triggers in group}
         return [
             [f"DROP TRIGGER {quoted(name)} ON {self.relations[oid]}" for name in triggers]
@@ -230,15 +206,15 @@ class Findings:
     def incomplete(self) -> frozenset[str]:
         """The tables that should be captured and whose triggers are not as they should be.
 
-        What writes to a part or an heir of a table must tell the table, so it shares the fate of each.
+        A write to a partition or an heir must be recorded for the table too, so the table shares the fate of each.
         """
         broken = {name for name, group in self.expected.items() if not all(map(self._stands, group))}
         above = {table.name: table.ancestors for table in self.catalog.tables}
         return frozenset(broken | {name for child in broken for name in above[child] if name in self.expected})
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
-        """What the record would hold of each table to capture, with the triggers that stand."""
+    def table_records(self) -> dict[str, TableRecord]:
+        """The record of each table to capture, with the triggers that stand."""
         return {
             table.name: (_digest(table), sorted(table.capture.unique), self._relations(table))
             for table in self.catalog.tables
@@ -261,11 +237,11 @@ class Findings:
 
     @cached_property
     def now(self) -> Record:
-        """What should be recorded; a table that is incomplete is left out: once it is complete, it counts as new."""
+        """The record to be written. It leaves out incomplete tables: each counts as new once it is complete."""
         return Record(
             epoch=self.record.epoch,
             server=[*self.server, self._files],
-            tables={name: entry for name, entry in self.entries.items() if name not in self.incomplete},
+            tables={name: found for name, found in self.table_records.items() if name not in self.incomplete},
             types=dict(self.types),
             names=dict(self.catalog.names) | {name: f"view {of}" for name, of in self.views.versions.items()},
             redefined=sorted(self.redefined),
@@ -278,8 +254,8 @@ class Findings:
         return bool(self.record.epoch) and self.record.server[0] != self.server[0]
 
     @cached_property
-    def doubt(self) -> str | None:
-        """Why writes may have gone unseen since the record, or be read wrongly; None where neither can be."""
+    def invalidation_reason(self) -> str | None:
+        """Why writes may have gone unseen since the record, or be read wrongly; None if neither is possible."""
         if not self.record.epoch or self.base:
             return "capture was not installed"
         if self.record.server != self.now.server:
@@ -287,14 +263,14 @@ class Findings:
                 "the server was restarted or promoted, the database restored or copied, or the outbox truncated or made"
                 " anew"
             )
-        return self._doubted_table or self._doubted_meaning
+        return self._reason_in_tables or self._reason_in_meanings
 
     @property
-    def _doubted_table(self) -> str | None:
+    def _reason_in_tables(self) -> str | None:
         for name, (digest, unique, relations) in self.record.tables.items():
-            if name not in self.entries:
+            if name not in self.table_records:
                 return f"table {name!r} was dropped, or cannot be captured any more"
-            now_digest, now_unique, now_relations = self.entries[name]
+            now_digest, now_unique, now_relations = self.table_records[name]
             if digest != now_digest or not set(unique) <= set(now_unique):
                 return f"table {name!r} was altered"
             if any(now_relations.get(oid, found)[1] != found[1] for oid, found in relations.items()):
@@ -302,28 +278,28 @@ class Findings:
         return None
 
     @property
-    def _doubted_meaning(self) -> str | None:
+    def _reason_in_meanings(self) -> str | None:
         for name, meaning in self.record.types.items():
             if self.types.get(name, meaning) != meaning:
                 return f"a type was altered: {meaning!r} is now {self.types[name]!r}"
         if not self.redefined <= set(self.record.redefined):
             return "a function or operator that is built in was defined once more"
         for name, meaning in self.record.names.items():
-            now = self.now.names.get(name, name if name in self.entries else None)
+            now = self.now.names.get(name, name if name in self.table_records else None)
             if now != meaning and not (now is None and not meaning.startswith("view ")):
                 return f"{name!r} was altered or means something else"
         return None
 
     @property
     def suspects(self) -> list[str]:
-        """The tables of which something may have changed unseen while the record stands for the rest."""
+        """The tables that may have been written unseen although the record holds for all others."""
         now, then = self.now.tables, self.record.tables
         return sorted(name for name, (_, _, found) in now.items() if name not in then or found != then[name][2])
 
     @cached_property
     def is_recorded(self) -> bool:
         """Tell whether nothing is left to write, DDL or record."""
-        return self.doubt is None and not self.statements and self.record == self.now
+        return self.invalidation_reason is None and not self.statements and self.record == self.now
 
     def state(self) -> CaptureState:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
@@ -349,16 +325,18 @@ def inspect(
     fallback: ImagePolicy = READ_TABLES,
     may_read: bool = True,
 ) -> Findings:
-    """Return what stands, of one moment of the catalogs.
+    """Compare the database with what should stand, at one moment of the catalogs.
 
     Args:
         policy: to be imposed; None is the recorded one.
-        fallback: takes its place where none is recorded.
+        fallback: takes its place if none is recorded.
         may_read: whether our tables may be read.
     """
     while True:
+        # INVARIANT (the fingerprint is read before and after, and is the same): nothing that matters was committed in
+        # between, so all that several statements read belongs to one moment.
         before = _fingerprint(connection)
-        found = _look(connection, before, policy, fallback=fallback, may_read=may_read)
+        found = _inspect_once(connection, before, policy, fallback=fallback, may_read=may_read)
         if _fingerprint(connection) == before:
             return found
 
@@ -368,7 +346,7 @@ def _fingerprint(connection: psycopg.Connection[Any]) -> str:
     return "" if row is None else str(row[0])
 
 
-def _look(
+def _inspect_once(
     connection: psycopg.Connection[Any],
     fingerprint: str,
     policy: ImagePolicy | None,
@@ -385,14 +363,7 @@ def _look(
     insecure, strangers = read_insecure(connection, _PURE), read_strangers(connection)
     catalog = read_catalog(connection, insecure, visible, policy, strangers=strangers)
     captured = {table.name: table for table in catalog.tables if table.capture.captured}
-    triggers: dict[int, dict[str, _Trigger]] = {}
-    relations = {}
-    for oid, name, version, function, kind, enabled, old, new, is_plain, schema, relation in connection.execute(
-        _TRIGGERS
-    ):
-        signature = (function, kind, enabled, old, new) if is_plain else ()
-        triggers.setdefault(oid, {})[name] = (version, signature)
-        relations[oid] = quoted(schema, relation)
+    triggers, relations = _read_triggers(connection)
     server = connection.execute(_SERVER).fetchone()
     expected = {name: triggers_of(table, captured, only_read=policy.only_read) for name, table in captured.items()}
     owners = {triggers.relation.owner for group in expected.values() for triggers in group}
@@ -414,11 +385,24 @@ def _look(
     )
 
 
-def _digest(table: PostgreSQLTable) -> str:
-    """Return what an epoch rests on of a table.
+def _read_triggers(connection: psycopg.Connection[Any]) -> tuple[dict[int, dict[str, _Trigger]], dict[int, str]]:
+    """Return the triggers of ours by relation and name, and the quoted name of each such relation."""
+    triggers: dict[int, dict[str, _Trigger]] = {}
+    relations = {}
+    for oid, name, version, function, kind, enabled, old, new, is_plain, schema, relation in connection.execute(
+        _TRIGGERS
+    ):
+        signature = (function, kind, enabled, old, new) if is_plain else ()
+        triggers.setdefault(oid, {})[name] = (version, signature)
+        relations[oid] = quoted(schema, relation)
+    return triggers, relations
 
-    Without its foreign keys, which are the children's affair, its unique columns: more of them do no harm; and whom it
-    belongs to, which decides whether it is looked into, and no more.
+
+def _digest(table: PostgreSQLTable) -> str:
+    """Return a digest of all properties of a table that must stay the same within an epoch.
+
+    It leaves out the foreign keys, which the children's triggers concern; the unique columns, since more of them do no
+    harm; and the stranger who owns the table, which only decides whether the log looks into it.
     """
     capture = replace(table.capture, unique=frozenset(), foreign_keys=(), key_columns=(), stranger=None)
     return digest_of(capture, table.columns, table.ancestors, table.descendants, table.facts)

@@ -1,18 +1,11 @@
 """Lean images on PostgreSQL: the SQL that makes them, and the Python that reads them; the two must agree.
 
-An image is a JSON array over the image's columns: null, a JSON number or truth value for what compares as an integer,
-else a letter and a text: `s` short text, an enum's label or a UUID; `n` a numeric; `r` the eight bytes of a double in
-hexadecimal; `u` alone is `UNKNOWN`.
+An image is a JSON array over the image's columns: null; a JSON number or truth value for a column that compares as an
+integer; else a letter and a text: `s` short text, an enum's label or a UUID; `n` a numeric; `r` the eight bytes of a
+double in hexadecimal; `u` alone is `UNKNOWN`.
 
-- **No rendering calls what somebody else has defined.** The expressions run with the rights of the trigger's owner, and
-  must hold what comparisons compare. `x::text` of an enum would be the cast that the enum's owner may have created, and
-  `to_jsonb` of any type of a user's looks for a cast to json. So an enum's label comes from `format`, by its output
-  function, and all else is a built-in function or operator of built-in types, which leaves nothing to resolve.
-- No rendering depends on a setting of the writer's session: `extra_float_digits` would shorten doubles, `timezone` and
-  `datestyle` would move times.
-- `octet_length` does not fetch a long value from its TOAST table, so a 20 kB text costs nothing.
-- A NaN equals itself and exceeds everything in PostgreSQL, nothing of which holds in Python: `UNKNOWN`. So are infinite
-  dates. Infinite numbers compare alike in both.
+No rendering calls code that a user has defined, depends on a setting of the writer's session, or fetches a long value.
+`docs/internals/capture-postgresql.md` argues each ("Images").
 """
 
 from __future__ import annotations
@@ -89,7 +82,7 @@ class PostgreSQLOutboxRow(NamedTuple):
 
 
 def value_sql(table: TableCapture, alias: str, column: str) -> str:
-    """Return the jsonb expression of a column's value in an image; SQL NULL where the value is NULL.
+    """Return the jsonb expression of a column's value in an image; SQL NULL if the value is NULL.
 
     Args:
         alias: of the table, an SQL identifier.
@@ -111,7 +104,7 @@ def item_sql(kind: ColumnKind | None, expression: str, *, is_enum: bool = False)
 
 
 def decode_value(kind: ColumnKind | None, value: Any) -> _Decoded:
-    """Return what a parsed JSON value of an image says of a column of `kind`.
+    """Return the value, of a column of `kind`, that a parsed JSON value of an image stands for.
 
     >>> decode_value("integer", True), decode_value("decimal", "n1.50"), decode_value("label", "sred")
     (1, Decimal('1.50'), 'red')
@@ -173,10 +166,10 @@ _OPERATIONS: Final[Mapping[str, ChangeOperation]] = {"I": "insert", "U": "update
 
 
 def decode(row: PostgreSQLOutboxRow, state: CaptureState) -> tuple[Change, ...]:
-    """Return the changes that a row of the outbox tells, in the statement's order.
+    """Return the changes that a row of the outbox records, in the statement's order.
 
-    `rows` is an array of images for I and D, of `[mask, image before, image after]` for U, of keys for T. What cannot
-    be read is one bulk change of its table.
+    `rows` is an array of images for I and D, of `[mask, image before, image after]` for U, of keys for T. A row that
+    cannot be read is one bulk change of its table.
     """
     try:
         if row.operation == "T":

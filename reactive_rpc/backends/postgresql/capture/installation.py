@@ -1,7 +1,6 @@
-"""Installing: running the DDL that is missing, or telling an administrator what to run.
+"""Run the DDL that is missing, or print it for an administrator.
 
-Other installers are waited for, at an advisory lock. Locks on tables are waited for shorter than PostgreSQL waits
-before it looks for a deadlock, so it is never a user's statement that is cancelled.
+An installer waits for other installers at an advisory lock.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from reactive_rpc.errors import CaptureError
 
 __all__ = ["busy", "first_line", "limit_locks", "lock", "run", "run_missing", "script", "wanted_of_administrator"]
 
+# INVARIANT (below PostgreSQL's `deadlock_timeout` of one second): our wait for a table ends before PostgreSQL looks for
+# a deadlock, so it never cancels a user's statement for us.
 LOCK_MILLISECONDS: Final = 400
-"""Below PostgreSQL's `deadlock_timeout` of one second."""
 ADVISORY_LOCK: Final = 0x7265616374697665  # "reactive"
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ LEFT JOIN pg_class c ON c.relname = relation AND c.relnamespace = to_regnamespac
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says first; the rest quotes the statement."""
+    """Return the first line of an error; the rest quotes the statement."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -80,7 +80,7 @@ def run_missing(connection: psycopg.Connection[Any], found: Findings, *, within_
     """Run the DDL that is missing.
 
     Args:
-        within_seconds: leave out relations that somebody holds, and what has not begun by then; None: raise instead.
+        within_seconds: leave out relations that somebody holds, and those not begun by then; None: raise instead.
     """
     for statement in found.base:
         run(connection, statement)
@@ -112,7 +112,7 @@ def busy(connection: psycopg.Connection[Any], found: Findings, cause: Exception,
 
 
 def wanted_of_administrator(connection: psycopg.Connection[Any], found: Findings) -> list[str]:
-    """Return the DDL that is missing, and the rights of the current role where others will own our schema."""
+    """Return the DDL that is missing, and grants to the current role if others will own our schema."""
     row = connection.execute(_IS_OWNER).fetchone()
     role, is_owner = row if row is not None else ("", False)
     if is_owner and not (found.statements and found.owner.is_beyond) and not _lacks_table(connection, found):
@@ -121,7 +121,7 @@ def wanted_of_administrator(connection: psycopg.Connection[Any], found: Findings
 
 
 def _has_grants(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the current role may do what `_grants` allows; not while anything of ours is missing."""
+    """Tell whether the current role may do what `_grants` allows; it may not while anything of ours is missing."""
     row = connection.execute(_HAS_GRANTS).fetchone()
     return row is not None and bool(row[0])
 

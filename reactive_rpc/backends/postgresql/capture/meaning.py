@@ -1,22 +1,10 @@
-"""What a database's users have given another meaning on PostgreSQL: functions, operators, casts.
+"""Find the functions, operators and casts by which users have given built-in names and types another meaning.
 
-**Which operator `=` is**, PostgreSQL decides by the types on both sides. An operator of a user's is taken where it fits
-them exactly and no built-in one before it in the search path does (`varchar = varchar` and `mood = text` have none), or
-where an implicit cast of theirs leads to it. So a column can be compared by its image alone if no such operator or cast
-has anything to do with its type; of a *doubtful* type no column has a kind, and no condition rests on it.
+A column can be compared by its image alone only if no operator or cast of a user's can take part in the comparison. A
+type for which one can is *doubtful*: its columns have no kind, and no condition rests on them. A statement that calls a
+user's function by a built-in one's name, or compares built-in types by a user's operator, is not cached.
 
-- A comparison with an operand of a built-in type, a domain or an enum makes that type doubtful. One of a pseudo-type
-  (`anyelement`) makes all.
-- An implicit cast with a function, from or to an enum, makes the enum doubtful: what is compared is what the function
-  makes of it. Casts by text (INOUT) keep the label. Explicit ones are written down in the statement.
-- An implicit cast from a type to one of the user's own that has comparisons makes the first doubtful.
-- Casts from and to domains are never used. Default operator classes decide what GROUP BY and unique indexes call equal:
-  a unique index of a class that is not built in proves nothing.
-
-An extension's functions, operators and casts are for its own types, and do as the built-in ones do.
-
-**What a function of theirs reads**, its arguments apart, nobody knows. A statement that calls one by a name that is
-built in, or that compares built-in types by an operator of theirs, is not cached (`CaptureState.redefined`).
+`docs/internals/capture-postgresql.md` gives the rules ("Which operator is meant").
 """
 
 from __future__ import annotations
@@ -44,7 +32,7 @@ SELECT 'operator ' || o.oprname FROM pg_operator o WHERE o.oid >= 16384 AND o.op
   AND {_NOT_OF_AN_EXTENSION.format("pg_operator", "o")}
 ORDER BY 1
 """
-# Of two types the greater interest is in those that are not the user's own; `''` stands for every type.
+# A pseudo-type yields the oid 0, which stands for every type.
 _DOUBTFUL: Final[LiteralString] = f"""
 WITH comparisons AS (
   SELECT o.oprleft, o.oprright FROM pg_operator o WHERE o.oid >= 16384 AND {_COMPARES}

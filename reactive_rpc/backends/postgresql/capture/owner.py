@@ -1,27 +1,11 @@
-"""Who owns our functions: with whose rights the triggers write the outbox.
+"""The role that owns our functions, and the roles whose tables and schemas we trust.
 
-**A role of their own.** Whoever installed them (a superuser, more often than not), our functions belong to the role
-`reactive_rpc_capture`, which cannot log in, is a member of nothing, and may insert into the outbox, read what the
-triggers look up, and nothing else. Should anything of somebody else's ever run in them, that is all it can do: claim
-that something changed. It could hide no change and read none.
+Our functions run with the rights of `reactive_rpc_capture`, which may insert into the outbox, read which tables are
+read, and do nothing else; or with those of an ordinary role that owns all captured tables itself. *Strangers* are roles
+that could run code of theirs with our rights: nothing of theirs is accepted in our schema, and the log does not look
+into their tables.
 
-**Without CREATEROLE** an ordinary role that owns all its tables, as most applications' do, owns the functions itself:
-what the owner of a table defines then runs as its owner, which it does anyway. Where the tables are several roles', or
-the installer is one that may do more, the role must be made, by an administrator if need be; the refusal prints the
-SQL.
-
-**Who may use them.** EXECUTE is taken from everybody. A trigger function cannot be called, and who may not execute it
-cannot put it on a table of their own making. `announce` may be called by whom it is granted to.
-
-**Whom we trust.** What stands in our schema is read and written by whoever starts the server. So it must belong to that
-role, to one that may become it, or to a superuser; unless a superuser starts it, to a role that makes roles; and where
-an ordinary role starts it, to the database's owner, or to a role that it is a member of. Else whoever may create a
-schema could lay out tables with triggers of theirs and wait. All others are *strangers*.
-
-**A stranger's table is not looked into**, not even by a SELECT of built-in types: the planner folds the constants of
-its index expressions, index predicates and extended statistics, and thereby calls the functions in them, as whoever
-runs the statement. No lock that a reader may take keeps an owner from adding one. An ordinary role may look into a
-stranger's tables if all tables are that stranger's: whoever acts as it there sees nothing but their own.
+`docs/internals/capture-postgresql.md` argues why ("Whose code runs").
 """
 
 from __future__ import annotations
@@ -54,7 +38,7 @@ FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'o
 JOIN pg_class r ON r.relnamespace = n.oid AND r.relname = 'reads' WHERE n.nspname = '{_SCHEMA}'
 """
 _IS_MIGHTY: Final[LiteralString] = "(r.rolsuper OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls)"
-# Of what `pg_database_owner` owns, the schema public for one, the database's owner is the owner.
+# The database's owner owns whatever `pg_database_owner` does, the schema public for one.
 _STRANGERS: Final[LiteralString] = f"""
 SELECT DISTINCT o.rolname::text
 FROM ({{}}) AS owners(owner)
@@ -110,9 +94,9 @@ class Owner:
 
     Attributes:
         name: the role.
-        missing: the DDL that makes it and lets it do its work; empty where it stands.
-        opening: what must precede giving it a function.
-        closing: what must follow.
+        missing: the DDL that makes it and lets it do its work; empty if nothing of that is missing.
+        opening: the DDL that must precede giving it a function.
+        closing: the DDL that must follow.
         is_beyond: whether the current role can neither make it nor give it anything.
     """
 
@@ -158,7 +142,7 @@ def read_strangers(connection: psycopg.Connection[Any]) -> frozenset[str]:
 
 
 def refuse_strangers(connection: psycopg.Connection[Any]) -> None:
-    """Refuse to work with what somebody else has laid out in our schema.
+    """Refuse to work with a schema of ours in which a stranger owns something.
 
     Raises:
         CaptureError: it is a stranger's; the message names them.
@@ -174,5 +158,7 @@ def refuse_strangers(connection: psycopg.Connection[Any]) -> None:
 
 def owned_by(owner: str, function: str) -> list[str]:
     """Return the DDL after which `function` belongs to `owner` and nobody else may use it."""
+    # INVARIANT (nobody but its owner may execute it): whoever may not execute a trigger function cannot put it on a
+    # table of their own making, and so cannot write the outbox by it.
     statements = [f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"]
     return [*statements, f"ALTER FUNCTION {function} OWNER TO {ROLE}"] if owner == ROLE else statements

@@ -1,12 +1,8 @@
-"""What capture notes in the database: its record, and the horizon, by which the outbox is pruned.
+"""The record of the last verified state, and the horizon by which the outbox is pruned.
 
-**The record** is what stood when all was last verified, in the meta table beside the epoch: whatever differs from it
-later may have hidden a write (`postgresql_findings.py` judges that).
-
-**Pruning.** An age in seconds says nothing of a transaction that is still open: its rows bear an old id and come late.
-So each prune notes, beside the time, the oldest transaction still open then. All below a note had ended when it was
-taken; so whoever has read the log since has seen it, and once the note is older than the retention, it may go. A reader
-whose own snapshot begins below the floor may have missed some.
+If anything differs from the record later, a write may have been hidden; `findings.py` judges that. An age in seconds
+says nothing of a transaction that is still open, so pruning goes by transaction ids:
+`docs/internals/capture-postgresql.md` argues it ("Pruning").
 """
 
 from __future__ import annotations
@@ -21,7 +17,16 @@ import psycopg
 from reactive_rpc.backends.postgresql.capture.tables import SCHEMA
 from reactive_rpc.changes.image_policy import READS_KEPT_SECONDS
 
-__all__ = ["EMPTY", "Entry", "Record", "forget_transactions", "note_reads", "prune", "read_record", "write_record"]
+__all__ = [
+    "EMPTY",
+    "Record",
+    "TableRecord",
+    "forget_transactions",
+    "note_reads",
+    "prune",
+    "read_record",
+    "write_record",
+]
 
 PRUNE_CHUNK_ROWS: Final = 10_000
 
@@ -34,27 +39,27 @@ DELETE FROM {SCHEMA}.outbox WHERE ctid = ANY(ARRAY(
   SELECT ctid FROM {SCHEMA}.outbox WHERE xid < %s::xid8 ORDER BY xid, id LIMIT {PRUNE_CHUNK_ROWS}))
 """
 
-Entry = tuple[str, list[str], dict[str, list[str]]]
+TableRecord = tuple[str, list[str], dict[str, list[str]]]
 """`(digest, [unique column], {relation: [version and link, function and triggers]})` of a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What stood when all was last verified, as JSON keeps it.
+    """The objects that stood when all was last verified, as JSON keeps them.
 
     Attributes:
-        epoch: empty where nothing was installed.
+        epoch: empty if nothing was installed.
         server: `[system and database, timeline and incarnation, oids and files of our tables]`.
         tables: the complete ones.
-        types: `{enum label or composite type: what it is}`.
+        types: `{enum label, composite type or text search: its definition}`.
         redefined: functions and operators, see `CaptureState.redefines`.
-        policy: what images hold, as `ImagePolicy.to_json` tells; empty where nothing was installed.
-        names: `{other name of a table, or name of a view: what it means}`.
+        policy: which values images hold, as `ImagePolicy.to_json` says; empty if nothing was installed.
+        names: `{other name of a table, or name of a view: its meaning}`.
     """
 
     epoch: str = ""
     server: list[str]
-    tables: dict[str, Entry]
+    tables: dict[str, TableRecord]
     types: dict[str, str]
     names: dict[str, str]
     redefined: list[str] = field(default_factory=list)
@@ -62,11 +67,11 @@ class Record:
 
 
 EMPTY: Final = Record(server=["", "", ""], tables={}, types={}, names={})
-"""The record where nothing was installed."""
+"""The record of a database in which nothing was installed."""
 
 
 def read_record(connection: psycopg.Connection[Any]) -> Record:
-    """Return the record; the empty one where meta holds none."""
+    """Return the record; the empty one if meta holds none."""
     values = dict(connection.execute(f"SELECT key, value FROM {SCHEMA}.meta").fetchall())
     if "epoch" not in values or "record" not in values:
         return EMPTY
@@ -84,7 +89,7 @@ def read_record(connection: psycopg.Connection[Any]) -> Record:
 
 
 def write_record(connection: psycopg.Connection[Any], record: Record) -> None:
-    """Put epoch and record in the place of what meta holds; the floor stays."""
+    """Replace epoch and record in meta; the floor stays."""
     fields = ("server", "tables", "types", "names", "redefined", "policy")
     text = json.dumps({name: getattr(record, name) for name in fields})
     for key, value in (("epoch", record.epoch), ("record", text)):
@@ -97,7 +102,7 @@ def write_record(connection: psycopg.Connection[Any], record: Record) -> None:
 
 
 def forget_transactions(connection: psycopg.Connection[Any]) -> None:
-    """Empty what speaks of another server's transactions, and put the floor where this one's begin."""
+    """Delete the rows about another server's transactions, and move the floor to where this one's begin."""
     for table in ("outbox", "horizon"):
         connection.execute(f"DELETE FROM {SCHEMA}.{table}")
     connection.execute(
@@ -106,7 +111,7 @@ def forget_transactions(connection: psycopg.Connection[Any]) -> None:
 
 
 def note_reads(connection: psycopg.Connection[Any], tables: Collection[str]) -> None:
-    """Note that somebody reads these tables, so that their values are told."""
+    """Note that somebody reads these tables, so that triggers copy their values."""
     connection.execute(
         f"INSERT INTO {SCHEMA}.reads(tbl, at) SELECT *, clock_timestamp() FROM unnest(%s::text[])"
         " ON CONFLICT (tbl) DO UPDATE SET at = excluded.at",
@@ -115,7 +120,7 @@ def note_reads(connection: psycopg.Connection[Any], tables: Collection[str]) -> 
 
 
 def prune(connection: psycopg.Connection[Any], older_than_seconds: float) -> int:
-    """Delete what everybody could read for `older_than_seconds`, in chunks, and return how many rows went."""
+    """Delete the rows that everybody could read for `older_than_seconds`, in chunks; return how many."""
     connection.execute(
         f"DELETE FROM {SCHEMA}.reads WHERE at < clock_timestamp() - make_interval(secs => %s)", [READS_KEPT_SECONDS]
     )
@@ -129,6 +134,8 @@ def prune(connection: psycopg.Connection[Any], older_than_seconds: float) -> int
 def _raise_floor(connection: psycopg.Connection[Any], older_than_seconds: float) -> str | None:
     """Note who is under way, raise the floor to the newest note that is old enough, and return it; None without one."""
     with connection.transaction():
+        # INVARIANT (rows go by the oldest transaction open at a note, not by their age): one that is still open bears
+        # an old id, and its rows appear late. All transactions below a note had ended when it was taken.
         connection.execute(
             f"INSERT INTO {SCHEMA}.horizon(at, xid) VALUES (clock_timestamp(), pg_snapshot_xmin(pg_current_snapshot()))"
         )

@@ -1,16 +1,12 @@
 """Read the tables of a PostgreSQL database: columns, how they compare, keys, partitions and inheritance.
 
-A *table* is what statements name: a partitioned table stands for all its partitions, which are no tables of their own
-here. A table of old-style inheritance stays a table, because its children have columns that it lacks; but a statement
-that names it reads and writes their rows too.
+A *table* here is one that statements name: a partitioned table stands for all its partitions, which are no tables of
+their own. A table of old-style inheritance stays a table, because its children have columns that it lacks; but a
+statement that names it reads and writes their rows too.
 
-**Names.** A table that the search path finds is called by its bare name, any other `schema.table`. A name that could
-mean two tables is not captured: a statement with it cannot be told from the other.
-
-**What is not captured** is everything that can be written past statement triggers: foreign tables, materialized views,
-tables of extensions, and tables that a subscription writes (logical replication fires row triggers only). What such a
-table is a part of is not captured either. Nor are tables whose row-level security depends on more than the row:
-the same statement has other results for another session.
+A table that the search path finds is called by its bare name, any other `schema.table`. These are not captured: a name
+that could mean two tables; relations that can be written past statement triggers, and tables that have such a part;
+tables whose row-level security depends on more than the row.
 
 Sources: the PostgreSQL manual, "System Catalogs", "Overview of Trigger Behavior", "Logical Replication Architecture".
 """
@@ -63,7 +59,7 @@ _KINDS: Final[Mapping[str, ColumnKind]] = {
     "timestamptz": "timestamptz",
 }
 _TEXTS: Final = frozenset({"text", "varchar"})
-# Of these types, what `=` calls equal is equal byte by byte (of text under a deterministic collation).
+# Of these types, values that `=` calls equal are equal byte by byte (so is text, under a deterministic collation).
 _PLAIN: Final = frozenset({"int2", "int4", "int8", "bool", "uuid", "date", "timestamp", "timestamptz"})
 
 _UNCAPTURED_KINDS: Final[Mapping[str, str]] = {
@@ -77,7 +73,7 @@ class PostgreSQLColumn(NamedTuple):
 
     Attributes:
         version: changes whenever the column is altered.
-        kind: how it compares; None where no image can say.
+        kind: how it compares; None if images cannot hold its values.
         generated: empty, `s` (stored) or `v` (virtual: triggers do not see its value).
         is_plain: equal values are equal byte by byte.
         type: its oid.
@@ -103,7 +99,7 @@ class PostgreSQLColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgreSQLRelation:
-    """What triggers stand on: a table, or a partition.
+    """A table or a partition, on which triggers stand.
 
     Attributes:
         version: changes with most of what ALTER TABLE, TRUNCATE, GRANT and the first CREATE INDEX do.
@@ -121,15 +117,15 @@ class PostgreSQLRelation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgreSQLTable:
-    """What the triggers of one table are made from.
+    """All from which the triggers of one table are made.
 
     Attributes:
-        capture: what the rest of the program sees.
+        capture: the description for the rest of the program.
         columns: as in `capture.columns`.
-        relations: where triggers must stand: the table itself, then its partitions.
+        relations: those that must have triggers: the table itself, then its partitions.
         ancestors: the tables it inherits from, by canonical name: its rows are theirs too.
         descendants: the tables that inherit from it.
-        facts: whatever else changes what a statement finds in the table: security policies, generated columns.
+        facts: everything else that decides which rows a statement finds: security policies, the oid, the heirs' links.
     """
 
     capture: TableCapture
@@ -203,7 +199,7 @@ FINGERPRINT: Final[LiteralString] = r"""
 """
 """SQL of one text: `CaptureState.schema_fingerprint` as this snapshot shows it.
 
-The 600 rows of text search are told apart by the distance of their transactions from the first, a tenth of the cost of
+The distance of their transactions from the first distinguishes the 600 rows of text search, at a tenth of the cost of
 hashing them; those that initdb made before any transaction have the greatest age there is.
 """
 
@@ -328,7 +324,7 @@ def read_catalog(
 
 
 class _CatalogReader:
-    """What the catalogs say, by oid."""
+    """The rows of the catalogs, by oid."""
 
     def __init__(
         self,
@@ -425,7 +421,7 @@ class _CatalogReader:
         return self._policy.holds(names, *column.called, columns)
 
     def _unseen(self, oid: int) -> str | None:
-        """Return why writes to a relation may go unseen; None where none can."""
+        """Return why writes to a relation may go unseen; None if none can."""
         relation = self.relations[oid]
         return _UNCAPTURED_KINDS.get(relation.kind, relation.reason)
 

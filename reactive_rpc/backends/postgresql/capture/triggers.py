@@ -1,48 +1,11 @@
-"""The triggers of a table on PostgreSQL: what makes every write land in the outbox, in the writer's own transaction.
+"""The triggers of a table on PostgreSQL, which record every write in the outbox, in the writer's own transaction.
 
-One statement-level trigger for each of INSERT, UPDATE, DELETE and TRUNCATE, on the table and on each of its partitions
-(a statement fires the triggers of the relation that it names, of no other), all calling one function of that relation.
-`ENABLE ALWAYS` keeps them firing under `session_replication_role = replica`.
+Each relation has one statement-level trigger for each of INSERT, UPDATE, DELETE and TRUNCATE. All four call one
+function of that relation. It writes one row of the outbox: the images of the rows, or `B` if the whole table may have
+changed. A write that cannot be recorded fails; no other error of ours fails a user's statement.
 
-**A trigger must not make the user's statement fail.** Everything that can fail (a column that was renamed since, an
-array past jsonb's 256 MB) is computed in a block that catches all, and writes nothing, so its subtransaction takes no
-transaction id. Then comes the one INSERT: the images, or after a failure or above 10,000 rows, `B`: the whole table may
-have changed. Only that INSERT may fail, because a write that cannot be told must not commit.
-
-**No outbox, no trigger.** Each names the outbox in a WHEN that always holds, so the outbox cannot be dropped without
-them: `DROP TABLE` alone is refused, and with CASCADE it takes them along, so no writer fails for want of it.
-
-**Pairs of rows.** UPDATE has two transition tables without a common key, both in the order in which the rows were
-written, so rows pair by number. What rests on it is safe whatever the pairing: a statement takes some rows away and
-brings others, and any way to pair them describes the same difference; a pair of equal rows cancels out, and a result
-that uses no column in which a pair differs cannot tell them apart. Still the mask is given only where the primary key
-shows that it is the same row, so that `changed` means what its reader thinks. Where the numbers of rows differ (a
-trigger of the user's swallowed a row on its way to another partition), it is `B`.
-
-**What changed** is decided byte by byte (`*<>`), because `=` calls 1.0 and 1.00 equal, and -0.0 and 0.0; of types where
-it makes no difference by the cheaper IS DISTINCT FROM. Virtual generated columns have no value in a trigger: they count
-as changed with any other.
-
-**Rights.** A writer has none on our schema, so the function runs with its owner's: a role that may insert into the
-outbox and nothing else (`postgresql_owner.py`). What a table's or a type's owner has defined must not run with even
-these. So the function calls what is built in alone, found in `pg_catalog`, of values whose types leave no cast of
-anybody's to be found: built-in types, and an enum's own output function (`postgresql_images.py`). Those are the types
-that the columns had when it was made, so before anything else is even parsed it looks whether they still have them; of
-a column that has become something else, `||` might be the new owner's cast. And nobody but its owner may call it, or
-put it on a table.
-
-**Names.** The function sees `pg_catalog` only, whatever the writer's search path. Columns are renamed at once to `c0`,
-`c1` and so on, so none can be mistaken for a transition table, an alias or a variable of plpgsql.
-
-**Plans** are made once a session, perhaps for a statement of one row, and used for one of 10,000. A FULL JOIN is always
-hashed or merged, so it never compares 100 million pairs. An update of one row, the usual one, has a query of its own,
-without numbers and hashes: a third cheaper.
-
-**Inheritance.** What is written to a child is told of its ancestors too, with their columns. What is updated or deleted
-through a parent may be rows of any child: the children count as changed whole.
-
-Rejected: row triggers (a call a row, and COPY of a million rows writes a million outbox rows); full images
-(`to_jsonb(row)` fetches every long value, and copies secrets); joining by the primary key (a new key has no partner).
+`docs/internals/capture-postgresql.md` argues how rows are paired, whose code may run in these functions, and which ways
+were rejected. The INVARIANT comments mark the lines that the arguments rest on.
 """
 
 from __future__ import annotations
@@ -89,14 +52,16 @@ _EVENTS: Final = {
     "update": (16, f"AFTER UPDATE ON {{}} REFERENCING OLD TABLE AS {_OLD} NEW TABLE AS {_NEW}"),
     "truncate": (32, "AFTER TRUNCATE ON {}"),
 }
+# INVARIANT (each trigger names the outbox): PostgreSQL then refuses to drop the outbox, or drops the triggers with it,
+# so no writer fails for want of it.
 ALWAYS: Final = f"NULL::{SCHEMA}.outbox IS NULL"
-"""Holds, and has PostgreSQL know that a trigger rests on the outbox: nobody drops that and leaves writers that fail."""
+"""A WHEN that always holds, by which PostgreSQL knows that a trigger depends on the outbox."""
 FUNCTION_SETTINGS: Final = "search_path=pg_catalog, pg_temp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelationTriggers:
-    """What must stand on one relation.
+    """The triggers and the function that must stand on one relation.
 
     Attributes:
         function: its name in our schema.
@@ -122,7 +87,7 @@ class RelationTriggers:
         }
 
     def statements(self, owner: str) -> list[str]:
-        """Return the DDL that puts everything in place, whatever stands there.
+        """Return the DDL that puts everything in place, whatever stands there now.
 
         The lock waits for every transaction that has written to the relation, perhaps by an older function, and a bulk
         row is logged after them by whoever runs this.
@@ -151,15 +116,15 @@ class RelationTriggers:
 def triggers_of(
     table: PostgreSQLTable, related: dict[str, PostgreSQLTable], *, only_read: bool
 ) -> list[RelationTriggers]:
-    """Return what must stand on a captured table and its partitions.
+    """Return the triggers of a captured table and of its partitions.
 
     Args:
         related: every captured table, by name.
-        only_read: whether the values are told of those tables alone that somebody reads.
+        only_read: whether images are written only for tables that somebody reads.
     """
-    told = [table, *(related[name] for name in table.ancestors if name in related)]
+    recorded = [table, *(related[name] for name in table.ancestors if name in related)]
     widened = [name for name in table.descendants if name in related]
-    body = _body(told, widened, only_read=only_read)
+    body = _body(recorded, widened, only_read=only_read)
     return [
         RelationTriggers(relation=relation, function=_function_name(relation), body=body)
         for relation in table.relations
@@ -180,9 +145,9 @@ def _dollars(body: str) -> str:
     return f"{tag}{body}{tag}"
 
 
-def _body(told: Sequence[PostgreSQLTable], widened: Sequence[str], *, only_read: bool) -> str:
-    names = [table.name for table in told] + list(widened)
-    steps = "\n".join(_step(table, only_read=only_read) for table in told)
+def _body(recorded: Sequence[PostgreSQLTable], widened: Sequence[str], *, only_read: bool) -> str:
+    names = [table.name for table in recorded] + list(widened)
+    steps = "\n".join(_step(table, only_read=only_read) for table in recorded)
     bulk = "\n".join(f"    {_log_bulk(name)}" for name in widened)
     widening = f"  IF TG_OP <> 'INSERT' THEN\n{bulk}\n  END IF;\n" if widened else ""
     return (
@@ -198,9 +163,13 @@ def _log_bulk(name: str) -> str:
 
 
 def _step(table: PostgreSQLTable, *, only_read: bool) -> str:
-    """Return the statements that tell one table of the rows written."""
+    """Return the statements that record the rows written as changes of one table."""
     name = literal(table.name)
     is_read = f"EXISTS (SELECT FROM {SCHEMA}.reads AS m WHERE m.tbl = {name})" if only_read else "true"
+    # INVARIANT (all that can fail stands in the inner block, and the block writes nothing): a user's statement must not
+    # fail by us, and a block that writes would take a transaction id for its subtransaction.
+    # INVARIANT (`_fits` first): plpgsql parses a statement when it is first run, and of a column that has become of
+    # another type, an operator below might be one that the type's owner has defined.
     return f"""  BEGIN
     items := NULL;
     IF TG_OP = 'INSERT' THEN
@@ -239,6 +208,8 @@ def _update(table: PostgreSQLTable) -> str:
     masks = _masks(table.columns)
     chunks = [f"({mask}) AS m{place}" for place, mask in enumerate(masks)]
     any_changed = " OR ".join(f"p.m{place} <> 0" for place in range(len(masks))) or "false"
+    # INVARIANT (the mask is given only if both rows have the same key): rows pair by number, and a pair of two
+    # different rows does not say which columns of one row have changed.
     mask = f"jsonb_build_array({', '.join(f'p.m{place}' for place in range(len(masks)))})"
     imaged = [place for place, column in enumerate(table.columns) if column.kind is not None]
     taken = [f"{side}.c{place} AS {side}{place}" for side in "on" for place in imaged]
@@ -248,6 +219,7 @@ def _update(table: PostgreSQLTable) -> str:
         f"jsonb_agg(jsonb_build_array(CASE WHEN p.same THEN {mask} END, {before}, {after}))"
         f" FILTER (WHERE {any_changed})"
     )
+    # A FULL JOIN is always hashed or merged: a plan that was made for one row compares no 100 million pairs later.
     renamed, numbered = _renamed(table.columns), _numbered(table.columns)
     return f"""      IF olds = 1 THEN
         SELECT count(*), count(*), {items} INTO total, news, items
@@ -269,9 +241,9 @@ def _update(table: PostgreSQLTable) -> str:
 
 
 def _fits(table: PostgreSQLTable) -> str:
-    """Return the test that the columns of `t` which are looked into still have the types they had.
+    """Return the test that the columns of `t` whose values are used still have the types they had.
 
-    A column that is gone makes it fail, which is told as the whole table as well.
+    If a column is gone, the test itself fails, and the whole table counts as changed.
     """
     pinned = [column for column in table.columns if column.generated != "v" and (column.kind or column.is_plain)]
     types = ", ".join(f"pg_typeof(t.{quoted(column.name)})" for column in pinned)
@@ -299,7 +271,7 @@ def _items(table: PostgreSQLTable, prefix: str) -> Iterator[str]:
 
 
 def _array(values: Iterable[str]) -> str:
-    """Return one jsonb array of any number of values: a call takes 100 at most."""
+    """Return one jsonb array of any number of values, of which one call takes 100 at most."""
     found = list(values)
     chunks = [found[start : start + _ARGUMENTS] for start in range(0, len(found), _ARGUMENTS)] or [[]]
     return " || ".join(f"jsonb_build_array({', '.join(chunk)})" for chunk in chunks)
@@ -307,6 +279,7 @@ def _array(values: Iterable[str]) -> str:
 
 def _differs(column: PostgreSQLColumn, place: int) -> str:
     old, new = f"o.c{place}", f"n.c{place}"
+    # Byte by byte: `=` calls 1.0 and 1.00 equal, and -0.0 and 0.0.
     return f"{old} IS DISTINCT FROM {new}" if column.is_plain else f"ROW({old})::record *<> ROW({new})::record"
 
 
@@ -367,7 +340,7 @@ def announce_statements(owner: str) -> list[str]:
 
 
 def base_statements(existing: Iterable[str]) -> list[str]:
-    """Return the DDL of what is missing of our own tables.
+    """Return the DDL of those of our own tables that are missing.
 
     Args:
         existing: the tables of `BASE` that stand.

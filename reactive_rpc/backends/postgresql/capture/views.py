@@ -1,18 +1,9 @@
 """Views on PostgreSQL: which tables lie behind each, and whether its rows follow from theirs.
 
-The server keeps a view as a parsed query (`pg_rewrite.ev_action`), and so row-level security policies. Its text names
-every relation and every function by oid, where the SQL would have to be parsed and resolved again:
+The server keeps views and row-level security policies as parsed trees, whose text names every relation, function and
+operator by oid. A part of a tree that is not known to be harmless is refused.
 
-- `:relid` each relation of each FROM list, also in subqueries; `:funcid`, `:aggfnoid`, `:winfnoid` each call;
-- a built-in function is taken to depend on its arguments alone if it is IMMUTABLE, or on a list of names that are
-  known to (`concat` is STABLE); a user's function never is: a label proves nothing;
-- a view reads in the name of its owner: where row-level security restricts the owner, policies add tables and
-  conditions that stand neither in the view nor in the statement, so it is refused;
-- operators are those of built-in types or refused like functions; nodes that read the clock, the user or a sequence,
-  lock rows or draw a sample are refused by name.
-
-Names in the tree are escaped (`my\\ view`), so none can look like a field. The form of these fields is the same from
-PostgreSQL 14 to 18; what is not found to be known is refused, never passed.
+`docs/internals/capture-postgresql.md` says how the trees are read ("Views and policies").
 """
 
 from __future__ import annotations
@@ -79,10 +70,10 @@ _FIRST_USER_OID: Final = 16384
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What lies behind each view, and what each is.
+    """The tables behind each view, and the version of its definition.
 
     Attributes:
-        found: `{name that statements may use: what lies behind it}`.
+        found: `{name that statements may use: the view}`.
         versions: `{name: changes whenever the definition does}`.
     """
 
@@ -145,8 +136,8 @@ def _behind(oid: int, views: Mapping[int, _CatalogView], catalog: Catalog, purit
             elif relation in catalog.by_oid:
                 tables.add(catalog.by_oid[relation])
             else:
-                what = "a system catalog" if relation < _FIRST_USER_OID else "a sequence or another relation"
-                reasons.append(f"the view {view.names[0]} reads {what}, whose writes are not seen")
+                other = "a system catalog" if relation < _FIRST_USER_OID else "a sequence or another relation"
+                reasons.append(f"the view {view.names[0]} reads {other}, whose writes are not seen")
     # Views may read through others in the name of any of their owners.
     restricted = frozenset[int]().union(*(views[each].restricted for each in seen if each in views))
     if restricted & seen:

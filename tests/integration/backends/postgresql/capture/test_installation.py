@@ -226,7 +226,7 @@ def test_temporary_tables_are_nobodys_business(world: World) -> None:
     ],
 )
 def test_an_altered_table_fails_no_statement(world: World, ddl: str, is_exact: bool) -> None:
-    """Between ALTER TABLE and the next look, writes succeed; what cannot be told exactly is told of the whole table."""
+    """Between ALTER TABLE and the next look, writes succeed; if rows are not exact, the table counts as changed."""
     world.reader.execute(ddl)
     world.changes()
     world.reader.execute("INSERT INTO team(id) VALUES (7)")
@@ -250,7 +250,7 @@ def test_an_altered_table_fails_no_statement(world: World, ddl: str, is_exact: b
         ("ALTER TABLE task RENAME TO job; ALTER TABLE job RENAME TO task", "task"),
     ],
 )
-def test_what_may_have_been_read_in_between_is_told(world: World, ddl: str, table: str) -> None:
+def test_what_may_have_been_read_in_between_is_recorded(world: World, ddl: str, table: str) -> None:
     """Where rows went without triggers, or a name meant something else for a while, the table counts as changed."""
     _run(world, ddl)
     world.changes()
@@ -266,7 +266,7 @@ def test_a_lost_record_begins_an_epoch(world: World) -> None:
 
 
 def test_a_new_table_and_a_new_partition_are_told_whole(world: World) -> None:
-    """What was written before the triggers stood is told by a bulk change after it."""
+    """What was written before the triggers stood is recorded by a bulk change after it."""
     world.reader.execute("CREATE TABLE other (id int); INSERT INTO other VALUES (1)")
     world.reader.execute("CREATE TABLE part_b PARTITION OF part FOR VALUES FROM (10) TO (20)")
     world.reader.execute("INSERT INTO part_b VALUES (1, 11)")
@@ -483,7 +483,7 @@ def test_pruning_never_loses_an_open_transaction(world: World) -> None:
     assert _one(world, "SELECT count(*) FROM reactive_rpc.horizon") <= 2
 
 
-def test_pruning_heeds_the_retention(world: World) -> None:
+def test_pruning_keeps_the_retention(world: World) -> None:
     """What is younger than the retention stays, and so does the floor."""
     world.reader.execute("INSERT INTO team(id) VALUES (10)")
     assert world.capture.prune(3600) == 0

@@ -113,7 +113,7 @@ INSERT INTO very_wide(c0, c399) VALUES ('a', 'b');
 
 
 class Shape(NamedTuple):
-    """A write, and by how many changes of which table it must be told; `B` where by bulk changes alone."""
+    """A write, and by how many changes of which table it must be recorded; `B` where by bulk changes alone."""
 
     name: str
     sql: str
@@ -347,14 +347,14 @@ def test_every_changed_row_is_told_and_no_other(world: World, writer: Writer, sh
     assert _recorded(world.check(lambda: writer.run(shape.sql))) == shape.recorded
 
 
-def test_rows_by_copy_are_told(world: World, writer: Writer) -> None:
+def test_rows_by_copy_are_recorded(world: World, writer: Writer) -> None:
     """COPY is one statement: one outbox row, an image for each row."""
     changes = world.check(lambda: writer.copy("team", ["id", "name"], [(70, "c1"), (71, None)]))
     assert _recorded(changes) == {"team": 2}
 
 
-def test_executemany_is_told(world: World, writer: Writer) -> None:
-    """A prepared statement that runs for many rows is told each time."""
+def test_executemany_is_recorded(world: World, writer: Writer) -> None:
+    """A prepared statement that runs for many rows is recorded each time."""
     changes = world.check(lambda: writer.run_many("UPDATE team SET size = $1 WHERE id = $2", [(7, 1), (8, 2), (8, 2)]))
     assert _recorded(changes) == {"team": 2}
 
@@ -434,7 +434,7 @@ def test_a_plan_that_compares_each_pair_is_found_out(world: World) -> None:
         world.reader.execute(definition.encode())
 
 
-def test_topics_are_told(world: World, writer: Writer) -> None:
+def test_topics_are_recorded(world: World, writer: Writer) -> None:
     """What an application announces is an insert for each key, or a bulk change for all of them."""
     writer.run("SELECT reactive_rpc.announce('weather', '[\"oslo\", \"rome\"]'); SELECT reactive_rpc.announce('news')")
     recorded = [(change.table, change.operation, change.after) for change in world.changes()]
@@ -457,7 +457,7 @@ def test_an_untold_write_is_found_out(world: World, writer: Writer) -> None:
 
 
 def test_the_core_on_an_older_server() -> None:
-    """All shapes are told as well by PostgreSQL 16."""
+    """All shapes are recorded as well by PostgreSQL 16."""
     with postgresql_server(version="16") as server:
         world = _make_world(_plain(server.new_database()), BASE)
         writer = psycopg_writer(world.url)
