@@ -36,21 +36,21 @@ class Drift:
 
     Attributes:
         path: of the procedure.
-        kind: `undeclared` (read and not declared), `unread` (declared, and no observed call read it), `veto` (an
+        kind: `undeclared` (read and not declared), `unread` (declared, and no observed call read it), `predicate` (an
             `invalidate_when` called a change harmless that altered the result), or `clock` (the query asks Python's
             clock, or chance, of which nothing tells).
         table: which the declaration names, or should; of `clock`, what moves.
     """
 
     path: str
-    kind: Literal["undeclared", "unread", "veto", "clock"]
+    kind: Literal["undeclared", "unread", "predicate", "clock"]
     table: str
 
     def __str__(self) -> str:
         said = {
             "undeclared": f"reads {self.table!r}, which is not among its dependencies: add it, or declare none",
             "unread": f"declares {self.table!r} and never read it: drop it, or call it so that it does",
-            "veto": f"invalidate_when[{self.table!r}] vetoed a change that altered the result: widen the predicate",
+            "predicate": f"invalidate_when[{self.table!r}] ignored a change that altered the result: widen it",
             "clock": f"asks Python's clock, or chance, and is cached: {self.table} moves by itself. {WAYS_OUT}",
         }
         return f"{self.path} {said[self.kind]}"

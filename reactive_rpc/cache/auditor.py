@@ -1,4 +1,4 @@
-"""The auditor: computes a share of the served results again, and reports where the cache was wrong.
+"""The auditor: computes a share of the served results again, and reports each that was wrong.
 
 Nothing here makes an answer right. A finding is a *stale* result (no change was seen to touch it, and computed again it
 is another one) or a *wrongly ignored* change (it touched the result, and `invalidate_when` called it harmless).
@@ -59,23 +59,23 @@ class Finding:
     """One answer that was wrong.
 
     Attributes:
-        kind: `stale`; `veto` if an `invalidate_when` had kept the result; `clock` if the handler compared a column with
-            another value than before, though it was to read the same: by its own clock, or by chance.
+        kind: `stale`; `predicate` if an `invalidate_when` had kept the result; `clock` if the handler compared a column
+            with another value than before, though it was to read the same: by its own clock, or by chance.
         path: of the procedure.
         table: whose change was ignored, or the `table.column` that was compared; empty for `stale`. Several are several
             findings.
         difference: in which way the results differ, without their values.
     """
 
-    kind: Literal["stale", "veto", "clock"]
+    kind: Literal["stale", "predicate", "clock"]
     path: str
     table: str
     difference: str
 
     def __str__(self) -> str:
-        if self.kind == "veto":
+        if self.kind == "predicate":
             return (
-                f"{self.path}: invalidate_when[{self.table!r}] vetoed a change, and computed again the result has "
+                f"{self.path}: invalidate_when[{self.table!r}] ignored a change, and computed again the result has "
                 f"{self.difference}: let the predicate return True for such a change"
             )
         if self.kind == "clock":
@@ -132,7 +132,7 @@ class Auditor:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was found, the latest last."""
+        """All findings, the latest last."""
         return tuple(self._findings)
 
     def observe(self, on_wrong: Callable[[CachedResult], None]) -> Callable[[], None]:
@@ -170,7 +170,7 @@ class Auditor:
             await self._task.wait()
 
     async def aclose(self) -> None:
-        """Abandon what is waiting, but where everything is to be audited (a check); idempotent."""
+        """Abandon the audits that wait, unless everything is to be audited (a check); idempotent."""
         if self.share >= 1.0:
             await self.drain()
         self._waiting.clear()
@@ -226,7 +226,7 @@ class Auditor:
         path, difference = result.query.key[0], _difference(result, again)
         if result.ignored_tables:
             self.stats.wrongly_ignored += 1
-            found = [Finding("veto", path, table, difference) for table in sorted(result.ignored_tables)]
+            found = [Finding("predicate", path, table, difference) for table in sorted(result.ignored_tables)]
         else:
             self.stats.stale += 1
             found = [Finding("stale", path, "", difference)]
@@ -238,7 +238,7 @@ class Auditor:
 def _difference(served: CachedResult, again: CachedResult) -> str:
     errors = (served.error, again.error)
     if errors != (None, None):
-        return "another error" if None not in errors else "an error where there was a result, or the reverse"
+        return "another error" if None not in errors else "an error instead of a result, or the reverse"
     if served.outcome is None or again.outcome is None:
         return "another content (its bytes were not kept)"  # it is watched, and the store had no room for it
     return _json_difference(json.loads(served.outcome.body), json.loads(again.outcome.body))

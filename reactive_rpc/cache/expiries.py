@@ -35,7 +35,7 @@ class Expiries:
     """Tells when the period of results is over. Used on one event loop.
 
     Args:
-        expire: called with results whose period has ended; it must neither await nor raise, and skip what has gone.
+        expire: called with results whose period has ended; it must neither await nor raise, and skip those that went.
     """
 
     def __init__(self, clock: Clock, expire: Callable[[Sequence[CachedResult]], None]) -> None:
@@ -52,7 +52,7 @@ class Expiries:
         return sum(map(len, self._ending.values()))
 
     def add(self, result: CachedResult) -> None:
-        """Wait for the end of `result`, where it has one."""
+        """Wait for the end of `result`, if it has one."""
         until = result.period.until
         if until == math.inf:
             return
@@ -64,7 +64,7 @@ class Expiries:
         self._ending[until][result] = None
 
     def remove(self, result: CachedResult) -> None:
-        """Wait for `result` no more; nothing happens where nobody does."""
+        """Wait for `result` no more; nothing happens if nobody does."""
         ending = self._ending.get(result.period.until)
         if ending is None:
             return
@@ -81,11 +81,11 @@ class Expiries:
         self._moments.clear()
 
     def notified_until(self, now: float) -> float:
-        """Return a moment, `now` at the latest: what ends before it has ended here, and whoever watches was told."""
+        """Return a moment, `now` at the latest: results that end before it have ended, and watchers were notified."""
         return min(now, self._ends_now, *self._moments[:1])
 
     async def aclose(self) -> None:
-        """Stop waiting; idempotent. What is added later is waited for again."""
+        """Stop waiting; idempotent. Results that are added later are waited for again."""
         self._task = None
         await self._tasks.aclose()
 
@@ -111,7 +111,7 @@ class Expiries:
         self._task = None
 
     async def _end(self, moment: float) -> None:
-        """Expire what ends at `moment`, a few results in each step."""
+        """Expire the results that end at `moment`, a few in each step."""
         results = list(self._ending.pop(moment, ()))
         while results:
             some, results = results[:AT_ONCE], results[AT_ONCE:]

@@ -128,7 +128,7 @@ class Freshness:
         }
 
     def suffices(self, token: str | None) -> bool:
-        """Tell whether what is stored is fresh enough for the holder of `token`, a cursor, without reading the log."""
+        """Tell whether stored results are fresh enough for the holder of `token`, a cursor, without reading the log."""
         if self._is_failing or self.age_seconds > self._max_age_seconds:
             return False
         if token is None:

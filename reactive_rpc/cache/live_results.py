@@ -25,7 +25,7 @@ class LiveResults:
 
     Args:
         expire: called with results that time has ended; it must neither await nor raise.
-        stats: counts what is stored and evicted.
+        stats: counts the results that are stored and evicted.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LiveResults:
 
     @property
     def stored_bytes(self) -> int:
-        """What they weigh."""
+        """Their weight."""
         return self._store.size_bytes
 
     def get(self, key: ResultKey) -> CachedResult | None:

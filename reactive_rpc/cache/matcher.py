@@ -19,7 +19,7 @@ from reactive_rpc.dependencies.relations import Relation, widen
 __all__ = ["ChangeMatcher"]
 
 MATCHED_AT_ONCE = 200
-"""So many changes that a client has missed are held against what it shows before the event loop goes round."""
+"""So many changes that a client has missed are held against its queries before the event loop goes round."""
 
 
 class ChangeMatcher:
@@ -31,7 +31,7 @@ class ChangeMatcher:
         stats: counts the ignored changes.
 
     Attributes:
-        relations: `{table: what a change of it also counts as}`.
+        relations: `{table: the tables and columns that a change of it also counts as a change of}`.
     """
 
     def __init__(self, log: Log, on_ignored: Callable[[CachedResult], None], *, stats: Stats) -> None:

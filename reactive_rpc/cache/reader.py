@@ -51,11 +51,12 @@ class Reader:
         store: holds the results that may be served again.
         freshness: reads the log.
         clock: tells when a period has ended.
-        shared: where workers take results from each other; None if each computes its own. Whoever made it closes it.
+        shared: the store in which workers take results from each other; None if each computes its own. Whoever
+            made it closes it.
         new_context: makes the `contextvars.Context` that a handler runs in: not that of whoever asked, as others are
             given its result too.
         reads: registers which tables results depend on; None if nobody asks.
-        auditor: is offered what is served from the store and what `invalidate_when` has kept; may be None.
+        auditor: is offered the results that the store serves and those that `invalidate_when` has kept; may be None.
 
     Attributes:
         matcher: decides whether a change touches a result.
@@ -127,7 +128,7 @@ class Reader:
 
     @property
     def cached_bytes(self) -> int:
-        """What they weigh."""
+        """Their weight."""
         return self._live.stored_bytes
 
     async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
@@ -206,10 +207,10 @@ class Reader:
         return self.freshness.token if result.live and result.reflects is not None else result.reflects
 
     def apply(self, batch: Batch) -> None:
-        """Drop what the batch touches and notify the observers. Called by the log, in order.
+        """Drop the results that the batch touches and notify the observers. Called by the log, in order.
 
         It costs about ten microseconds a touched result, and results are bounded, those of the cache and those that
-        are watched. What costs more (telling the streams, computing again) the hub does afterwards, in turns.
+        are watched. The hub does the costly rest (notifying streams, computing again) afterwards, in turns.
         """
         # INVARIANT (one step of the event loop): the log's version moves when this returns. A result that was left for
         # later would be served by then, and a stream's cursor would pass a change that it was not told.
@@ -233,10 +234,10 @@ class Reader:
             await self._reads.add(tables)
 
     def open(self, relations: dict[str, list[Relation]]) -> None:
-        """Forget what was stored before the log was closed: nobody has told of changes since. The log must be open.
+        """Forget the results from before the log was closed: nobody has told of changes since. The log must be open.
 
         Args:
-            relations: `{table: what a change of it also counts as}`.
+            relations: `{table: the tables and columns that a change of it also counts as a change of}`.
         """
         self.matcher.relations = relations
         self._live.clear()
@@ -391,7 +392,7 @@ class Reader:
             self.stats.invalidated += 1
 
     def _expire(self, results: Sequence[CachedResult]) -> None:
-        """Drop what time has ended; called by the timer. No predicate is asked: nothing was written."""
+        """Drop the results that time has ended; called by the timer. No predicate is asked: nothing was written."""
         for result in results:
             self._live.remove(result)
             self.stats.expired += 1

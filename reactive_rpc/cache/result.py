@@ -22,20 +22,20 @@ ResultKey = tuple[str, bytes, bytes]
 
 
 RESULT_BYTES = 1000
-"""What a result weighs beside its bytes, its query and its read set."""
+"""The weight of a result beside its bytes, its query and its read set."""
 
 _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerOutcome:
-    """What one run of a handler ended in: an output or an error, and the reads that it rests on.
+    """The outcome of one run of a handler: an output or an error, and the reads that it rests on.
 
     Attributes:
-        body: the output as JSON; empty where there is an error.
-        error: what the handler answered instead, on purpose; None normally.
+        body: the output as JSON; empty if there is an error.
+        error: the answer of the handler instead, on purpose; None normally.
         read_set: everything that the outcome depends on.
-        shows: the version of the log that its snapshot shows, exactly; None where nobody can tell.
+        shows: the version of the log that its snapshot shows, exactly; None if nobody can tell.
         is_whole: whether all of it was read on that one snapshot: the calls inside of a call have others.
     """
 
@@ -49,8 +49,8 @@ class HandlerOutcome:
     def has_place(self) -> bool:
         """Whether there are versions of the log at which this, exactly, is the outcome.
 
-        Not where something else than captured rows decides it. What a topic stands for changes before it is announced,
-        so at one version there may be two outcomes; and so may there be where it depends on the time.
+        Not if something else than captured rows decides it. The thing that a topic names changes before it is
+        announced, so at one version there may be two outcomes; and so may there be if it depends on the time.
         """
         if self.shows is None or self.read_set.opaque is not None or self.read_set.period != ALWAYS:
             return False
@@ -66,14 +66,14 @@ class HandlerOutcome:
 
     @property
     def is_watchable(self) -> bool:
-        """Whether a stream that watches it says when it is another: it lasts, and it is known what it rests on."""
+        """Whether a stream that watches it says when it is another: it lasts, and its read set is known."""
         return self.lasts and self.read_set.opaque is None
 
     def answer(self) -> bytes:
         """Return the body.
 
         Raises:
-            RPCError: what the handler answered instead; a fresh one each time, as raising one leaves its mark on it.
+            RPCError: the answer of the handler instead; a fresh one each time, as raising one leaves its mark on it.
         """
         if self.error is not None:
             raise self.error.detached()
@@ -81,7 +81,7 @@ class HandlerOutcome:
 
 
 class Query(Protocol):
-    """A call that can be computed again at any time: what the reader asks of one."""
+    """A call that can be computed again at any time, as the reader needs it."""
 
     @property
     def key(self) -> ResultKey:
@@ -105,7 +105,7 @@ class Query(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """What it takes in memory: its key, its input, its context."""
+        """Its size in memory: its key, its input, its context."""
         ...
 
     async def compute(self) -> HandlerOutcome:
@@ -121,24 +121,24 @@ class Query(Protocol):
 class CachedResult:
     """One result. Compared by identity: a result computed again is another one.
 
-    Its bytes are there for whoever is served, so only the store keeps them: what a stream watches needs the ETag, to
+    Its bytes are there for whoever is served, so only the store keeps them: a watched result needs the ETag, to
     tell whether the result is another one, and the read set. `Reader` lets go of them; nobody else does.
 
     Attributes:
         query: how to compute it again.
         outcome: with its bytes; None once the store does not hold the result any more.
-        version: of the log, before the snapshot it was computed on; of a shared result, where it was right.
+        version: of the log, before the snapshot it was computed on; of a shared one, a version at which it was right.
         live: whether it is indexed, so that every change that touches it is noticed.
         cached: whether the store holds it.
         watchers: how many streams need it indexed, whether or not it is cached.
-        reflects: a version at which this is the outcome, exactly, as a cursor; None where nobody can tell. While the
+        reflects: a version at which this is the outcome, exactly, as a cursor; None if nobody can tell. While the
             result is live, it is the outcome at the log's present version too.
         ignored_tables: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
         read_set: everything that the outcome depends on.
-        error: what the handler answered instead, on purpose; None normally.
+        error: the answer of the handler instead, on purpose; None normally.
         etag: of the bytes, or of the error.
-        size_bytes: what it weighs in the store.
-        held_bytes: what it weighs in the index alone, without its bytes.
+        size_bytes: its weight in the store.
+        held_bytes: its weight in the index alone, without its bytes.
     """
 
     query: Query
@@ -169,7 +169,7 @@ class CachedResult:
         """Return the body.
 
         Raises:
-            RPCError: what the handler answered instead.
+            RPCError: the answer of the handler instead.
             RuntimeError: the bytes were let go.
         """
         return self.with_bytes().answer()
@@ -191,7 +191,7 @@ class CachedResult:
 
 
 class ReadResult(NamedTuple):
-    """What a read came to.
+    """The outcome of a read.
 
     Attributes:
         result: may have let go of its bytes since: they leave in the step of the event loop that evicts or drops it,

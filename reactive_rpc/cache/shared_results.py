@@ -23,7 +23,7 @@ from reactive_rpc.dependencies.read_set import ReadSet
 __all__ = ["SharedResult", "SharedResults", "decode_value", "encode_value", "name_of"]
 
 FORMAT: Final = b"2"
-"""Changes whenever what is stored means something else; records of another format have other names."""
+"""Changes whenever the stored bytes mean something else; records of another format have other names."""
 
 _LENGTH: Final = struct.Struct(">Q")
 _DIGEST_BYTES: Final = 16
@@ -49,12 +49,12 @@ class SharedResult:
 
 
 class SharedResults(Protocol):
-    """Where workers put results for each other. Used on one event loop; no call raises."""
+    """A store in which workers put results for each other. Used on one event loop; no call raises."""
 
     async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of `key` in `epoch` that was right at a version after `after`.
 
-        Where there is none, one worker is to compute it: that one is answered None at once, the others when its result
+        If there is none, one worker is to compute it: that one is answered None at once, the others when its result
         is there or they have waited long enough, then None too.
 
         Args:
@@ -68,16 +68,16 @@ class SharedResults(Protocol):
         ...
 
     def release(self, key: ResultKey) -> None:
-        """Let others compute `key`, if it was this worker's to compute; in the background, after what was `put`."""
+        """Let others compute `key`, if it was this worker's to compute; in the background, after all that was `put`."""
         ...
 
     async def aclose(self) -> None:
-        """Abandon what has not been stored; idempotent."""
+        """Abandon the results that are not stored yet; idempotent."""
         ...
 
 
 def name_of(build: str, epoch: str, key: ResultKey) -> str:
-    """Return what the results of a key are stored under: 64 hexadecimal characters.
+    """Return the name under which the results of a key are stored: 64 hexadecimal characters.
 
     >>> name_of("b1", "e1", ("p", b"1", b"")) == name_of("b1", "e1", ("p", b"", b"1"))
     False

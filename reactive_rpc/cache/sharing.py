@@ -18,7 +18,7 @@ class Sharing:
     """Finds other workers' results and offers this one's. Used on one event loop.
 
     Args:
-        shared: where they are; whoever made it closes it.
+        shared: their store; whoever made it closes it.
     """
 
     def __init__(self, shared: SharedResults, log: Log, freshness: Freshness, *, stats: Stats) -> None:

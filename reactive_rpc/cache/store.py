@@ -12,11 +12,11 @@ __all__ = ["MemoryStore", "Store"]
 
 
 class Store(Protocol):
-    """Holds results. Used on one event loop; `put` tells what it had to forget."""
+    """Holds results. Used on one event loop; `put` returns the results that it had to forget."""
 
     @property
     def size_bytes(self) -> int:
-        """What its results weigh, see `CachedResult.size_bytes`."""
+        """The weight of its results, see `CachedResult.size_bytes`."""
         ...
 
     def get(self, key: ResultKey) -> CachedResult | None:
@@ -28,7 +28,7 @@ class Store(Protocol):
         ...
 
     def discard(self, result: CachedResult) -> None:
-        """Forget `result`; nothing happens where it is not held."""
+        """Forget `result`; nothing happens if it is not held."""
         ...
 
     def clear(self) -> None:
@@ -72,7 +72,7 @@ class MemoryStore:
         return result
 
     def put(self, result: CachedResult) -> list[CachedResult]:
-        """Hold `result`; return what had to go, which may be `result` itself."""
+        """Hold `result`; return the results that had to go, `result` itself perhaps among them."""
         gone = []
         if old := self._results.get(result.query.key):
             self.discard(old)

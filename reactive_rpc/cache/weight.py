@@ -1,4 +1,4 @@
-"""What values weigh in memory, estimated: limits and metrics count what is held, not what it spells."""
+"""The weight of values in memory, estimated: limits and metrics count objects, not their text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CONSTRAINT_BYTES: Final = 800
 """A constraint and its place in the index (`docs/measurements/benchmarks.md`); values come on top."""
 
 INDEXED_BYTES: Final = 100
-"""What the index keeps for each value beside the value."""
+"""The bytes that the index keeps for each value beside the value."""
 
 
 def weight_of(value: object) -> int:
     """Return the bytes that `value` and all that it holds take: JSON's types, models, dataclasses.
 
-    What is held twice counts twice. Anything else counts by its own size alone.
+    A value that is held twice counts twice. Anything else counts by its own size alone.
 
     >>> weight_of({"name": "a" * 1000}) > 1000, weight_of([[]] * 1000) > 50_000, weight_of(None) < 50
     (True, True, True)
@@ -38,7 +38,7 @@ def weight_of(value: object) -> int:
 
 
 def weight_of_read_set(read_set: ReadSet) -> int:
-    """Return what a read set takes, with its places in the index."""
+    """Return the size of a read set, with its places in the index."""
     total = CONSTRAINT_BYTES * len(read_set.constraints)
     for constraint in read_set.constraints:
         for condition in constraint.conditions.values():

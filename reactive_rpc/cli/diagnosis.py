@@ -34,7 +34,10 @@ Contexts = Annotated[
     ),
 ]
 WatchOption = Annotated[
-    float, typer.Option("--watch", min=0.0, help="Then follow the database for so many seconds and try every veto.")
+    float,
+    typer.Option(
+        "--watch", min=0.0, help="Then follow the database for so many seconds and try every invalidate_when."
+    ),
 ]
 AllowUntried = Annotated[
     bool, typer.Option("--allow-untried", help="Exit with 0 also where queries could not be tried.")

@@ -45,7 +45,7 @@ MAX_REMEMBERED = 100_000
 """Of so many streams it is remembered who acknowledged for them."""
 
 MAX_ID_LENGTH = 64
-"""No stream has a longer name: what claims to be for one is dropped."""
+"""No stream has a longer name: an acknowledgement that claims to be for one is dropped."""
 
 STORE_SECONDS = 1.0
 """How long the ephemeral store may take to answer."""
@@ -76,7 +76,7 @@ class Acknowledgements:
         self._putting.wake()
 
     async def take(self, stream_ids: Collection[str]) -> dict[str, Cursor]:
-        """Return what other workers have put into the store for these streams; nothing if it cannot be reached."""
+        """Return the cursors that other workers have stored for these streams; none if the store cannot be reached."""
         found: dict[str, Cursor] = {}
         ids = iter(stream_ids)
         while batch := list(islice(ids, BATCH)):
@@ -87,7 +87,7 @@ class Acknowledgements:
         return found
 
     async def aclose(self) -> None:
-        """Let go of what is noted; idempotent."""
+        """Forget the acknowledgements that are noted; idempotent."""
         self._noted.clear()
         self._until.clear()
         self._counts.clear()

@@ -27,9 +27,9 @@ class Broadcaster:
     """Makes frames and pushes them to streams. Used on one event loop.
 
     Args:
-        queries: says who shows what, and how far each stream has been notified.
+        queries: says which stream shows which query, and how far each stream has been notified.
         log: names versions by cursors.
-        reader: says up to when ticks have been notified, and what a result reflects.
+        reader: says up to when ticks have been notified, and which version a result reflects.
         ids: names events.
     """
 

@@ -23,7 +23,7 @@ class Frame:
     Attributes:
         name: of the event.
         version: up to which whoever has received it has been notified of everything.
-        cursor: the same, as the wire says it; empty where the event has none.
+        cursor: the same, as the wire says it; empty if the event has none.
         wire: the bytes.
         affected: the queries that it is about.
     """
@@ -43,7 +43,7 @@ class Frame:
         return event
 
     def again(self, tries: int) -> bytes:
-        """Return the bytes of a further try, marked as such where the event knows a mark.
+        """Return the bytes of a further try, marked as such if the event knows a mark.
 
         The data is JSON and an object, so the mark can be put in front of the brace that ends it.
         """
@@ -64,7 +64,7 @@ def invalidation_frame(
     """Return the frame of an invalidation of these queries by changes of these tables.
 
     Args:
-        shown_at: a version that shows the changes, as the wire says it; None where none is known to.
+        shown_at: a version that shows the changes, as the wire says it; None if none is known to.
     """
     named = tuple(affected)
     event = Invalidation(

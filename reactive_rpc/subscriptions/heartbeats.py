@@ -2,7 +2,7 @@
 
 A proxy forgets a connection that says nothing for a minute, and reports it to neither side. So a stream that has said
 nothing for `seconds` says a comment, which no client dispatches. One task does it for all streams, which stand in the
-slots of a wheel. `docs/internals/subscriptions.md` says what that costs.
+slots of a wheel. `docs/internals/subscriptions.md` says how much that costs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reactive_rpc.tasks import Tasks
 __all__ = ["COMMENT", "Heartbeats"]
 
 COMMENT = b":\n\n"
-"""What an idle stream says."""
+"""The comment that an idle stream sends."""
 
 TICK_SECONDS = 0.25
 """A slot is looked at no more often than this, unless that were too late."""

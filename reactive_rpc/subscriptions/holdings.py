@@ -18,12 +18,12 @@ from reactive_rpc.subscriptions.watched_query import WatchedQuery
 __all__ = ["Bounds", "Holdings"]
 
 SHOWN_BYTES = 300
-"""What it takes to note that a stream shows a query."""
+"""The size of a note that a stream shows a query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What may be held, as `Settings` have it."""
+    """How much may be held, as `Settings` have it."""
 
     max_watched_queries: int
     max_watched_queries_per_identity: int
@@ -38,7 +38,7 @@ class _Held:
 
 
 class Holdings:
-    """What the streams of a hub hold. Used on one event loop."""
+    """The memory that the streams of a hub hold. Used on one event loop."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -47,7 +47,7 @@ class Holdings:
 
     @property
     def size_bytes(self) -> int:
-        """What is held, estimated."""
+        """The size of all, estimated."""
         return self._all.size_bytes
 
     def require_query(self, caller: CallerKey, query: WatchedQuery | None, size_bytes: int) -> None:
@@ -55,7 +55,7 @@ class Holdings:
 
         Args:
             query: None if it is not watched yet.
-            size_bytes: what it weighs in that case.
+            size_bytes: its weight in that case.
 
         Raises:
             TooManyRequestsError: the caller watches as much as it may.
@@ -101,7 +101,7 @@ class Holdings:
             )
 
     def add_bytes(self, caller: CallerKey, size_bytes: int) -> None:
-        """Count what a caller holds beside its queries; a negative number gives it back."""
+        """Count the bytes that a caller holds beside its queries; a negative number gives it back."""
         self._all.size_bytes += size_bytes
         self._by_caller[caller].size_bytes += size_bytes
         self._forget(caller)
@@ -132,7 +132,7 @@ class Holdings:
         self.add_bytes(caller, -SHOWN_BYTES)
 
     def weigh(self, query: WatchedQuery, size_bytes: int) -> None:
-        """Count a query by what it weighs now; small differences are let be: it may have thousands of callers."""
+        """Count a query by its weight now; small differences are let be: it may have thousands of callers."""
         before = query.size_bytes
         if before and before / 2 <= size_bytes <= before * 2:
             return

@@ -2,8 +2,8 @@
 
 It opens and ends streams. Who shows which query is in the table (`subscriptions/watched_queries.py`); the registrar
 adds to it, the reconciler changes it as the data change, the broadcaster sends events.
-`docs/internals/subscriptions.md` draws who may change what, and argues why every stream hears of every commit, or of a
-gap.
+`docs/internals/subscriptions.md` draws who may change which state, and argues why every stream hears of every commit,
+or of a gap.
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ class Hub:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits for slow readers, or for their acknowledgement; what streams share counts for each."""
+        """How much waits for slow readers, or for their acknowledgement; bytes that streams share count for each."""
         return sum(stream.waiting_bytes for stream in self._streams.values())
 
     @property
     def watched_bytes(self) -> int:
-        """How much memory the watched queries take, estimated; what the cache holds too counts in both."""
+        """How much memory the watched queries take, estimated; results that the cache holds too count in both."""
         return self._holdings.size_bytes
 
     async def connect(
@@ -158,7 +158,7 @@ class Hub:
             limits: the limits in `connected`.
             caller: whom bounds count, and who takes turns; left out, the identity.
             recheck: resolves the stream's context again.
-            request_bytes: what it holds for that.
+            request_bytes: the memory that it holds for that.
 
         Raises:
             ServiceUnavailableError: the server drains, holds as much as it may, or the database cannot be read.

@@ -20,7 +20,7 @@ from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
 __all__ = ["BURST_SECONDS", "RETRY_SECONDS", "CallerKey", "Limits", "named", "retry_after"]
 
 CallerKey = tuple[Literal["identity", "address"], str]
-"""Whom a limit counts: by the identity of the context, or, where it names nobody, by the address of the client."""
+"""Whom a limit counts: by the identity of the context, or, if that names nobody, by the address of the client."""
 
 BURST_SECONDS = 10.0
 """At once a caller may do as much as the rate allows in so many seconds."""
@@ -62,7 +62,7 @@ class Limits:
         return len(self._open) + len(self._opens) + len(self._polls) + len(self._stored)
 
     def admit(self, caller: CallerKey) -> Callable[[], None]:
-        """Take a place for one stream; what is returned gives it back, once.
+        """Take a place for one stream; the returned function gives it back, once.
 
         Raises:
             ServiceUnavailableError: this worker has no place left; another may have one.
@@ -147,7 +147,7 @@ class _Rate:
         return len(self._full_at)
 
     def take(self, caller: CallerKey, patience_seconds: float) -> float:
-        """Return how long the caller must wait; it is counted where that is no longer than its patience."""
+        """Return how long the caller must wait; it is counted if that is no longer than its patience."""
         now = self._clock.monotonic()
         full_at = max(self._full_at.get(caller, now), now)
         wait_seconds = max(0.0, full_at - now - self._burst_seconds - ROUNDING_SECONDS)

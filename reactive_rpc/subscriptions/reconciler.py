@@ -53,7 +53,7 @@ class Reconciler:
     Args:
         queries: the table, of which this alone changes the states.
         broadcaster: sends the events.
-        reader: computes queries, and says what overlaps a result.
+        reader: computes queries, and says which changes overlap a result.
         log: has applied each change before the next comes.
         tasks: those that the hub ends.
 
@@ -143,7 +143,7 @@ class Reconciler:
         self.refresher.discard(query)
 
     def clear(self) -> None:
-        """Forget what is to be computed; the tasks are the hub's to end."""
+        """Forget the queries that wait to be computed; the tasks are the hub's to end."""
         self.refresher.clear()
         self._timing = None
 
@@ -234,7 +234,7 @@ class Reconciler:
         return False
 
     def _go_on(self, query: WatchedQuery, overtaken: CachedResult) -> None:
-        """Compute once more what a write has overtaken; whoever has fetched meanwhile must hear of it."""
+        """Compute once more a query that a write has overtaken; whoever has fetched meanwhile must hear of it."""
         if query.pending is None:
             version = self._log.version
             self._queries.outdate(query, version, self._clock.time())

@@ -1,7 +1,8 @@
 """Redelivery: looks after the streams that wait for an acknowledgement, or whose connection is blocked.
 
 One task for all of them, twice a second, and none while there is nobody to look after. It first takes from the
-ephemeral store the acknowledgements that reached other workers, then lets each stream decide what is due.
+ephemeral store the acknowledgements that reached other workers, then lets each stream send again the events that are
+due.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Redelivery:
     """Looks after streams. Used on one event loop.
 
     Args:
-        acknowledgements: what reached other workers.
-        acknowledge: what to do with one that was for a stream here.
+        acknowledgements: those that reached other workers.
+        acknowledge: called with each that was for a stream here.
     """
 
     def __init__(

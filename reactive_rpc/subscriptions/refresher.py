@@ -82,7 +82,7 @@ class Refresher:
                 del self._lines[line]
 
     def clear(self) -> None:
-        """Forget who waits; what runs is the hub's to end."""
+        """Forget who waits; the tasks that run are the hub's to end."""
         self._lines.clear()
         self._standing.clear()
         self._failed.clear()
@@ -129,7 +129,7 @@ class Refresher:
             self._retrying = self._tasks.start(self._retry(), "retries")
 
     async def _retry(self) -> None:
-        """Put what failed in line again; one clock for all, as a table that is gone may fail ten thousand."""
+        """Put failed queries in line again; one clock for all, as a table that is gone may fail ten thousand."""
         while self._failed:
             await self._clock.sleep(RETRY_SECONDS)
             failed, self._failed = self._failed, {}

@@ -46,10 +46,10 @@ class Registrar:
 
     Args:
         queries: the table.
-        reconciler: adopts what is computed here.
+        reconciler: adopts the queries that are computed here.
         broadcaster: spells cursors.
-        holdings: refuses what is too much.
-        replays: says what a client that resumes has missed.
+        holdings: refuses queries past a bound.
+        replays: says which changes a client that resumes has missed.
         log: is brought up to date first.
         reader: computes queries.
     """
@@ -77,7 +77,7 @@ class Registrar:
         """Register every query for a stream that the table knows, and return its first event.
 
         Args:
-            cursor: where the client stands; None if it has seen nothing yet.
+            cursor: up to which the client has seen everything; None if it has seen nothing yet.
 
         Raises:
             ServiceUnavailableError: the log cannot be read.
@@ -197,7 +197,7 @@ class Registrar:
             raise
 
     def _is_stale(self, subscription: Subscription, entry: CachedResult, missed: Missed | None) -> bool:
-        """Compare by ETag, and by what came after `missed` was read; `missed` is held against all of them together."""
+        """Compare by ETag, and by changes since `missed` was read; `missed` is held against all of them together."""
         etag = subscription.ref.etag
         if etag is not None and etag != entry.etag:
             return True

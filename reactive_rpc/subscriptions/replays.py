@@ -22,12 +22,12 @@ MAX_KEPT = 8
 """So many readings are kept."""
 
 MAX_SINCE = 100
-"""A reading is made anew where more changes came since."""
+"""A reading is made anew if more changes came since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What came after a cursor.
+    """The changes after a cursor.
 
     Attributes:
         changes: in commit order; None is a gap.
@@ -56,7 +56,7 @@ class Replays:
         self._kept: OrderedDict[Cursor, Missed] = OrderedDict()
 
     async def after(self, cursor: Cursor) -> Missed:
-        """Return what came after a cursor, up to a version of not long ago.
+        """Return the changes after a cursor, up to a version of not long ago.
 
         Raises:
             ServiceUnavailableError: it cannot be read.

@@ -1,4 +1,4 @@
-"""What the hub counts."""
+"""The counters of the hub."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A stream: the events for one client, in order, bounded in number and bytes.
 
 Whatever is pushed waits in the stream until the flusher writes it (`subscriptions/writer.py`). Past a bound, one gap
-replaces everything that waits. A client that acknowledges is sent again what it has not acknowledged. The states, and
-the arguments for bounds and tries, are in `docs/internals/subscriptions.md`.
+replaces everything that waits. A client that acknowledges is sent again the events that it has not acknowledged. The
+states, and the arguments for bounds and tries, are in `docs/internals/subscriptions.md`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from reactive_rpc.tasks import background
 __all__ = ["GOODBYE_SECONDS", "READER_STALLED_SECONDS", "Recheck", "Stream", "StreamOptions", "StreamState"]
 
 GOODBYE_SECONDS = 1.0
-"""How long a stream that is closed may take to send what waits."""
+"""How long a stream that is closed may take to send the events that wait."""
 
 READER_STALLED_SECONDS = 60.0
 """How long a connection may take nothing, while something waits for it, before it is given up."""
 
 Recheck = Callable[[], Awaitable[object]]
-"""Resolves the context of a stream again and returns it; raises what the dependency raises."""
+"""Resolves the context of a stream again and returns it; raises as the dependency does."""
 
 
 class StreamState(IntEnum):
@@ -42,7 +42,7 @@ class StreamState(IntEnum):
         QUEUED: it waits for the flusher.
         SENDING: a send was begun, and its task finishes it.
         INTERRUPTED: it was aborted while a send stood, so its task is being cancelled.
-        ABORTED: it has ended, or is about to, without writing what waits.
+        ABORTED: it has ended, or is about to, without writing the events that wait.
         ENDED: the task that wrote has ended.
     """
 
@@ -98,11 +98,11 @@ class Stream:
         acks: whether the client acknowledges.
         identity: whose it is; None is nobody's in particular.
         caller: whom limits count; left out, the identity.
-        recheck: resolves its context again; None where it needs none.
-        request_bytes: what `recheck` holds in memory: the request that opened the stream.
+        recheck: resolves its context again; None if it has none.
+        request_bytes: the size of the memory that `recheck` holds: the request that opened the stream.
 
     Attributes:
-        context: what the stream was opened with; set and read by whoever rechecks it.
+        context: with which the stream was opened; set and read by whoever rechecks it.
         opened_at: by the clock.
     """
 
@@ -166,12 +166,12 @@ class Stream:
 
     @property
     def closed(self) -> bool:
-        """Whether the stream ends once what waits is sent."""
+        """Whether the stream ends once the waiting events are sent."""
         return self._closed_at is not None
 
     @property
     def aborted(self) -> bool:
-        """Whether it has ended without sending what waited."""
+        """Whether it has ended without sending the events that waited."""
         return self._state is ABORTED or self._state is INTERRUPTED
 
     @property
@@ -181,7 +181,7 @@ class Stream:
 
     @property
     def unacknowledged_at(self) -> float | None:
-        """Since when, by the clock, something is unacknowledged; None where nothing is."""
+        """Since when, by the clock, something is unacknowledged; None if nothing is."""
         return self._unacknowledged_at if self._unacknowledged else None
 
     def push(self, frame: Frame) -> None:
@@ -231,7 +231,7 @@ class Stream:
             self._begin_waiting(self._options.clock.monotonic())
 
     def close(self, last: Frame | None = None) -> None:
-        """End the stream once what waits is sent; with `last`, which is then all that is still said."""
+        """End the stream once the waiting events are sent; with `last`, which is then all that is still said."""
         if self._closed_at is not None:
             return
         if last is not None:
@@ -258,7 +258,7 @@ class Stream:
             self._writer.wake()
 
     async def write_to(self, send: Send) -> None:
-        """Write frames until the stream is closed and what waited is sent, or until it is aborted.
+        """Write frames until the stream is closed and all that waited is sent, or until it is aborted.
 
         For one task, once. `send` may be begun by another, see `subscriptions/writer.py`.
 
@@ -290,7 +290,7 @@ class Stream:
             self.close()
 
     async def collect(self, wait_seconds: float) -> list[Event]:
-        """Return the events that wait; where there are none, wait for the first one, the end, or `wait_seconds`."""
+        """Return the events that wait; if there are none, wait for the first one, the end, or `wait_seconds`."""
         if not self._waiting and self._closed_at is None:
             await self._arrival(wait_seconds)
         frames, self._waiting = self._waiting, []
@@ -300,7 +300,7 @@ class Stream:
         return [frame.event() for frame in frames]
 
     def flush(self, now: float) -> None:
-        """Write what waits, as far as the connection takes it at once; called by the flusher."""
+        """Write the waiting frames, as far as the connection takes them at once; called by the flusher."""
         writer = self._writer
         if writer is None or self._state is not QUEUED:
             return  # aborted or ended since it was queued
@@ -322,7 +322,7 @@ class Stream:
             writer.wake()
 
     def look(self, now: float) -> bool:
-        """Send again what is due, or give up; return whether the stream must still be looked after."""
+        """Send again the events that are due, or give up; return whether the stream must still be looked after."""
         if self._state is SENDING:
             is_stalled = now - self._blocked_at >= READER_STALLED_SECONDS
             if is_stalled or (self._closed_at is not None and now - self._closed_at >= GOODBYE_SECONDS):
@@ -341,7 +341,7 @@ class Stream:
             self.say(comment)
 
     def _queue(self) -> None:
-        """Have the flusher write what waits, unless it will anyway; wake the long poll that waits for it."""
+        """Have the flusher write the waiting frames, unless it will anyway; wake the long poll that waits for it."""
         if self._state is IDLE:
             self._transition(QUEUED)
             self._options.flusher.add(self)
@@ -393,7 +393,7 @@ class Stream:
         self._due_at = now + self._options.retry_seconds[0]
 
     def _try_again(self, now: float) -> None:
-        """Send everything unacknowledged again; close the stream where that has been done often enough."""
+        """Send everything unacknowledged again; close the stream if that has been done often enough."""
         retry_seconds, stats = self._options.retry_seconds, self._options.stats
         if self._tries == len(retry_seconds):
             stats.abandoned += len(self._unacknowledged)

@@ -26,7 +26,7 @@ class WatchedQueries:
 
     Args:
         reader: releases entries that nobody needs any more.
-        holdings: counts what is in here.
+        holdings: counts the queries in here.
 
     Attributes:
         is_timed: whether any entry so far depends on the time; it stays so.
@@ -61,7 +61,7 @@ class WatchedQueries:
         return self._by_key.get(key)
 
     def shown_by(self, stream: Stream) -> Collection[WatchedQuery]:
-        """Return what a stream shows."""
+        """Return the queries that a stream shows."""
         return self._by_stream.get(stream, ())
 
     def add_stream(self, stream: Stream) -> None:
@@ -97,7 +97,7 @@ class WatchedQueries:
         return self._by_entry.pop(entry, None)
 
     def attach(self, query: WatchedQuery, entry: CachedResult) -> Pending | None:
-        """Make a query CURRENT by a live entry, and return what its streams have yet to be notified of."""
+        """Make a query CURRENT by a live entry, and return the changes of which its streams have yet to be notified."""
         pending = query.pending
         query.transition(QueryState.CURRENT, entry=entry)
         self.is_timed = self.is_timed or entry.period is not ALWAYS

@@ -21,7 +21,7 @@ from reactive_rpc.subscriptions.stream import Stream
 __all__ = ["Pending", "QueryState", "Subscription", "WatchedQuery"]
 
 WATCHED_QUERY_BYTES = 700
-"""What a watched query weighs beside its call and its entry."""
+"""The weight of a watched query beside its call and its entry."""
 
 
 class QueryState(IntEnum):
@@ -100,10 +100,10 @@ class WatchedQuery:
         entry: the indexed entry; None unless the state is CURRENT.
         notified_up_to: while there is no entry, the version up to which the streams have been notified of everything.
         notified_until: while there is no entry, the moment up to which they have been notified of every tick.
-        pending: what they have not been notified of; None unless the state is PENDING.
+        pending: the changes of which they have not been notified; None unless the state is PENDING.
         callers: `{whose streams show it: how many of theirs}`.
-        size_bytes: what it takes in memory, as `Holdings` has counted it.
-        named_bytes: of that, what does not depend on the entry.
+        size_bytes: its size in memory, as `Holdings` has counted it.
+        named_bytes: the part of that which does not depend on the entry.
     """
 
     query: QueryCall
@@ -123,7 +123,7 @@ class WatchedQuery:
 
     @property
     def weight_bytes(self) -> int:
-        """What it takes in memory now, estimated: its input twice, as it is computed and as events name it."""
+        """Its size in memory now, estimated: its input twice, as it is computed and as events name it."""
         if self.entry is None:
             return self.named_bytes
         is_shared = self.entry.query is self.query

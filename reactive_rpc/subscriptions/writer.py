@@ -2,7 +2,7 @@
 
 The flusher, one callback of the loop for all streams, begins each send itself. A send that ends without having waited
 is done; one that waits is left as it is and finished by the stream's own task. `docs/internals/subscriptions.md`
-argues why that is safe, and what was rejected.
+argues why that is safe, and names the rejected ways.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STREAMS_AT_ONCE = 250
 
 
 class Flushable(Protocol):
-    """What the flusher writes out."""
+    """A stream that the flusher writes out."""
 
     def flush(self, now: float) -> None:
-        """Write what waits, as far as that goes without waiting; must not raise."""
+        """Write the waiting frames, as far as that goes without waiting; must not raise."""
         ...
 
 
@@ -116,7 +116,7 @@ class Writer:
         return False
 
     def wake(self) -> None:
-        """Let `rest` return; at once where it is not being awaited yet."""
+        """Let `rest` return; at once if it is not being awaited yet."""
         self._is_woken = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -319,7 +319,7 @@ def test_writes_between_reads(no_drift):
         (
             "Note",
             "{Note: lambda change, input: False}",
-            "invalidate_when['note'] vetoed a change that altered the result",
+            "invalidate_when['note'] ignored a change that altered the result",
         ),
     ],
 )

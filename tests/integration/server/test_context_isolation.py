@@ -204,7 +204,7 @@ async def test_nobody_is_given_the_rows_of_whoever_asked_first(
     assert f"let {name} take ctx" in message
 
 
-async def test_one_flight_for_two_callers_fails_for_both(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_computation_for_two_callers_fails_for_both(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Who joins a run that another caller has begun gets none of that caller's rows."""
     caplog.set_level(logging.CRITICAL)
     async with served(file) as server:
@@ -279,7 +279,7 @@ async def test_a_pushed_result_is_computed_for_the_callers_who_get_it(file: Path
 
 
 async def test_a_predicate_decides_without_the_caller_who_read_the_log(file: Path) -> None:
-    """A veto that looks at the caller is none: it would be asked in the task of whoever happened to look first."""
+    """A predicate that looks at the caller ignores nothing: whoever happens to look first asks it, in their task."""
 
     def concerns(change: Change, _input: object) -> bool:
         return current_user.get() == "bob"

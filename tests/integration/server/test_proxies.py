@@ -150,7 +150,7 @@ def test_a_client_that_leaves_a_proxy_is_forgotten(tmp_path: Path, proxy: str) -
 
 
 def test_a_stream_forbids_to_hold_it_back(tmp_path: Path) -> None:
-    """What proxies and caches heed: each header, once, for POST and GET alike."""
+    """The headers by which proxies and caches act: each, once, for POST and GET alike."""
     with running(app_of(rpc_on(tmp_path / "rooms.db"))) as url:
         for method, address in [("POST", url), ("GET", f"{url}/rpc/events?set={stored(url, 'a')}")]:
             with heard(address, method, json=in_rooms("a")) as stream:

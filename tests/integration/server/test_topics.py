@@ -169,7 +169,7 @@ async def test_every_process_hears_it(place: tuple[str, Capture]) -> None:
         assert await there.caller()("weather.forecast", city="berlin") == 2
 
 
-async def test_a_predicate_may_veto(place: tuple[str, Capture]) -> None:
+async def test_a_predicate_may_ignore_a_topic(place: tuple[str, Capture]) -> None:
     """`invalidate_when` takes a topic like a table; about all of it, it is not asked."""
     async with opened(place, Service()) as rpc:
         call = rpc.caller()

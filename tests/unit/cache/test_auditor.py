@@ -128,19 +128,19 @@ async def test_an_audit_that_fails_is_no_finding() -> None:
 
 
 @pytest.mark.seeded_bug
-async def test_a_veto_that_hid_a_change_is_found_without_a_hit() -> None:
+async def test_a_predicate_that_hid_a_change_is_found_without_a_hit() -> None:
     """The predicate said that nothing changes, and something did: the finding names its table."""
     w = world()
     await w.value(1, keep=lambda _change: True)
     w.log.write(1)
     w.log.apply()
     await w.auditor.drain()
-    assert w.auditor.findings == (Finding("veto", "items.sum", "item", "other values"),)
+    assert w.auditor.findings == (Finding("predicate", "items.sum", "item", "other values"),)
     assert (w.auditor.stats.wrongly_ignored, w.auditor.stats.stale) == (1, 0)
     assert await w.value(1) == 1
 
 
-async def test_a_veto_during_the_computation_is_audited_too() -> None:
+async def test_a_predicate_during_the_computation_is_audited_too() -> None:
     """The result is stored though a change overtook it, on the predicate's word alone."""
     w = world()
     written = False
@@ -155,10 +155,10 @@ async def test_a_veto_during_the_computation_is_audited_too() -> None:
     snapshot: list[int] = []
     assert await w.value(1, pause=commit_after_the_snapshot, keep=lambda _change: True) == 0
     await w.auditor.drain()
-    assert [finding.kind for finding in w.auditor.findings] == ["veto"]
+    assert [finding.kind for finding in w.auditor.findings] == ["predicate"]
 
 
-async def test_a_veto_that_is_right_is_no_finding() -> None:
+async def test_a_predicate_that_is_right_is_no_finding() -> None:
     """The change touched the read set and left the result as it was."""
     w = world()
     query = RowQuery(w.log, (1,), keep=lambda _change: True)

@@ -89,7 +89,7 @@ async def test_the_listeners_are_told_once_a_tick_has_passed() -> None:
     await w.reader.aclose()
 
 
-async def test_whoever_comes_after_a_tick_does_not_join_a_flight_from_before_it() -> None:
+async def test_whoever_comes_after_a_tick_does_not_join_a_computation_from_before_it() -> None:
     """Its handler was told the old minute; who was there before the tick may have it."""
     w = World()
     gate = asyncio.Event()

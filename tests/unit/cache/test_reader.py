@@ -114,7 +114,7 @@ async def test_concurrent_requests_share_a_computation() -> None:
 
 
 async def test_a_computation_that_began_before_a_commit_is_not_joined() -> None:
-    """A request that came after a commit starts a flight of its own, even for a row that the commit left alone."""
+    """A request that came after a commit starts a computation of its own, even for a row that the commit left alone."""
     w = world()
     gate = Gate()
     query = RowQuery(w.log, (1,), pause=gate)
@@ -155,7 +155,7 @@ async def test_a_result_is_not_stored_where_memory_does_not_reach_back() -> None
     assert (w.reader.stats.outdated, w.reader.indexed) == (1, 0)
 
 
-async def test_a_request_that_goes_away_leaves_the_flight_to_others() -> None:
+async def test_a_request_that_goes_away_leaves_the_computation_to_others() -> None:
     """Cancelling one of two requests does not cancel the handler that both wait for."""
     w = world()
     gate = Gate()

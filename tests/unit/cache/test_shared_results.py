@@ -338,7 +338,7 @@ async def test_the_handler_runs_on_a_snapshot_of_after_the_question() -> None:
 
 
 async def test_concurrent_requests_share_one_question() -> None:
-    """They wait for one flight, whether it ends in a shared result or in a run of the handler."""
+    """They wait for one computation, whether it ends in a shared result or in a run of the handler."""
     w = World()
     one, other = w.worker(), w.worker()
     await one.value(one.query(1))
