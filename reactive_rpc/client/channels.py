@@ -45,7 +45,7 @@ class EventBatch:
 
     Attributes:
         events: those of them that are known here.
-        retry_seconds: what the server wants clients to wait before they come back; None where it has not said.
+        retry_seconds: what the server wants clients to wait before they come back; None if it has not said.
     """
 
     events: list[Event]

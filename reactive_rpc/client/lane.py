@@ -245,7 +245,7 @@ class Lane:
         """Try again, though not before what the server asked for and the backoff's next delay.
 
         Args:
-            error: why it is to be tried again; None where nothing says.
+            error: why it is to be tried again; None if nothing says.
             resuming: nothing has failed, as far as can be told.
         """
         delay = self._backoff.resumption_delay() if resuming else 0.0

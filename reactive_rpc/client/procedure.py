@@ -44,7 +44,7 @@ class Procedure(Generic[T]):
         path: its name: `agents.get_all`.
         url: where it answers, after the server's base: `/rpc/agents/get_all`.
         method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON.
-        input: the model that validates the input; None where it takes none.
+        input: the model that validates the input; None if it takes none.
         output: the type of its result, as `TypeAdapter` takes it.
     """
 

@@ -85,9 +85,9 @@ class Base(Generic[T]):
     """An outcome as the server answered it.
 
     Attributes:
-        data: the result; None where the outcome is an error, or where there is none yet.
-        etag: names the outcome; None where there is none, or the server has not said.
-        version: which it reflects exactly; None where nobody can tell.
+        data: the result; None if the outcome is an error, or where there is none yet.
+        etag: names the outcome; None if there is none, or the server has not said.
+        version: which it reflects exactly; None if nobody can tell.
         seen: the ops that were answered, or lost, before its fetch began.
         error: the outcome, where that is an error.
     """
@@ -111,7 +111,7 @@ class Op(Generic[T]):
     Attributes:
         apply: returns the data with it; must not change what it is given.
         phase: not sent yet; sent; answered; sent, and no answer will come.
-        at: a version that shows what the mutation wrote; None where none is known to.
+        at: a version that shows what the mutation wrote; None if none is known to.
     """
 
     id: str
@@ -210,7 +210,7 @@ class FetchStarted:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An outcome came; `is_stale` where the server itself cannot confirm it, `error` where it is one that lasts."""
+    """An outcome came; `is_stale` if the server itself cannot confirm it, `error` if it is one that lasts."""
 
     data: Any
     etag: str | None
@@ -229,7 +229,7 @@ class FetchUnchanged:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """No outcome came; `answered` where the server has refused, and would again."""
+    """No outcome came; `answered` if the server has refused, and would again."""
 
     error: Exception
     answered: bool = False
@@ -294,7 +294,7 @@ class StreamFailed:
 
 @dataclass(frozen=True, slots=True)
 class Reidentified:
-    """The caller has other credentials; `forget` where it is surely somebody else, who may not see what is held."""
+    """The caller has other credentials; `forget` if it is surely somebody else, who may not see what is held."""
 
     forget: bool = False
 

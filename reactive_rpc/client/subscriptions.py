@@ -52,8 +52,8 @@ class QueryEntry(Generic[T]):
     Attributes:
         snapshot: what is known; changed by `dispatch` only.
         ended: the client has closed.
-        stream: what covers it: whoever opened that; None where nothing does.
-        refused: why no stream can carry it; None where one can.
+        stream: what covers it: whoever opened that; None if nothing does.
+        refused: why no stream can carry it; None if one can.
         query_bytes: how much of a request it takes, at most.
         cancel_fetch: stops the fetch that runs for the entry, or its pause.
         hurry: ends the pause between two tries of a fetch.
@@ -285,7 +285,7 @@ def _is_confirmed(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
 
 
 def _refusal(query: QueryRef, key: str | None, errors: Iterable[RefusedQuery]) -> RPCError | None:
-    """Return why the server does not watch `query`; None where it does."""
+    """Return why the server does not watch `query`; None if it does."""
     for refused in errors:
         same_key = key is not None and refused.key == key
         if same_key or (refused.path == query.path and refused.input == query.input):

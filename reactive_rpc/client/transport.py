@@ -53,9 +53,9 @@ class CallAnswer(NamedTuple):
     """A successful answer.
 
     Attributes:
-        body: None where the result is the one that the ETag names (304).
+        body: None if the result is the one that the ETag names (304).
         is_stale: whether the server cannot confirm it: its database cannot be read, and this is what it had stored.
-        version: which it reflects exactly, as the server spells it; None where nobody can tell.
+        version: which it reflects exactly, as the server spells it; None if nobody can tell.
     """
 
     body: bytes | None

@@ -22,7 +22,7 @@ class Version(NamedTuple):
 
 
 def parse_version(text: str | None) -> Version | None:
-    """Return the version that `text` spells, a cursor's too; None where it spells none, as nobody could compare it.
+    """Return the version that `text` spells, a cursor's too; None if it spells none, as nobody could compare it.
 
     >>> parse_version("Xk3:17"), parse_version("unknown"), parse_version(None)
     (Version(epoch='Xk3', number=17), None, None)

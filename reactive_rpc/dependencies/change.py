@@ -46,7 +46,7 @@ class Change:
         operation: `bulk` where anything in the table may have changed; both images are then None.
         before: the row's image before; None for an insert.
         after: the row's image after; None for a delete.
-        changed: the columns whose stored value differs; None where all may (insert, delete, bulk).
+        changed: the columns whose stored value differs; None if all may (insert, delete, bulk).
         keys: values of the row's primary and foreign keys, before and after; `UNKNOWN` among them where one is.
     """
 

@@ -297,7 +297,7 @@ class Index(Generic[E]):
         return found
 
     def _shape(self, constraint: Constraint, key: _ShapeKey) -> _Shape[E]:
-        """Return the shape, made where there is none, that knows the virtual columns among its own."""
+        """Return the shape, made if there is none, that knows the virtual columns among its own."""
         table = constraint.table
         shapes = self._tables.setdefault(table, {})
         shape = shapes.get(key)

@@ -31,7 +31,7 @@ class Lookup:
         column: of the child.
         parent: the table looked into, by canonical name.
         key: of the parent; unique.
-        value: of the parent; the virtual column holds it: None where there is no parent, or the value is NULL.
+        value: of the parent; the virtual column holds it: None if there is no parent, or the value is NULL.
     """
 
     table: str

@@ -487,7 +487,7 @@ def put(held: Spans[E] | None, span: Span[E]) -> Spans[E]:
 
 
 def take(held: Spans[E], span: Span[E]) -> Spans[E] | None:
-    """Return `held` without `span`, which is in it; None where nothing is left."""
+    """Return `held` without `span`, which is in it; None if nothing is left."""
     if isinstance(held, Span):
         return None
     held.remove(span)

@@ -118,7 +118,7 @@ class ReadSet:
 
     Attributes:
         constraints: in the order of reading; duplicates removed.
-        opaque: why it could not be told what was read (the result is then not cached); None where it could.
+        opaque: why it could not be told what was read (the result is then not cached); None if it could.
         period: in which the result holds, as far as time goes.
     """
 

@@ -56,7 +56,7 @@ class TableShape(Protocol):
 class Relation:
     """A change of a `source` row counts as one of the `target` rows whose `column` equals its `source_column`.
 
-    `column` and `source_column` are None where nothing ties the rows together: then the whole target counts.
+    `column` and `source_column` are None if nothing ties the rows together: then the whole target counts.
     """
 
     source: str

@@ -27,7 +27,7 @@ class View:
 
     Attributes:
         tables: every table it reads, by canonical name, through other views too.
-        opaque: why its rows do not follow from those of its tables; None where they do.
+        opaque: why its rows do not follow from those of its tables; None if they do.
     """
 
     tables: frozenset[str]
@@ -41,14 +41,14 @@ class Schema(Protocol):
     """
 
     def table(self, name: str) -> str | None:
-        """Return the canonical name of the table that a statement calls `name`; None where there is no such table.
+        """Return the canonical name of the table that a statement calls `name`; None if there is no such table.
 
         `main.team` on SQLite and `public.team` on PostgreSQL are `team`; a partition is its root.
         """
         ...
 
     def view(self, name: str) -> View | None:
-        """Return what lies behind the view that a statement calls `name`; None where there is no such view."""
+        """Return what lies behind the view that a statement calls `name`; None if there is no such view."""
         ...
 
     def captured(self, table: str) -> bool:
@@ -56,11 +56,11 @@ class Schema(Protocol):
         ...
 
     def columns(self, table: str) -> frozenset[str]:
-        """Return the columns of a captured table, as the database spells them; none where it is not known."""
+        """Return the columns of a captured table, as the database spells them; none if it is not known."""
         ...
 
     def kind(self, table: str, column: str) -> ColumnKind | None:
-        """Return how `column` compares, or None where its image is not exact: no condition may rest on it."""
+        """Return how `column` compares, or None if its image is not exact: no condition may rest on it."""
         ...
 
     def is_unique(self, table: str, column: str) -> bool:

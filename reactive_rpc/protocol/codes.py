@@ -45,7 +45,7 @@ _BY_STATUS = {code.http: key for key, code in reversed(CODES.items())}
 
 
 def code_for_status(status: int) -> str:
-    """Return the code of an HTTP status; the nearest general one where the table has none.
+    """Return the code of an HTTP status; the nearest general one if the table has none.
 
     >>> code_for_status(404), code_for_status(418), code_for_status(599)
     ('NOT_FOUND', 'BAD_REQUEST', 'INTERNAL_SERVER_ERROR')

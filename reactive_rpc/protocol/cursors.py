@@ -29,8 +29,8 @@ class Cursor(NamedTuple):
     ('Xk3:17@1800000000000', ('15:18:16,17', 9))
 
     Attributes:
-        position: the database's own name of the place, for example a `pg_snapshot`; empty where the version says all.
-        moment: milliseconds since 1970: the ticks up to then have been told too. None where none of what is shown
+        position: the database's own name of the place, for example a `pg_snapshot`; empty if the version says all.
+        moment: milliseconds since 1970: the ticks up to then have been told too. None if none of what is shown
             depends on the time. A tick is no place in the log: nobody wrote it.
     """
 

@@ -214,7 +214,7 @@ _BY_NAME: dict[str, type[Event]] = {event.name: event for event in (Connected, I
 
 
 def decode_event(event: ServerSentEvent) -> Event | None:
-    """Return the event; None where its name is not known here.
+    """Return the event; None if its name is not known here.
 
     Raises:
         WireError: the name is known and the data does not fit it.

@@ -70,7 +70,7 @@ _MADE: Final = ("lax-or-strict", "function-wrap", "function-plain")
 
 
 def as_spelled(schema: Any) -> Any:
-    """Return a core schema in which every union with `str` keeps its texts; the same object where there is none."""
+    """Return a core schema in which every union with `str` keeps its texts; the same object if there is none."""
     if isinstance(schema, list | tuple):
         parts = [as_spelled(part) for part in schema]
         return type(schema)(parts) if any(new is not old for new, old in zip(parts, schema, strict=True)) else schema
@@ -164,7 +164,7 @@ class Inspector:
                     self._collect(part)
 
     def _compile(self, schema: CoreSchema, config: Mapping[str, Any]) -> Check | None:
-        """Return what looks at values of one schema; None where nothing in it can be wrong."""
+        """Return what looks at values of one schema; None if nothing in it can be wrong."""
         kind = schema["type"]
         if schema.get("serialization", {}).get("type") in ("function-plain", "to-string"):
             return None  # what is written is not the value: nothing to compare

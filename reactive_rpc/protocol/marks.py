@@ -1,6 +1,6 @@
 """Marks: what a schema in our OpenAPI document says of a value for which JSON has no type of its own.
 
-`format` where a format is registered (`decimal`, `date-time`, `date`, `time`, `duration`, `uuid`, `ipv4`, `ipv6`),
+`format` if a format is registered (`decimal`, `date-time`, `date`, `time`, `duration`, `uuid`, `ipv4`, `ipv6`),
 `x-reactive-type` for the rest. The server writes them, the generators read them and nothing else: no pattern, no order
 of branches. `docs/explanation/types.md` has the whole table; one vocabulary serves every language.
 """

@@ -30,9 +30,9 @@ class ServerSentEvent(NamedTuple):
     """One dispatched event.
 
     Attributes:
-        event: its name; `message` where the stream gives none.
+        event: its name; `message` if the stream gives none.
         data: the data lines, joined by LF.
-        id: the last event id at this event, which an earlier event may have set; empty where none was.
+        id: the last event id at this event, which an earlier event may have set; empty if none was.
     """
 
     event: str
@@ -78,7 +78,7 @@ class SSEDecoder:
 
     Attributes:
         last_event_id: the id of the last finished event, also of one without data, which is not dispatched.
-        retry_ms: the last reconnection time that the stream asked for, in milliseconds; None where it did not.
+        retry_ms: the last reconnection time that the stream asked for, in milliseconds; None if it did not.
 
     >>> decoder = SSEDecoder()
     >>> decoder.feed(b"id: 1\nda"), decoder.feed(b"ta: a\n\n")
@@ -155,7 +155,7 @@ class SSEDecoder:
             self.retry_ms = int(value)
 
     def _dispatch(self) -> ServerSentEvent | None:
-        """End the event at a blank line; None where it has no data, though its id is kept."""
+        """End the event at a blank line; None if it has no data, though its id is kept."""
         name, data = self._event, self._data
         self._event, self._data, self._data_bytes = "", [], 0
         self.last_event_id = self._id

@@ -204,7 +204,7 @@ class _ColumnNames:
         self._compiled = compiled
 
     def name_of(self, parameter: BindParameter[Any]) -> str | None:
-        """Return the name; None where the type wraps the parameter into SQL: what is compared is not the value."""
+        """Return the name; None if the type wraps the parameter into SQL: what is compared is not the value."""
         if has_bind_expression(parameter.type, self._compiled.dialect):
             return None
         return self._compiled.bind_names.get(parameter)

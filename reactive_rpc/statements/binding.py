@@ -27,7 +27,7 @@ MAX_KEYS: Final = 256
 """A constraint whose lists of values spell more keys than this becomes several: an index would widen it."""
 
 ParameterValues = Callable[[str], Sequence[object] | None]
-"""The values that the driver gets for a parameter of this name: one, or an IN list; None where they are not known."""
+"""The values that the driver gets for a parameter of this name: one, or an IN list; None if they are not known."""
 
 _UNSATISFIABLE: Final = Equals(frozenset())
 
@@ -45,7 +45,7 @@ class Binder:
         self._dialect = dialect
 
     def opaque(self, template: Template) -> str | None:
-        """Return why a result of `template` must not be cached; None where it may."""
+        """Return why a result of `template` must not be cached; None if it may."""
         if template.opaque is not None:
             return template.opaque
         redefined = next(filter(self._schema.redefines, sorted(template.calls)), None)
@@ -74,7 +74,7 @@ class Binder:
                     yield Constraint(table, self._columns(read, table), part, resting)
 
     def _unseen(self, name: str) -> str | None:
-        """Return why writes to what a statement calls `name` are not seen; None where they are."""
+        """Return why writes to what a statement calls `name` are not seen; None if they are."""
         view = None if self._schema.table(name) is not None else self._schema.view(name)
         if view is not None and view.opaque is not None:
             return f"reads the view {name}, which {view.opaque}"
@@ -107,7 +107,7 @@ class Binder:
     def _conditions(
         self, read: Read, lookups: Mapping[ParentAtom, Lookup], values: ParameterValues
     ) -> dict[str, Condition] | None:
-        """Return `{column, or virtual column: condition}`; None where no row satisfies them."""
+        """Return `{column, or virtual column: condition}`; None if no row satisfies them."""
         conditions: dict[str, Condition] = {}
         own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
         of_parents = [(lookups[each].name, each.atom) for each in read.parents if each in lookups]
@@ -122,7 +122,7 @@ class Binder:
         return conditions
 
     def _condition(self, atom: RowAtom, values: ParameterValues) -> Condition | None:
-        """Return what `atom` says of its column; None where that is not sure."""
+        """Return what `atom` says of its column; None if that is not sure."""
         kind = self._kind(atom)
         if kind is None:
             return None
@@ -145,7 +145,7 @@ class Binder:
         return None if given is None else given[first::width]
 
     def _kind(self, atom: RowAtom) -> ColumnKind | None:
-        """Return how the atom's column compares; None where unsure, or where a carried value met another kind."""
+        """Return how the atom's column compares; None if unsure, or where a carried value met another kind."""
         kind = self._kind_of(atom.field)
         path = atom.path if isinstance(atom, Comparison) else ()
         if path and kind == "real":

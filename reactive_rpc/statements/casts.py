@@ -51,7 +51,7 @@ def kept_by_cast(value: object, type_: TypeEngine[Any], dialect: Dialect) -> boo
 
 @lru_cache(maxsize=1024)
 def _cast(type_: TypeEngine[Any], dialect: Dialect) -> str | None:
-    """Return the type that a parameter is cast to, as it is rendered; None where there is no cast."""
+    """Return the type that a parameter is cast to, as it is rendered; None if there is no cast."""
     rendered = unwrapped_type(type_, dialect)
     if not (dialect.bind_typing is BindTyping.RENDER_CASTS and rendered.render_bind_cast):
         return None

@@ -92,7 +92,7 @@ def _columns(kind: str, fields: dict[str, str]) -> list[str]:
 
 
 def _names(spelled: str) -> list[str]:
-    """Return the columns of a key; none where it holds expressions.
+    """Return the columns of a key; none if it holds expressions.
 
     >>> _names('team_id, "Odd, name"'), _names("lower(name), n")
     (['team_id', 'Odd, name'], [])

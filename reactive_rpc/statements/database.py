@@ -66,7 +66,7 @@ class Database(ABC):
         name: the database without a password, for people.
         dialect: whose types images are read with, by its name in SQLAlchemy.
         queries_at_once: how many queries should run at a time, not counting those inside of others.
-        oracle: tells what a text reads; None where nobody can.
+        oracle: tells what a text reads; None if nobody can.
     """
 
     name: str

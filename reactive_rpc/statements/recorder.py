@@ -62,10 +62,10 @@ class Recorder:
     Args:
         schema: what is captured; asked anew for every statement.
         oracle: tells what a text reads; without one a text makes the read set opaque.
-        trace: takes `(statement, its parameters)` of each statement, where it is given.
+        trace: takes `(statement, its parameters)` of each statement, if it is given.
 
     Attributes:
-        shows: the version of the log that the call's snapshot shows, exactly; None where nobody can tell.
+        shows: the version of the log that the call's snapshot shows, exactly; None if nobody can tell.
     """
 
     def __init__(self, schema: Schema, oracle: Oracle | None = None, *, trace: Trace | None = None) -> None:
@@ -113,7 +113,7 @@ class Recorder:
         Args:
             statement: the text that the driver gets.
             parameters: what the driver gets with it.
-            context: of SQLAlchemy; None where it has none.
+            context: of SQLAlchemy; None if it has none.
         """
         with self._lock:
             self._statements += 1

@@ -69,10 +69,10 @@ class Rendering:
         tables: `{table: how often it stands in a FROM}`.
         columns: `{table: names of its columns rendered anywhere}`.
         stars: the bodies that render `*`.
-        opaque: the first reason why the result does not follow from the rows read; None where it does.
+        opaque: the first reason why the result does not follow from the rows read; None if it does.
         calls: the functions rendered, in lower case, the signs of operators that SQLAlchemy does not know, and those of
             comparisons, as `operator =`.
-        textual: the first piece that is text, and so unknown; None where there is none.
+        textual: the first piece that is text, and so unknown; None if there is none.
         open_bodies: the SELECTs being rendered, from the outermost in.
     """
 
@@ -361,7 +361,7 @@ def _is_plain(element: Any) -> bool:
 
 
 def recording(compiler: type[SQLCompiler]) -> type[SQLCompiler]:
-    """Return `compiler` with the recorder mixed in; unchanged where it is so already."""
+    """Return `compiler` with the recorder mixed in; unchanged if it is so already."""
     if issubclass(compiler, RecordingCompiler):
         return compiler
     return type(f"Recording{compiler.__name__}", (RecordingCompiler, compiler), {})

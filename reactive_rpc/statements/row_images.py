@@ -53,7 +53,7 @@ def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) 
 
     Args:
         change: as it was captured.
-        table: tells the types; None where the application has none, then values are what the driver answers.
+        table: tells the types; None if the application has none, then values are what the driver answers.
         schema: tells the kinds.
         dialect: the database's name in SQLAlchemy.
     """

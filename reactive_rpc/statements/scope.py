@@ -29,7 +29,7 @@ __all__ = ["FromSource", "Restriction", "SelectScope", "restricting"]
 
 @dataclass(frozen=True, slots=True)
 class FromSource:
-    """One occurrence of a table in a FROM; `nullable` where an outer join may leave it out."""
+    """One occurrence of a table in a FROM; `nullable` if an outer join may leave it out."""
 
     table: str
     nullable: bool
@@ -37,7 +37,7 @@ class FromSource:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What an ON says of a source; `nullable` where an outer join below that ON may leave the source out."""
+    """What an ON says of a source; `nullable` if an outer join below that ON may leave the source out."""
 
     terms: Terms
     nullable: bool

@@ -38,8 +38,8 @@ class Template:
     Attributes:
         reads: without duplicates.
         tables: all tables rendered, also those of which no row can matter.
-        opaque: why it cannot be told what is read; None where it can.
-        textual: the piece of text for which the whole rendered text must be looked at; None where there is none.
+        opaque: why it cannot be told what is read; None if it can.
+        textual: the piece of text for which the whole rendered text must be looked at; None if there is none.
         dates: the parameters that PostgreSQL may read as dates.
         calls: the functions that are called, in lower case, the signs of operators that SQLAlchemy does not know, and
             those of comparisons, as `operator =`.

@@ -32,7 +32,7 @@ class Dates:
 
     Args:
         tree: the whole text.
-        is_date: tells of an expression whether it is a date; None where that depends on what it is made of.
+        is_date: tells of an expression whether it is a date; None if that depends on what it is made of.
         name_of: returns an identifier's name, equal for all spellings that the database takes for one.
     """
 
@@ -74,7 +74,7 @@ class Dates:
 
 
 def _parts(value: Any) -> list[Any]:
-    """Return the expressions one of which `value` is; none where that is not known."""
+    """Return the expressions one of which `value` is; none if that is not known."""
     if isinstance(value, _WRAPPERS):
         return [value.this]
     if isinstance(value, exp.Case):
@@ -103,7 +103,7 @@ def _given(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _column_values(source: Any, place: int) -> Sequence[Any]:
-    """Return what the column of `source` at `place` may be; None where that is not known."""
+    """Return what the column of `source` at `place` may be; None if that is not known."""
     if isinstance(source, exp.SetOperation):
         return [*_column_values(source.this, place), *_column_values(source.expression, place)]
     if isinstance(source, exp.Select) and not any(each.is_star for each in source.expressions):

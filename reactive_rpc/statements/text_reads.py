@@ -28,7 +28,7 @@ class TextRead:
 
     Attributes:
         tables: `{canonical name: columns}`; None for all columns.
-        opaque: why that cannot be told, as a predicate of the procedure; None where it can.
+        opaque: why that cannot be told, as a predicate of the procedure; None if it can.
     """
 
     tables: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
