@@ -1,4 +1,4 @@
-"""The Python client's runtime: what generated clients import. Needs httpx, anyio and pydantic, and no server part."""
+"""The Python client's runtime, which generated clients import. Needs httpx, anyio and pydantic, and no server part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The asynchronous client: what a generated hub is built on."""
+"""The asynchronous client, on which a generated hub is built."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class AsyncClient:
     """Talk to one server as one caller; use it as `async with`, or `open` and `aclose` it.
 
     Args:
-        base_url: where the server is, without the prefix: `http://localhost:8000`.
+        base_url: the server's URL, without the prefix: `http://localhost:8000`.
         token: sent as `Authorization: Bearer`; see `set_token`.
         headers: sent with every request.
         http: an HTTP client to use; it stays the caller's to close. Unless it probes its connections (TCP keep-alive),
-            a peer that vanishes is noticed only where the server sends heartbeats.
+            a peer that vanishes is noticed only if the server sends heartbeats.
         clock: the time of the pauses between two tries.
-        timeout_seconds: of a request, where `http` is not given; streams have none.
+        timeout_seconds: of a request, if `http` is not given; streams have none.
         random: the jitter, between 0 and 1.
         events: how events come: `sse` is one response that stays open, `poll` is one request after another, for ways
-            on which such a response does not get through; `auto` polls where streams turn out to say nothing.
+            on which such a response does not get through; `auto` polls if streams turn out to say nothing.
         retry_mutations: send each mutation with an `Idempotency-Key` of its own, and send it again, a few times, where
             its answer was lost. The server must honour such keys, as ours do: another one would do it twice.
     """
@@ -130,7 +130,7 @@ class AsyncClient:
             procedure: of a generated client.
             arguments: its input by name, `{field: value}`.
             idempotency_key: names a mutation that may be sent more often than once: for a while the server does it
-                once, and answers the same each time. It is sent again from here too, where its answer was lost. Of
+                once, and answers the same each time. It is sent again from here too, if its answer was lost. Of
                 another input it is refused (UNPROCESSABLE_CONTENT).
 
         Raises:
@@ -138,7 +138,7 @@ class AsyncClient:
             ServiceUnavailableError: the server's database cannot be read. Where the procedure has
                 `stale_if_error_seconds`, the server has a stored result; only a watch can say of it that it is stale,
                 so only a watch shows it.
-            RPCError: what the server answered, as its class.
+            RPCError: the server's error, as its class.
             ConnectionFailedError: no answer came.
             WireError: the answer is none of this protocol.
         """
@@ -227,7 +227,7 @@ class AsyncClient:
 
 
 def _check_key(key: str, path: str) -> None:
-    """Let through what can be sent as a header.
+    """Let a text through that can be sent as a header.
 
     Raises:
         BadRequestError: the key is none.

@@ -23,7 +23,7 @@ class Backoff:
     """Delays of one thing that is tried again and again.
 
     Attributes:
-        floor_seconds: what every delay is at least; set it from the server's `retry:`.
+        floor_seconds: the least delay; set it from the server's `retry:`.
 
     >>> backoff = Backoff(random=lambda: 1.0)
     >>> [backoff.next_delay() for _ in range(8)]
@@ -50,7 +50,7 @@ class Backoff:
         return self.floor_seconds + self._random() * ceiling
 
     def resumption_delay(self) -> float:
-        """Return the seconds to wait after what went well has ended: between half the floor and all of it."""
+        """Return the seconds to wait after a success has ended: between half the floor and all of it."""
         return self.floor_seconds * (1.0 + self._random()) / 2.0
 
     @property

@@ -36,16 +36,16 @@ POLL_DISTANCE_SECONDS: Final = 0.2
 """How long after the start of one poll the next one may start."""
 
 POLL_RETRY_SECONDS: Final = 1.0
-"""What clients that poll wait before they come back: no answer to a poll carries a `retry:`."""
+"""How long clients that poll wait before they come back: no answer to a poll carries a `retry:`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """What came at once; nothing but a sign of life, where there are no events.
+    """The events that came at once; without any, nothing but a sign of life.
 
     Attributes:
         events: those of them that are known here.
-        retry_seconds: what the server wants clients to wait before they come back; None if it has not said.
+        retry_seconds: how long the server wants clients to wait before they come back; None if it has not said.
     """
 
     events: list[Event]
@@ -59,8 +59,8 @@ class Channel(Protocol):
     `Transport.call`, while opening and while reading.
 
     Attributes:
-        acks: whether the server wants to be told what has arrived.
-        has_heartbeats: whether silence means what `connected` says of heartbeats.
+        acks: whether the server wants acknowledgements.
+        has_heartbeats: whether silence breaks the promise that `connected` makes of heartbeats.
     """
 
     acks: bool
@@ -130,7 +130,7 @@ class LongPoll:
 
 
 async def _decoded(chunks: AsyncIterator[bytes]) -> AsyncGenerator[EventBatch]:
-    """Yield what each chunk completes."""
+    """Yield the events that each chunk completes."""
     decoder = SSEDecoder()
     async for chunk in chunks:
         events = [event for event in map(decode_event, decoder.feed(chunk)) if event is not None]
@@ -151,5 +151,5 @@ def _events(answer: Polled) -> list[Event]:
 
 
 def _missed(connected: Connected) -> Invalidation:
-    """Return what happened between two polls, as the event that a stream would have sent."""
+    """Return the changes between two polls as the event that a stream would have sent."""
     return Invalidation(cursor=connected.cursor, affected=connected.stale, event_id="", version=connected.version)

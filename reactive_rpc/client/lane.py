@@ -6,8 +6,8 @@ again, with backoff. A stream that misses heartbeats is ended. If a stream says 
 answered, something on the way holds it back, and the client polls from then on. An event that is sent again is known
 by its id.
 
-`docs/internals/client.md` argues why nothing is missed, and says what was rejected; the INVARIANT comments mark the
-lines that it rests on.
+`docs/internals/client.md` argues why nothing is missed, and names the ways that were rejected; the INVARIANT comments
+mark the lines that it rests on.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ HEARTBEATS_MISSED: Final = 2.5
 
 MIN_HEARTBEAT_SECONDS: Final = 1.0
 MAX_HEARTBEAT_SECONDS: Final = 600.0
-"""What a server promises is believed between these: no stream is given up within an instant, nor kept for ever."""
+"""A server's promise is believed between these: no stream is given up within an instant, nor kept for ever."""
 
 STABLE_SECONDS: Final = 5.0
 """How long a stream lasts before the backoff starts over."""
@@ -86,13 +86,13 @@ _REMEMBERED_EVENTS: Final = 256
 
 
 class Host(Protocol):
-    """What a lane belongs to, and shares with the other lanes.
+    """The owner of a lane, which it shares with the other lanes.
 
     Attributes:
         caller: counts callers: another number is another caller.
         refusal: why no stream can be had by this caller; None normally.
         group: in which tasks live; None when it is closed.
-        channel: what new streams come through.
+        channel: the one through which new streams come.
         may_probe: whether another channel may be tried.
     """
 
@@ -137,14 +137,14 @@ class ClientStream:
     """One event stream.
 
     Attributes:
-        entries: what it was opened for, in order.
+        entries: those for which it was opened, in order.
         scope: cancelling it closes the stream.
         caller: whose it is, as the host counts them.
-        channel: what it comes through.
+        channel: the one through which it comes.
         id: its name in acknowledgements.
         cursor: of the last event in its order.
         outdated: it is to be replaced by another for the same entries.
-        members: what it watches, by key.
+        members: the entries that it watches, by key.
         connected_at: on the clock; None before.
         heard_at: on the clock: when the last byte came.
         silence_seconds: how long it may say nothing.
@@ -226,7 +226,7 @@ class Lane:
             self._attempt = None
 
     async def ask_again(self) -> None:
-        """After a while, replace a stream that refuses what it may watch later; for ever."""
+        """After a while, replace a stream that refuses a query which it may watch later; for ever."""
         while True:
             await self._deferred.wait()
             self._deferred.clear()
@@ -242,7 +242,7 @@ class Lane:
             await self._clock.sleep(seconds)
 
     def _hold_off(self, error: Exception | None = None, *, resuming: bool = False) -> None:
-        """Try again, though not before what the server asked for and the backoff's next delay.
+        """Try again, though not before the pause that the server asked for and the backoff's next delay.
 
         Args:
             error: why it is to be tried again; None if nothing says.
@@ -319,7 +319,7 @@ class Lane:
         self._ended(stream, failure)
 
     def _unconnected(self, stream: ClientStream, failure: Exception | None) -> NoReturn:
-        """Raise why a stream has not said `connected`, and choose what the next one comes through."""
+        """Raise why a stream has not said `connected`, and choose the channel of the next one."""
         if stream.is_held_back and failure is None:
             logger.warning("an event stream says nothing, and a long poll was answered: polling from now on")
             self._host.poll_from_now_on()
@@ -426,7 +426,7 @@ class Lane:
         self._host.received(stream)
 
     def _take_news(self, stream: ClientStream, event: Invalidation | Result) -> None:
-        """Apply what an event says, unless it has been applied before."""
+        """Apply an event, unless it has been applied before."""
         # INVARIANT (a repeated event does not move the cursor): the acknowledged one is the last in the stream's order.
         if event.retry is not None and event.event_id in stream.seen:
             return
@@ -463,6 +463,6 @@ def _revoked(event: Revoked) -> UnauthorizedError:
 
 
 def report(what: str, error: Exception) -> None:
-    """Log a failure that the states show too; with its traceback where it is none that this project knows."""
+    """Log a failure that the states show too; with its traceback if it is none that this project knows."""
     expected = isinstance(error, ReactiveRPCError)
     logger.log(logging.INFO if expected else logging.ERROR, "%s failed: %s", what, error, exc_info=not expected)

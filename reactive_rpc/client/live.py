@@ -85,7 +85,7 @@ class Live:
         await started.wait()
 
     async def aclose(self) -> None:
-        """End all watches and tasks; idempotent. Raises what a task died of, if one did."""
+        """End all watches and tasks; idempotent. Raises the error of which a task died, if one did."""
         self._stop.set()
         runner, self._runner = self._runner, None
         if runner is not None:
@@ -154,12 +154,12 @@ class Live:
         self.received(stream)
 
     def unconnected(self, stream: ClientStream) -> None:
-        """Go back to streams where polling, which was only tried, does not work either."""
+        """Go back to streams if polling, which was only tried, does not work either."""
         if self._may_choose and stream.channel is self._polling:
             self.channel = self._streaming
 
     def received(self, stream: ClientStream) -> None:
-        """Acknowledge what was applied, and fetch what it wants."""
+        """Acknowledge the event that was applied, and start the fetches that it wants."""
         if stream.channel.acks and stream.connected_at is not None:
             self._acks[stream.id] = Ack(stream=stream.id, cursor=stream.cursor)
             self._ack_wanted.set()
@@ -254,7 +254,7 @@ class Live:
         entry.cancel_fetch = None
 
     async def _fetch(self, entry: QueryEntry[Any]) -> Exception | None:
-        """Fetch once; return what went wrong, which also shows in the state: as an error, or as a stale result."""
+        """Fetch once; return the failure, which also shows in the state: as an error, or as a stale result."""
         try:
             answer = await self._answer(entry)
             entry.dispatch(_fetched(entry, answer))
@@ -271,7 +271,7 @@ class Live:
         return None
 
     async def _answer(self, entry: QueryEntry[Any]) -> CallAnswer:
-        """Ask for the entry; again, where the caller is another by the time the answer comes: it was the former's."""
+        """Ask for the entry; again, if the caller is another by the time the answer comes: it was the former's."""
         while True:
             caller = self.caller
             try:

@@ -1,4 +1,4 @@
-"""What the generated models stand on: how their values are spelled in JSON, which is how the server reads them."""
+"""The base of the generated models: how their values are spelled in JSON, which is how the server reads them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _is_constant(annotation: Any) -> bool:
 
 
 def type_adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return what reads and writes values of a type; a class says itself how its values are spelled."""
+    """Return the adapter that reads and writes values of a type; a class says itself how its values are spelled."""
     try:
         return TypeAdapter(kind, config=_ENCODING)
     except PydanticUserError as exc:

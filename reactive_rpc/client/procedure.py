@@ -1,4 +1,4 @@
-"""A procedure as the client knows it: where it is, what it takes, what it returns."""
+"""A procedure as the client knows it: its URL, its input, its output."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Procedure(Generic[T]):
 
     Attributes:
         path: its name: `agents.get_all`.
-        url: where it answers, after the server's base: `/rpc/agents/get_all`.
+        url: its path, after the server's base: `/rpc/agents/get_all`.
         method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON.
         input: the model that validates the input; None if it takes none.
         output: the type of its result, as `TypeAdapter` takes it.

@@ -12,7 +12,7 @@ _TRANSIENT: Final = frozenset({"SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS", "TIME
 
 
 def is_transient(error: Exception | None) -> bool:
-    """Tell whether the same request may do better a little later; what has not failed need not."""
+    """Tell whether the same request may do better a little later; a success need not be tried again."""
     return error.code in _TRANSIENT if isinstance(error, RPCError) else isinstance(error, ReactiveRPCError)
 
 

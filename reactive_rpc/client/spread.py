@@ -1,4 +1,4 @@
-"""Which stream watches what: more queries than one stream may carry are spread over several.
+"""Which stream watches which queries: more than one stream may carry are spread over several.
 
 A server says in `connected` how many queries and bytes the set of one stream may have, and how many streams a caller.
 Until it has, its defaults are assumed. What stands between may allow less (a proxy that bounds bodies): a set that is
@@ -19,10 +19,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 __all__ = ["SetLimits", "Spread", "query_bytes"]
 
 HEAD_BYTES: Final = 2048
-"""What a set has beside its queries: the cursor, above all."""
+"""The bytes of a set beside its queries: the cursor, above all."""
 
 QUERY_HEAD_BYTES: Final = 120
-"""What a query has beside its path and input: its ETag, and the names of all these."""
+"""The bytes of a query beside its path and input: its ETag, and the names of all these."""
 
 
 class Sized(Protocol):
@@ -39,7 +39,7 @@ S = TypeVar("S", bound=Sized)
 
 @dataclass(frozen=True, slots=True)
 class SetLimits:
-    """What a server takes; its defaults, until it says.
+    """The limits of a server; its defaults, until it says.
 
     Attributes:
         queries: in the set of one stream.
@@ -85,7 +85,7 @@ class Spread(Generic[S]):
         self._lanes: list[list[S]] = []
 
     def assign(self, queries: Iterable[S], limits: SetLimits) -> tuple[list[tuple[S, ...]], list[S]]:
-        """Return the set of each lane, and what finds no room; a lane may be empty."""
+        """Return the set of each lane, and the queries that find no room; a lane may be empty."""
         wanted = dict.fromkeys(queries)
         size_bytes = sum(query.query_bytes for query in wanted)
         if sum(map(bool, self._lanes)) > 1 and limits.take(2 * len(wanted), 2 * size_bytes):

@@ -1,4 +1,4 @@
-"""What a watch shows, and the one place in which it changes. Pure: no clock and no I/O.
+"""The state that a watch shows, and the one place in which it changes. Pure: no clock and no I/O.
 
 `QuerySnapshot` holds all that is known of one query, and `reduce` is the only way from one snapshot to the next. A
 **base** is an outcome as the server answered it: a result, or an error that lasts until the data changes. An **op** is
@@ -56,19 +56,19 @@ logger = logging.getLogger("reactive_rpc.client")
 
 @dataclass(frozen=True, slots=True)
 class State(Generic[T]):
-    """What a watch shows at one moment.
+    """The state that a watch shows at one moment.
 
     >>> state = State(data=["buy milk"], is_stale=False, is_loading=False, error=None)
     >>> state.data
     ['buy milk']
 
     Attributes:
-        data: the last result; None until the first one, and where the query's outcome is an error that lasts, like
+        data: the last result; None until the first one, and if the query's outcome is an error that lasts, like
             NOT_FOUND. Kept when something else fails.
-        is_stale: True whenever nobody can confirm what is shown: it may have changed and the answer is not in, or the
+        is_stale: True whenever nobody can confirm the data shown: it may have changed and the answer is not in, or the
             stream that would tell is down.
         is_loading: a fetch is under way.
-        error: the query's outcome, where that is an error; or what went wrong with the last fetch, or with the stream;
+        error: the query's outcome, if that is an error; or the failure of the last fetch, or of the stream;
             None while all is well.
         is_pending: an own mutation shows in `data` that the server's answer does not contain yet.
     """
@@ -85,11 +85,11 @@ class Base(Generic[T]):
     """An outcome as the server answered it.
 
     Attributes:
-        data: the result; None if the outcome is an error, or where there is none yet.
+        data: the result; None if the outcome is an error, or if there is none yet.
         etag: names the outcome; None if there is none, or the server has not said.
         version: which it reflects exactly; None if nobody can tell.
         seen: the ops that were answered, or lost, before its fetch began.
-        error: the outcome, where that is an error.
+        error: the outcome, if that is an error.
     """
 
     data: T | None = None
@@ -109,9 +109,9 @@ class Op(Generic[T]):
     """An own mutation, as it shows in this query until the server's answers contain it.
 
     Attributes:
-        apply: returns the data with it; must not change what it is given.
+        apply: returns the data with it; must not change its argument.
         phase: not sent yet; sent; answered; sent, and no answer will come.
-        at: a version that shows what the mutation wrote; None if none is known to.
+        at: a version that shows the mutation's writes; None if none is known to.
     """
 
     id: str
@@ -184,7 +184,7 @@ class QuerySnapshot(Generic[T]):
 
     @property
     def state(self) -> State[T]:
-        """What is shown of it."""
+        """The state that is shown of it."""
         return State(
             data=self.shown,
             is_stale=self.is_stale,
@@ -237,7 +237,7 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """The result may have changed; what reflects `version` shows the change. Without one, nothing is known to."""
+    """The result may have changed; one that reflects `version` shows the change. Without it, none is known to."""
 
     version: Version | None = None
 
@@ -270,7 +270,7 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A stream watches the query from now on, and what is held is the truth at `version`, where that is known."""
+    """A stream watches the query from now on, and the result held is the truth at `version`, if that is known."""
 
     version: Version | None = None
 
@@ -294,7 +294,7 @@ class StreamFailed:
 
 @dataclass(frozen=True, slots=True)
 class Reidentified:
-    """The caller has other credentials; `forget` if it is surely somebody else, who may not see what is held."""
+    """The caller has other credentials; `forget` if it is surely somebody else, who may not see the result held."""
 
     forget: bool = False
 
@@ -316,7 +316,7 @@ class OpSent:
 
 @dataclass(frozen=True, slots=True)
 class OpAnswered:
-    """It succeeded; `version` shows what it wrote. The stream that covers the query is at `notified_up_to`."""
+    """It succeeded; `version` shows its writes. The stream that covers the query is at `notified_up_to`."""
 
     id: str
     version: Version | None
@@ -339,7 +339,7 @@ class OpLost:
 
 @dataclass(frozen=True, slots=True)
 class HoldExpired:
-    """What is held has waited long enough for a mutation that hangs."""
+    """The result that is held has waited long enough for a mutation that hangs."""
 
 
 Action = (
@@ -367,7 +367,7 @@ Action = (
 
 
 def reduce(snapshot: QuerySnapshot[T], action: Action) -> QuerySnapshot[T]:
-    """Return the snapshot after `action`, `snapshot` itself where nothing changed; never raises."""
+    """Return the snapshot after `action`, `snapshot` itself if nothing changed; never raises."""
     stepped = _step(snapshot, action)
     return snapshot if stepped is snapshot else _tidied(snapshot, stepped)
 
@@ -449,7 +449,7 @@ def _unchanged(s: QuerySnapshot[T], action: FetchUnchanged) -> QuerySnapshot[T]:
 
 
 def _failed(s: QuerySnapshot[T], action: FetchFailed) -> QuerySnapshot[T]:
-    """Show the error, unless what is held is confirmed nevertheless."""
+    """Show the error, unless the result that is held is confirmed nevertheless."""
     ops = tuple(op for op in s.ops if op.id not in s.seen) if action.answered else s.ops
     error = s.fetch_error if s.current else action.error
     return replace(s, ops=ops, fetch_error=error)
@@ -533,7 +533,7 @@ def _moved(s: QuerySnapshot[T], version: Version | None) -> QuerySnapshot[T]:
 
 
 def _reidentified(s: QuerySnapshot[T], *, forget: bool) -> QuerySnapshot[T]:
-    """Doubt what was answered to the former caller; what it did itself is none of this one's.
+    """Invalidate the answers to the former caller; its own mutations are none of this one's.
 
     A fetch that runs was the former's too: whoever runs it gives it up.
     """
@@ -588,7 +588,7 @@ def _is_later(shared: Shared, newest: Base[Any]) -> bool:
 
 
 def _tidied(before: QuerySnapshot[T], s: QuerySnapshot[T]) -> QuerySnapshot[T]:
-    """Show what is held once that can be told, drop the ops that the base contains, see to it that others will be."""
+    """Show the held result once it can be told, drop the ops that the base contains, see to it that others will be."""
     held = s.held
     # INVARIANT (the base contains no op that was sent and is still listed): else its row would show twice.
     if held is not None and all(op.phase == "queued" or _contains(held, op) for op in s.ops):

@@ -1,4 +1,4 @@
-"""Which queries a client shows, and what the stream's events mean for each: bookkeeping without I/O.
+"""Which queries a client shows, and the meaning of the stream's events for each: bookkeeping without I/O.
 
 A stream confirms a result if the server has compared exactly its ETag, or if the result reflects the version that
 `connected` names; everything else is fetched again. An event that names a key which the stream never announced, and a
@@ -50,9 +50,9 @@ class QueryEntry(Generic[T]):
     """One query with one input, shared by all watches that show it.
 
     Attributes:
-        snapshot: what is known; changed by `dispatch` only.
+        snapshot: all that is known; changed by `dispatch` only.
         ended: the client has closed.
-        stream: what covers it: whoever opened that; None if nothing does.
+        stream: the one that covers it; None if nothing does.
         refused: why no stream can carry it; None if one can.
         query_bytes: how much of a request it takes, at most.
         cancel_fetch: stops the fetch that runs for the entry, or its pause.
@@ -123,7 +123,7 @@ Members = dict[str, list[QueryEntry[Any]]]
 
 
 class Subscriptions:
-    """All entries of a client, and what its streams say of them."""
+    """All entries of a client, and the news of its streams."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], QueryEntry[Any]] = {}
@@ -153,7 +153,7 @@ class Subscriptions:
         return tuple(entry for entry in self if entry.snapshot.resolved and entry.refused is None)
 
     def request(self, entries: Sequence[QueryEntry[Any]], cursor: str | None, *, acks: bool) -> SubscriptionRequest:
-        """Return what opens a stream for `entries`, from `cursor` on."""
+        """Return the request that opens a stream for `entries`, from `cursor` on."""
         queries = [
             QueryRef(path=entry.procedure.path, input=entry.fields, etag=entry.snapshot.newest.etag)
             for entry in entries
@@ -167,7 +167,7 @@ class Subscriptions:
         request: SubscriptionRequest,
         connected: Connected,
     ) -> Members:
-        """Take in what a new stream says first and return what it watches.
+        """Take in the first event of a new stream and return the entries that it watches.
 
         Args:
             stream: covers the entries from now on, as far as it watches them.
@@ -223,14 +223,14 @@ class Subscriptions:
                 entry.dispatch(Invalidated())
 
     def disconnect(self, stream: object, entries: Iterable[QueryEntry[Any]]) -> None:
-        """Note that a stream has ended: what no other covers meanwhile, nobody does."""
+        """Note that a stream has ended: an entry that no other covers meanwhile, nobody covers."""
         for entry in entries:
             if entry.stream is stream:
                 entry.stream = None
                 entry.dispatch(Uncovered())
 
     def fail(self, error: Exception, entries: Iterable[QueryEntry[Any]]) -> None:
-        """Show why there is no stream, where an older one does not still do its work."""
+        """Show why there is no stream, unless an older one still does its work."""
         for entry in entries:
             if not entry.snapshot.covered:
                 entry.dispatch(StreamFailed(error))
@@ -245,12 +245,12 @@ class Subscriptions:
 
 
 def affected_by(result: Result) -> Affected:
-    """Return what an invalidation would have said in the place of `result`."""
+    """Return the query that an invalidation would have named in the place of `result`."""
     return Affected(path=result.path, input=result.input, key=result.key)
 
 
 def _pushed(entry: QueryEntry[Any], result: Result) -> Pushed | Invalidated:
-    """Return what a result means for an entry; one of another shape than was generated has to be asked for."""
+    """Return the action of a pushed result for an entry; one of another shape than was generated is asked for."""
     try:
         data = entry.procedure.decode_output(json.dumps(result.data).encode())
     except WireError as error:
@@ -260,7 +260,7 @@ def _pushed(entry: QueryEntry[Any], result: Result) -> Pushed | Invalidated:
 
 
 def _connect(entry: QueryEntry[Any], connected: Connected, sent_etag: str | None, *, is_stale: bool) -> None:
-    """Take in what a new stream says of one query that it watches."""
+    """Take in the news of a new stream of one query that it watches."""
     version, newest = parse_version(connected.version), entry.snapshot.newest
     is_compared = sent_etag is not None and newest.etag == sent_etag
     # INVARIANT (the ETag is believed before the version): if the server compared it and found it stale, it is.
@@ -279,7 +279,7 @@ def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple
 
 
 def _is_confirmed(snapshot: QuerySnapshot[Any], sent_etag: str | None) -> bool:
-    """Tell whether the server has compared exactly what is held."""
+    """Tell whether the server has compared exactly the result that is held."""
     # INVARIANT (no fetch runs): one that began before the server watched may bring a result from before.
     return sent_etag is not None and snapshot.newest.etag == sent_etag and snapshot.current and not snapshot.loading
 

@@ -129,7 +129,7 @@ class SyncClient:
 
     @property
     def portal(self) -> BlockingPortal | None:
-        """What runs code on the client's event loop; None while the client is not open."""
+        """The portal to the client's event loop; None while the client is not open."""
         return self._portal
 
     def _opened(self) -> BlockingPortal:
@@ -143,7 +143,7 @@ class SyncWatch(Generic[T]):
 
     Args:
         client: whose thread runs the event loop.
-        watch: what is followed there.
+        watch: the one that is followed there.
     """
 
     def __init__(self, client: SyncClient, watch: Watch[T]) -> None:

@@ -17,11 +17,11 @@ __all__ = ["Token"]
 
 
 class Token:
-    """What a client has seen.
+    """The highest version that a client has met.
 
     Attributes:
         value: to be sent as `reactive-cursor`; None before the first answer.
-        era: how often what is held was replaced rather than raised; note it when a request sets out.
+        era: how often the value was replaced rather than raised; note it when a request sets out.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Token:
         self._cursor: Cursor | None = None
 
     def learn(self, received: str | None, *, era: int) -> None:
-        """Take in the `reactive-cursor` of an answer to a request that set out in `era`; what is none is ignored."""
+        """Take in the `reactive-cursor` of an answer to a request that set out in `era`; any other text is ignored."""
         if received is None:
             return
         if received == UNKNOWN:

@@ -26,7 +26,7 @@ __all__ = ["MAX_RETRY_AFTER_SECONDS", "CallAnswer", "Transport", "new_http_clien
 _JSON: Final = {"content-type": "application/json"}
 
 MAX_CONNECTIONS: Final = 1000
-"""Each stream has one for itself: they must not be what a call waits for."""
+"""Each stream has one for itself: a call must not wait for them."""
 
 MAX_IDLE_CONNECTIONS: Final = 40
 
@@ -34,10 +34,10 @@ MAX_URL_BYTES: Final = 6 * 1024
 """A longer URL is not sent: the server takes 16 KiB, and many a proxy 8 for the whole line."""
 
 _TOO_LONG: Final = (414, 431)
-"""What a proxy says of a URL that is too long for it."""
+"""The statuses by which a proxy refuses a URL that is too long for it."""
 
 _PLAIN: Final = (401, 403, 413, 429, 502, 503, 504)
-"""What a proxy says in its own words and means as this protocol does."""
+"""The statuses that mean the same from a proxy, in its own words, as in this protocol."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 600.0
 """The longest `Retry-After` that is honoured: a watch must not sleep for a day because of one wrong header."""
@@ -54,7 +54,7 @@ class CallAnswer(NamedTuple):
 
     Attributes:
         body: None if the result is the one that the ETag names (304).
-        is_stale: whether the server cannot confirm it: its database cannot be read, and this is what it had stored.
+        is_stale: whether the server cannot confirm it: its database cannot be read, and this is a stored result.
         version: which it reflects exactly, as the server spells it; None if nobody can tell.
     """
 
@@ -142,7 +142,7 @@ class Transport:
     async def _send(
         self, procedure: Procedure[Any], fields: dict[str, Any] | None, headers: Mapping[str, str]
     ) -> httpx.Response:
-        """Send a call: by GET where the input fits into a URL, else by POST, which every query answers too."""
+        """Send a call: by GET if the input fits into a URL, else by POST, which every query answers too."""
         where = self._base_url + procedure.url
         with _network_errors(where):
             if procedure.method == "GET":
@@ -191,7 +191,7 @@ class Transport:
         """Ask once for the events of a set; errors as in `call`.
 
         Args:
-            request: the queries, and where the client stands.
+            request: the queries, and the client's cursor.
             wait_seconds: how long the server may wait for something to happen; 0 is not at all.
         """
         url = f"{self._events_url}/poll"
@@ -208,7 +208,7 @@ class Transport:
             raise WireError(f"{url} answered with something else than polled events: {response.text[:200]!r}") from exc
 
     async def acknowledge(self, ack: Ack) -> None:
-        """Tell the server what has arrived; errors as in `call`."""
+        """Tell the server which events have arrived; errors as in `call`."""
         url = f"{self._events_url}/ack"
         with _network_errors(url):
             response = await self._http.post(
@@ -220,7 +220,7 @@ class Transport:
 
 @contextmanager
 def _network_errors(url: str) -> Iterator[None]:
-    """Turn what httpx raises into the errors of this project."""
+    """Turn httpx's errors into those of this project."""
     try:
         yield
     except httpx.DecodingError as exc:

@@ -32,10 +32,10 @@ def parse_version(text: str | None) -> Version | None:
 
 
 def passes(one: Version | None, other: Version | None) -> bool:
-    """Tell whether what reflects `one` surely shows all that `other` shows."""
+    """Tell whether a result at `one` surely shows all that `other` shows."""
     return one is not None and other is not None and one.epoch == other.epoch and one.number >= other.number
 
 
 def is_older(one: Version | None, other: Version | None) -> bool:
-    """Tell whether what reflects `one` surely shows less than what reflects `other`."""
+    """Tell whether a result at `one` surely shows less than one at `other`."""
     return one is not None and other is not None and one.epoch == other.epoch and one.number < other.number

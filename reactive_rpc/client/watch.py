@@ -1,7 +1,7 @@
 """A watch: the latest state of one query, again and again.
 
 A watch holds no queue. It remembers the state that its consumer has seen, and hands out the present one when that is
-another: a slow consumer skips what lies between, and never sees an old state after a newer one.
+another: a slow consumer skips the states between, and never sees an old state after a newer one.
 
 A watch that is entered and dropped without being left would keep its query subscribed for as long as the client lives:
 it warns, and gives the query back. Nothing of the client refers to the watch itself, so that it can be dropped.

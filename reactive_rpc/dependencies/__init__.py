@@ -1,1 +1,1 @@
-"""What a result depends on: read sets, changes, and the index that finds the results that a change touches."""
+"""The dependencies of a result: read sets, changes, and the index that finds the results that a change touches."""

@@ -1,4 +1,4 @@
-"""What a predicate may see of a change: known values only, and an error where it asks for anything else.
+"""A change as a predicate may see it: known values only, and an error if it asks for anything else.
 
 `invalidate_when` may only narrow. A predicate that compares a value which was not captured, or a key of a type that is
 stored in another form, would quietly answer "does not matter", and the result would stay stale. So asking for what is
@@ -17,13 +17,13 @@ __all__ = ["CapturedKeys", "CapturedRow", "UnknownValueError"]
 
 
 class UnknownValueError(ReactiveRPCError):
-    """A predicate asked for what was not captured; the change counts."""
+    """A predicate asked for a value that was not captured; the change counts."""
 
     code = "UNKNOWN_VALUE"
 
 
 class CapturedRow(Mapping[str, Any]):
-    """A row's captured values, to be asked for by name; what was not captured raises, also by `get` and `in`.
+    """A row's captured values, to be asked for by name; one that was not captured raises, also by `get` and `in`.
 
     >>> image = CapturedRow({"id": 1, "body": UNKNOWN})
     >>> image["id"]
@@ -53,7 +53,7 @@ class CapturedRow(Mapping[str, Any]):
 
 
 class CapturedKeys(Set[Any]):
-    """A row's key values, before and after; `in` answers False only where that is sure.
+    """A row's key values, before and after; `in` answers False only if that is sure.
 
     >>> "a1" in CapturedKeys({"a1", "org-1"}), "a2" in CapturedKeys({"a1", "org-1"})
     (True, False)

@@ -1,9 +1,9 @@
 """A change: one written row, as capture saw it.
 
-Images are *lean*: they hold the columns an index can use, in the database's own domain (what is stored, not what the
-ORM makes of it): `int`, `float`, `Decimal`, `str` or None. Python compares and hashes the three kinds of numbers by
-their exact value, so they may meet. A column that an image does not hold, or holds as `UNKNOWN`, may have
-any value: it matches every condition.
+Images are *lean*: they hold the columns an index can use, in the database's own domain (as stored, not as the ORM
+reads it): `int`, `float`, `Decimal`, `str` or None. Python compares and hashes the three kinds of numbers by their
+exact value, so they may meet. A column that an image does not hold, or holds as `UNKNOWN`, may have any value: it
+matches every condition.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Change:
 
     Attributes:
         table: the table's name in the database.
-        operation: `bulk` where anything in the table may have changed; both images are then None.
+        operation: `bulk` if anything in the table may have changed; both images are then None.
         before: the row's image before; None for an insert.
         after: the row's image after; None for a delete.
         changed: the columns whose stored value differs; None if all may (insert, delete, bulk).
-        keys: values of the row's primary and foreign keys, before and after; `UNKNOWN` among them where one is.
+        keys: values of the row's primary and foreign keys, before and after; `UNKNOWN` among them if one is.
     """
 
     table: str

@@ -6,7 +6,7 @@ integer past 64 bits, `["f", "inf"]` a number that is not finite, `["s", "…"]`
 hexadecimal. Everything else stands for itself.
 
 A round trip is exact: a value comes back equal, of the same type, and with the same digits, or conditions would admit
-other rows in the process that decodes than in the one that encoded. What was not encoded here is refused, never
+other rows in the process that decodes than in the one that encoded. A text that was not encoded here is refused, never
 guessed.
 """
 
@@ -176,7 +176,7 @@ def _to_condition(item: Any) -> Condition:
 
 
 def _pairs(item: Any, decode: Callable[[Any], T]) -> Mapping[str, T]:
-    """Return `{name: decoded}` of a list in which names and what they name take turns."""
+    """Return `{name: decoded}` of a list in which names and values take turns."""
     parts = _list(item)
     return {_text(name): decode(value) for name, value in zip(parts[::2], parts[1::2], strict=True)}
 

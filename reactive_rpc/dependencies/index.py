@@ -6,8 +6,8 @@ A *shape* is common to the constraints of one query: the columns rendered, the c
 must or must not be NULL, and those that lie in a range. A match costs O(shapes of the table + hits): one hash look-up
 a shape and image, and if the shape has a range, a search among the ranges of that bucket (`ranges.py`).
 
-`docs/internals/dependencies.md` says more, also what does not scale; the INVARIANT comments mark the lines by which no
-entry is overlooked.
+`docs/internals/dependencies.md` says more, also which changes do not scale; the INVARIANT comments mark the lines
+by which no entry is overlooked.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ MAX_PLACES = 1000
 
 
 IndexKey = Known | tuple[Known, ...]
-"""What a bucket is called: the value of the equality column, or a tuple of values where there is not just one."""
+"""The key of a bucket: the value of the equality column, or a tuple of values if there is not just one."""
 
 Row = Sequence[Value | Unknown]
 """The values of an image under the columns that a shape compares, in its order."""
 
 
 class _ShapeKey(NamedTuple):
-    """What constraints of one shape have in common.
+    """The common part of the constraints of one shape.
 
     Attributes:
         columns: the columns rendered; None means all of them.
@@ -69,7 +69,7 @@ class _Term(NamedTuple):
 
 
 class _Shape(ABC, Generic[E]):
-    """Constraints of one shape: `{values of the equality columns: what is there}`."""
+    """Constraints of one shape: `{values of the equality columns: entries}`."""
 
     __slots__ = ("columns", "compared", "key", "lookups", "nulls", "table", "width")
 
@@ -89,7 +89,7 @@ class _Shape(ABC, Generic[E]):
 
     @abstractmethod
     def add(self, values: IndexKey, entry: E, ranges: tuple[Between, ...]) -> Span[E] | None:
-        """Put an entry there; what is returned is needed to discard it."""
+        """Put an entry there; the span that is returned is needed to discard it."""
 
     @abstractmethod
     def discard(self, values: IndexKey, entry: E, span: Span[E] | None) -> None:
@@ -229,11 +229,11 @@ class _RangeShape(_Shape[E]):
 
 
 _Place = tuple[_Shape[E], IndexKey, Span[E] | None]
-"""A bucket of a shape, and what is needed to discard the entry there. An entry's only place is held as it is."""
+"""A bucket of a shape, and the span by which to discard the entry there. An entry's only place is held as it is."""
 
 
 class Index(Generic[E]):
-    """Entries by what they read. An entry is any hashable object but a set; it is added once and removed once."""
+    """Entries by their read sets. An entry is any hashable object but a set; it is added once and removed once."""
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[_ShapeKey, _Shape[E]]] = {}
@@ -257,7 +257,7 @@ class Index(Generic[E]):
         self._places[entry] = places[0] if len(places) == 1 else places
 
     def remove(self, entry: E) -> None:
-        """Forget `entry`; nothing happens where it is not indexed."""
+        """Forget `entry`; nothing happens if it is not indexed."""
         places = self._places.pop(entry, [])
         for shape, values, span in [places] if isinstance(places, tuple) else places:
             shape.discard(values, entry, span)
@@ -265,7 +265,7 @@ class Index(Generic[E]):
                 self._drop(shape)
 
     def clear(self) -> list[E]:
-        """Forget everything and return what was indexed."""
+        """Forget everything and return the entries."""
         entries = list(self._places)
         self._places.clear()
         self._tables.clear()
@@ -377,7 +377,7 @@ def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
 
 
 def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
-    """Return columns and values, in order, without the longest lists where their product would be too large."""
+    """Return columns and values, in order, without the longest lists if their product would be too large."""
     # INVARIANT (only whole columns are left out): fewer conditions admit more rows, so the entry is widened.
     names = sorted(equal) if len(equal) > 1 else list(equal)
     while prod([len(equal[name]) for name in names]) > MAX_PRODUCT:

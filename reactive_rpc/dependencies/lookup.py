@@ -1,4 +1,4 @@
-"""A virtual column: what a row's parent holds, looked up when the row changes.
+"""A virtual column: a value of a row's parent, looked up when the row changes.
 
 `post JOIN users ON post.user_id = users.id WHERE users.team_id = 3` reads the posts of one team, and no column of a
 post says which those are. So the constraint on posts may rest on the *virtual column* `user_id->users.id.team_id`,

@@ -1,4 +1,4 @@
-"""A period: from when until when a result holds, where time alone ends it.
+"""A period: from when until when a result holds, if time alone ends it.
 
 Moments are seconds since 1970 by the clock of whoever asks. A tick (`now(every=60)`) is the period in which the same
 question has the same answer; so one who asks `holds` of another host's result learns whether its own handler, by its
@@ -23,8 +23,8 @@ class Period:
     True
 
     Attributes:
-        is_exact: whether it ends where the answer may become another one. False is an author's `ttl_seconds`: within
-            the period the answer may be older than what the handler would say now, and that is what was asked for.
+        is_exact: whether it ends when the answer may become another one. False is an author's `ttl_seconds`: within
+            the period the answer may be older than the handler's of now, as its author asked for.
     """
 
     since: float = -math.inf
@@ -46,7 +46,7 @@ class Period:
 
 
 ALWAYS: Final = Period()
-"""The period of what time does not change."""
+"""The period of a result that time does not change."""
 
 
 def tick_of(moment: float, every: float) -> Period:

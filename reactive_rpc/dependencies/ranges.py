@@ -5,8 +5,8 @@ need no cases: a range holds v just if its lower key is not above v's key, and i
 ranges lie in a `SortedKeyList`, closed ones in a `Grid`, each on the level of its length. Integers, numbers and
 strings have one side each.
 
-`docs/internals/dependencies.md` says why each range is found, and what was rejected; the INVARIANT comments mark the
-lines that this rests on.
+`docs/internals/dependencies.md` says why each range is found, and which ways were rejected; the INVARIANT comments
+mark the lines that this rests on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FEW = 8
 """So many ranges of a bucket are compared one by one: nothing is kept in order for them."""
 
 FEW_IN_GRID_BUCKET = 8
-"""So many ranges of a bucket are compared one by one; most of them hold what is sought there."""
+"""So many ranges of a bucket are compared one by one; most of them hold the value sought there."""
 
 CHUNK = 512
 """Keys in one chunk of a sorted key list, at most; a longer one is split in two."""
@@ -41,7 +41,7 @@ TEXT_CODE_BYTES = 48
 _HALF = 1 << 63
 
 RangeKey = Any
-"""Where a range begins or ends: an integer, or `(bound, flag)`. Keys of one side compare."""
+"""The begin or end of a range: an integer, or `(bound, flag)`. Keys of one side compare."""
 
 
 class Span(Generic[E]):
@@ -50,7 +50,7 @@ class Span(Generic[E]):
     Attributes:
         entry: whose it is.
         between: the range; at least one bound is given.
-        low: the key of the lower bound, set where the range is kept in order.
+        low: the key of the lower bound, set if the range is kept in order.
         high: the key of the upper bound, likewise.
         rest: `(place among the shape's columns, range)` that must hold beside it.
     """
@@ -324,12 +324,12 @@ class _RangeSide(ABC, Generic[E]):
     @staticmethod
     @abstractmethod
     def low_key(bound: Any, *, is_inclusive: bool) -> RangeKey:
-        """Return where a range begins."""
+        """Return the key of a range's begin."""
 
     @staticmethod
     @abstractmethod
     def high_key(bound: Any, *, is_inclusive: bool) -> RangeKey:
-        """Return where a range ends."""
+        """Return the key of a range's end."""
 
     @staticmethod
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A read set: what a result depends on, as constraints on rows.
+"""A read set: the rows that a result depends on, as constraints.
 
 A constraint says: rows of this table, for which these conditions hold, seen through these columns. A change touches a
 constraint when its row, before **or** after, may satisfy the conditions, and, for an update, when a column that the
@@ -93,7 +93,7 @@ class Constraint:
     lookups: tuple[Lookup, ...] = ()
 
     def touched_by(self, change: Change) -> bool:
-        """Tell whether `change` may alter what was read here."""
+        """Tell whether `change` may alter the rows read here."""
         if change.table != self.table:
             return False
         if change.operation == "bulk":
@@ -118,7 +118,7 @@ class ReadSet:
 
     Attributes:
         constraints: in the order of reading; duplicates removed.
-        opaque: why it could not be told what was read (the result is then not cached); None if it could.
+        opaque: why the reads could not be determined (the result is then not cached); None if they could.
         period: in which the result holds, as far as time goes.
     """
 
@@ -132,7 +132,7 @@ class ReadSet:
         return frozenset(constraint.table for constraint in self.constraints)
 
     def __or__(self, other: ReadSet) -> ReadSet:
-        """Return what both depend on."""
+        """Return the dependencies of both."""
         constraints = (*self.constraints, *other.constraints)
         return ReadSet(constraints, self.opaque or other.opaque, self.period & other.period)
 

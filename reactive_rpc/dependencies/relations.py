@@ -29,7 +29,7 @@ Relations = Mapping[str, Sequence[str]] | Literal["auto"]
 
 
 class TableShape(Protocol):
-    """What relations ask of a table."""
+    """The columns that relations ask of a table."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def parse_relations(relations: Relations, tables: Mapping[str, TableShape]) -> d
     """Return `{source table: relations}`.
 
     Raises:
-        DefinitionError: a table or a column is unknown; the message names it and what there is.
+        DefinitionError: a table or a column is unknown; the message names it and those that exist.
     """
     if relations == "auto":
         return _by_foreign_keys(tables)
@@ -130,7 +130,7 @@ def _referred(source: str, target: str, tables: Mapping[str, TableShape]) -> Rel
 def _tied(
     source: str, source_column: str | None, target: str, column: str, tables: Mapping[str, TableShape]
 ) -> Relation:
-    """Tie the rows by equal values, where both columns compare alike and exactly; else the whole target counts."""
+    """Tie the rows by equal values, if both columns compare alike and exactly; else the whole target counts."""
     kind = None if source_column is None else tables[source].kinds.get(source_column)
     if kind is None or tables[target].kinds.get(column) != kind:
         return Relation(source, None, target, None)
@@ -138,7 +138,7 @@ def _tied(
 
 
 def widen(changes: Iterable[Change], relations: Mapping[str, Sequence[Relation]]) -> list[Change]:
-    """Return what `changes` also count as, in their order; not `changes` themselves."""
+    """Return the changes that `changes` also count as, in their order; not `changes` themselves."""
     return [_follow(change, relation) for change in changes for relation in relations.get(change.table, ())]
 
 

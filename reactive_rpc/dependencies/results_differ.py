@@ -1,4 +1,4 @@
-"""What two read sets of one query compare with different values, though nothing was written between them."""
+"""Columns that two read sets of one query compare with different values, though nothing was written between them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition]]:
 
 
 def compares_moments(read_set: ReadSet) -> bool:
-    """Tell whether a query compares something with what looks like a date or a time: it may be one of a clock.
+    """Tell whether a query compares something with a date or a time, by its look: it may be one of a clock.
 
     >>> from reactive_rpc.dependencies.read_set import Constraint
     >>> compares_moments(ReadSet((Constraint("note", conditions={"at": Between("2026-11-29", True, None, False)}),)))

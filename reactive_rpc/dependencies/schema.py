@@ -1,4 +1,4 @@
-"""What the database can compare exactly: the kinds of captured columns."""
+"""The exact comparisons of the database: the kinds of captured columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ColumnKind", "Schema", "View"]
 ColumnKind = Literal[
     "integer", "real", "numeric", "text", "decimal", "label", "uuid", "date", "timestamp", "timestamptz"
 ]
-"""How the database compares a column's stored values, and what an image holds of them.
+"""How the database compares a column's stored values, and how an image holds them.
 
 SQLite has the first four, its affinities; `numeric` there is a number or text. PostgreSQL:
 
@@ -23,7 +23,7 @@ SQLite has the first four, its affinities; `numeric` there is a number or text. 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What lies behind a view.
+    """The tables behind a view.
 
     Attributes:
         tables: every table it reads, by canonical name, through other views too.
@@ -35,9 +35,9 @@ class View:
 
 
 class Schema(Protocol):
-    """What capture knows of the tables. It may change between two calls (a migration), so nobody keeps an answer.
+    """The tables as capture knows them. They may change between two calls (a migration), so nobody keeps an answer.
 
-    Each table has one canonical name, which is what `Change.table` and `Constraint.table` hold.
+    Each table has one canonical name, which `Change.table` and `Constraint.table` hold.
     """
 
     def table(self, name: str) -> str | None:
@@ -48,7 +48,7 @@ class Schema(Protocol):
         ...
 
     def view(self, name: str) -> View | None:
-        """Return what lies behind the view that a statement calls `name`; None if there is no such view."""
+        """Return the tables behind the view that a statement calls `name`; None if there is no such view."""
         ...
 
     def captured(self, table: str) -> bool:

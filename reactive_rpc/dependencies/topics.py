@@ -1,4 +1,6 @@
-"""Topics: what changes and is no table, an HTTP service for one. Somebody says so, and it goes the way of any write.
+"""Topics: names of things that change and are no tables, an HTTP service for one.
+
+Somebody announces such a change, and it goes the way of any write.
 
 In a log a topic is the table `topic:<name>`, and each key that was named a row of it, inserted with `{"key": key}`.
 """
@@ -21,14 +23,14 @@ KEY: Final = "key"
 """The one column of a topic."""
 
 MAX_KEYS: Final = 1_000
-"""Where more are named at once, the whole topic counts."""
+"""If more are named at once, the whole topic counts."""
 
 _MAX_BYTES: Final = 48
 _NAME: Final = re.compile(r"\w[\w.:/-]{0,63}", re.ASCII)
 
 
 def table_of(name: str) -> str:
-    """Return what a topic is called in a log.
+    """Return the name of a topic in a log.
 
     Raises:
         DefinitionError: the name cannot be one.
@@ -41,7 +43,7 @@ def table_of(name: str) -> str:
 
 
 def stored_key(key: object) -> str:
-    """Return what stands for a key in the log: the key itself, or a hash of one that is long or holds NUL.
+    """Return the text of a key in the log: the key itself, or a hash of one that is long or holds NUL.
 
     >>> stored_key("berlin"), len(stored_key("x" * 100))
     ('berlin', 42)
@@ -66,7 +68,7 @@ def constraint_on(table: str, key: str | None) -> Constraint:
 
 
 def changes_of(table: str, keys: Collection[str] | None) -> tuple[Change, ...]:
-    """Return what an announcement tells: of each stored key, or, where they are None, of the whole topic."""
+    """Return the changes of an announcement: of each stored key, or, if they are None, of the whole topic."""
     if keys is None:
         return (Change(table=table, operation="bulk"),)
     return tuple(

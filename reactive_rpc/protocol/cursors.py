@@ -1,6 +1,6 @@
-"""Cursors: where a client stands in the log of changes.
+"""Cursors: a client's place in the log of changes.
 
-A cursor is `(epoch, version)`, and on databases where a number alone does not say which commits it covers, the place
+A cursor is `(epoch, version)`, and on databases whose versions alone do not say which commits it covers, the place
 in their own terms. The version grows with the log; the epoch changes when versions of before mean nothing any more (a
 restored database, new triggers). Cursors of different epochs cannot be compared: a gap.
 """

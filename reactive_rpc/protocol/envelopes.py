@@ -16,7 +16,7 @@ __all__ = ["ErrorBody", "ErrorEnvelope", "decode_error", "encode_error", "http_s
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     code: str = Field(description="Stable, for programs: a key of the code table, NOT_FOUND for example.")
     message: str = Field(description="One sentence for people.")
@@ -32,7 +32,7 @@ class ErrorEnvelope(BaseModel):
 
 
 def encode_error(error: RPCError) -> bytes:
-    """Return the envelope of `error` as JSON; what JSON cannot hold in its details is named by its type."""
+    """Return the envelope of `error` as JSON; a detail that JSON cannot hold is named by its type."""
     body = ErrorBody(
         code=error.code,
         message=error.message,

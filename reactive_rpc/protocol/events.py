@@ -1,7 +1,7 @@
 """The events of `/rpc/events`: the request of a client, the events of a stream, and the acknowledgement.
 
     client -> server  SubscriptionRequest   POST {prefix}/events
-    server -> client  Connected             first: where the stream stands, and what the client holds that is stale
+    server -> client  Connected             first: the stream's cursor, and the client's results that are stale
                       Invalidation          results that one commit may have changed
                       Result                a result that did change, as it is now
                       Gap                   anything may be stale: fetch everything again
@@ -57,7 +57,7 @@ class QueryRef(BaseModel):
 
 
 class SubscriptionRequest(BaseModel):
-    """The queries of one stream, and where the client stands."""
+    """The queries of one stream, and the client's cursor."""
 
     queries: list[QueryRef] = Field(default_factory=list)
     cursor: str | None = Field(default=None, description="The last event's id, to resume after it.")
@@ -82,7 +82,7 @@ class RefusedQuery(BaseModel):
 
 
 class StreamLimits(BaseModel):
-    """What this server takes of one caller."""
+    """The limits of this server for one caller."""
 
     queries: int = Field(description="In the set of one stream.")
     body_bytes: int = Field(description="Of a request.")
@@ -90,7 +90,7 @@ class StreamLimits(BaseModel):
 
 
 class Event(BaseModel):
-    """What a stream says."""
+    """An event of a stream."""
 
     name: ClassVar[str]
 
@@ -190,7 +190,7 @@ class PolledEvent(BaseModel):
 
 
 class Polled(BaseModel):
-    """The answer to a long poll: `connected` first, then what happened while it waited; send `cursor` with the next."""
+    """The answer to a long poll: `connected` first, then the events since; send `cursor` with the next."""
 
     cursor: str
     events: list[PolledEvent]

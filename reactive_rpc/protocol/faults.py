@@ -1,7 +1,7 @@
-"""What a caller is told of an input that does not fit: where, what, and which kind of fault.
+"""An input that does not fit, as the caller is told: the place, the message, and the kind of each fault.
 
-The words are pydantic's, or, where a validator of the application's raises a ValueError, that validator's. They go to
-the caller as they are, cut: a text that repeats what was sent, or names of fields that a client chose, must not make an
+The words are pydantic's, or, if a validator of the application's raises a ValueError, that validator's. They go to
+the caller as they are, cut: a text that repeats the input, or names of fields that a client chose, must not make an
 answer of a megabyte, and neither must a list of a hundred thousand wrong items.
 """
 

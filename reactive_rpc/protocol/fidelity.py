@@ -1,12 +1,12 @@
-"""What one look at a type cannot tell: whether this very value comes back from JSON as it went in.
+"""Whether a value comes back from JSON as it went in, which its type alone does not decide.
 
-A union is the usual case: JSON spells a date as text, so what is `datetime | str` comes back as one or the other. Two
+A union is the usual case: JSON spells a date as text, so a `datetime | str` comes back as one or the other. Two
 things are done about it, alike on the server and in the client, which both stand on this module:
 
 - `as_spelled`: in a union with `str`, a text is something else only if it is spelled exactly as that would be written.
   "2020", which pydantic alone reads as a moment of 1970, stays a text.
-- `Inspector`: what is written is first compared with what the other side will read. What would arrive as another value
-  (the text "2020-01-01" where dates may stand too) is refused, with its place, by whoever would have sent it.
+- `Inspector`: a value is first compared with the one that the other side will read. If it would arrive as another
+  (the text "2020-01-01" in the place of a date or a text), the sender refuses it, with its place.
 
 A float that is no number is found likewise: JSON has none, and pydantic writes null.
 """
@@ -39,7 +39,7 @@ Check = Callable[[Any, str], "Unfit | None"]
 
 
 class Unfit(NamedTuple):
-    """A value that would not arrive: where it is (`items[2].at`), and why."""
+    """A value that would not arrive: its place (`items[2].at`), and why."""
 
     where: str
     message: str
@@ -100,7 +100,7 @@ def _is_text(choice: Any) -> bool:
 
 
 def _bare(choice: Any) -> CoreSchema:
-    """Return what one choice of a union is about: without its label, without checks around it."""
+    """Return the bare schema of one choice of a union: without its label, without checks around it."""
     schema: CoreSchema = choice[0] if isinstance(choice, tuple) else choice
     while schema["type"] in ("function-after", "function-before"):
         schema = schema["schema"]
@@ -108,7 +108,7 @@ def _bare(choice: Any) -> CoreSchema:
 
 
 def _only_as_spelled(choice: Any, *, takes_numbers: bool) -> Any:
-    """Return the schema of a choice that takes of JSON only what it would write; a decimal takes numbers too."""
+    """Return the schema of a choice that takes of JSON only its own spelling; a decimal takes numbers too."""
     schema = choice[0] if isinstance(choice, tuple) else choice
     takes_numbers = takes_numbers and _bare(schema)["type"] in ("decimal", "fraction")
     serializer = SchemaSerializer(schema, _ENCODING)
@@ -164,7 +164,7 @@ class Inspector:
                     self._collect(part)
 
     def _compile(self, schema: CoreSchema, config: Mapping[str, Any]) -> Check | None:
-        """Return what looks at values of one schema; None if nothing in it can be wrong."""
+        """Return the check of values of one schema; None if nothing in it can be wrong."""
         kind = schema["type"]
         if schema.get("serialization", {}).get("type") in ("function-plain", "to-string"):
             return None  # what is written is not the value: nothing to compare
@@ -389,7 +389,7 @@ def _check_float(value: Any, where: str) -> Unfit | None:
 
 
 def _check_json(value: Any, where: str) -> Unfit | None:
-    """Hold a value that may be anything to what JSON can say."""
+    """Hold a value that may be anything to the values that JSON has."""
     if type(value) is dict:
         return _first(
             found

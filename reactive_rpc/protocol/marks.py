@@ -1,4 +1,4 @@
-"""Marks: what a schema in our OpenAPI document says of a value for which JSON has no type of its own.
+"""Marks: the words of a schema in our OpenAPI document for a value for which JSON has no type of its own.
 
 `format` if a format is registered (`decimal`, `date-time`, `date`, `time`, `duration`, `uuid`, `ipv4`, `ipv6`),
 `x-reactive-type` for the rest. The server writes them, the generators read them and nothing else: no pattern, no order
@@ -12,10 +12,10 @@ from typing import Final
 __all__ = ["ENUM_NAMES", "KEYS", "TYPE", "URL"]
 
 TYPE: Final = "x-reactive-type"
-"""The name of the type; what stands behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
+"""The name of the type; the part behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
 
 KEYS: Final = "x-reactive-keys"
-"""The schema of an object's keys where they are no plain texts: JSON spells `{1: x}` as `{"1": x}`."""
+"""The schema of an object's keys if they are no plain texts: JSON spells `{1: x}` as `{"1": x}`."""
 
 ENUM_NAMES: Final = "x-enum-varnames"
 """The names of an enum's members, in the order of its values."""

@@ -18,7 +18,7 @@ from reactive_rpc.errors import WireError
 __all__ = ["MAX_EVENT_BYTES", "SSEDecoder", "ServerSentEvent", "encode_event"]
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-"""What the decoder holds of one line, or of one event's data, before it gives up."""
+"""The most that the decoder holds of one line, or of one event's data, before it gives up."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_DIGITS: Final = 15
@@ -44,9 +44,9 @@ def encode_event(name: str, data: bytes, id: str | None = None, retry_ms: int | 
     r"""Return one event as it goes onto the wire.
 
     Args:
-        name: what `addEventListener` hears; no CR, LF or NUL.
+        name: for `addEventListener`; no CR, LF or NUL.
         data: UTF-8; each of its lines becomes a `data:` line, so that CR and CRLF arrive as LF.
-        id: what `Last-Event-ID` will say; no CR, LF or NUL.
+        id: the next `Last-Event-ID`; no CR, LF or NUL.
         retry_ms: how long the client waits before it reconnects.
 
     Raises:

@@ -52,7 +52,7 @@ class _Body:
 
 
 def template_of(compiled: Compiled) -> Template:
-    """Return the template kept with `compiled`; make it where there is none yet."""
+    """Return the template kept with `compiled`; make it if there is none yet."""
     if not isinstance(compiled, RecordingCompiler):
         return _NOT_SQL
     if compiled.template is None:
@@ -61,7 +61,7 @@ def template_of(compiled: Compiled) -> Template:
 
 
 def analyse(compiled: RecordingCompiler) -> Template:
-    """Return what `compiled` reads."""
+    """Return the reads of `compiled`."""
     rendering = compiled.rendering
     if rendering.opaque is not None:
         return Template(opaque=rendering.opaque)
@@ -79,7 +79,7 @@ def analyse(compiled: RecordingCompiler) -> Template:
 
 
 def _unknown_construct(compiled: RecordingCompiler) -> str | None:
-    """Name what the compiler's methods did not get to see: constructs that render themselves, renamed schemas."""
+    """Name a construct that the compiler's methods did not see: constructs that render themselves, renamed schemas."""
     if compiled.schema_translate_map:
         return "schema_translate_map"
     if None in compiled.rendering.bodies:
@@ -108,7 +108,7 @@ def _is_rendered_as_value(type_: Any) -> bool:
 def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
     """Return the names of the parameters whose text, if they are one, could be read as a date.
 
-    What is rendered into the text has no type there that would keep it from being one.
+    A value that is rendered into the text has no type there that would keep it from being one.
     """
     literal = compiled.literal_execute_params
     return tuple(
@@ -144,7 +144,7 @@ def _as_condition(criterion: Any) -> Any:
 
 
 def _inherited(body: _Body, outer: _Body) -> list[Comparison]:
-    """Return what the outer WHERE says of the columns that `body` takes from it."""
+    """Return the outer WHERE's comparisons of the columns that `body` takes from it."""
     # INVARIANT (one conjunction only): of several, an outer row may pass by another one, of which this says nothing.
     if len(outer.where) != 1:
         return []
@@ -171,7 +171,7 @@ def _reads(body: _Body, term: Term, rendering: Rendering) -> Iterator[Read]:
 
 
 def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:
-    """Return what the ON clauses say of `source`, as alternatives."""
+    """Return the atoms of the ON clauses about `source`, as alternatives."""
     alternatives: list[tuple[RowAtom, ...]] = [()]
     for restriction in restrictions:
         terms = [restricting(term, source, restriction.nullable) for term in restriction.terms]
@@ -189,7 +189,7 @@ def _columns(table: str, atoms: tuple[RowAtom, ...], rendering: Rendering) -> fr
 
 
 def _unaccounted(rendering: Rendering, bodies: list[_Body]) -> Iterator[Read]:
-    """Read as a whole what stands in the text more often than in the bodies' FROM lists."""
+    """Read a table as a whole if it stands in the text more often than in the bodies' FROM lists."""
     accounted = Counter(source.table for body in bodies for source in body.scope.sources.values())
     for table, count in rendering.tables.items():
         # INVARIANT (each rendered table is accounted for): a construct that is not understood may read any of its rows.
@@ -204,7 +204,7 @@ class _ColumnNames:
         self._compiled = compiled
 
     def name_of(self, parameter: BindParameter[Any]) -> str | None:
-        """Return the name; None if the type wraps the parameter into SQL: what is compared is not the value."""
+        """Return the name; None if the type wraps the parameter into SQL: another value is compared."""
         if has_bind_expression(parameter.type, self._compiled.dialect):
             return None
         return self._compiled.bind_names.get(parameter)

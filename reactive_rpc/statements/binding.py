@@ -36,7 +36,7 @@ class Binder:
     """Binds templates.
 
     Args:
-        schema: what is captured, and how columns compare.
+        schema: the captured tables, and how columns compare.
         dialect: the database's name in SQLAlchemy, for example `sqlite`.
     """
 
@@ -58,7 +58,7 @@ class Binder:
         return frozenset[str]().union(*(self._behind(name) for name in template.tables))
 
     def constraints(self, template: Template, values: ParameterValues) -> Iterator[Constraint]:
-        """Yield what `template` reads with these values."""
+        """Yield the constraints of `template` with these values."""
         lookups = usable(template.reads, self._schema)
         for read in template.reads:
             table = self._schema.table(read.table)
@@ -74,7 +74,7 @@ class Binder:
                     yield Constraint(table, self._columns(read, table), part, resting)
 
     def _unseen(self, name: str) -> str | None:
-        """Return why writes to what a statement calls `name` are not seen; None if they are."""
+        """Return why writes to the tables that a statement calls `name` are not seen; None if they are."""
         view = None if self._schema.table(name) is not None else self._schema.view(name)
         if view is not None and view.opaque is not None:
             return f"reads the view {name}, which {view.opaque}"
@@ -82,7 +82,7 @@ class Binder:
         return f"reads table {unseen[0]}, whose writes are not captured" if unseen else None
 
     def _behind(self, name: str) -> frozenset[str]:
-        """Return the tables behind what a statement calls `name`; a name that nobody knows stands for itself."""
+        """Return the tables that a statement calls `name`; a name that nobody knows stands for itself."""
         table = self._schema.table(name)
         if table is not None:
             return frozenset({table})
@@ -90,7 +90,7 @@ class Binder:
         return frozenset({name}) if view is None else view.tables
 
     def _columns(self, read: Read, table: str) -> frozenset[str] | None:
-        """Return the columns rendered, as the database spells them; None, which is all, where one is not known."""
+        """Return the columns rendered, as the database spells them; None, which is all, if one is not known."""
         if read.columns is None:
             return None
         known = self._schema.columns(table)
@@ -122,7 +122,7 @@ class Binder:
         return conditions
 
     def _condition(self, atom: RowAtom, values: ParameterValues) -> Condition | None:
-        """Return what `atom` says of its column; None if that is not sure."""
+        """Return the condition of `atom` on its column; None if that is not sure."""
         kind = self._kind(atom)
         if kind is None:
             return None
@@ -145,7 +145,7 @@ class Binder:
         return None if given is None else given[first::width]
 
     def _kind(self, atom: RowAtom) -> ColumnKind | None:
-        """Return how the atom's column compares; None if unsure, or where a carried value met another kind."""
+        """Return how the atom's column compares; None if unsure, or if a carried value met another kind."""
         kind = self._kind_of(atom.field)
         path = atom.path if isinstance(atom, Comparison) else ()
         if path and kind == "real":
@@ -183,7 +183,7 @@ def _parts(conditions: Mapping[str, Condition]) -> Iterator[Mapping[str, Conditi
 
 
 def intersection(left: Condition, right: Condition) -> Condition:
-    """Return the condition that holds where both hold, or a wider one; `Equals` of nothing where none can.
+    """Return the condition that holds where both hold, or a wider one; `Equals` of nothing if none can.
 
     >>> intersection(Equals(frozenset({1, 2})), Between(2, True, None, False))
     Equals(values=frozenset({2}))

@@ -1,7 +1,7 @@
 """Which casts around a bound parameter leave its value as it is.
 
 On PostgreSQL SQLAlchemy renders a cast around most parameters (`$1::NUMERIC(10, 2)`), to the parameter's type, which
-need not be the column's. What the column is compared with is what the cast makes of the value: NUMERIC(10, 2) rounds
+need not be the column's. The column is compared with the cast's result: NUMERIC(10, 2) rounds
 it, CHAR cuts it off, DATE drops the time, a collation changes the order, and TIMESTAMP WITH TIME ZONE puts a time zone
 to a time that has none. A value that its cast may change says nothing of the column.
 """

@@ -1,6 +1,6 @@
 """Which bound values compare with a column's stored values the way Python compares them.
 
-A value here is what the driver gets: the column type's own bind processor has run. So an Enum is its name, a SQLite
+A value here is as the driver gets it: the column type's own bind processor has run. So an Enum is its name, a SQLite
 date is its ISO text, a UUID its hex digits, and no type needs a case of its own. What is left is the database's own
 conversion. SQLite turns a number into text for a text column, and text that looks like a number into a number for a
 numeric one. PostgreSQL compares two types by converting one of them: an integer column meets a float as a float, a

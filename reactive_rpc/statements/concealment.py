@@ -1,4 +1,4 @@
-"""What is logged of errors that hold values: what they say, without the values.
+"""Errors that hold values, as they are logged: their words, without the values.
 
 A server's log is read by more people than its database, and kept for longer. Three kinds of errors put values into
 their words: a statement's (its parameters, which engines hide by `hide_parameters=True`, and what the database quotes
@@ -45,14 +45,14 @@ _KEEPS_QUIET: Final = ("08", "23", "25", "40", "42", "53", "54", "55", "57", "58
 
 
 def concealed(error: BaseException) -> BaseException:
-    """Return what may be logged in the place of `error`: it, or a likeness without values, with the same traceback."""
+    """Return the error to log in the place of `error`: it, or a likeness without values, with the same traceback."""
     if not any(isinstance(each, _HOLDS_VALUES) for each in _chain(error)):
         return error
     return _likeness(error, {})
 
 
 def said_by(error: BaseException) -> str:
-    """Return in one line what an error says, without the values in it."""
+    """Return an error's words in one line, without the values in it."""
     if isinstance(error, ValidationError):
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         described = [

@@ -45,7 +45,7 @@ _COLUMN: Final = re.compile(r'("(?:[^"]|"")+"|[^\s,()":]+)(?:, |$)')
 
 
 def conflict_of_sqlite(cause: sqlite3.Error) -> ConflictError:
-    """Return what a caller is told of a constraint of SQLite's."""
+    """Return the error for a caller who contradicts a constraint of SQLite's."""
     words = str(cause)
     kind = _SQLITE_KINDS.get(getattr(cause, "sqlite_errorcode", 0), "other")
     if found := _SQLITE_COLUMNS.fullmatch(words) or _SQLITE_TYPED.fullmatch(words):
@@ -56,7 +56,7 @@ def conflict_of_sqlite(cause: sqlite3.Error) -> ConflictError:
 
 
 def conflict_of_postgresql(state: str, cause: BaseException | None) -> ConflictError:
-    """Return what a caller is told of a constraint of PostgreSQL's, by either driver."""
+    """Return the error for a caller who contradicts a constraint of PostgreSQL's, by either driver."""
     fields = _server_fields(cause)
     kind = _POSTGRESQL_KINDS.get(state, "other")
     return _conflict(
@@ -68,7 +68,7 @@ def conflict_of_postgresql(state: str, cause: BaseException | None) -> ConflictE
 
 
 def _server_fields(cause: BaseException | None) -> dict[str, str]:
-    """Return what the server said beside its message; SQLAlchemy's adapter keeps asyncpg's error as its cause."""
+    """Return the fields beside the server's message; SQLAlchemy's adapter keeps asyncpg's error as its cause."""
     while cause is not None:
         source: Any = cause.diag if isinstance(cause, psycopg.Error) else cause
         names = ("constraint_name", "table_name", "column_name")

@@ -1,4 +1,4 @@
-"""What a database is to the rest: fresh sessions for queries and for mutations, async and sync.
+"""A database as the rest sees it: fresh sessions for queries and for mutations, async and sync.
 
 Every session is bound to a connection whose transaction belongs to the database. In a handler, `commit()` and
 `rollback()` end a savepoint of it (SQLAlchemy's `join_transaction_mode`); the one real COMMIT comes when the handler
@@ -48,14 +48,14 @@ ERROR_SECONDS = 30.0
 
 
 class WriteObserver(Protocol):
-    """What follows the mutations of this process, where no triggers do."""
+    """Follows the mutations of this process, if no triggers do."""
 
     def listen(self, engine: Engine) -> None:
         """Follow an engine that writes; called before its first mutation."""
         ...
 
     def begin(self, connection: Connection, session: SQLAlchemySession) -> Callable[[BaseException | None], None]:
-        """Note what is written from here on; the result is called when the transaction has ended, with its error."""
+        """Note the writes from here on; the result is called when the transaction has ended, with its error."""
         ...
 
 
@@ -66,7 +66,7 @@ class Database(ABC):
         name: the database without a password, for people.
         dialect: whose types images are read with, by its name in SQLAlchemy.
         queries_at_once: how many queries should run at a time, not counting those inside of others.
-        oracle: tells what a text reads; None if nobody can.
+        oracle: tells the reads of a text; None if nobody can.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Database(ABC):
         """
 
     async def check(self) -> None:
-        """Refuse what cannot work, where that shows only once connected; called before anything else is asked.
+        """Refuse a database that cannot work, if that shows only once connected; called before anything else is asked.
 
         Raises:
-            DefinitionError: what is wrong, and the way out.
+            DefinitionError: names the fault, and the way out.
             ServiceUnavailableError: the database cannot be reached.
         """
         return
@@ -107,11 +107,11 @@ class Database(ABC):
 
     @abstractmethod
     def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
-        """Begin a read transaction on one snapshot, note its version, and tell whether it shows what it must."""
+        """Begin a read transaction on one snapshot, note its version, and tell whether it shows that version."""
 
     @abstractmethod
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
-        """Hold what the database ran against what was recorded. Asked also after an error, which is a result too."""
+        """Compare the database's statements with those recorded; also after an error, which is a result too."""
 
     @asynccontextmanager
     async def read(
@@ -145,7 +145,7 @@ class Database(ABC):
                     await connection.close()
 
     def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
-        """Return what makes a connection's next transaction so isolated, as SQLAlchemy's execution options."""
+        """Return the options that isolate a connection's next transaction so, as SQLAlchemy's execution options."""
         return {"isolation_level": level_of(isolation)}
 
     @asynccontextmanager
@@ -203,7 +203,7 @@ class Database(ABC):
                 transaction.commit()
 
     def examine(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` makes of a connection that is no mutation's. Blocks.
+        """Return the result of `work` on a connection that is no mutation's. Blocks.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached.
@@ -238,9 +238,9 @@ class Database(ABC):
 
     @property
     def error(self) -> str | None:
-        """What writes have lately failed for, which does not pass by itself: a full disk, for example; None normally.
+        """Why writes have lately failed, if that does not pass by itself: a full disk, for example; None normally.
 
-        It is forgotten with the next write that succeeds, or after `ERROR_SECONDS`: where nobody is sent here any
+        It is forgotten with the next write that succeeds, or after `ERROR_SECONDS`: if nobody is sent here any
         more, nothing else would find out that there is room again.
         """
         message, until = self._error

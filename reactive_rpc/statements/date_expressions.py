@@ -1,7 +1,7 @@
-"""Which of SQLAlchemy's expressions are dates, so that no clock is read where they are taken for one.
+"""Which of SQLAlchemy's expressions are dates, so that no clock is read if they are taken for one.
 
-What `text_dates.py` says of a parsed text, this says of an expression: a date is a column or a parameter of a date's
-type, and what is made of dates alone. (PostgreSQL's parameters are also looked at by value when they are bound.)
+As `text_dates.py` does for a parsed text, so does this for an expression: a date is a column or a parameter of a date's
+type, and anything made of dates alone. (PostgreSQL's parameters are also looked at by value when they are bound.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From what the database raises to what a caller is told. The driver's own words are logged, never sent.
+"""From the database's error to the one that a caller is told. The driver's own words are logged, never sent.
 
 Three kinds of errors arrive here: SQLAlchemy's, which hold the driver's as `orig`; those of a driver itself, from
 statements run below SQLAlchemy; and those of SQLAlchemy's adapter around asyncpg, whose cause is asyncpg's. PostgreSQL
-says in a SQLSTATE what is wrong (`postgresql.org/docs/current/errcodes-appendix.html`); a driver that fails by itself
+names the fault in a SQLSTATE (`postgresql.org/docs/current/errcodes-appendix.html`); a driver that fails by itself
 (a connection that is gone, a value that cannot be sent) says it in its class and its words.
 """
 
@@ -83,7 +83,7 @@ _VALUE_FAULTS: Final = {
 _VALUE_TYPE: Final = re.compile(
     r"for type ([\w ]+(?:\(\d+(?:,\d+)?\))?)$|(?:^|: )([a-z ]+) out of range$|value out of (\w+) range"
 )
-"""What it would have to be, in the words of either driver or of the server."""
+"""The type that it would have to be, in the words of either driver or of the server."""
 _READ_ONLY_COMMAND: Final = re.compile(r"cannot execute (.+?) in a read-only transaction")
 _SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached statement plan is invalid")
 """The server's words, and asyncpg's; SQLAlchemy or psycopg forgets the statements then, and the next call succeeds."""
@@ -91,7 +91,7 @@ _SCHEMA_MOVED: Final = ("cached plan must not change result type", "cached state
 _ASYNCPG_BAD_VALUES: Final = ("out of range", "out of int", "value out of", "surrogates not allowed")
 _PSYCOPG_BAD_VALUES: Final = ("NUL (0x00)", "too large", "too small", "out of range")
 _ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "cannot switch to state")
-"""The last is what a statement meets that the loss of its connection caught between two messages."""
+"""A statement meets the last if the loss of its connection caught it between two messages."""
 
 _GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
 
@@ -107,7 +107,7 @@ _SQLITE_IMPAIRED: Final = {
 }
 _IMPAIRED_STATES: Final = {"53100": _FULL, "53200": _NO_MEMORY, "53300": _NO_CONNECTIONS, "58030": _FAILING}
 _NO_CONNECTIONS_WORDS: Final = ("too many clients", "too many connections", "remaining connection slots")
-"""What libpq says, which keeps no SQLSTATE of a connection that was refused."""
+"""The words of libpq, which keeps no SQLSTATE of a connection that was refused."""
 
 
 class QueryWroteError(InternalServerError):
@@ -115,7 +115,7 @@ class QueryWroteError(InternalServerError):
 
 
 class ImpairedError(ServiceUnavailableError):
-    """The database answers, and cannot do its work until somebody gives it what it lacks: room, memory, rights.
+    """The database answers, and cannot do its work until somebody gives it more: room, memory, rights.
 
     Trying again at once is no way out, so a server that meets it is not ready; see `Database.error`.
     """
@@ -134,7 +134,7 @@ def translated(*, writes: bool = True) -> Iterator[None]:
     """Turn a driver's error into an `RPCError`; let anything unexpected through as it is.
 
     Args:
-        writes: whether the transaction may write. One that only reads contradicts nobody: where it gets into the way
+        writes: whether the transaction may write. One that only reads contradicts nobody: if it gets into the way
             of others, that passes with time, and must not be taken for an answer.
 
     Raises:
@@ -143,7 +143,7 @@ def translated(*, writes: bool = True) -> Iterator[None]:
             each other's way (`OvertakenError`), and `details` is `{"retry": True}`.
         InternalServerError: a handler sets the isolation of the transaction that it was given.
         ServiceUnavailableError: the database is locked, gone or broken.
-        ImpairedError: its disk is full, for example; the message says what it lacks.
+        ImpairedError: its disk is full, for example; the message names it.
         SchemaMovedError: a prepared statement is out of date, and forgotten now.
         QueryWroteError: a read-only session was asked to write.
     """
@@ -204,7 +204,7 @@ def connecting() -> Iterator[None]:
 
 
 def _translate(error: Exception, writes: bool) -> RPCError | None:
-    """Return what a caller is told; None for a fault of the statement."""
+    """Return the error for the caller; None for a fault of the statement."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return ServiceUnavailableError(_GONE_MESSAGE)
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -262,7 +262,7 @@ def _of_sqlstate(state: str, cause: BaseException | None, writes: bool) -> RPCEr
 
 
 def _of_driver(cause: BaseException | None) -> RPCError | None:
-    """Read what a driver says by itself, without the server."""
+    """Read the error of a driver alone, without the server."""
     words = str(cause)
     if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
         return ServiceUnavailableError(_GONE_MESSAGE)
@@ -277,7 +277,7 @@ def _of_driver(cause: BaseException | None) -> RPCError | None:
 
 
 def _bad_value(kind: str, words: str) -> BadRequestError:
-    """Return what a caller is told, without the value; `details` is `{"kind", "type"}`."""
+    """Return the error for the caller, without the value; `details` is `{"kind", "type"}`."""
     found = _VALUE_TYPE.search(words)
     type_name = next((part for part in found.groups() if part), None) if found else None
     message = _VALUE_FAULTS[kind] + (f", which is {type_name}" if type_name else "")
@@ -294,7 +294,7 @@ def _sets_isolation(writes: bool) -> InternalServerError:
 
 
 def query_wrote(words: str) -> QueryWroteError:
-    """Return what a query is told that wrote, or took locks; `words` are the database's."""
+    """Return the error for a query that wrote, or took locks; `words` are the database's."""
     found = _READ_ONLY_COMMAND.search(words)
     command = found[1] if found else None
     if command is not None and command.startswith("SELECT FOR"):

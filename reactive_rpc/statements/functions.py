@@ -120,7 +120,7 @@ def pure_functions(database: str) -> frozenset[str]:
     """Return the functions that are pure on a database, in lower case.
 
     Args:
-        database: by its name in SQLAlchemy; of one that is not known, what nearly all have.
+        database: by its name in SQLAlchemy; if it is not known, those that nearly all have.
     """
     return _PURE.get(database, _EVERYWHERE)
 

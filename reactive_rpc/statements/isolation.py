@@ -1,4 +1,4 @@
-"""How far mutations that run at once are kept apart: names, and what each database makes of them."""
+"""How far mutations that run at once are kept apart: names, and the level of each database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["ISOLATIONS", "Isolation", "level_among", "level_of"]
 
 Isolation = Literal["serializable", "repeatable_read", "read_committed"]
 """`serializable`: as if one after another. `repeatable_read`: one snapshot, and no write over a newer row.
-`read_committed`: each statement sees what is committed when it begins, so what was read before may be out of date."""
+`read_committed`: each statement sees all that is committed when it begins, so earlier reads may be out of date."""
 
 ISOLATIONS: Final[tuple[Isolation, ...]] = get_args(Isolation)
 
@@ -24,7 +24,7 @@ def level_of(isolation: Isolation) -> str:
 
 
 def level_among(offered: Collection[str], isolation: Isolation) -> str | None:
-    """Return the weakest of the levels `offered` that keeps what `isolation` promises; None if there is none.
+    """Return the weakest of the levels `offered` that keeps the promise of `isolation`; None if there is none.
 
     >>> level_among(["READ UNCOMMITTED", "SERIALIZABLE"], "read_committed")
     'SERIALIZABLE'

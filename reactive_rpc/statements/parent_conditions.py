@@ -23,17 +23,17 @@ from reactive_rpc.statements.template import ParentAtom, Read, RowAtom
 __all__ = ["parent_atoms", "usable"]
 
 _KEY_KINDS: Final[frozenset[ColumnKind]] = frozenset({"integer", "text", "label", "uuid"})
-"""Kinds of keys that are equal in an image exactly where the database joins them."""
+"""Kinds of keys that are equal in an image exactly if the database joins them."""
 
 
 def parent_atoms(
     term: Term, facts: Iterable[Comparison], links: Iterable[tuple[Field, Field]]
 ) -> dict[int, tuple[ParentAtom, ...]]:
-    """Return `{child: what is known of its parents}`, whether or not the parents' keys are unique.
+    """Return `{child: the atoms about its parents}`, whether or not the parents' keys are unique.
 
     Args:
         term: a conjunction of the WHERE.
-        facts: the comparisons that hold where it does.
+        facts: the comparisons that hold if it does.
         links: `SelectScope.links` of the body.
     """
     nullness = [atom for atom in term if isinstance(atom, Nullness)]

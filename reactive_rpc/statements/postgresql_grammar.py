@@ -1,4 +1,4 @@
-"""PostgreSQL's grammar as sqlglot has it, with what sqlglot takes from other databases put right."""
+"""PostgreSQL's grammar as sqlglot has it, without the parts that sqlglot takes from other databases."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Parameter:
 
     Attributes:
         name: under which the compiled statement knows it.
-        place: `(i, n)` where it is a list of n-tuples, one after the other, and the i-th of each is meant.
+        place: `(i, n)` if it is a list of n-tuples, one after the other, and the i-th of each is meant.
     """
 
     name: str

@@ -26,7 +26,7 @@ def equalities(term: Term) -> list[tuple[Field, Field]]:
 
 
 def carried(comparisons: Iterable[Comparison], pairs: Iterable[tuple[Field, Field]]) -> list[Comparison]:
-    """Return what `comparisons` say over `pairs` of `(to, from)`, and over as many further pairs as lead on."""
+    """Return the comparisons that `pairs` of `(to, from)` carry on, over as many further pairs as lead on."""
     over: dict[Field, list[Field]] = {}
     for target, origin in pairs:
         over.setdefault(origin, []).append(target)
@@ -45,6 +45,6 @@ def carried(comparisons: Iterable[Comparison], pairs: Iterable[tuple[Field, Fiel
 
 
 def known(term: Term, inherited: Iterable[Comparison]) -> list[Comparison]:
-    """Return every comparison that holds where `term` and what was `inherited` from an enclosing SELECT hold."""
+    """Return every comparison that holds if `term` and those `inherited` from an enclosing SELECT hold."""
     direct = [atom for atom in term if isinstance(atom, Comparison)] + list(inherited)
     return direct + carried(direct, equalities(term))

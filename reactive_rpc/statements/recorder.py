@@ -57,11 +57,11 @@ class _Text:
 
 
 class Recorder:
-    """Collects what the statements of one call read. Safe across threads.
+    """Collects the reads of one call's statements. Safe across threads.
 
     Args:
-        schema: what is captured; asked anew for every statement.
-        oracle: tells what a text reads; without one a text makes the read set opaque.
+        schema: the captured tables; asked anew for every statement.
+        oracle: tells the reads of a text; without one a text makes the read set opaque.
         trace: takes `(statement, its parameters)` of each statement, if it is given.
 
     Attributes:
@@ -80,13 +80,13 @@ class Recorder:
         self._trace = trace
 
     def read_set(self) -> ReadSet:
-        """Return what was read so far: no constraint twice, and the first reason why it could not be told."""
+        """Return the reads so far: no constraint twice, and the first reason why it could not be told."""
         with self._lock:
             return ReadSet(tuple(self._constraints.values()), self._opaque)
 
     @property
     def schema(self) -> Schema:
-        """What is captured."""
+        """The captured tables."""
         return self._schema
 
     @property
@@ -112,7 +112,7 @@ class Recorder:
 
         Args:
             statement: the text that the driver gets.
-            parameters: what the driver gets with it.
+            parameters: those that the driver gets with it.
             context: of SQLAlchemy; None if it has none.
         """
         with self._lock:
@@ -142,7 +142,7 @@ class Recorder:
         self._add(found)
 
     def _record_text(self, text: _Text, construct: str) -> None:
-        """Ask the database what the whole text reads."""
+        """Ask the database for the reads of the whole text."""
         if self.oracle is None:
             self.refuse(f"renders {construct}, which is not analysed: write it with select()")
             return

@@ -1,6 +1,6 @@
-"""Record what a statement renders, while SQLAlchemy renders it.
+"""Record the parts of a statement while SQLAlchemy renders them.
 
-Design note. What a query reads is decided where its text is made: after the ORM has rewritten the statement, added
+Design note. The reads of a query are decided when its text is made: after the ORM has rewritten the statement, added
 joins for eager loads and loader criteria, and correlated its subqueries. So a class mixed into the dialect's SQL
 compiler notes every SELECT body, table and column that is rendered, and every construct whose result does not follow
 from the rows read. The record is made once a `Compiled`, which SQLAlchemy caches; `analysis.py` reads it.
@@ -51,7 +51,7 @@ class SelectBody:
 
     Attributes:
         statement: the select as it is rendered.
-        froms: its FROM list, without what it takes from an enclosing select.
+        froms: its FROM list, without the tables that it takes from an enclosing select.
         enclosing: the index of the body that it stands in; None at the top.
     """
 
@@ -62,7 +62,7 @@ class SelectBody:
 
 @dataclass(slots=True)
 class Rendering:
-    """What a compiled statement renders.
+    """The parts that a compiled statement renders.
 
     Attributes:
         bodies: every SELECT, in the order in which they open; None for one whose body was never composed.
@@ -110,7 +110,7 @@ class Expansion(dict[str, list[str]]):
 
 
 class RecordingCompiler(CompilerHooks):
-    """Mixed in before a dialect's own compiler; see `recording`. Renders what that renders."""
+    """Mixed in before a dialect's own compiler; see `recording`. Renders the same as that."""
 
     rendering: Rendering
     template: Template | None = None
@@ -127,7 +127,7 @@ class RecordingCompiler(CompilerHooks):
         return noted
 
     def visit_select(self, select_stmt: Any, *args: Any, **kwargs: Any) -> Any:
-        """Open a body; `note_select_body` fills it in with what the ORM made of it."""
+        """Open a body; `note_select_body` fills it in with the ORM's form of it."""
         rendering = self.rendering
         rendering.open_bodies.append(len(rendering.bodies))
         rendering.bodies.append(None)
@@ -137,7 +137,7 @@ class RecordingCompiler(CompilerHooks):
             rendering.open_bodies.pop()
 
     def note_select_body(self, select: Any, froms: Sequence[Any]) -> None:
-        """Fill the open body in with what the ORM made of it."""
+        """Fill the open body in with the ORM's form of it."""
         *enclosing, index = self.rendering.open_bodies
         self.rendering.bodies[index] = SelectBody(select, tuple(froms), enclosing[-1] if enclosing else None)
         if is_for_update(select):
@@ -146,7 +146,7 @@ class RecordingCompiler(CompilerHooks):
             self.rendering.note_text("a hint")
 
     def visit_table(self, table: Any, asfrom: Any = False, *args: Any, **kwargs: Any) -> Any:
-        """Count the table where it stands in a FROM."""
+        """Count the table if it stands in a FROM."""
         if asfrom:
             self.rendering.tables[table.fullname] += 1
         return self.renderer.visit_table(table, asfrom, *args, **kwargs)

@@ -1,9 +1,9 @@
 """Images as an application knows them: stored values through the types of its own tables.
 
-An image holds what the database compares: a UUID as text, an enum as its name, a date as a number. A predicate of
-`invalidate_when` compares what it gets with values of its input, so it must get what the ORM would give it. That takes
-two steps: from the column's kind to what the driver answers, and from there through the column's type, as a SELECT's
-result goes. A value that a type cannot read counts as not known.
+An image holds the values that the database compares: a UUID as text, an enum as its name, a date as a number. A
+predicate of `invalidate_when` compares these with values of its input, so it must get the ORM's values. That takes two
+steps: from the column's kind to the driver's value, and from there through the column's type, as a SELECT's result
+goes. A value that a type cannot read counts as not known.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ANSWERED: Final[Mapping[ColumnKind, Processor]] = {
     "timestamp": lambda microseconds: EPOCH + timedelta(microseconds=microseconds),
     "timestamptz": lambda microseconds: EPOCH_UTC + timedelta(microseconds=microseconds),
 }
-"""`{kind: what the driver answers for a value of an image}`; the other kinds are answered as they are."""
+"""`{kind: the driver's value for one of an image}`; the other kinds are answered as they are."""
 
 _TYPE_NUMBERS: Final[Mapping[ColumnKind, int]] = {"integer": 20, "real": 701, "decimal": 1700}
 """PostgreSQL's numbers of the types that its drivers answer for these kinds; a Numeric asks for them."""
@@ -53,7 +53,7 @@ def as_known(change: Change, table: Table | None, schema: Schema, dialect: str) 
 
     Args:
         change: as it was captured.
-        table: tells the types; None if the application has none, then values are what the driver answers.
+        table: tells the types; None if the application has none, then values are the driver's.
         schema: tells the kinds.
         dialect: the database's name in SQLAlchemy.
     """
@@ -90,7 +90,7 @@ def _process(processor: Processor, value: Any) -> Any:
 
 @lru_cache(maxsize=10_000)
 def _processor(table: Table | None, name: str, kind: ColumnKind | None, dialect: str) -> Processor:
-    """Return what makes a column's value in an image what the ORM would give."""
+    """Return the processor from a column's value in an image to the ORM's."""
     answered = _ANSWERED.get(kind, _as_it_is) if kind is not None else _as_it_is
     column = None if table is None else next((each for each in table.columns if each.name == name), None)
     if column is None:

@@ -1,4 +1,4 @@
-"""Read a FROM list: which tables, which of them an outer join may leave out, and what the ON clauses say of whom.
+"""Read a FROM list: which tables, which of them an outer join may leave out, and which tables the ON clauses restrict.
 
 The argument, for a row r of a table and a result that is sought: r can be ignored if every joined row that holds r
 fails, and so does every row that is there only because r is not (in which r's columns are NULL).
@@ -9,8 +9,8 @@ fails, and so does every row that is there only because r is not (in which r's c
 - The ON of a FULL JOIN restricts nobody.
 - A table that an outer join inside the same side may have left out is restricted by ON only through atoms that NULL
   fails: `IS NULL` is true of the row that is there because r is not.
-- An equality of ON carries what WHERE says of a left column over to the right column (a *link*), never back: a right
-  row joins only with left rows that have its value, and where WHERE refuses those, it refuses them joined or not.
+- An equality of ON carries WHERE's conditions on a left column over to the right column (a *link*), never back: a right
+  row joins only with left rows that have its value, and if WHERE refuses those, it refuses them joined or not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FromSource:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What an ON says of a source; `nullable` if an outer join below that ON may leave the source out."""
+    """The terms of an ON about a source; `nullable` if an outer join below that ON may leave the source out."""
 
     terms: Terms
     nullable: bool
@@ -65,10 +65,10 @@ class SelectScope:
     """The FROM list of one SELECT body.
 
     Attributes:
-        sources: `{identity: source}`; what is no table (a subquery, a CTE) is not listed, it has a body of its own.
-        restrictions: `{identity: what each ON says of it}`.
+        sources: `{identity: source}`; a subquery or a CTE is not listed, it has a body of its own.
+        restrictions: `{identity: the restriction by each ON}`.
         where: the ON clauses that are as good as WHERE.
-        links: `(right, left)`: what WHERE says of `left` holds for the rows of `right` that matter.
+        links: `(right, left)`: WHERE's conditions on `left` hold for the rows of `right` that matter.
     """
 
     reader: PredicateReader

@@ -24,7 +24,7 @@ WRITING: Final[Mapping[str, Any]] = {"expire_on_commit": False, "join_transactio
 
 
 def session_fault(session: AnyAsyncSession | AnySession) -> str | None:
-    """Return what keeps a session class from being used for handlers, with the way out; None if nothing does.
+    """Return the reason that keeps a session class from being used for handlers, with the way out; None if none does.
 
     >>> session_fault(SQLAlchemySession)
     """

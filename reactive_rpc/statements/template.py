@@ -1,4 +1,4 @@
-"""What a statement reads, its parameters still open."""
+"""The reads of a statement, its parameters still open."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a statement reads, its parameters still open.
+    """The reads of a statement, its parameters still open.
 
     Attributes:
         reads: without duplicates.
         tables: all tables rendered, also those of which no row can matter.
-        opaque: why it cannot be told what is read; None if it can.
+        opaque: why the reads cannot be determined; None if they can.
         textual: the piece of text for which the whole rendered text must be looked at; None if there is none.
         dates: the parameters that PostgreSQL may read as dates.
         calls: the functions that are called, in lower case, the signs of operators that SQLAlchemy does not know, and

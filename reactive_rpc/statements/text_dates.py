@@ -1,7 +1,7 @@
-"""Which expressions of a parsed text are dates, so that no clock is read where they are taken for one.
+"""Which expressions of a parsed text are dates, so that no clock is read if they are taken for one.
 
-Where a database wants a date, the text 'now' is the clock: in a cast on PostgreSQL, in `date()` and its kin on SQLite.
-So the expression there must be no text: a date already, or what was made of dates. A literal says so itself; of a
+If a database wants a date, the text 'now' is the clock: in a cast on PostgreSQL, in `date()` and its kin on SQLite.
+So the expression there must be no text: a date already, or made of dates. A literal says so itself; of a
 column only the database knows, so those that an expression is made of are collected for whoever can ask.
 """
 
@@ -28,11 +28,11 @@ def name_of(identifier: Any) -> str:
 
 
 class Dates:
-    """Follows what a text takes for dates to the columns that it is made of.
+    """Follows the expressions that a text takes for dates to the columns that it is made of.
 
     Args:
         tree: the whole text.
-        is_date: tells of an expression whether it is a date; None if that depends on what it is made of.
+        is_date: tells of an expression whether it is a date; None if that depends on its parts.
         name_of: returns an identifier's name, equal for all spellings that the database takes for one.
     """
 
@@ -89,7 +89,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _given(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every identifier that the text gives to a column, with what it stands for; None for what is not known."""
+    """Yield every identifier that the text gives to a column, with its expression; None if that is not known."""
     for alias in tree.find_all(exp.Alias):
         yield alias.args["alias"], alias.this
     for alias in tree.find_all(exp.TableAlias):
@@ -103,7 +103,7 @@ def _given(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _column_values(source: Any, place: int) -> Sequence[Any]:
-    """Return what the column of `source` at `place` may be; None if that is not known."""
+    """Return the expressions that the column of `source` at `place` may be; None if that is not known."""
     if isinstance(source, exp.SetOperation):
         return [*_column_values(source.this, place), *_column_values(source.expression, place)]
     if isinstance(source, exp.Select) and not any(each.is_star for each in source.expressions):

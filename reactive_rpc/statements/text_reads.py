@@ -1,9 +1,9 @@
-"""What a text reads: the contract between the recorder and a database's oracle.
+"""The reads of a text: the contract between the recorder and a database's oracle.
 
-Design note. What SQLAlchemy gets as text (`text()`, `exec_driver_sql`, `literal_column`, a construct of the
-application's own) it hands on unread, so nothing is known until the whole text is rendered. Then somebody who knows the
-database's grammar is asked: on SQLite, SQLite itself (`backends/sqlite/oracle.py`); on PostgreSQL, a parser for what
-the text may not contain, and the back end's own locks for the tables (`backends/postgresql/oracle.py`).
+Design note. SQLAlchemy hands text (`text()`, `exec_driver_sql`, `literal_column`, a construct of the application's own)
+on unread, so nothing is known until the whole text is rendered. Then somebody who knows the database's grammar is
+asked: on SQLite, SQLite itself (`backends/sqlite/oracle.py`); on PostgreSQL, a parser for the words that the text may
+not contain, and the back end's own locks for the tables (`backends/postgresql/oracle.py`).
 
 The read set of a text has tables and columns, never conditions: a fragment such as `x = 1 OR y = 2` stands in a WHERE
 without parentheses, so even what surrounds it restricts nothing.
@@ -24,11 +24,11 @@ __all__ = ["Oracle", "TextRead", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class TextRead:
-    """What one text reads.
+    """The reads of one text.
 
     Attributes:
         tables: `{canonical name: columns}`; None for all columns.
-        opaque: why that cannot be told, as a predicate of the procedure; None if it can.
+        opaque: why the reads cannot be determined, as a predicate of the procedure; None if they can.
     """
 
     tables: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class TextRead:
 
 
 class Oracle(Protocol):
-    """Tells what a text reads. Safe across threads; it may block, and remembers what it was asked."""
+    """Tells the reads of a text. Safe across threads; it may block, and remembers its answers."""
 
     def __call__(self, connection: Connection, statement: str, parameters: Any, schema: Schema, /) -> TextRead:
-        """Return what `statement` is about to read on `connection`.
+        """Return the reads of `statement`, which is about to run on `connection`.
 
         Args:
             connection: on which the statement is about to run.
             statement: the text that the driver gets.
-            parameters: what the driver gets with it.
-            schema: what is captured.
+            parameters: those that the driver gets with it.
+            schema: the captured tables.
         """
         ...
 
