@@ -536,7 +536,7 @@ FIGURES = [
     Figure(comment_share, "at least", 0.9),
     Figure(what_in_docstrings, "at most", 9.3),
     Figure(where_in_docstrings, "at most", 5.5),
-    Figure(long_heads, "at most", 17),
+    Figure(long_heads, "at most", 6),
     Figure(duplicates, "at most", 7),
     Figure(foreign_private_names, "at most", 0),
     Figure(many_positional, "at most", 91),

@@ -212,7 +212,7 @@ class Bench:
         with Session(self.engine) as session:
             write(session, self.rng)
             session.commit()
-        self.log.poll()
+        self.log.sync_to_head_blocking()
         found = {entry for change in self.changes for entry in self.index.match(change)}
         counts = Counter(exact=len(found))
         for entry, cached in enumerate(self.cached):

@@ -104,7 +104,7 @@ async def _logs(database: str, redis: str, count: int) -> None:
 
 async def _poll(log: Log) -> None:
     while True:
-        await log.fresh()
+        await log.sync_to_head()
         await asyncio.sleep(POLL_SECONDS)
 
 

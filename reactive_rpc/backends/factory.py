@@ -255,14 +255,14 @@ def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, p
 
 
 def _redis_health(log: RedisLog) -> Part:
-    return Part(ok=log.trouble != UNREACHABLE, detail=UNREACHABLE if log.trouble == UNREACHABLE else "")
+    return Part(ok=log.error != UNREACHABLE, detail=UNREACHABLE if log.error == UNREACHABLE else "")
 
 
 def _relay_health(log: RedisLog) -> Part:
     """Tell whether what some relay writes can be followed; without Redis nobody can tell."""
-    if log.trouble is None or log.trouble == UNREACHABLE:
+    if log.error is None or log.error == UNREACHABLE:
         return Part(ok=True)
-    return Part(ok=False, detail=log.trouble[:200])
+    return Part(ok=False, detail=log.error[:200])
 
 
 def _postgresql_database(places: _Places, settings: Settings) -> PostgreSQLDatabase:

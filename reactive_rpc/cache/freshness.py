@@ -25,7 +25,7 @@ class Strict(NamedTuple):
 
     Attributes:
         is_server_request: whether the call is made for a request that a server has read from a connection, see
-            `Log.fresh_for_arrivals`.
+            `Log.sync_to_head_for_server`.
     """
 
     is_server_request: bool = False
@@ -108,7 +108,7 @@ class Freshness:
         began = self._clock.monotonic()
         self.polls += 1
         try:
-            version = await (self._log.fresh_for_arrivals() if is_server_request else self._log.fresh())
+            version = await (self._log.sync_to_head_for_server() if is_server_request else self._log.sync_to_head())
         except Exception:
             self.errors += 1
             self._is_failing = True

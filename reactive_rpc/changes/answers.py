@@ -4,13 +4,9 @@ A claim is a row without an answer, inserted before the handler runs; the answer
 row that anybody else can see has its answer, a mutation that was rolled back has left none, and of two transactions
 that claim one key at once the unique index lets one through, whatever either of them can see.
 
-On PostgreSQL the second would wait at that index for the first to end. An advisory lock, which ends with the
-transaction, is asked for first, so it is told at once that the first is still running. On SQLite it waits for the write
-lock anyway, and then finds the answer.
-
-The answer is put into its row by an INSERT that meets it (ON CONFLICT), which goes by the unique index: an UPDATE would
-look for the row, in a small table by reading it whole, and a serializable transaction that did so would collide with
-every other that claims a key.
+On PostgreSQL the second would wait at that index for the first to end. So an advisory lock, which ends with the
+transaction, is asked for first, and it is told at once that the first is still running. On SQLite it waits for the
+write lock anyway, and then finds the answer.
 
 Keys and inputs are stored as digests: what stands here says nothing of who called, nor of what was asked for.
 """
@@ -121,6 +117,8 @@ def answers_sql(table: str, *, now: str, oldest: str, some: str, lock: str | Non
             f" SET input = excluded.input, answer = NULL, at = excluded.at WHERE kept.at < {oldest} RETURNING 1"
         ),
         find=text(f"SELECT input, answer FROM {table} WHERE key = :key"),
+        # An INSERT that meets the row goes by the unique index. An UPDATE would look for it, in a small table by
+        # reading it whole, and a serializable transaction that did so would collide with every other that claims a key.
         keep=text(
             f"INSERT INTO {table} (key, input, answer, at) VALUES (:key, :input, :answer, {now})"
             " ON CONFLICT (key) DO UPDATE SET answer = excluded.answer"

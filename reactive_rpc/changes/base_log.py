@@ -1,14 +1,14 @@
-"""What the logs have in common: who is told, what is remembered, and what a subscriber that fails does to all of it.
+"""What the logs have in common: subscribers, history, and the flush if a subscriber fails.
 
-A log reads its database in its own way, in `open` and `fresh`, and keeps here what it found. Three rules hold for each:
+A log reads its database in its own way, in `open` and `sync_to_head`, and keeps the changes here. Three rules hold:
 
-- **Told, then counted.** A batch goes to `_tell` before `_version` is set to the batch's version. So `version` never
-  names what has not been applied, and within a subscriber's call it still names the version before.
-- **A subscriber must not raise.** Where one does, what it knows is worth nothing. `_tell` goes on with the others and
-  notes a doubt, and the next `fresh` that sees `_doubt` tells a flush, and takes the doubt away before it does: the
-  subscriber may fail again.
-- **Memory ends at a flush.** The history is restarted at the version of the flush, so that `changes_since` says None
-  for all before it.
+- **Notified, then counted.** A batch goes to `_notify` before `_version` is set to the batch's version. So `version`
+  never names what has not been applied, and within a subscriber's call it still names the version before.
+- **A subscriber must not raise.** If one does, it may know anything. `_notify` goes on with the others and notes an
+  `_invalidation_reason`. The next `sync_to_head` that sees it sends a flush, and clears it first: the subscriber may
+  fail again.
+- **Memory ends at a flush.** The history is restarted at the version of the flush, so `changes_since` returns None for
+  all before it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ DEFAULT_LIMITS: Final = LogLimits()
 
 
 class BaseLog(ABC):
-    """What every `Log` keeps. Used on one event loop; not safe across threads.
+    """The part of a `Log` that all share. Used on one event loop; not safe across threads.
 
     A subclass sets `_state` when it opens and to None when it closes, moves `_version`, appends to `_history`, hands
-    batches to `_tell`, and asks `_wanted` for the virtual columns of a table.
+    batches to `_notify`, and asks `_wanted` for the virtual columns of a table.
 
     Args:
         limits: those of this log.
@@ -65,7 +65,7 @@ class BaseLog(ABC):
         self._wanted: WantedLookups = lambda table: ()
         self._version = 0
         self._state: CaptureState | None = None
-        self._doubt: str | None = None
+        self._invalidation_reason: str | None = None
 
     @property
     def epoch(self) -> str:
@@ -101,7 +101,7 @@ class BaseLog(ABC):
         return Cursor(self.epoch, version)
 
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
+        """Return the changes applied after `version`, from memory; None where memory does not reach back that far."""
         return self._history.since(version) if version <= self._version else None
 
     def _remembered(self, version: int, at_most: int | None) -> tuple[bool, tuple[Change, ...] | None]:
@@ -112,26 +112,26 @@ class BaseLog(ABC):
         return True, changes if len(changes) <= at_most else None
 
     @abstractmethod
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
 
-    async def fresh_for_arrivals(self) -> int:
-        """Do as `fresh`: either it is cheap, or many requests share one look already.
+    async def sync_to_head_for_server(self) -> int:
+        """Do as `sync_to_head`: either it is cheap, or many requests share one look already.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
-        return await self.fresh()
+        return await self.sync_to_head()
 
-    def _tell(self, batch: Batch) -> None:
-        """Hand a batch to every subscriber; one that fails puts all in doubt."""
+    def _notify(self, batch: Batch) -> None:
+        """Hand a batch to every subscriber; if one fails, everything is flushed."""
         for apply in self._appliers:
             try:
                 apply(batch)
             except Exception:  # must not happen; what the applier knows is then worth nothing
                 _log.exception("applying a batch failed: everything is flushed with the next poll")
-                self._doubt = "a subscriber failed"
+                self._invalidation_reason = "a subscriber failed"

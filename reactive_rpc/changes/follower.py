@@ -1,4 +1,4 @@
-"""Following the log: reads it again and again, so that streams are told of other processes' writes."""
+"""Following the log: reads it again and again, so that streams are notified of other processes' writes."""
 
 from __future__ import annotations
 

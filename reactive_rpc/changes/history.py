@@ -47,7 +47,7 @@ class History:
             self._positions.append((version, position))
 
     def append(self, version: int, changes: Iterable[Change], *, position: str = "") -> None:
-        """Add what leads to `version`, which is higher than any before."""
+        """Add the changes that lead to `version`, which is higher than any before."""
         self.extend((version, change) for change in changes)
         if position:
             self._positions.append((version, position))
@@ -59,7 +59,7 @@ class History:
             self._floor = self._changes.popleft()[0]
 
     def since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what came after `version`, in order; None where memory does not reach back that far."""
+        """Return the changes after `version`, in order; None where memory does not reach back that far."""
         if version < self._floor:
             return None
         newer = list(takewhile(lambda entry: entry[0] > version, reversed(self._changes)))

@@ -2,8 +2,8 @@
 
 The reader protocol (`cache/`) rests on two promises:
 
-1. `await log.fresh()` returns when every commit that was acknowledged to anybody before the call has been applied,
-   that is: handed to every subscriber, in order. `log.version` never names what has not been applied.
+1. `await log.sync_to_head()` returns when every commit that was acknowledged to anybody before the call has been
+   applied, that is: handed to every subscriber, in order. `log.version` never names what has not been applied.
 2. A transaction that begins after `log.version` was read sees at least that version.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["Applier", "Batch", "Log", "WantedLookups"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one poll found.
+    """The changes of one poll.
 
     Attributes:
         version: the log's version once the batch is applied.
@@ -78,7 +78,7 @@ class Log(Protocol):
         """Return the cursor of a version that was once `version` here, or of an earlier one, which tells more."""
         ...
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Raises:
@@ -86,11 +86,11 @@ class Log(Protocol):
         """
         ...
 
-    async def fresh_for_arrivals(self) -> int:
-        """Do as `fresh`, for a request that came in over a connection; such requests may share one look.
+    async def sync_to_head_for_server(self) -> int:
+        """Do as `sync_to_head`, for a request that came in over a connection; such requests may share one look.
 
         The caller must run in a task of its own, begun after the request was read: a task that writes and then asks,
-        without ever giving way to the event loop, must use `fresh`.
+        without ever giving way to the event loop, must use `sync_to_head`.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
@@ -98,13 +98,13 @@ class Log(Protocol):
         ...
 
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
-        """Return what was applied after `version`, from memory; None where memory does not reach back that far."""
+        """Return the changes applied after `version`, from memory; None where memory does not reach back that far."""
         ...
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from the database; None is a gap.
+        """Return the changes committed after `cursor` up to `version`, from the database; None is a gap.
 
-        Neither `fresh` nor the event loop waits for it.
+        Neither `sync_to_head` nor the event loop waits for it.
 
         Args:
             at_most: more changes than that are a gap too, found out without reading them all, and what memory holds is

@@ -48,7 +48,7 @@ class Announcer:
         self._require_open()
         async with self._database.write() as session:
             await session.run_sync(lambda session: self._announce(session.connection(), table, stored))
-        await self._log.fresh()
+        await self._log.sync_to_head()
 
     def invalidate_sync(self, topic: Topic, *, keys: Iterable[str] | None, db: Session) -> None:
         """Do as `invalidate` in a transaction that exists."""

@@ -82,7 +82,7 @@ class Registrar:
         Raises:
             ServiceUnavailableError: the log cannot be read.
         """
-        await self._log.fresh()
+        await self._log.sync_to_head()
         missed = None if cursor is None else await self._replays.after(cursor)
         is_gap = missed is not None and missed.changes is None
         undecided: dict[CachedResult, Affected] = {}

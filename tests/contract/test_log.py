@@ -221,7 +221,7 @@ class Tail:
 
     def poll(self) -> list[Batch]:
         """Ask for what is fresh and return the batches that came since the last time, by this or by themselves."""
-        self.run(self.log.fresh())
+        self.run(self.log.sync_to_head())
         known, self.polled = self.polled, len(self.batches)
         return self.batches[known:]
 
@@ -351,7 +351,7 @@ def test_what_is_rolled_back_is_never_told(tail: Tail, writer: Writer) -> None:
 
 
 def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: Tail) -> None:
-    """Promise 1, with four writers at once: after `fresh`, each commit known before the call was told, exactly once."""
+    """Promise 1, with four writers at once: each commit known before the call is told when it returns, exactly once."""
     acknowledged: set[int] = set()
 
     def write(number: int) -> None:
@@ -373,7 +373,7 @@ def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: T
     polls = 0
     while any(thread.is_alive() for thread in threads) or polls < 3:
         known, version = set(acknowledged), tail.log.version
-        assert tail.run(tail.log.fresh()) >= version
+        assert tail.run(tail.log.sync_to_head()) >= version
         assert known <= set(received), "an acknowledged commit was not told"
         polls += 1
     tail.poll()
@@ -578,7 +578,7 @@ def test_a_cursor_survives_the_log(world: World, tail: Tail, writer: Writer) -> 
     tail.run(tail.log.aclose())
     tail.run(tail.log.aclose())
     with pytest.raises(ServiceUnavailableError, match="not open"):
-        tail.run(tail.log.fresh())
+        tail.run(tail.log.sync_to_head())
     writer.execute("UPDATE t SET n = 100 WHERE id = 1")
     tail.run(tail.log.open())
     tail.run(tail.log.open())
@@ -634,10 +634,10 @@ def test_asking_together_is_answered_together(tail: Tail, writer: Writer) -> Non
     """A hundred callers at once each get what was committed before, and the batch comes once."""
 
     async def ask() -> list[int]:
-        return await asyncio.gather(*(tail.log.fresh() for _ in range(50)), *(arrive() for _ in range(50)))
+        return await asyncio.gather(*(tail.log.sync_to_head() for _ in range(50)), *(arrive() for _ in range(50)))
 
     async def arrive() -> int:
-        return await asyncio.create_task(tail.log.fresh_for_arrivals())
+        return await asyncio.create_task(tail.log.sync_to_head_for_server())
 
     writer.execute("UPDATE t SET n = 5 WHERE id = 1")
     assert set(tail.run(ask())) == {tail.log.version}
@@ -741,7 +741,7 @@ def test_a_database_that_is_not_there(world: World, runner: asyncio.Runner) -> N
     with pytest.raises(ServiceUnavailableError):
         runner.run(log.open())
     with pytest.raises(ServiceUnavailableError, match="not open"):
-        runner.run(log.fresh())
+        runner.run(log.sync_to_head())
     runner.run(log.aclose())
 
 

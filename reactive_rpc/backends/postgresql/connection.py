@@ -1,4 +1,4 @@
-"""Connections past any pool, for what needs a session of its own: the log, locks, the ephemeral store, capture."""
+"""Connections past any pool, for whoever needs a session alone: the log, locks, the ephemeral store, capture."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CONNECT_SECONDS: Final = 5
 CLOSE_SECONDS: Final = 1.0
 
 FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What asyncpg raises if the database cannot be used; `TimeoutError` is an OSError."""
+"""The errors of asyncpg if the database cannot be used; `TimeoutError` is an OSError."""
 
 # INVARIANT (nothing that the role or the database sets by default holds here): a poll that is serializable could fail
 # for what others do, one under the role's timeouts could be cut off, and a search path of the users' own would let
-# what they define be called.
+# what they define be called. jit=off: estimates for the catalogs are high enough to compile a poll of a millisecond.
 _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
@@ -47,7 +47,7 @@ async def connect(place: Place, name: str, settings: Mapping[str, str] | None = 
     They are set once it stands: PgBouncer refuses most of them as parameters of its start.
 
     Args:
-        name: what the connection is for, as the server's administrator sees it.
+        name: the connection's purpose, as the server's administrator sees it.
         settings: beside those that all our connections have.
         options: asyncpg's.
 

@@ -1,28 +1,11 @@
-"""A PostgreSQL database.
+"""A PostgreSQL database, with engines for queries and for mutations.
 
-Queries and mutations have engines of their own:
-
-- A query's transaction is REPEATABLE READ, so all its statements read one snapshot, and READ ONLY, so the server itself
-  refuses a write, however it is made; the session says so too, for what a handler might run after a COMMIT of its own
-  (not through a pooler in transaction mode, where a session is whoever's transaction comes next).
-- A mutation's transaction has the isolation that it or the settings declare, said with its BEGIN.
-
+A query's transaction is REPEATABLE READ, so all its statements read one snapshot, and READ ONLY, so the server itself
+refuses a write, however it is made. A mutation's transaction has the isolation that it or the settings declare.
 Coroutines use the driver that the URL names, threads use psycopg.
 
-**A snapshot is checked, not trusted.** Each read begins by asking which version it sees. A standby answers from a
-snapshot that hides transactions which the primary has ended, so it is refused.
-
-**What SQLAlchemy does not see.** A function, a view or a policy reads tables that no statement names: they are found by
-their locks (`postgresql_locks.py`). The driver's own connection may be asked for anything, also for the time: a handler
-that reaches for it has a result that is not cached. So has one that ended the transaction it was given, or whose
-transaction failed: its locks are gone.
-
-**Connections.** PostgreSQL allows few. Who calls is bounded above (`procedures/execution.py`); a call inside a call
-must not wait for one outside, so readers are never made to wait for a connection here. Writers wait, for so long. A
-connection that a restarted server has forgotten is noticed before a handler gets it.
-
-asyncpg looks unknown types up, in the transaction that first meets them. What it locks there says nothing of the
-handler, so it looks in a savepoint that is rolled back.
+docs/internals/postgresql.md says how a snapshot is checked, how reads are found that no statement names, and why
+queries never wait for a connection here.
 """
 
 from __future__ import annotations
@@ -145,7 +128,7 @@ class PostgreSQLDatabase(Database):
         if self._direct is None:
             return
         place, names = await self.work(lambda connection: connection.execute(text(_PLACE)).one())
-        direct, direct_names = await asyncio.to_thread(_look, self._direct)
+        direct, direct_names = await asyncio.to_thread(_find_place, self._direct)
         there = place_name(self._direct)
         if place != direct:
             raise DefinitionError(f"{self.name} and {there}, where capture and log connect, are two databases")
@@ -311,7 +294,7 @@ def _account(connection: _ReadingConnection, recorder: Recorder) -> None:
         recorder.refuse("goes on after a statement that failed, so what it read cannot be told")
 
 
-def _look(place: Place) -> tuple[str, str]:
+def _find_place(place: Place) -> tuple[str, str]:
     """Return which database is at `place`, and whose tables go by bare names there.
 
     Raises:

@@ -1,19 +1,9 @@
 """A PostgreSQL database that an application reaches by an engine of its own.
 
-**Mutations** run on the engine itself: whatever its `connect_args`, pool and events make of a connection (a token as
-password, `SET ROLE`, `search_path`, a tenant for row-level security) holds for them.
-
-**Queries** run on another engine made from it: with the same way to connect and the same listeners, so all of that
-holds for them too, but with a pool, a dialect and a cache of compiled statements of its own. The application's own
-sessions are neither recorded nor made read-only, and queries, of which one may wait for another inside it, never wait
-for a connection that the application holds.
-
-**What a result may depend on** is the same as ever: a handler is computed in an empty context, so a listener that asks
-a `ContextVar` for the tenant finds none, and a handler that sets something for its session is not cached. What holds
-for every connection alike is part of the database as this application sees it.
-
-**Capture, log, locks and ephemeral store** have connections of their own, by the engine's URL or by `log_url`. They
-must see the same tables by the same names, which is checked when the application opens.
+Mutations run on the engine itself, so whatever its `connect_args`, pool and events make of a connection holds for them.
+Queries run on another engine made from it, with the same way to connect and the same listeners, but with a pool, a
+dialect and a cache of compiled statements of its own. Capture, log, locks and the ephemeral store have connections of
+their own, by the engine's URL or by `log_url`. docs/internals/postgresql.md says why.
 """
 
 from __future__ import annotations

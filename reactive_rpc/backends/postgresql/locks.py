@@ -1,18 +1,8 @@
-"""What a transaction has read on PostgreSQL: the relations on which it holds a lock.
+"""The relations that a transaction has read on PostgreSQL: those on which it holds a lock.
 
-Design note. PostgreSQL locks every relation that a statement names, or reaches through a view, a function or a policy,
-before it reads a row, and keeps the lock until the transaction ends. So at its end a transaction's own locks name all
-it has read, however it was read. Three things must be known:
-
-- A rolled back savepoint gives up the locks taken since: they have to be looked at before.
-- Looking must not lock anything itself. `pg_locks` and `pg_class` are relations too; the functions behind them are not.
-- Locks tell tables, neither rows nor columns. What is already in the read set was told by the statement; the rest is
-  read whole. But row-level security adds conditions to statements, with columns and tables of their own: where a policy
-  is in force, all that was locked is read whole. (A policy that is not a matter of rows keeps its table from being
-  captured.)
-
-The name of a relation comes with its schema, whatever the search path is. Reading the system's catalogs is refused: no
-trigger sees their writes.
+PostgreSQL locks every relation that a statement names, or reaches through a view, a function or a policy, before it
+reads a row, and keeps the lock until the transaction ends. So at its end a transaction's locks name all that it has
+read, however it was read. docs/internals/postgresql.md says when that can be relied on.
 
 Source: https://www.postgresql.org/docs/current/explicit-locking.html, src/backend/storage/lmgr/README.
 """
@@ -29,6 +19,7 @@ from reactive_rpc.statements.recorder import Recorder
 
 __all__ = ["Locked", "account_for"]
 
+# INVARIANT (this locks no relation itself): pg_locks and pg_class are relations; the functions behind them are not.
 LOCKED: Final = """
 SELECT pg_catalog.json_build_array(
   extract(epoch FROM pg_catalog.transaction_timestamp())::text,
@@ -82,6 +73,7 @@ def account_for(recorder: Recorder, run: Callable[[str], str], *, began: str) ->
             return
         if table is not None:
             tables.add(table)
+    # A policy adds conditions to statements, with columns and tables that none of them names: all is read whole.
     is_restricted = any(relation.restricted for relation in locked)
     recorder.widen(sorted(tables if is_restricted else tables - recorder.tables))
 

@@ -1,54 +1,11 @@
 """The log of a PostgreSQL database: its outbox, read after a snapshot.
 
-**Why a snapshot is an exact cursor.** Transactions commit in another order than they take ids, so no number orders the
-rows: a `max(id)` cursor misses whatever commits late with a low id. A `pg_snapshot` says which transactions were over
-when it was taken. What is new since is what a later snapshot shows of the others: `xid >= xmax`, or `xid` among those
-that were under way. `xid` is the id of the whole transaction, in savepoints and prepared transactions too, and both
-stand among those under way until they end. Nobody waits for a long transaction, and nothing is seen twice.
+A `pg_snapshot` says which transactions were over when it was taken, so it is an exact cursor where no number could be:
+transactions commit in another order than they take ids. The version is how many transactions are over, but for a
+constant. `sync_to_head` returns when a poll has ended that was sent after the call; polls are shared by a barrier.
 
-**The version** is `xmax` less the number of transactions under way: how many are over, but for a constant. Snapshots of
-one server are totally ordered in time (they are taken, and transactions end, under one lock), each later one shows all
-that an earlier one shows, and every transaction that ends raises the version by at least one. So a reader whose own
-snapshot has at least our version sees at least what we have applied.
-
-**Why a poll is enough for promise 1.** A commit is visible to snapshots before it is acknowledged, and the statement of
-a poll takes its snapshot after it was sent. `fresh` therefore returns when a poll has ended that was sent after the
-call. Whoever asks while one is under way waits for the next, and shares it with all who ask until it begins; it belongs
-to none of them, so none can cancel it.
-
-**Order.** Within a batch, rows come by id. Two transactions that write the same row exclude each other until commit,
-so there ids ascend in commit order; where they do not, the writes do not touch, and no order tells them apart.
-
-**What the driver sees is what the server did.** Rows are applied only if fingerprint and epoch, read in the statement
-that shows them, are those that capture has verified; else capture looks again and everything is read anew. An unchanged
-snapshot needs no look: DDL commits too.
-
-**A crash** takes back what had been visible and not yet been flushed to disk, and gives the same transaction ids out
-again: of commits with `synchronous_commit=off`, and, whatever the settings, of transactions that were rolled back. A
-cursor from before would take the new ones for known. So would one from before an older copy of the files was put in
-place. Both take a restart, of the whole server or (a crash of one backend) of all but its postmaster, which then drops
-the statistics. So the time of its start and that of the last reset of the statistics name its incarnation, and for
-another one capture begins a new epoch. After a mere loss of the connection we go on where we were.
-
-**A new epoch needs a higher version**, or a result begun before the flush would pass for one of after it. A restored
-database may have gone back; the missing transactions are then run empty. Where it has gone back so far that this would
-take long, the log refuses to go on: a new process starts without a past.
-
-**A flush of our own.** Rows that were pruned before we read them, or a subscriber that failed, concern nobody else. The
-epoch stays, so other workers and their clients are left in peace: our subscribers forget everything, `changes_since`
-forgets with them, and positions of this epoch keep their meaning, because each is held against the floor when it is
-used.
-
-**Look-ups** need the batch's snapshot in further statements. So a poll that finds rows whose images want virtual
-columns is thrown away, and done again in a REPEATABLE READ transaction with the look-ups in it. A snapshot does not
-keep a table from being emptied, or exchanged for another or for a view, between that poll and the look-up: a name means
-what it means when its statement is sent. So the parents are locked before the snapshot is taken. As the snapshot's
-fingerprint is the verified one, the table that is locked is the one that was verified, and it stays as it is. A parent
-that cannot be locked at once is unknown: a poll waits for nobody's migration. So is a stranger's, as a look-up would
-run code of theirs (`capture/owner.py`).
-
-Rejected: NOTIFY in the writing transaction (it serialises commits), logical decoding (it needs a slot for each worker,
-which holds WAL back when a worker dies), a cursor by xmin (one long transaction delays everything).
+docs/internals/postgresql.md says why that is exact, what follows from a crash, a restored copy and a flush, and how
+virtual columns are looked up in the snapshot that shows the rows.
 """
 
 from __future__ import annotations
@@ -83,12 +40,12 @@ from reactive_rpc.statements.concealment import said_by
 
 __all__ = ["PostgreSQLLog"]
 
-SETTLE_ATTEMPTS: Final = 10
+RECONCILE_ATTEMPTS: Final = 10
 MAX_EMPTY_TRANSACTIONS: Final = 100_000
 """How many are run to catch up with a version of before: about a second's worth."""
 
 UNREADABLE: Final = "the database cannot be read: try again later"
-"""What callers are told; the cause is chained, for the log."""
+"""Said to callers; the cause is chained, for the log."""
 TRUST: Final = "if you trust it, GRANT it this role: docs/explanation/security.md"
 
 _KEYS: Final[Mapping[ColumnKind, str]] = {
@@ -106,7 +63,7 @@ class PostgreSQLLog(BaseLog):
     """The changes of one PostgreSQL database; a `Log`. Used on one event loop; not safe across threads.
 
     Args:
-        capture: what installs, verifies and decodes.
+        capture: installs, verifies and decodes.
         place: of the database; the log has one connection of its own, and one more while clients resume.
         limits: those of this log; a statement may take as long as it may wait.
     """
@@ -123,7 +80,7 @@ class PostgreSQLLog(BaseLog):
         self._replayed = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
         self._replaying = asyncio.Lock()
         self._replays = 0
-        self._barrier = Barrier(self._poll, "poll")
+        self._barrier = Barrier(self._sync_locked, "poll")
 
     def cursor_at(self, version: int) -> Cursor:
         """Return the cursor of a version; its position may be an earlier one's, which tells more.
@@ -146,10 +103,10 @@ class PostgreSQLLog(BaseLog):
                 # It refuses a session that others share, before anything is set for ours.
                 state = await asyncio.to_thread(self._capture.install)
                 await self._connect()
-                state, look, _ = await self._settle(state, None)
-        self._stand_at(look)
-        self._version = look.snapshot.version
-        self._last, self._state, self._doubt = _without_rows(look), state, None
+                state, polled, _ = await self._reconcile(state, None)
+        self._stand_at(polled)
+        self._version = polled.snapshot.version
+        self._last, self._state, self._invalidation_reason = _without_rows(polled), state, None
 
     async def aclose(self) -> None:
         """Close the connection; idempotent. The log can be opened again."""
@@ -160,7 +117,7 @@ class PostgreSQLLog(BaseLog):
         self._replayed.terminate()
         await self._outbox.close()
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Raises:
@@ -170,12 +127,12 @@ class PostgreSQLLog(BaseLog):
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`; None is a gap.
+        """Return the changes that were committed after `cursor` up to `version`; None is a gap.
 
         A gap is: another epoch, a cursor without a position or with one that no server spells, one ahead of `version`,
-        one below what is kept, or more than `at_most`.
+        one below the retention floor, or more than `at_most`.
 
-        What memory does not hold is read over a connection of its own, which is there for as long as anybody needs it,
+        Changes that memory does not hold are read over a connection of its own, which is there while anybody needs it,
         and decoded in a thread: polls must not wait for it, nor the event loop.
 
         Raises:
@@ -184,7 +141,7 @@ class PostgreSQLLog(BaseLog):
         place = TransactionSnapshot.parse(cursor.position)
         if not self._outbox.is_connected or self._is_reconnected:
             async with self._lock:
-                await self._catch_up()
+                await self._sync()
         state, last, until = self.schema, self._last, self._version
         if place is None or last is None or cursor.epoch != state.epoch:
             return None
@@ -193,12 +150,13 @@ class PostgreSQLLog(BaseLog):
         reaches, remembered = self._remembered(cursor.version, at_most)
         if reaches and self._history.is_at(cursor.version, cursor.position):
             return remembered
-        look = await self._between(place, last.snapshot, at_most)
-        if look.epoch != state.epoch or look.floor > place.xmin or _is_restarted(look, last):
+        polled = await self._between(place, last.snapshot, at_most)
+        # INVARIANT (a position is held against the floor when it is used): the epoch outlives a flush of our own.
+        if polled.epoch != state.epoch or polled.floor > place.xmin or _is_restarted(polled, last):
             return None
-        if at_most is not None and (look.is_cut or len(look.rows) > at_most):
+        if at_most is not None and (polled.is_cut or len(polled.rows) > at_most):
             return None
-        found = await asyncio.to_thread(self._changes, look, state)
+        found = await asyncio.to_thread(self._changes, polled, state)
         since = self.changes_since(until)  # applied while we read
         if since is None or self._state is None or self._state.epoch != state.epoch:
             return None
@@ -221,103 +179,104 @@ class PostgreSQLLog(BaseLog):
             if not self._replays:
                 await self._replayed.close()
 
-    async def _poll(self) -> None:
+    async def _sync_locked(self) -> None:
         async with self._lock:
-            await self._catch_up()
+            await self._sync()
 
-    async def _catch_up(self) -> None:
+    async def _sync(self) -> None:
         state, last = self.schema, self._last
         with self._hanging_up():
             if not self._outbox.is_connected:
                 await self._connect()
             try:
-                settled, look, changes = await self._settle(state, last)
+                reconciled, polled, changes = await self._reconcile(state, last)
             except CaptureError as exc:
                 raise ServiceUnavailableError("writes to the database cannot be captured any more") from exc
         if self._state is None:
             raise ServiceUnavailableError("the log was closed")
-        reason = self._reason_to_flush(state, settled, look)
+        reason = self._reason_to_flush(state, reconciled, polled)
         self._is_reconnected = False
-        self._state = settled
+        self._state = reconciled
         if reason is not None:
-            self._flush(look, reason)
-        elif last is None or look.snapshot != last.snapshot:
-            self._advance(look, changes)
+            self._flush(polled, reason)
+        elif last is None or polled.snapshot != last.snapshot:
+            self._advance(polled, changes)
 
-    def _reason_to_flush(self, before: CaptureState, now: CaptureState, look: PollResult) -> str | None:
+    def _reason_to_flush(self, before: CaptureState, now: CaptureState, polled: PollResult) -> str | None:
         if now.epoch != before.epoch:
-            return self._doubt or "capture was installed anew, or another worker flushed"
-        if self._last is not None and look.floor > self._last.snapshot.xmin:
+            return self._invalidation_reason or "capture was installed anew, or another worker flushed"
+        if self._last is not None and polled.floor > self._last.snapshot.xmin:
             return "changes were pruned before they were read"
-        return self._doubt
+        return self._invalidation_reason
 
-    def _flush(self, look: PollResult, reason: str) -> None:
-        version = look.snapshot.version
-        self._doubt = None
+    def _flush(self, polled: PollResult, reason: str) -> None:
+        version = polled.snapshot.version
+        self._invalidation_reason = None
         self._refused.clear()
-        self._stand_at(look)
-        self._tell(Batch(version, flush=reason))
-        self._version, self._last = version, _without_rows(look)
+        self._stand_at(polled)
+        # INVARIANT (notified, then counted): `version` never names what has not been applied.
+        self._notify(Batch(version, flush=reason))
+        self._version, self._last = version, _without_rows(polled)
 
-    def _advance(self, look: PollResult, changes: tuple[Change, ...]) -> None:
-        version = look.snapshot.version
-        self._history.append(version, changes, position=look.snapshot.position)
+    def _advance(self, polled: PollResult, changes: tuple[Change, ...]) -> None:
+        version = polled.snapshot.version
+        self._history.append(version, changes, position=polled.snapshot.position)
         if changes:
-            self._tell(Batch(version, changes))
-        self._version, self._last = version, _without_rows(look)
+            self._notify(Batch(version, changes))
+        self._version, self._last = version, _without_rows(polled)
 
-    def _stand_at(self, look: PollResult) -> None:
-        """Forget the history: what comes next lies after `look`."""
-        self._history.restart(look.snapshot.version, position=look.snapshot.position)
+    def _stand_at(self, polled: PollResult) -> None:
+        """Forget the history: the next change lies after `polled`."""
+        self._history.restart(polled.snapshot.version, position=polled.snapshot.position)
 
-    async def _settle(
+    async def _reconcile(
         self, state: CaptureState, last: PollResult | None
     ) -> tuple[CaptureState, PollResult, tuple[Change, ...]]:
         """Return a look and its changes, with the state that capture verified at the same fingerprint and epoch.
 
         Args:
-            state: what was verified last.
-            last: what was applied last; None reads no rows.
+            state: verified last.
+            last: applied last; None reads no rows.
 
         Raises:
             ServiceUnavailableError: schema or epoch changed again at every attempt, or the database went back too far.
         """
         known_epoch = state.epoch
-        for _ in range(SETTLE_ATTEMPTS):
+        for _ in range(RECONCILE_ATTEMPTS):
             is_same_epoch = state.epoch == known_epoch
             try:
-                look, changes = await self._look(state, last if is_same_epoch else None)
+                polled, changes = await self._poll(state, last if is_same_epoch else None)
             except asyncpg.UndefinedTableError:
                 state = await self._refresh()
                 continue
-            if not is_same_epoch and last is not None and look.snapshot.version <= last.snapshot.version:
-                await self._catch_up_version(last.snapshot.version - look.snapshot.version + 1)
-            elif not _is_verified(look, state) or (is_same_epoch and _is_restarted(look, last)):
+            if not is_same_epoch and last is not None and polled.snapshot.version <= last.snapshot.version:
+                await self._raise_version(last.snapshot.version - polled.snapshot.version + 1)
+            elif not _is_verified(polled, state) or (is_same_epoch and _is_restarted(polled, last)):
                 state = await self._refresh()
-            elif is_same_epoch and _is_reversed(look, last):
+            elif is_same_epoch and _is_reversed(polled, last):
                 _log.warning("the database went back to an earlier state: a new epoch begins")
                 state = await self._refresh(renew=True)
             else:
-                return state, look, changes
+                return state, polled, changes
         raise ServiceUnavailableError("the schema of the database keeps changing: try again later")
 
-    async def _look(self, state: CaptureState, last: PollResult | None) -> tuple[PollResult, tuple[Change, ...]]:
-        """Read what came after `last`; its changes, where they can be decoded by `state`."""
-        if last is not None and not self._must_look and await self._outbox.is_at(last):
+    async def _poll(self, state: CaptureState, last: PollResult | None) -> tuple[PollResult, tuple[Change, ...]]:
+        """Poll after `last`; return the changes, too, where they can be decoded by `state`."""
+        if last is not None and not self._must_poll and await self._outbox.is_at(last):
             return last, ()
         after = None if last is None else last.snapshot
-        look = await self._outbox.poll(after)
-        if not _is_verified(look, state):
-            return look, ()
-        if look.is_cut or not (lookups := self._lookups(look.tables, state)):
-            return look, self._changes(look, state)
+        polled = await self._outbox.poll(after)
+        if not _is_verified(polled, state):
+            return polled, ()
+        if polled.is_cut or not (lookups := self._lookups(polled.tables, state)):
+            return polled, self._changes(polled, state)
         async with self._outbox.one_snapshot():
             locked = await self._lock_parents(lookups, state)
             # INVARIANT: parents are locked before this statement takes the snapshot.
-            look = await self._outbox.poll(after)
-            if not _is_verified(look, state):
-                return look, ()
-            return look, await self._enriched(self._changes(look, state), locked, state)
+            polled = await self._outbox.poll(after)
+            if not _is_verified(polled, state):
+                return polled, ()
+            return polled, await self._enriched(self._changes(polled, state), locked, state)
 
     def _lookups(self, tables: Iterable[str], state: CaptureState) -> list[Lookup]:
         """Return the look-ups that images of `tables` should hold and that may be made."""
@@ -334,7 +293,7 @@ class PostgreSQLLog(BaseLog):
             self._refused.add(lookup)
 
     async def _lock_parents(self, lookups: Collection[Lookup], state: CaptureState) -> frozenset[str]:
-        """Lock what is looked into and return the tables that could be."""
+        """Lock the parents and return those that could be locked."""
         locked = set()
         for parent in {lookup.parent for lookup in lookups}:
             try:
@@ -352,18 +311,18 @@ class PostgreSQLLog(BaseLog):
         return frozenset(locked)
 
     @property
-    def _must_look(self) -> bool:
+    def _must_poll(self) -> bool:
         """Whether an unchanged snapshot is not enough: of another database it says nothing."""
-        return self._doubt is not None or self._is_reconnected
+        return self._invalidation_reason is not None or self._is_reconnected
 
-    def _changes(self, look: PollResult, state: CaptureState) -> tuple[Change, ...]:
-        if look.is_cut:
-            return _bulk(look.tables)
+    def _changes(self, polled: PollResult, state: CaptureState) -> tuple[Change, ...]:
+        if polled.is_cut:
+            return _bulk(polled.tables)
         changes: list[Change] = []
-        for row in look.rows:
+        for row in polled.rows:
             changes.extend(decode(row, state))
             if len(changes) > self._limits.bulk_threshold:
-                return _bulk(look.tables)
+                return _bulk(polled.tables)
         return tuple(changes)
 
     async def _enriched(
@@ -403,7 +362,7 @@ class PostgreSQLLog(BaseLog):
         except ServiceUnavailableError as exc:  # its words name the server
             raise ServiceUnavailableError(UNREADABLE) from exc
 
-    async def _catch_up_version(self, count: int) -> None:
+    async def _raise_version(self, count: int) -> None:
         if count > MAX_EMPTY_TRANSACTIONS:
             raise ServiceUnavailableError(
                 f"the database went back by {count} transactions: restart this process, so that it forgets what it knew"
@@ -416,10 +375,10 @@ class PostgreSQLLog(BaseLog):
 
     @contextmanager
     def _hanging_up(self, message: str = UNREADABLE) -> Iterator[None]:
-        """Turn what goes wrong into the errors of the contract, and begin anew on another connection.
+        """Turn failures into the errors of the contract, and begin anew on another connection.
 
         Args:
-            message: what the error says; `{}` stands for the cause.
+            message: of the error; `{}` stands for the cause.
         """
         try:
             yield
@@ -431,12 +390,14 @@ class PostgreSQLLog(BaseLog):
             raise
 
 
-def _is_verified(look: PollResult, state: CaptureState) -> bool:
-    return look.mark == state.schema_fingerprint and look.epoch == state.epoch
+def _is_verified(polled: PollResult, state: CaptureState) -> bool:
+    # INVARIANT (rows are applied only by a state that was verified at the same fingerprint and epoch): if the schema
+    # was another one when they were read, the driver would see what the server did not do.
+    return polled.schema_fingerprint == state.schema_fingerprint and polled.epoch == state.epoch
 
 
-def _without_rows(look: PollResult) -> PollResult:
-    return replace(look, rows=(), tables=())
+def _without_rows(polled: PollResult) -> PollResult:
+    return replace(polled, rows=(), tables=())
 
 
 def _parents_sql(lookup: Lookup, state: CaptureState) -> str:
@@ -455,16 +416,16 @@ def _has_known_keys(lookup: Lookup, state: CaptureState) -> bool:
     return parent.kinds[lookup.key] in _KEYS and lookup.key not in parent.enums
 
 
-def _is_restarted(look: PollResult, last: PollResult | None) -> bool:
+def _is_restarted(polled: PollResult, last: PollResult | None) -> bool:
     """Tell whether transaction ids may have been given out again since `last`; capture then begins a new epoch."""
-    return last is not None and look.incarnation != last.incarnation
+    return last is not None and polled.incarnation != last.incarnation
 
 
-def _is_reversed(look: PollResult, last: PollResult | None) -> bool:
+def _is_reversed(polled: PollResult, last: PollResult | None) -> bool:
     """Tell whether fewer transactions are over than in `last`, which a server that runs cannot do."""
     if last is None:
         return False
-    return look.snapshot.version < last.snapshot.version or look.snapshot.xmax < last.snapshot.xmax
+    return polled.snapshot.version < last.snapshot.version or polled.snapshot.xmax < last.snapshot.xmax
 
 
 def _bulk(tables: tuple[str, ...]) -> tuple[Change, ...]:

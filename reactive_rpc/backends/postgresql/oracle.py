@@ -1,22 +1,9 @@
 """What a text reads on PostgreSQL: a parser says what it may not contain, and names its tables.
 
-Design note. Two questions, two witnesses.
-
-*Which tables?* The parser names those that stand in the text; each is read whole. What stands behind them (a policy, a
-search path that leads elsewhere) takes a lock in the back end, and the database adds what was locked at the end of the
-read (`postgresql_database.py`). A view is followed by what capture knows of it.
-
-*Does the result follow from their rows?* Only a text that is one query, whose every construct is in a list, whose every
-function is pure, and which holds nothing that may be the clock. Functions are taken from the tokens, not from the tree:
-the tree has names of the parser's own (`random` is `Rand` there), while no function can be called without a word before
-a parenthesis. PostgreSQL reads a *literal* of unknown type as a date where one is wanted, so a literal or a parameter
-such as 'today' is refused wherever it stands; any other text becomes a date only by a cast, which is looked at.
-
-A text that the parser does not understand is opaque. What it says of a text, it says of the text alone, so answers are
-remembered by text; the names are looked up anew each time.
-
-Rejected: trusting `pg_proc.provolatile` (now() is *stable*), or EXPLAIN (a statement more on each connection, and it
-names no functions).
+The tables that stand in a text are read whole; those behind them are found by their locks. Its result follows from
+their rows only if the text is one query whose every construct is in a list and whose every function is pure. A text
+that the parser does not understand is opaque. Answers are remembered by text, as they are about the text alone; names
+are looked up anew each time. docs/internals/postgresql.md has the reasons.
 """
 
 from __future__ import annotations

@@ -1,22 +1,9 @@
 """The outbox of a PostgreSQL database, read over one asyncpg connection.
 
-**One statement, one snapshot.** A statement outside a transaction sees one snapshot, and `pg_current_snapshot()` in it
-names that very snapshot. So rows, epoch, retention floor and fingerprint come from one statement, and what it says of
-itself is exact.
-
-**The gate.** Rows, DDL, epoch and floor all change by a commit, and each commit changes the snapshot. So where the
-snapshot (of the same incarnation of the server) is the one known already, nothing has to be read: a third of the cost.
-
-**A bounded answer.** Only as many rows are sent as a batch may have, and their contents only up to a number of stored
-bytes; past either bound the answer is cut, and tells which tables occur.
-
-**Settings of the connection.** `row_security=off` turns a policy that would hide a parent from a look-up into an error,
-which leaves the value unknown. The search path keeps what the database's users define from being called (see
-`capture/postgresql_tables.read_visible`). `jit=off`: the estimates for the catalogs are high enough to compile a
-statement that runs for a millisecond. A serializable poll could fail for what others do, and so could one under the
-timeouts of the role: each statement has its own. Left alone, the planner would plan each poll anew, which takes as long
-as the poll; and as it does not know the snapshot, it expects a third of the outbox to be new, and must be kept from
-reading all of it.
+Rows, epoch, retention floor and fingerprint come from one statement, which sees one snapshot and names it. If the
+snapshot is the one that is known already, nothing has to be read. Only as many rows are sent as a batch may have, and
+their contents only up to a number of stored bytes; past either bound the answer is cut, and names the tables that
+occur. docs/internals/postgresql.md says why this is exact, and why the connection has its settings.
 """
 
 from __future__ import annotations
@@ -46,6 +33,8 @@ STANDBY: Final = (
     " Give the primary's address; with several hosts in the URL add target_session_attrs=primary"
 )
 
+# A policy that would hide a parent from a look-up becomes an error. The planner would plan each poll anew, which takes
+# as long as the poll; and as it does not know the snapshot it must be kept from reading the whole outbox.
 _SETTINGS: Final = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "row_security": "off"}
 
 _ROWS: Final = "SELECT id, xid, tbl, op::text AS op, rows FROM reactive_rpc.outbox"
@@ -69,7 +58,7 @@ WITH unseen AS MATERIALIZED ({_UNSEEN}
 ), bounded AS ({_CUT}
 )
 SELECT pg_current_snapshot()::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation,
-    {FINGERPRINT} AS mark, {_META.format("epoch")} AS epoch, {_META.format("floor")} AS floor,
+    {FINGERPRINT} AS schema_fingerprint, {_META.format("epoch")} AS epoch, {_META.format("floor")} AS floor,
     ARRAY(SELECT DISTINCT tbl FROM unseen) AS tables,
     NULL::bigint AS id, NULL::text AS xid, NULL::text AS tbl, NULL::text AS op, NULL::text AS rows, NULL AS is_cut
 UNION ALL {_SENT}"""
@@ -80,7 +69,7 @@ WITH unseen AS MATERIALIZED (
     LIMIT $4::bigint
 ), bounded AS ({_CUT}
 )
-SELECT $3::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation, '' AS mark,
+SELECT $3::text AS snapshot, pg_is_in_recovery() AS is_standby, {INCARNATION} AS incarnation, '' AS schema_fingerprint,
     {_META.format("epoch")} AS epoch, {_META.format("floor")} AS floor,
     ARRAY(SELECT DISTINCT tbl FROM unseen) AS tables,
     NULL::bigint AS id, NULL::text AS xid, NULL::text AS tbl, NULL::text AS op, NULL::text AS rows, NULL AS is_cut
@@ -92,12 +81,12 @@ _END_TRANSACTIONS: Final = "DO $$ BEGIN FOR n IN 1..{} LOOP PERFORM pg_current_x
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What one statement saw.
+    """The answer of one statement.
 
     Attributes:
-        snapshot: what it saw.
+        snapshot: the one that it saw.
         incarnation: of the server, see `INCARNATION`.
-        mark: the fingerprint of the schema.
+        schema_fingerprint: see `CaptureState.schema_fingerprint`.
         epoch: as meta holds it; empty where it holds none.
         floor: rows of transactions below may have been pruned.
         tables: those that occur in the rows, by name.
@@ -107,7 +96,7 @@ class PollResult:
 
     snapshot: TransactionSnapshot
     incarnation: str
-    mark: str
+    schema_fingerprint: str
     epoch: str
     floor: int
     tables: tuple[str, ...]
@@ -166,13 +155,13 @@ class Outbox:
         if connection is not None:
             connection.terminate()
 
-    async def is_at(self, look: PollResult) -> bool:
-        """Tell whether nothing was committed since `look`."""
+    async def is_at(self, polled: PollResult) -> bool:
+        """Tell whether nothing was committed since `polled`."""
         snapshot, incarnation = await self._live.fetchrow(_GATE)
-        return bool(snapshot == look.snapshot.text and incarnation == look.incarnation)
+        return bool(snapshot == polled.snapshot.text and incarnation == polled.incarnation)
 
     async def poll(self, after: TransactionSnapshot | None) -> PollResult:
-        """Return what is visible now and was not in `after`; no rows where that is None.
+        """Return the rows that are visible now and were not in `after`; no rows where that is None.
 
         Raises:
             asyncpg.UndefinedTableError: the outbox is gone.
@@ -183,7 +172,7 @@ class Outbox:
     async def between(
         self, after: TransactionSnapshot, until: TransactionSnapshot, *, at_most: int | None = None
     ) -> PollResult:
-        """Return what is visible in `until` and not in `after`; its mark says nothing.
+        """Return the rows that are visible in `until` and not in `after`; it has no fingerprint.
 
         Args:
             at_most: of more rows than that, only so many and one are looked at; None looks at all.
@@ -241,7 +230,7 @@ class Outbox:
         return PollResult(
             snapshot=snapshot,
             incarnation=head["incarnation"],
-            mark=head["mark"],
+            schema_fingerprint=head["schema_fingerprint"],
             epoch=head["epoch"] or "",
             floor=int(head["floor"] or 0),
             tables=tuple(sorted(head["tables"])),

@@ -1,39 +1,11 @@
 """The log of a PostgreSQL database read from Redis, where one relay (`backends/redis/relay.py`) writes it for all.
 
-Keys, entries and reports are those of `backends/redis/stream.py`. Versions are the database's own, so where this log
-stands means the same whatever happens to Redis: everything that the snapshot of that version shows has been applied
-here.
+The log follows the relay's reports. A report says that the stream has come to `top` and the database to `version`, with
+nothing captured between the two. All entries up to `top` are applied, each only if it joins on to where the log stands,
+and then the version becomes the report's. If entries are missing there is a flush, never silence.
 
-**Reports lead.** This log waits for reports only. One says that the stream has come to `top` and the database to
-`version`, with nothing captured between the two. So first all entries up to `top` are applied, each only if it joins on
-to where we stand, and only then does the version become the report's. Where entries are missing there is a flush, never
-silence: a report that cannot be followed entry by entry is the reason for one. Reports may be missed (each holds all
-that the one before held), come late, or come from a copy of Redis that has gone back: one that knows less than we do
-moves nothing. Their ids may go back with Redis, so after a pause the last of them is read again, whatever its id.
-
-**A barrier is promise 1.** `fresh` writes a question into Redis. A relay takes it out, and *then* looks at the
-database, and only a report of what that look showed, or of a later one, names the question. A commit acknowledged
-before `fresh` was called is visible to any look begun after it, so once that report has been followed, the commit has
-been applied. Questions are random names that nobody uses twice: no report written for another, or before a fail-over,
-can pass for the answer. One barrier is under way at a time; whoever asks meanwhile shares the next. A question may get
-lost with the relay that took it, so it is asked again until it is answered, or its time is over.
-
-**The version is promise 2**: it was read from a snapshot of the primary.
-
-**Schema.** A relay decodes changes by the schema of the snapshot that shows them. Where a report names another one than
-ours, capture looks again, before anything of it is applied: our schema is then that one or a later one. Images of an
-earlier one may hold values in a form that we do not compare by any more, so their tables count as a whole.
-
-**Epoch.** A report of another epoch than ours is followed only if our own database says that this is its epoch now. So
-what is relayed of another database, by a mistake in a namespace or a URL, can neither move us nor answer for ours.
-
-**Images lack virtual columns.** The relay cannot know what the entries of every worker rest on, and here it is too late
-to read parents in the snapshot of the change. A column that an image lacks is unknown and matches every condition: too
-wide, and right.
-
-Rejected: consumer groups (every worker needs every entry, and keeps its own place), publish and subscribe (a subscriber
-that is away for a moment misses what it cannot know of), blocking on the stream of entries too (a report wakes us for
-each of them, and a stream that was begun anew may never have an id past ours).
+`sync_to_head` asks a question and waits for a report that answers it. Versions are the database's own.
+docs/internals/redis.md argues both, and describes the cases of another schema, another epoch and another database.
 """
 
 from __future__ import annotations
@@ -66,7 +38,7 @@ OPEN_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 0.2
 
 UNREACHABLE: Final = "Redis cannot be reached: try again later"
-"""What callers are told; the cause is chained, for the log."""
+"""Said to callers; the cause is chained, for the log."""
 NOT_FOLLOWED: Final = "the changes of the database cannot be followed: try again later"
 FOREIGN: Final = (
     "what is relayed is another database: give each database a namespace of its own (REACTIVE_RPC_REDIS_NAMESPACE), and"
@@ -93,7 +65,7 @@ class RedisLog(BaseLog):
         self._epoch: str | None = None
         self._top = 0
         self._asked_about: tuple[str, str] | None = None
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._tasks = Tasks()
         self._follower: asyncio.Task[None] | None = None
         self._question: str | None = None
@@ -112,12 +84,12 @@ class RedisLog(BaseLog):
         return self._epoch
 
     @property
-    def trouble(self) -> str | None:
-        """What keeps this log from following the database: Redis or the relay; None where nothing does."""
-        return self._trouble
+    def error(self) -> str | None:
+        """Why this log cannot follow the database, Redis or the relay; None if it can."""
+        return self._error
 
     def enrich_with(self, wanted: WantedLookups) -> None:
-        """Do nothing: what comes from Redis has no virtual columns, so each of them counts as unknown."""
+        """Do nothing: images from Redis have no virtual columns, so each of them counts as unknown."""
 
     async def open(self) -> None:
         """Install (or, where capture does not manage the schema, verify) and stand where the relay is; idempotent.
@@ -131,7 +103,7 @@ class RedisLog(BaseLog):
         self._state = await asyncio.to_thread(self._capture.install)
         self._follower = self._tasks.start(self._follow(), "redis log")
         try:
-            await self._fresh_within(OPEN_SECONDS)
+            await self._sync_within(OPEN_SECONDS)
         except BaseException:
             await self.aclose()
             raise
@@ -146,7 +118,7 @@ class RedisLog(BaseLog):
         await self._barrier.drain()
         await self._stream.aclose()
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Raises:
@@ -156,10 +128,10 @@ class RedisLog(BaseLog):
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from memory or Redis; None is a gap.
+        """Return the changes that were committed after `cursor` up to `version`, from memory or Redis; None is a gap.
 
-        A gap is: another epoch, a cursor ahead of `version`, one below what Redis keeps, and more than `at_most`. Redis
-        is read a page at a time, and the event loop goes round in between.
+        A gap: another epoch, a cursor ahead of `version`, one below the oldest entry in Redis, or more than `at_most`.
+        Redis is read a page at a time, and the event loop goes round in between.
 
         Raises:
             ServiceUnavailableError: Redis cannot be reached.
@@ -179,11 +151,11 @@ class RedisLog(BaseLog):
             return None
         return None if at_most is not None and len(changes) + len(since) > at_most else (*changes, *since)
 
-    async def _fresh_within(self, seconds: float) -> None:
+    async def _sync_within(self, seconds: float) -> None:
         give_up = asyncio.get_running_loop().time() + seconds
         while True:
             try:
-                await self.fresh()
+                await self.sync_to_head()
                 return
             except ServiceUnavailableError:
                 if asyncio.get_running_loop().time() > give_up:
@@ -191,9 +163,9 @@ class RedisLog(BaseLog):
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _ask_relay(self) -> None:
-        """Ask the relay how far the database is, and return when what it reports has been applied."""
+        """Ask the relay how far the database is, and return when its report has been applied."""
         _ = self.schema
-        if self._trouble == UNREACHABLE:
+        if self._error == UNREACHABLE:
             raise ServiceUnavailableError(UNREACHABLE)
         self._answer = asyncio.get_running_loop().create_future()
         self._question = secrets.token_urlsafe(9)
@@ -202,7 +174,7 @@ class RedisLog(BaseLog):
                 async with asyncio.timeout(self._limits.timeout_seconds):
                     await self._answer
             except TimeoutError as exc:
-                is_silent = self._trouble in (None, NO_RELAY)
+                is_silent = self._error in (None, NO_RELAY)
                 raise ServiceUnavailableError(NO_RELAY if is_silent else NOT_FOLLOWED) from exc
             finally:
                 self._question = None
@@ -222,84 +194,86 @@ class RedisLog(BaseLog):
             try:
                 await self._follow_reports()
             except FAULTS as exc:
-                self._be_in_trouble(UNREACHABLE, exc)
+                self._note_error(UNREACHABLE, exc)
                 self._refuse(UNREACHABLE, exc)
             except Exception as exc:  # nobody would notice that the following has ended
-                self._be_in_trouble(str(exc) or type(exc).__name__, exc)
+                self._note_error(str(exc) or type(exc).__name__, exc)
             else:
                 continue
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _be_in_trouble(self, trouble: str, cause: Exception | None = None) -> None:
-        if trouble != self._trouble:
-            _log.warning("the log in Redis cannot be followed, trying on: %s", trouble, exc_info=cause)
-        self._trouble = trouble
+    def _note_error(self, error: str, cause: Exception | None = None) -> None:
+        if error != self._error:
+            _log.warning("the log in Redis cannot be followed, trying on: %s", error, exc_info=cause)
+        self._error = error
 
     async def _follow_reports(self) -> None:
         """Follow the reports from the last one on; return after a time of silence."""
-        last = await self._stream.last_beat()
+        last = await self._stream.last_report()
         if last is not None:
-            await self._follow_to(last, last.served)
-        if self._trouble != NO_RELAY:
-            self._trouble = None
-        beat_id = b"0" if last is None else last.id
-        while beats := await self._stream.beats_after(beat_id, SILENCE_SECONDS):
-            await self._follow_to(beats[-1], _served(beats))
-            beat_id, self._trouble = beats[-1].id, None
-        self._be_in_trouble(NO_RELAY)
+            await self._follow_to(last, last.answered)
+        if self._error != NO_RELAY:
+            self._error = None
+        report_id = b"0" if last is None else last.id
+        while reports := await self._stream.reports_after(report_id, SILENCE_SECONDS):
+            await self._follow_to(reports[-1], _answered(reports))
+            report_id, self._error = reports[-1].id, None
+        self._note_error(NO_RELAY)
 
-    async def _follow_to(self, beat: RelayReport, served: Collection[str | None]) -> None:
-        """Apply what leads to a report, and answer the barrier if its question was served."""
+    async def _follow_to(self, report: RelayReport, answered: Collection[str | None]) -> None:
+        """Apply the entries that lead to a report, and let the barrier pass if its question was answered."""
         question = self._question
-        if self._epoch is None and question not in served:
+        if self._epoch is None and question not in answered:
             return  # we stand nowhere yet, and whoever opens wants to stand at the end
-        state = await self._settle(beat.epoch, beat.mark)
-        if beat.epoch not in (self._epoch, state.epoch):
+        state = await self._reconcile(report.epoch, report.schema_fingerprint)
+        # INVARIANT (another epoch is followed only if our own database says that it is its epoch now): what is relayed
+        # of another database, by a mistake in a namespace or a URL, neither moves us nor answers for ours.
+        if report.epoch not in (self._epoch, state.epoch):
             raise ServiceUnavailableError(FOREIGN)
         if self._epoch is None:
-            self._stand_at(beat)
-        elif self._epoch != beat.epoch:
-            if beat.version <= self._version:
+            self._stand_at(report)
+        elif self._epoch != report.epoch:
+            if report.version <= self._version:
                 raise ServiceUnavailableError(
-                    f"the database went back from version {self._version} to {beat.version}: restart this process, so"
+                    f"the database went back from version {self._version} to {report.version}: restart this process, so"
                     " that it forgets what it knew"
                 )
-            self._flush(beat, self._doubt or "capture was installed anew, or another worker flushed")
-        elif self._doubt is not None:
-            self._flush(beat, self._doubt)
-        elif not await self._apply_to(beat.top, state):
-            self._flush(beat, "changes are missing in Redis: it was trimmed, emptied or failed over")
+            self._flush(report, self._invalidation_reason or "capture was installed anew, or another worker flushed")
+        elif self._invalidation_reason is not None:
+            self._flush(report, self._invalidation_reason)
+        elif not await self._apply_to(report.top, state):
+            self._flush(report, "changes are missing in Redis: it was trimmed, emptied or failed over")
         else:
-            self._advance(beat.version, ())
-        if question in served and question == self._question and self._answer is not None and not self._answer.done():
+            self._advance(report.version, ())
+        if question in answered and question == self._question and self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
-    async def _settle(self, epoch: str, mark: str) -> CaptureState:
-        """Return the schema: that of `epoch` and `mark`, or a later one."""
+    async def _reconcile(self, epoch: str, schema_fingerprint: str) -> CaptureState:
+        """Return the schema: that of `epoch` and `schema_fingerprint`, or a later one."""
         state = self.schema
-        if (epoch, mark) not in ((state.epoch, str(state.schema_fingerprint)), self._asked_about):
+        if (epoch, schema_fingerprint) not in ((state.epoch, str(state.schema_fingerprint)), self._asked_about):
             state = await asyncio.to_thread(self._capture.refresh, at_least=self._version)
             if self._state is None:
                 raise ServiceUnavailableError("the log was closed")
             self._state = state
-            self._asked_about = epoch, mark
+            self._asked_about = epoch, schema_fingerprint
         return state
 
-    def _stand_at(self, beat: RelayReport) -> None:
-        """Stand where a report is: what comes next lies after it."""
-        self._version = max(beat.version, self._version)
+    def _stand_at(self, report: RelayReport) -> None:
+        """Stand where a report is: the next entry lies after it."""
+        self._version = max(report.version, self._version)
         self._history.restart(self._version)
-        self._epoch, self._top = beat.epoch, beat.top
+        self._epoch, self._top = report.epoch, report.top
 
-    def _flush(self, beat: RelayReport, reason: str) -> None:
-        version = max(beat.version, self._version)
+    def _flush(self, report: RelayReport, reason: str) -> None:
+        version = max(report.version, self._version)
         _log.warning("everything known is dropped at version %s: %s", version, reason)
-        self._doubt = None
-        self._epoch = beat.epoch
-        if version == beat.version:
-            self._top = beat.top
+        self._invalidation_reason = None
+        self._epoch = report.epoch
+        if version == report.version:
+            self._top = report.top
         self._history.restart(version)
-        self._tell(Batch(version, flush=reason))
+        self._notify(Batch(version, flush=reason))
         self._version = version
 
     async def _apply_to(self, top: int, state: CaptureState) -> bool:
@@ -309,6 +283,7 @@ class RedisLog(BaseLog):
             if not page:
                 return False
             for entry in page:
+                # INVARIANT (an entry is applied only if prev <= version): otherwise something lies between the two.
                 if entry.prev > self._version or entry.epoch != self._epoch or entry.changes is None:
                     return False
                 self._advance(entry.version, _readable(entry, entry.changes, state))
@@ -320,7 +295,7 @@ class RedisLog(BaseLog):
             return
         self._history.append(version, changes)
         if changes:
-            self._tell(Batch(version, changes))
+            self._notify(Batch(version, changes))
         self._version = version
 
     async def _read(self, after: int, top: int, at_most: int | None) -> tuple[Change, ...] | None:
@@ -353,16 +328,16 @@ class RedisLog(BaseLog):
             self._answer.exception()  # noted: whoever waited may have gone
 
 
-def _served(beats: Sequence[RelayReport]) -> frozenset[str]:
+def _answered(reports: Sequence[RelayReport]) -> frozenset[str]:
     """Return the questions that the last of some reports answers: also those of earlier ones that show no more."""
-    last = beats[-1]
-    covered = [beat.served for beat in beats if beat.epoch == last.epoch and beat.version <= last.version]
+    last = reports[-1]
+    covered = [report.answered for report in reports if report.epoch == last.epoch and report.version <= last.version]
     return frozenset().union(*covered)
 
 
 def _readable(entry: StreamEntry, changes: tuple[Change, ...], state: CaptureState) -> tuple[Change, ...]:
     """Return changes as `state` can read them: of another schema, the tables as a whole."""
-    if entry.mark == str(state.schema_fingerprint):
+    if entry.schema_fingerprint == str(state.schema_fingerprint):
         return changes
     tables = dict.fromkeys(change.table for change in changes)
     return tuple(Change(table=table, operation="bulk") for table in tables)

@@ -1,30 +1,12 @@
-"""The relay: one reader of the database's outbox, which writes what it finds into Redis for every worker.
+"""The relay: one reader of the database's outbox, which writes its changes into Redis for every worker.
 
-**Nothing is lost or told wrongly, whoever writes.** A relay reads the outbox by an ordinary `PostgreSQLLog` and appends
-by compare and append (`backends/redis/stream.py`). What it appends leads from one snapshot of the database to a later
-one, and it is appended only where the stream ends at the first of the two. Where the stream ends elsewhere (another
-relay was faster, Redis went back by a fail-over) the relay asks its log what came after that place, which is a place in
-the database's own terms, and goes on from there; where the outbox does not reach back so far, the stream begins anew. A
-relay that was stopped in the middle of anything and goes on an hour later is refused, and starts from what is there.
+A relay reads the outbox by an ordinary `PostgreSQLLog` and appends by compare and append (`backends/redis/stream.py`):
+only if the stream ends where its batch begins. So nothing is lost or told wrongly, whoever writes; an election, by an
+advisory lock of the database, only saves work. Questions are taken first, then the database is read, then the changes
+and the report that answers the questions are appended by one script.
 
-**One question, one look.** Questions are taken first, then the database is looked at, then what was found is appended
-together with the report that answers them, in one script. So an answer always speaks of a look that began after its
-question was asked, and the report can be seen by nobody before the entries that it speaks of.
-
-**Redis that is empty again** is begun anew at what this relay appended last, so that workers which have read all of it
-go on; what came since follows as the first entry. A relay that has appended nothing yet begins at the end of the log,
-and who stands before that has a gap.
-
-**Election saves work.** Of the candidates, the one that holds an advisory lock of the database leads. The lock belongs
-to the session, so it goes with the process, and with its host, which the server notices by TCP's keepalives. A
-candidate tries at once, and then whenever the reports in Redis have ceased; meanwhile it has no connection to the
-database, of which hundreds of candidates would have hundreds. A process that is stopped keeps the lock: so where no
-report comes for a while although somebody holds it, a candidate leads without it, and steps down as soon as somebody
-else appends, or as the holder of the lock is refused, which it notes in Redis (`claimed`): without that, the
-faster of the two would lead on for ever and the holder's terms fail one after another. Two that lead at once cost each
-other a look at the database now and then, no more.
-
-Everything that goes wrong ends the term, is logged, stands in `status`, and another term begins.
+If anything goes wrong the term ends, is logged and stands in `status`, and another term begins.
+docs/internals/redis.md argues all this.
 """
 
 from __future__ import annotations
@@ -47,7 +29,7 @@ from reactive_rpc.tasks import Tasks, background, end_task
 
 __all__ = ["Feed", "Relay", "RelayStatus"]
 
-BEAT_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 1.0
 CANDIDATE_SECONDS: Final = 0.5
 """How often a candidate looks for a new report."""
 SILENT_LOOKS: Final = 3
@@ -78,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """What a relay is doing, for `/health`.
+    """The state of a relay, for `/health`.
 
     Attributes:
         role: `candidate` waits for its turn, `leading` feeds Redis, `failing` will try again.
@@ -92,10 +74,10 @@ class RelayStatus:
 
 
 class Feed:
-    """Appends to the stream what a log finds; as many as you like may feed one stream.
+    """Appends a log's changes to the stream; as many as you like may feed one stream.
 
     Args:
-        log: of the database, open; nobody else may ask it for what is fresh.
+        log: of the database, open; nobody else may read it to its head.
         stream: where to.
         claim: whether whoever else appends is to see the refusals of this one and give way.
         appended: where the stream ended when this process appended last; None where it never has.
@@ -117,19 +99,19 @@ class Feed:
         """Whether another appended, or claimed to, since this one has appended first."""
         return self.refusals > 0 or self._claimed not in (None, self._stream.claimed)
 
-    async def look(self) -> None:
+    async def sync_to_head(self) -> None:
         """Look at the database, without telling anybody yet.
 
         Raises:
             ServiceUnavailableError: it cannot be read.
         """
-        await self._log.fresh()
+        await self._log.sync_to_head()
 
-    async def append(self, served: Sequence[str] = (), *, must_report: bool = False) -> bool:
-        """Append what the looks have found since the last call, and report it; return whether there was a report.
+    async def append(self, answered: Sequence[str] = (), *, must_report: bool = False) -> bool:
+        """Append the changes that were read since the last call, and report; return whether there was a report.
 
         Args:
-            served: the questions that were taken before the last look began.
+            answered: the questions that were taken before the last reading began.
             must_report: whether to report where nothing was found.
 
         Raises:
@@ -137,41 +119,43 @@ class Feed:
             redis.exceptions.RedisError: Redis does not do as it is told.
         """
         here = self._log.cursor_at(self._log.version)
-        step = AppendRequest(here, self._mark, self._found(), restart=any(batch.flush for batch in self._batches))
+        request = AppendRequest(
+            here, self._schema_fingerprint, self._found(), restart=any(batch.flush for batch in self._batches)
+        )
         self._batches.clear()
         if self._end is None:
-            await self._resume(await self._stream.end(), served)
+            await self._resume(await self._stream.end(), answered)
             return True
-        if not (step.changes or step.restart or served or must_report):
+        if not (request.changes or request.restart or answered or must_report):
             return False
-        refusal = await self._took(self._end, step, served)
+        refusal = await self._took(self._end, request, answered)
         if refusal is not None:
             self.refusals += 1
-            await self._resume(refusal.end, served)
+            await self._resume(refusal.end, answered)
         return True
 
     @property
-    def _mark(self) -> str:
+    def _schema_fingerprint(self) -> str:
         return str(self._log.schema.schema_fingerprint)
 
     def _found(self) -> list[Change]:
         return [change for batch in self._batches for change in batch.changes]
 
-    async def _resume(self, end: Cursor | None, served: Sequence[str]) -> None:
-        """Append what came after `end`, wherever that is, and report it."""
+    async def _resume(self, end: Cursor | None, answered: Sequence[str]) -> None:
+        """Append the changes after `end`, wherever that is, and report."""
         for _ in range(RESUME_ATTEMPTS):
-            refusal = await self._resume_at(end, served)
+            refusal = await self._resume_at(end, answered)
             if refusal is None:
                 return
             end = refusal.end
         raise ServiceUnavailableError("others append to the stream in Redis all the time")
 
-    async def _resume_at(self, end: Cursor | None, served: Sequence[str]) -> Refusal | None:
-        await self._log.fresh()
+    async def _resume_at(self, end: Cursor | None, answered: Sequence[str]) -> Refusal | None:
+        await self._log.sync_to_head()
         if end is None:
-            return await self._begin(served)
+            return await self._begin(answered)
         changes = await self._log.read_after(end)
-        here, mark = self._log.cursor_at(self._log.version), self._mark
+        here, schema_fingerprint = self._log.cursor_at(self._log.version), self._schema_fingerprint
         self._batches.clear()
         if end.epoch == here.epoch and end.version > here.version:
             raise ServiceUnavailableError(
@@ -182,29 +166,29 @@ class Feed:
         if changes is None and not is_there:
             _log.warning("the stream in Redis begins anew at %s: nothing tells what came after %s", here, end)
         missed = () if is_there or changes is None else changes  # a position may tell more than its version
-        step = AppendRequest(here, mark, missed, restart=changes is None and not is_there)
-        return await self._took(end, step, served)
+        request = AppendRequest(here, schema_fingerprint, missed, restart=changes is None and not is_there)
+        return await self._took(end, request, answered)
 
-    async def _begin(self, served: Sequence[str]) -> Refusal | None:
+    async def _begin(self, answered: Sequence[str]) -> Refusal | None:
         """Begin the stream where this process has appended last, if the log reaches back so far, else at its end.
 
-        In the first case what came since is still to be appended: that is what the refusal says.
+        In the first case later changes are still to be appended: that is what the refusal says.
         """
         known = self.appended
         if known is not None and await self._log.read_after(known) is not None:
-            refusal = await self._took(None, AppendRequest(known, self._mark, restart=True), ())
+            refusal = await self._took(None, AppendRequest(known, self._schema_fingerprint, restart=True), ())
             return refusal or Refusal(known)
         here = self._log.cursor_at(self._log.version)
         self._batches.clear()
         _log.info("the stream in Redis begins at %s", here)
-        return await self._took(None, AppendRequest(here, self._mark, restart=True), served)
+        return await self._took(None, AppendRequest(here, self._schema_fingerprint, restart=True), answered)
 
-    async def _took(self, end: Cursor | None, step: AppendRequest, served: Sequence[str]) -> Refusal | None:
-        """Append a step and note where the stream ends then; where that is not known, nothing is noted."""
+    async def _took(self, end: Cursor | None, request: AppendRequest, answered: Sequence[str]) -> Refusal | None:
+        """Append as requested and note where the stream ends then; where that is not known, nothing is noted."""
         self._end = None
-        refusal = await self._stream.advance(end, step, served, claim=self._claim)
+        refusal = await self._stream.advance(end, request, answered, claim=self._claim)
         if refusal is None:
-            self._end = self.appended = step.to
+            self._end = self.appended = request.to
             if self._claimed is None:
                 self._claimed = self._stream.claimed
         return refusal
@@ -281,8 +265,8 @@ class Relay:
                 return None
             self._become("candidate")
             await self._clock.sleep(CANDIDATE_SECONDS)
-            beat = await stream.last_beat()
-            found = None if beat is None else beat.id
+            report = await stream.last_report()
+            found = None if report is None else report.id
             silent = silent + 1 if found == last else 0
             last = found
 
@@ -297,14 +281,17 @@ class Relay:
                 reported_at = float("-inf")
                 while lock is not None or not feed.is_contested:
                     if asking is None:
-                        asking = self._tasks.start(stream.asked(WAIT_SECONDS), "relay questions", is_awaited=True)
+                        asking = self._tasks.start(
+                            stream.take_questions(WAIT_SECONDS), "relay questions", is_awaited=True
+                        )
                     await asyncio.wait([asking], timeout=self._poll_interval_seconds)
-                    served: list[str] = []
+                    answered: list[str] = []
                     if asking.done():
-                        served, asking = asking.result(), None
-                    await feed.look()
-                    is_due = self._clock.monotonic() - reported_at >= BEAT_SECONDS
-                    if await feed.append(served, must_report=is_due):
+                        answered, asking = asking.result(), None
+                    # INVARIANT (questions are taken before the database is read): an answer speaks of a later read.
+                    await feed.sync_to_head()
+                    is_due = self._clock.monotonic() - reported_at >= REPORT_SECONDS
+                    if await feed.append(answered, must_report=is_due):
                         reported_at = self._clock.monotonic()
                         self._appended = feed.appended
                         self._become("leading")

@@ -1,22 +1,9 @@
 """Shared results in Redis, and the lease by which one worker computes what many want.
 
-**Redis may be slow, wrong or gone, and no answer is.** A question has a tenth of a second; one that fails counts as
-"there is none", and from then on nobody asks, until a task in the background has found that Redis works again. The same
-task connects at first, as a client of a cluster needs longer than that. Results are put in the background too, from a
-queue that is bounded: what does not fit is not shared.
-
-**The lease.** After a write, every worker that watches a query wants its new result at once. Who asks first gets the
-lease and computes; the others ask again a few times, until the result is there or a quarter of a second is over, and
-then compute it themselves. The lease tells the version at which its holder began. Whoever knows a change which that
-version does not cover does not wait for what will be outdated: it takes the lease over. A holder that puts nothing
-(its result was overtaken, cannot be shared, or failed) gives the lease back; one that died leaves it to expire. So
-nobody waits longer than the quarter of a second, whatever is left behind, and nothing right depends on any of it:
-that two workers compute the same, or that a lease is deleted which another has taken over since, costs a run of the
-handler. Results are validated by whoever takes them, however they came to be.
-
-**One script** looks for the result and takes the lease. Both keys share a hash tag, which in a cluster puts them onto
-one node; the results of different queries spread over all. The record begins with its version in digits, so one that is
-known to be outdated is not sent. Redis counts in doubles: exact for versions up to 2 ** 53.
+Redis may be slow, wrong or gone, and no answer is: a question has a tenth of a second, and if it fails it counts as
+"there is none", until a task in the background has found that Redis works again. Results are put in the background,
+from a bounded queue; if one does not fit it is not shared. Whoever takes a result validates it, however it came to be.
+docs/internals/redis.md describes the lease.
 """
 
 from __future__ import annotations

@@ -1,36 +1,15 @@
-"""The changes of a database in Redis: which keys there are, what stands in them, and the scripts that keep them right.
+"""The changes of a database in Redis: its keys, their contents, and the scripts that keep them right.
 
-| key | what it holds |
+| key | contents |
 |---|---|
-| `{ns}:state` | a hash, where the stream ends: epoch, version, position, mark, top (of the last entry), claimed |
-| `{ns}:log` | a stream of entries with the id `<version>-0`: prev, epoch, mark, and changes or parts |
-| `{ns}:beat` | a short stream of reports: epoch, version, mark, top, and whose questions are answered |
-| `{ns}:asks` | a list of questions: who wants to be told how far the database is, now |
-| `{ns:<n>}:part` | where there are shards: a stream of contents, each named by an entry of `{ns}:log` |
+| `{ns}:state` | a hash, where the stream ends: epoch, version, position, schema_fingerprint, top, claimed |
+| `{ns}:log` | a stream of entries with the id `<version>-0`: prev, epoch, schema_fingerprint, and changes or parts |
+| `{ns}:times` | a list of pairs: when an entry came, and its version |
+| `{ns}:reports` | a short stream: epoch, version, schema_fingerprint, top (the version of the last entry), answered |
+| `{ns}:questions` | a list of questions that wait for a relay |
+| `{ns:<n>}:part` | if there are shards: a stream of contents, each named by an entry of `{ns}:log` |
 
-**An entry** tells every captured change between two snapshots of the database: after version `prev`, up to its own.
-`prev` is the version of the entry before it, so a reader that stands at version R may apply an entry exactly if
-`prev <= R`: it tells all that R does not know, and perhaps a little that it does, which does no harm. A reader whose
-next entry has a higher `prev`, or that finds none although `top` is higher than R, has missed something, whatever the
-cause: the stream was trimmed, a key was deleted, Redis came back empty, or a fail-over lost the newest entries.
-
-**Compare and append.** An entry is written, and the state moved, by one script, and only if the stream ends where its
-writer believes. So it does not matter how many write, or how long one of them was stopped between reading the database
-and writing here: what it found is a function of two snapshots, of which the first is where the stream still ends. An
-election saves work; nothing rests on it. A writer that is refused learns where the stream ends and goes on from there.
-
-**Begun anew**, the stream is empty and `top` is the version it begins at: whoever stands there or past it goes on, and
-everybody else has missed something. That is also what a flush is: there is no entry for it. If an entry cannot be added
-(somebody else wrote into the stream, or there is no memory left), the script begins anew at its version. A key of
-another type, and a state that no script of ours wrote, count as none.
-
-**What a lost write of Redis can do.** State and log lie in one hash slot, a script is replicated and logged as a whole,
-and a copy that lags has lost a suffix of the scripts. So in every copy the two agree, and all of the above holds in it.
-Contents in shards are elsewhere: they are written first, under a label that is never used again, and count only once an
-entry names them. A part that is not there, or bears another label, is something missed.
-
-**Questions** are random names, not numbers: a counter could go back with a fail-over, and a report that was written
-before it would then pass for an answer. They may be lost, by anything; whoever asks asks again.
+docs/internals/redis.md says why a reader misses nothing unnoticed, whoever writes and whatever Redis loses.
 """
 
 from __future__ import annotations
@@ -55,16 +34,16 @@ from reactive_rpc.protocol.cursors import Cursor
 __all__ = ["FAULTS", "AppendRequest", "RedisStream", "Refusal", "RelayReport", "StreamEntry"]
 
 FAULTS: Final = REDIS_FAULTS
-"""What the driver raises where Redis does not do as it is told."""
+"""The errors of the driver if Redis does not do as it is told."""
 
 RETRIES: Final = 2
 """Of a command, also of one that may have been run: none here does harm when it is run twice."""
 PART_SPARE_MILLISECONDS: Final = 60_000
 PAGE_ENTRIES: Final = 200
-MAX_BEATS: Final = 100
+MAX_REPORTS: Final = 100
 MAX_FORGOTTEN: Final = 20
 """So many entries at most are forgotten for their age with each report: more than come, so none stays for long."""
-MAX_ASKS: Final = 10_000
+MAX_QUESTIONS: Final = 10_000
 """So many questions may wait for a relay; older ones are dropped, and asked again."""
 
 _CLEAR: Final = """
@@ -95,7 +74,7 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 clear(KEYS[4], 'list')
 if ARGV[7] == 'entry' then
     local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[11], ARGV[4] .. '-0',
-        'prev', top, 'epoch', ARGV[3], 'mark', ARGV[6], ARGV[8], ARGV[9])
+        'prev', top, 'epoch', ARGV[3], 'schema_fingerprint', ARGV[6], ARGV[8], ARGV[9])
     is_new = type(added) == 'table' and added.err ~= nil
     top = ARGV[4]
     redis.call('RPUSH', KEYS[4], string.format('%.0f', now), ARGV[4])
@@ -115,9 +94,10 @@ for _ = 1, {MAX_FORGOTTEN} do
     redis.call('LTRIM', KEYS[4], 2, -1)
 end
 redis.call('LTRIM', KEYS[4], -2 * tonumber(ARGV[11]), -1)
-redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'version', ARGV[4], 'position', ARGV[5], 'mark', ARGV[6], 'top', top)
+redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'version', ARGV[4], 'position', ARGV[5],
+    'schema_fingerprint', ARGV[6], 'top', top)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*',
-    'epoch', ARGV[3], 'version', ARGV[4], 'mark', ARGV[6], 'top', top, 'served', ARGV[10])
+    'epoch', ARGV[3], 'version', ARGV[4], 'schema_fingerprint', ARGV[6], 'top', top, 'answered', ARGV[10])
 return redis.call('HGET', KEYS[1], 'claimed') or ''
 """
 _ASK: Final = f"""{_CLEAR}
@@ -129,17 +109,17 @@ redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
 
 @dataclass(frozen=True, slots=True)
 class AppendRequest:
-    """What is to be appended.
+    """An entry, or a new beginning, to be appended.
 
     Attributes:
         to: where the stream then ends.
-        mark: what the database said of its schema in the snapshot that shows `to`.
+        schema_fingerprint: of the schema in the snapshot that shows `to`.
         changes: every captured change since the end of before, in commit order.
         restart: whether the stream begins anew at `to`, with nothing in it.
     """
 
     to: Cursor
-    mark: str
+    schema_fingerprint: str
     changes: Sequence[Change] = ()
     restart: bool = False
 
@@ -163,17 +143,17 @@ class RelayReport:
         id: of the report, to read after it.
         epoch: of the database.
         version: nothing that was captured lies between `top` and this.
-        mark: of the schema at that version.
+        schema_fingerprint: of the schema at that version.
         top: the version of the last entry, or where the stream began.
-        served: the questions that were taken before the look at the database that showed `version`.
+        answered: the questions that were taken before the look at the database that showed `version`.
     """
 
     id: bytes
     epoch: str
     version: int
-    mark: str
+    schema_fingerprint: str
     top: int
-    served: frozenset[str]
+    answered: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +164,14 @@ class StreamEntry:
         prev: it tells everything captured after this version.
         version: and up to this one.
         epoch: of the database.
-        mark: of the schema by which the changes were decoded.
+        schema_fingerprint: of the schema by which the changes were decoded.
         changes: in commit order; None where they are gone, or nothing that can be read.
     """
 
     prev: int
     version: int
     epoch: str
-    mark: str
+    schema_fingerprint: str
     changes: tuple[Change, ...] | None
 
 
@@ -224,8 +204,8 @@ class RedisStream:
         self._max_entries = max_entries
         self._max_age_milliseconds = int(max_age_seconds * 1000)
         self._namespace = namespace
-        self._state, self._log, self._beat, self._asks, self._times = (
-            f"{{{namespace}}}:{name}" for name in ("state", "log", "beat", "asks", "times")
+        self._state, self._log, self._reports, self._questions, self._times = (
+            f"{{{namespace}}}:{name}" for name in ("state", "log", "reports", "questions", "times")
         )
         self._client: Any = connect_redis(url)  # whose types differ between a server and a cluster
         self._waiting: Any = connect_redis(url)
@@ -252,26 +232,27 @@ class RedisStream:
         return _cursor(epoch or b"", version or b"", position or b"")
 
     async def advance(
-        self, end: Cursor | None, step: AppendRequest, served: Iterable[str] = (), *, claim: bool = False
+        self, end: Cursor | None, request: AppendRequest, answered: Iterable[str] = (), *, claim: bool = False
     ) -> Refusal | None:
-        """Append a step and report it, if the stream ends at `end` (None: if there is none); else say where it ends.
+        """Append and report, if the stream ends at `end` (None: if there is none); else return where it ends.
 
         Args:
-            served: the questions that were taken before the database was looked at for this step.
+            answered: the questions that were taken before the database was looked at for this request.
             claim: whether a refusal is noted in `claimed`, for whoever appends meanwhile to see.
         """
         mode, field, content = "", "", b""
-        if step.changes and not step.restart:
+        if request.changes and not request.restart:
             mode = "entry"
-            field, content = await self._content(step.changes)
-        elif step.restart:
+            field, content = await self._content(request.changes)
+        elif request.restart:
             mode = "restart"
         answer = await self._advance(
-            keys=[self._state, self._log, self._beat, self._times],
+            keys=[self._state, self._log, self._reports, self._times],
             args=[
                 *(("", "") if end is None else (end.epoch, str(end.version))),
-                *(step.to.epoch, str(step.to.version), step.to.position, step.mark, mode, field, content),
-                *(orjson.dumps(list(served)), self._max_entries, MAX_BEATS, self._max_age_milliseconds),
+                *(request.to.epoch, str(request.to.version), request.to.position, request.schema_fingerprint),
+                *(mode, field, content),
+                *(orjson.dumps(list(answered)), self._max_entries, MAX_REPORTS, self._max_age_milliseconds),
                 "claim" if claim else "",
             ],
         )
@@ -282,25 +263,25 @@ class RedisStream:
 
     async def ask(self, question: str) -> None:
         """Ask how far the database is: a report that names `question` is the answer."""
-        await self._ask(keys=[self._asks], args=[question, MAX_ASKS])
+        await self._ask(keys=[self._questions], args=[question, MAX_QUESTIONS])
 
-    async def asked(self, wait_seconds: float) -> list[str]:
+    async def take_questions(self, wait_seconds: float) -> list[str]:
         """Take the questions that wait, or wait for the first; none where the time is over."""
-        first = await self._waiting.blpop([self._asks], timeout=wait_seconds)
+        first = await self._waiting.blpop([self._questions], timeout=wait_seconds)
         if first is None:
             return []
-        more = await self._client.lpop(self._asks, MAX_ASKS)
+        more = await self._client.lpop(self._questions, MAX_QUESTIONS)
         return [question.decode(errors="replace") for question in (first[1], *(more or ()))]
 
-    async def last_beat(self) -> RelayReport | None:
+    async def last_report(self) -> RelayReport | None:
         """Return the last report; None where there is none."""
-        found = await self._client.xrevrange(self._beat, count=1)
-        return _beat(*found[0]) if found else None
+        found = await self._client.xrevrange(self._reports, count=1)
+        return _report(*found[0]) if found else None
 
-    async def beats_after(self, beat_id: bytes, wait_seconds: float) -> list[RelayReport]:
+    async def reports_after(self, report_id: bytes, wait_seconds: float) -> list[RelayReport]:
         """Return the reports after one, or wait for the first; none where the time is over."""
-        found = await self._waiting.xread({self._beat: beat_id}, block=max(1, int(wait_seconds * 1000)))
-        return [_beat(*record) for _, records in found or () for record in records]
+        found = await self._waiting.xread({self._reports: report_id}, block=max(1, int(wait_seconds * 1000)))
+        return [_report(*record) for _, records in found or () for record in records]
 
     async def entries(self, after: int, until: int) -> list[StreamEntry]:
         """Return the first entries after a version, up to another, in order: a page of them."""
@@ -331,10 +312,11 @@ class RedisStream:
         version = int(id_.split(b"-")[0])
         try:
             changes = await self._changes(fields)
-            prev, epoch, mark = int(fields[b"prev"]), fields[b"epoch"].decode(), fields[b"mark"].decode()
+            prev, epoch = int(fields[b"prev"]), fields[b"epoch"].decode()
+            schema_fingerprint = fields[b"schema_fingerprint"].decode()
         except (ValueError, KeyError, TypeError, AttributeError):  # what a stranger wrote
             return StreamEntry(version, version, "", "", None)
-        return StreamEntry(prev, version, epoch, mark, changes)
+        return StreamEntry(prev, version, epoch, schema_fingerprint, changes)
 
     async def _changes(self, fields: Mapping[bytes, bytes]) -> tuple[Change, ...] | None:
         if b"changes" in fields:
@@ -370,10 +352,10 @@ def _scope(change: Change, column: str) -> str:
     return change.table
 
 
-def _beat(id_: bytes, fields: Mapping[bytes, bytes]) -> RelayReport:
+def _report(id_: bytes, fields: Mapping[bytes, bytes]) -> RelayReport:
     text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-    served = frozenset(map(str, orjson.loads(fields[b"served"])))
-    return RelayReport(id_, text["epoch"], int(text["version"]), text["mark"], int(text["top"]), served)
+    answered = frozenset(map(str, orjson.loads(fields[b"answered"])))
+    return RelayReport(id_, text["epoch"], int(text["version"]), text["schema_fingerprint"], int(text["top"]), answered)
 
 
 def _cursor(epoch: bytes, version: bytes, position: bytes) -> Cursor | None:

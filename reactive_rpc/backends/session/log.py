@@ -1,8 +1,9 @@
-"""The log of one process: what its own mutations have committed, in memory. See `backends/session/capture.py`.
+"""The log of one process: the commits of its own mutations, in memory. See `backends/session/capture.py`.
 
 **Promise 1** holds for what capture sees: a mutation hands its changes over when its COMMIT has ended and before it is
-answered, and `fresh` applies what was handed over before it was called. **Promise 2**: the version moves only after the
-COMMIT, so a transaction that begins once it has been read sees what it counts. Other processes are no part of either.
+answered, and `sync_to_head` applies what was handed over before it was called. **Promise 2**: the version moves only
+after the COMMIT, so a transaction that begins once it has been read sees what it counts. Other processes are no part of
+either.
 
 A version counts what was committed here and announced; the epoch is another one at each start, so a client that comes
 back after a restart is told that there is a gap.
@@ -68,12 +69,12 @@ class LocalLog(BaseLog):
         """Forget nothing, hold nothing open; idempotent. The log can be opened again."""
         self._is_open = False
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version."""
         while (changes := self._capture.take()) is not None:
             self._advance(changes)
-        if self._doubt is not None:
-            self._flush(self._doubt)
+        if self._invalidation_reason is not None:
+            self._flush(self._invalidation_reason)
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
@@ -84,13 +85,13 @@ class LocalLog(BaseLog):
     def _advance(self, changes: tuple[Change, ...]) -> None:
         version = self._version + 1
         self._history.append(version, changes)
-        self._tell(Batch(version, changes))
+        self._notify(Batch(version, changes))
         self._version = version
 
     def _flush(self, reason: str) -> None:
-        self._doubt = None
+        self._invalidation_reason = None
         self._epoch = self._ids.new_id()
         version = self._version + 1
         self._history.restart(version)
-        self._tell(Batch(version, flush=reason))
+        self._notify(Batch(version, flush=reason))
         self._version = version

@@ -62,7 +62,7 @@ from reactive_rpc.statements.concealment import said_by
 
 __all__ = ["SQLiteLog"]
 
-SETTLE_ATTEMPTS = 10
+RECONCILE_ATTEMPTS = 10
 
 UNREADABLE = "the database cannot be read: try again later"
 """What callers are told; the cause is chained, for the log."""
@@ -127,7 +127,7 @@ class SQLiteLog(BaseLog):
         with _unavailable():
             state = await asyncio.to_thread(self._capture.install)
             self._connect()
-            state, found = self._settle(state, None)
+            state, found = self._reconcile(state, None)
             self._state = state
             self._history.restart(found.last)
             self._version = found.last
@@ -137,16 +137,16 @@ class SQLiteLog(BaseLog):
         self._disconnect()
         self._state = None
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Apply every commit acknowledged before this call and return the version.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
         """
-        return self.poll()
+        return self.sync_to_head_blocking()
 
-    async def fresh_for_arrivals(self) -> int:
-        """Do as `fresh`, for a request that came in over a connection; many of them share one poll.
+    async def sync_to_head_for_server(self) -> int:
+        """Do as `sync_to_head`, for a request that came in over a connection; many of them share one poll.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
@@ -157,19 +157,19 @@ class SQLiteLog(BaseLog):
         if loop.get_task_factory() is None:
             self._is_shared = True
             loop.call_soon(self._end_sharing)
-        return self.poll()
+        return self.sync_to_head_blocking()
 
     def _end_sharing(self) -> None:
         self._is_shared = False
 
-    def poll(self) -> int:
-        """Do what `fresh` does, without awaiting: about 10 us where nothing was committed.
+    def sync_to_head_blocking(self) -> int:
+        """Do what `sync_to_head` does, without awaiting: about 10 us where nothing was committed.
 
         Raises:
             ServiceUnavailableError: the database cannot be read, or capture cannot be put in place again.
         """
         try:
-            self._catch_up(self.schema)
+            self._sync(self.schema)
         except (sqlite3.Error, OSError) as exc:
             raise ServiceUnavailableError(UNREADABLE) from exc
         except CaptureError as exc:
@@ -207,18 +207,18 @@ class SQLiteLog(BaseLog):
         with closing(self._opened()) as connection:
             return self._read(state, after, until=until, connection=connection)
 
-    def _catch_up(self, state: CaptureState) -> None:
+    def _sync(self, state: CaptureState) -> None:
         self._follow_file()
         data_version = self._execute("PRAGMA data_version").fetchone()[0]
-        if data_version == self._data_version and self._doubt is None:
+        if data_version == self._data_version and self._invalidation_reason is None:
             return
-        settled, found = self._settle(state, self._version)
-        reason = self._doubt
-        self._state = settled
-        if settled.epoch != state.epoch:
-            self._doubt = None
+        reconciled, found = self._reconcile(state, self._version)
+        reason = self._invalidation_reason
+        self._state = reconciled
+        if reconciled.epoch != state.epoch:
+            self._invalidation_reason = None
             self._history.restart(found.last)
-            self._tell(Batch(found.last, flush=reason or "capture was installed anew, or another worker flushed"))
+            self._notify(Batch(found.last, flush=reason or "capture was installed anew, or another worker flushed"))
             self._version = found.last
         else:
             self._advance(found)
@@ -227,10 +227,10 @@ class SQLiteLog(BaseLog):
     def _advance(self, found: _PollResult) -> None:
         self._history.extend(found.changes)
         if found.changes:
-            self._tell(Batch(found.last, tuple(change for _, change in found.changes)))
+            self._notify(Batch(found.last, tuple(change for _, change in found.changes)))
         self._version = found.last
 
-    def _settle(self, state: CaptureState, after: int | None) -> tuple[CaptureState, _PollResult]:
+    def _reconcile(self, state: CaptureState, after: int | None) -> tuple[CaptureState, _PollResult]:
         """Return a snapshot and the state that capture verified at the same schema version and epoch.
 
         Args:
@@ -241,8 +241,8 @@ class SQLiteLog(BaseLog):
             ServiceUnavailableError: schema or epoch changed again at every attempt.
         """
         known_epoch = state.epoch
-        for _ in range(SETTLE_ATTEMPTS):
-            reason = self._doubt if state.epoch == known_epoch else None
+        for _ in range(RECONCILE_ATTEMPTS):
+            reason = self._invalidation_reason if state.epoch == known_epoch else None
             # In doubt, the file may hold another database: capture has to see to it before anything is read.
             found = None if reason else self._read(state, after)
             if found is not None and after is not None:
@@ -252,7 +252,7 @@ class SQLiteLog(BaseLog):
             if reason is not None:
                 _log.warning("a new epoch begins on %s: %s", self._capture.path, reason)
             state = self._capture.refresh(renew=reason is not None, at_least=after or 0)
-            self._doubt = reason or self._doubt
+            self._invalidation_reason = reason or self._invalidation_reason
         raise ServiceUnavailableError("the schema of the database keeps changing: try again later")
 
     def _loss(self, found: _PollResult, after: int, known_epoch: str) -> str | None:
@@ -355,7 +355,7 @@ class SQLiteLog(BaseLog):
             self._disconnect()
             raise
         if self._connection is None or here != self._file:
-            self._doubt = f"the file {self._capture.path} was replaced"
+            self._invalidation_reason = f"the file {self._capture.path} was replaced"
             self._connect()
 
     def _connect(self) -> None:

@@ -93,11 +93,11 @@ class Naive:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         """Look at nothing."""
         return int(self._log.version)
 
-    fresh_for_arrivals = fresh
+    sync_to_head_for_server = sync_to_head
 
     def changes_since(self, version: int) -> tuple[()]:
         """Know of nothing."""

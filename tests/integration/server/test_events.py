@@ -157,7 +157,7 @@ class Overtaking:
             if self.left and self.server is not None:
                 self.left -= 1
                 self.server.write(INSERT, "a", f"overtaking {self.left}")
-                await self.server.rpc._log.fresh()
+                await self.server.rpc._log.sync_to_head()
                 self.seen.append(self.look())
             return [note.text for note in notes]
 

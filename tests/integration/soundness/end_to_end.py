@@ -97,7 +97,7 @@ class Client:
     async def listening(self) -> AsyncIterator[None]:
         """Fetch everything and listen."""
         hub, caller, log = self._rpc._hub, self._rpc._caller, self._rpc._log
-        cursor = Cursor(log.epoch, await log.fresh())
+        cursor = Cursor(log.epoch, await log.sync_to_head())
         for path, seed in self.queries:
             self.held[path, seed] = await self._rpc.caller()(path, seed=seed)
         calls = [caller.subscribe(path, {"seed": seed}, None) for path, seed in self.queries]
@@ -180,7 +180,7 @@ class EndToEnd:
 
         async def interrupt() -> None:
             await write_by(choices.choice(MEANS), f"{name}:between", self.rpc.caller(), self._engines, other)
-            await self.rpc._log.fresh()  # as any other request would
+            await self.rpc._log.sync_to_head()  # as any other request would
             self.counters.update(interrupted=1)
 
         BETWEEN[:] = [interrupt]

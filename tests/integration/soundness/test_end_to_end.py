@@ -42,10 +42,10 @@ def test_nothing_is_stale_and_everybody_is_told(tmp_path: Path) -> None:
 
 
 def _ignore_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fresh(self: SQLiteLog) -> int:
+    async def sync_to_head(self: SQLiteLog) -> int:
         return self.version
 
-    monkeypatch.setattr(SQLiteLog, "fresh", fresh)
+    monkeypatch.setattr(SQLiteLog, "sync_to_head", sync_to_head)
 
 
 def _match_after_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,8 @@ class ScriptedLog:
 
     Attributes:
         rows: as a transaction that begins now would see them.
-        pause: awaited within `fresh`, between reading the database and applying what was read.
-        down: what `fresh` raises; None normally.
+        pause: awaited within `sync_to_head`, between reading the database and applying what was read.
+        down: what `sync_to_head` raises; None normally.
         readings: how often somebody asked what came after a cursor.
     """
 
@@ -120,7 +120,7 @@ class ScriptedLog:
     def cursor_at(self, version: int) -> Cursor:
         return Cursor(self.epoch, version)
 
-    async def fresh(self) -> int:
+    async def sync_to_head(self) -> int:
         target = self.committed
         await self.pause()
         if self.down is not None:
@@ -128,8 +128,8 @@ class ScriptedLog:
         self.apply(target)
         return self.version
 
-    async def fresh_for_arrivals(self) -> int:
-        return await self.fresh()
+    async def sync_to_head_for_server(self) -> int:
+        return await self.sync_to_head()
 
     def apply(self, target: int | None = None) -> None:
         """Apply what was committed up to `target`, one batch."""

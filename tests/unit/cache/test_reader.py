@@ -391,7 +391,7 @@ class JoinsAnyComputation(Reader):
     """A seeded bug: joins a computation however early its snapshot is."""
 
     async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
-        await self._log.fresh()
+        await self._log.sync_to_head()
         entry = self._live.get(query.key)
         if entry is not None:
             return entry
@@ -421,7 +421,7 @@ class LooksTooEarly(Reader):
     async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
         entry = self._live.get(query.key)
         outcome = None if entry is None else entry.outcome
-        await self._log.fresh()
+        await self._log.sync_to_head()
         return CachedResult(query, outcome, 0) if outcome is not None else await super().get(query)
 
 
@@ -477,7 +477,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> in
 
     async def poll() -> None:
         while True:
-            await w.log.fresh()
+            await w.log.sync_to_head()
             await pause()
             await asyncio.sleep(0)
 

@@ -455,7 +455,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> in
 
     async def poll(worker: Worker) -> None:
         while True:
-            await worker.log.fresh()
+            await worker.log.sync_to_head()
             await pause(10)
             await asyncio.sleep(0)
 

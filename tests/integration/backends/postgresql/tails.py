@@ -32,7 +32,7 @@ class Tail:
     def poll(self) -> list[Batch]:
         """Ask for what is fresh and return the batches that came of it."""
         known = len(self.batches)
-        self.run(self.log.fresh())
+        self.run(self.log.sync_to_head())
         return self.batches[known:]
 
     def received(self) -> list[int]:

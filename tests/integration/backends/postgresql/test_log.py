@@ -166,12 +166,12 @@ def test_a_poll_belongs_to_nobody(tail: Tail, writer: psycopg.Connection[Any]) -
     """Who is cancelled takes no poll with him; whoever asks while one is under way gets the next, shared by all."""
 
     async def ask() -> None:
-        first = asyncio.create_task(tail.log.fresh())
+        first = asyncio.create_task(tail.log.sync_to_head())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert tail.log._barrier._running is not None, "the poll has begun"
         writer.execute("INSERT INTO w VALUES (1, 0)")
-        others = [asyncio.create_task(tail.log.fresh()) for _ in range(20)]
+        others = [asyncio.create_task(tail.log.sync_to_head()) for _ in range(20)]
         await asyncio.sleep(0)
         first.cancel()
         others[0].cancel()
@@ -190,7 +190,7 @@ def test_a_poll_that_takes_too_long(url: str, open_tail: OpenTail, writer: psyco
     version, patient = tail.log.version, tail.log._outbox._timeout_seconds
 
     async def ask() -> list[Any]:
-        return await asyncio.gather(*(tail.log.fresh() for _ in range(5)), return_exceptions=True)
+        return await asyncio.gather(*(tail.log.sync_to_head() for _ in range(5)), return_exceptions=True)
 
     with closing(connected(url)) as other:
         other.execute("BEGIN")
@@ -269,7 +269,7 @@ def test_nothing_is_left_behind(url: str, open_tail: OpenTail, writer: psycopg.C
     tail = open_tail(url)
 
     async def close() -> list[Any]:
-        asked = [asyncio.create_task(tail.log.fresh()) for _ in range(3)]
+        asked = [asyncio.create_task(tail.log.sync_to_head()) for _ in range(3)]
         await asyncio.sleep(0)
         await tail.log.aclose()
         answers = await asyncio.gather(*asked, return_exceptions=True)

@@ -33,13 +33,13 @@ class Fatal(RedisStream):
     appends = 0
 
     async def advance(
-        self, end: Cursor | None, step: AppendRequest, served: Iterable[str] = (), *, claim: bool = False
+        self, end: Cursor | None, request: AppendRequest, answered: Iterable[str] = (), *, claim: bool = False
     ) -> Refusal | None:
-        self.appends += bool(step.changes)
-        is_fatal = self.appends == FATAL_APPEND and bool(step.changes)
+        self.appends += bool(request.changes)
+        is_fatal = self.appends == FATAL_APPEND and bool(request.changes)
         if is_fatal and self.point in ("before", "stop"):
             os.kill(os.getpid(), signal.SIGKILL if self.point == "before" else signal.SIGSTOP)
-        refusal = await super().advance(end, step, served, claim=claim)
+        refusal = await super().advance(end, request, answered, claim=claim)
         if is_fatal and self.point == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         return refusal

@@ -127,9 +127,9 @@ class Gated(RedisStream):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def beats_after(self, beat_id: bytes, wait_seconds: float) -> list[RelayReport]:
+    async def reports_after(self, report_id: bytes, wait_seconds: float) -> list[RelayReport]:
         await self.gate.wait()
-        return await super().beats_after(beat_id, wait_seconds)
+        return await super().reports_after(report_id, wait_seconds)
 
     async def entries(self, after: int, until: int) -> list[StreamEntry]:
         await self.gate.wait()

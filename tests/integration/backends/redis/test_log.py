@@ -47,14 +47,14 @@ def rig(make_rig: MakeRig, redis_server_url: str) -> Rig:
 
 async def fresh_again(edge: Edge) -> None:
     """Ask until there is an answer, and hold that nothing is missing by then."""
-    await eventually(edge.log.fresh, ServiceUnavailableError)
+    await eventually(edge.log.sync_to_head, ServiceUnavailableError)
     assert not edge.missing
-    assert edge.log.trouble is None
+    assert edge.log.error is None
 
 
 @pytest.mark.parametrize("append_only", [False, True])
 def test_a_redis_that_is_killed(make_rig: MakeRig, append_only: bool) -> None:
-    """`fresh` fails meanwhile, says so, and what was written is told afterwards; who had read all of it has no gap."""
+    """`sync_to_head` fails meanwhile, and what was written is told afterwards; who had read all of it has no gap."""
 
     async def main(server: RedisServer) -> None:
         rig = make_rig(server.url)
@@ -64,12 +64,12 @@ def test_a_redis_that_is_killed(make_rig: MakeRig, append_only: bool) -> None:
             edge = await stack.enter_async_context(rig.edge(writer))
             old = edge.log.cursor_at(edge.log.version)
             writer.write()
-            await edge.log.fresh()
+            await edge.log.sync_to_head()
             server.stop(how="kill")
             writer.write()
             with pytest.raises(ServiceUnavailableError, match="Redis"):
-                await edge.log.fresh()
-            await until(lambda: edge.log.trouble, "the log tells")
+                await edge.log.sync_to_head()
+            await until(lambda: edge.log.error, "the log tells")
             await until(lambda: relay.status.role == "failing", "the relay tells")
             assert relay.status.reason
             server.start()
@@ -95,7 +95,7 @@ def test_a_redis_that_hangs(make_rig: MakeRig, own_redis: RedisServer) -> None:
             own_redis.pause()
             writer.write()
             with pytest.raises(ServiceUnavailableError):
-                await edge.log.fresh()
+                await edge.log.sync_to_head()
             own_redis.resume()
             await fresh_again(edge)
             assert (edge.received, edge.flushes) == ([1], [])
@@ -125,7 +125,7 @@ def test_connections_that_are_cut(make_rig: MakeRig, own_redis: RedisServer) -> 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("names", ["log", "state", "beat", "asks", "log state", "log state beat asks"])
+@pytest.mark.parametrize("names", ["log", "state", "reports", "questions", "log state", "log state reports questions"])
 def test_keys_that_are_deleted(rig: Rig, names: str) -> None:
     """By hand, or by a Redis that is full: it goes on, and what is not told is covered by a gap."""
 
@@ -187,13 +187,13 @@ def test_no_relay(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
             async with rig.relaying() as relay:
                 await until(lambda: relay.status.role == "leading", "it leads")
                 edge = await stack.enter_async_context(rig.edge(writer, timeout_seconds=1.0))
-                await edge.log.fresh()
+                await edge.log.sync_to_head()
             writer.write()
             with pytest.raises(ServiceUnavailableError, match="relay"):
-                await edge.log.fresh()
-            await until(lambda: "relay" in (edge.log.trouble or ""), "the log tells")
+                await edge.log.sync_to_head()
+            await until(lambda: "relay" in (edge.log.error or ""), "the log tells")
             async with rig.relaying():
-                await eventually(edge.log.fresh, ServiceUnavailableError)
+                await eventually(edge.log.sync_to_head, ServiceUnavailableError)
             assert (edge.received, edge.flushes) == ([1], [])
 
     asyncio.run(main())
@@ -211,11 +211,11 @@ def test_a_database_that_crashes(own_postgresql: PostgreSQLServer, redis_server_
             await stack.enter_async_context(rig.relaying())
             edge = await stack.enter_async_context(rig.edge(writer))
             writer.write()
-            await edge.log.fresh()
+            await edge.log.sync_to_head()
             old = edge.log.cursor_at(edge.log.version)
             own_postgresql.stop(how="kill")
             with pytest.raises(ServiceUnavailableError):
-                await edge.log.fresh()
+                await edge.log.sync_to_head()
             own_postgresql.start()
             await until(lambda: edge.flushes, "the edge flushes")
             await fresh_again(edge)
@@ -233,12 +233,14 @@ class ByHand:
         self.stream = rig.stream()
         self.end = Cursor(edge.log.epoch, edge.log.version)
 
-    async def append(self, epoch: str, version: int, mark: str, changes: list[Change], *, restart: bool) -> None:
-        """Append a step and answer every question."""
+    async def append(
+        self, epoch: str, version: int, schema_fingerprint: str, changes: list[Change], *, restart: bool
+    ) -> None:
+        """Append what is requested and answer every question."""
         end = await self.stream.end()
-        served = await self.stream.asked(0.01)
-        step = AppendRequest(Cursor(epoch, version), mark, changes, restart=restart)
-        assert await self.stream.advance(end, step, served) is None
+        answered = await self.stream.take_questions(0.01)
+        request = AppendRequest(Cursor(epoch, version), schema_fingerprint, changes, restart=restart)
+        assert await self.stream.advance(end, request, answered) is None
 
 
 async def edge_without_relay(stack: AsyncExitStack, rig: Rig) -> Edge:
@@ -256,14 +258,14 @@ def test_versions_that_went_back(rig: Rig) -> None:
             edge = await edge_without_relay(stack, rig)
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
-            version, mark = edge.log.version, str(edge.log.schema.schema_fingerprint)
+            version, schema_fingerprint = edge.log.version, str(edge.log.schema.schema_fingerprint)
             restored = (await asyncio.to_thread(rig.capture().refresh, renew=True)).epoch
-            await relay.append(restored, version - 5, mark, [], restart=True)
-            await until(lambda: "went back" in (edge.log.trouble or ""), "the log tells")
+            await relay.append(restored, version - 5, schema_fingerprint, [], restart=True)
+            await until(lambda: "went back" in (edge.log.error or ""), "the log tells")
             with pytest.raises(ServiceUnavailableError, match="followed"):
-                await edge.log.fresh()
+                await edge.log.sync_to_head()
             assert edge.flushes == []
-            await relay.append(restored, version + 5, mark, [], restart=False)
+            await relay.append(restored, version + 5, schema_fingerprint, [], restart=False)
             await until(lambda: edge.flushes == [version + 5], "the edge flushes")
             assert (edge.log.epoch, edge.log.version) == (restored, version + 5)
 
@@ -274,7 +276,7 @@ def test_versions_that_went_back(rig: Rig) -> None:
 def test_an_outage_is_not_remembered(
     own_postgresql: PostgreSQLServer, own_redis: RedisServer, redis_namespace: str, relayed: bool
 ) -> None:
-    """However often `fresh` fails, no error keeps the one before, with all that stood in its frames."""
+    """However often `sync_to_head` fails, no error keeps the one before, with all that stood in its frames."""
 
     async def main() -> None:
         url = own_postgresql.new_database()
@@ -294,7 +296,7 @@ def test_an_outage_is_not_remembered(
                 own_postgresql.stop(how="kill")
             for _ in range(20):
                 with pytest.raises(ServiceUnavailableError):
-                    await log.fresh()
+                    await log.sync_to_head()
             gc.collect()
             assert sum(isinstance(kept, ServiceUnavailableError) for kept in gc.get_objects()) < 10
 
@@ -312,15 +314,26 @@ def test_an_answer_that_the_last_report_does_not_cover(rig: Rig) -> None:
             relay = ByHand(rig, edge)
             stack.push_async_callback(relay.stream.aclose)
             client = await stack.enter_async_context(rig.client())
-            epoch, version, mark = edge.log.epoch, edge.log.version, str(edge.log.schema.schema_fingerprint)
+            epoch, version, schema_fingerprint = (
+                edge.log.epoch,
+                edge.log.version,
+                str(edge.log.schema.schema_fingerprint),
+            )
             edge.gate.clear()
-            await relay.append(epoch, version, mark, [], restart=False)
-            asking = asyncio.create_task(edge.log.fresh())
-            served = await relay.stream.asked(5.0)
-            step = AppendRequest(Cursor(epoch, version + 10), mark, [Change(table="w", operation="bulk")])
-            assert await relay.stream.advance(await relay.stream.end(), step, served) is None
+            await relay.append(epoch, version, schema_fingerprint, [], restart=False)
+            asking = asyncio.create_task(edge.log.sync_to_head())
+            answered = await relay.stream.take_questions(5.0)
+            request = AppendRequest(
+                Cursor(epoch, version + 10), schema_fingerprint, [Change(table="w", operation="bulk")]
+            )
+            assert await relay.stream.advance(await relay.stream.end(), request, answered) is None
             await client.delete(rig.key("state"))
-            assert await relay.stream.advance(None, AppendRequest(Cursor(epoch, version), mark, restart=True)) is None
+            assert (
+                await relay.stream.advance(
+                    None, AppendRequest(Cursor(epoch, version), schema_fingerprint, restart=True)
+                )
+                is None
+            )
             edge.gate.set()
             with pytest.raises(ServiceUnavailableError):
                 await asking
@@ -360,7 +373,7 @@ def test_many_changes_after_a_cursor(rig: Rig) -> None:
             for _ in range(5):
                 cursors.append(edge.log.cursor_at(edge.log.version))
                 writer.write()
-                await edge.log.fresh()
+                await edge.log.sync_to_head()
             assert await edge.log.read_after(cursors[0]) == (Change(table="w", operation="bulk"),)
             assert len(await edge.log.read_after(cursors[2]) or ()) == 3
 

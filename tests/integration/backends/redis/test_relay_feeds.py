@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 from .rig import Edge, Rig, Writer, prepare
 
-KEYS = ("state", "log", "beat", "asks")
+KEYS = ("state", "log", "reports", "questions")
 
 
 @dataclass(eq=False)
@@ -45,7 +45,7 @@ class Story:
 
     async def play(self, steps: int, *, may_lose: bool) -> None:
         """Take random steps, then let everything come to rest."""
-        actions = [self.write] * 6 + [self.look] * 4 + [self.append] * 6 + [self.ask] * 3
+        actions = [self.write] * 6 + [self.sync_to_head] * 4 + [self.append] * 6 + [self.ask] * 3
         actions += [self.rest] * 2 + [self.fall_behind, self.catch_up]
         if may_lose:
             actions += [self.lose, self.remember, self.go_back, self.trim]
@@ -59,23 +59,23 @@ class Story:
     async def write(self) -> None:
         self.writer.write()
 
-    async def look(self) -> None:
+    async def sync_to_head(self) -> None:
         """Take the questions, then look at the database; what comes of it may be appended much later."""
         number = self.random.randrange(len(self.feeds))
-        self.taken[number] += await self.questions.asked(0.01)
-        await self.feeds[number].look()
+        self.taken[number] += await self.questions.take_questions(0.01)
+        await self.feeds[number].sync_to_head()
 
     async def append(self) -> None:
         number = self.random.randrange(len(self.feeds))
-        served, self.taken[number] = self.taken[number], []
-        await self.feeds[number].append(served, must_report=self.random.random() < 0.3)
+        answered, self.taken[number] = self.taken[number], []
+        await self.feeds[number].append(answered, must_report=self.random.random() < 0.3)
 
     async def ask(self) -> None:
         self.asking.add(asyncio.create_task(self.asked(set(self.writer.versions))))
         await asyncio.sleep(0.002)
 
     async def asked(self, written: set[int]) -> None:
-        await self.edge.log.fresh()
+        await self.edge.log.sync_to_head()
         late = {n for n in written if self.writer.versions[n] > self.edge.log.version}
         assert not late, (late, self.steps)
         assert not self.edge.missing, (self.edge.missing, self.steps)
@@ -90,9 +90,9 @@ class Story:
     async def rest(self) -> None:
         """Let the edge come as far as the last report."""
         self.edge.gate.set()
-        beat = await self.questions.last_beat()
-        if beat is not None:
-            await until(lambda: self.edge.log.version >= beat.version, f"version {beat.version}")
+        report = await self.questions.last_report()
+        if report is not None:
+            await until(lambda: self.edge.log.version >= report.version, f"version {report.version}")
 
     async def lose(self) -> None:
         """Delete some keys, or all."""
@@ -122,9 +122,9 @@ class Story:
 
         async def feed() -> None:
             while True:
-                served = await self.questions.asked(0.01)
-                await self.feeds[0].look()
-                await self.feeds[0].append(served, must_report=True)
+                answered = await self.questions.take_questions(0.01)
+                await self.feeds[0].sync_to_head()
+                await self.feeds[0].append(answered, must_report=True)
 
         self.edge.gate.set()
         feeding = asyncio.create_task(feed())
@@ -143,9 +143,9 @@ async def begin(stack: AsyncExitStack, rig: Rig, seed: int) -> Story:
     opening = asyncio.create_task(stack.enter_async_context(rig.edge(writer, timeout_seconds=60.0)))
     questions = rig.stream()
     while not opening.done():
-        served = await questions.asked(0.02)
-        await feeds[0].look()
-        await feeds[0].append(served)
+        answered = await questions.take_questions(0.02)
+        await feeds[0].sync_to_head()
+        await feeds[0].append(answered)
     await questions.aclose()
     story = Story(rig, seed, writer, feeds, await opening, client)
     stack.push_async_callback(story.questions.aclose)

@@ -69,7 +69,7 @@ def test_a_relay_that_is_killed(rig: Rig, point: str) -> None:
             writer.write()
             await settle(edge)
             assert second.status.role == "leading"
-            await edge.log.fresh()
+            await edge.log.sync_to_head()
 
     asyncio.run(main())
 
@@ -100,7 +100,7 @@ def test_a_relay_that_is_stopped_and_goes_on(rig: Rig) -> None:
                 writer.write()
                 await asyncio.sleep(0.01)
             await settle(edge)
-            await edge.log.fresh()
+            await edge.log.sync_to_head()
 
     asyncio.run(main())
 

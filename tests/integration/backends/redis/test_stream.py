@@ -97,7 +97,7 @@ def test_without_a_relay_contents_expire(run: Run, log_key: str) -> None:
         kept = [
             await client.pttl(key)
             async for key in client.scan_iter(f"{log_key.split(':', 1)[0]}*")
-            if await client.type(key) == b"stream" and b":beat" not in key
+            if await client.type(key) == b"stream" and b":reports" not in key
         ]
         assert kept
         assert all(0 < milliseconds <= 120_000 for milliseconds in kept)
@@ -149,16 +149,16 @@ def test_entries_join_on(run: Run) -> None:
     async def work(stream: RedisStream, client: Any) -> None:
         await begun(stream, (12, rows(1, 2, 3)), (15, []), (17, rows(4)))
         entries = await stream.entries(10, 17)
-        assert [(entry.prev, entry.version, entry.epoch, entry.mark) for entry in entries] == [
+        assert [(entry.prev, entry.version, entry.epoch, entry.schema_fingerprint) for entry in entries] == [
             (10, 12, "e", "m"),
             (12, 17, "e", "m"),
         ]
         assert [list(entry.changes or ()) for entry in entries] == [rows(1, 2, 3), rows(4)]
         assert [entry.version for entry in await stream.entries(12, 17)] == [17]
         assert await stream.entries(12, 16) == []
-        beat = await stream.last_beat()
-        assert beat is not None
-        assert (beat.epoch, beat.version, beat.top) == ("e", 17, 17)
+        report = await stream.last_report()
+        assert report is not None
+        assert (report.epoch, report.version, report.top) == ("e", 17, 17)
 
     run(work)
 
@@ -187,9 +187,9 @@ def test_what_strangers_write_is_no_entry(run: Run, log_key: str) -> None:
         await client.xadd(log_key, {"a": "b"}, id="1000000-0")
         assert await stream.advance(at(12), AppendRequest(at(14), "m", rows(2))) is None
         assert await stream.entries(0, 100) == []
-        beat = await stream.last_beat()
-        assert beat is not None
-        assert (beat.version, beat.top) == (14, 14)
+        report = await stream.last_report()
+        assert report is not None
+        assert (report.version, report.top) == (14, 14)
 
     run(work)
 
@@ -235,20 +235,20 @@ def test_questions_are_taken_once(run: Run) -> None:
     """In order; who waits is woken by the first; a report names those that it answers."""
 
     async def work(stream: RedisStream, client: Any) -> None:
-        assert await stream.asked(0.01) == []
-        waiting = asyncio.create_task(stream.asked(30.0))
+        assert await stream.take_questions(0.01) == []
+        waiting = asyncio.create_task(stream.take_questions(30.0))
         await stream.ask("a")
         assert await waiting == ["a"]
         for question in "bcd":
             await stream.ask(question)
-        assert await stream.asked(30.0) == ["b", "c", "d"]
-        assert await stream.asked(0.01) == []
+        assert await stream.take_questions(30.0) == ["b", "c", "d"]
+        assert await stream.take_questions(0.01) == []
         await begun(stream)
-        first = await stream.last_beat()
+        first = await stream.last_report()
         assert first is not None
-        reading = asyncio.create_task(stream.beats_after(first.id, 30.0))
+        reading = asyncio.create_task(stream.reports_after(first.id, 30.0))
         assert await stream.advance(at(10), AppendRequest(at(10), "m"), ["b", "c"]) is None
-        assert [beat.served for beat in await reading] == [frozenset("bc")]
+        assert [report.answered for report in await reading] == [frozenset("bc")]
 
     run(work)
 
@@ -258,8 +258,8 @@ def test_waiting_ends(run: Run) -> None:
 
     async def work(stream: RedisStream, client: Any) -> None:
         began = time.monotonic()
-        assert await stream.beats_after(b"0", 0.05) == []
-        assert await stream.last_beat() is None
+        assert await stream.reports_after(b"0", 0.05) == []
+        assert await stream.last_report() is None
         assert time.monotonic() - began >= 0.05
 
     run(work)

@@ -46,16 +46,16 @@ def test_another_database_in_the_namespace(make_rig: MakeRig) -> None:
                 await until(lambda: relay.status.role == "leading", "the other database is relayed")
                 writer.write()
                 with pytest.raises(ServiceUnavailableError):
-                    await edge.log.fresh()
-                assert "another database" in (edge.log.trouble or "")
+                    await edge.log.sync_to_head()
+                assert "another database" in (edge.log.error or "")
             async with ours.relaying():
-                await eventually(edge.log.fresh, ServiceUnavailableError)
+                await eventually(edge.log.sync_to_head, ServiceUnavailableError)
                 assert not edge.missing
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("name", ["state", "log", "beat", "asks"])
+@pytest.mark.parametrize("name", ["state", "log", "reports", "questions"])
 def test_a_key_that_was_overwritten(make_rig: MakeRig, name: str) -> None:
     """It goes on, and what is not told is covered by a gap."""
 
@@ -69,7 +69,7 @@ def test_a_key_that_was_overwritten(make_rig: MakeRig, name: str) -> None:
             writer.write()
             await client.set(rig.key(name), "a stranger's")
             writer.write()
-            await asyncio.wait_for(eventually(edge.log.fresh, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
             assert not edge.missing
 
     asyncio.run(main())
@@ -91,7 +91,7 @@ def test_a_state_that_is_nonsense(make_rig: MakeRig, fields: dict[str, str | byt
             writer.write()
             await client.hset(rig.key("state"), mapping=fields)
             writer.write()
-            await asyncio.wait_for(eventually(edge.log.fresh, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
             assert not edge.missing
 
     asyncio.run(main())
@@ -121,7 +121,7 @@ def test_an_entry_that_is_nonsense(make_rig: MakeRig) -> None:
             await client.delete(rig.key("log"))
             await client.xadd(rig.key("log"), values, id=id_)
             edge.gate.set()
-            await asyncio.wait_for(eventually(edge.log.fresh, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
             assert not edge.missing
             assert edge.flushes
 

@@ -176,7 +176,7 @@ class World:
         before = self.snapshot()
         async with self.database.write() as db:
             await write(db)
-        await self.log.fresh()
+        await self.log.sync_to_head()
         after = self.snapshot()
         for constraint in self.constraints(before, after):
             if rows_of(before, constraint) != rows_of(after, constraint):
@@ -541,7 +541,7 @@ async def test_another_search_path_writes_another_table(world: World) -> None:
     async with world.database.write() as db:
         await db.execute(text("SET LOCAL search_path TO sales"))
         await db.execute(insert(Badge).values(id=5))
-    await world.log.fresh()
+    await world.log.sync_to_head()
     assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.received}
 
 
@@ -556,7 +556,7 @@ async def test_what_is_rolled_back_is_not_told(world: World) -> None:
             await db.flush()
             _ = 1 / 0
     version = world.log.version
-    assert await world.log.fresh() == version
+    assert await world.log.sync_to_head() == version
     assert not world.received
 
 
@@ -572,7 +572,7 @@ async def test_a_cancelled_commit_is_told_once_it_has_happened(world: World) -> 
     task = asyncio.create_task(mutate())
     with pytest.raises(asyncio.CancelledError):
         await task
-    await world.log.fresh()
+    await world.log.sync_to_head()
     rows = world.execute("SELECT id FROM team WHERE id = 70")
     assert bool(rows) == bool(world.received)
 
@@ -589,7 +589,7 @@ async def test_a_commit_without_an_answer_ends_caching(world: World) -> None:
     with pytest.raises(RPCError):
         async with world.database.write() as db:
             db.add(Copied(id=1))
-    await world.log.fresh()
+    await world.log.sync_to_head()
     assert {change.table for change in world.received} >= {"copied"}
     assert not world.log.schema.captured("copied")
 
@@ -614,7 +614,7 @@ async def test_threads_are_followed(world: World) -> None:
             db.get_one(Member, 1).name = "sync"
 
     await asyncio.to_thread(mutate)
-    await world.log.fresh()
+    await world.log.sync_to_head()
     assert [(change.table, change.operation) for change in world.received] == [("member", "update")]
 
 
@@ -641,7 +641,7 @@ async def test_the_narrow_guarantee_is_said(url: str, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("url", BACKENDS[:1], indirect=True)
 async def test_a_cursor_holds_within_one_start(world: World) -> None:
     """What came after a version is told from memory; another epoch, or a version to come, is a gap."""
-    start = world.log.cursor_at(await world.log.fresh())
+    start = world.log.cursor_at(await world.log.sync_to_head())
     changes = await world.check(core_insert_one)
     assert await world.log.read_after(start) == tuple(changes) == world.log.changes_since(start.version)
     assert await world.log.read_after(Cursor("another", start.version)) is None

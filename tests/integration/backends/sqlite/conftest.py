@@ -29,7 +29,7 @@ class Tail:
     def poll(self) -> list[Batch]:
         """Poll once and return the batches that came of it."""
         known = len(self.batches)
-        self.log.poll()
+        self.log.sync_to_head_blocking()
         return self.batches[known:]
 
     def received(self) -> list[Change]:

@@ -55,9 +55,9 @@ def test_a_commit_is_told_by_the_next_poll(tail: Tail, writer: sqlite3.Connectio
 
 
 def test_fresh_polls(tail: Tail, writer: sqlite3.Connection) -> None:
-    """`fresh` applies what was committed before it was called and returns the version."""
+    """`sync_to_head` applies what was committed before it was called and returns the version."""
     writer.execute("DELETE FROM t WHERE id = 1")
-    assert asyncio.run(tail.log.fresh()) == tail.log.version
+    assert asyncio.run(tail.log.sync_to_head()) == tail.log.version
     assert len(tail.batches) == 1
 
 
@@ -184,7 +184,7 @@ def test_a_file_gone_and_back(tail: Tail, path: Path, tmp_path: Path, writer: sq
     path.unlink()
     for _ in range(2):
         with pytest.raises(ServiceUnavailableError, match="cannot be read"):
-            tail.log.poll()
+            tail.log.sync_to_head_blocking()
     assert not path.exists()
     shutil.copy(tmp_path / "copy.db", path)
     assert [bool(batch.flush) for batch in tail.poll()] == [True]
@@ -202,7 +202,7 @@ def test_a_failed_poll_is_repeated_in_full(make_tail: MakeTail, writer: sqlite3.
     writer.executescript("DROP TRIGGER _reactive_rpc_update_t")
     writer.execute("BEGIN IMMEDIATE")
     with pytest.raises(ServiceUnavailableError) as caught:
-        tail.log.poll()
+        tail.log.sync_to_head_blocking()
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
     assert (tail.log.version, tail.batches) == (version, [])
     writer.execute("ROLLBACK")
@@ -325,7 +325,7 @@ def test_opening_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailableError, match="cannot be read"):
         asyncio.run(log.open())
     with pytest.raises(ServiceUnavailableError, match="not open"):
-        log.poll()
+        log.sync_to_head_blocking()
     asyncio.run(log.aclose())
 
 

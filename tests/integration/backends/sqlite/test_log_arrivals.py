@@ -17,9 +17,9 @@ class CountedLog(SQLiteLog):
 
     polls = 0
 
-    def poll(self) -> int:
+    def sync_to_head_blocking(self) -> int:
         self.polls += 1
-        return super().poll()
+        return super().sync_to_head_blocking()
 
 
 def opened(path: Path) -> CountedLog:
@@ -41,11 +41,11 @@ def test_what_is_ready_together_shares_one_poll(tmp_path: Path) -> None:
     async def arrive() -> None:
         log = opened(tmp_path / "a.db")
         await log.open()
-        versions = await asyncio.gather(*(log.fresh_for_arrivals() for _ in range(20)))
+        versions = await asyncio.gather(*(log.sync_to_head_for_server() for _ in range(20)))
         assert log.polls == 1
         commit(tmp_path / "a.db")
         await asyncio.sleep(0)
-        assert await asyncio.create_task(log.fresh_for_arrivals()) == versions[0] + 1
+        assert await asyncio.create_task(log.sync_to_head_for_server()) == versions[0] + 1
         assert log.polls == 2
         await log.aclose()
 
@@ -61,9 +61,9 @@ def test_a_request_that_became_ready_after_the_poll_polls_again(tmp_path: Path) 
         later: list[asyncio.Task[int]] = []
 
         async def first() -> int:
-            version = await log.fresh_for_arrivals()
+            version = await log.sync_to_head_for_server()
             commit(tmp_path / "a.db")
-            later.append(asyncio.create_task(log.fresh_for_arrivals()))  # read from its socket after the commit
+            later.append(asyncio.create_task(log.sync_to_head_for_server()))  # read from its socket after the commit
             return version
 
         before = await asyncio.create_task(first())
@@ -81,7 +81,7 @@ def test_with_a_task_factory_nobody_shares(tmp_path: Path) -> None:
         await log.open()
         loop = asyncio.get_running_loop()
         loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
-        await asyncio.gather(*(log.fresh_for_arrivals() for _ in range(5)))
+        await asyncio.gather(*(log.sync_to_head_for_server() for _ in range(5)))
         assert log.polls == 5
         await log.aclose()
 
@@ -89,14 +89,14 @@ def test_with_a_task_factory_nobody_shares(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_asks_at_once_is_not_fooled(tmp_path: Path) -> None:
-    """`fresh` shares nothing: who commits and asks without giving way sees the commit."""
+    """`sync_to_head` shares nothing: who commits and asks without giving way sees the commit."""
 
     async def ask() -> None:
         log = opened(tmp_path / "a.db")
         await log.open()
-        before = await log.fresh_for_arrivals()
+        before = await log.sync_to_head_for_server()
         commit(tmp_path / "a.db")
-        assert await log.fresh() == before + 1
+        assert await log.sync_to_head() == before + 1
         await log.aclose()
 
     asyncio.run(ask())
