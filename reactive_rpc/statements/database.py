@@ -148,6 +148,11 @@ class Database(ABC):
         """Return the options that isolate a connection's next transaction so, as SQLAlchemy's execution options."""
         return {"isolation_level": level_of(isolation)}
 
+    @contextmanager
+    def _handling(self) -> Iterator[None]:
+        """Say more of an error that a mutation's handler ends with, while its transaction is open."""
+        yield
+
     @asynccontextmanager
     async def write(
         self, session_class: AnyAsyncSession = AsyncSession, *, isolation: Isolation = "read_committed"
@@ -159,7 +164,8 @@ class Database(ABC):
                 transaction = await connection.begin()
                 async with session_class(connection, **WRITING) as session:
                     with self._observed(connection.sync_connection, session.sync_session):
-                        yield session
+                        with self._handling():
+                            yield session
                         await session.commit()
                         # INVARIANT (the caller ends after COMMIT only): nobody may be told of it before.
                         await to_its_end(transaction.commit(), "commit")
@@ -198,7 +204,8 @@ class Database(ABC):
             connection.execution_options(**self._transaction_options(isolation))
             transaction = connection.begin()
             with session_class(connection, **WRITING) as session, self._observed(connection, session):
-                yield session
+                with self._handling():
+                    yield session
                 session.commit()
                 transaction.commit()
 

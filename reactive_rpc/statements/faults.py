@@ -31,6 +31,7 @@ __all__ = [
     "QueryWroteError",
     "SchemaMovedError",
     "connecting",
+    "holding_write_lock",
     "query_wrote",
     "translated",
     "was_overtaken",
@@ -94,6 +95,12 @@ _ASYNCPG_GONE: Final = ("connection is closed", "connection was closed", "cannot
 """A statement meets the last if the loss of its connection caught it between two messages."""
 
 _GONE_MESSAGE: Final = "the database is locked or cannot be reached; try again"
+
+_OWN_LOCK_MESSAGE: Final = (
+    "the database stayed locked while this mutation had its write lock: probably its handler writes by another "
+    "connection, an engine of the application's own for example, and that one waits for the mutation to end. Write by "
+    "the session that the handler is given, or after the mutation"
+)
 
 _FULL: Final = "the database's disk is full: nothing was written; it needs room"
 _FAILING: Final = "the database's disk cannot be read or written"
@@ -166,6 +173,25 @@ def translated(*, writes: bool = True) -> Iterator[None]:
         level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
         logger.log(level, "%s: %s", error.code, said_by(exc))
         raise error from exc
+
+
+@contextmanager
+def holding_write_lock() -> Iterator[None]:
+    """Say of SQLite's lock who probably holds it, where a handler meets it while its own transaction has it.
+
+    The extended codes of SQLITE_BUSY are left out: a snapshot that is too old, for example, is no lock.
+
+    Raises:
+        ServiceUnavailableError: another connection has waited for the write lock in vain.
+    """
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as exc:
+        cause = exc.orig if isinstance(exc, DBAPIError) else exc
+        if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            raise
+        logger.warning("%s: %s", said_by(exc), _OWN_LOCK_MESSAGE)
+        raise ServiceUnavailableError(_OWN_LOCK_MESSAGE) from exc
 
 
 def was_overtaken(error: BaseException) -> bool:

@@ -28,6 +28,8 @@ one that reads the trace tells. It is then replaced before its next use.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +42,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from reactive_rpc.backends.sqlite.oracle import EXPLAIN, SQLiteOracle
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.statements.database import Database
-from reactive_rpc.statements.faults import translated
+from reactive_rpc.statements.faults import holding_write_lock, translated
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder
 
@@ -132,6 +134,12 @@ class SQLiteDatabase(Database):
     def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
         """Return nothing: who has the write lock from the start is alone, and that is serializable."""
         return {}
+
+    @contextmanager
+    def _handling(self) -> Iterator[None]:
+        """Say of a lock that the handler met that it is probably its own: BEGIN IMMEDIATE has taken it."""
+        with holding_write_lock():
+            yield
 
     def _url(self, driver: str, *, writes: bool) -> URL:
         """Return a URL that opens the file and never makes one: a database that is gone must not come back empty."""

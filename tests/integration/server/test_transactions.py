@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -328,3 +329,57 @@ async def test_a_write_to_a_replaced_file_is_seen_by_the_next_read(server: Serve
         copy.replace(server.path)
         read = await server.client.get("/rpc/notes.in_room", params={"room": "a"})
         assert [note["text"] for note in read.json()] == [*expected, f"z{n:02}"]
+
+
+@pytest.mark.parametrize("kind", ["engine", "connection", "after a write"])
+async def test_a_mutation_that_waits_for_its_own_lock_is_told_so(file: Path, kind: str) -> None:
+    """A handler that writes by another connection waits for itself; the error says that, and the way out."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 0.05})
+
+    @define_reactive_function(kind="mutation")
+    async def by_own_engine(input: NewNote, db: AsyncSession) -> str:
+        async with engine.begin() as own:
+            await own.execute(insert(Note).values(tenant="t", room=input.room, text=input.text))
+        return "written"
+
+    @define_reactive_function(kind="mutation")
+    def by_own_connection(input: NewNote, db: Session) -> str:
+        with closing(sqlite3.connect(file, timeout=0.05)) as own:
+            own.execute("DELETE FROM note")
+        return "written"
+
+    @define_reactive_function(kind="mutation")
+    async def after_a_write(input: NewNote, db: AsyncSession) -> str:
+        db.add(Note(room=input.room, text=input.text))
+        await db.commit()
+        async with AsyncSession(engine) as own:
+            own.add(Visit(who="me"))
+            await own.commit()
+        return "written"
+
+    procedures = {"engine": by_own_engine, "connection": by_own_connection, "after a write": after_a_write}
+    async with serving(file, {"notes": {"add": procedures[kind]}}) as server:
+        answer = await server.call("notes.add", NOTE)
+        assert answer.status_code == 503
+        assert "probably its handler writes by another connection" in error_of(answer)["message"]
+        assert "the session that the handler is given" in error_of(answer)["message"]
+        assert server.rows() == []
+        assert server.rows("SELECT who FROM visit") == []
+    await engine.dispose()
+
+
+@define_reactive_function(kind="mutation")
+async def written(input: NewNote, db: AsyncSession) -> str:
+    db.add(Note(room=input.room, text=input.text))
+    return "written"
+
+
+async def test_a_lock_of_somebody_else_is_not_taken_for_the_mutations_own(file: Path) -> None:
+    """Who waits for another writer to begin holds nothing yet, and may try again."""
+    async with serving(file, {"notes": {"add": written}}) as server:
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = await server.call("notes.add", NOTE)
+        assert answer.status_code == 503
+        assert error_of(answer)["message"] == "the database is locked or cannot be reached; try again"
+        assert (await server.call("notes.add", NOTE)).json() == "written"
