@@ -429,8 +429,8 @@ def foreign_private_names(package: Package) -> Measured:
     """Count the uses of other libraries' private names outside of `compat/`.
 
     A use is an import of a private module or name; an attribute `x._name`, or its name in `getattr` and `hasattr`, that
-    this module does not define (nor any of the package, where `x` is `self` or `cls`); a private method that overrides
-    one of a base class of another library.
+    this module does not define (nor any of the package, where `x` is `self` or `cls`); a keyword `f(_name=...)` that
+    the package does not define; a private method that overrides one of a base class of another library.
     """
     places = [
         Place(1, f"{module.path}:{line}", name)
@@ -454,6 +454,11 @@ def _foreign_names(package: Package, module: Module) -> Iterator[tuple[int, str]
             name = _asked_attribute(node)
             if name is not None and _is_private(name) and name not in module.own_names:
                 yield node.lineno, ast.unparse(node)
+            yield from (
+                (node.lineno, f"{each.arg}=")
+                for each in node.keywords
+                if each.arg is not None and _is_private(each.arg) and each.arg not in package.own_names
+            )
         elif isinstance(node, ast.ClassDef):
             yield from _foreign_overrides(package, module, node)
 

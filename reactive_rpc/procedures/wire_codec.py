@@ -7,8 +7,9 @@ from typing import Any, Final, Literal, cast
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreConfig, PydanticOmit, PydanticSerializationError, SchemaValidator, to_jsonable_python
+from pydantic_core import CoreConfig, CoreSchema, PydanticOmit, PydanticSerializationError, to_jsonable_python
 
+from reactive_rpc.compat.pydantic import whole_validator
 from reactive_rpc.procedures.wire_types import Fault, declared_fields, faults, field_schemas
 from reactive_rpc.protocol.fidelity import Inspector, Unfit, as_spelled
 
@@ -175,7 +176,7 @@ def _validator(adapter: TypeAdapter[Any], schema: Mapping[str, Any]) -> Any:
     if spelled is schema:
         return adapter.validator
     # A model in it would bring its own validator along, in which nothing has been changed.
-    return SchemaValidator(spelled, _ENCODING, _use_prebuilt=False)
+    return whole_validator(cast(CoreSchema, spelled), _ENCODING)
 
 
 def _first_line(exc: Exception) -> str:

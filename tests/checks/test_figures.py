@@ -414,6 +414,27 @@ CASES: list[tuple[Callable[[Package], Measured], float, list[str], str]] = [
     ),
     (
         figures.foreign_private_names,
+        1,
+        ["pkg/a.py:2"],
+        """
+        == a.py
+        from json import dumps
+        dumps(1, _hidden=2)
+    """,
+    ),
+    (
+        figures.foreign_private_names,
+        0,
+        [],
+        """
+        == a.py
+        class C:
+            _own = 1
+        C(_own=2)
+    """,
+    ),
+    (
+        figures.foreign_private_names,
         0,
         [],
         """
