@@ -1,24 +1,11 @@
-"""Capture without triggers: what the mutations of this process write through SQLAlchemy, and nothing else.
+"""Capture without triggers: the writes that mutations of this process make through SQLAlchemy, and no others.
 
-For databases in which no DDL may be run, or which have no triggers of ours. Nothing is put into the database. While a
-mutation runs, its writes are noted (`backends/session/write_notes.py`); when its COMMIT has ended, and before anybody
-is answered, they are handed to the log of this process (`backends/session/log.py`).
+Nothing is put into the database. While a mutation runs, its writes are noted (`backends/session/write_notes.py`); when
+its COMMIT has ended, and before anybody is answered, they are handed to the log of this process
+(`backends/session/log.py`). Writes of other processes are not seen.
 
-**What a statement does not name.** Foreign keys with actions write the tables that refer to a written one, over as
-many steps as lead on: these count whole. A table with a trigger, a rule or `ON CONFLICT REPLACE` may write anything:
-every table counts then. So it does where a statement cannot be read, and where the database cannot tell its triggers.
-
-**What SQLAlchemy does not see** inside a mutation, a cursor below it, is told by the database: SQLite counts the rows
-that a connection has written, PostgreSQL the rows of each table that a transaction has, and which tables it has locked
-to write. Where more was written than noted, tables count whole. No other database is asked.
-
-**Told only after COMMIT.** Told before, a reader could compute from the old rows after having been told, and keep the
-result for good. So a COMMIT is awaited to its end even where its caller is cancelled. A lost connection leaves its
-outcome open, and it may still happen after we have told of it: then the tables written are not captured any more until
-the server is started again.
-
-**Not seen**: other processes, other workers of the same server, psql, migrations, jobs. `guarantee` says so, `doctor`
-prints it, and a warning is logged at every start. A mutation that writes through a connection of its own is refused.
+`docs/internals/capture-session.md` argues it: writes that a statement does not name, writes below SQLAlchemy, and a
+COMMIT without an answer.
 """
 
 from __future__ import annotations
@@ -57,7 +44,7 @@ _NOTES: Final = "reactive_rpc_notes"
 """The execution option of a mutation's connection that holds its `WriteNotes`."""
 
 _TOTAL: Final = "reactive_rpc_total_changes"
-"""Where a SQLite connection's `info` keeps the number of rows that it had written when we last looked."""
+"""The key in a SQLite connection's `info` of the number of rows that it had written after the last statement."""
 
 _WRITTEN_TABLES: Final = """
 SELECT n.nspname || '.' || c.relname,
@@ -71,11 +58,11 @@ WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND c.relk
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """
-"""Named by their schemas: what a statement calls `orders` may be another table than usual, by SET search_path."""
+"""Named by their schemas: a statement's `orders` may be another table than usual, by SET search_path."""
 
 _FLUSH: Final = ", pg_catalog.pg_stat_force_next_flush()"
-"""PostgreSQL counts on until it hands its counters on, which it does once a second unless told to (from 15 on). What it
-still counts of a transaction before makes a table count whole: wider, never narrower."""
+"""PostgreSQL counts on until it hands its counters on, which it does once a second, or when asked to (from 15 on). Rows
+of an earlier transaction that it still counts make a table count whole: wider, never narrower."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,12 +88,12 @@ class SessionCapture:
 
     @property
     def guarantee(self) -> str:
-        """What is seen of whose writes."""
+        """Whose writes are seen."""
         return GUARANTEE
 
     @property
     def state(self) -> CaptureState:
-        """What is captured now.
+        """The tables that are captured now.
 
         Raises:
             ServiceUnavailableError: nothing was read yet.
@@ -150,7 +137,7 @@ class SessionCapture:
                 names=found.names,
                 redefined=found.redefined,
             )
-            self._mark_distrusted()
+            self._uncapture_distrusted()
             return self._state
 
     def uninstall(self) -> None:
@@ -172,14 +159,14 @@ class SessionCapture:
         return 0
 
     def take(self) -> tuple[Change, ...] | None:
-        """Return what the next transaction in line has committed, once; None where there is none."""
+        """Return the changes of the next transaction in line, once; None if there is none."""
         try:
             return self._committed.popleft()
         except IndexError:
             return None
 
     def put(self, changes: Iterable[Change]) -> None:
-        """Hand over what has been committed. Safe in any thread."""
+        """Hand over committed changes. Safe in any thread."""
         self._committed.append(tuple(changes))
 
     def announce(self, connection: Connection, table: str, keys: Sequence[str] | None) -> None:
@@ -201,7 +188,7 @@ class SessionCapture:
         event.listen(engine, "commit", _commit)
 
     def begin(self, connection: Connection, session: Session) -> Callable[[BaseException | None], None]:
-        """Note what is written on `connection` from here on."""
+        """Note the writes on `connection` from here on."""
         tables = self._known_tables()
         notes = WriteNotes(self.state, connection.dialect, tables.unset)
         connection.execution_options(**{_NOTES: notes})
@@ -209,13 +196,15 @@ class SessionCapture:
         notes.listen(session)
 
         def ended(error: BaseException | None) -> None:
+            # INVARIANT (handed over only after COMMIT has ended): a reader that was notified before could compute from
+            # the old rows, and keep the result for good.
             if notes.committing:
-                self._end(notes, in_doubt=_in_doubt(error))
+                self._end(notes, is_open=_is_open(error))
 
         return ended
 
     def changes(self, notes: WriteNotes) -> tuple[Change, ...]:
-        """Return what the transaction noted has changed, with what the database does by itself."""
+        """Return the changes of the transaction, with those that the database makes by itself."""
         tables = self._known_tables()
         whole = _with_actions(notes, tables)
         touched = whole | notes.rows.keys()
@@ -236,18 +225,18 @@ class SessionCapture:
         ]
         return (*_bulk(sorted(whole)), *rows, *notes.announced)
 
-    def _end(self, notes: WriteNotes, *, in_doubt: bool) -> None:
+    def _end(self, notes: WriteNotes, *, is_open: bool) -> None:
         changes = self.changes(notes)
-        if in_doubt:
+        if is_open:
             changes = tuple(_bulk(dict.fromkeys(change.table for change in changes)))
             with self._lock:
                 self._distrusted.update(change.table for change in changes)
-                self._mark_distrusted()
+                self._uncapture_distrusted()
             _log.error("a COMMIT got no answer: %s are not cached until a restart", ", ".join(sorted(self._distrusted)))
         if changes:
             self.put(changes)
 
-    def _mark_distrusted(self) -> None:
+    def _uncapture_distrusted(self) -> None:
         if self._state is not None and self._distrusted:
             tables = {
                 name: replace(table, captured=False, reason="a COMMIT of it got no answer: restart the server")
@@ -267,8 +256,8 @@ class SessionCapture:
         return self._tables
 
 
-def _in_doubt(error: BaseException | None) -> bool:
-    """Tell whether a COMMIT that was sent may yet happen: its error is not the database's own answer."""
+def _is_open(error: BaseException | None) -> bool:
+    """Tell whether the outcome of a COMMIT that was sent is open: its error is not the database's own answer."""
     if error is None or isinstance(error, asyncio.CancelledError | RPCError):
         return False
     return not isinstance(error, DBAPIError) or error.connection_invalidated
@@ -308,7 +297,7 @@ def _before_statement(
 ) -> None:
     notes = _notes_of(connection)
     if notes is not None:
-        _look_below(connection, notes)
+        _find_writes_below(connection, notes)
         notes.add(context, statement)
     elif _NOTES not in connection.get_execution_options():
         _refuse_stray_write(connection, statement)
@@ -318,7 +307,7 @@ def _refuse_stray_write(connection: Connection, statement: str) -> None:
     """Refuse a write on a connection that no mutation was given.
 
     Raises:
-        InternalServerError: nobody would be told of it.
+        InternalServerError: no change would be recorded.
     """
     found = written(statement, connection.dialect.name)
     if found is None or found.tables:
@@ -348,11 +337,11 @@ def _savepoint_rolled_back(connection: Connection, _name: str, _context: None) -
 
 
 def _commit(connection: Connection) -> None:
-    """Look once more at what was written, right before COMMIT."""
+    """Compare the notes with the database's counts once more, right before COMMIT."""
     notes = _notes_of(connection)
     if notes is None:
         return
-    _look_below(connection, notes)
+    _find_writes_below(connection, notes)
     if connection.dialect.name == "postgresql":
         major = (connection.dialect.server_version_info or (0,))[0]
         query = _WRITTEN_TABLES.format(flush=_FLUSH if int(major) >= 15 else "")
@@ -376,8 +365,8 @@ def _hold_against(notes: WriteNotes, found: Iterable[Any]) -> None:
     )
 
 
-def _look_below(connection: Connection, notes: WriteNotes) -> None:
-    """Find what was written below SQLAlchemy since the last statement; on SQLite alone."""
+def _find_writes_below(connection: Connection, notes: WriteNotes) -> None:
+    """Find writes below SQLAlchemy since the last statement; on SQLite alone."""
     total = _total_changes(connection)
     if total is not None and total != connection.info.get(_TOTAL):
         notes.refuse("a write below SQLAlchemy")

@@ -1,13 +1,8 @@
 """Any database that SQLAlchemy has a dialect for, with capture in the session.
 
-A query's transaction is set to REPEATABLE READ, READ ONLY where the database knows that (MySQL, MariaDB, PostgreSQL):
-it then refuses to write by itself. Elsewhere a guard reads each statement first and refuses what writes, or may.
-
-**`at_least` always holds.** Versions count this process's commits, each counted after its COMMIT was answered. A read
-begins its transaction after it was told the version, on a connection that the pool has rolled back, so its snapshot is
-taken later than those commits, on the one server that the URL names. (A URL that leads to replicas breaks this.)
-
-What a handler reads below SQLAlchemy is not noticed: no common way exists to ask.
+A query's transaction is REPEATABLE READ, READ ONLY if the database knows that; elsewhere a guard reads each statement
+first. Every read sees `at_least`, and nothing notices reads below SQLAlchemy: `docs/internals/capture-session.md`
+argues both ("The log and snapshots").
 """
 
 from __future__ import annotations

@@ -1,12 +1,7 @@
 """The log of one process: the commits of its own mutations, in memory. See `backends/session/capture.py`.
 
-**Promise 1** holds for what capture sees: a mutation hands its changes over when its COMMIT has ended and before it is
-answered, and `sync_to_head` applies what was handed over before it was called. **Promise 2**: the version moves only
-after the COMMIT, so a transaction that begins once it has been read sees what it counts. Other processes are no part of
-either.
-
-A version counts what was committed here and announced; the epoch is another one at each start, so a client that comes
-back after a restart is told that there is a gap.
+A version counts commits and announcements of this process; the epoch is another one at each start, so a client that
+comes back after a restart gets a gap. `docs/internals/capture-session.md` argues the two promises of a log.
 """
 
 from __future__ import annotations
@@ -26,11 +21,11 @@ __all__ = ["LocalLog"]
 
 
 class LocalLog(BaseLog):
-    """What the mutations of this process have committed; a `Log`. Used on one event loop.
+    """The commits of this process's mutations; a `Log`. Used on one event loop.
 
     Args:
-        capture: hands over what was committed.
-        ids: names the epoch that begins where a subscriber fails.
+        capture: hands over committed changes.
+        ids: names the epoch that begins if a subscriber fails.
         limits: of its history; it reads nothing and waits for nothing.
     """
 
@@ -43,7 +38,7 @@ class LocalLog(BaseLog):
 
     @property
     def schema(self) -> CaptureState:
-        """What is captured now.
+        """The tables that are captured now.
 
         Raises:
             ServiceUnavailableError: the log is not open.
@@ -52,7 +47,7 @@ class LocalLog(BaseLog):
         return state if self._epoch is None else replace(state, epoch=self._epoch)
 
     def enrich_with(self, wanted: WantedLookups) -> None:
-        """Do nothing: no snapshot shows what a batch holds, so no image gets virtual columns."""
+        """Do nothing: no snapshot shows the rows of a batch, so no image gets virtual columns."""
 
     async def open(self) -> None:
         """Read the tables and begin an epoch; idempotent.
@@ -78,7 +73,7 @@ class LocalLog(BaseLog):
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`, from memory; None is a gap."""
+        """Return the changes committed after `cursor` up to `version`, from memory; None is a gap."""
         changes = None if cursor.epoch != self.epoch else self.changes_since(cursor.version)
         return None if changes is None or (at_most is not None and len(changes) > at_most) else changes
 

@@ -1,9 +1,9 @@
 """Read the tables of any database for session capture: no trigger, no outbox, no DDL.
 
-SQLAlchemy's inspector tells, and a column compares exactly only where that is sure on every database: whole numbers.
+SQLAlchemy's inspector reads them. Only columns of whole numbers compare exactly, as they do on every database.
 Text has collations and padding, which SQLAlchemy does not reflect.
 
-What a write does beyond the rows that it names is read too: foreign keys with actions, triggers, generated columns.
+It also reads how a write reaches beyond the rows that it names: foreign keys with actions, and triggers.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def inspected_tables(connection: Connection) -> CatalogTables:
         for key in found
         for options in [key.get("options", {})]
     ]
-    can_tell = connection.dialect.name in ("mysql", "mariadb")
+    knows_triggers = connection.dialect.name in ("mysql", "mariadb")
     return CatalogTables(
         tables=tables,
         names={f"{default}.{name}": name for name in tables},
         actions=tuple(action for action in actions if action.on_delete or action.on_update),
-        rewritten=frozenset(connection.exec_driver_sql(_TRIGGERED).scalars()) if can_tell else None,
+        rewritten=frozenset(connection.exec_driver_sql(_TRIGGERED).scalars()) if knows_triggers else None,
         unset=None,
     )
 

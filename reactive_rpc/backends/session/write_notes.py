@@ -1,23 +1,10 @@
-"""What one transaction writes, as far as SQLAlchemy can see: the fallback where triggers are not allowed.
+"""The writes of one transaction, as far as SQLAlchemy can see them: the fallback if triggers are not allowed.
 
-**A statement is the witness.** An INSERT with plain values tells its rows. An UPDATE or DELETE whose WHERE is a
-conjunction tells what every row that it touches has in common, by the equalities in it: `WHERE id = 5` is the image
-`{"id": 5}`, before and, where it is not set, after. What a statement does not tell is left out of the image, which
-matches everything. Values are those that the driver gets, and count only where the database stores or compares them as
-they are (`comparable_values.py`). Any other write counts as a change of the whole table, and what cannot be read as a
-change of everything.
+A plain statement names its rows, or what they have in common. On SQLite alone the ORM's loaded values complete the
+images. Any other write counts as a change of the whole table, and a statement that cannot be read as a change of
+everything.
 
-**The ORM's state fills in the rest on SQLite alone.** Before a flush, the committed values of loaded instances complete
-the image of their rows: SQLite's writer holds the lock from its beginning, so what it has loaded in this transaction
-nobody else can have changed. Elsewhere another transaction may have, between the load and the flush, and an image of
-loaded values would hide the row from those who have cached its true ones. For the same reason an instance counts only
-if this session loaded or inserted it, and no statement but the flush's has written its table; and none does once a
-statement may have loaded under a column's name what is not in the column (`from_statement`, `adapt_on_names`). A row's
-generated key comes from the instance: rows with equal known values are interchangeable, so it does not matter which one
-gets it.
-
-**What is rolled back to a savepoint** leaves loaded values behind that are not the database's, so from there on every
-table counts whole; what was noted stays noted, which is wider.
+`docs/internals/capture-session.md` argues it ("Statements", "The ORM's state").
 """
 
 from __future__ import annotations
@@ -77,11 +64,10 @@ _Plain = dml.Insert | dml.Update | dml.Delete
 
 @dataclass(slots=True)
 class RowWrite:
-    """What is known of the rows that one execution writes; a column that an image lacks may have any value.
+    """All that is known of the rows that one execution writes; a column that an image lacks may have any value.
 
     Attributes:
-        changed: the columns set; None where others may have changed, and for an insert or a delete.
-        rows: how many rows it was.
+        changed: the columns set; None if others may have changed, and for an insert or a delete.
     """
 
     table: str
@@ -91,7 +77,7 @@ class RowWrite:
     changed: frozenset[str] | None = None
 
     def change(self, key_columns: Collection[str]) -> Change:
-        """Return it as a change, with `UNKNOWN` among its keys where one is not known."""
+        """Return it as a change, with `UNKNOWN` among its keys if one is not known."""
         return Change(
             table=self.table,
             operation=self.operation,
@@ -107,13 +93,13 @@ class WriteNotes:
     """The writes of one transaction.
 
     Attributes:
-        schema: what is known of the tables.
-        unset: `{table: columns}` that may change though no statement sets them; None where that cannot be told.
-        rows: `{table: what single executions wrote}`.
+        schema: the known tables.
+        unset: `{table: columns}` that may change though no statement sets them; None if that is not known.
+        rows: `{table: the writes of single executions}`.
         counts: `{table: how many rows the noted executions wrote}`.
         bulk: the tables that count as a whole.
-        announced: what is no table's.
-        everything: why every table counts; None where that is not so.
+        announced: changes of topics.
+        everything: why every table counts; None if not every one does.
         committing: whether COMMIT has been sent.
     """
 
@@ -149,7 +135,7 @@ class WriteNotes:
             self._is_apart = False
 
     def roll_back_savepoint(self) -> None:
-        """Trust no single row any more, neither of before nor of what comes."""
+        """Let the tables written so far count whole, and trust no instance that was loaded so far."""
         self.bulk.update(self.rows)
         self.rows.clear()
         self._known.clear()
@@ -206,7 +192,7 @@ class WriteNotes:
     def _row_writes(
         self, context: DefaultExecutionContext, found: Written, tables: Collection[str]
     ) -> list[RowWrite] | None:
-        """Return what each execution of a plain statement writes; None where it is not plain."""
+        """Return the writes of each execution of a plain statement; None if it is not plain."""
         statement = context.compiled.statement if context.compiled is not None else None
         if len(tables) != 1 or not _is_plain(statement):
             self._by_statement.update(tables)
@@ -265,7 +251,7 @@ class WriteNotes:
         return not _has_own_sql(bind.type, self.dialect) and kept_by_cast(value, bind.type, self.dialect)
 
     def _put(self, image: _Values, table: str, column: str, value: object, *, stored: bool) -> None:
-        """Put a driver's value into an image, where it says what the column holds."""
+        """Put a driver's value into an image, if the column holds it as it is."""
         kind = self.schema.kind(table, column)
         if kind is None:
             return
@@ -303,6 +289,9 @@ class WriteNotes:
         self._is_flushing = True
         self._known.clear()
         self._unnamed.clear()
+        # INVARIANT (loaded values complete images on SQLite alone): its writer holds the lock from the beginning.
+        # Elsewhere another transaction may have changed the rows between load and flush, and an image of loaded values
+        # would hide the row from those who have cached its true ones.
         if self.dialect.name != "sqlite" or self._is_misled:
             return
         for instance in (*session.dirty, *session.deleted):
@@ -351,7 +340,7 @@ class WriteNotes:
                 after.update(keys)
 
     def _held(self, mapper: Mapper[Any], instance: object, source: Table, table: str) -> _Values:
-        """Return what the instance holds for its row in `source`."""
+        """Return the values that the instance holds for its row in `source`."""
         image: _Values = {}
         for column in source.columns:
             if maps_column(mapper, column) and not _has_own_sql(column.type, self.dialect):

@@ -1,6 +1,6 @@
-"""Which tables a statement writes, told by its text.
+"""Which tables a statement writes, read from its text.
 
-sqlglot reads the text once; the answer is kept with it. Whatever it cannot read, and whatever may write more than it
+sqlglot reads the text once; the answer is kept with it. A text that it cannot read, and one that may write more than it
 names (a procedure, a function that is not known to be pure, DDL), writes everything: None.
 """
 
@@ -34,10 +34,10 @@ _READS: Final[tuple[type, ...]] = (exp.Query, exp.Values, exp.Set)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a statement writes.
+    """The tables and columns that a statement writes.
 
     Attributes:
-        tables: as the statement names them, with the schema where it names one; none for a statement that only reads.
+        tables: as the statement names them, with the schema if it names one; none for a statement that only reads.
         sets: of one plain UPDATE the columns that it sets; None for any other statement.
     """
 
@@ -47,7 +47,7 @@ class Written:
 
 @lru_cache(_REMEMBERED)
 def written(text: str, dialect: str) -> Written | None:
-    """Return what `text` writes; None where that cannot be told, or is more than it names.
+    """Return the tables that `text` writes; None if they are not known, or more than it names.
 
     >>> sorted(written("WITH x AS (DELETE FROM a RETURNING *) INSERT INTO b SELECT * FROM x", "postgresql").tables)
     ['a', 'b']

@@ -1,28 +1,11 @@
 """A SQLite file as a database.
 
-Queries and mutations have engines of their own, because SQLite can then hold each to its promise:
+Queries and mutations have engines of their own, because SQLite can then hold each to its promise: the database itself
+refuses a query that writes, and a mutation has the write lock from its start. Python's own transaction handling is off.
+A snapshot is checked, not trusted; SQLite counts the statements that ran below SQLAlchemy; a connection on which a
+handler left something is replaced.
 
-- A query's connection is opened `mode=ro`, and `query_only` keeps it from temporary tables too: a query that writes is
-  refused by the database itself, however it writes. It runs in one deferred transaction, so all its statements read
-  one snapshot. (A read-only connection cannot make the WAL's shared memory; the log's own connection keeps it there.)
-- A mutation's transaction begins with `BEGIN IMMEDIATE`: it has the write lock from its start, so it cannot fail half
-  way because another process wrote after it had read (SQLITE_BUSY_SNAPSHOT). The pool of one makes the writers of a
-  process queue up fairly instead of polling for the lock.
-
-Python's own transaction handling is off (`isolation_level = None`): it begins too late, and not at all for a SELECT.
-
-**A snapshot is checked, not trusted.** A result that a handler left half read keeps its statement open, and an open
-statement keeps SQLite's read snapshot open past COMMIT and ROLLBACK: the next call on that connection would read the
-past. So each read transaction begins by asking for the version that it sees; one that is behind is thrown away with
-its connection.
-
-**What SQLAlchemy does not see.** A raw cursor runs statements that no recorder hears of. SQLite itself counts them: its
-trace callback hears every statement of a connection. Where more ran than were recorded, the result is opaque.
-
-**What a handler leaves on its connection** would be the next one's: a pragma (`recursive_triggers` decides what
-triggers see, `case_sensitive_like` what a query finds), a temporary table, which shadows the real one of its name,
-another file. A connection that writes has an authorizer, which SQLite asks whenever it compiles such a statement; of
-one that reads the trace tells. It is then replaced before its next use.
+`docs/internals/capture-sqlite.md` argues each ("Sessions").
 """
 
 from __future__ import annotations
@@ -49,7 +32,7 @@ from reactive_rpc.statements.recorder import Recorder
 __all__ = ["SQLiteDatabase"]
 
 TRACED = "reactive_rpc_traced"
-"""Where a connection's `info` counts the statements that SQLite ran."""
+"""The key in a connection's `info` that counts the statements that SQLite ran."""
 
 LEFT = "reactive_rpc_left"
 """Set in the `info` of a connection that is not what it was when it was made."""
@@ -58,13 +41,13 @@ _LEAVES: Final = frozenset({
     sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_CREATE_TEMP_TABLE, sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
     sqlite3.SQLITE_CREATE_TEMP_VIEW, sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DETACH,
 })  # fmt: skip
-"""What a statement does that its connection keeps; a pragma does where it is given a value."""
+"""Actions whose effect stays on the connection; so does a pragma's that is given a value."""
 
 _READS: Final = ("SELECT", "WITH", "VALUES")
 """How a statement begins that leaves nothing on a connection which cannot write."""
 
 _UNCOUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", EXPLAIN)
-"""What the count leaves out."""
+"""Statements that the count leaves out."""
 
 
 class SQLiteDatabase(Database):
@@ -73,7 +56,7 @@ class SQLiteDatabase(Database):
     Args:
         url: `sqlite:///team.db` or `sqlite+aiosqlite:///team.db`; both drivers are used, whichever is named.
         busy_timeout_seconds: how long to wait for the write lock.
-        position: SQL that returns the version a snapshot shows; None where none can: each read then has a connection
+        position: SQL that returns the version a snapshot shows; None if none can: each read then has a connection
             of its own, on which nothing can hold an old snapshot open.
 
     Attributes:
@@ -116,7 +99,7 @@ class SQLiteDatabase(Database):
         return bool(version >= at_least)
 
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
-        """Hold what SQLite ran against what was recorded; a connection used behind our back is not used again."""
+        """Compare SQLite's count with the recorder's; a connection used behind our back is not used again."""
         if not connection.invalidated and connection.info.get(TRACED, 0) > recorder.statements:
             recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
             connection.invalidate()

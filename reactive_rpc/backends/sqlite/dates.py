@@ -1,8 +1,8 @@
 """Whether a SQLite text may ask a date function, `date()` and its kin, for the clock, which is the date 'now'.
 
-SQLite says which functions a text calls and not with what, so here the text is parsed. Each call's date must be a
-literal or a parameter that does not hold 'now', a number, a column declared as a date or a number, or be made of such;
-anything else may be 'now'.
+SQLite says which functions a text calls and not with which arguments, so here the text is parsed. Each call's date must
+be a literal or a parameter that does not hold 'now', a number, a column declared as a date or a number, or be made of
+such; anything else may be 'now'.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Plain(SQLite):  # type: ignore[misc]  # the same
 
 
 def asked_for_now(connection: sqlite3.Connection, statement: str, reads: Iterable[str]) -> str | None:
-    """Return which date function may be asked for the clock; None where none can be.
+    """Return which date function may be asked for the clock; None if none can be.
 
     Args:
         connection: on which the statement is about to run.

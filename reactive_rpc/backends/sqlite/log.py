@@ -1,39 +1,10 @@
 """The log of a SQLite database: its outbox, read in the order of ids, gated by `PRAGMA data_version`.
 
-**Why an id is an exact cursor.** SQLite has one writer at a time: whoever holds the write lock takes ids from
-`sqlite_sequence` and commits before the next writer takes any. So ids appear in commit order, none appears late below
-one already seen, and a rolled back id was never visible (it is taken again by the next writer). AUTOINCREMENT keeps
-the ids of pruned rows from coming back.
+SQLite has one writer at a time, so ids appear in the order of commits and an id is an exact cursor. `data_version`
+moves whenever another connection has committed, so an unchanged one means that there is nothing to read.
 
-**Why `data_version` is enough for promise 1.** It is read by a fresh look at the file (WAL mode: at the shared index)
-and differs from the last reading whenever another connection has committed in between. A commit acknowledged before
-`poll` is therefore either in the last reading, and was applied then, or moves the value. The value is noted from
-*before* the read transaction, so a commit between the two is read now and merely looked for again.
-
-**Why the connection never writes.** Its own commits would not move its `data_version`: rows committed by others just
-before would hide behind them. Capture does its writing on connections of its own.
-
-**Why arrivals may share a poll.** The event loop runs what is ready in the order in which it became ready. The first
-arrival polls and appends the end of sharing to that order. A request whose task runs before that end became ready
-before it, that is, before the poll: it had been read from its socket by then. A request that is read after the poll
-becomes ready after the end, and polls anew. (With a task factory, tasks may run out of this order: then nobody shares.)
-Under load this spares nearly all polls, and costs nothing of the promise.
-
-**Schema.** Rows are applied only if, in the snapshot that shows them, schema version and epoch are those that capture
-has verified; else capture looks again and the snapshot is taken anew. New tables and indexes pass as ordinary changes;
-anything that may have hidden a write comes back as a new epoch, and the batch is a flush.
-
-**The file.** A deleted or replaced file keeps serving its old content to open connections, so each poll compares the
-device and inode behind the path (2 us), and begins a new epoch on the file that it finds.
-
-**Look-ups** of virtual columns run in the read transaction that shows the rows. One that fails, for want of a collation
-for example, leaves its column out of the images: unknown, not wrong.
-
-**Order inside a poll.** Everything is read before anything is applied, and subscribers are called before the version
-moves: a poll that fails has changed nothing, and is repeated in full by the next.
-
-Rejected: a thread for the polls (the gate takes 3 us, a hop takes 50), one long read transaction (it holds back
-checkpoints), `sqlite3_update_hook` (blind to other connections).
+`docs/internals/capture-sqlite.md` argues both, why requests may share a poll, and which ways were rejected ("The
+log"). The INVARIANT comments mark the lines that it rests on.
 """
 
 from __future__ import annotations
@@ -48,7 +19,7 @@ from dataclasses import dataclass
 
 from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, decode_value, quoted, value_sql
-from reactive_rpc.backends.sqlite.capture.replacements import Execute, told
+from reactive_rpc.backends.sqlite.capture.replacements import Execute, without_kept_rows
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
@@ -65,7 +36,7 @@ __all__ = ["SQLiteLog"]
 RECONCILE_ATTEMPTS = 10
 
 UNREADABLE = "the database cannot be read: try again later"
-"""What callers are told; the cause is chained, for the log."""
+"""For callers; the cause is chained, for the log."""
 READ_TIMEOUT_SECONDS = 0.25  # it blocks the event loop; a WAL reader waits only while the WAL is recovered or reset
 
 _POSITION = (
@@ -80,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _PollResult:
-    """What one read transaction saw.
+    """The result of one read transaction.
 
     Attributes:
         epoch: as meta holds it.
@@ -101,7 +72,7 @@ class SQLiteLog(BaseLog):
     Its version is the highest id of the outbox that is applied.
 
     Args:
-        capture: what installs, verifies and decodes.
+        capture: installs, verifies and decodes.
         limits: of its history and of what is read at once; it waits for `READ_TIMEOUT_SECONDS`.
     """
 
@@ -116,7 +87,7 @@ class SQLiteLog(BaseLog):
         self._replaying = asyncio.Lock()
 
     async def open(self) -> None:
-        """Install (or, where capture does not manage the schema, verify) and stand at the end of the log; idempotent.
+        """Install (or verify, if capture does not manage the schema) and stand at the end of the log; idempotent.
 
         Raises:
             CaptureError: nothing can be captured, with the way out.
@@ -156,6 +127,8 @@ class SQLiteLog(BaseLog):
         loop = asyncio.get_running_loop()
         if loop.get_task_factory() is None:
             self._is_shared = True
+            # INVARIANT (the end of sharing is appended before the poll): a task that runs before that end was ready
+            # before the poll, so its request had been read from its socket by then, and the poll covers it.
             loop.call_soon(self._end_sharing)
         return self.sync_to_head_blocking()
 
@@ -163,7 +136,7 @@ class SQLiteLog(BaseLog):
         self._is_shared = False
 
     def sync_to_head_blocking(self) -> int:
-        """Do what `sync_to_head` does, without awaiting: about 10 us where nothing was committed.
+        """Do what `sync_to_head` does, without awaiting: about 10 us if nothing was committed.
 
         Raises:
             ServiceUnavailableError: the database cannot be read, or capture cannot be put in place again.
@@ -177,12 +150,12 @@ class SQLiteLog(BaseLog):
         return self._version
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
-        """Return what was committed after `cursor` up to `version`; None is a gap.
+        """Return the changes committed after `cursor` up to `version`; None is a gap.
 
-        A gap is: another epoch, a cursor ahead of `version`, one below what is kept, or more than `at_most`.
+        A gap is: another epoch, a cursor ahead of `version`, one below the floor, or more than `at_most`.
 
-        What memory does not hold is read in a thread, over a connection of its own: the one here belongs to the event
-        loop, and thousands of rows would hold that up.
+        Changes that memory does not hold are read in a thread, over a connection of its own: the one here belongs to
+        the event loop, and thousands of rows would hold that up.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
@@ -222,6 +195,8 @@ class SQLiteLog(BaseLog):
             self._version = found.last
         else:
             self._advance(found)
+        # INVARIANT (the value from before the read transaction): a commit between the two is merely looked for again;
+        # by a later value it would be missed.
         self._data_version = data_version
 
     def _advance(self, found: _PollResult) -> None:
@@ -234,7 +209,7 @@ class SQLiteLog(BaseLog):
         """Return a snapshot and the state that capture verified at the same schema version and epoch.
 
         Args:
-            state: what was verified last.
+            state: the last verified one.
             after: the version applied so far; None reads no rows.
 
         Raises:
@@ -243,7 +218,7 @@ class SQLiteLog(BaseLog):
         known_epoch = state.epoch
         for _ in range(RECONCILE_ATTEMPTS):
             reason = self._invalidation_reason if state.epoch == known_epoch else None
-            # In doubt, the file may hold another database: capture has to see to it before anything is read.
+            # The file may then hold another database: capture has to see to it before anything is read.
             found = None if reason else self._read(state, after)
             if found is not None and after is not None:
                 reason = self._loss(found, after, known_epoch)
@@ -256,7 +231,7 @@ class SQLiteLog(BaseLog):
         raise ServiceUnavailableError("the schema of the database keeps changing: try again later")
 
     def _loss(self, found: _PollResult, after: int, known_epoch: str) -> str | None:
-        """Return why rows cannot be told that lie after `after`; None where all are there."""
+        """Return why rows after `after` are lost; None if all are there."""
         if found.last < after:
             return "the database went back to an earlier state"
         if found.epoch == known_epoch and found.floor > after:
@@ -271,7 +246,7 @@ class SQLiteLog(BaseLog):
         until: int | None = None,
         connection: sqlite3.Connection | None = None,
     ) -> _PollResult | None:
-        """Read in one transaction; None where the schema is not the one of `state`.
+        """Read in one transaction; None if the schema is not the one of `state`.
 
         Without `until`, up to the end of the log, and with virtual columns: the rows are then those of a batch.
 
@@ -281,6 +256,8 @@ class SQLiteLog(BaseLog):
         execute = self._execute if connection is None else connection.execute
         execute("BEGIN")
         try:
+            # INVARIANT (the schema version is read in the snapshot that shows the rows): rows are decoded by the
+            # columns that they were written with, or not at all.
             if execute("PRAGMA main.schema_version").fetchone()[0] != state.schema_fingerprint:
                 return None
             epoch, floor, last = execute(_POSITION).fetchone()
@@ -299,7 +276,7 @@ class SQLiteLog(BaseLog):
             tables = execute(_TABLES_AFTER, (after, until))
             return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
         # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.
-        found = told([SQLiteOutboxRow(*row) for row in rows], state.tables, execute)
+        found = without_kept_rows([SQLiteOutboxRow(*row) for row in rows], state.tables, execute)
         return tuple((id_, change) for id_, change in found if id_ <= until)
 
     def _enriched(self, state: CaptureState, found: tuple[tuple[int, Change], ...]) -> tuple[tuple[int, Change], ...]:
@@ -317,7 +294,7 @@ class SQLiteLog(BaseLog):
         return tuple(zip((id_ for id_, _ in found), enriched(changes, parents, state), strict=True))
 
     def _parents(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
-        """Return `{key: the parent's value}`; None where it cannot be read."""
+        """Return `{key: the parent's value}`; None if it cannot be read."""
         if not keys:
             return {}
         key, value = quoted(lookup.key), quoted(lookup.value)
@@ -368,6 +345,8 @@ class SQLiteLog(BaseLog):
             f"{self._capture.path.as_uri()}?mode=rw", uri=True, timeout=READ_TIMEOUT_SECONDS, isolation_level=None
         )
         try:
+            # INVARIANT (this connection never writes): its own commits would not move its `data_version`, and rows that
+            # others committed just before would hide behind them.
             connection.execute("PRAGMA query_only=ON")
         except BaseException:
             connection.close()

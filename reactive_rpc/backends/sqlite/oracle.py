@@ -1,9 +1,9 @@
-"""What a text reads on SQLite: SQLite itself says.
+"""Ask SQLite itself which tables and columns a text reads.
 
 Design note. While SQLite prepares a statement, it asks an *authorizer* about every table and column that the text
 reads, through views too, and about every function that it calls. `EXPLAIN` prepares a statement and runs none of it. So
 the text is explained, with its own parameters on its own connection, under an authorizer that writes down and denies
-whatever is not reading. It is exact: the names are resolved by whoever resolves them for the statement.
+all but reading. It is exact: the names are resolved by whoever resolves them for the statement.
 
 Preparing the first statement that uses `json_each` also declares that table, which shows as a write to the schema; so a
 statement that shows one is explained again, when such a thing is no longer to be expected.
@@ -38,18 +38,18 @@ EXPLAIN: Final = "EXPLAIN /* reactive_rpc */ "
 
 _HARMLESS: Final = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})
 TABLE_FUNCTIONS: Final = frozenset({"json_each", "json_tree"})
-"""What a FROM may name without reading a row: the arguments say all."""
+"""A FROM may name these without reading a row: their arguments say all."""
 
 
 @dataclass(slots=True)
 class Explained:
-    """What SQLite said of a statement.
+    """The answer of SQLite about a statement.
 
     Attributes:
         reads: `{table or view: columns}`, as the database spells them.
         functions: all that are called, in lower case.
-        clock: the date function that may be asked for the time; None where none can be, unless a parameter is 'now'.
-        failure: why it cannot be told; None where it can.
+        clock: the date function that may be asked for the time; None if none can be, unless a parameter is 'now'.
+        failure: why it cannot be told; None if it can.
     """
 
     reads: dict[str, set[str]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Explained:
 
     @property
     def opaque(self) -> str | None:
-        """Why the result does not follow from rows; None where it does."""
+        """Why the result does not follow from rows; None if it does."""
         impure = sorted(self.functions - pure_functions("sqlite") - DATE_FUNCTIONS.keys())
         if self.failure is None and impure:
             return f"calls {impure[0]}(), which is not known to depend on its arguments alone: pass in its value"
@@ -75,7 +75,7 @@ class Explained:
 
 
 def explain(connection: sqlite3.Connection, statement: str, parameters: Any = ()) -> Explained:
-    """Return what `statement` reads and calls; nothing of it is run."""
+    """Return the reads and calls of `statement`; nothing of it is run."""
     found = _explain_once(connection, statement, parameters, may_declare=True)
     if found.declares:
         found = _explain_once(connection, statement, parameters, may_declare=False)
@@ -111,13 +111,13 @@ def _explain_once(connection: sqlite3.Connection, statement: str, parameters: An
 
 @dataclass(frozen=True, slots=True)
 class _OracleAnswer:
-    """What a text reads, whatever its parameters are, and whether one of them may ask for the clock."""
+    """The reads of a text, whatever its parameters are, and whether one of them may ask for the clock."""
 
     read: TextRead
     takes_dates: bool
 
     def of(self, parameters: Any) -> TextRead:
-        """Return what the text reads with these parameters."""
+        """Return the reads of the text with these parameters."""
         values = parameters.values() if isinstance(parameters, dict) else parameters or ()
         if self.takes_dates and self.read.opaque is None and any(map(may_be_now, values)):
             return refused("runs text with a parameter that may be the date 'now': pass in its value")
@@ -125,13 +125,13 @@ class _OracleAnswer:
 
 
 class SQLiteOracle:
-    """Tells what a text reads on SQLite, see `text_reads.Oracle`. Safe across threads."""
+    """Finds the reads of a text on SQLite, see `text_reads.Oracle`. Safe across threads."""
 
     def __init__(self) -> None:
         self._remembered: tuple[Schema | None, dict[str, _OracleAnswer]] = (None, {})
 
     def __call__(self, connection: Connection, statement: str, parameters: Any, schema: Schema) -> TextRead:
-        """Return what `statement` is about to read on `connection`."""
+        """Return the reads of `statement`, which is about to run on `connection`."""
         known_schema, known = self._remembered
         if known_schema is not schema or len(known) >= MAX_REMEMBERED:
             known = {}

@@ -1,35 +1,9 @@
 """Capture on SQLite: install, verify, prune.
 
-**What stands in the database.** The outbox, one meta table, answers that are kept (`answers.py`), and triggers on every
-ordinary table. Meta holds the epoch, the retention floor (the highest pruned id), for each captured table a digest of
-what is expected of it, and the *mark*: the schema version and the number of schema objects when all was last verified.
+Capture looks at everything without a lock first, and again under `BEGIN IMMEDIATE` if anything is to be done. Rows are
+decoded by the state that was verified at the same schema version (`backends/sqlite/log.py`).
 
-**When the epoch changes.** An epoch promises that no write between two ids went unseen. It ends when a captured table
-was altered or dropped, when its triggers were not in place, and when the schema changed in a way that may hide a
-dropped and recreated trigger. The last is decided by counting. Each DDL statement adds at least 1 to the schema
-version, and creating adds one object where dropping takes at least one away; so if version and objects grew by the
-same amount since the mark, there were only creations: no flush for CREATE INDEX or CREATE TABLE. Restoring a backup
-moves the version too (`sqlite3_backup_step` adds 1) and adds nothing: a new epoch, even if ids have since caught up.
-
-**New tables** are written to, unseen, between CREATE TABLE and the triggers. A reader may straddle the two. So
-installing the triggers also logs a bulk change of the table: it lies after every unseen write, and before every answer
-that counts on capture.
-
-**A new epoch takes an id.** It writes a row `E` whose id is above every id that anybody has used (`at_least`: a
-restored sequence goes back), so versions grow across epochs, and a reader that noted a version before the flush can
-never find that "nothing happened since".
-
-**Races.** Everything is looked at without a lock first, then again under `BEGIN IMMEDIATE` if anything is to be done.
-Of two processes that start together, the second finds all in place and writes nothing. Images are decoded by what was
-verified at the same schema version as the rows (see `backends/sqlite/log.py`).
-
-**Known limits.** `ALTER TABLE ... DROP COLUMN` fails while a trigger names the column: see `reactive_rpc/alembic.py`. A
-write fails where somebody has dropped the outbox and left the triggers, until capture is put back: SQLite cannot catch
-that in a trigger, and lets a table be dropped that triggers rest on. A backup put in place of the file while no process
-of ours runs keeps its own epoch: run `uninstall()` on it first.
-
-Rejected: `PRAGMA schema_version` as the epoch (a CREATE INDEX would flush every client); comparing trigger text only
-(blind to drop, write, create again).
+`docs/internals/capture-sqlite.md` lists what is installed, what ends an epoch, the limits, and the rejected ways.
 """
 
 from __future__ import annotations
@@ -87,7 +61,7 @@ _NO_SCHEMA: Final = _SchemaFingerprint(0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Meta:
-    """What the meta table holds; empty where nothing was installed."""
+    """The content of the meta table; empty if nothing was installed."""
 
     epoch: str = ""
     schema_fingerprint: _SchemaFingerprint = _NO_SCHEMA
@@ -97,14 +71,14 @@ class _Meta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _SQLiteFindings:
-    """What stands in the database, beside what should.
+    """The objects that stand in the database, and those that should.
 
     Attributes:
-        meta: what was recorded last.
-        policy: what images are to hold.
+        meta: the last record.
+        policy: which values images are to hold.
         schema_fingerprint: as it is now.
         tables: every table, captured or not.
-        views: what lies behind each view.
+        views: every view, by name.
         expected: `{table: {trigger: SQL}}` of the tables to capture.
         existing: `{object: SQL}` of our own tables and triggers.
     """
@@ -124,7 +98,7 @@ class _SQLiteFindings:
 
     @property
     def statements(self) -> list[str]:
-        """The DDL that is missing, in an order that works; empty where all is in place."""
+        """The DDL that is missing, in an order that works; empty if all is in place."""
         wanted, existing = self.wanted, self.existing
         wrong = [name for name, sql in existing.items() if wanted.get(name) != sql]
         drops = [f"DROP {'TABLE' if name in BASE_TABLES else 'TRIGGER'} {quoted(name)}" for name in wrong]
@@ -141,13 +115,13 @@ class _SQLiteFindings:
 
     @property
     def digests(self) -> dict[str, str]:
-        """`{table: digest}` of what is expected of each captured table."""
+        """`{table: digest}` of the triggers and columns expected of each captured table."""
         captures = {table.name: table.capture for table in self.tables}
         return {name: digest_of(captures[name], triggers) for name, triggers in self.expected.items()}
 
     @property
-    def doubt(self) -> str | None:
-        """Why writes may have gone unseen since the recorded fingerprint; None where none can have."""
+    def invalidation_reason(self) -> str | None:
+        """Why writes may have gone unseen since the recorded fingerprint; None if none can have."""
         if not self.meta.epoch or any(self.existing.get(name) != sql for name, sql in BASE_TABLES.items()):
             return "capture was not installed"
         digests, incomplete = self.digests, self.incomplete
@@ -164,7 +138,7 @@ class _SQLiteFindings:
     def is_recorded(self) -> bool:
         """Tell whether nothing is left to write, DDL or meta."""
         is_same = self.meta.digests == self.digests and self.meta.policy == self.policy
-        return self.doubt is None and not self.statements and is_same
+        return self.invalidation_reason is None and not self.statements and is_same
 
     def state(self) -> CaptureState:
         """Return the state as it stands, tables with missing triggers marked as not captured."""
@@ -186,11 +160,11 @@ class SQLiteCapture:
     """Capture of one SQLite file. Every call opens a connection of its own and closes it; safe in any thread.
 
     Args:
-        path: the database's file; it is created by `install` where there is none.
+        path: the database's file; it is created by `install` if there is none.
         ids: names new epochs.
         busy_timeout_seconds: how long to wait for a writer.
-        manage: False where an administrator owns the schema: no DDL is run, and `install` is `verify`.
-        policy: what images hold; None takes what is recorded.
+        manage: False if an administrator owns the schema: no DDL is run, and `install` is `verify`.
+        policy: which values images hold; None takes the recorded one.
 
     Raises:
         CaptureError: `path` names no file.
@@ -228,7 +202,7 @@ class SQLiteCapture:
             return self.verify()
         with self._connected(create=True) as connection:
             self._use_wal(connection)
-            state = self._settle(connection, self.policy, run_ddl=True)
+            state = self._reconcile(connection, self.policy, run_ddl=True)
         self._warn_of_uncaptured(state)
         return state
 
@@ -243,13 +217,13 @@ class SQLiteCapture:
             if _journal_mode(connection) != "wal":
                 raise CaptureError(f"{self.path} is not in WAL mode. Run:", statements=["PRAGMA journal_mode=WAL"])
             self._refuse_missing(_inspect(connection, self.policy))
-            return self._settle(connection, self.policy, run_ddl=False)
+            return self._reconcile(connection, self.policy, run_ddl=False)
 
     def refresh(self, *, renew: bool = False, at_least: int = 0) -> CaptureState:
-        """Look again after a schema change, and repair what `manage` allows; what it does not is marked uncaptured.
+        """Verify again after a schema change. Repair it if `manage` is on; else count incomplete tables as uncaptured.
 
         Args:
-            renew: begin a new epoch whatever is found.
+            renew: begin a new epoch in any case.
             at_least: a version that the new epoch must exceed.
 
         Raises:
@@ -259,17 +233,17 @@ class SQLiteCapture:
         with self._connected() as connection:
             if self.manage:
                 self._use_wal(connection)
-            state = self._settle(connection, None, run_ddl=self.manage, renew=renew, at_least=at_least)
+            state = self._reconcile(connection, None, run_ddl=self.manage, renew=renew, at_least=at_least)
         self._warn_of_uncaptured(state)
         return state
 
     @property
     def guarantee(self) -> str:
-        """What is seen of whose writes."""
+        """Whose writes are seen."""
         return "triggers see every write to the file, whoever wrote it"
 
     def script(self) -> str:
-        """Return the SQL that `install` would run now; empty where all is in place.
+        """Return the SQL that `install` would run now; empty if all is in place.
 
         Raises:
             ServiceUnavailableError: the database cannot be read or stays locked.
@@ -292,7 +266,7 @@ class SQLiteCapture:
                     connection.execute(statement)
 
     def note_reads(self, tables: Collection[str]) -> None:
-        """Let the values of these tables be told from now on, for as long as somebody repeats this.
+        """Have triggers copy the values of these tables from now on, for as long as somebody repeats this.
 
         Raises:
             ServiceUnavailableError: the database cannot be read or stays locked; a query is not made to wait for long.
@@ -306,7 +280,7 @@ class SQLiteCapture:
                 )
 
     def noted_reads(self) -> frozenset[str]:
-        """Return the tables whose values are told now.
+        """Return the tables whose values triggers copy now.
 
         Raises:
             ServiceUnavailableError: the database cannot be read.
@@ -321,7 +295,7 @@ class SQLiteCapture:
         writer waits for more than one chunk, and a reader finds either a row or a floor above it.
 
         Raises:
-            ServiceUnavailableError: the database cannot be read or stays locked; what was deleted stays deleted.
+            ServiceUnavailableError: the database cannot be read or stays locked; rows deleted so far stay deleted.
         """
         deleted = 0
         with self._connected() as connection:
@@ -360,7 +334,7 @@ class SQLiteCapture:
                     " on a local disk"
                 )
 
-    def _settle(
+    def _reconcile(
         self,
         connection: sqlite3.Connection,
         policy: ImagePolicy | None,
@@ -372,8 +346,8 @@ class SQLiteCapture:
         """Bring database and meta in line and return the state of the same transaction.
 
         Args:
-            policy: to be imposed; None is the recorded one. Where that is gone with our tables, this process's own:
-                what it leaves out must not be copied meanwhile.
+            policy: to be imposed; None is the recorded one. If that is gone with our tables, it is this process's own:
+                values that this leaves out must not be copied meanwhile.
         """
         fallback = self.policy or READ_TABLES
         with _transaction(connection, "BEGIN"):
@@ -389,7 +363,7 @@ class SQLiteCapture:
     def _repair(
         self, connection: sqlite3.Connection, found: _SQLiteFindings, *, run_ddl: bool, renew: bool, at_least: int
     ) -> CaptureState:
-        begins_epoch = renew or found.doubt is not None
+        begins_epoch = renew or found.invalidation_reason is not None
         unseen = found.digests.keys() - found.meta.digests.keys()
         if run_ddl:
             for statement in found.statements:
@@ -399,6 +373,8 @@ class SQLiteCapture:
         if begins_epoch:
             _begin_epoch(connection, self._ids.new_id(), at_least)
         now = _inspect(connection, found.policy)
+        # INVARIANT (a new table is logged in the transaction that makes its triggers): the bulk change lies after every
+        # write that no trigger saw, and before every answer that counts on capture.
         for table in sorted(unseen - now.incomplete):
             connection.execute(f"INSERT INTO \"{OUTBOX}\"(tbl, op) VALUES (?, 'B')", (table,))
         _record(connection, now)
@@ -449,7 +425,7 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 def _inspect(
     connection: sqlite3.Connection, policy: ImagePolicy | None = None, *, fallback: ImagePolicy = READ_TABLES
 ) -> _SQLiteFindings:
-    """Return what stands beside what should; by the recorded policy, or `fallback`, if none is to be imposed."""
+    """Compare the database with what should stand; by the recorded policy, or `fallback`, if none is imposed."""
     existing = dict(
         connection.execute(
             "SELECT name, sql FROM sqlite_schema WHERE (type = 'trigger' AND substr(name, 1, ?) = ?)"
@@ -494,6 +470,8 @@ def _set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def _begin_epoch(connection: sqlite3.Connection, epoch: str, at_least: int) -> None:
+    # INVARIANT (the row's id is above every id that anybody has used): versions grow across epochs, so whoever noted
+    # one before the flush never finds that nothing happened since. A restored sequence goes back, hence `at_least`.
     last = max(connection.execute(POSITION).fetchone()[0], at_least)
     connection.execute(f"INSERT INTO \"{OUTBOX}\"(id, tbl, op) VALUES (?, '', 'E')", (last + 1,))
     _set_meta(connection, "epoch", epoch)
@@ -523,7 +501,7 @@ def _script(statements: list[str]) -> str:
 
 
 def _forget_reads(connection: sqlite3.Connection, cutoff: float) -> None:
-    """Forget tables that nobody has noted since `cutoff`; the write lock is taken only where there are some."""
+    """Forget tables that nobody has noted since `cutoff`; the write lock is taken only if there are some."""
     if connection.execute(f'SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE at < ?)', (cutoff,)).fetchone()[0]:
         with _transaction(connection, "BEGIN IMMEDIATE"):
             connection.execute(f'DELETE FROM "{READS}" WHERE at < ?', (cutoff,))

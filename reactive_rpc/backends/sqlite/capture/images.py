@@ -51,8 +51,9 @@ class SQLiteOutboxRow(NamedTuple):
     Attributes:
         id: grows in commit order.
         table: the table's name.
-        operation: I, U, D; R for what a REPLACE may have deleted, B for a whole table, T for a topic of key `after`.
-        changed: `,3,7`: the ordinals of the changed columns; None where all may have changed.
+        operation: I, U, D; R for a row that a REPLACE may have deleted, B for a whole table, T for the key `after` of a
+            topic.
+        changed: `,3,7`: the ordinals of the changed columns; None if all may have changed.
         before: the image before, as JSON.
         after: the image after, as JSON.
     """
@@ -99,7 +100,7 @@ def image_sql(table: SQLiteTable, row: str) -> str:
 
 
 def value_sql(value: str) -> str:
-    """Return the expression of what an image holds of `value`, itself an expression."""
+    """Return the expression of the item of an image for `value`, itself an expression."""
     digits = f"printf('%!.17g',{value})"
     return (
         f"CASE typeof({value}) WHEN 'integer' THEN {value} WHEN 'null' THEN NULL"
@@ -111,7 +112,7 @@ def value_sql(value: str) -> str:
 
 
 def decode_row(row: SQLiteOutboxRow, tables: Mapping[str, TableCapture]) -> Change:
-    """Return the change that a row of the outbox tells; a bulk change of its table where the row cannot be read."""
+    """Return the change that a row of the outbox records; a bulk change of its table if the row cannot be read."""
     if row.operation == "T":
         return _announced(row)
     table = tables.get(row.table)
@@ -137,7 +138,7 @@ def decode_row(row: SQLiteOutboxRow, tables: Mapping[str, TableCapture]) -> Chan
 
 
 def _announced(row: SQLiteOutboxRow) -> Change:
-    """Return what a row tells of a topic: `after` is a key of it as text, or NULL for all."""
+    """Return the change of a topic that a row announces: `after` is a key of it as text, or NULL for all."""
     key = None if row.after is None else row.after.decode(errors="replace")
     return changes_of(row.table, None if key is None else [key])[0]
 

@@ -1,15 +1,8 @@
-"""Which rows a REPLACE deleted, and which it only might have: from the outbox, and the snapshot that shows it.
+"""Decide, from the outbox and the snapshot that shows it, which rows a REPLACE deleted and which only might have been.
 
-Before a row is written, a trigger logs the rows in its way (`sqlite_triggers.py`), op `R`. Only SQLite knows the
-statement's conflict clause: under REPLACE they are deleted, under IGNORE, FAIL and an upsert they stay. Nothing tells a
-trigger which, but the log and the tables together do. A row is known by its primary key:
-
-- if the next thing told of that key is an update, a deletion or another `R` of a row that was there, it had stayed;
-- if it is that a row came to have the key, the row before it had gone;
-- if nothing more is told, it has stayed exactly if the snapshot shows it: a row that comes to be is always told.
-
-So the log is walked from the end of the snapshot backwards. A key that is not wholly in the image, and a row that came
-with an unknown key, prove nothing: then the row counts as deleted, which is wider.
+A trigger records the rows in a write's way with op `R`; only SQLite knows whether the statement deleted them. The later
+records of the same primary key, and the snapshot, show it. `docs/internals/capture-sqlite.md` has the rules ("Which
+rows a REPLACE deleted"). If nothing proves that a row stayed, it counts as deleted, which is wider.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ from reactive_rpc.backends.sqlite.capture.images import SQLiteOutboxRow, decode_
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image
 
-__all__ = ["told"]
+__all__ = ["without_kept_rows"]
 
 _LOOKED_UP_AT_ONCE: Final = 500
 
@@ -34,10 +27,10 @@ Execute = Callable[[str, Sequence[Any]], Iterable[Sequence[Any]]]
 _Key = tuple[object, ...]
 
 
-def told(
+def without_kept_rows(
     rows: Sequence[SQLiteOutboxRow], tables: Mapping[str, TableCapture], execute: Execute
 ) -> list[tuple[int, Change]]:
-    """Return `(id, change)` of what the outbox tells, without deletions of rows that stayed.
+    """Return `(id, change)` of each row of the outbox, without deletions of rows that stayed.
 
     Args:
         rows: of the outbox, from some place to the end of the snapshot, by id.
@@ -47,6 +40,7 @@ def told(
     later: dict[str, _Later] = defaultdict(_Later)
     found: list[tuple[int, Change]] = []
     doubtful: dict[int, tuple[str, _Key]] = {}
+    # INVARIANT (backwards, from the end of the snapshot): whether a row had stayed is decided by the records after it.
     for row in reversed(rows):
         change = decode_row(row, tables)
         table = tables.get(row.table)
@@ -63,11 +57,11 @@ def told(
 
 
 class _Later:
-    """What the log tells of a table's rows after some place in it.
+    """The log's records of a table's rows after some place in it.
 
     Attributes:
-        stayed: `{key: whether the row that had it at that place stayed until the next thing told of the key}`.
-        is_known: whether of any other key nothing is told up to the end of the snapshot.
+        stayed: `{key: whether the row that had it at that place stayed until the next record of the key}`.
+        is_known: whether any other key has no record up to the end of the snapshot.
     """
 
     def __init__(self) -> None:
@@ -75,7 +69,7 @@ class _Later:
         self.is_known = True
 
     def has_stayed(self, key: _Key) -> bool | None:
-        """Tell whether the row with a key stays; None where that is for the snapshot to say."""
+        """Tell whether the row with a key stays; None if the snapshot decides it."""
         return self.stayed.get(key, None if self.is_known else False)
 
     def precede_by(self, table: TableCapture, change: Change) -> None:
@@ -121,7 +115,7 @@ def _lookup(table: TableCapture, count: int) -> str:
 
 
 def _key(table: TableCapture, image: Image | None) -> _Key | None:
-    """Return the primary key; None where there is none, or where the image does not hold all of it."""
+    """Return the primary key; None if there is none, or the image does not hold all of it."""
     if image is None or not table.primary_key:
         return None
     key = tuple(image.get(name, UNKNOWN) for name in table.primary_key)

@@ -78,10 +78,10 @@ class UniqueKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQLiteTable:
-    """What the triggers of one table are made from.
+    """All from which the triggers of one table are made.
 
     Attributes:
-        rowid: a name under which the rowid can be reached; None where there is none.
+        rowid: a name under which the rowid can be reached; None if there is none.
         is_without_rowid: whether the primary key is the table's own tree.
         integer_key: the column that is the rowid (`INTEGER PRIMARY KEY`).
         primary_key: its columns, in the key's order.
@@ -89,7 +89,7 @@ class SQLiteTable:
         opaque_keys: for each unique index on an expression, a condition or a generated column: the columns it may
             rest on.
         is_rewritten: a trigger of the user's may write before the row is stored.
-        capture: what the rest of the program sees.
+        capture: the description for the rest of the program.
     """
 
     name: str
@@ -275,7 +275,7 @@ def _index_sql(connection: sqlite3.Connection, index: str) -> str:
 def _columns_named(sql: str, columns: tuple[SQLiteColumn, ...]) -> tuple[str, ...]:
     """Return the columns whose name occurs as a word of an index's text: it can rest on no other.
 
-    All of them where the text is unknown, or where a generated column occurs, which may rest on any.
+    All of them if the text is unknown, or a generated column occurs, which may rest on any.
     """
     words = set(re.findall(r"[\w$]+", sql.lower()))
     named = [column for column in columns if column.name.lower() in words or not re.fullmatch(r"[\w$]+", column.name)]
@@ -285,7 +285,7 @@ def _columns_named(sql: str, columns: tuple[SQLiteColumn, ...]) -> tuple[str, ..
 
 
 def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[tuple[ForeignKey, ...], tuple[str, ...]]:
-    """Return what the foreign keys refer to, where that exists, and their own columns, always."""
+    """Return the foreign keys whose parent exists, and the own columns of all foreign keys."""
     rows = connection.execute(
         'SELECT seq, "table", "from", "to" FROM pragma_foreign_key_list(?, \'main\') ORDER BY id, seq', (table,)
     ).fetchall()

@@ -1,30 +1,10 @@
-"""The triggers of a table on SQLite: what makes every write land in the outbox, in the writer's own transaction.
+"""The triggers of a table on SQLite, which record every write in the outbox, in the writer's own transaction.
 
-Row triggers after INSERT, UPDATE and DELETE are exact but for one hole. `REPLACE` (also `INSERT OR REPLACE`,
-`UPDATE OR REPLACE`, `UNIQUE ON CONFLICT REPLACE`) removes the rows that are in the way, and fires delete triggers for
-them only where the *writer* has set `recursive_triggers`, which hardly any does. So before each INSERT, and before each
-UPDATE that changes a unique key, a trigger looks for the rows that collide and logs that they may be deleted, op `R`.
+Row triggers after INSERT, UPDATE and DELETE are exact but for REPLACE, which deletes the rows in its way and fires no
+delete triggers for them. So triggers before INSERT and UPDATE record the rows that collide, op `R`: they may be
+deleted. Where a collision cannot be foreseen, the whole table counts as changed.
 
-- A trigger cannot know the statement's conflict clause. Under `OR IGNORE`, `OR FAIL` and `ON CONFLICT DO UPDATE` the
-  rows stay; whoever reads the outbox sees that (`sqlite_replacements.py`).
-- A collision is decided by the index's own collation, so the comparison names it; and in a rowid table also by the
-  rowid, which an INSERT may give even where no column is its alias. Before an INSERT without one, `NEW.rowid` is -1.
-- A NOT NULL column with a default takes the default under REPLACE, *after* the BEFORE triggers: if it stands in a
-  unique key and NEW has NULL, the collision cannot be foreseen. Nor can it where the index has a condition, an
-  expression or a generated column, or where another BEFORE trigger may write. Then the whole table counts as changed.
-- `BEFORE UPDATE OF key` would not see `SET rowid = ...` of an INTEGER PRIMARY KEY; hence a WHEN clause.
-- `IS NOT` follows the column's collation, and 1 IS 1.0: `COLLATE BINARY` and `typeof` make the comparison bytewise. So
-  is -0.0 IS 0.0, and no function shows the sign. A column with an affinity for numbers stores both as 0; in one
-  without, a real zero counts as changed by every update.
-
-Nested writes (cascades, triggers of the user's) fire these triggers also with `recursive_triggers` off: SQLite bars
-only a trigger that is itself running, and the bodies here write nothing but the outbox.
-
-Not seen: a writer with triggers switched off (SQLITE_DBCONFIG_ENABLE_TRIGGER), one that writes `writable_schema` or the
-file, and collisions made by a TEMP trigger of the writer's own connection.
-
-Rejected: TEMP triggers per connection (blind to other processes), update hooks (blind to REPLACE as well), full images
-(secrets and large values would be copied to the outbox).
+`docs/internals/capture-sqlite.md` argues each comparison, and names the writers that no trigger sees.
 """
 
 from __future__ import annotations
@@ -52,8 +32,8 @@ def triggers_of(table: SQLiteTable, *, only_read: bool = False) -> dict[str, str
     """Return `{name: SQL}`, each spelled as SQLite will store it.
 
     Args:
-        only_read: whether values are told of tables alone that somebody reads. A row of any other is told as the whole
-            table: the look-up takes a few microseconds, and decides for the row's images together.
+        only_read: whether images are written only for tables that somebody reads. A row of any other is recorded as
+            the whole table: the look-up takes a few microseconds, and decides for the row's images together.
     """
     parts = {
         "insert": ("AFTER INSERT", None, _log(table, "I", after="NEW", only_read=only_read)),
@@ -94,26 +74,27 @@ def _log(
 def _insert(
     table: SQLiteTable, operation: str, changed: str, before: str, after: str, *, only_read: bool, source: str = ""
 ) -> str:
-    """Return the statement that logs one row, or, with `source`, what a FROM and WHERE select."""
+    """Return the statement that logs one row, or, with `source`, each row that a FROM and WHERE select."""
     name, target = _literal(table.name), f'INSERT INTO "{OUTBOX}"(tbl,op,changed,before,after)'
     if not only_read:
         return f"{target} SELECT {name},'{operation}',{changed},{before},{after}{source}"
-    told = ",".join(f"CASE WHEN is_read THEN {value} END" for value in (changed, before, after))
-    mark = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name}) AS is_read)'
-    joined = source.replace(" FROM ", f" FROM {mark} JOIN ", 1) if source else f" FROM {mark}"
-    return f"{target} SELECT {name},CASE WHEN is_read THEN '{operation}' ELSE 'B' END,{told}{joined}"
+    images = ",".join(f"CASE WHEN is_read THEN {value} END" for value in (changed, before, after))
+    is_read = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name}) AS is_read)'
+    joined = source.replace(" FROM ", f" FROM {is_read} JOIN ", 1) if source else f" FROM {is_read}"
+    return f"{target} SELECT {name},CASE WHEN is_read THEN '{operation}' ELSE 'B' END,{images}{joined}"
 
 
 def _differs(table: SQLiteTable, column: str) -> str:
     old, new = f"OLD.{quoted(column)}", f"NEW.{quoted(column)}"
     if column == table.integer_key:
         return f"{old}<>{new}"
+    # Bytewise: IS NOT follows the column's collation and calls 1 and 1.0 equal, and -0.0 and 0.0.
     zero = f" OR {old}=0 AND typeof({old})='real'" if column in table.signed else ""
     return f"({old} IS NOT {new} COLLATE BINARY OR typeof({old})<>typeof({new}){zero})"
 
 
 def _rowid_differs(table: SQLiteTable) -> str | None:
-    """Return the test of a moved rowid that no column shows; None where a column does or there is no rowid."""
+    """Return the test of a moved rowid that no column shows; None if a column does or there is no rowid."""
     if table.rowid is None or table.integer_key is not None:
         return None
     return f"OLD.{table.rowid}<>NEW.{table.rowid}"
@@ -138,7 +119,7 @@ def _log_update(table: SQLiteTable, *, only_read: bool) -> str:
 
 
 def _matches(key: UniqueKey) -> str:
-    """Return the test that row `c` has NEW's key; false where one part is NULL, as in a unique index."""
+    """Return the test that row `c` has NEW's key; false if one part is NULL, as in a unique index."""
     return " AND ".join(
         f"c.{quoted(name)} COLLATE {quoted(collation)}=NEW.{quoted(name)}" for name, collation in key.parts
     )
@@ -174,7 +155,7 @@ def _moves_and_collides(table: SQLiteTable) -> str:
 def _is_other_row(table: SQLiteTable) -> str:
     """Return the test, to be appended, that `c` is not the row being updated.
 
-    Empty where all three names of the rowid are taken by columns: the row then logs itself as deleted, which is wide.
+    Empty if columns have taken all three names of the rowid: the row then logs itself as deleted, which is wide.
     """
     if table.rowid is not None:
         return f" AND c.{table.rowid}<>OLD.{table.rowid}"
@@ -212,6 +193,6 @@ def _unforeseen_update(table: SQLiteTable) -> str | None:
 
 
 def _any_of(conditions: Iterable[str]) -> str:
-    """Return the disjunction; `0` where there is none."""
+    """Return the disjunction; `0` if there is none."""
     terms = list(conditions)
     return balanced(terms, "OR") if terms else "0"

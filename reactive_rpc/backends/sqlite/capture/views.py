@@ -1,11 +1,11 @@
-"""What statements may call the tables of a SQLite database, and what lies behind its views.
+"""The names of tables that statements may use on SQLite, and the tables that lie behind views.
 
 SQLite takes names in any case (of ASCII letters alone) and with the schema in front: `main.Team` is `team`. So the
 mappings here answer for every spelling.
 
 A view is followed by SQLite itself: it explains `SELECT * FROM view`, and says which tables it reads, through other
-views too, and which functions it calls (`backends/sqlite/oracle.py`). A view that calls what is not known to be pure is
-opaque, and so is one that SQLite cannot explain here, because it needs a function of the application's or is broken.
+views too, and which functions it calls (`backends/sqlite/oracle.py`). A view that calls a function not known to be pure
+is opaque, and so is one that SQLite cannot explain here, because it needs a function of the application's or is broken.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AnySpelling(Mapping[str, T]):
         self._folded = {_folded(name): value for name, value in items.items()}
 
     def __getitem__(self, name: str) -> T:
-        """Return what `name` stands for."""
+        """Return the value of `name`, however it is spelled."""
         folded = _folded(name)
         return self._folded[folded] if folded in self._folded else self._folded[folded.removeprefix(_SCHEMA)]
 

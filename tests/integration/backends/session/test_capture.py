@@ -504,7 +504,7 @@ async def test_a_bug_is_found(url: str, bug: str, monkeypatch: pytest.MonkeyPatc
     elif bug == "other rows":
         monkeypatch.setattr(WriteNotes, "_matched", lambda *_: {"id": -1})
     elif bug == "no count below":
-        monkeypatch.setattr("reactive_rpc.backends.session.capture._look_below", lambda *_: None)
+        monkeypatch.setattr("reactive_rpc.backends.session.capture._find_writes_below", lambda *_: None)
     elif bug == "other values":
         monkeypatch.setattr(WriteNotes, "_set_to", lambda *_: {"team_id": -1})
     else:

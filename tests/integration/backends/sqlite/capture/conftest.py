@@ -12,7 +12,7 @@ import pytest
 
 from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, quoted
-from reactive_rpc.backends.sqlite.capture.replacements import told
+from reactive_rpc.backends.sqlite.capture.replacements import without_kept_rows
 from reactive_rpc.backends.sqlite.capture.tables import OUTBOX
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.clock import RandomIds
@@ -38,7 +38,7 @@ class World:
         """Return what the outbox has gained since the last call."""
         rows = [SQLiteOutboxRow(*row) for row in self.writer.execute(ROWS_AFTER, (self.seen, -1))]
         self.seen = rows[-1].id if rows else self.seen
-        return [change for _, change in told(rows, self.state.tables, self.writer.execute)]
+        return [change for _, change in without_kept_rows(rows, self.state.tables, self.writer.execute)]
 
     def snapshot(self) -> Snapshot:
         """Return `{table: {identity: {column: value}}}` of every captured table, read by another connection."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from reactive_rpc.backends.sqlite.capture.images import SQLiteOutboxRow
-from reactive_rpc.backends.sqlite.capture.replacements import told
+from reactive_rpc.backends.sqlite.capture.replacements import without_kept_rows
 from reactive_rpc.changes.captured_schema import TableCapture
 
 TABLE = TableCapture(
@@ -50,7 +50,7 @@ def _image(key: str) -> bytes:
 
 def _ids(connection: sqlite3.Connection, *notes: Note) -> list[int]:
     rows = [_row(place, note) for place, note in enumerate(notes)]
-    return [id_ for id_, _ in told(rows, {"t": TABLE}, connection.execute)]
+    return [id_ for id_, _ in without_kept_rows(rows, {"t": TABLE}, connection.execute)]
 
 
 MAYBE: Note = ("R", "here", None)
@@ -104,4 +104,4 @@ def test_a_key_of_several_columns_is_looked_up(connection: sqlite3.Connection) -
     connection.execute("INSERT INTO pair VALUES ('a', 1)")
     table = replace(TABLE, name="pair", columns=("x", "y"), image=("x", "y"), primary_key=("x", "y"))
     rows = [SQLiteOutboxRow(y, "pair", "R", None, json.dumps(["sa", y]).encode(), None) for y in (1, 2)]
-    assert [id_ for id_, _ in told(rows, {"pair": table}, connection.execute)] == [2]
+    assert [id_ for id_, _ in without_kept_rows(rows, {"pair": table}, connection.execute)] == [2]
