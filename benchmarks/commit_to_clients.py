@@ -19,9 +19,10 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from benchmarks.fanout import Target, at, event_request, one_event, served, unlimited
+from benchmarks.fanout import Target, at, event_request, one_event, unlimited
 from benchmarks.fanout_clients import Clients, Stamp, clients
-from benchmarks.processes import Process, free_port, raise_file_limit
+from benchmarks.processes import Process, raise_file_limit, served
+from reactive_rpc.testing.ports import free_port
 from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 from reactive_rpc.testing.redis import RedisServer, redis_server
 

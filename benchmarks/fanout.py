@@ -13,19 +13,19 @@ import json
 import os
 import sqlite3
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from benchmarks.fanout_clients import Clients, Receipts, Stamp, clients, get_request, post_request
 from benchmarks.fanout_nchan import is_installed, nchan
-from benchmarks.processes import Process, free_port, raise_file_limit, started
+from benchmarks.processes import Process, raise_file_limit, served
+from reactive_rpc.testing.ports import free_port
 
-__all__ = ["Round", "Target", "at", "event_request", "one_event", "opened", "reactive", "run", "served", "unlimited"]
+__all__ = ["Round", "Target", "at", "event_request", "one_event", "opened", "reactive", "run", "unlimited"]
 
 REACTIVE, BROADCAST, NCHAN = "reactive_rpc", "sse-starlette", "nginx with nchan"
 SIZES = (1_000, 5_000, 10_000)
@@ -117,14 +117,6 @@ def event_request(path: str, rooms: Sequence[str] = ("a",), *, acks: bool = Fals
     """Return what opens a stream that watches a query of each room."""
     queries = [{"path": path, "input": {"room": room}} for room in rooms]
     return post_request("/rpc/events", json.dumps({"queries": queries, "acks": acks}).encode())
-
-
-@contextmanager
-def served(application: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Serve `module:app` by one uvicorn worker until the block ends."""
-    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--backlog", "4096"]
-    with started([*command, "--no-access-log", "--log-level", "warning"], port, environment=environment) as process:
-        yield process
 
 
 def unlimited(**variables: str) -> dict[str, str]:

@@ -1,17 +1,19 @@
-"""Processes that are measured from outside: ports, CPU time, memory, the number of files they may open. Linux only."""
+"""Processes that are measured from outside: CPU time, memory, the number of files they may open. Linux only."""
 
 from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Process", "free_port", "raise_file_limit", "started"]
+from reactive_rpc.testing.ports import listens
+
+__all__ = ["Process", "raise_file_limit", "served", "started"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -36,14 +38,6 @@ class Process:
     def resident_bytes(self) -> int:
         """What it holds in memory; buffers of its sockets, which are the kernel's, are not counted."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def raise_file_limit(files: int) -> None:
@@ -81,11 +75,18 @@ def started(command: Sequence[str], port: int, *, environment: Mapping[str, str]
             process.wait()
 
 
+@contextmanager
+def served(application: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """Serve `module:app` by one uvicorn worker until the block ends."""
+    command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--backlog", "4096"]
+    with started([*command, "--no-access-log", "--log-level", "warning"], port, environment=environment) as process:
+        yield process
+
+
 def _await_listening(process: subprocess.Popen[bytes], port: int) -> None:
     give_up_at = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < give_up_at:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if listens(port):
+            return
         time.sleep(0.05)
     raise RuntimeError(f"{process.args!r} does not listen on port {port}")

@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import sqlite3
 import statistics
-import subprocess
-import sys
-import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
 
 from benchmarks.load import Target, requests_per_second
+from benchmarks.processes import Process, served
 from benchmarks.servers import BODY
+from reactive_rpc.testing.ports import free_port
 
 CONNECTIONS = 32
-
-
-class Served:
-    """An application of `benchmarks.servers` in a process of its own."""
-
-    def __init__(self, application: str, database: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", f"benchmarks.servers:{application}", "--port", str(self.port)]
-        quiet = ["--no-access-log", "--log-level", "warning"]
-        self._process = subprocess.Popen([*command, *quiet], env=os.environ | {"BENCH_DATABASE": str(database)})
-        _await_port(self.port, self._process)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """What the process has used so far: user and system time, from /proc/<pid>/stat."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def close(self) -> None:
-        """Stop it."""
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(10)
-
-
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError("the server did not start")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the server did not open its port")
 
 
 def _get(path: str) -> bytes:
@@ -65,17 +25,19 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, tup
     """Return `{target: (share of the bare application's throughput, its CPU time a request over theirs)}`, medians."""
     database = folder / "reads.db"
     with ExitStack() as stack:
+        ports = [free_port() for _ in range(3)]
         bare, plain, reactive = (
-            stack.enter_context(closing(Served(application, database))) for application in ("bare", "plain", "reactive")
+            stack.enter_context(served(f"benchmarks.servers:{name}", port, {"BENCH_DATABASE": str(database)}))
+            for name, port in zip(("bare", "plain", "reactive"), ports, strict=True)
         )
         with sqlite3.connect(database) as connection:
             connection.execute("INSERT INTO note (room, text) VALUES ('a', ?)", ("x" * 300,))
         connection.close()
         targets = [
-            (bare, Target("bare ASGI", bare.port, _get("/"))),
-            (reactive, Target("cached query, public", reactive.port, _get("/rpc/notes.get_all?room=a"))),
-            (reactive, Target("cached query, context each time", reactive.port, _get("/rpc/notes.get_mine?room=a"))),
-            (plain, Target("plain FastAPI route, same bytes", plain.port, _get("/notes?room=a"))),
+            (bare, Target("bare ASGI", ports[0], _get("/"))),
+            (reactive, Target("cached query, public", ports[2], _get("/rpc/notes.get_all?room=a"))),
+            (reactive, Target("cached query, context each time", ports[2], _get("/rpc/notes.get_mine?room=a"))),
+            (plain, Target("plain FastAPI route, same bytes", ports[1], _get("/notes?room=a"))),
         ]
         shares: dict[str, list[tuple[float, float]]] = {target.name: [] for _, target in targets}
         for _ in range(rounds):
@@ -86,7 +48,7 @@ async def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, tup
     return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in shares.items()}
 
 
-async def _measure_one(server: Served, target: Target, seconds: float) -> tuple[float, float]:
+async def _measure_one(server: Process, target: Target, seconds: float) -> tuple[float, float]:
     """Return requests a second, and the server's CPU seconds a request."""
     before = server.cpu_seconds
     rate = await requests_per_second(target, connections=CONNECTIONS, seconds=seconds)

@@ -19,6 +19,7 @@ from typing import Any
 from reactive_rpc.extras import needs
 from reactive_rpc.tasks import background
 from reactive_rpc.testing.guard import ProcessGuard
+from reactive_rpc.testing.ports import free_port, listens
 
 with needs("server", __name__):
     import uvicorn
@@ -161,34 +162,19 @@ def serving(
     Raises:
         RuntimeError: it ended, or did not listen in time; its own words are on stderr.
     """
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(  # our own words
         command, cwd=folder, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL
     )
     guard = ProcessGuard(process.pid)
     try:
-        _await(lambda: _listens(port), lambda: process.poll() is None)
+        # uvicorn listens only after the application has opened.
+        _await(lambda: listens(port), lambda: process.poll() is None)
         yield f"http://127.0.0.1:{port}"
     finally:
         _stop(process)
         guard.dismiss()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _listens(port: int) -> bool:
-    """Tell whether the port accepts: uvicorn listens only after the application has opened."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from reactive_rpc.testing.guard import ProcessGuard
+from reactive_rpc.testing.ports import free_port
 
 __all__ = ["PostgreSQL", "PostgreSQLServer", "postgresql_server"]
 
@@ -82,7 +82,7 @@ class PostgreSQLServer(PostgreSQL):
 
     def __init__(self, folder: Path, binaries: Path, *, durable: bool = False) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._binaries = binaries
         self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,9 +191,3 @@ def _reachable(installed: Path, folder: Path) -> Path:
     if probe.returncode == 0:
         return installed
     return Path(shutil.copytree(installed, folder / "install", symlinks=True))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from reactive_rpc.testing.guard import ProcessGuard
+from reactive_rpc.testing.ports import free_port
 
 __all__ = ["RedisCluster", "RedisServer", "redis_cluster", "redis_server"]
 
@@ -152,7 +152,7 @@ def redis_server(*, port: int | None = None, append_only: bool = False) -> Itera
         RuntimeError: the server does not start.
     """
     options = ["--save", "", "--appendonly", "yes" if append_only else "no", "--appendfsync", "no"]
-    with _server(_free_port() if port is None else port, *options) as server:
+    with _server(free_port() if port is None else port, *options) as server:
         yield server
 
 
@@ -166,7 +166,7 @@ def redis_cluster() -> Iterator[RedisCluster]:
     """
     options = ["--save", "", "--cluster-enabled", "yes", "--cluster-node-timeout", "5000"]
     with ExitStack() as stack:
-        nodes = [stack.enter_context(_server(_free_port(also=BUS_OFFSET), *options)) for _ in range(3)]
+        nodes = [stack.enter_context(_server(free_port(also=BUS_OFFSET), *options)) for _ in range(3)]
         cluster = RedisCluster(nodes)
         cluster.form()
         yield cluster
@@ -210,16 +210,3 @@ def _wait_until(holds: Callable[[], bool]) -> None:
         if time.monotonic() > give_up:
             raise RuntimeError("the nodes of the Redis cluster do not agree")
         time.sleep(0.05)
-
-
-def _free_port(*, also: int = 0) -> int:
-    """Return a port that nobody listens on; where `also` is given, the one that much higher is free too."""
-    while True:
-        with socket.socket() as probe, socket.socket() as other:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if not also:
-                return port
-            with suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port + also))
-                return port

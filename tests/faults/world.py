@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +19,12 @@ from sqlalchemy import make_url
 
 from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 from reactive_rpc.testing.redis import RedisServer, redis_server
+from tests.support.processes import Process, send_to_all
 from tests.support.waiting import wait_until
 
 from .books import Commit
 from .database import fill, truth_of
-from .processes import Balancer, Links, Process, Relay, Worker, Writer, send_to_all
+from .processes import Balancer, Links, Relay, Worker, Writer
 
 __all__ = ["FAULTS", "HEARTBEAT_SECONDS", "Component", "Fault", "Tier", "World", "components", "world"]
 
@@ -190,15 +191,7 @@ class World:
         return self._links.open(name, to)
 
     def _start(self, process: Process) -> None:
-        self._stack.callback(_end, process)
-        process.start()
-
-
-def _end(process: Process) -> None:
-    """End a process however it is; a test may have left it paused."""
-    with suppress(AssertionError):
-        process.resume()
-        process.kill()
+        self._stack.enter_context(process)
 
 
 def _break_process(process: Process, fault: Fault) -> Callable[[], None]:
@@ -206,9 +199,9 @@ def _break_process(process: Process, fault: Fault) -> Callable[[], None]:
         process.pause()
         return process.resume
     if fault == "kill":
-        process.kill()
+        process.end(signal.SIGKILL)
     else:
-        process.stop()
+        process.end()
     process.start()
     return lambda: None
 

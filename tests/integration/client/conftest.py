@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,10 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for the tests that leave it running; each takes agents of its own."""
-    served = Served("app.main:app", Path(shutil.copy(seeded, tmp_path_factory.mktemp("shared") / "teamhub.db")))
-    served.start()
-    yield served
-    served.end(signal.SIGTERM)
+    database = Path(shutil.copy(seeded, tmp_path_factory.mktemp("shared") / "teamhub.db"))
+    with Served("app.main:app", database) as served:
+        yield served
+        served.end()
 
 
 @pytest.fixture
@@ -47,15 +48,11 @@ def seed_of_run() -> int:
 @pytest.fixture
 def serve(seeded: Path, tmp_path: Path) -> Iterator[Serve]:
     """Start servers of the test's own; `serve(NAME=value)` sets their environment."""
-    started: list[Served] = []
+    numbers = count()
+    with ExitStack() as stack:
 
-    def start(app: str = "app.main:app", **environment: str) -> Served:
-        database = Path(shutil.copy(seeded, tmp_path / f"teamhub{len(started)}.db"))
-        served = Served(app, database, environment)
-        started.append(served)
-        served.start()
-        return served
+        def start(app: str = "app.main:app", **environment: str) -> Served:
+            database = Path(shutil.copy(seeded, tmp_path / f"teamhub{next(numbers)}.db"))
+            return stack.enter_context(Served(app, database, environment))
 
-    yield start
-    for served in started:
-        served.end()
+        yield start

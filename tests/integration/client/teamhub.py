@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +17,13 @@ import httpx
 from app.seed import EMAIL, PASSWORD
 from generated_client import TeamHub
 from reactive_rpc.client import State, Watch
-from tests.support.processes import environment_with
-from tests.support.waiting import wait_until
+from tests.support.processes import Uvicorn
 
 __all__ = ["EMAIL", "PASSWORD", "SECRET", "Recorded", "Served", "fresh", "hub_of", "play", "shown"]
 
 T = TypeVar("T")
 
 SECRET = "a secret of the tests, long enough for HS256"
-START_SECONDS = 60.0
 SCENARIO_SECONDS = 240.0
 WRITER = """
 import sqlite3, sys
@@ -37,51 +32,17 @@ with sqlite3.connect(sys.argv[1], timeout=20) as connection:
 """
 
 
-@dataclass
-class Served:
-    """An application under uvicorn, on a port that stays its own."""
+class Served(Uvicorn):
+    """An application on a database of TeamHub's.
 
-    app: str
-    database: Path
-    environment: dict[str, str] = field(default_factory=dict)
-    port: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    Args:
+        app: as uvicorn names it.
+    """
 
-    def __post_init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = self.port or listener.getsockname()[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start the server and return when it listens."""
-        command = [sys.executable, "-m", "uvicorn", self.app, "--port", str(self.port), "--log-level", "warning"]
-        variables = {"TEAMHUB_DATABASE": str(self.database), "TEAMHUB_SECRET": SECRET, **self.environment}
-        self.process = subprocess.Popen(command, env=environment_with(**variables), stdin=subprocess.DEVNULL)
-        process = self.process
-        wait_until(
-            lambda: self._listens() or process.poll() is not None,
-            "the server did not start",
-            within_seconds=START_SECONDS,
-        )
-        assert process.poll() is None, "the server ended before it listened: see above"
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def end(self, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        process.send_signal(number)
-        return process.wait(START_SECONDS)
+    def __init__(self, app: str, database: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.database = database
+        variables = {"TEAMHUB_DATABASE": str(database), "TEAMHUB_SECRET": SECRET, **(environment or {})}
+        super().__init__(app, environment=variables)
 
     async def start_again(self) -> None:
         """Start without holding up the event loop."""

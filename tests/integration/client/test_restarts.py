@@ -8,11 +8,9 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 from generated_client import Agent, AgentStats, Message, TeamHub
 from reactive_rpc.client import State, Watch
 from reactive_rpc.errors import ConnectionFailedError
+from tests.support.processes import Conversation
 from tests.support.waiting import until
 
 from .conftest import Serve
@@ -139,38 +138,20 @@ def test_a_watch_begun_while_the_server_is_down_comes_up_with_it(serve: Serve) -
     play(scenario)
 
 
-@dataclass
-class Writer:
+class Writer(Conversation):
     """A process that writes at random, in bursts, when it is told to; `bursts` counts those that are done."""
 
-    served: Served
-    seed: str
-    process: subprocess.Popen[str] = field(init=False)
-    bursts: int = 0
-
-    def __post_init__(self) -> None:
-        command = [sys.executable, "-c", WRITER_PROCESS, str(self.served.database), self.seed, *AGENTS]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.expect("ready")
+    def __init__(self, served: Served, seed: str) -> None:
+        super().__init__("-c", WRITER_PROCESS, str(served.database), seed, *AGENTS)
+        self.bursts = 0
+        assert self.receive() == "ready"
 
     def write(self, bursts: int) -> None:
         """Commit (or roll back) `BURST` transactions so many times; return when the last one is acknowledged."""
-        assert self.process.stdin is not None
         for _ in range(bursts):
-            self.process.stdin.write(f"{BURST}\n")
-            self.process.stdin.flush()
-            self.expect("done")
+            self.send(str(BURST))
+            assert self.receive() == "done"
             self.bursts += 1
-
-    def expect(self, word: str) -> None:
-        """Read one line of the process."""
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == word
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
 
 
 class Truth:
@@ -290,4 +271,4 @@ def test_every_watch_shows_the_truth_in_the_end(serve: Serve, round: int, seed_o
         play(scenario)
     finally:
         for writer in writers:
-            writer.end()
+            writer.close()

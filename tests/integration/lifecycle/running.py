@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +14,16 @@ from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, Watch
 from reactive_rpc.client.live import Means
-from tests.support.processes import environment_with
-from tests.support.waiting import until, wait_until
+from tests.support.processes import Uvicorn
+from tests.support.proxies import Caddy, balancing_among
+from tests.support.waiting import until
 
 __all__ = [
     "GET",
     "PUSHED",
     "WRITE",
-    "Server",
     "Shown",
     "balancing",
-    "free_port",
     "new_client",
     "play",
     "running",
@@ -61,93 +53,22 @@ PUSHED: Procedure[str] = Procedure(path="notes.pushed", url="/rpc/notes.pushed",
 WRITE: Procedure[int] = Procedure(path="notes.write", url="/rpc/notes.write", method="POST", input=NewText, output=int)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, and that the system gives to no connection that goes out."""
-    while True:
-        port = random.randrange(10_000, 30_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
-@dataclass
-class Server:
-    """A process that listens, with all that it starts: they are one group, and end together."""
-
-    command: Sequence[str]
-    port: int
-    environment: Mapping[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and return when it answers."""
-        environment = environment_with(**self.environment)
-        self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-        process = self.process
-        wait_until(
-            lambda: self._answers() or process.poll() is not None, "the server does not answer", within_seconds=SECONDS
-        )
-        assert process.poll() is None, "the server ended before it answered: see above"
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Send a signal, wait for the end, and return how many seconds it took; nothing where it has ended."""
-        process, self.process = self.process, None
-        if process is None:
-            return 0.0
-        began_at = time.monotonic()
-        process.send_signal(number)
-        try:
-            process.wait(SECONDS)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        return time.monotonic() - began_at
-
-    def _answers(self) -> bool:
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/worker", timeout=5).status_code == 200
-        return False
-
-
 @contextmanager
 def running(
     database: str, *arguments: str, app: str = "tests.integration.lifecycle.served:app", **environment: str
-) -> Iterator[Server]:
-    """Run uvicorn with some arguments on a database."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning", *arguments]
-    server = Server(command, port, {"LIFECYCLE_URL": database, **environment})
-    try:
-        server.start()
+) -> Iterator[Uvicorn]:
+    """Run uvicorn with some arguments on a database; it must end by itself when it is told to."""
+    with Uvicorn(app, *arguments, asks="/worker", environment={"LIFECYCLE_URL": database, **environment}) as server:
         yield server
-    finally:
         server.end()
 
 
 @contextmanager
-def balancing(servers: Sequence[Server], folder: Path) -> Iterator[str]:
+def balancing(servers: Sequence[Uvicorn], folder: Path) -> Iterator[str]:
     """Run Caddy before some servers, which it takes in turn, and give its URL."""
-    port = free_port()
-    upstreams = " ".join(f"127.0.0.1:{server.port}" for server in servers)
-    configuration = folder / "Caddyfile"
-    configuration.write_text(
-        "{\n admin off\n auto_https off\n persist_config off\n grace_period 1s\n log {\n  level ERROR\n }\n}\n"
-        f"http://127.0.0.1:{port} {{\n reverse_proxy {upstreams} {{\n  lb_policy round_robin\n"
-        "  lb_try_duration 5s\n  fail_duration 1s\n }\n}\n"
-    )
-    caddy = str(Path(sys.executable).with_name("caddy"))
-    balancer = Server(
-        [caddy, "run", "--adapter", "caddyfile", "--config", str(configuration)], port, {"HOME": str(folder)}
-    )
-    try:
-        balancer.start()
+    directives = balancing_among([server.port for server in servers], "lb_try_duration 5s")
+    with Caddy(folder, directives, asks="/worker") as balancer:
         yield balancer.url
-    finally:
-        balancer.end()
 
 
 def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

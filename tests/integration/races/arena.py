@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
-from tests.support.processes import ROOT, environment_with
+from tests.support.processes import Conversation, Uvicorn
 from tests.support.waiting import wait_until
 
 from .database import GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, fill, truth_of
@@ -46,69 +45,15 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-class Process:
-    """A Python process of ours that may be killed and started again."""
-
-    def __init__(
-        self, *arguments: str, output: int | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self._arguments = arguments
-        self._environment = environment_with(**(environment or {}))
-        self._output = output
-        self.start()
-
-    def start(self) -> None:
-        """Start it."""
-        self._process = subprocess.Popen(
-            [sys.executable, *self._arguments],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    @property
-    def output(self) -> IO[str]:
-        """What it prints."""
-        assert self._process.stdout is not None
-        return self._process.stdout
-
-    def wait(self) -> None:
-        """Return when it has ended."""
-        self._process.wait(CALM_SECONDS)
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-
-class Node(Process):
+class Node(Uvicorn):
     """A server, always at the same port."""
 
-    def __init__(self, url: str, http: httpx.Client, *, naive: bool) -> None:
-        self._http = http
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, url: str, *, naive: bool) -> None:
         environment = {"RACES_URL": url} | ({"RACES_NAIVE": "1"} if naive else {})
-        command = [
-            "-m",
-            "uvicorn",
-            "--factory",
-            "tests.integration.races.served:make_app",
-            "--port",
-            str(port),
-            "--log-level",
-            "critical",
-        ]
-        super().__init__(*command, environment=environment)
-
-    def wait_until_it_answers(self) -> None:
-        """Return once it serves."""
-        wait_until(lambda: _answer(self._http, self.url, 0) is not None, f"{self.url} does not answer")
+        super().__init__(
+            "tests.integration.races.served:make_app", "--factory",
+            asks="/rpc/accounts.of_group?g=0", log_level="critical", log=Path(os.devnull), environment=environment,
+        )  # fmt: skip
 
 
 class Arena:
@@ -138,12 +83,11 @@ class Arena:
             AssertionError: the report never was what `until` waits for.
         """
         watchers = [(number, group) for number in (0, 1) for group in range(GROUPS)]
-        self._nodes = [Node(self._url, self._http, naive=self._naive)]
+        self._nodes = [Node(self._url, naive=self._naive) for _ in range(2)]
         try:
-            self._nodes[0].wait_until_it_answers()
+            self._nodes[0].start()
             fill(self._url)
-            self._nodes.append(Node(self._url, self._http, naive=self._naive))
-            self._nodes[1].wait_until_it_answers()
+            self._nodes[1].start()
             with self._threads(self._watch, watchers):
                 try:
                     with self._writers(), self._threads(self._read, [(seed,) for seed in range(READERS)]):
@@ -153,10 +97,10 @@ class Arena:
                     self._over.set()
                     self._settled.set()
                     for node in self._nodes:
-                        node.kill()
+                        node.close()
         finally:
             for node in self._nodes:
-                node.kill()
+                node.close()
             self._http.close()
         return self.report
 
@@ -227,7 +171,6 @@ class Arena:
         node.wait()
         self.report.counts["crashes"] += 1
         node.start()
-        node.wait_until_it_answers()
 
     def _acknowledge(self, row: int, value: int) -> None:
         self._acknowledged[row] = max(self._acknowledged[row], value)
@@ -236,7 +179,7 @@ class Arena:
     @contextmanager
     def _writers(self) -> Iterator[None]:
         arguments = ["-m", "tests.integration.races.writer", self._url]
-        writers = [Process(*arguments, str(seed), str(ROWS), output=subprocess.PIPE) for seed in (1, 2)]
+        writers = [Conversation(*arguments, str(seed), str(ROWS)) for seed in (1, 2)]
         try:
             with self._threads(self._listen, [(writer,) for writer in writers]):
                 try:
@@ -246,10 +189,10 @@ class Arena:
                         writer.kill()
         finally:
             for writer in writers:
-                writer.output.close()
+                writer.close()
 
-    def _listen(self, writer: Process) -> None:
-        for line in writer.output:
+    def _listen(self, writer: Conversation) -> None:
+        for line in writer.lines:
             row, value = line.split()
             self._acknowledge(int(row), int(value))
 

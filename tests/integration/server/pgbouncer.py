@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +13,14 @@ from typing import Any, Final, Literal
 import psycopg
 from sqlalchemy import make_url
 
+from reactive_rpc.testing.ports import free_port
+from tests.support.processes import Process
+
 __all__ = ["PGBOUNCER", "pgbouncer"]
 
 PGBOUNCER: Final = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 """The program, where it is installed."""
 
-START_SECONDS: Final = 30.0
 _NOBODY: Final[dict[str, Any]] = {"user": 65534, "group": 65534, "extra_groups": []}
 
 
@@ -34,8 +33,7 @@ def pgbouncer(url: str, mode: Literal["session", "transaction"], *, processes: i
     """
     parsed = make_url(url)
     folder = Path(tempfile.mkdtemp(prefix="reactive_rpc_pgbouncer_"))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "users.txt").write_text(f'"{parsed.username}" ""\n')
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={parsed.host} port={parsed.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
@@ -44,26 +42,18 @@ def pgbouncer(url: str, mode: Literal["session", "transaction"], *, processes: i
     )
     folder.chmod(0o755)
     as_nobody = _NOBODY if os.geteuid() == 0 else {}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(PGBOUNCER), str(folder / "pgbouncer.ini")], stdout=log, stderr=log, cwd="/", **as_nobody
-        )
     through = parsed.set(host="127.0.0.1", port=port)
+    address = through.set(drivername="postgresql").render_as_string(hide_password=False)
+    command = [str(PGBOUNCER), str(folder / "pgbouncer.ini")]
     try:
-        _wait(through.set(drivername="postgresql").render_as_string(hide_password=False), folder / "log")
-        yield through.render_as_string(hide_password=False)
+        with Process(*command, log=folder / "log", works=lambda: _answers(address), cwd="/", **as_nobody):
+            yield through.render_as_string(hide_password=False)
     finally:
-        process.terminate()
-        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(url: str, log: Path) -> None:
-    give_up = time.monotonic() + START_SECONDS
-    while True:
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(url, connect_timeout=2).close()
-            return
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"PgBouncer does not start:\n{log.read_text()}")
-        time.sleep(0.05)
+def _answers(url: str) -> bool:
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(url, connect_timeout=2).close()
+        return True
+    return False

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
-import time
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
-from tests.support.processes import environment_with
+from tests.support.processes import Uvicorn
 
 DEADLINE_SECONDS = 30.0
 
@@ -79,37 +75,22 @@ def in_background(work: Callable[[], object]) -> Iterator[None]:
         future.result()
 
 
-@dataclass
-class Process:
-    """The rooms as a process of their own."""
+class ServedRooms(Uvicorn):
+    """The rooms as a process of their own, with its access log; on the file `rooms.db` of a folder."""
 
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def stop(self) -> float:
-        """Send SIGTERM and return how many seconds the process took to end."""
-        began = time.monotonic()
-        self.process.terminate()
-        self.process.wait(DEADLINE_SECONDS)
-        return time.monotonic() - began
-
-
-@contextmanager
-def served_by_uvicorn(folder: Path) -> Iterator[Process]:
-    """Serve the rooms by a real uvicorn, with its access log."""
-    log = folder / "uvicorn.log"
-    environment = environment_with(ROOMS_DB=str(folder / "rooms.db"))
-    command = [sys.executable, "-m", "uvicorn", "--factory", "tests.integration.server.served_rooms:make_app"]
-    with socket.create_server(("127.0.0.1", 0)) as listening, log.open("wb") as output:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        process = subprocess.Popen(
-            [*command, "--fd", str(listening.fileno())],
-            env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=[listening.fileno()],
+    def __init__(self, folder: Path) -> None:
+        self.database = folder / "rooms.db"
+        super().__init__(
+            "tests.integration.server.served_rooms:make_app", "--factory",
+            log_level="info", log=folder / "uvicorn.log", environment={"ROOMS_DB": str(self.database)},
         )  # fmt: skip
-        try:
-            assert httpx.get(f"{url}/openapi.json", timeout=DEADLINE_SECONDS).status_code == 200
-            yield Process(url, process, log)
-        finally:
-            process.kill()
-            process.wait()
+
+    def logged(self) -> str:
+        """Return what the process has printed."""
+        assert self.log is not None
+        return self.log.read_text()
+
+    def write(self, room: str, text: str) -> None:
+        """Write a note by another connection."""
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute("INSERT INTO note(tenant, room, text) VALUES ('t', ?, ?)", (room, text))

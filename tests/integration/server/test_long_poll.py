@@ -18,7 +18,7 @@ from reactive_rpc.testing import running
 from tests.support.waiting import wait_until
 
 from .rooms import app_of, error_of, rpc_on
-from .streams import DEADLINE_SECONDS, in_background, in_rooms, served_by_uvicorn, stored
+from .streams import DEADLINE_SECONDS, ServedRooms, in_background, in_rooms, stored
 
 
 @dataclass
@@ -212,16 +212,16 @@ def test_a_wrong_poll_is_told_what_is_wrong(  # noqa: PLR0917  # pytest passes t
 
 def test_a_server_that_stops_answers_the_polls_that_wait(tmp_path: Path) -> None:
     """SIGTERM does not wait for their time to be over: each answers with a cursor to go on from, elsewhere."""
-    with served_by_uvicorn(tmp_path) as server, httpx.Client(base_url=server.url, timeout=DEADLINE_SECONDS) as client:
+    with ServedRooms(tmp_path) as server, httpx.Client(base_url=server.url, timeout=DEADLINE_SECONDS) as client:
         cursor = client.post("/rpc/events/poll", json=in_rooms("a")).json()["cursor"]
         seconds: list[float] = []
 
         def stop() -> None:
             wait_until(lambda: "reactive_rpc_streams 1.0" in httpx.get(f"{server.url}/rpc/metrics").text)
-            seconds.append(server.stop())
+            seconds.append(server.end())
 
         with in_background(stop):
             answer = client.post("/rpc/events/poll", json={**in_rooms("a"), "cursor": cursor})
         assert (answer.status_code, answer.json()["cursor"]) == (200, cursor)
         assert seconds[0] < 10.0
-        assert "ERROR" not in server.log.read_text()
+        assert "ERROR" not in server.logged()

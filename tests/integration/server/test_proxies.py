@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,25 +16,15 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.testing import running
+from reactive_rpc.testing.ports import free_port, listens
+from tests.support.processes import Process
+from tests.support.proxies import Caddy
 from tests.support.waiting import wait_until
 
 from .rooms import app_of, rpc_on
 from .streams import DEADLINE_SECONDS, heard, in_rooms, stored
 
-CADDY = shutil.which("caddy", path=str(Path(sys.executable).parent)) or "caddy"
 PROXIES = ["caddy", *(["nginx"] if shutil.which("nginx") else [])]
-
-CADDYFILE = """
-{{
-    admin off
-    auto_https off
-    persist_config off
-}}
-http://127.0.0.1:{port} {{
-    encode gzip
-    reverse_proxy 127.0.0.1:{upstream}
-}}
-"""
 
 NGINX_CONF = """
 daemon off;
@@ -61,47 +49,19 @@ http {{
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def behind(proxy: str, url: str, folder: Path) -> Iterator[str]:
     """Put a proxy before a server and give its URL. nginx speaks HTTP/1.0 to it and buffers, unless told otherwise."""
-    port, upstream = free_port(), url.rpartition(":")[2]
-    config = folder / f"{proxy}.conf"
-    text = {"caddy": CADDYFILE, "nginx": NGINX_CONF}[proxy]
-    config.write_text(text.format(port=port, upstream=upstream, folder=folder))
-    commands = {
-        "caddy": [CADDY, "run", "--adapter", "caddyfile", "--config", str(config)],
-        "nginx": ["nginx", "-p", str(folder), "-c", str(config)],
-    }
-    log = folder / f"{proxy}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            commands[proxy],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin"},
-        )
-    try:
-        wait_until(lambda: listens(port) or process.poll() is not None, log.read_text)
-        assert process.poll() is None, log.read_text()
+    upstream = url.rpartition(":")[2]
+    if proxy == "caddy":
+        with Caddy(folder, f"encode gzip\nreverse_proxy 127.0.0.1:{upstream}") as caddy:
+            yield caddy.url
+        return
+    port, config = free_port(), folder / "nginx.conf"
+    config.write_text(NGINX_CONF.format(port=port, upstream=upstream, folder=folder))
+    command = ["nginx", "-p", str(folder), "-c", str(config)]
+    with Process(*command, log=folder / "nginx.log", works=lambda: listens(port)):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def with_gzip(rpc: ReactiveRPC) -> FastAPI:

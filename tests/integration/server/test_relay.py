@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revo
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing.redis import RedisServer
+from tests.support.processes import Process
 from tests.support.waiting import until
 
 from .postgresql_rooms import Server, serving
@@ -104,19 +104,15 @@ async def test_a_missing_relay_is_named(
 
 
 @contextmanager
-def relaying(folder: Path, url: str, redis_url: str, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
+def relaying(folder: Path, url: str, redis_url: str, namespace: str) -> Iterator[Process]:
     """Run the command for an application on `url`."""
     (folder / "relaying.py").write_text(
         f"from reactive_rpc import ReactiveRPC\nrpc = ReactiveRPC({url!r}, functions={{}})\n"
     )
     environment = {"REACTIVE_RPC_REDIS_URL": redis_url, "REACTIVE_RPC_REDIS_NAMESPACE": namespace}
     command = [sys.executable, "-c", "from reactive_rpc.cli import main; main()", "relay", "relaying:rpc"]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, stderr=subprocess.PIPE)
-    try:
+    with Process(*command, log=folder / "relay.log", environment=environment, cwd=folder) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 async def test_the_command_relays(
@@ -130,10 +126,9 @@ async def test_the_command_relays(
             server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
             assert await texts(server) == ["a"]
             assert "relay candidate" not in (await server.client.get("/rpc/health")).json()["parts"]
-        relay.send_signal(signal.SIGTERM)
-        _, said = await asyncio.to_thread(relay.communicate, timeout=60)
-        assert relay.returncode == 0
-        assert b"Traceback" not in said
+        os.kill(relay.pid, signal.SIGTERM)
+        assert await asyncio.to_thread(relay.wait) == 0
+        assert "Traceback" not in (tmp_path / "relay.log").read_text()
 
 
 async def test_revocation_reaches_the_other_worker(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from reactive_rpc.testing import running
+from tests.support.processes import Conversation
 from tests.support.waiting import wait_until
 
 from .rooms import app_of, rpc_on
@@ -40,18 +39,11 @@ with serving("served_nothing:app", folder={folder!r}):
 """
 
 
-def started(script: str) -> tuple[subprocess.Popen[str], psutil.Process, Path]:
+def started(script: str) -> tuple[Conversation, psutil.Process, Path]:
     """Run a script that starts a server; return its process, the server's, and the server's folder."""
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    pid, folder = process.stdout.readline().split()
+    process = Conversation("-c", script)
+    pid, folder = process.receive().split()
     return process, psutil.Process(int(pid)), Path(folder)
-
-
-def kill(process: subprocess.Popen[str], number: int) -> None:
-    """End a process by a signal that it does not handle."""
-    process.send_signal(number)
-    process.communicate(timeout=DEADLINE_SECONDS)
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -64,7 +56,8 @@ def is_gone(process: psutil.Process) -> bool:
 def test_a_server_ends_with_whoever_started_it(name: str, number: signal.Signals) -> None:
     """No process is left behind, and no file."""
     process, server, folder = started(START.format(server=SERVERS[name]))
-    kill(process, number)
+    process.kill(number)
+    process.close()
     wait_until(lambda: is_gone(server) and not folder.exists())
 
 
@@ -72,7 +65,7 @@ def test_a_served_application_ends_with_whoever_serves_it(tmp_path: Path) -> Non
     """Killed, it cannot say so."""
     (tmp_path / "served_nothing.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
     process, server, folder = started(SERVING.format(folder=str(tmp_path)))
-    kill(process, signal.SIGKILL)
+    process.close()
     wait_until(lambda: is_gone(server))
     assert folder.exists()
 

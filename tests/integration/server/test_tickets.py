@@ -20,7 +20,7 @@ from reactive_rpc.testing import FakeClock, running
 from reactive_rpc.web.streams.tickets import Tickets, take_ticket
 
 from .rooms import JSON, app_of, error_of, rpc_on, serving, who
-from .streams import heard, in_rooms, served_by_uvicorn, stored
+from .streams import ServedRooms, heard, in_rooms, stored
 
 ANN = {"authorization": "Bearer ann@t"}
 BOB = {"authorization": "Bearer bob@t"}
@@ -210,7 +210,7 @@ def test_a_ticket_is_taken_out_of_the_url(query: bytes, ticket: str | None, rest
 
 def test_a_tickets_url_is_never_logged_whole(tmp_path: Path) -> None:
     """The access log of a real uvicorn names the set and not the ticket, whatever becomes of the request."""
-    with served_by_uvicorn(tmp_path) as server:
+    with ServedRooms(tmp_path) as server:
         name = stored(server.url, "a")
         tickets = [ticket_of(server.url) for _ in range(5)]
         with heard(f"{server.url}/rpc/events?set={name}&ticket={tickets[0]}", "GET") as stream:
@@ -223,7 +223,7 @@ def test_a_tickets_url_is_never_logged_whole(tmp_path: Path) -> None:
             httpx.get(f"{server.url}/rpc/events/poll?set={name}&ticket={tickets[4]}"),
         ]
         assert [answer.status_code for answer in answers] == [401, 404, 400, 405, 200]
-        server.stop()
-    text = server.log.read_text()
+        server.end()
+    text = server.logged()
     assert text.count(f'"GET /rpc/events?set={name} HTTP') == 3, text
     assert not [ticket for ticket in tickets if ticket in text]

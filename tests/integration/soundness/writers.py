@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from reactive_rpc import RPCError
 from reactive_rpc.procedures.caller import BoundCaller
-from tests.support.processes import ROOT
+from tests.support.processes import Conversation
 
 from .generator import Generator
 
@@ -40,25 +38,16 @@ def write_seed(engine: Engine, seed: str) -> None:
         Generator(random.Random(f"write {seed}")).write()(connection)
 
 
-class OtherProcess:
+class OtherProcess(Conversation):
     """`other_process.py`, running."""
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", "tests.integration.soundness.other_process", str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        super().__init__("-m", "tests.integration.soundness.other_process", str(path))
 
     def write(self, seed: str) -> None:
         """Return when the other process has committed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{seed}\n")
-        self._process.stdin.flush()
-        if self._process.stdout.readline() != "done\n":
-            raise RuntimeError("the other process has died")
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate()
+        self.send(seed)
+        assert self.receive() == "done"
 
 
 async def write_by(means: str, seed: str, caller: BoundCaller, engines: dict[str, Engine], other: OtherProcess) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from reactive_rpc import testing
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.events import (
@@ -202,6 +200,11 @@ class FakeServer:
             stream.chunks.put_nowait(self._connected(stream).encode(retry_ms=self.retry_ms))
         return StreamingResponse(self._chunks(stream), media_type="text/event-stream")
 
+    def connect_streams(self) -> None:
+        """Say the first word on every open stream, where the server was buffering."""
+        for stream in self.open_streams:
+            self.send(stream, self._connected(stream).encode())
+
     def _connected(self, stream: Stream) -> Connected:
         keys: list[str | None] = []
         stale, errors = [], []
@@ -293,7 +296,14 @@ class FakeServer:
             ("/rpc/events/poll", self.poll, "POST"),
             ("/token", self.login, "POST"),
         ]
-        return Starlette(routes=[Route(path, handler, methods=[method]) for path, handler, method in routes])
+        return Starlette(
+            routes=[Route(path, handler, methods=[method]) for path, handler, method in routes], lifespan=self._lifespan
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.loop = asyncio.get_running_loop()
+        yield
 
 
 def _decoded(chunk: bytes) -> list[Event]:
@@ -303,25 +313,9 @@ def _decoded(chunk: bytes) -> list[Event]:
 @contextmanager
 def running(server: FakeServer) -> Iterator[FakeServer]:
     """Serve on a free port, in a thread of its own."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    config = uvicorn.Config(server.app(), log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=1)
-    engine = uvicorn.Server(config)
-    started = threading.Event()
-
-    async def serve() -> None:
-        server.loop = asyncio.get_running_loop()
-        started.set()
-        await engine.serve([listener])
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    started.wait(10)
-    try:
-        yield server
-    finally:
-        for stream in server.open_streams:
-            server.send(stream, None)
-        engine.should_exit = True
-        thread.join(10)
-        listener.close()
+    with testing.running(server.app()) as server.url:
+        try:
+            yield server
+        finally:
+            for stream in server.open_streams:
+                server.send(stream, None)

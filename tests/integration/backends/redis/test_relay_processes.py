@@ -5,30 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.support.processes import environment_with
+from tests.support.processes import Process
 from tests.support.waiting import until
 
 from .rig import Edge, Rig, Writer, prepare
 
 
 @contextmanager
-def relay_in_a_process(rig: Rig, point: str = "never") -> Iterator[subprocess.Popen[bytes]]:
+def relay_in_a_process(rig: Rig, point: str = "never") -> Iterator[Process]:
     """Run a relay in a process of its own for as long as the block runs."""
     arguments = [rig.url, rig.redis_url, rig.namespace, str(rig.shards), point]
     command = [sys.executable, "-m", "tests.integration.backends.redis.relay_process", *arguments]
-    process = subprocess.Popen(command, env=environment_with(), stderr=subprocess.DEVNULL)
-    try:
+    with Process(*command, log=Path(os.devnull)) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -37,12 +33,12 @@ def rig(postgresql_url: str, redis_server_url: str, redis_namespace: str) -> Rig
     return Rig(postgresql_url, redis_server_url, redis_namespace, shards=3)
 
 
-async def write_until_dead(writer: Writer, process: subprocess.Popen[bytes]) -> None:
+async def write_until_dead(writer: Writer, process: Process) -> None:
     """Commit rows all the while, also after."""
 
     def write() -> bool:
         writer.write()
-        return process.poll() is not None
+        return process.has_ended()
 
     await until(write, "the relay dies")
 
@@ -65,7 +61,7 @@ def test_a_relay_that_is_killed(rig: Rig, point: str) -> None:
             edge = await stack.enter_async_context(rig.edge(writer))
             second = await stack.enter_async_context(rig.relaying())
             await write_until_dead(writer, first)
-            assert first.returncode == -signal.SIGKILL
+            assert first.wait() == -signal.SIGKILL
             writer.write()
             await settle(edge)
             assert second.status.role == "leading"
