@@ -225,8 +225,14 @@ async def fill(store: EphemeralStore, owner: str, count: int, *, kind: EntryKind
     keys = [f"{owner}{number}" for number in range(count)]
     for key in keys:
         await store.put(kind, {key: CONTENT}, ttl_seconds=60, owner=owner)
-        await asyncio.sleep(0.002)  # clocks of whole milliseconds tell which was put first
+        await next_millisecond()
     return keys
+
+
+async def next_millisecond() -> None:
+    """Wait until the clock has gone on: clocks of whole milliseconds tell which was put first."""
+    put_at = time.time()
+    await until(lambda: time.time() >= put_at + 0.001, "the clock stands still")
 
 
 async def kept(store: EphemeralStore, keys: list[str], *, kind: EntryKind = "set") -> list[str]:
@@ -303,7 +309,7 @@ async def test_workers_share_the_budgets(world: World) -> None:
     stores = [await world.store(SMALL) for _ in range(3)]
     for number in range(12):
         await stores[number % 3].put("set", {f"ann{number}": CONTENT}, ttl_seconds=60, owner="ann")
-        await asyncio.sleep(0.002)
+        await next_millisecond()
     assert await kept(stores[0], [f"ann{number}" for number in range(12)]) == ["ann8", "ann9", "ann10", "ann11"]
 
 

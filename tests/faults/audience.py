@@ -18,6 +18,7 @@ from reactive_rpc.errors import ReactiveRPCError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Event, Gap, Invalidation, Result, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
+from tests.support.waiting import idle
 
 from .books import Commit, Kind, Query, Record, Shown, Verdict, backwards, disorder, longest_lie, longest_silence, lost
 from .books import outdated as outdated_results
@@ -72,7 +73,7 @@ class Reader:
         while True:
             with suppress(httpx.HTTPError, ReactiveRPCError, TimeoutError):
                 await self._read_one(http)
-            await asyncio.sleep(self._rng.uniform(0.05, 0.25))
+            await idle(self._rng.uniform(0.05, 0.25), because="a client pauses before it opens another stream")
 
     async def _read_one(self, http: httpx.AsyncClient) -> None:
         request = {

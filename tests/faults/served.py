@@ -9,7 +9,6 @@ tests.faults.served:rpc`.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from dataclasses import replace
@@ -22,6 +21,7 @@ from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
+from tests.support.waiting import idle
 
 from .queries import Above, Group
 
@@ -44,7 +44,7 @@ class Account(SQLModel, table=True):
 async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
     """Return `{id: n}`, by two statements with a pause between, so that writes overtake it."""
     await db.exec(select(Account.id).where(Account.g == input.g).limit(1))
-    await asyncio.sleep(random.random() * PAUSE_SECONDS)
+    await idle(random.random() * PAUSE_SECONDS, because="writes are to come between the two statements")
     return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}
 
 

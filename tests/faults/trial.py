@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from typing import Final
 
-from tests.support.waiting import until
+from tests.support.waiting import became, idle, until
 
 from .audience import SILENCES_MISSED, Audience, audience
 from .books import Verdict
@@ -66,7 +65,7 @@ async def _befall(world: World, component: Component, fault: Fault, pause_second
     mend = await asyncio.to_thread(world.break_, component, fault)
     try:
         if fault in ("stop", "cut"):
-            await asyncio.sleep(pause_seconds)
+            await idle(pause_seconds, because="the part is gone for so long")
     finally:
         await asyncio.to_thread(mend)
 
@@ -75,11 +74,9 @@ async def _settled(world: World, listening: Audience, calm_seconds: float) -> Ve
     """Wait until all is right, or long enough; then close the books."""
     commits = world.commits()
     truth = await asyncio.to_thread(world.truth)
-    give_up = time.monotonic() + calm_seconds
-    while (behind := listening.behind(truth, commits)) and time.monotonic() < give_up:  # noqa: ASYNC110  # polls books
-        await asyncio.sleep(0.05)
+    await became(lambda: not listening.behind(truth, commits), within_seconds=calm_seconds)
     verdict = listening.verdict(commits)
-    verdict.behind = behind
+    verdict.behind = listening.behind(truth, commits)
     verdict.undone = [f"{commit} was undone" for commit in commits if truth[commit.row] < commit.n]
     return verdict
 

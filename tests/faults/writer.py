@@ -17,10 +17,12 @@ import time
 from typing import Any
 
 from tests.faults.database import BUSY_GROUPS, FAULTS, GROUPS, ROWS_OF, Writing, opened, value_of
+from tests.support.waiting import idle_thread
 
 PAUSE_SECONDS = (0.02, 0.12)
 QUIET_SHARE = 0.07
 RETRY_SECONDS = 0.1
+REFUSED = "the database cannot be reached, and is asked again without haste"
 
 
 class Writer:
@@ -61,9 +63,9 @@ class Writer:
             with opened(self._url) as count:
                 while self._seed is not None:
                     self._count(count, self._draw(rng))
-                    time.sleep(rng.uniform(*PAUSE_SECONDS))
+                    idle_thread(rng.uniform(*PAUSE_SECONDS), because="writes come one after another")
         except FAULTS:
-            time.sleep(RETRY_SECONDS)
+            idle_thread(RETRY_SECONDS, because=REFUSED)
 
     def _draw(self, rng: random.Random) -> int:
         is_quiet = rng.random() < QUIET_SHARE
@@ -85,7 +87,7 @@ class Writer:
             try:
                 value, after = value_of(self._url, row)
             except FAULTS:
-                time.sleep(RETRY_SECONDS)
+                idle_thread(RETRY_SECONDS, because=REFUSED)
                 continue
             if value > self._reported.get(row, 0):
                 self._report(row, value, began, 0, after)

@@ -33,6 +33,7 @@ from typing import Literal
 import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
+from tests.support.waiting import became, idle_thread, until
 
 __all__ = ["Sample", "growths", "soak"]
 
@@ -191,23 +192,29 @@ def _listeners(port: int, rng: random.Random, how_many: int, manners: Sequence[M
 
 
 async def _until_open(http: httpx.AsyncClient, how_many: int) -> None:
-    give_up = time.monotonic() + COME_AND_GO_SECONDS
-    while (there := (await http.get("/streams")).json()) != how_many:
-        assert time.monotonic() < give_up, f"{there} streams are open, not {how_many}"
-        await asyncio.sleep(0.02)
+    there = 0
+
+    async def is_so() -> bool:
+        nonlocal there
+        there = (await http.get("/streams")).json()
+        return bool(there == how_many)
+
+    await until(is_so, lambda: f"{there} streams are open, not {how_many}", within_seconds=COME_AND_GO_SECONDS)
 
 
 async def _at_rest(http: httpx.AsyncClient, fewest_tasks: int) -> dict[str, int]:
     """Return the least that the server holds once what was begun is done: when it has as few tasks as ever before."""
-    give_up = time.monotonic() + REST_SECONDS
     looks: list[dict[str, int]] = []
-    while True:
+
+    def least() -> dict[str, int]:
+        return min(looks, key=lambda held: (held["tasks"], held["objects"]))
+
+    async def is_calm() -> bool:
         looks.append((await http.get("/sample")).json())
-        least = min(looks, key=lambda held: (held["tasks"], held["objects"]))
-        is_calm = len(looks) >= LOOKS and least["tasks"] <= fewest_tasks + 1
-        if is_calm or time.monotonic() > give_up:
-            return least
-        await asyncio.sleep(0.02)
+        return len(looks) >= LOOKS and least()["tasks"] <= fewest_tasks + 1
+
+    await became(is_calm, within_seconds=REST_SECONDS)
+    return least()
 
 
 def _fill(database: Path) -> None:
@@ -221,4 +228,4 @@ def _write(database: Path, seed: float) -> None:
     with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
         for _ in range(COMMITS_A_ROUND):
             connection.execute("UPDATE item SET n = n + 1 WHERE id = ?", (rng.randrange(GROUPS),))
-            time.sleep(rng.uniform(0.005, 0.03))
+            idle_thread(rng.uniform(0.005, 0.03), because="streams are to be told one after another")

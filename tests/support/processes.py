@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
+from reactive_rpc.testing.guard import ProcessGuard
 from reactive_rpc.testing.ports import free_port, listens
 from tests.support.waiting import wait_until
 
@@ -101,6 +102,7 @@ class Process:
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, **self._options,
             )  # fmt: skip
+        self._guard = ProcessGuard(process.pid)
         try:
             wait_until(lambda: process.poll() is not None or self._works(), lambda: self._told("does not work"))
             assert process.poll() is None, self._told("ended before it worked")
@@ -143,6 +145,7 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._guard.dismiss()
 
     def has_ended(self) -> bool:
         """Tell whether it runs no more."""

@@ -11,6 +11,7 @@ import pytest
 
 from reactive_rpc.health import Health, Part
 from reactive_rpc.tasks import OnDemand, Tasks, background, end_task, shielded, to_its_end, within
+from tests.support.waiting import forever
 from tests.unit.cache.scripted import until
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +88,7 @@ async def test_kept_task_is_a_part_of_health(caplog: pytest.LogCaptureFixture) -
     health = Health()
     tasks = Tasks(health=health)
     tasks.keep(_fail(), "failing")
-    tasks.keep(asyncio.sleep(3600), "lasting")
+    tasks.keep(forever(), "lasting")
     assert health.parts() == {"failing": Part(ok=True), "lasting": Part(ok=True)}
     await until(lambda: not health.parts()["failing"].ok)
     assert health.parts() == {"failing": Part(ok=False, detail="has ended", is_dead=True), "lasting": Part(ok=True)}
@@ -175,7 +176,7 @@ async def test_background_ends_with_its_block() -> None:
     ended = []
 
     async def block() -> None:
-        async with background(asyncio.sleep(3600), "example") as task:
+        async with background(forever(), "example") as task:
             ended.append(task)
             await _fail()
 
@@ -256,8 +257,8 @@ async def test_tasks_are_named(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever lists the loop's tasks finds ours by their names."""
     caplog.set_level(logging.INFO)
     tasks = Tasks()
-    tasks.start(asyncio.sleep(3600), "example")
-    async with background(asyncio.sleep(3600), "another"):
+    tasks.start(forever(), "example")
+    async with background(forever(), "another"):
         names = {task.get_name() for task in asyncio.all_tasks()}
     assert {"reactive_rpc example", "reactive_rpc another"} <= names
     await tasks.aclose()

@@ -18,7 +18,7 @@ import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
 from tests.support.processes import Conversation, Uvicorn
-from tests.support.waiting import wait_until
+from tests.support.waiting import became_true, idle_thread, wait_until
 
 from .database import GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, fill, truth_of
 from .places import Crash
@@ -110,7 +110,7 @@ class Arena:
             end = time.monotonic() + seconds
             for place in crashes:
                 self._crash(place)
-            time.sleep(max(0.0, end - time.monotonic()))
+            idle_thread(max(0.0, end - time.monotonic()), because="all play for so long")
             wait_until(lambda: until(self.report), f"too little was seen: {self.report.counts}")
         finally:
             self._over.set()
@@ -199,9 +199,7 @@ class Arena:
     def _settle(self) -> None:
         """Wait until every watcher shows the truth, or long enough; note who does not, and which server is wrong."""
         truth = truth_of(self._url)
-        give_up = time.monotonic() + (2.0 if self._naive else CALM_SECONDS)
-        while self._late(truth) and time.monotonic() < give_up:
-            time.sleep(0.02)
+        became_true(lambda: not self._late(truth), within_seconds=2.0 if self._naive else CALM_SECONDS)
         self.report.behind += self._late(truth)
         for node in self._nodes:
             wrong = [group for group in range(GROUPS) if _answer(self._http, node.url, group) != truth[group]]

@@ -6,7 +6,6 @@ A mutation may name the place where its process is to be killed, see `Crash`.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -20,10 +19,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, define_reactive_function
 from reactive_rpc.settings import Settings
+from tests.support.waiting import idle
 
 from .places import Crash
 
 PAUSE_SECONDS = 0.02
+OVERTAKEN = "writes are to come between the statements, and before the answer"
 
 
 METADATA = MetaData()
@@ -65,10 +66,10 @@ def die(at: Crash) -> None:
 async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
     """Return `{id: n}`; slowly, so that writes overtake it."""
     await db.exec(select(Account.id).where(Account.g == input.g).limit(1))
-    await asyncio.sleep(random.random() * PAUSE_SECONDS)
+    await idle(random.random() * PAUSE_SECONDS, because=OVERTAKEN)
     found = await db.exec(select(Account).where(Account.g == input.g))
     counters = {account.id: account.n for account in found}
-    await asyncio.sleep(random.random() * PAUSE_SECONDS)
+    await idle(random.random() * PAUSE_SECONDS, because=OVERTAKEN)
     return counters
 
 

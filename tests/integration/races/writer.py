@@ -8,15 +8,16 @@ from __future__ import annotations
 import random
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 
 import psycopg
 
 from tests.integration.races.database import dsn_of, file_of
+from tests.support.waiting import idle_thread
 
 PAUSE_SECONDS = 0.01
+AT_ANY_MOMENT = "others are to read before a write, within its transaction and after it"
 UPDATE = "UPDATE acc SET n = n + 1 WHERE id = {} RETURNING n"
 
 
@@ -39,14 +40,14 @@ def write(rng: random.Random, rows: int, count: Callable[[int], int]) -> None:
         value = count(row)
         sys.stdout.write(f"{row} {value}\n")
         sys.stdout.flush()
-        time.sleep(rng.random() * PAUSE_SECONDS)
+        idle_thread(rng.random() * PAUSE_SECONDS, because=AT_ANY_MOMENT)
 
 
 def count_in_file(file: sqlite3.Connection, row: int, rng: random.Random) -> int:
     """Count one row up in a transaction of its own."""
     file.execute("BEGIN IMMEDIATE")
     (value,) = file.execute(UPDATE.format("?"), (row,)).fetchone()
-    time.sleep(rng.random() * PAUSE_SECONDS)
+    idle_thread(rng.random() * PAUSE_SECONDS, because=AT_ANY_MOMENT)
     file.execute("COMMIT")
     return int(value)
 
@@ -59,7 +60,7 @@ def count_on_server(connection: psycopg.Connection[tuple[int]], row: int, rng: r
             connection.execute(UPDATE.format("%s"), (row,))
             connection.execute("ROLLBACK TO SAVEPOINT s")
         found = connection.execute(UPDATE.format("%s"), (row,)).fetchone()
-        time.sleep(rng.random() * PAUSE_SECONDS)
+        idle_thread(rng.random() * PAUSE_SECONDS, because=AT_ANY_MOMENT)
     assert found is not None
     return found[0]
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactive_rpc import define_reactive_function
+from tests.support.waiting import idle
 
 from .rooms import ROOMS, InRoom, app_of, in_room, rpc_on
 
@@ -22,7 +22,7 @@ from .rooms import ROOMS, InRoom, app_of, in_room, rpc_on
 @define_reactive_function
 async def slowly(input: InRoom, db: AsyncSession) -> str:
     """Answer with 20 MB, after a while."""
-    await asyncio.sleep(0.2)
+    await idle(0.2, because="clients may go away before the answer begins")
     return "x" * 20_000_000
 
 

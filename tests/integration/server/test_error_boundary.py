@@ -13,6 +13,7 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ForbiddenError, NotFoundError, define_reactive_function
+from tests.support.waiting import forever
 
 from .rooms import InRoom, Note, Server, error_of, serving
 
@@ -37,7 +38,7 @@ def failing(error: Any) -> Any:
     async def query(input: InRoom, db: AsyncSession) -> list[str]:
         await db.exec(select(Note))
         if input.room == "task":
-            task = asyncio.create_task(asyncio.sleep(60))
+            task = asyncio.create_task(forever())
             asyncio.get_running_loop().call_soon(task.cancel)
             await task
         raise error()

@@ -76,18 +76,21 @@ async def test_a_worker_says_what_is_gone(
         server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
         refused = await server.call("notes.in_room", IN_R)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-        for _ in range(1000):
-            report = await health()
-            if not report["parts"]["redis"]["ok"] and not report["parts"]["log"]["ok"]:
-                break
-            await asyncio.sleep(0.02)
+
+        async def is_gone() -> bool:
+            parts = (await health())["parts"]
+            return not parts["redis"]["ok"] and not parts["log"]["ok"]
+
+        await until(is_gone, "health does not name Redis and the log")
+        report = await health()
         assert report["parts"]["redis"] == {"ok": False, "detail": "Redis cannot be reached: try again later"}
         assert (report["live"], report["ready"]) == (True, False)
         own_redis.start()
-        for _ in range(1000):
-            if (await health())["ready"]:
-                break
-            await asyncio.sleep(0.02)
+
+        async def is_ready() -> bool:
+            return bool((await health())["ready"])
+
+        await until(is_ready, "the worker is not ready again")
         assert await texts(server) == ["a"]
 
 

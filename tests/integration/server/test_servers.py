@@ -24,18 +24,18 @@ SERVERS = {
 }
 START = """
 {server}
-import time
+import signal
 with server() as running:
     print(running.pid, running.folder, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 SERVING = """
 from reactive_rpc.testing import serving
-import psutil, time
+import psutil, signal
 with serving("served_nothing:app", folder={folder!r}):
     [child] = [each for each in psutil.Process().children() if "uvicorn" in each.cmdline()]
     print(child.pid, {folder!r}, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 

@@ -206,13 +206,17 @@ async def test_no_answer_is_stale_while_everybody_writes(
     written: Counter[str] = Counter()
     wrong = requests = 0
 
+    async def read_on(times: int) -> None:
+        enough = requests + times
+        await until(lambda: requests >= enough, "nobody reads")
+
     async def write() -> None:
         with await asyncio.to_thread(servers[0].connect) as connection:
             for number in range(100):
                 room = rng.choice("abc")
                 await asyncio.to_thread(connection.execute, INSERT.encode(), (room, f"note {number}"))
                 written[room] += 1
-                await asyncio.sleep(rng.random() * 0.02)
+                await read_on(rng.randrange(4))
 
     async def read(server: Server) -> None:
         nonlocal wrong, requests

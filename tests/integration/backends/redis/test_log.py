@@ -17,7 +17,7 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer
 from reactive_rpc.testing.redis import RedisServer, redis_server
-from tests.support.waiting import until
+from tests.support.waiting import idle, until
 
 from .rig import Edge, Rig, Writer, eventually, prepare
 
@@ -116,7 +116,7 @@ def test_connections_that_are_cut(make_rig: MakeRig, own_redis: RedisServer) -> 
             for _ in range(10):
                 for _ in range(5):
                     writer.write()
-                    await asyncio.sleep(0.005)
+                    await idle(0.005, because="the connections are cut while some of this is on its way")
                 await client.client_kill_filter(_type="normal", skipme=True)
             await fresh_again(edge)
             assert edge.flushes == []
@@ -157,9 +157,13 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
             old = edge.log.cursor_at(edge.log.version)
             edge.gate.clear()
             written = 0
-            while await client.xlen(rig.key("log")) < 3:
+
+            async def write_until_it_is_long() -> bool:
+                nonlocal written
                 written = writer.write()
-                await asyncio.sleep(0.02)
+                return bool(await client.xlen(rig.key("log")) >= 3)
+
+            await until(write_until_it_is_long, "the stream does not grow")
             await client.xtrim(rig.key("log"), maxlen=left, approximate=False)
             edge.gate.set()
             await fresh_again(edge)

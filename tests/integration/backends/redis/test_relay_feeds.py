@@ -72,7 +72,7 @@ class Story:
 
     async def ask(self) -> None:
         self.asking.add(asyncio.create_task(self.asked(set(self.writer.versions))))
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0)
 
     async def asked(self, written: set[int]) -> None:
         await self.edge.log.sync_to_head()

@@ -88,14 +88,12 @@ def test_a_relay_that_is_stopped_and_goes_on(rig: Rig) -> None:
             await until(lambda: second.status.role == "leading", "the second leads")
             for _ in range(20):
                 writer.write()
-                await asyncio.sleep(0.01)
-            await settle(edge)
+                await settle(edge)
             os.kill(first.pid, signal.SIGCONT)
             await until(lambda: writer.write() and second.status.role == "candidate", "the second gives way")
             for _ in range(20):
                 writer.write()
-                await asyncio.sleep(0.01)
-            await settle(edge)
+                await settle(edge)
             await edge.log.sync_to_head()
 
     asyncio.run(main())

@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
 from reactive_rpc.changes.ephemeral_store import KINDS, Budget
 from reactive_rpc.errors import ServiceUnavailableError
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -120,15 +122,13 @@ async def test_the_event_loop_does_not_wait_for_a_lock(database: Path) -> None:
     await store.open()
     with closing(sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        turns = 0
+        turns = count()
         put = asyncio.create_task(store.put("ack", {"a": b"1"}, ttl_seconds=60))
-        while not put.done():
-            turns += 1
-            await asyncio.sleep(0.001)
+        await until(lambda: next(turns) < 0 or put.done(), "the lock is waited for without end")
         with pytest.raises(ServiceUnavailableError, match="the ephemeral store cannot be reached") as refused:
             await put
         assert re.search(r"team\.db-ephemeral", str(refused.value.__cause__))
-        assert turns > 20
+        assert next(turns) > 20
         put = asyncio.create_task(store.put("ack", {"a": b"1"}, ttl_seconds=60))
         await asyncio.sleep(0)
         threading.Timer(0.05, lambda: holder.execute("ROLLBACK")).start()
@@ -188,6 +188,7 @@ import asyncio, sys
 from pathlib import Path
 from reactive_rpc.changes.ephemeral_store import KINDS, Budget
 from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
+from tests.support.waiting import until
 
 async def main():
     store = SQLiteEphemeralStore(Path(sys.argv[1]))
@@ -202,6 +203,11 @@ asyncio.run(main())
 """
 
 
+async def written(store: SQLiteEphemeralStore) -> bool:
+    """Tell whether the fourth batch of `KILLED` has begun to show."""
+    return await store.get("ack", "a3-0") is not None
+
+
 async def test_a_killed_process_leaves_the_ephemeral_store_whole(database: Path, stores: Stores) -> None:
     """What it left half done is undone: every batch is there in full or not at all."""
     for _ in range(3):
@@ -210,10 +216,7 @@ async def test_a_killed_process_leaves_the_ephemeral_store_whole(database: Path,
         )
         assert writer.stdout is not None
         assert await writer.stdout.readline() == b"ready\n"
-        give_up = time.monotonic() + 20
-        while await stores[0].get("ack", "a3-0") is None:
-            assert time.monotonic() < give_up
-            await asyncio.sleep(0.001)
+        await until(partial(written, stores[0]), "the writer does not write", within_seconds=20)
         writer.kill()
         await writer.communicate()
         for n in range(50):
