@@ -188,7 +188,6 @@ import asyncio, sys
 from pathlib import Path
 from reactive_rpc.changes.ephemeral_store import KINDS, Budget
 from reactive_rpc.backends.sqlite.ephemeral_store import SQLiteEphemeralStore
-from tests.support.waiting import until
 
 async def main():
     store = SQLiteEphemeralStore(Path(sys.argv[1]))
