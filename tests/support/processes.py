@@ -104,8 +104,8 @@ class Process:
             )  # fmt: skip
         self._guard = ProcessGuard(process.pid)
         try:
-            wait_until(lambda: process.poll() is not None or self._works(), lambda: self._told("does not work"))
-            assert process.poll() is None, self._told("ended before it worked")
+            wait_until(lambda: process.poll() is not None or self._works(), lambda: self._fault("does not work"))
+            assert process.poll() is None, self._fault("ended before it worked")
         except BaseException:
             self.close()
             raise
@@ -120,13 +120,13 @@ class Process:
         if process is None:
             return 0.0
         try:
-            assert process.poll() is None, self._told("has ended by itself")
+            assert process.poll() is None, self._fault("has ended by itself")
             began_at = time.monotonic()
             process.send_signal(number)
             try:
                 process.wait(within_seconds)
             except subprocess.TimeoutExpired:
-                raise AssertionError(self._told(f"has not ended {within_seconds:g} s after {number.name}")) from None
+                raise AssertionError(self._fault(f"has not ended {within_seconds:g} s after {number.name}")) from None
             return time.monotonic() - began_at
         finally:
             self.close()
@@ -159,7 +159,7 @@ class Process:
         """Let it go on."""
         send_to_all(self.pid, signal.SIGCONT)
 
-    def _told(self, fault: str) -> str:
+    def _fault(self, fault: str) -> str:
         said = "see above" if self.log is None else self.log.read_text(errors="replace")[-2000:]
         return f"{' '.join(self._command)} {fault}: {said}"
 

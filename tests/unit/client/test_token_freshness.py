@@ -105,7 +105,7 @@ def test_a_watch_shows_a_stale_result_until_there_is_a_better_one(server: FakeSe
     clock = FakeClock()
 
     async def scenario() -> None:
-        if not held:  # a stream that has said what is current would vouch for the first answer
+        if not held:  # a stream that has said what is current would confirm the first answer
             server.answer_headers, server.is_buffering = MARKED, True
         async with AsyncClient(server.url, clock=clock) as client, client.watch(GET, A) as live:
             if held:
