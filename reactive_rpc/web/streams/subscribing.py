@@ -97,7 +97,7 @@ class Subscriber:
         self._reauthorization = reauthorization
         self._body = body
         self._max_queries = max_queries
-        self._told_limits = StreamLimits(
+        self._stream_limits = StreamLimits(
             queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
         )
 
@@ -151,7 +151,7 @@ class Subscriber:
             recheck=request.recheck,
             request_bytes=request.request_bytes,
             scope=scope_of(request.found.context),
-            limits=self._told_limits,
+            limits=self._stream_limits,
         )
         request.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
         request.wanted.queries.clear()
