@@ -79,7 +79,7 @@ SEPARATELY = ("_alone", "_optional", "_or_str")
 """Cells that are also only taken, and only returned: the document then has one schema for both, or another for each."""
 
 
-class World(NamedTuple):
+class WireMatrix(NamedTuple):
     """One application with a procedure for every cell, its generated client, and what was refused."""
 
     app: FastAPI
@@ -89,7 +89,7 @@ class World(NamedTuple):
     refused: dict[str, str]
 
 
-def build(folder: Path, types: list[Cell], package: str) -> World:
+def build(folder: Path, types: list[Cell], package: str) -> WireMatrix:
     """Define what can be defined, and generate the client."""
     functions: dict[str, Any] = {}
     refused: dict[str, str] = {}
@@ -105,11 +105,11 @@ def build(folder: Path, types: list[Cell], package: str) -> World:
     app.include_router(rpc.router)
     generate(app.openapi(), folder / package)
     importlib.invalidate_caches()
-    return World(app, rpc, importlib.import_module(package), {cell.name: cell for cell in types}, refused)
+    return WireMatrix(app, rpc, importlib.import_module(package), {cell.name: cell for cell in types}, refused)
 
 
 @asynccontextmanager
-async def connected(world: World) -> AsyncIterator[Any]:
+async def connected(world: WireMatrix) -> AsyncIterator[Any]:
     """Give the generated client, connected to the application."""
     async with (
         world.rpc.lifespan(world.app),
@@ -141,7 +141,7 @@ def test_the_generated_code_is_strictly_typed(tmp_path: Path, pytestconfig: pyte
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WireMatrix]:
     """The application of the whole matrix."""
     folder = tmp_path_factory.mktemp("matrix")
     sys.path.insert(0, str(folder))
@@ -149,7 +149,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     sys.path.remove(str(folder))
 
 
-async def differences(world: World) -> list[str]:
+async def differences(world: WireMatrix) -> list[str]:
     """Call every procedure with every value and return what came otherwise than it went."""
     found: list[str] = []
     async with connected(world) as hub:
@@ -159,7 +159,7 @@ async def differences(world: World) -> list[str]:
     return found
 
 
-async def _difference(world: World, hub: Any, cell: Cell, value: Any) -> list[str]:
+async def _difference(world: WireMatrix, hub: Any, cell: Cell, value: Any) -> list[str]:
     found = []
     for kind in ("tak", "giv", "echo"):
         procedure = getattr(hub.cell, f"{kind}_{cell.name}", None) if hasattr(hub, "cell") else None
@@ -184,7 +184,7 @@ async def _difference(world: World, hub: Any, cell: Cell, value: Any) -> list[st
     return found
 
 
-def test_what_is_refused_says_where_and_what_to_do(world: World) -> None:
+def test_what_is_refused_says_where_and_what_to_do(world: WireMatrix) -> None:
     """Each type that cannot be carried is refused alone, each other is not; the message names function and place."""
     alone = {name.split("_", 1)[1].removesuffix("_alone") for name in world.refused if name.endswith("_alone")}
     too_new = set() if SINCE_2_14 else {"counter", "deque", "fraction", "named_tuple", "ordered"}
@@ -198,7 +198,7 @@ def test_what_is_refused_says_where_and_what_to_do(world: World) -> None:
         assert re.search(r": (input\.value|the result)\S*: .+", message), message
 
 
-def test_every_type_arrives_or_is_refused(world: World) -> None:
+def test_every_type_arrives_or_is_refused(world: WireMatrix) -> None:
     """Alone, optional, in list, dict (as key and value), tuple, set, union; taken, returned and both; GET and POST."""
     found = anyio.run(differences, world)
     assert not found, "\n".join(found)

@@ -66,7 +66,7 @@ asyncio.run(main())
 
 
 @dataclass
-class World:
+class SharedStore:
     """One ephemeral store, as several workers would open it.
 
     Attributes:
@@ -97,7 +97,7 @@ class World:
 
 
 @pytest.fixture(params=["memory", *SHARED])
-async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace: str) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace: str) -> AsyncIterator[SharedStore]:
     kind = request.param
     place = ""
     if kind == "sqlite":
@@ -107,12 +107,12 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, redis_namespace:
         PostgreSQLCapture(make_url(place), ids=RandomIds()).install()
     elif kind in PLACES:
         place = request.getfixturevalue(PLACES[kind])
-    made = World(kind, place, redis_namespace)
+    made = SharedStore(kind, place, redis_namespace)
     async with made.stack:
         yield made
 
 
-async def test_what_is_put_is_got_until_it_is_taken(world: World) -> None:
+async def test_what_is_put_is_got_until_it_is_taken(world: SharedStore) -> None:
     """Getting leaves it there, taking removes it, and there is nothing where nothing was put."""
     store = await world.store()
     await store.put("set", {"a": b"1", "b": b"2"}, ttl_seconds=60)
@@ -121,7 +121,7 @@ async def test_what_is_put_is_got_until_it_is_taken(world: World) -> None:
     assert (await store.get("set", "a"), await store.take("set", ["a", "b"])) == (None, {})
 
 
-async def test_the_last_content_put_counts(world: World) -> None:
+async def test_the_last_content_put_counts(world: SharedStore) -> None:
     """It takes the place of what was there."""
     store = await world.store()
     for content in (b"first", b"second"):
@@ -129,7 +129,7 @@ async def test_the_last_content_put_counts(world: World) -> None:
     assert await store.take("ack", ["a"]) == {"a": b"second"}
 
 
-async def test_kinds_have_nothing_in_common(world: World) -> None:
+async def test_kinds_have_nothing_in_common(world: SharedStore) -> None:
     """The same key of two kinds is two entries."""
     store = await world.store()
     await store.put("ack", {"a": b"ack"}, ttl_seconds=60)
@@ -138,14 +138,14 @@ async def test_kinds_have_nothing_in_common(world: World) -> None:
     assert (await store.get("ack", "a"), await store.get("ticket", "a")) == (None, b"ticket")
 
 
-async def test_nothing_is_done_for_no_keys(world: World) -> None:
+async def test_nothing_is_done_for_no_keys(world: SharedStore) -> None:
     """Putting and taking nothing is no error."""
     store = await world.store()
     await store.put("ack", {}, ttl_seconds=60)
     assert await store.take("ack", []) == {}
 
 
-async def test_contents_are_bytes_and_keys_are_any_text(world: World) -> None:
+async def test_contents_are_bytes_and_keys_are_any_text(world: SharedStore) -> None:
     """Large contents, all bytes, and keys as a hostile client would send them: none spoils those beside it."""
     store = await world.store()
     contents = {key: bytes(range(256)) + key.encode("utf-8", "surrogatepass") for key in STRANGE}
@@ -155,7 +155,7 @@ async def test_contents_are_bytes_and_keys_are_any_text(world: World) -> None:
     assert await store.take("set", [*contents, "\0other"]) == contents
 
 
-async def test_an_entry_expires(world: World) -> None:
+async def test_an_entry_expires(world: SharedStore) -> None:
     """It is neither got nor taken any more; one put again lives as long as the last put said, and others live on."""
     store = await world.store()
     await store.put("ticket", {"short": b"1", "again": b"1"}, ttl_seconds=0.05)
@@ -168,7 +168,7 @@ async def test_an_entry_expires(world: World) -> None:
     assert await store.take("ticket", ["short", "again", "long"]) == {"again": b"2", "long": b"2"}
 
 
-async def test_an_expired_entry_is_not_taken(world: World) -> None:
+async def test_an_expired_entry_is_not_taken(world: SharedStore) -> None:
     """Even where nobody asked for it before."""
     store = await world.store()
     await store.put("ticket", {"a": b"1"}, ttl_seconds=0.001)
@@ -186,7 +186,7 @@ async def until_later(seconds: float) -> None:
     await until(is_later)
 
 
-async def test_many_entries_at_once(world: World) -> None:
+async def test_many_entries_at_once(world: SharedStore) -> None:
     """Thousands are put and taken in one call: those that are there among those that are not."""
     store = await world.store()
     await store.put("ack", {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}, ttl_seconds=60)
@@ -194,7 +194,7 @@ async def test_many_entries_at_once(world: World) -> None:
     assert taken == {f"s{n}": str(n).encode() for n in range(0, 5_000, 2)}
 
 
-async def test_concurrent_takers_get_each_entry_once(world: World) -> None:
+async def test_concurrent_takers_get_each_entry_once(world: SharedStore) -> None:
     """Three workers, many takes each, on one event loop."""
     stores = [await world.store() for _ in range(1 if world.kind == "memory" else 3)]
     await stores[0].put("ticket", {f"t{n}": b"" for n in range(100)}, ttl_seconds=60)
@@ -203,7 +203,7 @@ async def test_concurrent_takers_get_each_entry_once(world: World) -> None:
     assert sorted(taken) == sorted(f"t{n}" for n in range(100))
 
 
-async def test_closing_twice_is_closing_once(world: World) -> None:
+async def test_closing_twice_is_closing_once(world: SharedStore) -> None:
     """An ephemeral store that was opened twice is open once, and one that was closed can be opened again."""
     store = await world.store()
     await store.open()
@@ -240,7 +240,7 @@ async def kept(store: EphemeralStore, keys: list[str], *, kind: EntryKind = "set
     return [key for key in keys if await store.get(kind, key) is not None]
 
 
-async def test_an_owner_makes_room_among_their_own(world: World) -> None:
+async def test_an_owner_makes_room_among_their_own(world: SharedStore) -> None:
     """Hundreds of one owner's entries drive out that owner's older ones, and nothing of others or of other kinds."""
     store = await world.store(SMALL)
     anns = await fill(store, "ann", 2)
@@ -253,7 +253,7 @@ async def test_an_owner_makes_room_among_their_own(world: World) -> None:
     assert await store.take("ack", ["stream"]) == {"stream": b"e:1"}
 
 
-async def test_what_does_not_fit_is_refused_by_name(world: World) -> None:
+async def test_what_does_not_fit_is_refused_by_name(world: SharedStore) -> None:
     """Where others have the rest of a kind, nothing of theirs goes; the same of what is too large for one owner."""
     store = await world.store(SMALL)
     theirs = [key for owner in ("ann", "bob") for key in await fill(store, owner, 4)] + await fill(store, "cid", 2)
@@ -268,7 +268,7 @@ async def test_what_does_not_fit_is_refused_by_name(world: World) -> None:
     await store.put("ticket", {"dan": CONTENT}, ttl_seconds=60, owner="dan")
 
 
-async def test_what_has_gone_makes_room(world: World) -> None:
+async def test_what_has_gone_makes_room(world: SharedStore) -> None:
     """What was taken and what has expired counts for nobody any more."""
     store = await world.store(SMALL)
     for owner in ("ann", "bob"):
@@ -280,7 +280,7 @@ async def test_what_has_gone_makes_room(world: World) -> None:
     assert len(await kept(store, await fill(store, "fay", 4))) == 4
 
 
-async def test_an_entry_counts_once_for_whoever_put_it_first(world: World) -> None:
+async def test_an_entry_counts_once_for_whoever_put_it_first(world: SharedStore) -> None:
     """Put again, by whomever, it lives longer and takes no more room."""
     store = await world.store(SMALL)
     anns = await fill(store, "ann", 4)
@@ -292,7 +292,7 @@ async def test_an_entry_counts_once_for_whoever_put_it_first(world: World) -> No
     assert await kept(store, anns + bobs) == anns + bobs
 
 
-async def test_what_is_nobodys_has_the_budget_of_its_kind(world: World) -> None:
+async def test_what_is_nobodys_has_the_budget_of_its_kind(world: SharedStore) -> None:
     """Acknowledgements by the thousand: the oldest go, as each is worth a retry and no more."""
     store = await world.store(SMALL)
     for start in range(0, 2_000, 50):
@@ -304,7 +304,7 @@ async def test_what_is_nobodys_has_the_budget_of_its_kind(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
-async def test_workers_share_the_budgets(world: World) -> None:
+async def test_workers_share_the_budgets(world: SharedStore) -> None:
     """What one has put counts at the others."""
     stores = [await world.store(SMALL) for _ in range(3)]
     for number in range(12):
@@ -314,7 +314,7 @@ async def test_workers_share_the_budgets(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
-async def test_closing_leaves_nothing_under_way(world: World) -> None:
+async def test_closing_leaves_nothing_under_way(world: SharedStore) -> None:
     """Operations that have begun come to their end, those that wait are refused: no connection outlives the store."""
     store = await world.store()
     await store.put("ack", {"a": b"1"}, ttl_seconds=60)
@@ -328,7 +328,7 @@ async def test_closing_leaves_nothing_under_way(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
-async def test_workers_see_what_others_put(world: World) -> None:
+async def test_workers_see_what_others_put(world: SharedStore) -> None:
     """What is put through one is got and taken through another."""
     one, other = await world.store(), await world.store()
     await one.put("set", {"a": b"1"}, ttl_seconds=60)
@@ -338,7 +338,7 @@ async def test_workers_see_what_others_put(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", SHARED, indirect=True)
-async def test_of_several_processes_one_takes(world: World) -> None:
+async def test_of_several_processes_one_takes(world: SharedStore) -> None:
     """Two processes take the same entries at the same time: each entry is taken once."""
     store = await world.store()
     entries = [*(f"t{n}" for n in range(200)), *(f"one{n}" for n in range(200))]

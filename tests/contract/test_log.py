@@ -51,7 +51,7 @@ TEAM = Lookup("post", "user_id", "users", "id", "team_id")
 DEADLINE_SECONDS = 60.0
 
 
-class World(ABC):
+class LogDatabase(ABC):
     """One database with three tables, its writers, and logs as several workers would open them."""
 
     begin = "BEGIN"
@@ -85,7 +85,7 @@ class World(ABC):
         """Prune everything committed so far, as if it were old."""
 
 
-class SQLiteWorld(World):
+class SQLiteLogDatabase(LogDatabase):
     """A file."""
 
     begin = "BEGIN IMMEDIATE"
@@ -116,7 +116,7 @@ class SQLiteWorld(World):
         self.capture().prune(60)
 
 
-class PostgreSQLWorld(World):
+class PostgreSQLLogDatabase(LogDatabase):
     """A database on the server of the tests."""
 
     def __init__(self, url: str) -> None:
@@ -152,7 +152,7 @@ class PostgreSQLWorld(World):
         capture.prune(60)
 
 
-class RedisWorld(PostgreSQLWorld):
+class RedisLogDatabase(PostgreSQLLogDatabase):
     """A database that one relay reads for all, through Redis."""
 
     def __init__(self, url: str, redis_url: str, namespace: str, *, shards: int) -> None:
@@ -187,7 +187,7 @@ class RedisWorld(PostgreSQLWorld):
 class RelayedLog(RedisLog):
     """The log of a worker that may become the relay, as every worker may."""
 
-    def __init__(self, world: RedisWorld, limits: LogLimits) -> None:
+    def __init__(self, world: RedisLogDatabase, limits: LogLimits) -> None:
         super().__init__(world.capture(), world.stream(), replace(limits, bulk_threshold=DEFAULT_LIMITS.bulk_threshold))
         of_relay = LogLimits(bulk_threshold=limits.bulk_threshold)
         self._relay = Relay(
@@ -249,11 +249,11 @@ looks_up = pytest.mark.parametrize("world", ["sqlite", "postgresql"], indirect=T
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis", "redis_cluster"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> LogDatabase:
     if request.param == "sqlite":
-        world: World = SQLiteWorld(tmp_path / "main.db")
+        world: LogDatabase = SQLiteLogDatabase(tmp_path / "main.db")
     elif request.param == "postgresql":
-        world = PostgreSQLWorld(request.getfixturevalue("postgresql_url"))
+        world = PostgreSQLLogDatabase(request.getfixturevalue("postgresql_url"))
     else:
         url, redis_url, namespace = (
             request.getfixturevalue(name)
@@ -263,7 +263,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
                 "redis_namespace",
             )
         )
-        world = RedisWorld(url, redis_url, namespace, shards=1 if request.param == "redis" else 4)
+        world = RedisLogDatabase(url, redis_url, namespace, shards=1 if request.param == "redis" else 4)
     with closing(world.writer()) as writer:
         for statement in TABLES:
             writer.execute(statement)
@@ -277,7 +277,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture
-def make_tail(world: World, runner: asyncio.Runner) -> Iterator[MakeTail]:
+def make_tail(world: LogDatabase, runner: asyncio.Runner) -> Iterator[MakeTail]:
     """Return a function that opens one more log, as another worker would."""
     with ExitStack() as stack:
 
@@ -298,7 +298,7 @@ def tail(make_tail: MakeTail) -> Tail:
 
 
 @pytest.fixture
-def writer(world: World) -> Iterator[Writer]:
+def writer(world: LogDatabase) -> Iterator[Writer]:
     with closing(world.writer()) as connection:
         yield connection
 
@@ -350,7 +350,7 @@ def test_what_is_rolled_back_is_never_told(tail: Tail, writer: Writer) -> None:
     assert shown(tail.received()) == [("t", "delete")]
 
 
-def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: Tail) -> None:
+def test_whatever_was_acknowledged_before_the_call_is_told(world: LogDatabase, tail: Tail) -> None:
     """Promise 1, with four writers at once: each commit known before the call is told when it returns, exactly once."""
     acknowledged: set[int] = set()
 
@@ -383,7 +383,7 @@ def test_whatever_was_acknowledged_before_the_call_is_told(world: World, tail: T
     assert versions == sorted(set(versions))
 
 
-def test_a_transaction_that_begins_later_sees_the_version(world: World, tail: Tail, writer: Writer) -> None:
+def test_a_transaction_that_begins_later_sees_the_version(world: LogDatabase, tail: Tail, writer: Writer) -> None:
     """Promise 2: once a batch is handed over, whoever begins to read finds at least that version, and the rows."""
 
     def write(number: int) -> None:
@@ -409,7 +409,7 @@ def test_a_transaction_that_begins_later_sees_the_version(world: World, tail: Ta
     assert all(batch.flush is None for batch in tail.batches), "the check above failed"
 
 
-def test_changes_of_one_row_come_in_commit_order(world: World, tail: Tail, writer: Writer) -> None:
+def test_changes_of_one_row_come_in_commit_order(world: LogDatabase, tail: Tail, writer: Writer) -> None:
     """Four writers count up one row: each change begins where the one before it ended."""
     writer.execute("UPDATE t SET n = 0 WHERE id = 1")
     tail.poll()
@@ -454,7 +454,7 @@ def test_a_new_table_passes_without_a_flush(tail: Tail, writer: Writer) -> None:
     assert tail.log.epoch == epoch
 
 
-def test_a_dropped_trigger_flushes_everybody_once(world: World, make_tail: MakeTail, writer: Writer) -> None:
+def test_a_dropped_trigger_flushes_everybody_once(world: LogDatabase, make_tail: MakeTail, writer: Writer) -> None:
     """In one new epoch with a higher version; what was noted before is a gap, and writes are told again."""
     tails = [make_tail(), make_tail()]
     writer.execute("UPDATE t SET n = 0 WHERE id = 1")
@@ -572,7 +572,7 @@ def test_reading_after_a_cursor_stops_at_the_version(tail: Tail, writer: Writer)
     assert values(tail.received(), "n") == [101]
 
 
-def test_a_cursor_survives_the_log(world: World, tail: Tail, writer: Writer) -> None:
+def test_a_cursor_survives_the_log(world: LogDatabase, tail: Tail, writer: Writer) -> None:
     """Closed and opened again, a log answers for what was committed meanwhile."""
     cursor, epoch = tail.cursor, tail.log.epoch
     tail.run(tail.log.aclose())
@@ -601,7 +601,7 @@ def test_the_cursor_of_an_earlier_version_tells_no_less(tail: Tail, writer: Writ
     assert older is None or values(older, "n")[-4:] == [100, 101, 102, 103]
 
 
-def test_what_is_a_gap(world: World, tail: Tail, writer: Writer) -> None:
+def test_what_is_a_gap(world: LogDatabase, tail: Tail, writer: Writer) -> None:
     """Another epoch, a cursor ahead of what is applied, and one older than what is kept; never an error."""
     old = tail.cursor
     writer.execute("UPDATE t SET n = 5 WHERE id = 1")
@@ -617,7 +617,7 @@ def test_what_is_a_gap(world: World, tail: Tail, writer: Writer) -> None:
     assert tail.read_after(tail.cursor) == []
 
 
-def test_rows_pruned_before_they_were_read_flush(world: World, make_tail: MakeTail, writer: Writer) -> None:
+def test_rows_pruned_before_they_were_read_flush(world: LogDatabase, make_tail: MakeTail, writer: Writer) -> None:
     """A worker that slept past the retention flushes instead of going on with a hole."""
     tail = make_tail()
     before = tail.log.version
@@ -681,7 +681,7 @@ def test_parents_are_looked_up_in_the_snapshot_of_the_batch(make_tail: MakeTail,
 
 
 @looks_up
-def test_no_look_up_runs_ahead_of_the_batch(world: World, make_tail: MakeTail) -> None:
+def test_no_look_up_runs_ahead_of_the_batch(world: LogDatabase, make_tail: MakeTail) -> None:
     """While another writer moves the parent all the time, a child never shows a parent that was not told yet."""
     tail = make_tail()
     tail.log.enrich_with(lambda table: [TEAM] if table == "post" else [])
@@ -735,7 +735,7 @@ def test_what_cannot_be_looked_up_is_left_out(make_tail: MakeTail, writer: Write
     assert set(values(tail.received(), TEAM.name)) == {UNKNOWN}
 
 
-def test_a_database_that_is_not_there(world: World, runner: asyncio.Runner) -> None:
+def test_a_database_that_is_not_there(world: LogDatabase, runner: asyncio.Runner) -> None:
     """Opening says that it cannot be read; a log that is not open says so; both leave nothing behind."""
     log = world.unreachable()
     with pytest.raises(ServiceUnavailableError):
@@ -745,7 +745,7 @@ def test_a_database_that_is_not_there(world: World, runner: asyncio.Runner) -> N
     runner.run(log.aclose())
 
 
-def test_capture_keeps_its_contract(world: World) -> None:
+def test_capture_keeps_its_contract(world: LogDatabase) -> None:
     """Both captures fit the protocol that the composition root uses."""
     capture: CaptureBackend = world.capture()
     assert capture.guarantee

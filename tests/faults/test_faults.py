@@ -16,8 +16,8 @@ from typing import get_args
 import pytest
 
 from .books import Verdict
+from .deployment import FAULTS, Component, Fault, Tier, components, deployed
 from .trial import LIE_SECONDS, PAUSE_SECONDS, play
-from .world import FAULTS, Component, Fault, Tier, components, world
 
 TRIALS = int(os.environ.get("REACTIVE_FAULT_TRIALS", "0"))
 SEED = os.environ.get("REACTIVE_FAULT_SEED", "1")
@@ -62,7 +62,7 @@ def test_nothing_is_lost_and_all_end_right(
     tier: Tier, tmp_path: Path, subtests: pytest.Subtests, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever befalls a part while others write: what a stream was owed was told or covered, and all end right."""
-    with world(tier, tmp_path) as deployment:
+    with deployed(tier, tmp_path) as deployment:
         for component, fault in cells(tier):
             verdicts: list[Verdict] = []
             for number in range(TRIALS or 1):

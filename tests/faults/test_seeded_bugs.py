@@ -11,15 +11,15 @@ from reactive_rpc.client import channels
 from reactive_rpc.protocol.events import Event, Gap, decode_event
 from reactive_rpc.protocol.sse import ServerSentEvent
 
+from .deployment import Deployment, deployed
 from .trial import play
-from .world import World, world
 
 ATTEMPTS = 6
 SOON_SECONDS = 3.0
 """How long all may take to be right here; without the bug it takes a fraction of one."""
 
 
-def find(deployment: World, what: str) -> None:
+def find(deployment: Deployment, what: str) -> None:
     """Play until a fault of a kind is found."""
     for number in range(ATTEMPTS):
         verdict = asyncio.run(
@@ -33,14 +33,14 @@ def find(deployment: World, what: str) -> None:
 @pytest.mark.seeded_bug
 def test_dropped_invalidations_are_found(tmp_path: Path) -> None:
     """A hub that forgets one in four invalidated results leaves clients behind."""
-    with world("sqlite", tmp_path, bug="drop") as deployment:
+    with deployed("sqlite", tmp_path, bug="drop") as deployment:
         find(deployment, "behind")
 
 
 @pytest.mark.seeded_bug
 def test_a_resume_that_forgets_is_found(tmp_path: Path) -> None:
     """A server that tells whoever resumes of nothing loses what came in between."""
-    with world("sqlite", tmp_path, bug="resume") as deployment:
+    with deployed("sqlite", tmp_path, bug="resume") as deployment:
         find(deployment, "lost")
 
 
@@ -53,7 +53,7 @@ def test_a_client_that_ignores_gaps_is_found(tmp_path: Path, monkeypatch: pytest
         return None if isinstance(event, Gap) else event
 
     monkeypatch.setattr(channels, "decode_event", without_gaps)
-    with world("sqlite", tmp_path, settings={"REACTIVE_RPC_STREAM_QUEUE_EVENTS": "4"}) as deployment:
+    with deployed("sqlite", tmp_path, settings={"REACTIVE_RPC_STREAM_QUEUE_EVENTS": "4"}) as deployment:
         for number in range(ATTEMPTS):
             seed = f"gaps {number}"
             verdict = asyncio.run(

@@ -11,7 +11,7 @@ from tests.support.waiting import became, idle, until
 
 from .audience import SILENCES_MISSED, Audience, audience
 from .books import Verdict
-from .world import HEARTBEAT_SECONDS, Component, Fault, World
+from .deployment import HEARTBEAT_SECONDS, Component, Deployment, Fault
 
 __all__ = ["LIE_SECONDS", "PAUSE_SECONDS", "play"]
 
@@ -29,7 +29,7 @@ COMMITS_AFTER = 15
 
 
 async def play(
-    world: World,
+    deployment: Deployment,
     component: Component,
     fault: Fault,
     *,
@@ -47,22 +47,22 @@ async def play(
         commits_after: how many commits there are at least once the part works again.
     """
     rng = random.Random(seed)
-    async with audience(world.url, rng) as listening:
+    async with audience(deployment.url, rng) as listening:
         await until(listening.is_listening, "nobody listens", within_seconds=CALM_SECONDS)
-        for number, writer in enumerate(world.writers):
+        for number, writer in enumerate(deployment.writers):
             writer.go(f"{seed} {number}")
         try:
-            await _committed(world, COMMITS_BEFORE + rng.randrange(COMMITS_BEFORE))
-            await _befall(world, component, fault, pause_seconds)
-            await _committed(world, len(world.commits()) + commits_after)
+            await _committed(deployment, COMMITS_BEFORE + rng.randrange(COMMITS_BEFORE))
+            await _befall(deployment, component, fault, pause_seconds)
+            await _committed(deployment, len(deployment.commits()) + commits_after)
         finally:
-            for writer in world.writers:
+            for writer in deployment.writers:
                 await asyncio.to_thread(writer.rest)
-        return await _settled(world, listening, calm_seconds)
+        return await _settled(deployment, listening, calm_seconds)
 
 
-async def _befall(world: World, component: Component, fault: Fault, pause_seconds: float) -> None:
-    mend = await asyncio.to_thread(world.break_, component, fault)
+async def _befall(deployment: Deployment, component: Component, fault: Fault, pause_seconds: float) -> None:
+    mend = await asyncio.to_thread(deployment.break_, component, fault)
     try:
         if fault in ("stop", "cut"):
             await idle(pause_seconds, because="the part is gone for so long")
@@ -70,10 +70,10 @@ async def _befall(world: World, component: Component, fault: Fault, pause_second
         await asyncio.to_thread(mend)
 
 
-async def _settled(world: World, listening: Audience, calm_seconds: float) -> Verdict:
+async def _settled(deployment: Deployment, listening: Audience, calm_seconds: float) -> Verdict:
     """Wait until all is right, or long enough; then close the books."""
-    commits = world.commits()
-    truth = await asyncio.to_thread(world.truth)
+    commits = deployment.commits()
+    truth = await asyncio.to_thread(deployment.truth)
     await became(lambda: not listening.behind(truth, commits), within_seconds=calm_seconds)
     verdict = listening.verdict(commits)
     verdict.behind = listening.behind(truth, commits)
@@ -81,5 +81,5 @@ async def _settled(world: World, listening: Audience, calm_seconds: float) -> Ve
     return verdict
 
 
-async def _committed(world: World, how_many: int) -> None:
-    await until(lambda: len(world.commits()) >= how_many, "the writers do not write", within_seconds=CALM_SECONDS)
+async def _committed(deployment: Deployment, how_many: int) -> None:
+    await until(lambda: len(deployment.commits()) >= how_many, "the writers do not write", within_seconds=CALM_SECONDS)

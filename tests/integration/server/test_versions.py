@@ -142,7 +142,7 @@ def postgresql_session(url: str) -> _Session:
 
 
 @dataclass
-class World:
+class WrittenServer:
     """A server, and the one who writes beside it."""
 
     server: Opened
@@ -185,7 +185,7 @@ def functions_with(writer: Callable[[], Writer]) -> Functions:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def world(request: pytest.FixtureRequest, file: Path, anyio_backend: str) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, file: Path, anyio_backend: str) -> AsyncIterator[WrittenServer]:
     """A server on each database, with a writer."""
     found: list[Writer] = []
     functions = functions_with(lambda: found[0])
@@ -193,7 +193,7 @@ async def world(request: pytest.FixtureRequest, file: Path, anyio_backend: str) 
         found.append(Writer(connect))
         found[0].start()
         try:
-            yield World(server, found[0])
+            yield WrittenServer(server, found[0])
         finally:
             found[0].stop()
 
@@ -245,7 +245,7 @@ class Seen:
         return Counter(name for name, room, version, text in self.said if text not in writer.truth(room, version))
 
 
-async def test_an_answer_shows_what_the_database_held_at_its_version(world: World) -> None:
+async def test_an_answer_shows_what_the_database_held_at_its_version(world: WrittenServer) -> None:
     """Hits, misses, overtaken, joined and unchanged results, errors, and pushed results, while somebody writes: each
     is the truth of its version. The cursor, taken for a version, is found to lie: this test can fail.
     """
@@ -266,7 +266,7 @@ async def test_an_answer_shows_what_the_database_held_at_its_version(world: Worl
     assert world.server.rpc.stats()["hits"] > 0
 
 
-async def _call(world: World, seen: Seen, dice: random.Random, calls: int) -> None:
+async def _call(world: WrittenServer, seen: Seen, dice: random.Random, calls: int) -> None:
     held: dict[tuple[str, str], tuple[str, str | None]] = {}
     for number in count():
         if number >= calls and (seen.is_complete or number >= MAX_CALLS):
@@ -282,7 +282,7 @@ async def _call(world: World, seen: Seen, dice: random.Random, calls: int) -> No
             held[name, room] = answer.headers["etag"], text
 
 
-async def _poll(world: World, seen: Seen, done: asyncio.Event) -> None:
+async def _poll(world: WrittenServer, seen: Seen, done: asyncio.Event) -> None:
     queries = [{"path": "notes.pushed", "input": {"room": room}} for room in ROOM_NAMES]
     cursor: str | None = None
     while not done.is_set():

@@ -56,7 +56,7 @@ from sqlalchemy.orm import (
 
 from .distinct import distinct_on
 from .models import Animal, Cat, Counted, Engineer, Member, Person, Task, Team
-from .world import Query
+from .recorded_database import Query
 
 __all__ = ["REFUSED", "SHAPES", "Shape", "rows"]
 

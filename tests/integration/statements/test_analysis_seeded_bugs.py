@@ -1,4 +1,4 @@
-"""The differential of `world.py` can fail: it finds each of these bugs, put into what it tests."""
+"""The differential of `recorded_database.py` can fail: it finds each of these bugs, put into what it tests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from reactive_rpc.statements.recording_compiler import RecordingCompiler, Render
 from reactive_rpc.statements.scope import SelectScope
 
 from .models import Member, Task, Team
+from .recorded_database import Query, RecordedDatabase
 from .shapes import FIRST, rows
-from .world import Query, World
 
 T = Team.__table__.c
 LEFT_JOIN = select(T.id, Task.id).outerjoin(Task, and_(Task.team_id == T.id, T.id == 1))
 TEAM: Any = Team.__table__
 
 
-def outer_join_restricts_the_left(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def outer_join_restricts_the_left(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     def join(scope: Any, left: Any, right: Any, terms: Any) -> Any:
         both = type(left)(left.sources | right.sources, left.nullable | right.sources)
         return scope._inner_join(both, terms, False)
@@ -36,7 +36,7 @@ def outer_join_restricts_the_left(monkeypatch: pytest.MonkeyPatch, _world: World
     monkeypatch.setattr(SelectScope, "_left_join", join)
 
 
-def cte_is_taken_for_one_seen_before(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def cte_is_taken_for_one_seen_before(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     def visit(compiler: RecordingCompiler, cte: Any, *args: Any, **kwargs: Any) -> Any:
         seen, tables = list(compiler.rendering.bodies), compiler.rendering.tables.copy()
         rendered = compiler.renderer.visit_cte(cte, *args, **kwargs)
@@ -47,7 +47,7 @@ def cte_is_taken_for_one_seen_before(monkeypatch: pytest.MonkeyPatch, _world: Wo
     monkeypatch.setattr(RecordingCompiler, "visit_cte", visit)
 
 
-def row_values_are_mixed_up(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def row_values_are_mixed_up(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     original = PredicateReader._compare
 
     def compare(reader: Any, left: Any, operator: Any, right: Any, place: tuple[int, int] = (0, 1)) -> Any:
@@ -56,14 +56,14 @@ def row_values_are_mixed_up(monkeypatch: pytest.MonkeyPatch, _world: World) -> N
     monkeypatch.setattr(PredicateReader, "_compare", compare)
 
 
-def row_order_forgets_equality(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def row_order_forgets_equality(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     monkeypatch.setattr(predicates, "_OR_EQUAL", {each: _STRICT[value] for each, value in predicates._OR_EQUAL.items()})
 
 
 _STRICT = {"le": "lt", "ge": "gt"}
 
 
-def long_list_loses_its_end(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def long_list_loses_its_end(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     original = binding._parts
 
     def parts(conditions: Any) -> Iterator[Any]:
@@ -73,11 +73,11 @@ def long_list_loses_its_end(monkeypatch: pytest.MonkeyPatch, _world: World) -> N
     monkeypatch.setattr(binding, "_parts", parts)
 
 
-def bare_column_is_no_column(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def bare_column_is_no_column(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     monkeypatch.setattr(Rendering, "read_all_columns", lambda _rendering: None)
 
 
-def text_oracle_ignores_views(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+def text_oracle_ignores_views(monkeypatch: pytest.MonkeyPatch, world: RecordedDatabase) -> None:
     if world.dialect == "postgresql":
         monkeypatch.setattr(world, "schema", replace(world.schema, views={"open_task": View(frozenset())}))
         return
@@ -91,7 +91,7 @@ def text_oracle_ignores_views(monkeypatch: pytest.MonkeyPatch, world: World) -> 
     monkeypatch.setattr(sqlite_oracle, "explain", explain)
 
 
-def text_oracle_takes_the_first_table(monkeypatch: pytest.MonkeyPatch, _world: World) -> None:
+def text_oracle_takes_the_first_table(monkeypatch: pytest.MonkeyPatch, _world: RecordedDatabase) -> None:
     original = postgresql_oracle.parse
 
     def parse(statement: str) -> Any:
@@ -105,7 +105,7 @@ def text_oracle_takes_the_first_table(monkeypatch: pytest.MonkeyPatch, _world: W
 class Bug:
     """A bug, and a query that shows it."""
 
-    seed: Callable[[pytest.MonkeyPatch, World], None]
+    seed: Callable[[pytest.MonkeyPatch, RecordedDatabase], None]
     query: Query
     only: Literal["sqlite", "postgresql"] | None = None
 
@@ -133,7 +133,7 @@ BUGS = [
 
 @pytest.mark.seeded_bug
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.seed.__name__)
-def test_a_seeded_bug_is_found(world: World, monkeypatch: pytest.MonkeyPatch, bug: Bug) -> None:
+def test_a_seeded_bug_is_found(world: RecordedDatabase, monkeypatch: pytest.MonkeyPatch, bug: Bug) -> None:
     """With the bug a write changes the result and touches nothing; without it none does."""
     if bug.only not in (None, world.dialect):
         return

@@ -9,8 +9,8 @@ import pytest
 
 from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull, ReadSet
 
+from .recorded_database import Found, RecordedDatabase
 from .shapes import REFUSED, SHAPES, Shape, rows
-from .world import Found, World
 
 
 def shown(condition: Condition) -> Any:
@@ -37,13 +37,13 @@ def expected(reads: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, list[str
 
 
 @pytest.fixture(scope="module")
-def found(world: World) -> dict[str, Found]:
+def found(world: RecordedDatabase) -> dict[str, Found]:
     """Return what a small differential found of each shape."""
     return world.differential({shape.name: shape.query for shape in SHAPES if shape.only in (None, world.dialect)})
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_every_shape_reads_what_it_should(world: World, found: dict[str, Found], shape: Shape) -> None:
+def test_every_shape_reads_what_it_should(world: RecordedDatabase, found: dict[str, Found], shape: Shape) -> None:
     """The read set is as narrow as expected, and no write changes the result without touching it."""
     if shape.only not in (None, world.dialect):
         return
@@ -55,6 +55,8 @@ def test_every_shape_reads_what_it_should(world: World, found: dict[str, Found],
 
 
 @pytest.mark.parametrize(("statement", "reason"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_what_does_not_follow_from_rows_is_refused(postgresql_world: World, statement: Any, reason: str) -> None:
+def test_what_does_not_follow_from_rows_is_refused(
+    postgresql_world: RecordedDatabase, statement: Any, reason: str
+) -> None:
     """A clock, a lock, a sample, a sequence make a result opaque, for a reason that names them."""
     assert (postgresql_world.ask(rows(statement)).read_set.opaque or "").startswith(reason)

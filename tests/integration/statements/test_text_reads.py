@@ -23,8 +23,8 @@ from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .models import Base, Task
 from .people_texts import POSTGRESQL, SQLITE
+from .recorded_database import Query, RecordedDatabase, open_database
 from .shapes import rows
-from .world import Query, World, open_world
 
 
 class Shouted(ColumnElement[str]):
@@ -136,7 +136,7 @@ REFUSED_BY_POSTGRESQL: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("query", "tables"), [case[1:] for case in TEXTS], ids=[case[0] for case in TEXTS])
-def test_a_text_reads_the_tables_that_it_names(world: World, query: Query, tables: set[str]) -> None:
+def test_a_text_reads_the_tables_that_it_names(world: RecordedDatabase, query: Query, tables: set[str]) -> None:
     """Through views and common table expressions, in any case; a table of another name is at most too much."""
     read_set = world.ask(query).read_set
     assert read_set.opaque is None
@@ -145,21 +145,21 @@ def test_a_text_reads_the_tables_that_it_names(world: World, query: Query, table
     assert all(not constraint.conditions for constraint in read_set.constraints)
 
 
-def test_no_write_is_missed(world: World) -> None:
+def test_no_write_is_missed(world: RecordedDatabase) -> None:
     """Whatever write changes the result of a text touches its read set."""
     found = world.differential({name: query for name, query, _ in TEXTS})
     assert {name: each.missed for name, each in found.items() if each.missed} == {}
     assert [name for name, each in found.items() if not each.noticed] == []
 
 
-def read_of(world: World, statement: str, parameters: Any = ()) -> TextRead:
+def read_of(world: RecordedDatabase, statement: str, parameters: Any = ()) -> TextRead:
     """Return what the oracle says of a text, which is not run."""
     with world.engine.connect() as connection:
         return world.oracle(connection, statement, parameters, world.schema)
 
 
 @pytest.mark.parametrize(("statement", "reason"), REFUSED)
-def test_a_text_that_may_change_by_itself_is_refused(world: World, statement: str, reason: str) -> None:
+def test_a_text_that_may_change_by_itself_is_refused(world: RecordedDatabase, statement: str, reason: str) -> None:
     """A clock, chance, and a table whose writes nobody sees."""
     with world.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS unseen (id integer)")
@@ -167,25 +167,25 @@ def test_a_text_that_may_change_by_itself_is_refused(world: World, statement: st
 
 
 @pytest.mark.parametrize(("statement", "reason"), REFUSED_BY_SQLITE)
-def test_what_sqlite_refuses(sqlite_world: World, statement: str, reason: str) -> None:
+def test_what_sqlite_refuses(sqlite_world: RecordedDatabase, statement: str, reason: str) -> None:
     """What is not rows: the rowid, the schema, the connection; and whatever is no SELECT, which is not run."""
     assert reason in (read_of(sqlite_world, statement).opaque or "")
 
 
 @pytest.mark.parametrize(("statement", "reason"), REFUSED_BY_POSTGRESQL)
-def test_what_postgresql_refuses(postgresql_world: World, statement: str, reason: str) -> None:
+def test_what_postgresql_refuses(postgresql_world: RecordedDatabase, statement: str, reason: str) -> None:
     """What is not rows, and every way to ask for the time."""
     assert reason in (read_of(postgresql_world, statement).opaque or "")
 
 
-def test_a_parameter_that_may_be_a_date_is_refused(postgresql_world: World) -> None:
+def test_a_parameter_that_may_be_a_date_is_refused(postgresql_world: RecordedDatabase) -> None:
     """PostgreSQL reads a parameter's text as a date where one is wanted; the same text of another word is a text."""
     statement = "SELECT id FROM task WHERE due >= %(day)s"
     assert "such as 'today'" in (read_of(postgresql_world, statement, {"day": "today"}).opaque or "")
     assert read_of(postgresql_world, statement, {"day": "2024-01-01"}).tables == {"task": None}
 
 
-def test_a_parameter_of_a_date_function_is_looked_at_each_time(sqlite_world: World) -> None:
+def test_a_parameter_of_a_date_function_is_looked_at_each_time(sqlite_world: RecordedDatabase) -> None:
     """The same text is kept with one day and refused with the clock's."""
     statement = "SELECT id FROM task WHERE due >= date(?, '-7 days')"
     assert read_of(sqlite_world, statement, ("2024-01-01",)).opaque is None
@@ -201,7 +201,9 @@ def locked_tables(connection: Connection) -> set[str]:
 VALUES: dict[str, Any] = {"ids": [1], "key": "k", "n": 1, "m": 0, "day": "2024-01-01"}
 
 
-def understood(connection: Connection, world: World, schema: Schema, statement: str) -> tuple[TextRead, set[str]]:
+def understood(
+    connection: Connection, world: RecordedDatabase, schema: Schema, statement: str
+) -> tuple[TextRead, set[str]]:
     """Run a text and return what the oracle says of it, and the tables that PostgreSQL says it reads."""
     recorder = Recorder(schema, world.oracle)
     connection.execution_options(**{RECORDER_OPTION: recorder})
@@ -217,7 +219,7 @@ def understood(connection: Connection, world: World, schema: Schema, statement: 
 def test_texts_as_people_write_them_are_understood_on_postgresql(postgresql: PostgreSQL) -> None:
     """None is refused; each runs, and what the parser says it reads is what the server locks for it."""
     url = postgresql.new_database(driver="postgresql+psycopg")
-    world = open_world(url)
+    world = open_database(url)
     state = PostgreSQLCapture(make_url(url), ids=RandomIds()).install()
     wrong: dict[str, object] = {}
     with world.engine.connect() as connection:
@@ -233,7 +235,7 @@ def test_texts_as_people_write_them_are_understood_on_postgresql(postgresql: Pos
 def test_texts_as_people_write_them_are_understood_on_sqlite(tmp_path: Path) -> None:
     """None is refused, and each runs; of a view's date functions the view's own text tells."""
     path = tmp_path / "texts.db"
-    world = open_world(f"sqlite:///{path}")
+    world = open_database(f"sqlite:///{path}")
     with world.engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW months AS SELECT strftime('%Y-%m', due) AS month FROM task")
         connection.exec_driver_sql("CREATE VIEW today AS SELECT date('now') AS day FROM task")
@@ -246,15 +248,15 @@ def test_texts_as_people_write_them_are_understood_on_sqlite(tmp_path: Path) -> 
     assert "calls date()" in (through_view or "")
 
 
-def test_columns_on_sqlite_are_those_that_are_read(sqlite_world: World) -> None:
+def test_columns_on_sqlite_are_those_that_are_read(sqlite_world: RecordedDatabase) -> None:
     """SQLite tells the columns, through the view."""
     assert read_of(sqlite_world, "SELECT label FROM open_task").tables == {"task": frozenset({"id", "title", "done"})}
     assert read_of(sqlite_world, "SELECT count(*) FROM team").tables == {"team": frozenset()}
 
 
-def test_json_each_declares_itself_first(sqlite_world: World) -> None:
+def test_json_each_declares_itself_first(sqlite_world: RecordedDatabase) -> None:
     """The first statement on a connection that uses json_each is told from one that writes to the schema."""
-    world = open_world("sqlite://")
+    world = open_database("sqlite://")
     for _ in range(2):
         statement = "SELECT value FROM task, json_each(task.data)"
         assert read_of(world, statement).tables == {"task": frozenset({"data"})}
@@ -266,7 +268,7 @@ def test_json_each_declares_itself_first(sqlite_world: World) -> None:
 def test_sqlite_counts_no_question_of_ours(tmp_path: Path, is_async: bool) -> None:
     """The oracle's own statement is not held against the handler, and it is asked once for a text and a schema."""
     path = tmp_path / "texts.db"
-    world = open_world(f"sqlite:///{path}")
+    world = open_database(f"sqlite:///{path}")
     world.engine.dispose()
     state = SQLiteCapture(path, ids=RandomIds()).install()
     database = SQLiteDatabase(make_url(f"sqlite:///{path}"), busy_timeout_seconds=5.0, position="SELECT 0")
@@ -293,7 +295,7 @@ def test_sqlite_counts_no_question_of_ours(tmp_path: Path, is_async: bool) -> No
     assert found == ReadSet((Constraint("task", frozenset({"id", "title", "done"})),))
 
 
-async def _read_with_asyncpg(url: str, world: World) -> ReadSet:
+async def _read_with_asyncpg(url: str, world: RecordedDatabase) -> ReadSet:
     engine = create_async_engine(url)
     install(engine.sync_engine)
     recorder = Recorder(world.schema, world.oracle)
@@ -305,7 +307,7 @@ async def _read_with_asyncpg(url: str, world: World) -> ReadSet:
     return recorder.read_set()
 
 
-def test_asyncpg_writes_parameters_its_own_way(postgresql_world: World) -> None:
+def test_asyncpg_writes_parameters_its_own_way(postgresql_world: RecordedDatabase) -> None:
     """The oracle understands the text of either driver."""
     url = postgresql_world.engine.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
     found = asyncio.run(_read_with_asyncpg(url, postgresql_world))

@@ -6,8 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+from reactive_rpc.cache.invalidation import InvalidatedResults
+from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
+from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
 from reactive_rpc.dependencies.change import Change
@@ -21,6 +25,21 @@ Pause = Callable[[], Awaitable[None]]
 
 async def no_pause() -> None:
     """Go on at once."""
+
+
+class Gate:
+    """A pause that lasts until the test opens it; counts who has arrived."""
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self._open = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.arrived += 1
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -242,3 +261,32 @@ class RowQuery:
 def constraints(rows: Iterable[int]) -> Iterable[Constraint]:
     """Yield what a query on these rows reads, one constraint a row."""
     return (Constraint("item", frozenset({"id", "value"}), {"id": Equals(frozenset({row}))}) for row in rows)
+
+
+class ScriptedReader:
+    """A reader that follows a scripted log, and what its listeners were notified of.
+
+    Args:
+        make: the class of the reader.
+        log: one of its own where none is given.
+        max_bytes: of its store.
+        options: further ones of the reader.
+    """
+
+    def __init__(
+        self, make: type[Reader] = Reader, *, log: ScriptedLog | None = None, max_bytes: int = 1_000_000, **options: Any
+    ) -> None:
+        self.log = log or ScriptedLog()
+        self.store = MemoryStore(max_bytes)
+        self.reader = make(self.log, self.store, **options)
+        self.log.subscribe(self.reader.apply)
+        self.notified: list[InvalidatedResults] = []
+        self.reader.invalidations.add(self.notified.append)
+
+    def query(self, *rows: int, **options: Any) -> RowQuery:
+        """Return a query of these rows; `options` are fields of `RowQuery`."""
+        return RowQuery(self.log, rows, **options)
+
+    async def value(self, query: RowQuery) -> int:
+        """Return what the reader answers."""
+        return int((await self.reader.get(query)).answer())

@@ -4,52 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.expiries import AT_ONCE, GRACE_SECONDS, Expiries
 from reactive_rpc.cache.freshness import InOutage
-from reactive_rpc.cache.invalidation import InvalidatedResults
-from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
-from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.dependencies.codec import decode_read_set, encode_read_set
 from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.testing import FakeClock
 
-from .scripted import RowQuery, ScriptedLog, until
+from .scripted import RowQuery, ScriptedLog, ScriptedReader, until
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass
-class World:
-    """A reader on a scripted log and a clock that stands still."""
+class ClockedReader(ScriptedReader):
+    """A reader by a clock that stands still."""
 
-    clock: FakeClock = field(default_factory=FakeClock)
-    log: ScriptedLog = field(default_factory=ScriptedLog)
-    notified: list[InvalidatedResults] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        super().__init__(clock=self.clock)
 
-    def __post_init__(self) -> None:
-        self.reader = Reader(self.log, MemoryStore(1_000_000), clock=self.clock)
-        self.log.subscribe(self.reader.apply)
-        self.reader.invalidations.add(self.notified.append)
-
-    def minutely(self, *rows: int, **options: object) -> RowQuery:
+    def minutely(self, *rows: int, **options: Any) -> RowQuery:
         """Return a query whose result is another one in each minute."""
-        return RowQuery(self.log, rows, time=self.clock.time, **options)  # type: ignore[arg-type]  # its own fields
-
-    async def value(self, query: RowQuery) -> int:
-        return int((await self.reader.get(query)).answer())
+        return self.query(*rows, time=self.clock.time, **options)
 
 
 async def test_a_result_holds_until_the_next_tick() -> None:
     """It is a hit up to the last moment, and never a moment later, whatever the timer does."""
-    w = World()
+    w = ClockedReader()
     query = w.minutely(1)
     first = await w.value(query)
     w.clock.advance(59.9)
@@ -62,7 +50,7 @@ async def test_a_result_holds_until_the_next_tick() -> None:
 
 async def test_a_clock_that_was_set_back_ends_what_it_has_not_come_to() -> None:
     """The handler would be told an earlier moment now."""
-    w = World()
+    w = ClockedReader()
     query = w.minutely(1)
     w.clock.advance(60)
     later = await w.value(query)
@@ -72,7 +60,7 @@ async def test_a_clock_that_was_set_back_ends_what_it_has_not_come_to() -> None:
 
 async def test_the_listeners_are_told_once_a_tick_has_passed() -> None:
     """All that it has ended leaves index and store, at the log's version and for no table's sake; the rest stays."""
-    w = World()
+    w = ClockedReader()
     queries = [w.minutely(row) for row in range(AT_ONCE + 5)]
     timeless = RowQuery(w.log, (1,), path="items.timeless")
     for query in [*queries, timeless]:
@@ -91,7 +79,7 @@ async def test_the_listeners_are_told_once_a_tick_has_passed() -> None:
 
 async def test_whoever_comes_after_a_tick_does_not_join_a_computation_from_before_it() -> None:
     """Its handler was told the old minute; who was there before the tick may have it."""
-    w = World()
+    w = ClockedReader()
     gate = asyncio.Event()
     query = w.minutely(1)
     query.pause = gate.wait  # type: ignore[assignment]  # what it returns is not looked at
@@ -106,7 +94,7 @@ async def test_whoever_comes_after_a_tick_does_not_join_a_computation_from_befor
 
 async def test_a_result_that_has_ended_when_it_is_done_is_served_and_not_stored() -> None:
     """Its request came before the tick; the next one computes."""
-    w = World()
+    w = ClockedReader()
     gate = asyncio.Event()
     query = w.minutely(1)
     query.pause = gate.wait  # type: ignore[assignment]  # what it returns is not looked at
@@ -121,7 +109,7 @@ async def test_a_result_that_has_ended_when_it_is_done_is_served_and_not_stored(
 
 async def test_a_time_to_live_ends_a_result_too() -> None:
     """It is counted from when the handler began; a change still ends it earlier."""
-    w = World()
+    w = ClockedReader()
     query = w.minutely(1, ttl_seconds=90.0)
     await w.value(query)
     w.clock._now += 89
@@ -138,7 +126,7 @@ async def test_a_time_to_live_ends_a_result_too() -> None:
 
 async def test_what_has_ended_is_not_served_in_an_outage() -> None:
     """`stale_if_error_seconds` bridges an outage with what was right; what time has ended is not."""
-    w = World()
+    w = ClockedReader()
     query = w.minutely(1)
     await w.value(query)
     outage = InOutage(math.inf, ServiceUnavailableError("the log cannot be read"))
@@ -154,7 +142,7 @@ async def test_the_auditor_calls_no_tick_a_staleness() -> None:
 
     And what may be older by its author's word is not audited at all.
     """
-    w = World()
+    w = ClockedReader()
     auditor = Auditor(w.reader.freshness, share=1.0)
     ticking, lasting = w.minutely(1), w.minutely(2, ttl_seconds=600.0)
     entries = [await w.reader.get(query) for query in (ticking, lasting)]

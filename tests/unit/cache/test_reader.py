@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
-from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Query
-from reactive_rpc.cache.store import MemoryStore, Store
+from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import ReadSet
@@ -28,53 +26,14 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
 )
 
-from .scripted import RowQuery, ScriptedLog, change, until
+from .scripted import Gate, RowQuery, ScriptedReader, change, until
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass
-class World:
-    """A reader on a scripted log, and what its listeners heard."""
-
-    log: ScriptedLog
-    store: MemoryStore
-    reader: Reader
-    notified: list[InvalidatedResults]
-
-    async def value(self, query: RowQuery) -> int:
-        """Return what the reader answers."""
-        return int((await self.reader.get(query)).answer())
-
-
-def world(make: type[Reader] = Reader, max_bytes: int = 1_000_000) -> World:
-    """Return a reader that follows its log."""
-    log, store = ScriptedLog(), MemoryStore(max_bytes)
-    reader = make(log, store)
-    log.subscribe(reader.apply)
-    notified: list[InvalidatedResults] = []
-    reader.invalidations.add(notified.append)
-    return World(log, store, reader, notified)
-
-
-class Gate:
-    """A pause that lasts until the test opens it; counts who has arrived."""
-
-    def __init__(self) -> None:
-        self.arrived = 0
-        self._open = asyncio.Event()
-
-    async def __call__(self) -> None:
-        self.arrived += 1
-        await self._open.wait()
-
-    def open(self) -> None:
-        self._open.set()
-
-
 async def test_a_hit_runs_no_handler() -> None:
     """What is stored is answered as it is: the same entry."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,))
     assert await w.reader.get(query) is await w.reader.get(RowQuery(w.log, (1,)))
     assert query.computed == 1
@@ -83,7 +42,7 @@ async def test_a_hit_runs_no_handler() -> None:
 
 async def test_a_commit_that_was_acknowledged_before_is_reflected() -> None:
     """Nobody has applied the commit yet: the hit does so first."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,))
     assert await w.value(query) == 0
     w.log.write(1)
@@ -92,7 +51,7 @@ async def test_a_commit_that_was_acknowledged_before_is_reflected() -> None:
 
 async def test_a_commit_elsewhere_leaves_the_result_cached() -> None:
     """Only what the read set covers counts."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,))
     await w.value(query)
     w.log.write(2)
@@ -103,7 +62,7 @@ async def test_a_commit_elsewhere_leaves_the_result_cached() -> None:
 
 async def test_concurrent_requests_share_a_computation() -> None:
     """Ten requests for a result that is being computed wait for it."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     query = RowQuery(w.log, (1,), pause=gate)
     requests = [asyncio.create_task(w.value(query)) for _ in range(10)]
@@ -115,7 +74,7 @@ async def test_concurrent_requests_share_a_computation() -> None:
 
 async def test_a_computation_that_began_before_a_commit_is_not_joined() -> None:
     """A request that came after a commit starts a computation of its own, even for a row that the commit left alone."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     query = RowQuery(w.log, (1,), pause=gate)
     early = asyncio.create_task(w.value(query))
@@ -131,7 +90,7 @@ async def test_a_computation_that_began_before_a_commit_is_not_joined() -> None:
 
 async def test_a_result_that_a_commit_overtook_is_served_but_not_stored() -> None:
     """Its snapshot began after the request arrived, so it is right for that request, and for no later one."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     slow = RowQuery(w.log, (1,), pause=gate)
     request = asyncio.create_task(w.value(slow))
@@ -145,7 +104,7 @@ async def test_a_result_that_a_commit_overtook_is_served_but_not_stored() -> Non
 
 async def test_a_result_is_not_stored_where_memory_does_not_reach_back() -> None:
     """What came since its snapshot is not known any more, so it counts as touched."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     request = asyncio.create_task(w.value(RowQuery(w.log, (1,), pause=gate)))
     await until(lambda: gate.arrived == 1)
@@ -157,7 +116,7 @@ async def test_a_result_is_not_stored_where_memory_does_not_reach_back() -> None
 
 async def test_a_request_that_goes_away_leaves_the_computation_to_others() -> None:
     """Cancelling one of two requests does not cancel the handler that both wait for."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     query = RowQuery(w.log, (1,), pause=gate)
     gone, stays = asyncio.create_task(w.value(query)), asyncio.create_task(w.value(query))
@@ -171,7 +130,7 @@ async def test_a_request_that_goes_away_leaves_the_computation_to_others() -> No
 
 async def test_a_handler_that_fails_is_run_again_by_the_next_request() -> None:
     """An accident reaches everyone who waited, and is not kept."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,), fails=ValueError("oh"))
     for _ in range(2):
         with pytest.raises(ValueError, match="oh"):
@@ -183,7 +142,7 @@ async def test_a_handler_that_fails_is_run_again_by_the_next_request() -> None:
 
 async def test_an_error_on_purpose_is_a_result() -> None:
     """ "No such record" is cached until the record's row is written; an error of the server's is not cached."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,), error=NotFoundError("no item"))
     assert (await w.reader.get(query)).error is (await w.reader.get(query)).error
     assert query.computed == 1
@@ -196,7 +155,7 @@ async def test_an_error_on_purpose_is_a_result() -> None:
 
 async def test_nothing_is_answered_while_the_log_cannot_be_read() -> None:
     """Not even what is stored: nobody could confirm it."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,))
     await w.value(query)
     w.log.down = ServiceUnavailableError("gone")
@@ -209,7 +168,7 @@ async def test_nothing_is_answered_while_the_log_cannot_be_read() -> None:
 
 async def test_what_cannot_be_told_is_not_cached(caplog: pytest.LogCaptureFixture) -> None:
     """An opaque read set is computed for each request; the reason is logged once."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,), opaque="renders text(), which is not analysed")
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -220,14 +179,14 @@ async def test_what_cannot_be_told_is_not_cached(caplog: pytest.LogCaptureFixtur
 
 async def test_scopes_do_not_share() -> None:
     """The same input in two scopes is two results."""
-    w = world()
+    w = ScriptedReader()
     ann, bob = RowQuery(w.log, (1,), scope="ann"), RowQuery(w.log, (1,), scope="bob")
     assert await w.reader.get(ann) is not await w.reader.get(bob)
 
 
 async def test_eviction_leaves_nothing_behind() -> None:
     """The store keeps to its bound; what is evicted is not indexed any more, and is computed again when asked for."""
-    w = world(max_bytes=5_000)
+    w = ScriptedReader(max_bytes=5_000)
     queries = [RowQuery(w.log, (n,)) for n in range(10)]
     for query in queries:
         await w.value(query)
@@ -239,14 +198,14 @@ async def test_eviction_leaves_nothing_behind() -> None:
 
 async def test_a_result_larger_than_the_store_is_served_and_not_kept() -> None:
     """It neither stays in the index nor drives out the others for good."""
-    w = world(max_bytes=5_000)
+    w = ScriptedReader(max_bytes=5_000)
     assert await w.value(RowQuery(w.log, (1,), padding=10_000)) == 0
     assert w.reader.indexed == len(w.store) == w.store.size_bytes == 0
 
 
 async def test_a_flush_forgets_everything_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
     """Stored, indexed and watched entries go, in one step; the listeners get all of them."""
-    w = world()
+    w = ScriptedReader()
     queries = [RowQuery(w.log, (n,)) for n in range(3)]
     entries = [await w.reader.get(query) for query in queries]
     with caplog.at_level(logging.WARNING):
@@ -261,7 +220,7 @@ async def test_a_flush_forgets_everything_and_says_why(caplog: pytest.LogCapture
 
 async def test_one_batch_is_told_once() -> None:
     """Listeners hear each entry once, the tables that touched one, and the version of the batch."""
-    w = world()
+    w = ScriptedReader()
     both, none = RowQuery(w.log, (1, 2)), RowQuery(w.log, (3,))
     entry = await w.reader.get(both)
     await w.reader.get(none)
@@ -275,7 +234,7 @@ async def test_one_batch_is_told_once() -> None:
 
 async def test_a_predicate_that_says_no_keeps_the_result() -> None:
     """It is asked about the changes that the read set found, before a result is stored and after."""
-    w = world()
+    w = ScriptedReader()
     asked: list[Change] = []
 
     def keep(change: Change) -> bool:
@@ -293,7 +252,7 @@ async def test_a_predicate_that_says_no_keeps_the_result() -> None:
 
 async def test_a_predicate_is_not_asked_about_a_whole_table() -> None:
     """Nobody knows which rows a bulk change wrote, so it counts."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,), keep=lambda _change: True)
     await w.value(query)
     w.log.commit(Change(table="item", operation="bulk"))
@@ -303,7 +262,7 @@ async def test_a_predicate_is_not_asked_about_a_whole_table() -> None:
 
 async def test_a_relation_widens() -> None:
     """A change of another table counts as a change of the rows that it is related to, stored before or after it."""
-    w = world()
+    w = ScriptedReader()
     w.reader.matcher.relations = {"owner": [Relation("owner", "id", "item", "id")]}
     mine, other = RowQuery(w.log, (1,)), RowQuery(w.log, (2,))
     entry = await w.reader.get(mine)
@@ -317,7 +276,7 @@ async def test_a_relation_widens() -> None:
 
 async def test_a_watched_result_stays_indexed_without_room() -> None:
     """However small the store, a watched entry is found by the next change, and let go afterwards."""
-    w = world(max_bytes=0)
+    w = ScriptedReader(max_bytes=0)
     entry = (await w.reader.watch(RowQuery(w.log, (1,)))).result
     await w.value(RowQuery(w.log, (2,), padding=100))
     assert (entry.live, entry.cached, w.reader.indexed) == (True, False, 1)
@@ -332,7 +291,7 @@ async def test_a_watched_result_stays_indexed_without_room() -> None:
 
 async def test_two_watchers_of_one_entry_are_counted() -> None:
     """The entry stays until the last of them lets go."""
-    w = world()
+    w = ScriptedReader()
     query = RowQuery(w.log, (1,))
     first, second = (await w.reader.watch(query)).result, (await w.reader.watch(query)).result
     assert first is second
@@ -346,7 +305,7 @@ async def test_two_watchers_of_one_entry_are_counted() -> None:
 
 async def test_what_a_write_overtook_is_not_watched() -> None:
     """Nobody would hear of the next change, so the caller is told (it is not live) and asks again."""
-    w = world()
+    w = ScriptedReader()
     writes = 3
 
     async def overtake() -> None:
@@ -367,7 +326,7 @@ async def test_what_a_write_overtook_is_not_watched() -> None:
 
 async def test_what_cannot_be_told_cannot_be_watched() -> None:
     """An opaque result is refused with its reason, an error of the server's as it is; nothing is left behind."""
-    w = world()
+    w = ScriptedReader()
     with pytest.raises(PreconditionFailedError, match="cannot be watched: it calls now"):
         await w.reader.watch(RowQuery(w.log, (1,), opaque="calls now()"))
     with pytest.raises(InternalServerError):
@@ -377,7 +336,7 @@ async def test_what_cannot_be_told_cannot_be_watched() -> None:
 
 async def test_closing_abandons_computations() -> None:
     """Whoever waits is told to ask again, as nobody cancelled them; closing twice is closing once."""
-    w = world()
+    w = ScriptedReader()
     gate = Gate()
     request = asyncio.create_task(w.value(RowQuery(w.log, (1,), pause=gate)))
     await until(lambda: gate.arrived == 1)
@@ -449,7 +408,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> in
     turns of the event loop, so every seed is another interleaving, and the same one each time.
     """
     rng = random.Random(seed)
-    w = world(make, max_bytes=rng.choice([0, 6_000, 1_000_000]))
+    w = ScriptedReader(make, max_bytes=rng.choice([0, 6_000, 1_000_000]))
 
     async def pause(turns: int = 5) -> None:
         for _ in range(rng.randrange(turns)):

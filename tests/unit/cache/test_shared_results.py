@@ -15,7 +15,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults, decode_value, encode_value, name_of
 from reactive_rpc.cache.sharing import Sharing
-from reactive_rpc.cache.store import MemoryStore, Store
+from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
@@ -23,7 +23,7 @@ from reactive_rpc.dependencies.relations import Relation
 from reactive_rpc.errors import NotFoundError, ServiceUnavailableError
 from reactive_rpc.testing import FakeClock
 
-from .scripted import RowQuery, ScriptedLog, change
+from .scripted import ScriptedLog, ScriptedReader, change
 from .shelf import Shelf
 
 pytestmark = pytest.mark.anyio
@@ -78,24 +78,8 @@ def test_names_differ_where_anything_does(one: SharedResult, other: SharedResult
 
 
 @dataclass
-class Worker:
-    """A reader with a log of its own; the logs of all workers are of one database."""
-
-    log: ScriptedLog
-    reader: Reader
-    store: MemoryStore
-
-    def query(self, *rows: int, **options: object) -> RowQuery:
-        return RowQuery(self.log, rows, **options)  # type: ignore[arg-type]  # its fields, by name
-
-    async def value(self, query: RowQuery) -> int:
-        """Return what the reader answers."""
-        return int((await self.reader.get(query)).answer())
-
-
-@dataclass
-class World:
-    """Workers that share."""
+class SharingReaders:
+    """Readers with a log each, all of one database, that share results."""
 
     shelf: Shelf = field(default_factory=Shelf)
     database: ScriptedLog = field(default_factory=ScriptedLog)
@@ -106,14 +90,11 @@ class World:
         max_bytes: int = 1_000_000,
         shared: SharedResults | None = None,
         clock: FakeClock | None = None,
-    ) -> Worker:
+    ) -> ScriptedReader:
         """Return one more worker; its log stands where the database does."""
         log = ScriptedLog(rows=self.database.rows, _committed=self.database._committed)
         log.version = log.remembers_from = log.committed
-        store = MemoryStore(max_bytes)
-        reader = make(log, store, shared=shared or self.shelf, clock=clock)
-        log.subscribe(reader.apply)
-        return Worker(log, reader, store)
+        return ScriptedReader(make, log=log, max_bytes=max_bytes, shared=shared or self.shelf, clock=clock)
 
     def write(self, *rows: int) -> None:
         """Commit an update of these rows."""
@@ -122,7 +103,7 @@ class World:
 
 async def test_a_result_of_another_worker_spares_the_handler() -> None:
     """It is answered, stored and indexed as one's own, and counted."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     w.write(1)
     assert await one.value(one.query(1)) == 1
@@ -136,7 +117,7 @@ async def test_a_result_of_another_worker_spares_the_handler() -> None:
 
 async def test_a_shared_result_has_the_etag_of_ones_own() -> None:
     """A client that goes from worker to worker fetches nothing twice."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     mine, taken = await one.reader.get(one.query(1)), await other.reader.get(other.query(1))
     assert (taken.etag, taken.read_set) == (mine.etag, mine.read_set)
@@ -145,7 +126,7 @@ async def test_a_shared_result_has_the_etag_of_ones_own() -> None:
 
 async def test_an_outdated_result_is_not_taken() -> None:
     """A change that touches it came after it was right: the handler runs, and its result takes the old one's place."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     await one.value(one.query(1))
     w.write(1)
@@ -158,7 +139,7 @@ async def test_an_outdated_result_is_not_taken() -> None:
 
 async def test_changes_of_other_rows_leave_a_result_right() -> None:
     """However many came since."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     await one.value(one.query(1))
     for _ in range(10):
@@ -169,7 +150,7 @@ async def test_changes_of_other_rows_leave_a_result_right() -> None:
 
 async def test_a_result_from_before_this_workers_memory_is_not_taken() -> None:
     """Nobody here knows what came in between."""
-    w = World()
+    w = SharingReaders()
     one = w.worker()
     await one.value(one.query(1))
     w.write(2)
@@ -181,7 +162,7 @@ async def test_a_result_from_before_this_workers_memory_is_not_taken() -> None:
 @pytest.mark.parametrize(("off_seconds", "computed"), [(0.0, 0), (59.0, 0), (-1.0, 1), (60.0, 1)])
 async def test_a_result_is_held_against_this_hosts_own_clock(off_seconds: float, computed: int) -> None:
     """It is what this handler would be told now, or it is not taken; nobody waits for a later version then."""
-    w = World()
+    w = SharingReaders()
     here, there = FakeClock(), FakeClock()
     one, other = w.worker(clock=here), w.worker(clock=there)
     await one.value(one.query(1, time=here.time))
@@ -196,7 +177,7 @@ async def test_a_result_is_held_against_this_hosts_own_clock(off_seconds: float,
 
 async def test_a_result_of_another_epoch_is_not_found() -> None:
     """Its versions mean nothing here; nor is it taken where the epoch changes while it is fetched."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     await one.value(one.query(1))
 
@@ -213,7 +194,7 @@ async def test_a_result_of_another_epoch_is_not_found() -> None:
 
 async def test_a_result_of_another_scope_is_not_taken() -> None:
     """Not even where it stands under the name of this one."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     w.write(1)
     await one.value(one.query(1, scope="ann"))
@@ -223,7 +204,7 @@ async def test_a_result_of_another_scope_is_not_taken() -> None:
 
 async def test_a_result_that_is_ahead_of_the_log_waits_for_it() -> None:
     """The log is looked at again; what lies in between is then applied here, too."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
 
     async def write_and_share() -> None:
@@ -238,7 +219,7 @@ async def test_a_result_that_is_ahead_of_the_log_waits_for_it() -> None:
 
 async def test_a_log_that_does_not_come_as_far_takes_nothing() -> None:
     """The handler's own snapshot then decides."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     w.write(1)
     w.shelf.put(replace(VALUE, key=other.query(1).key, version=99))
@@ -250,7 +231,7 @@ async def test_a_log_that_does_not_come_as_far_takes_nothing() -> None:
 
 async def test_relations_and_predicates_are_this_workers_own() -> None:
     """A change counts for a shared result as it would have counted for the worker's own."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     other.reader.matcher.relations = {"owner": [Relation("owner", "id", "item", "id")]}
     await one.value(one.query(1))
@@ -273,7 +254,7 @@ async def test_relations_and_predicates_are_this_workers_own() -> None:
 @pytest.mark.parametrize("options", [{"opaque": "calls now()"}, {"error": NotFoundError("no item")}])
 async def test_what_cannot_be_shared_is_not(options: dict[str, object]) -> None:
     """Opaque results and errors: after the first of a key nobody is asked for it, until a result can be shared."""
-    w = World()
+    w = SharingReaders()
     worker = w.worker()
     query = worker.query(1, **options)
     await worker.reader.get(query)
@@ -291,7 +272,7 @@ async def test_what_cannot_be_shared_is_not(options: dict[str, object]) -> None:
 @pytest.mark.parametrize("fails", [ValueError("oh"), ServiceUnavailableError("gone")])
 async def test_a_handler_that_fails_gives_its_turn_back(fails: Exception) -> None:
     """Others need not wait for a result that never comes."""
-    w = World()
+    w = SharingReaders()
     worker = w.worker()
     with pytest.raises(type(fails)):
         await worker.reader.get(worker.query(1, fails=fails))
@@ -300,7 +281,7 @@ async def test_a_handler_that_fails_gives_its_turn_back(fails: Exception) -> Non
 
 async def test_an_overtaken_result_is_not_shared() -> None:
     """It was right at a version that nobody can tell."""
-    w = World()
+    w = SharingReaders()
     worker = w.worker()
 
     async def overtake() -> None:
@@ -313,7 +294,7 @@ async def test_an_overtaken_result_is_not_shared() -> None:
 
 async def test_a_dropped_result_is_asked_for_anew() -> None:
     """The question says which versions are known to be outdated: those before the batch that dropped it."""
-    w = World()
+    w = SharingReaders()
     worker = w.worker()
     await worker.value(worker.query(1))
     w.write(2)
@@ -325,7 +306,7 @@ async def test_a_dropped_result_is_asked_for_anew() -> None:
 
 async def test_the_handler_runs_on_a_snapshot_of_after_the_question() -> None:
     """What was applied while others were asked does not make its result outdated."""
-    w = World()
+    w = SharingReaders()
     worker = w.worker()
 
     async def write() -> None:
@@ -339,7 +320,7 @@ async def test_the_handler_runs_on_a_snapshot_of_after_the_question() -> None:
 
 async def test_concurrent_requests_share_one_question() -> None:
     """They wait for one computation, whether it ends in a shared result or in a run of the handler."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker()
     await one.value(one.query(1))
     answers = await asyncio.gather(*(other.value(other.query(1)) for _ in range(10)))
@@ -348,7 +329,7 @@ async def test_concurrent_requests_share_one_question() -> None:
 
 async def test_a_shared_result_can_be_watched() -> None:
     """It stays indexed without room for it, and the next change finds it."""
-    w = World()
+    w = SharingReaders()
     one, other = w.worker(), w.worker(max_bytes=0)
     await one.value(one.query(1))
     entry = (await other.reader.watch(other.query(1))).result
@@ -425,7 +406,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> in
     a random number of turns of the event loop, so every seed is another interleaving, and the same one each time.
     """
     rng = random.Random(seed)
-    w = World()
+    w = SharingReaders()
     workers = [w.worker(make, max_bytes=rng.choice([0, 5_000, 8_000, 1_000_000])) for _ in range(2)]
 
     async def pause(turns: int = 5) -> None:
@@ -440,7 +421,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> in
         worker.log.pause = pause
     stale = 0
 
-    async def read(worker: Worker) -> None:
+    async def read(worker: ScriptedReader) -> None:
         nonlocal stale
         for _ in range(requests):
             rows = rng.choice([(0,), (1,), (0, 1), (1, 2)])
@@ -453,7 +434,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 30) -> in
             w.write(rng.randrange(3))
             await pause(25)
 
-    async def poll(worker: Worker) -> None:
+    async def poll(worker: ScriptedReader) -> None:
         while True:
             await worker.log.sync_to_head()
             await pause(10)

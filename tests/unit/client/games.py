@@ -83,7 +83,7 @@ class Stream:
     is_connected: bool = False
 
 
-class World:
+class ClientGame:
     """One game."""
 
     def __init__(self, seed: int, fault: str) -> None:
@@ -375,7 +375,7 @@ def play(seed: int, fault: str = "") -> None:
     Raises:
         WrongError: something showed that was never true, with all that was dispatched.
     """
-    world = World(seed, fault)
+    world = ClientGame(seed, fault)
     for _ in range(world.dice.randint(5, STEPS)):
         world.step(world.dice.choice(MOVES))
     world.come_to_rest()

@@ -10,7 +10,7 @@ import pytest
 from reactive_rpc.subscriptions.heartbeats import COMMENT, TICK_SECONDS, TURNS
 from tests.unit.cache.scripted import until
 
-from .world import Listener, World
+from .scripted_hub import Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ ROUND = TURNS * SLOTS
 """So many ticks are the time that was promised."""
 
 
-async def tick(w: World) -> None:
+async def tick(w: ScriptedHub) -> None:
     """Let the wheel go on by one slot."""
     await until(lambda: w.clock.sleepers == 1)
     w.clock.advance(SECONDS / ROUND)
@@ -36,7 +36,7 @@ def comments(listener: Listener) -> int:
 
 async def test_idle_streams_say_that_they_live() -> None:
     """Each once in the time that was promised, a few at each tick, by one task; `connected` tells the promise."""
-    w = World(heartbeat_seconds=SECONDS)
+    w = ScriptedHub(heartbeat_seconds=SECONDS)
     listeners = [await w.connect() for _ in range(STREAMS)]
     assert listeners[0].connected.heartbeat_seconds == SECONDS
     assert len(w.hub._tasks) == 1
@@ -51,7 +51,7 @@ async def test_idle_streams_say_that_they_live() -> None:
 
 async def test_no_silence_is_longer_than_promised() -> None:
     """Wherever in the wheel a stream stands, and whenever it has last said something."""
-    w = World(heartbeat_seconds=SECONDS)
+    w = ScriptedHub(heartbeat_seconds=SECONDS)
     listeners = [await w.connect(w.row(number)) for number in range(SLOTS)]
     silent_since = dict.fromkeys(range(SLOTS), 0.0)
     heard = dict.fromkeys(range(SLOTS), 0)
@@ -70,7 +70,7 @@ async def test_no_silence_is_longer_than_promised() -> None:
 
 async def test_a_stream_that_speaks_needs_no_heartbeat() -> None:
     """Events say that it lives."""
-    w = World(heartbeat_seconds=SECONDS, max_events=10_000)
+    w = ScriptedHub(heartbeat_seconds=SECONDS, max_events=10_000)
     listener = await w.connect(w.row(1))
     for _ in range(2 * ROUND):
         w.log.write(1)
@@ -83,11 +83,11 @@ async def test_a_stream_that_speaks_needs_no_heartbeat() -> None:
 
 async def test_without_a_promise_nothing_is_said_and_nothing_runs() -> None:
     """0 is never; and with one, the task ends with the last stream."""
-    w = World(heartbeat_seconds=0.0)
+    w = ScriptedHub(heartbeat_seconds=0.0)
     listener = await w.connect()
     assert (len(w.hub._tasks), listener.connected.heartbeat_seconds) == (0, None)
     await w.aclose()
-    w = World(heartbeat_seconds=SECONDS)
+    w = ScriptedHub(heartbeat_seconds=SECONDS)
     listener = await w.connect()
     await w.leave(listener)
     for _ in range(SLOTS):

@@ -15,19 +15,19 @@ from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
 from reactive_rpc.subscriptions.holdings import SHOWN_BYTES
 from tests.unit.cache.scripted import RowQuery, until
 
-from .world import ROOM, Listener, World
+from .scripted_hub import ROOM, Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
 LARGE = 100_000
 
 
-def large(w: World, row: int) -> RowQuery:
+def large(w: ScriptedHub, row: int) -> RowQuery:
     """Return a query whose result is large."""
     return RowQuery(w.log, (row,), padding=LARGE)
 
 
-def wide(w: World, row: int) -> RowQuery:
+def wide(w: ScriptedHub, row: int) -> RowQuery:
     """Return a query whose input is large."""
     return RowQuery(w.log, (row,), size_bytes=LARGE)
 
@@ -39,7 +39,7 @@ def refusals(listener: Listener) -> list[tuple[str, str]]:
 
 async def test_watched_results_keep_no_bytes() -> None:
     """The store has room for two results: of the others the ETag is left, and they are told of as before."""
-    w = World(max_bytes=3 * LARGE)
+    w = ScriptedHub(max_bytes=3 * LARGE)
     listener = await w.connect(*(large(w, row) for row in range(10)))
     entries = list(w.hub._queries._by_entry)
     assert len(entries) == 10
@@ -55,7 +55,7 @@ async def test_watched_results_keep_no_bytes() -> None:
 
 async def test_a_result_is_pushed_though_nothing_holds_it() -> None:
     """Where the store holds nothing at all, the new bytes are there once, to be sent."""
-    w = World(max_bytes=0)
+    w = ScriptedHub(max_bytes=0)
     query = RowQuery(w.log, (1,), pushes_results=True)
     listener = await w.connect(query)
     w.log.write(1)
@@ -68,7 +68,7 @@ async def test_a_result_is_pushed_though_nothing_holds_it() -> None:
 
 async def test_whoever_waited_for_a_result_is_served_it_though_nothing_holds_it() -> None:
     """The bytes leave the entry before the tasks that wait for it run again; they have them all the same."""
-    w = World(max_bytes=0)
+    w = ScriptedHub(max_bytes=0)
     await w.connect(w.row(1))
     await w.write(1)
     assert (await w.reader.get(w.row(1))).answer() == b"1"
@@ -77,7 +77,7 @@ async def test_whoever_waited_for_a_result_is_served_it_though_nothing_holds_it(
 
 async def test_a_caller_watches_so_many_queries_and_no_more() -> None:
     """The next is refused, alone, by the name of the setting; others have their own; leaving gives places back."""
-    w = World(bounds=replace(ROOM, max_watched_queries_per_identity=3))
+    w = ScriptedHub(bounds=replace(ROOM, max_watched_queries_per_identity=3))
     first = await w.connect(w.row(1), w.row(2), identity="ann")
     second = await w.connect(w.row(1), w.row(3), w.row(4), identity="ann")
     assert second.connected.queries == ["items.sum[1]", None, None]
@@ -94,7 +94,7 @@ async def test_a_caller_watches_so_many_queries_and_no_more() -> None:
 
 async def test_a_refused_query_is_not_computed() -> None:
     """What nobody may watch costs no run of the handler."""
-    w = World(bounds=replace(ROOM, max_watched_queries_per_identity=1))
+    w = ScriptedHub(bounds=replace(ROOM, max_watched_queries_per_identity=1))
     refused = w.row(2)
     await w.connect(w.row(1), refused, identity="ann")
     assert refused.computed == 0
@@ -103,7 +103,7 @@ async def test_a_refused_query_is_not_computed() -> None:
 
 async def test_a_worker_watches_so_many_queries_and_no_more() -> None:
     """Whoever comes past it is sent elsewhere."""
-    w = World(bounds=replace(ROOM, max_watched_queries=2))
+    w = ScriptedHub(bounds=replace(ROOM, max_watched_queries=2))
     await w.connect(w.row(1), w.row(2), identity="ann")
     [(code, message)] = refusals(await w.connect(w.row(1), identity="bob"))
     assert code == "SERVICE_UNAVAILABLE"
@@ -113,9 +113,9 @@ async def test_a_worker_watches_so_many_queries_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("kind", [wide, large])
-async def test_a_callers_inputs_are_bounded_in_bytes(kind: Callable[[World, int], RowQuery]) -> None:
+async def test_a_callers_inputs_are_bounded_in_bytes(kind: Callable[[ScriptedHub, int], RowQuery]) -> None:
     """Large inputs meet the bound after a few; results that are large do not, as they are not kept."""
-    w = World(max_bytes=0, bounds=replace(ROOM, max_watched_bytes_per_identity=5 * LARGE))
+    w = ScriptedHub(max_bytes=0, bounds=replace(ROOM, max_watched_bytes_per_identity=5 * LARGE))
     listener = await w.connect(*(kind(w, row) for row in range(10)), identity="ann")
     found = refusals(listener)
     if kind is large:
@@ -130,7 +130,7 @@ async def test_a_callers_inputs_are_bounded_in_bytes(kind: Callable[[World, int]
 
 async def test_a_workers_inputs_are_bounded_in_bytes() -> None:
     """However many callers they come from."""
-    w = World(bounds=replace(ROOM, max_watched_bytes=5 * LARGE))
+    w = ScriptedHub(bounds=replace(ROOM, max_watched_bytes=5 * LARGE))
     found = [refusals(await w.connect(wide(w, row), identity=f"caller {row}")) for row in range(10)]
     assert [code for refused in found for code, _ in refused][:1] == ["SERVICE_UNAVAILABLE"]
     assert w.hub.watched_bytes <= 5 * LARGE
@@ -139,7 +139,7 @@ async def test_a_workers_inputs_are_bounded_in_bytes() -> None:
 
 async def test_the_requests_of_streams_count() -> None:
     """Each stream keeps its request, to be rechecked by: a stream whose own is too much is refused as a whole."""
-    w = World(bounds=replace(ROOM, max_watched_bytes_per_identity=2 * LARGE))
+    w = ScriptedHub(bounds=replace(ROOM, max_watched_bytes_per_identity=2 * LARGE))
     first = await w.connect(identity="ann", request_bytes=LARGE)
     await w.connect(identity="ann", request_bytes=LARGE)
     with pytest.raises(TooManyRequestsError, match="max_watched_bytes_per_identity"):
@@ -154,7 +154,7 @@ async def test_the_requests_of_streams_count() -> None:
 
 async def test_what_many_show_is_counted_once_for_all_and_once_for_each() -> None:
     """The worker holds it once; a caller with two such streams too, beside a note of each stream."""
-    w = World()
+    w = ScriptedHub()
     streams = [await w.connect(wide(w, 1), identity=identity) for identity in ("ann", "ann", "bob")]
     by_caller = {caller[1]: held.size_bytes for caller, held in w.hub._holdings._by_caller.items()}
     assert w.hub.watched_bytes - 3 * SHOWN_BYTES == by_caller["ann"] - 2 * SHOWN_BYTES == by_caller["bob"] - SHOWN_BYTES
@@ -167,7 +167,7 @@ async def test_what_many_show_is_counted_once_for_all_and_once_for_each() -> Non
 async def test_nothing_is_counted_for_who_has_gone() -> None:
     """After hundreds of streams, refusals, writes and growing read sets, every count is back at nothing."""
     bounds = replace(ROOM, max_watched_queries=40, max_watched_bytes_per_identity=30_000)
-    w, rng = World(bounds=bounds), random.Random(3)
+    w, rng = ScriptedHub(bounds=bounds), random.Random(3)
     listeners: list[Listener] = []
     for _ in range(300):
         queries = [w.row(*rng.sample(range(9), rng.randint(1, 6))) for _ in range(rng.randrange(6))]
@@ -185,7 +185,7 @@ async def test_nothing_is_counted_for_who_has_gone() -> None:
 
 async def test_a_query_that_rests_on_more_weighs_more() -> None:
     """What is counted follows the read set, when it is another by more than half."""
-    w = World()
+    w = ScriptedHub()
     query = w.row(1)
     await w.connect(query, identity="ann")
     before = w.hub.watched_bytes

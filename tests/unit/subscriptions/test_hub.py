@@ -19,20 +19,20 @@ from reactive_rpc.subscriptions.refresher import AT_ONCE, RETRY_SECONDS
 from reactive_rpc.subscriptions.watched_query import Subscription
 from tests.unit.cache.scripted import change, until
 
-from .world import Listener, World
+from .scripted_hub import Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def w(anyio_backend: str) -> AsyncIterator[World]:
-    opened = World()
+async def w(anyio_backend: str) -> AsyncIterator[ScriptedHub]:
+    opened = ScriptedHub()
     yield opened
     await opened.aclose()
     assert (opened.hub.streams, opened.hub.watched_queries) == (0, 0)
 
 
-async def test_connected_says_where_the_stream_stands(w: World) -> None:
+async def test_connected_says_where_the_stream_stands(w: ScriptedHub) -> None:
     """Its id, its cursor, and a key for each query in the order asked for; without a cursor nothing is stale."""
     await w.write(1, 2)
     listener = await w.connect(w.row(2), w.row(1))
@@ -46,7 +46,7 @@ async def test_connected_says_where_the_stream_stands(w: World) -> None:
     }
 
 
-async def test_a_stream_is_told_of_each_commit_that_touches_it(w: World) -> None:
+async def test_a_stream_is_told_of_each_commit_that_touches_it(w: ScriptedHub) -> None:
     """In commit order, with a cursor that grows; of other rows it hears nothing."""
     listener = await w.connect(w.row(1), w.row(2))
     for row in (1, 3, 2, 1):
@@ -57,7 +57,7 @@ async def test_a_stream_is_told_of_each_commit_that_touches_it(w: World) -> None
     assert {tuple(event.tables) for event in listener.events} == {("item",)}
 
 
-async def test_what_differs_by_etag_is_stale(w: World) -> None:
+async def test_what_differs_by_etag_is_stale(w: ScriptedHub) -> None:
     """The client's own etag decides, whatever the cursor says."""
     entry = await w.reader.get(w.row(1))
     assert (await w.connect(w.row(1), etag=entry.etag, cursor=Cursor("e1", 0))).connected.stale == []
@@ -66,7 +66,7 @@ async def test_what_differs_by_etag_is_stale(w: World) -> None:
     assert [affected.key for affected in stale] == ["items.sum[1]"]
 
 
-async def test_what_changed_after_the_cursor_is_stale(w: World) -> None:
+async def test_what_changed_after_the_cursor_is_stale(w: ScriptedHub) -> None:
     """Without an etag the log decides, query by query."""
     await w.write(1)
     await w.write(2)
@@ -76,7 +76,7 @@ async def test_what_changed_after_the_cursor_is_stale(w: World) -> None:
 
 
 @pytest.mark.parametrize("cursor", [Cursor("other", 0), Cursor("e1", 10**19), Cursor("e1", 0)])
-async def test_a_cursor_that_means_nothing_makes_everything_stale(w: World, cursor: Cursor) -> None:
+async def test_a_cursor_that_means_nothing_makes_everything_stale(w: ScriptedHub, cursor: Cursor) -> None:
     """Another epoch, a version that is yet to come, or one that is no longer kept: everything is to be fetched."""
     await w.write(9)
     w.log.remembers_from = 1
@@ -85,7 +85,7 @@ async def test_a_cursor_that_means_nothing_makes_everything_stale(w: World, curs
     assert [affected.key for affected in listener.connected.stale] == ["items.sum[1]"]
 
 
-async def test_what_happens_while_connecting_is_in_connected(w: World) -> None:
+async def test_what_happens_while_connecting_is_in_connected(w: ScriptedHub) -> None:
     """A commit that touches the first query while the second is computed: stale, and no event before `connected`."""
     second = w.row(2)
 
@@ -103,7 +103,7 @@ async def test_what_happens_while_connecting_is_in_connected(w: World) -> None:
     await until(lambda: len(listener.frames) == 1)
 
 
-async def test_a_new_epoch_is_a_gap_for_everybody(w: World) -> None:
+async def test_a_new_epoch_is_a_gap_for_everybody(w: ScriptedHub) -> None:
     """Each stream is told once, with the new cursor, and then of what is new."""
     listeners = [await w.connect(w.row(1)), await w.connect(w.row(2))]
     w.log.flush("restored")
@@ -116,7 +116,7 @@ async def test_a_new_epoch_is_a_gap_for_everybody(w: World) -> None:
         assert (type(held), held.cursor) == (Invalidation, "e2:2")
 
 
-async def test_streams_that_are_owed_the_same_share_the_bytes(w: World) -> None:
+async def test_streams_that_are_owed_the_same_share_the_bytes(w: ScriptedHub) -> None:
     """An event is encoded once for all streams with the same set, and once more for those with another."""
     listeners = [await w.connect(w.row(1), w.row(2)) for _ in range(3)] + [await w.connect(w.row(1))]
     await w.write(1, 2)
@@ -127,7 +127,7 @@ async def test_streams_that_are_owed_the_same_share_the_bytes(w: World) -> None:
     assert len({listener.events[0].event_id for listener in listeners}) == 1
 
 
-async def test_a_popular_query_is_computed_once_for_all(w: World) -> None:
+async def test_a_popular_query_is_computed_once_for_all(w: ScriptedHub) -> None:
     """After an invalidation the hub settles a watch once, however many streams hold it."""
     query = w.row(1)
     for _ in range(5):
@@ -136,7 +136,7 @@ async def test_a_popular_query_is_computed_once_for_all(w: World) -> None:
     assert query.computed == 2
 
 
-async def test_what_was_missed_while_settling_is_told_again(w: World) -> None:
+async def test_what_was_missed_while_settling_is_told_again(w: ScriptedHub) -> None:
     """A commit that falls between telling and the new snapshot: clients may have fetched before it, so tell again."""
     query = w.row(1)
     listener = await w.connect(query)
@@ -154,7 +154,7 @@ async def test_what_was_missed_while_settling_is_told_again(w: World) -> None:
     await until(lambda: len(listener.frames) == 3)
 
 
-async def test_a_refresh_that_fails_is_tried_again(w: World) -> None:
+async def test_a_refresh_that_fails_is_tried_again(w: ScriptedHub) -> None:
     """Time and again, after a pause; then the watch works as before."""
     query = w.row(1)
     listener = await w.connect(query)
@@ -170,7 +170,7 @@ async def test_a_refresh_that_fails_is_tried_again(w: World) -> None:
     await until(lambda: len(listener.frames) == 2)
 
 
-async def test_a_query_that_can_no_longer_be_told_ends_its_streams(w: World) -> None:
+async def test_a_query_that_can_no_longer_be_told_ends_its_streams(w: ScriptedHub) -> None:
     """They come back and are refused that query; other streams stay."""
     query, other = w.row(1), await w.connect(w.row(2))
     listener = await w.connect(query)
@@ -184,7 +184,7 @@ async def test_a_query_that_can_no_longer_be_told_ends_its_streams(w: World) -> 
     assert again.connected.queries == [None]
 
 
-async def test_a_query_that_fails_is_refused_alone(w: World) -> None:
+async def test_a_query_that_fails_is_refused_alone(w: ScriptedHub) -> None:
     """By accident: no words of the exception. On purpose: it is watched like any result."""
     failing, missing = w.row(1), w.row(2)
     failing.fails = ValueError("the password is hunter2")
@@ -199,7 +199,7 @@ async def test_a_query_that_fails_is_refused_alone(w: World) -> None:
     await until(lambda: listener.heard == [["items.sum[2]"]])
 
 
-async def test_nobody_connects_while_the_log_cannot_be_read(w: World) -> None:
+async def test_nobody_connects_while_the_log_cannot_be_read(w: ScriptedHub) -> None:
     """The error is the caller's, and nothing of the stream is left."""
     w.log.down = ServiceUnavailableError("gone")
     with pytest.raises(ServiceUnavailableError):
@@ -208,7 +208,7 @@ async def test_nobody_connects_while_the_log_cannot_be_read(w: World) -> None:
     w.log.down = None
 
 
-async def test_one_query_twice_in_a_set_is_told_once(w: World) -> None:
+async def test_one_query_twice_in_a_set_is_told_once(w: ScriptedHub) -> None:
     """Each place of the set has its key; the event names the query once."""
     listener = await w.connect(w.row(1), w.row(1))
     assert listener.connected.queries == ["items.sum[1]"] * 2
@@ -216,7 +216,7 @@ async def test_one_query_twice_in_a_set_is_told_once(w: World) -> None:
     await until(lambda: listener.heard == [["items.sum[1]"]])
 
 
-async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
+async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: ScriptedHub) -> None:
     """Past the bound one gap takes the place of all that waits; the others hear everything."""
     quick = await w.connect(w.row(1))
     slow, _ = await w.hub.connect([Subscription(QueryRef(path="p"), cast(QueryCall, w.row(1)))], None, acks=False)
@@ -234,7 +234,7 @@ async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: World) -> None:
     assert [event.cursor for event in quick.events][-1] == events[-1].cursor == "e1:20"
 
 
-async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
+async def test_whoever_settles_a_watch_tells_those_who_waited(w: ScriptedHub) -> None:
     """A second stream connects before the watch is computed again: the first is told what it missed meanwhile."""
     first = await w.connect(w.row(1))
     w.hub._reconciler.refresher.at_once = 0  # nothing is computed again for now
@@ -252,7 +252,7 @@ async def test_whoever_settles_a_watch_tells_those_who_waited(w: World) -> None:
 @pytest.mark.parametrize("max_bytes", [0, 1_000_000])
 async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None:
     """After hundreds of streams have come and gone, amid writes, no watch, entry, task or queue is held for them."""
-    w = World(max_bytes=max_bytes)
+    w = ScriptedHub(max_bytes=max_bytes)
     rng = random.Random(7)
     open_streams: list[Listener] = []
     for _ in range(300):
@@ -276,7 +276,7 @@ async def test_nothing_is_left_of_streams_that_have_gone(max_bytes: int) -> None
     assert w.clock.sleepers == 0
 
 
-async def test_a_refusal_that_rests_on_nothing_is_told_at_once(w: World) -> None:
+async def test_a_refusal_that_rests_on_nothing_is_told_at_once(w: ScriptedHub) -> None:
     """By a handler that read nothing before it refused: only another context could change it, so it is not watched."""
     hidden, private = w.row(1), w.row(2)
     hidden.error, private.error = UnauthorizedError("who are you?"), ForbiddenError("not yours")
@@ -291,7 +291,7 @@ async def test_a_refusal_that_rests_on_nothing_is_told_at_once(w: World) -> None
     assert listener.heard == [["items.sum[3]"]]
 
 
-async def test_a_revoked_identity_hears_no_more(w: World) -> None:
+async def test_a_revoked_identity_hears_no_more(w: ScriptedHub) -> None:
     """Each of its streams ends with `revoked` and the reason; those of others go on."""
     ann = [await w.connect(w.row(1), identity="ann") for _ in range(2)]
     others = [await w.connect(w.row(1), identity="bob"), await w.connect(w.row(1))]
@@ -306,7 +306,7 @@ async def test_a_revoked_identity_hears_no_more(w: World) -> None:
     assert w.hub.stats.revoked == 2
 
 
-async def test_a_stream_that_is_revoked_while_it_connects_ends(w: World) -> None:
+async def test_a_stream_that_is_revoked_while_it_connects_ends(w: ScriptedHub) -> None:
     """It is found by its identity from the first moment; after `connected` it says `revoked` and nothing else."""
     query = w.row(1)
 
@@ -319,7 +319,7 @@ async def test_a_stream_that_is_revoked_while_it_connects_ends(w: World) -> None
     assert listener.events == [Revoked()]
 
 
-async def test_a_server_that_drains_ends_its_streams_one_after_another(w: World) -> None:
+async def test_a_server_that_drains_ends_its_streams_one_after_another(w: ScriptedHub) -> None:
     """Spread over the time given, without a word that would keep clients away; nobody new is let in."""
     listeners = [await w.connect(w.row(1)) for _ in range(20)]
     draining = asyncio.create_task(w.hub.drain(1.0))
@@ -338,7 +338,7 @@ async def test_a_server_that_drains_ends_its_streams_one_after_another(w: World)
     assert w.hub.stats.refused == 1
 
 
-async def test_a_stream_says_when_to_come_back(w: World) -> None:
+async def test_a_stream_says_when_to_come_back(w: ScriptedHub) -> None:
     """Within the range given, and not all in one instant."""
     decoder, found = SSEDecoder(), set()
     for _ in range(50):
@@ -350,7 +350,7 @@ async def test_a_stream_says_when_to_come_back(w: World) -> None:
     assert all(retry_ms is not None and 1000 <= retry_ms <= 5000 for retry_ms in found)
 
 
-async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: World) -> None:
+async def test_a_flush_is_where_an_unsettled_watch_was_last_told(w: ScriptedHub) -> None:
     """A new epoch counts anew: until the watch is computed again, the cursor stays at the gap."""
     w.hub._reconciler.refresher.at_once = 0  # nothing is computed again for now
     listener = await w.connect(w.row(1), w.row(2))
@@ -374,7 +374,7 @@ async def test_every_stream_is_told_what_it_is_owed_and_nothing_else(seed: int) 
     it is told, ends with the last write to each row it shows, though handlers are slow and results are evicted.
     """
     rng = random.Random(seed)
-    w = World(max_events=10_000, max_bytes=rng.choice([0, 3_000, 1_000_000]))
+    w = ScriptedHub(max_events=10_000, max_bytes=rng.choice([0, 3_000, 1_000_000]))
     tenants = {"ann": range(6), "bob": range(4, 10)}
     listeners: dict[str, list[Listener]] = defaultdict(list)
     shown: dict[str, set[int]] = {}
@@ -417,7 +417,7 @@ async def test_every_stream_is_told_what_it_is_owed_and_nothing_else(seed: int) 
     await w.aclose()
 
 
-async def test_a_change_of_another_table_is_told_to_those_it_touches(w: World) -> None:
+async def test_a_change_of_another_table_is_told_to_those_it_touches(w: ScriptedHub) -> None:
     """A stream on items hears nothing of others."""
     listener = await w.connect(w.row(1))
     w.log.commit(change(1, "other"))
@@ -427,7 +427,7 @@ async def test_a_change_of_another_table_is_told_to_those_it_touches(w: World) -
     assert listener.events[0].cursor == "e1:2"
 
 
-async def test_an_invalidation_names_the_version_that_shows_the_change(w: World) -> None:
+async def test_an_invalidation_names_the_version_that_shows_the_change(w: ScriptedHub) -> None:
     """Also where the cursor is held back; but not where no commit is the reason: no version is better then."""
     listener = await w.connect(w.row(1), w.row(2))
     await w.write(1)

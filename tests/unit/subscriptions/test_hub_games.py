@@ -39,7 +39,7 @@ from reactive_rpc.subscriptions.watched_query import Pending, Subscription, Watc
 from reactive_rpc.testing import FakeClock, SequentialIds
 from tests.unit.cache.scripted import RowQuery, ScriptedLog
 
-from .world import ROOM
+from .scripted_hub import ROOM
 
 pytestmark = pytest.mark.anyio
 
@@ -114,7 +114,7 @@ class Worker:
 class Client:
     """What one client shows: `{row: value}` as it fetched it or was sent it."""
 
-    world: World
+    world: HubGame
     tenant: str
     rows: list[int]
     acks: bool
@@ -200,7 +200,7 @@ class Client:
         return self.reading is not None and not self.reading.done()
 
 
-class World:
+class HubGame:
     """Two workers, some clients, and writes."""
 
     def __init__(self, seed: int) -> None:
@@ -301,9 +301,9 @@ class World:
             await worker.reader.aclose()
 
 
-async def play(seed: int, steps: int = 120) -> World:
+async def play(seed: int, steps: int = 120) -> HubGame:
     """Play one game and expect that everybody ends with the right data."""
-    world = World(seed)
+    world = HubGame(seed)
     try:
         for _ in range(steps):
             await world.step()

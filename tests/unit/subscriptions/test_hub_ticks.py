@@ -8,19 +8,19 @@ from reactive_rpc.cache.expiries import GRACE_SECONDS
 from reactive_rpc.protocol.cursors import Cursor
 from tests.unit.cache.scripted import RowQuery, until
 
-from .world import Listener, World
+from .scripted_hub import Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
 TICK = 60.0 + GRACE_SECONDS
 
 
-def minutely(world: World, row: int = 1) -> RowQuery:
+def minutely(world: ScriptedHub, row: int = 1) -> RowQuery:
     """Return a query whose result is another one in each minute."""
     return RowQuery(world.log, (row,), time=world.clock.time)
 
 
-def leave(world: World, listener: Listener) -> None:
+def leave(world: ScriptedHub, listener: Listener) -> None:
     """Lose the connection."""
     listener.stream.close()
     world.hub.disconnect(listener.stream)
@@ -28,7 +28,7 @@ def leave(world: World, listener: Listener) -> None:
 
 async def test_a_tick_is_told_as_an_invalidation() -> None:
     """At the version of before, for no table's sake, with a cursor that says up to when ticks were told."""
-    w = World()
+    w = ScriptedHub()
     listener = await w.connect(minutely(w), w.row(2))
     w.clock.advance(TICK)
     await until(lambda: len(listener.events) == 1)
@@ -46,7 +46,7 @@ async def test_who_comes_back_after_a_tick_is_told_of_it() -> None:
 
     A cursor without a moment, as an answer's header has it, proves nothing about ticks; one from after the tick does.
     """
-    w = World()
+    w = ScriptedHub()
     w.clock.advance(5)
     query, timeless = minutely(w), w.row(2)
     first = await w.connect(query, timeless)
@@ -69,7 +69,7 @@ async def test_who_comes_back_after_a_tick_is_told_of_it() -> None:
 
 async def test_nothing_of_time_is_said_where_nothing_depends_on_it() -> None:
     """Cursors are as they were, and a clock that moves tells nobody anything."""
-    w = World()
+    w = ScriptedHub()
     listener = await w.connect(w.row(1))
     w.clock.advance(1000)
     assert Cursor.parse(listener.connected.cursor).moment is None
@@ -79,7 +79,7 @@ async def test_nothing_of_time_is_said_where_nothing_depends_on_it() -> None:
 
 async def test_within_the_grace_a_cursor_does_not_promise_the_tick() -> None:
     """The tick is there and has not been told: who connects now, and comes back, hears of it then."""
-    w = World()
+    w = ScriptedHub()
     query = minutely(w)
     await w.connect(query)
     w.clock.advance(60 + GRACE_SECONDS / 2)

@@ -16,7 +16,7 @@ from reactive_rpc.subscriptions.registrar import REGISTERED_AT_ONCE
 from reactive_rpc.subscriptions.watched_query import WatchedQuery
 from tests.unit.cache.scripted import RowQuery, until
 
-from .world import World
+from .scripted_hub import ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
@@ -26,14 +26,14 @@ ALL = 999
 
 
 @pytest.fixture
-async def w(anyio_backend: str) -> AsyncIterator[World]:
-    opened = World(max_events=1_000)
+async def w(anyio_backend: str) -> AsyncIterator[ScriptedHub]:
+    opened = ScriptedHub(max_events=1_000)
     opened.hub._reconciler.notified_at_once = AT_A_TIME
     yield opened
     await opened.aclose()
 
 
-async def watch_hundreds(w: World) -> list[RowQuery]:
+async def watch_hundreds(w: ScriptedHub) -> list[RowQuery]:
     """Open streams of one caller that show hundreds of queries, none of them twice."""
     queries = [w.row(number, ALL) for number in range(STREAMS * QUERIES)]
     for start in range(0, len(queries), QUERIES):
@@ -52,7 +52,7 @@ async def most_between_turns(count: Callable[[], int], is_done: Callable[[], boo
     raise AssertionError("it was never done")
 
 
-async def test_a_large_commit_is_told_in_turns(w: World) -> None:
+async def test_a_large_commit_is_told_in_turns(w: ScriptedHub) -> None:
     """A few at a time, and everybody of everything in the end, with cursors that stay behind until then."""
     await watch_hundreds(w)
     notified: list[int] = []
@@ -78,7 +78,7 @@ async def test_a_large_commit_is_told_in_turns(w: World) -> None:
         await until(lambda listener=listener: listener.events[-1].cursor == "e1:1")  # type: ignore[misc]  # bound
 
 
-async def test_a_neighbour_is_told_of_a_large_commit_first(w: World) -> None:
+async def test_a_neighbour_is_told_of_a_large_commit_first(w: ScriptedHub) -> None:
     """Whoever shows one query does not wait for those who show hundreds, wherever the index has it."""
     await watch_hundreds(w)
     neighbour = await w.connect(w.row(ALL), identity="neighbour")
@@ -90,7 +90,7 @@ async def test_a_neighbour_is_told_of_a_large_commit_first(w: World) -> None:
     assert others_heard <= AT_A_TIME
 
 
-async def test_a_neighbours_query_is_computed_again_in_its_turn(w: World) -> None:
+async def test_a_neighbours_query_is_computed_again_in_its_turn(w: ScriptedHub) -> None:
     """After a commit that touches hundreds of another caller's, it is among the first."""
     queries = await watch_hundreds(w)
     mine = w.row(ALL)
@@ -102,7 +102,7 @@ async def test_a_neighbours_query_is_computed_again_in_its_turn(w: World) -> Non
 
 
 @pytest.mark.seeded_bug
-async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lines_that_know_no_callers_are_a_seeded_bug(w: ScriptedHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """All in one line, the neighbour's query behind the crowd's: the test above can fail."""
     add = Refresher.add
 
@@ -120,7 +120,7 @@ async def test_lines_that_know_no_callers_are_a_seeded_bug(w: World, monkeypatch
         await test_a_neighbours_query_is_computed_again_in_its_turn(w)
 
 
-async def test_handlers_that_never_end_leave_places_to_others(w: World) -> None:
+async def test_handlers_that_never_end_leave_places_to_others(w: ScriptedHub) -> None:
     """One caller's slow handlers hold some of the places, never all."""
     queries = await watch_hundreds(w)
     ended = asyncio.Event()
@@ -143,7 +143,7 @@ async def test_handlers_that_never_end_leave_places_to_others(w: World) -> None:
     await w.settled()
 
 
-async def test_what_many_show_is_computed_in_a_turn_of_its_own(w: World) -> None:
+async def test_what_many_show_is_computed_in_a_turn_of_its_own(w: ScriptedHub) -> None:
     """A popular query does not stand behind the hundreds of whoever happened to show it first."""
     popular = w.row(ALL)
     queries = await watch_hundreds(w)
@@ -156,7 +156,7 @@ async def test_what_many_show_is_computed_in_a_turn_of_its_own(w: World) -> None
     assert sum(query.computed == 2 for query in queries) <= AT_ONCE
 
 
-async def test_many_that_fail_are_tried_again_by_one_clock(w: World) -> None:
+async def test_many_that_fail_are_tried_again_by_one_clock(w: ScriptedHub) -> None:
     """A table that is gone fails all of them: no task sleeps for each, and no place is held meanwhile."""
     queries = await watch_hundreds(w)
     for query in queries:
@@ -172,7 +172,7 @@ async def test_many_that_fail_are_tried_again_by_one_clock(w: World) -> None:
     assert not w.hub._queries.outdated
 
 
-async def test_there_is_no_task_for_what_waits(w: World) -> None:
+async def test_there_is_no_task_for_what_waits(w: ScriptedHub) -> None:
     """A large commit starts a few computations; the others stand in line."""
     await watch_hundreds(w)
     w.log.write(ALL)
@@ -181,7 +181,7 @@ async def test_there_is_no_task_for_what_waits(w: World) -> None:
     assert len(w.hub._tasks) <= AT_ONCE + 1
 
 
-async def test_a_stream_that_connects_lets_others_have_their_turn(w: World) -> None:
+async def test_a_stream_that_connects_lets_others_have_their_turn(w: ScriptedHub) -> None:
     """Cached results come without a wait; a set of hundreds of them is registered a few at a time."""
     queries = await watch_hundreds(w)
 

@@ -13,7 +13,7 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from tests.unit.cache.scripted import RowQuery, change, until
 
-from .world import Listener, World
+from .scripted_hub import Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ def stale(listener: Listener) -> list[str]:
     return [affected.key for affected in listener.connected.stale]
 
 
-async def missed(w: World, count: int) -> None:
+async def missed(w: ScriptedHub, count: int) -> None:
     """Commit so many changes of row 1, one of row 3 in the middle of them, each by itself."""
     for number in range(count):
         w.log.write(3 if number == count // 2 else 1)
@@ -35,7 +35,7 @@ async def missed(w: World, count: int) -> None:
 
 async def test_many_that_resume_share_one_reading() -> None:
     """At once, and a little later; what came since the reading counts too."""
-    w = World()
+    w = ScriptedHub()
     await missed(w, 10)
     gate = asyncio.Event()
 
@@ -61,12 +61,12 @@ async def test_many_that_resume_share_one_reading() -> None:
 
 async def test_past_the_bound_there_is_a_gap() -> None:
     """Everything is stale, as if the cursor were of another epoch; up to it, query by query."""
-    w = World(max_resumed_changes=10)
+    w = ScriptedHub(max_resumed_changes=10)
     await missed(w, 10)
     assert stale(await w.connect(w.row(2), w.row(3), cursor=START)) == ["items.sum[3]"]
     await w.write(1)
     assert stale(await w.connect(w.row(2), w.row(3), cursor=START)) == ["items.sum[3]"], "read before, and little since"
-    another = World(max_resumed_changes=10)
+    another = ScriptedHub(max_resumed_changes=10)
     await missed(another, 11)
     assert stale(await another.connect(another.row(2), another.row(3), cursor=START)) == [
         "items.sum[2]",
@@ -79,7 +79,7 @@ async def test_past_the_bound_there_is_a_gap() -> None:
 
 async def test_a_new_epoch_is_read_anew() -> None:
     """What was read in another says nothing."""
-    w = World()
+    w = ScriptedHub()
     await missed(w, 4)
     assert stale(await w.connect(w.row(2), cursor=START)) == []
     w.log.flush("restored")
@@ -89,7 +89,7 @@ async def test_a_new_epoch_is_read_anew() -> None:
 
 async def test_a_reading_that_fails_is_everybodys_and_nobodys_later() -> None:
     """Who waited gets the error; who comes next has it read again."""
-    w = World()
+    w = ScriptedHub()
     await missed(w, 4)
     read_after = w.log.read_after
 
@@ -106,7 +106,7 @@ async def test_a_reading_that_fails_is_everybodys_and_nobodys_later() -> None:
 
 async def most_matched(monkeypatch: pytest.MonkeyPatch) -> int:
     """Return against how many changes a stream that resumes is held between two turns of the event loop."""
-    w = World()
+    w = ScriptedHub()
     await w.connect(w.row(1), RowQuery(w.log, (2,), keep=lambda change: True))
     w.log.commit(*(change(2 if n % 2 else 7) for n in range(MATCHED_AT_ONCE * 4)))
     w.log.apply()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,37 +13,22 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
     UnauthorizedError,
 )
-from tests.unit.cache.scripted import until
+from tests.unit.cache.scripted import Gate, until
 
-from .world import World
+from .scripted_hub import ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def w(anyio_backend: str) -> AsyncIterator[World]:
-    opened = World()
+async def w(anyio_backend: str) -> AsyncIterator[ScriptedHub]:
+    opened = ScriptedHub()
     yield opened
     await opened.aclose()
 
 
-class Gate:
-    """A pause that lasts until the test opens it; counts who has arrived."""
-
-    def __init__(self) -> None:
-        self.arrived = 0
-        self._open = asyncio.Event()
-
-    async def __call__(self) -> None:
-        self.arrived += 1
-        await self._open.wait()
-
-    def open(self) -> None:
-        self._open.set()
-
-
 @pytest.mark.parametrize("error", [ForbiddenError("not yours"), UnauthorizedError("who?"), NotFoundError("no item 1")])
-async def test_who_is_refused_hears_when_they_are_let_in_and_of_nothing_else(w: World, error: RPCError) -> None:
+async def test_who_is_refused_hears_when_they_are_let_in_and_of_nothing_else(w: ScriptedHub, error: RPCError) -> None:
     """Commits that leave the refusal as it is are told to nobody; the one that ends it is, and then each as ever."""
     query = w.row(1)
     query.error = error
@@ -65,7 +49,7 @@ async def test_who_is_refused_hears_when_they_are_let_in_and_of_nothing_else(w: 
     assert listener.heard == [["items.sum[1]"]] * 3
 
 
-async def test_who_may_have_been_let_in_between_is_told(w: World) -> None:
+async def test_who_may_have_been_let_in_between_is_told(w: ScriptedHub) -> None:
     """Several commits before the outcome is known: one of them may have let the caller in, who fetched."""
     query, gate = w.row(1), Gate()
     query.error = ForbiddenError("not yours")
@@ -81,7 +65,7 @@ async def test_who_may_have_been_let_in_between_is_told(w: World) -> None:
     assert listener.heard == [["items.sum[1]"]]
 
 
-async def test_a_refusal_in_other_words_is_another_outcome(w: World) -> None:
+async def test_a_refusal_in_other_words_is_another_outcome(w: ScriptedHub) -> None:
     """Also where only its details differ, which its ETag does not tell."""
     query = w.row(1)
     query.error = ForbiddenError("not yours", details={"owner": "ann"})
@@ -91,7 +75,7 @@ async def test_a_refusal_in_other_words_is_another_outcome(w: World) -> None:
     await until(lambda: len(listener.frames) == 1)
 
 
-async def test_a_refusal_waits_for_its_outcome_and_holds_the_cursor_back(w: World) -> None:
+async def test_a_refusal_waits_for_its_outcome_and_holds_the_cursor_back(w: ScriptedHub) -> None:
     """However long it takes, nothing is told of it; what is told of others meanwhile does not confirm it."""
     query, gate = w.row(1), Gate()
     query.error = ForbiddenError("not yours")
@@ -115,7 +99,7 @@ async def test_a_refusal_waits_for_its_outcome_and_holds_the_cursor_back(w: Worl
 
 
 @pytest.mark.parametrize(("fault", "notified"), [(ValueError("oh"), 1), (ServiceUnavailableError("busy"), 0)])
-async def test_a_refused_query_that_fails(w: World, fault: Exception, notified: int) -> None:
+async def test_a_refused_query_that_fails(w: ScriptedHub, fault: Exception, notified: int) -> None:
     """That it fails now is another outcome; that nobody can tell just now is none."""
     query = w.row(1)
     query.error = ForbiddenError("not yours")

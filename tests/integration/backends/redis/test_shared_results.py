@@ -31,7 +31,7 @@ ANSWER, WAIT = module.ANSWER_SECONDS, module.WAIT_SECONDS
 
 
 @dataclass
-class World:
+class SharingWorkers:
     """One Redis, and workers that share results through it."""
 
     url: str
@@ -66,15 +66,15 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["redis_server_url", "redis_cluster_url"])
-async def world(request: pytest.FixtureRequest, redis_namespace: str) -> AsyncIterator[World]:
-    made = World(request.getfixturevalue(request.param), redis_namespace)
+async def world(request: pytest.FixtureRequest, redis_namespace: str) -> AsyncIterator[SharingWorkers]:
+    made = SharingWorkers(request.getfixturevalue(request.param), redis_namespace)
     async with made.stack:
         yield made
 
 
 @pytest.fixture
-async def own_world(own_redis: RedisServer) -> AsyncIterator[World]:
-    made = World(own_redis.url, "test")
+async def own_world(own_redis: RedisServer) -> AsyncIterator[SharingWorkers]:
+    made = SharingWorkers(own_redis.url, "test")
     async with made.stack:
         yield made
 
@@ -83,7 +83,7 @@ async def find(values: RedisSharedResults, key: Any = KEY, epoch: str = "e1", af
     return await values.find(key, epoch, after=after, version=after + 1)
 
 
-async def stored(world: World, value: SharedResult = VALUE) -> None:
+async def stored(world: SharingWorkers, value: SharedResult = VALUE) -> None:
     """Have a worker put `value`, and wait until it is there."""
     (await world.worker()).put(value)
     client = world.client()
@@ -94,7 +94,7 @@ async def stored(world: World, value: SharedResult = VALUE) -> None:
     await until(is_there)
 
 
-async def test_what_one_worker_puts_others_find(world: World) -> None:
+async def test_what_one_worker_puts_others_find(world: SharingWorkers) -> None:
     """The same result, for as long as it is kept."""
     await stored(world)
     assert await find(await world.worker()) == VALUE
@@ -111,13 +111,15 @@ async def test_what_one_worker_puts_others_find(world: World) -> None:
         ("b1", KEY, "e1", 7),
     ],
 )
-async def test_what_is_another_is_not_found(world: World, build: str, key: Any, epoch: str, after: int) -> None:
+async def test_what_is_another_is_not_found(
+    world: SharingWorkers, build: str, key: Any, epoch: str, after: int
+) -> None:
     """Of another build, epoch, scope or input, or known to be outdated: the asker is to compute it, at once."""
     await stored(world)
     assert await find(await world.worker(build=build), key, epoch, after) is None
 
 
-async def test_a_record_under_a_wrong_name_is_not_used(world: World) -> None:
+async def test_a_record_under_a_wrong_name_is_not_used(world: SharingWorkers) -> None:
     """However it came there: it holds its whole key, and that is another's."""
     await stored(world)
     record: Any = await world.client().get(world.record)
@@ -128,7 +130,7 @@ async def test_a_record_under_a_wrong_name_is_not_used(world: World) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"7\nrubbish", b"8\n", b"99999999999999999999\n" + b"x" * 100])
-async def test_a_damaged_record_is_not_used_and_is_replaced(world: World, damage: bytes) -> None:
+async def test_a_damaged_record_is_not_used_and_is_replaced(world: SharingWorkers, damage: bytes) -> None:
     """It counts as none, and the next result takes its place."""
     await stored(world)
     await world.client().set(world.record, damage)
@@ -142,7 +144,7 @@ async def test_a_damaged_record_is_not_used_and_is_replaced(world: World, damage
     await until(is_found)
 
 
-async def test_one_computes_and_the_others_get_its_result(world: World) -> None:
+async def test_one_computes_and_the_others_get_its_result(world: SharingWorkers) -> None:
     """Of ten workers that ask at once one is sent to compute; the rest get what it puts, without waiting in vain."""
     workers = [await world.worker() for _ in range(10)]
     computing = 0
@@ -160,7 +162,7 @@ async def test_one_computes_and_the_others_get_its_result(world: World) -> None:
     assert (computing, found.count(VALUE)) == (1, 9)
 
 
-async def test_a_turn_that_is_given_back_goes_to_the_next(world: World) -> None:
+async def test_a_turn_that_is_given_back_goes_to_the_next(world: SharingWorkers) -> None:
     """A holder whose result cannot be shared does not make the others wait for the end of its lease."""
     one, other, last = [await world.worker() for _ in range(3)]
     assert await find(one) is None
@@ -173,7 +175,9 @@ async def test_a_turn_that_is_given_back_goes_to_the_next(world: World) -> None:
     assert await third == VALUE
 
 
-async def test_nobody_waits_longer_than_a_quarter_of_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_longer_than_a_quarter_of_a_second(
+    world: SharingWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The holder of the lease is dead: whoever waits computes it itself, by and by."""
     monkeypatch.setattr(module, "WAIT_SECONDS", WAIT)
     dead, other = [await world.worker() for _ in range(2)]
@@ -184,7 +188,7 @@ async def test_nobody_waits_longer_than_a_quarter_of_a_second(world: World, monk
     assert pytest.approx(0.25) == sum(WAIT)
 
 
-async def test_a_lease_that_is_known_to_be_outdated_is_taken_over(world: World) -> None:
+async def test_a_lease_that_is_known_to_be_outdated_is_taken_over(world: SharingWorkers) -> None:
     """Its holder began before a change that the asker knows: what it computes is of no use; others wait for the new."""
     one, other, third = [await world.worker() for _ in range(3)]
     assert await one.find(KEY, "e1", after=-1, version=5) is None
@@ -196,7 +200,7 @@ async def test_a_lease_that_is_known_to_be_outdated_is_taken_over(world: World) 
 
 
 async def test_a_redis_that_hangs_delays_one_answer_a_little(
-    own_redis: RedisServer, own_world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    own_redis: RedisServer, own_world: SharingWorkers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then nobody asks until it works again, which is noticed without anybody's waiting; both are logged, once."""
     clock = FakeClock()
@@ -230,7 +234,7 @@ async def test_a_redis_that_hangs_delays_one_answer_a_little(
 
 
 async def test_a_crowd_is_no_failure(
-    own_world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    own_world: SharingWorkers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where so many ask that some do not get their turn in time, Redis is not blamed, and sharing goes on."""
     monkeypatch.setattr(module, "AT_ONCE", 2)
@@ -247,7 +251,7 @@ async def test_a_crowd_is_no_failure(
     assert caplog.messages == []
 
 
-async def test_a_redis_that_is_gone_is_as_good_as_none(own_redis: RedisServer, own_world: World) -> None:
+async def test_a_redis_that_is_gone_is_as_good_as_none(own_redis: RedisServer, own_world: SharingWorkers) -> None:
     """From the start, for questions and for what is put; when it is there, it is used."""
     own_redis.stop(how="kill")
     values = await own_world.worker()
@@ -264,7 +268,7 @@ async def test_a_redis_that_is_gone_is_as_good_as_none(own_redis: RedisServer, o
     await until(is_shared)
 
 
-async def test_what_is_too_much_is_not_shared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_much_is_not_shared(world: SharingWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
     """A very large result, and what comes faster than Redis takes it: memory is bounded."""
     values = await world.worker()
     values.put(replace(VALUE, body=b"x" * (module.MAX_BODY_BYTES + 1)))
@@ -281,7 +285,7 @@ async def test_what_is_too_much_is_not_shared(world: World, monkeypatch: pytest.
     assert await find(await world.worker(), ("p", b"0", b"")) is not None
 
 
-async def test_closing_abandons_what_waits(world: World) -> None:
+async def test_closing_abandons_what_waits(world: SharingWorkers) -> None:
     """And closing twice is closing once."""
     values = await world.worker()
     values.put(VALUE)

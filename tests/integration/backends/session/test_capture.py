@@ -135,7 +135,7 @@ Write = Callable[[AsyncSession], Awaitable[object]]
 
 
 @dataclass
-class World:
+class FollowedDatabase:
     """A database whose mutations are followed, and what was told of them."""
 
     url: str
@@ -215,7 +215,7 @@ READERS: dict[str, ReadTables] = {"sqlite": catalog_tables_on_sqlite, "postgresq
 
 
 @asynccontextmanager
-async def opened(url: str, *, generic: bool = False) -> AsyncIterator[World]:
+async def opened(url: str, *, generic: bool = False) -> AsyncIterator[FollowedDatabase]:
     settings = Settings(busy_timeout_seconds=0.5)
     source = make_backend(url, settings=settings, ids=RandomIds(), capture=Capture(mode="session"))
     database, capture, log = source.database, source.capture, source.log
@@ -226,7 +226,7 @@ async def opened(url: str, *, generic: bool = False) -> AsyncIterator[World]:
     assert isinstance(capture, SessionCapture)
     assert isinstance(log, LocalLog)
     database.create_tables(Base.metadata)
-    world = World(url, capture, log, database)
+    world = FollowedDatabase(url, capture, log, database)
     world.execute(*TRIGGERS[world.dialect])
     world.reset()
     await log.open()
@@ -251,7 +251,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str) -> AsyncIterator[FollowedDatabase]:
     async with opened(url) as found:
         yield found
 
@@ -517,7 +517,7 @@ async def test_a_bug_is_found(url: str, bug: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("url", BACKENDS[:2], indirect=True)
-async def test_single_rows_are_told_of_where_they_are_known(world: World) -> None:
+async def test_single_rows_are_told_of_where_they_are_known(world: FollowedDatabase) -> None:
     """An insert tells all its columns; an update on SQLite what is loaded as it is stored, elsewhere only its key."""
     world.reset()
     (inserted,) = await world.check(core_insert_one)
@@ -534,7 +534,7 @@ async def test_single_rows_are_told_of_where_they_are_known(world: World) -> Non
 
 
 @pytest.mark.parametrize("url", BACKENDS[1:], indirect=True)
-async def test_another_search_path_writes_another_table(world: World) -> None:
+async def test_another_search_path_writes_another_table(world: FollowedDatabase) -> None:
     """With SET search_path a name means another table: what PostgreSQL says was written counts, not the name."""
     world.execute("CREATE SCHEMA sales", "CREATE TABLE sales.badge (id int PRIMARY KEY, member_id int)")
     await asyncio.to_thread(world.capture.refresh)
@@ -545,7 +545,7 @@ async def test_another_search_path_writes_another_table(world: World) -> None:
     assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.received}
 
 
-async def test_what_is_rolled_back_is_not_told(world: World) -> None:
+async def test_what_is_rolled_back_is_not_told(world: FollowedDatabase) -> None:
     """A mutation that fails tells nothing; neither does one whose COMMIT the database refuses."""
     with pytest.raises(ConflictError):
         async with world.database.write() as db:
@@ -560,7 +560,7 @@ async def test_what_is_rolled_back_is_not_told(world: World) -> None:
     assert not world.received
 
 
-async def test_a_cancelled_commit_is_told_once_it_has_happened(world: World) -> None:
+async def test_a_cancelled_commit_is_told_once_it_has_happened(world: FollowedDatabase) -> None:
     """Whoever is cancelled while it commits leaves a change that is told, and only after it can be read."""
 
     async def mutate() -> None:
@@ -578,7 +578,7 @@ async def test_a_cancelled_commit_is_told_once_it_has_happened(world: World) -> 
 
 
 @pytest.mark.parametrize("url", BACKENDS[1:2], indirect=True)
-async def test_a_commit_without_an_answer_ends_caching(world: World) -> None:
+async def test_a_commit_without_an_answer_ends_caching(world: FollowedDatabase) -> None:
     """A connection lost in COMMIT leaves its outcome open: its tables count as not captured from then on."""
     world.execute(
         "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql"
@@ -594,7 +594,7 @@ async def test_a_commit_without_an_answer_ends_caching(world: World) -> None:
     assert not world.log.schema.captured("copied")
 
 
-async def test_a_write_beside_the_transaction_is_refused(world: World) -> None:
+async def test_a_write_beside_the_transaction_is_refused(world: FollowedDatabase) -> None:
     """A connection of its own would write unseen; reading by one is nobody's harm."""
     if world.dialect == "sqlite":  # which has one connection to write with
         with pytest.raises(InternalServerError, match="use the db that is given"):
@@ -606,7 +606,7 @@ async def test_a_write_beside_the_transaction_is_refused(world: World) -> None:
             await connection.execute(text("DELETE FROM team"))
 
 
-async def test_threads_are_followed(world: World) -> None:
+async def test_threads_are_followed(world: FollowedDatabase) -> None:
     """A mutation that is no coroutine tells as well."""
 
     def mutate() -> None:
@@ -639,7 +639,7 @@ async def test_the_narrow_guarantee_is_said(url: str, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("url", BACKENDS[:1], indirect=True)
-async def test_a_cursor_holds_within_one_start(world: World) -> None:
+async def test_a_cursor_holds_within_one_start(world: FollowedDatabase) -> None:
     """What came after a version is told from memory; another epoch, or a version to come, is a gap."""
     start = world.log.cursor_at(await world.log.sync_to_head())
     changes = await world.check(core_insert_one)

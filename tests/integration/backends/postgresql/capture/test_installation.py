@@ -21,7 +21,7 @@ from reactive_rpc.dependencies.schema import View
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.testing.postgresql import PostgreSQL, PostgreSQLServer
 
-from .world import World
+from .captured_database import CapturedDatabase
 
 TEAM = """
 CREATE TYPE mood AS ENUM ('sad', 'ok');
@@ -92,14 +92,14 @@ def _capture(url: str, *, manage: bool = True) -> PostgreSQLCapture:
 
 
 @pytest.fixture
-def make_world(postgresql_url: str) -> Iterator[Callable[..., World]]:
+def make_world(postgresql_url: str) -> Iterator[Callable[..., CapturedDatabase]]:
     """Return a function that builds a captured database from DDL."""
     with ExitStack() as stack:
 
-        def make(ddl: str = TEAM) -> World:
+        def make(ddl: str = TEAM) -> CapturedDatabase:
             with psycopg.connect(_plain(postgresql_url), autocommit=True) as connection:
                 connection.execute(ddl)
-            world = World(_plain(postgresql_url))
+            world = CapturedDatabase(_plain(postgresql_url))
             stack.callback(world.close)
             return world
 
@@ -117,10 +117,10 @@ def template(postgresql: PostgreSQL) -> Iterator[str]:
 
 
 @pytest.fixture
-def world(postgresql: PostgreSQL, template: str) -> Iterator[World]:
+def world(postgresql: PostgreSQL, template: str) -> Iterator[CapturedDatabase]:
     """Return a database with the tables of `TEAM`, captured."""
     url = postgresql.new_database(template=template)
-    world = World(_plain(url))
+    world = CapturedDatabase(_plain(url))
     yield world
     world.close()
     postgresql.drop_database(url)
@@ -129,26 +129,26 @@ def world(postgresql: PostgreSQL, template: str) -> Iterator[World]:
 OUR_TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'reactive_rpc'::regnamespace AND relkind IN ('r', 'p')"
 
 
-def _one(world: World, sql: str) -> Any:
+def _one(world: CapturedDatabase, sql: str) -> Any:
     row = world.reader.execute(sql).fetchone()
     assert row is not None
     return row[0]
 
 
-def _fingerprint(world: World) -> str:
+def _fingerprint(world: CapturedDatabase) -> str:
     return str(_one(world, f"SELECT {FINGERPRINT}"))
 
 
-def _run(world: World, script: str) -> None:
+def _run(world: CapturedDatabase, script: str) -> None:
     for statement in script.split("; "):
         world.reader.execute(statement)
 
 
-def _is_complete(world: World, state: CaptureState) -> bool:
+def _is_complete(world: CapturedDatabase, state: CaptureState) -> bool:
     return state.schema_fingerprint == _fingerprint(world) and world.capture.script() == ""
 
 
-def test_a_second_installation_finds_all_in_place(world: World) -> None:
+def test_a_second_installation_finds_all_in_place(world: CapturedDatabase) -> None:
     """Installing again, by another process, returns the same state and writes nothing."""
     before = _one(world, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
     assert _capture(world.url).install() == world.state
@@ -181,7 +181,7 @@ def test_three_processes_install_at_once(postgresql_url: str) -> None:
 
 
 @pytest.mark.parametrize("ddl", HARMLESS)
-def test_harmless_changes_keep_the_epoch(world: World, ddl: str) -> None:
+def test_harmless_changes_keep_the_epoch(world: CapturedDatabase, ddl: str) -> None:
     """What hides no write and changes no row's meaning begins no epoch, and all is captured afterwards."""
     _run(world, ddl)
     state = world.capture.refresh()
@@ -191,7 +191,7 @@ def test_harmless_changes_keep_the_epoch(world: World, ddl: str) -> None:
 
 
 @pytest.mark.parametrize("ddl", DOUBTFUL)
-def test_doubtful_changes_begin_an_epoch(world: World, ddl: str) -> None:
+def test_doubtful_changes_begin_an_epoch(world: CapturedDatabase, ddl: str) -> None:
     """DDL that may hide a write, or change the meaning of rows, begins an epoch; all is captured again."""
     _run(world, ddl)
     state = world.capture.refresh()
@@ -209,7 +209,7 @@ def test_doubtful_changes_begin_an_epoch(world: World, ddl: str) -> None:
         assert [(c.table, c.operation) for c in world.changes() if c.table == "team"] == [("team", "bulk")]
 
 
-def test_temporary_tables_are_nobodys_business(world: World) -> None:
+def test_temporary_tables_are_nobodys_business(world: CapturedDatabase) -> None:
     """A temporary table does not even move the fingerprint."""
     world.reader.execute("CREATE TEMP TABLE scratch (id serial PRIMARY KEY, t text UNIQUE)")
     world.reader.execute("CREATE TEMP VIEW look AS SELECT * FROM scratch")
@@ -225,7 +225,7 @@ def test_temporary_tables_are_nobodys_business(world: World) -> None:
         ("ALTER TABLE team ADD COLUMN extra int", True),
     ],
 )
-def test_an_altered_table_fails_no_statement(world: World, ddl: str, is_exact: bool) -> None:
+def test_an_altered_table_fails_no_statement(world: CapturedDatabase, ddl: str, is_exact: bool) -> None:
     """Between ALTER TABLE and the next look, writes succeed; if rows are not exact, the table counts as changed."""
     world.reader.execute(ddl)
     world.changes()
@@ -250,7 +250,7 @@ def test_an_altered_table_fails_no_statement(world: World, ddl: str, is_exact: b
         ("ALTER TABLE task RENAME TO job; ALTER TABLE job RENAME TO task", "task"),
     ],
 )
-def test_what_may_have_been_read_in_between_is_recorded(world: World, ddl: str, table: str) -> None:
+def test_what_may_have_been_read_in_between_is_recorded(world: CapturedDatabase, ddl: str, table: str) -> None:
     """Where rows went without triggers, or a name meant something else for a while, the table counts as changed."""
     _run(world, ddl)
     world.changes()
@@ -259,13 +259,13 @@ def test_what_may_have_been_read_in_between_is_recorded(world: World, ddl: str, 
     assert [(change.table, change.operation) for change in world.changes()] == [(table, "bulk")]
 
 
-def test_a_lost_record_begins_an_epoch(world: World) -> None:
+def test_a_lost_record_begins_an_epoch(world: CapturedDatabase) -> None:
     """Without the record nothing says what was seen."""
     world.reader.execute("DELETE FROM reactive_rpc.meta")
     assert world.capture.refresh().epoch != world.state.epoch
 
 
-def test_a_new_table_and_a_new_partition_are_told_whole(world: World) -> None:
+def test_a_new_table_and_a_new_partition_are_told_whole(world: CapturedDatabase) -> None:
     """What was written before the triggers stood is recorded by a bulk change after it."""
     world.reader.execute("CREATE TABLE other (id int); INSERT INTO other VALUES (1)")
     world.reader.execute("CREATE TABLE part_b PARTITION OF part FOR VALUES FROM (10) TO (20)")
@@ -277,7 +277,7 @@ def test_a_new_table_and_a_new_partition_are_told_whole(world: World) -> None:
     assert [(change.table, change.operation) for change in world.changes()] == [("part", "insert"), ("other", "insert")]
 
 
-def test_what_is_written_past_triggers_is_not_captured(make_world: Callable[..., World]) -> None:
+def test_what_is_written_past_triggers_is_not_captured(make_world: Callable[..., CapturedDatabase]) -> None:
     """Foreign tables, materialized views, subscribed tables and what they are a part of are refused with a reason."""
     world = make_world("""
         CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
@@ -298,7 +298,7 @@ def test_what_is_written_past_triggers_is_not_captured(make_world: Callable[...,
     world.reader.execute("DELETE FROM pg_subscription_rel")
 
 
-def test_row_security_must_rest_on_rows(make_world: Callable[..., World]) -> None:
+def test_row_security_must_rest_on_rows(make_world: Callable[..., CapturedDatabase]) -> None:
     """A policy that asks for the session's user or settings makes its table uncacheable; one over columns does not."""
     world = make_world("""
         CREATE TABLE a (id int, owner text); ALTER TABLE a ENABLE ROW LEVEL SECURITY;
@@ -312,7 +312,7 @@ def test_row_security_must_rest_on_rows(make_world: Callable[..., World]) -> Non
     assert "current_setting()" in (world.state.tables["a"].reason or "")
 
 
-def test_a_view_under_its_owners_row_security_is_opaque(make_world: Callable[..., World]) -> None:
+def test_a_view_under_its_owners_row_security_is_opaque(make_world: Callable[..., CapturedDatabase]) -> None:
     """Policies that restrict a view's owner, through other views too, add to it what nobody sees; others do not."""
     world = make_world("""
         CREATE TABLE a (id int, owner text); ALTER TABLE a ENABLE ROW LEVEL SECURITY;
@@ -332,7 +332,7 @@ def test_a_view_under_its_owners_row_security_is_opaque(make_world: Callable[...
     assert state.views["mine"].opaque
 
 
-def test_overloads_of_pure_functions_are_known(make_world: Callable[..., World]) -> None:
+def test_overloads_of_pure_functions_are_known(make_world: Callable[..., CapturedDatabase]) -> None:
     """A user's function with the name of a pure one, and any operator of theirs, are named; new ones begin an epoch."""
     world = make_world("CREATE FUNCTION round(float8, int) RETURNS int LANGUAGE sql AS 'SELECT 1'")
     assert world.state.redefines("round")
@@ -346,7 +346,7 @@ def test_overloads_of_pure_functions_are_known(make_world: Callable[..., World])
     assert state.redefines("###")
 
 
-def test_names_and_uniqueness(make_world: Callable[..., World]) -> None:
+def test_names_and_uniqueness(make_world: Callable[..., CapturedDatabase]) -> None:
     """A table has one canonical name, without its schema where it needs none; columns that prove one row are known."""
     world = make_world("""
         CREATE SCHEMA sales; CREATE TABLE sales.orders (id int PRIMARY KEY, a int, b int, c int, d int, UNIQUE (a, b));
@@ -376,7 +376,7 @@ def test_names_and_uniqueness(make_world: Callable[..., World]) -> None:
     assert state.tables["ref"].foreign_keys == (("id", "sales.orders", "id"), ("id", "part", "id"))
 
 
-def test_views_name_what_lies_behind_them(make_world: Callable[..., World]) -> None:
+def test_views_name_what_lies_behind_them(make_world: Callable[..., CapturedDatabase]) -> None:
     """A view stands for its base tables, through other views; it is opaque where its rows rest on anything else."""
     world = make_world("""
         CREATE TABLE a (id int PRIMARY KEY, t text, d timestamp); CREATE TABLE b (id int);
@@ -407,7 +407,9 @@ def test_views_name_what_lies_behind_them(make_world: Callable[..., World]) -> N
     assert views["over_clock"].tables == {"a"}
 
 
-def test_a_busy_table_waits_for_nobody_and_nobody_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_table_waits_for_nobody_and_nobody_for_it(
+    world: CapturedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long transaction keeps its table uncaptured, as `refresh` says, and `install` names it in its error."""
     monkeypatch.setattr(module, "INSTALL_SECONDS", 1.0)
     with psycopg.connect(world.url) as other:
@@ -422,7 +424,7 @@ def test_a_busy_table_waits_for_nobody_and_nobody_for_it(world: World, monkeypat
 
 
 def test_an_administrator_installs_for_a_role_without_rights(
-    make_world: Callable[..., World], postgresql: PostgreSQL
+    make_world: Callable[..., CapturedDatabase], postgresql: PostgreSQL
 ) -> None:
     """A role that owns nothing is told the SQL to run; once it was run, that role can verify, refresh and prune."""
     world = make_world()
@@ -456,7 +458,7 @@ def test_an_administrator_installs_for_a_role_without_rights(
         admin.execute("DROP OWNED BY app_role; DROP ROLE app_role")
 
 
-def test_a_writer_needs_no_rights_on_our_schema(world: World) -> None:
+def test_a_writer_needs_no_rights_on_our_schema(world: CapturedDatabase) -> None:
     """Whoever may write a table is captured, also by a role that may not look into the outbox."""
     world.reader.execute("DROP ROLE IF EXISTS bare_role; CREATE ROLE bare_role; GRANT INSERT ON team TO bare_role")
     try:
@@ -469,7 +471,7 @@ def test_a_writer_needs_no_rights_on_our_schema(world: World) -> None:
         world.reader.execute("RESET ROLE; DROP OWNED BY bare_role; DROP ROLE bare_role")
 
 
-def test_pruning_never_loses_an_open_transaction(world: World) -> None:
+def test_pruning_never_loses_an_open_transaction(world: CapturedDatabase) -> None:
     """Rows of a transaction that commits after a prune stay, whatever their age; the floor names the prune."""
     world.reader.execute("INSERT INTO team(id) VALUES (10)")
     with psycopg.connect(world.url) as long:
@@ -483,7 +485,7 @@ def test_pruning_never_loses_an_open_transaction(world: World) -> None:
     assert _one(world, "SELECT count(*) FROM reactive_rpc.horizon") <= 2
 
 
-def test_pruning_keeps_the_retention(world: World) -> None:
+def test_pruning_keeps_the_retention(world: CapturedDatabase) -> None:
     """What is younger than the retention stays, and so does the floor."""
     world.reader.execute("INSERT INTO team(id) VALUES (10)")
     assert world.capture.prune(3600) == 0
@@ -494,7 +496,7 @@ def test_pruning_keeps_the_retention(world: World) -> None:
     assert [change.after and change.after["id"] for change in world.changes()] == [11]
 
 
-def test_a_copied_database_forgets_the_other_ones_transactions(world: World, postgresql: PostgreSQL) -> None:
+def test_a_copied_database_forgets_the_other_ones_transactions(world: CapturedDatabase, postgresql: PostgreSQL) -> None:
     """A dump or copy brings rows whose transaction ids mean nothing here: they go, and an epoch begins."""
     world.reader.execute("INSERT INTO team(id) VALUES (10)")
     database = make_url(world.url).database
@@ -517,7 +519,7 @@ def test_a_restored_dump_begins_an_epoch(own_postgresql: PostgreSQLServer) -> No
     source, target = _plain(own_postgresql.new_database()), _plain(own_postgresql.new_database())
     with psycopg.connect(source, autocommit=True) as connection:
         connection.execute(TEAM)
-    first = World(source)
+    first = CapturedDatabase(source)
     first.reader.execute("INSERT INTO team(id) VALUES (2)")
     first.close()
     binaries = own_postgresql._binaries
@@ -525,7 +527,7 @@ def test_a_restored_dump_begins_an_epoch(own_postgresql: PostgreSQLServer) -> No
     subprocess.run(
         [str(binaries / "psql"), "-q", "-v", "ON_ERROR_STOP=1", target], check=True, input=dump, capture_output=True
     )
-    second = World(target)
+    second = CapturedDatabase(target)
     assert second.state.epoch != first.state.epoch
     changes = second.check(lambda: second.reader.execute("UPDATE team SET name = 'n' WHERE id = 1"))
     assert [(change.table, change.changed) for change in changes] == [("team", frozenset({"name"}))]
@@ -537,7 +539,7 @@ def test_a_crash_begins_an_epoch(own_postgresql: PostgreSQLServer) -> None:
     url = _plain(own_postgresql.new_database())
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE UNLOGGED TABLE quick (id int)")
-    world = World(url)
+    world = CapturedDatabase(url)
     world.reader.execute("INSERT INTO quick VALUES (1); CHECKPOINT")
     world.close()
     own_postgresql.stop(how="kill")
@@ -549,7 +551,7 @@ def test_a_crash_begins_an_epoch(own_postgresql: PostgreSQLServer) -> None:
     assert world.capture.refresh() == state
 
 
-def test_uninstalling_leaves_nothing(world: World) -> None:
+def test_uninstalling_leaves_nothing(world: CapturedDatabase) -> None:
     """Triggers, functions and tables go, twice if need be; writes go on; a later installation begins an epoch."""
     world.capture.uninstall()
     world.capture.uninstall()

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from reactive_rpc.dependencies.change import UNKNOWN
 from reactive_rpc.testing.postgresql import PostgreSQL, postgresql_server
 
-from .world import World, Writer, asyncpg_writer, psycopg_writer
+from .captured_database import CapturedDatabase, Writer, asyncpg_writer, psycopg_writer
 
 BASE = """
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
@@ -296,13 +296,13 @@ def _plain(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def _make_world(url: str, ddl: str) -> World:
+def _make_world(url: str, ddl: str) -> CapturedDatabase:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(ddl)
-    return World(url)
+    return CapturedDatabase(url)
 
 
-def _reset(world: World) -> None:
+def _reset(world: CapturedDatabase) -> None:
     tables = ", ".join(
         ".".join('"' + part.replace('"', '""') + '"' for part in name.rsplit(".", 1)) for name in world.state.tables
     )
@@ -311,7 +311,7 @@ def _reset(world: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared_world(postgresql: PostgreSQL) -> Iterator[World]:
+def shared_world(postgresql: PostgreSQL) -> Iterator[CapturedDatabase]:
     """Return a database that all shapes share."""
     url = postgresql.new_database()
     world = _make_world(_plain(url), BASE + VIRTUAL)
@@ -321,14 +321,14 @@ def shared_world(postgresql: PostgreSQL) -> Iterator[World]:
 
 
 @pytest.fixture
-def world(shared_world: World) -> World:
+def world(shared_world: CapturedDatabase) -> CapturedDatabase:
     """Return the database with its seed rows."""
     _reset(shared_world)
     return shared_world
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
-def writer(request: pytest.FixtureRequest, shared_world: World) -> Iterator[Writer]:
+def writer(request: pytest.FixtureRequest, shared_world: CapturedDatabase) -> Iterator[Writer]:
     """Return a connection that writes, by each driver."""
     writer = DRIVERS[request.param](shared_world.url)
     yield writer
@@ -342,24 +342,24 @@ def _recorded(changes: list[Any]) -> dict[str, int | str]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_every_changed_row_is_told_and_no_other(world: World, writer: Writer, shape: Shape) -> None:
+def test_every_changed_row_is_told_and_no_other(world: CapturedDatabase, writer: Writer, shape: Shape) -> None:
     """Whatever the shape of a write, the outbox tells what a diff of whole tables shows, in as many changes as rows."""
     assert _recorded(world.check(lambda: writer.run(shape.sql))) == shape.recorded
 
 
-def test_rows_by_copy_are_recorded(world: World, writer: Writer) -> None:
+def test_rows_by_copy_are_recorded(world: CapturedDatabase, writer: Writer) -> None:
     """COPY is one statement: one outbox row, an image for each row."""
     changes = world.check(lambda: writer.copy("team", ["id", "name"], [(70, "c1"), (71, None)]))
     assert _recorded(changes) == {"team": 2}
 
 
-def test_executemany_is_recorded(world: World, writer: Writer) -> None:
+def test_executemany_is_recorded(world: CapturedDatabase, writer: Writer) -> None:
     """A prepared statement that runs for many rows is recorded each time."""
     changes = world.check(lambda: writer.run_many("UPDATE team SET size = $1 WHERE id = $2", [(7, 1), (8, 2), (8, 2)]))
     assert _recorded(changes) == {"team": 2}
 
 
-def test_a_virtual_column_changes_with_any_other(world: World, writer: Writer) -> None:
+def test_a_virtual_column_changes_with_any_other(world: CapturedDatabase, writer: Writer) -> None:
     """Triggers do not see a virtual generated column, so it counts as changed whenever the row does."""
     writer.run("INSERT INTO virtual VALUES (1, 1, DEFAULT, 'a')")
     (change,) = world.check(lambda: writer.run("UPDATE virtual SET n = 2; UPDATE virtual SET n = 2"))
@@ -367,7 +367,7 @@ def test_a_virtual_column_changes_with_any_other(world: World, writer: Writer) -
     assert change.after == {"id": 1, "n": 2, "s": "a"}
 
 
-def test_each_kind_has_its_domain(world: World, writer: Writer) -> None:
+def test_each_kind_has_its_domain(world: CapturedDatabase, writer: Writer) -> None:
     """Numbers stay exact, times are integers since 1970, what compares otherwise in Python is unknown."""
     writer.run(
         f"UPDATE types SET d = 'NaN', i8 = -9223372036854775808, b = false, day = '1969-12-31' WHERE id = '{KEY}2'"
@@ -378,7 +378,7 @@ def test_each_kind_has_its_domain(world: World, writer: Writer) -> None:
     assert (after["i8"], after["b"], after["day"], after["m"]) == (-(2**63), 0, -1, None)
 
 
-def test_a_million_rows_are_one_event(world: World) -> None:
+def test_a_million_rows_are_one_event(world: CapturedDatabase) -> None:
     """A statement that writes more rows than anybody wants to read is one row of the outbox."""
     with psycopg.connect(world.url, autocommit=True) as connection:
         inserted = connection.execute("INSERT INTO unlogged SELECT g, g FROM generate_series(2, 1000001) g")
@@ -410,7 +410,7 @@ def _joins(url: str, statement: str) -> list[str]:
     ]
 
 
-def test_no_plan_compares_each_pair_of_rows(world: World) -> None:
+def test_no_plan_compares_each_pair_of_rows(world: CapturedDatabase) -> None:
     """A trigger's plan, made for a statement of a few rows and kept for one of thousands, never is a nested loop."""
     world.reader.execute("INSERT INTO unlogged SELECT g, g FROM generate_series(2, 9000) g")
     (join,) = _joins(world.url, "UPDATE unlogged SET n = 0 WHERE id <= 2")
@@ -420,7 +420,7 @@ def test_no_plan_compares_each_pair_of_rows(world: World) -> None:
 
 
 @pytest.mark.seeded_bug
-def test_a_plan_that_compares_each_pair_is_found_out(world: World) -> None:
+def test_a_plan_that_compares_each_pair_is_found_out(world: CapturedDatabase) -> None:
     """With a join that may be nested, the plan is one, and the look at the plans shows it."""
     ((definition,),) = world.reader.execute(
         "SELECT pg_get_functiondef(tgfoid) FROM pg_trigger"
@@ -434,7 +434,7 @@ def test_a_plan_that_compares_each_pair_is_found_out(world: World) -> None:
         world.reader.execute(definition.encode())
 
 
-def test_topics_are_recorded(world: World, writer: Writer) -> None:
+def test_topics_are_recorded(world: CapturedDatabase, writer: Writer) -> None:
     """What an application announces is an insert for each key, or a bulk change for all of them."""
     writer.run("SELECT reactive_rpc.announce('weather', '[\"oslo\", \"rome\"]'); SELECT reactive_rpc.announce('news')")
     recorded = [(change.table, change.operation, change.after) for change in world.changes()]
@@ -446,7 +446,7 @@ def test_topics_are_recorded(world: World, writer: Writer) -> None:
 
 
 @pytest.mark.seeded_bug
-def test_an_untold_write_is_found_out(world: World, writer: Writer) -> None:
+def test_an_untold_write_is_found_out(world: CapturedDatabase, writer: Writer) -> None:
     """The check that all these tests rest on fails where a write goes unseen."""
     world.reader.execute("ALTER TABLE team DISABLE TRIGGER reactive_rpc_update")
     try:

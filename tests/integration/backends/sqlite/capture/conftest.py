@@ -25,7 +25,7 @@ Snapshot = dict[str, Rows]
 
 
 @dataclass
-class World:
+class CapturedFile:
     """A database under capture, with the connection that its writers use."""
 
     path: Path
@@ -136,15 +136,15 @@ def _is_updated(table: TableCapture, old: Row, new: Row, differing: frozenset[st
     )
 
 
-MakeWorld = Callable[..., World]
+MakeCapturedFile = Callable[..., CapturedFile]
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
+def make_world(tmp_path: Path) -> Iterator[MakeCapturedFile]:
     """Return a function that builds a captured database from scripts of DDL and seed rows."""
-    worlds: list[World] = []
+    worlds: list[CapturedFile] = []
 
-    def make(ddl: str, seed: str = "", *, recursive: bool = False, foreign_keys: bool = True) -> World:
+    def make(ddl: str, seed: str = "", *, recursive: bool = False, foreign_keys: bool = True) -> CapturedFile:
         path = tmp_path / f"{len(worlds)}.db"
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("PRAGMA synchronous=OFF")
@@ -155,7 +155,7 @@ def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
         state = capture.install()
         writer.executescript(seed)
         last = writer.execute(f'SELECT max(id) FROM "{OUTBOX}"').fetchone()[0]
-        worlds.append(World(path, writer, capture, state, last))
+        worlds.append(CapturedFile(path, writer, capture, state, last))
         return worlds[-1]
 
     yield make

@@ -16,7 +16,7 @@ from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
 from tests.support.processes import ROOT
 
-from .conftest import MakeWorld
+from .conftest import MakeCapturedFile
 
 INSTALL = """
 import sys
@@ -57,7 +57,7 @@ def test_processes_may_install_at_once(tmp_path: Path) -> None:
     assert answers == {f"{state.epoch} {state.schema_fingerprint}\n"}
 
 
-def test_installing_again_changes_nothing(make_world: MakeWorld) -> None:
+def test_installing_again_changes_nothing(make_world: MakeCapturedFile) -> None:
     """A second install finds everything in place and writes nothing at all."""
     world = make_world("CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE w (k TEXT PRIMARY KEY) WITHOUT ROWID;")
     before = world.writer.execute("PRAGMA data_version").fetchone()
@@ -66,7 +66,7 @@ def test_installing_again_changes_nothing(make_world: MakeWorld) -> None:
     assert world.writer.execute("PRAGMA data_version").fetchone() == before
 
 
-def test_an_older_trigger_is_replaced(make_world: MakeWorld) -> None:
+def test_an_older_trigger_is_replaced(make_world: MakeCapturedFile) -> None:
     """A trigger with other text than expected is replaced, and a new epoch begins."""
     world = make_world("CREATE TABLE t (id INTEGER PRIMARY KEY)")
     world.writer.executescript(
@@ -94,7 +94,7 @@ def test_an_administrator_can_install(tmp_path: Path) -> None:
         capture.uninstall()
 
 
-def test_uninstall_leaves_nothing(make_world: MakeWorld) -> None:
+def test_uninstall_leaves_nothing(make_world: MakeCapturedFile) -> None:
     """Uninstalling drops all that install made, twice without harm, and a column can then be dropped."""
     world = make_world("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)")
     with pytest.raises(sqlite3.OperationalError, match="_reactive_rpc_"):
@@ -113,7 +113,9 @@ def test_memory_is_refused(path: str) -> None:
         SQLiteCapture(path, ids=RandomIds())
 
 
-def test_virtual_and_shadow_tables_are_not_captured(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+def test_virtual_and_shadow_tables_are_not_captured(
+    make_world: MakeCapturedFile, caplog: pytest.LogCaptureFixture
+) -> None:
     """Virtual tables and their shadows are left alone, said why, and a warning is logged; their neighbours are seen."""
     with caplog.at_level(logging.WARNING):
         world = make_world(
@@ -126,7 +128,7 @@ def test_virtual_and_shadow_tables_are_not_captured(make_world: MakeWorld, caplo
     assert "'docs' is not captured" in caplog.text
 
 
-def test_kinds_follow_affinity_and_collation(make_world: MakeWorld) -> None:
+def test_kinds_follow_affinity_and_collation(make_world: MakeCapturedFile) -> None:
     """A column has a kind only where its image is exact: no JSON, blob, generated column, or text under a collation."""
     world = make_world(
         """
@@ -153,7 +155,7 @@ def test_kinds_follow_affinity_and_collation(make_world: MakeWorld) -> None:
     assert world.state.kind("none", "t") is None
 
 
-def test_foreign_keys_are_resolved(make_world: MakeWorld) -> None:
+def test_foreign_keys_are_resolved(make_world: MakeCapturedFile) -> None:
     """Foreign keys name the referred table as it is spelled, and its primary key where none is given."""
     world = make_world(
         """
@@ -168,7 +170,7 @@ def test_foreign_keys_are_resolved(make_world: MakeWorld) -> None:
     assert child.key_columns[0] == "id"
 
 
-def test_prune_deletes_old_rows_only(make_world: MakeWorld) -> None:
+def test_prune_deletes_old_rows_only(make_world: MakeCapturedFile) -> None:
     """Pruning takes the rows older than asked, over several chunks, raises the floor, and keeps the young."""
     rows = PRUNE_CHUNK_ROWS * 2 + 5
     world = make_world("CREATE TABLE t (id INTEGER PRIMARY KEY)")

@@ -16,7 +16,7 @@ import pytest
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change
 
-from .conftest import MakeWorld, World
+from .conftest import CapturedFile, MakeCapturedFile
 
 TEAM = """
 CREATE TABLE team (id INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, size INTEGER, score REAL, note TEXT);
@@ -157,7 +157,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("recursive", [False, True], ids=["recursive_triggers off", "recursive_triggers on"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_every_row_that_truly_changed_is_told(make_world: MakeWorld, shape: Shape, recursive: bool) -> None:
+def test_every_row_that_truly_changed_is_told(make_world: MakeCapturedFile, shape: Shape, recursive: bool) -> None:
     """Each row that a write changed is told with right images and exact columns; an empty write tells nothing."""
     world = make_world(TEAM, SEED, recursive=recursive)
     changes = world.check(lambda: world.writer.executescript(shape.sql))
@@ -170,14 +170,14 @@ def test_every_row_that_truly_changed_is_told(make_world: MakeWorld, shape: Shap
 @pytest.mark.parametrize(
     "sql", ["UPDATE team SET note = 'n2'", "UPDATE lowered SET n = 0", "UPDATE partly SET note = ''"]
 )
-def test_an_update_away_from_unique_keys_stays_exact(make_world: MakeWorld, sql: str) -> None:
+def test_an_update_away_from_unique_keys_stays_exact(make_world: MakeCapturedFile, sql: str) -> None:
     """An update that changes no column of a unique index logs updates and nothing else, partial indexes included."""
     world = make_world(TEAM, SEED)
     assert {change.operation for change in world.check(lambda: world.writer.execute(sql))} == {"update"}
 
 
 @pytest.mark.seeded_bug
-def test_a_missing_replace_trigger_shows(make_world: MakeWorld) -> None:
+def test_a_missing_replace_trigger_shows(make_world: MakeCapturedFile) -> None:
     """Seeded bug: without the trigger before INSERT, a REPLACE loses a row unseen, and the check finds that."""
     world = make_world(TEAM, SEED)
     world.writer.execute('DROP TRIGGER "_reactive_rpc_replace_insert_team"')
@@ -185,7 +185,7 @@ def test_a_missing_replace_trigger_shows(make_world: MakeWorld) -> None:
         world.check(lambda: world.writer.execute("REPLACE INTO team(id, name) VALUES (5, 'red')"))
 
 
-def test_another_process_is_seen(make_world: MakeWorld) -> None:
+def test_another_process_is_seen(make_world: MakeCapturedFile) -> None:
     """A program of its own, with nothing but the standard library and default pragmas, is captured like any writer."""
     world = make_world(TEAM, SEED)
     script = (
@@ -195,7 +195,7 @@ def test_another_process_is_seen(make_world: MakeWorld) -> None:
     world.check(lambda: subprocess.run([sys.executable, "-c", script, str(world.path)], check=True))
 
 
-def test_keys_are_told_before_and_after(make_world: MakeWorld) -> None:
+def test_keys_are_told_before_and_after(make_world: MakeCapturedFile) -> None:
     """A change bears the values of its primary and foreign keys on both sides, and no NULL."""
     world = make_world(TEAM, SEED)
     (change,) = world.check(lambda: world.writer.execute("UPDATE agent SET team_id = 3 WHERE id = 'a3'"))
@@ -238,7 +238,7 @@ def _random_values(seed: int) -> list[object]:
     ]
 
 
-def test_images_are_faithful(make_world: MakeWorld) -> None:
+def test_images_are_faithful(make_world: MakeCapturedFile) -> None:
     """Doubles, integers and text come back bit by bit or as UNKNOWN, in columns of every affinity."""
     world = make_world("CREATE TABLE v (id INTEGER PRIMARY KEY, i INTEGER, r REAL, n NUMERIC, t TEXT, o)")
     rows = [(value,) * 5 for value in _random_values(7)]
@@ -254,7 +254,7 @@ def test_images_are_faithful(make_world: MakeWorld) -> None:
     assert sum(value is UNKNOWN for value in reals) < len(reals) * 0.05
 
 
-def test_the_sign_of_zero_is_a_change(make_world: MakeWorld) -> None:
+def test_the_sign_of_zero_is_a_change(make_world: MakeCapturedFile) -> None:
     """-0.0 equals 0.0 in every comparison, and is shown otherwise where a column without affinity keeps it."""
     world = make_world(
         "CREATE TABLE v (id INTEGER PRIMARY KEY, o, b BLOB, r REAL, n NUMERIC)",
@@ -271,7 +271,7 @@ def test_the_sign_of_zero_is_a_change(make_world: MakeWorld) -> None:
     assert world.changes() == []
 
 
-def test_text_that_is_no_utf8_widens(make_world: MakeWorld) -> None:
+def test_text_that_is_no_utf8_widens(make_world: MakeCapturedFile) -> None:
     """A row with broken text cannot be read as an image: its whole table counts as changed."""
     world = make_world("CREATE TABLE v (id INTEGER PRIMARY KEY, t TEXT)")
     (change,) = world.check(lambda: world.writer.execute("INSERT INTO v(t) VALUES (CAST(x'ff41' AS TEXT))"))
@@ -279,7 +279,7 @@ def test_text_that_is_no_utf8_widens(make_world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize("count", [70, 300])
-def test_wide_tables_are_captured(make_world: MakeWorld, count: int) -> None:
+def test_wide_tables_are_captured(make_world: MakeCapturedFile, count: int) -> None:
     """More columns than bits in a word, or than SQLite lets a function take, change nothing."""
     columns = ", ".join(f"c{n} INTEGER" for n in range(count))
     world = make_world(f"CREATE TABLE wide (id INTEGER PRIMARY KEY, {columns})", "INSERT INTO wide(id) VALUES (1)")
@@ -322,7 +322,7 @@ def _random_statement(rng: random.Random) -> str:
     )
 
 
-def _write(world: World, statements: list[str]) -> Callable[[], None]:
+def _write(world: CapturedFile, statements: list[str]) -> Callable[[], None]:
     """Return what runs statements in one transaction; those that fail have done what their conflict clause says."""
 
     def write() -> None:
@@ -347,7 +347,7 @@ CREATE TABLE s (k TEXT PRIMARY KEY COLLATE NOCASE, n INTEGER UNIQUE ON CONFLICT 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_writes_are_told(make_world: MakeWorld, seed: int) -> None:
+def test_random_writes_are_told(make_world: MakeCapturedFile, seed: int) -> None:
     """Random writes that collide and cascade, over keys of every collation and with every conflict clause.
 
     They are told row by row, and no row is told as deleted that is there.
@@ -358,7 +358,7 @@ def test_random_writes_are_told(make_world: MakeWorld, seed: int) -> None:
         world.check(_write(world, [_random_statement(rng)]))
 
 
-def _keys(world: World) -> dict[str, set[object]]:
+def _keys(world: CapturedFile) -> dict[str, set[object]]:
     tables = ("p", "c", "q")
     return {name: {key for (key,) in world.writer.execute(f"SELECT id FROM {name}")} for name in tables}
 
@@ -372,7 +372,7 @@ def _replay(keys: dict[str, set[object]], changes: list[Change]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_told_leads_to_what_is_there(make_world: MakeWorld, seed: int) -> None:
+def test_what_is_told_leads_to_what_is_there(make_world: MakeCapturedFile, seed: int) -> None:
     """Of transactions that replace, ignore, delete and write again, what is told ends with the rows that are there."""
     rng = random.Random(seed)
     world = make_world(COLLIDING, recursive=seed % 2 == 1)

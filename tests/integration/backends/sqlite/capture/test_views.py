@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reactive_rpc.dependencies.schema import View
 
-from .conftest import MakeWorld
+from .conftest import MakeCapturedFile
 
 DDL = """
 CREATE TABLE Team(id INTEGER PRIMARY KEY, name TEXT UNIQUE, code TEXT COLLATE NOCASE, size INT, a INT, b INT,
@@ -23,7 +23,7 @@ CREATE VIEW broken AS SELECT missing FROM nowhere;
 """
 
 
-def test_a_view_is_followed_to_its_tables(make_world: MakeWorld) -> None:
+def test_a_view_is_followed_to_its_tables(make_world: MakeCapturedFile) -> None:
     """Through other views and subqueries, in any spelling of the name."""
     state = make_world(DDL).state
     assert state.view("open_task") == state.view("main.OPEN_TASK") == View(frozenset({"task"}))
@@ -32,7 +32,7 @@ def test_a_view_is_followed_to_its_tables(make_world: MakeWorld) -> None:
     assert state.view("task") is None
 
 
-def test_a_view_that_may_change_by_itself_is_opaque(make_world: MakeWorld) -> None:
+def test_a_view_that_may_change_by_itself_is_opaque(make_world: MakeCapturedFile) -> None:
     """The clock, the schema's own tables, a rowid, and what SQLite cannot explain."""
     state = make_world(DDL).state
     reasons = {name: view.opaque for name in ("today", "objects", "numbered", "broken") if (view := state.view(name))}
@@ -44,19 +44,19 @@ def test_a_view_that_may_change_by_itself_is_opaque(make_world: MakeWorld) -> No
     }
 
 
-def test_a_table_is_found_in_any_spelling(make_world: MakeWorld) -> None:
+def test_a_table_is_found_in_any_spelling(make_world: MakeCapturedFile) -> None:
     """By the name that the database gives it."""
     state = make_world(DDL).state
     assert [state.table(name) for name in ("Team", "team", "MAIN.TEAM", "main.Team", "teams")] == ["Team"] * 4 + [None]
 
 
-def test_a_column_is_unique_by_itself(make_world: MakeWorld) -> None:
+def test_a_column_is_unique_by_itself(make_world: MakeCapturedFile) -> None:
     """The integer key, and the columns that have a whole index of their own."""
     state = make_world(DDL).state
     assert state.tables["Team"].unique == {"id", "name", "code"}
 
 
-def test_a_view_that_is_made_anew_begins_an_epoch(make_world: MakeWorld) -> None:
+def test_a_view_that_is_made_anew_begins_an_epoch(make_world: MakeCapturedFile) -> None:
     """What is remembered of texts and views is forgotten with it."""
     world = make_world(DDL)
     world.writer.execute("DROP VIEW tags")

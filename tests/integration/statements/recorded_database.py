@@ -22,7 +22,7 @@ from reactive_rpc.statements.text_reads import Oracle
 
 from .models import ROWS, VIEW, Base, declared
 
-__all__ = ["Answer", "Found", "Query", "World", "open_world"]
+__all__ = ["Answer", "Found", "Query", "RecordedDatabase", "open_database"]
 
 Query = Callable[[Session], Any]
 """Reads in a fresh session and returns what can be compared: rows as tuples, plain values."""
@@ -88,7 +88,7 @@ class Found:
 
 
 @dataclass(slots=True)
-class World:
+class RecordedDatabase:
     """A database with the rows of `models`, a recorder on it, and the oracle of its kind."""
 
     engine: Engine
@@ -163,7 +163,7 @@ class World:
         return write.format(true=_truth(self.dialect, True), false=_truth(self.dialect, False))
 
 
-def open_world(url: str) -> World:
+def open_database(url: str) -> RecordedDatabase:
     """Return a world in an empty database."""
     pool: dict[str, Any] = {"poolclass": StaticPool} if url.startswith("sqlite") else {}
     engine = create_engine(url, enable_from_linting=False, **pool)
@@ -175,7 +175,7 @@ def open_world(url: str) -> World:
             for row in rows:
                 connection.exec_driver_sql(_insert(name, row, dialect))
         connection.exec_driver_sql(VIEW.format(false=_truth(dialect, False)))
-    return World(engine, declared(dialect), SQLiteOracle() if dialect == "sqlite" else PostgreSQLOracle())
+    return RecordedDatabase(engine, declared(dialect), SQLiteOracle() if dialect == "sqlite" else PostgreSQLOracle())
 
 
 def _insert(table: str, row: dict[str, Any], dialect: str) -> str:

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.procedures.call import QueryCall
@@ -19,7 +17,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import FakeClock, SequentialIds
-from tests.unit.cache.scripted import RowQuery, ScriptedLog, until
+from tests.unit.cache.scripted import RowQuery, ScriptedLog, ScriptedReader, until
 
 ROOM = Bounds(
     max_watched_queries=1_000_000,
@@ -64,7 +62,7 @@ class Listener:
         self.reading = asyncio.create_task(self.stream.write_to(send))
 
 
-class World:
+class ScriptedHub(ScriptedReader):
     """A hub on a scripted log."""
 
     def __init__(
@@ -79,10 +77,8 @@ class World:
         max_resumed_changes: int = 1_000,
         **options: Any,
     ) -> None:
-        self.log = log or ScriptedLog()
         self.clock = clock or FakeClock()
-        self.reader = Reader(self.log, MemoryStore(max_bytes), clock=self.clock)
-        self.log.subscribe(self.reader.apply)
+        super().__init__(log=log, max_bytes=max_bytes, clock=self.clock)
         self.hub = Hub(
             self.reader,
             self.log,

@@ -26,7 +26,7 @@ from .books import Commit
 from .database import fill, truth_of
 from .processes import Balancer, Links, Relay, Worker, Writer
 
-__all__ = ["FAULTS", "HEARTBEAT_SECONDS", "Component", "Fault", "Tier", "World", "components", "world"]
+__all__ = ["FAULTS", "HEARTBEAT_SECONDS", "Component", "Deployment", "Fault", "Tier", "components", "deployed"]
 
 Tier = Literal["sqlite", "postgresql", "redis"]
 """On what the workers stand: a file; a server; a server, which one relay reads, and Redis, which they read."""
@@ -62,7 +62,7 @@ def components(tier: Tier) -> tuple[Component, ...]:
     return _COMPONENTS[tier]
 
 
-class World:
+class Deployment:
     """The parts of one deployment.
 
     Attributes:
@@ -221,7 +221,9 @@ def _numbered(name: str, how_many: int) -> list[str]:
 
 
 @contextmanager
-def world(tier: Tier, folder: Path, *, bug: str = "", settings: Mapping[str, str] | None = None) -> Iterator[World]:
+def deployed(
+    tier: Tier, folder: Path, *, bug: str = "", settings: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
     """Run a deployment for as long as the block runs.
 
     Args:
@@ -229,4 +231,4 @@ def world(tier: Tier, folder: Path, *, bug: str = "", settings: Mapping[str, str
         settings: further variables of their environment.
     """
     with ExitStack() as stack:
-        yield World(stack, tier, folder, {**(settings or {}), "FAULTS_BUG": bug})
+        yield Deployment(stack, tier, folder, {**(settings or {}), "FAULTS_BUG": bug})

@@ -96,7 +96,7 @@ def asyncpg_writer(url: str) -> Writer:
     return Writer(run, copy, run_many, close)
 
 
-class World:
+class CapturedDatabase:
     """A database under capture, and a connection that looks at it.
 
     Args:
