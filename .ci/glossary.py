@@ -34,8 +34,12 @@ ALLOWED: dict[str, tuple[int, int, int]] = {
 
 TWICE: dict[str, int] = {
     # class or alias: how many modules of the package may define it
+    # the same idea for who defines it and for who calls it
+    "Mutation": 2,
     "Procedure": 2,
     "Query": 2,
+    "SyncMutation": 2,
+    "SyncQuery": 2,
 }
 
 ENDINGS = "(s|es|d|ed|ing|er|ers)?"

@@ -20,20 +20,7 @@ Press **Authorize** and log in as `ada@org-01.example` with the password `teamhu
 
 rpc = ReactiveRPC(
     database_url(get_settings().database),
-    functions={
-        "agents": {
-            "get_all": agents.get_all,
-            "get_one": agents.get_one,
-            "get_with_stats": agents.get_with_stats,
-            "create": agents.create,
-            "update": agents.update,
-            "delete": agents.delete,
-        },
-        "messages": {"get_all": messages.get_all, "send": messages.send},
-        "memory": {"recent": memory.recent, "add": memory.add},
-        "tools": {"available": tools.available},
-        "organizations": {"get_mine": organizations.get_mine},
-    },
+    functions=[agents, messages, memory, tools, organizations],
     context=get_context,
     metadata=SQLModel.metadata,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ from sqlmodel import Session, select
 from app.database import new_engine
 from app.models import User, now
 from app.settings import get_settings
-from reactive_rpc import Context
+from reactive_rpc import Login
 
 __all__ = ["Token", "get_context", "passwords", "router"]
 
@@ -64,7 +64,7 @@ def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     return Token(access_token=_new_token(user, lifetime_seconds), expires_in=lifetime_seconds)
 
 
-async def get_context(token: Annotated[str, Depends(bearer)]) -> Context:
+async def get_context(token: Annotated[str, Depends(bearer)]) -> Login:
     """Return on whose behalf the request is made.
 
     Raises:
@@ -81,7 +81,8 @@ async def get_context(token: Annotated[str, Depends(bearer)]) -> Context:
         raise _invalid_token("the token has expired: log in again") from exc
     except jwt.InvalidTokenError as exc:
         raise _invalid_token("the token is invalid") from exc
-    return Context(identity=claims["sub"], tenant=claims["org"])
+    expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+    return Login(identity=claims["sub"], tenant=claims["org"], expires_at=expires_at)
 
 
 def _find_user(email: str) -> User | None:

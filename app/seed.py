@@ -20,7 +20,7 @@ from app.database import database_url, new_engine
 from app.models import Agent, Memory, Message, Organization, Tool, User
 from app.security import passwords
 from app.settings import get_settings
-from reactive_rpc import Context
+from reactive_rpc import Login
 
 __all__ = ["CONTEXTS", "DEMO", "EMAIL", "PASSWORD", "main", "seed"]
 
@@ -32,10 +32,10 @@ MESSAGES = 20_000
 MEMORIES = 10_000
 EMAIL = "ada@org-01.example"
 PASSWORD = "teamhub"  # noqa: S105  # printed by `make run`, for everybody to try
-DEMO = Context(identity="user-01", tenant="org-01")
+DEMO = Login(identity="user-01", tenant="org-01")
 """Whose rows the documentation's examples are."""
 
-CONTEXTS = {"owner": DEMO, "stranger": Context(identity="user-02", tenant="org-02")}
+CONTEXTS = {"owner": DEMO, "stranger": Login(identity="user-02", tenant="org-02")}
 """On whose behalf `reactive-rpc doctor` and `check` may call: `--context app.seed:CONTEXTS`."""
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 

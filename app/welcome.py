@@ -9,7 +9,7 @@ from app.seed import EMAIL, PASSWORD
 __all__ = ["main", "welcome"]
 
 READ_ANSWER = """python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])'"""
-QUERIES = '{"queries": [{"path": "agents.get_all", "input": {"organization_id": "org-01"}}]}'
+QUERIES = '{"queries": [{"path": "agents.get_all"}]}'
 
 
 def welcome(url: str) -> str:

@@ -26,14 +26,14 @@ class Room(BaseModel):
     room: str
 
 
-@define_reactive_function(scope="public")
-async def get_all(input: Room, db: AsyncSession) -> list[Message]:
+@define_reactive_function(public=True)
+async def get_all(db: AsyncSession, input: Room) -> list[Message]:
     """Return the messages of a room."""
     return list((await db.exec(select(Message).where(Message.room == input.room))).all())
 
 
-@define_reactive_function(scope="public", cache=Cache(push="result"))
-async def get_pushed(input: Room, db: AsyncSession) -> list[Message]:
+@define_reactive_function(public=True, cache=Cache(push="result"))
+async def get_pushed(db: AsyncSession, input: Room) -> list[Message]:
     """Return the same, to streams that are sent the result itself."""
     return list((await db.exec(select(Message).where(Message.room == input.room))).all())
 

@@ -42,15 +42,15 @@ class CounterId(BaseModel):
     id: int
 
 
-@define_reactive_function(kind="mutation")
-async def increment(input: CounterId, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def increment(db: AsyncSession, input: CounterId) -> int:
     """Read, add, write back."""
     counter = await db.get_one(BenchCounter, input.id)
     counter.n += 1
     return counter.n
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def insert(db: AsyncSession) -> bool:
     """Write a row and read none."""
     db.add(BenchCounter())
@@ -75,14 +75,14 @@ def _server(server: PostgreSQLServer, driver: str, level: str, rows: int) -> Rea
 
 async def _round(rpc: ReactiveRPC, path: str, rows: int) -> tuple[float, int]:
     """Return calls a second, and how many were given up."""
-    call, numbers, refused = rpc.caller(), iter(range(CALLS)), 0
+    numbers, refused = iter(range(CALLS)), 0
 
     async def work() -> None:
         nonlocal refused
         for number in numbers:
             input: dict[str, Any] = {} if path == "insert" else {"id": number % rows + 1}
             try:
-                await call(f"counters.{path}", **input)
+                await rpc.try_call(f"counters.{path}", input, None)
             except ConflictError:
                 refused += 1
 

@@ -35,7 +35,7 @@ from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.path_counters import Counter, Passed, Wire
-from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+from reactive_rpc import Login, ReactiveRPC, define_reactive_function
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.testing.postgresql import postgresql_server
 
@@ -72,20 +72,20 @@ class NewNote(Room):
 
 
 @define_reactive_function
-async def get_all(input: Room, db: AsyncSession, ctx: Context) -> list[Note]:
+async def get_all(db: AsyncSession, ctx: Login, input: Room) -> list[Note]:
     """Return the notes of a room."""
     return list((await db.exec(select(Note).where(Note.room == input.room))).all())
 
 
-@define_reactive_function(kind="mutation")
-async def add(input: NewNote, db: AsyncSession, ctx: Context) -> None:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, ctx: Login, input: NewNote) -> None:
     """Add a note."""
     db.add(Note(room=input.room, text=input.text))
 
 
-async def context() -> Context:
+async def context() -> Login:
     """Stand for a login check."""
-    return Context(identity="ada", tenant="t")
+    return Login(identity="ada", tenant="t")
 
 
 @dataclass(frozen=True, slots=True)

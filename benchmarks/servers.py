@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+from reactive_rpc import Context, Login, ReactiveRPC, define_reactive_function
 
 BODY = b'[{"id":1,"room":"a","text":"' + b"x" * 300 + b'"}]'
 
@@ -30,14 +30,14 @@ class Room(BaseModel):
     room: str
 
 
-@define_reactive_function(scope="public")
-async def get_all(input: Room, db: AsyncSession) -> list[Note]:
+@define_reactive_function(public=True)
+async def get_all(db: AsyncSession, input: Room) -> list[Note]:
     """Return the notes of a room."""
     return list((await db.exec(select(Note).where(Note.room == input.room))).all())
 
 
 @define_reactive_function
-async def get_mine(input: Room, db: AsyncSession, ctx: Context) -> list[Note]:
+async def get_mine(db: AsyncSession, ctx: Login, input: Room) -> list[Note]:
     """Return the notes of a room, for one caller."""
     return list((await db.exec(select(Note).where(Note.room == input.room))).all())
 
@@ -49,9 +49,9 @@ class Caller:
     name: str
 
 
-async def context(authorization: Annotated[str, Header()] = "") -> Context:
+async def context(authorization: Annotated[str, Header()] = "") -> Login:
     """Stand for a login check that costs nothing but FastAPI's own work."""
-    return Context(identity=authorization, tenant="t")
+    return Login(identity=authorization, tenant="t")
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -26,7 +26,7 @@ _AGENTS_CREATE: Final[Procedure[models.Agent]] = Procedure(
     path='agents.create',
     url='/rpc/agents.create',
     method='POST',
-    input=models.AgentCreate,
+    input=models.CreateInput,
     output=models.Agent,
 )
 
@@ -35,7 +35,7 @@ _AGENTS_DELETE: Final[Procedure[models.AgentDeleted]] = Procedure(
     path='agents.delete',
     url='/rpc/agents.delete',
     method='POST',
-    input=models.AgentRef,
+    input=models.DeleteInput,
     output=models.AgentDeleted,
 )
 
@@ -44,7 +44,7 @@ _AGENTS_GET_ALL: Final[Procedure[list[models.Agent]]] = Procedure(
     path='agents.get_all',
     url='/rpc/agents.get_all',
     method='GET',
-    input=models.AgentsGetAllInput,
+    input=None,
     output=list[models.Agent],
 )
 
@@ -80,7 +80,7 @@ _MEMORY_ADD: Final[Procedure[models.Memory]] = Procedure(
     path='memory.add',
     url='/rpc/memory.add',
     method='POST',
-    input=models.MemoryAdd,
+    input=models.AddInput,
     output=models.Memory,
 )
 
@@ -107,7 +107,7 @@ _MESSAGES_SEND: Final[Procedure[models.Message]] = Procedure(
     path='messages.send',
     url='/rpc/messages.send',
     method='POST',
-    input=models.MessageSend,
+    input=models.SendInput,
     output=models.Message,
 )
 
@@ -125,7 +125,7 @@ _TOOLS_AVAILABLE: Final[Procedure[list[models.Tool]]] = Procedure(
     path='tools.available',
     url='/rpc/tools.available',
     method='GET',
-    input=models.ToolsAvailableInput,
+    input=None,
     output=list[models.Tool],
 )
 
@@ -136,7 +136,6 @@ class AgentsCreate(Mutation[models.Agent]):
     async def __call__(
         self,
         *,
-        organization_id: str,
         name: str,
         role: str = UNSET,
         description: str | None = UNSET,
@@ -144,11 +143,9 @@ class AgentsCreate(Mutation[models.Agent]):
         """Add an agent to your organization.
 
         Args:
-            organization_id: Your own organization.
             role: Default: 'assistant'.
         """
         return await self._call({
-            'organization_id': organization_id,
             'name': name,
             'role': role,
             'description': description,
@@ -174,31 +171,16 @@ class AgentsDelete(Mutation[models.AgentDeleted]):
 class AgentsGetAll(Query[list[models.Agent]]):
     """`agents.get_all`: query."""
 
-    async def __call__(
-        self,
-        *,
-        organization_id: str,
-    ) -> list[models.Agent]:
-        """The agents of your organization, by name.
+    async def __call__(self) -> list[models.Agent]:
+        """The agents of your organization, by name."""
+        return await self._call({})
 
-        Args:
-            organization_id: Your own organization.
-        """
-        return await self._call({'organization_id': organization_id})
-
-    def watch(
-        self,
-        *,
-        organization_id: str,
-    ) -> Watch[list[models.Agent]]:
+    def watch(self) -> Watch[list[models.Agent]]:
         """Follow the result: its latest state now and after every change.
 
         The agents of your organization, by name.
-
-        Args:
-            organization_id: Your own organization.
         """
-        return self._watch({'organization_id': organization_id})
+        return self._watch({})
 
 
 class AgentsGetOne(Query[models.Agent]):
@@ -405,8 +387,8 @@ class MessagesSend(Mutation[models.Message]):
         self,
         *,
         from_agent_id: str,
-        to_agent_id: str | None = UNSET,
         body: str,
+        to_agent_id: str | None = UNSET,
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
@@ -416,8 +398,8 @@ class MessagesSend(Mutation[models.Message]):
         """
         return await self._call({
             'from_agent_id': from_agent_id,
-            'to_agent_id': to_agent_id,
             'body': body,
+            'to_agent_id': to_agent_id,
         })
 
 
@@ -439,31 +421,16 @@ class OrganizationsGetMine(Query[models.Organization]):
 class ToolsAvailable(Query[list[models.Tool]]):
     """`tools.available`: query."""
 
-    async def __call__(
-        self,
-        *,
-        organization_id: str,
-    ) -> list[models.Tool]:
-        """The enabled tools of your organization, by name.
+    async def __call__(self) -> list[models.Tool]:
+        """The enabled tools of your organization, by name."""
+        return await self._call({})
 
-        Args:
-            organization_id: Your own organization.
-        """
-        return await self._call({'organization_id': organization_id})
-
-    def watch(
-        self,
-        *,
-        organization_id: str,
-    ) -> Watch[list[models.Tool]]:
+    def watch(self) -> Watch[list[models.Tool]]:
         """Follow the result: its latest state now and after every change.
 
         The enabled tools of your organization, by name.
-
-        Args:
-            organization_id: Your own organization.
         """
-        return self._watch({'organization_id': organization_id})
+        return self._watch({})
 
 
 class ToolsNamespace:
@@ -549,7 +516,6 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
     def __call__(
         self,
         *,
-        organization_id: str,
         name: str,
         role: str = UNSET,
         description: str | None = UNSET,
@@ -557,11 +523,9 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
         """Add an agent to your organization.
 
         Args:
-            organization_id: Your own organization.
             role: Default: 'assistant'.
         """
         return self._call({
-            'organization_id': organization_id,
             'name': name,
             'role': role,
             'description': description,
@@ -587,31 +551,16 @@ class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
 class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
     """`agents.get_all`: query."""
 
-    def __call__(
-        self,
-        *,
-        organization_id: str,
-    ) -> list[models.Agent]:
-        """The agents of your organization, by name.
+    def __call__(self) -> list[models.Agent]:
+        """The agents of your organization, by name."""
+        return self._call({})
 
-        Args:
-            organization_id: Your own organization.
-        """
-        return self._call({'organization_id': organization_id})
-
-    def watch(
-        self,
-        *,
-        organization_id: str,
-    ) -> SyncWatch[list[models.Agent]]:
+    def watch(self) -> SyncWatch[list[models.Agent]]:
         """Follow the result: its latest state now and after every change.
 
         The agents of your organization, by name.
-
-        Args:
-            organization_id: Your own organization.
         """
-        return self._watch({'organization_id': organization_id})
+        return self._watch({})
 
 
 class SyncAgentsGetOne(SyncQuery[models.Agent]):
@@ -818,8 +767,8 @@ class SyncMessagesSend(SyncMutation[models.Message]):
         self,
         *,
         from_agent_id: str,
-        to_agent_id: str | None = UNSET,
         body: str,
+        to_agent_id: str | None = UNSET,
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
@@ -829,8 +778,8 @@ class SyncMessagesSend(SyncMutation[models.Message]):
         """
         return self._call({
             'from_agent_id': from_agent_id,
-            'to_agent_id': to_agent_id,
             'body': body,
+            'to_agent_id': to_agent_id,
         })
 
 
@@ -852,31 +801,16 @@ class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
 class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
     """`tools.available`: query."""
 
-    def __call__(
-        self,
-        *,
-        organization_id: str,
-    ) -> list[models.Tool]:
-        """The enabled tools of your organization, by name.
+    def __call__(self) -> list[models.Tool]:
+        """The enabled tools of your organization, by name."""
+        return self._call({})
 
-        Args:
-            organization_id: Your own organization.
-        """
-        return self._call({'organization_id': organization_id})
-
-    def watch(
-        self,
-        *,
-        organization_id: str,
-    ) -> SyncWatch[list[models.Tool]]:
+    def watch(self) -> SyncWatch[list[models.Tool]]:
         """Follow the result: its latest state now and after every change.
 
         The enabled tools of your organization, by name.
-
-        Args:
-            organization_id: Your own organization.
         """
-        return self._watch({'organization_id': organization_id})
+        return self._watch({})
 
 
 class SyncToolsNamespace:

@@ -9,6 +9,11 @@ from reactive_rpc.client import Model
 from typing import Annotated
 
 
+class AddInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
+    content: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
 class Agent(Model):
     """
     An agent of an organization.
@@ -22,16 +27,6 @@ class Agent(Model):
     created_at: datetime
 
 
-class AgentCreate(Model):
-    """
-    A new agent.
-    """
-    organization_id: Annotated[str, Field(description='Your own organization.', examples=['org-01'], min_length=1, max_length=64)]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    role: Annotated[str, Field(min_length=1, max_length=100)] = 'assistant'
-    description: Annotated[str | None, Field(max_length=1000)] = None
-
-
 class AgentDeleted(Model):
     """
     What went.
@@ -39,13 +34,6 @@ class AgentDeleted(Model):
     agent_id: str
     message_count: Annotated[int, Field(description='How many messages, sent or received, went with it.')]
     memory_count: Annotated[int, Field(description='How many memories went with it.')]
-
-
-class AgentRef(Model):
-    """
-    An agent.
-    """
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
 
 
 class AgentStats(Model):
@@ -68,16 +56,22 @@ class AgentUpdate(Model):
     is_active: bool | None = None
 
 
-class AgentsGetAllInput(Model):
-    organization_id: Annotated[str, Field(description='Your own organization.', min_length=1, max_length=64)]
-
-
 class AgentsGetOneInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
 
 
 class AgentsGetWithStatsInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
+
+
+class CreateInput(Model):
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    role: Annotated[str, Field(min_length=1, max_length=100)] = 'assistant'
+    description: Annotated[str | None, Field(max_length=1000)] = None
+
+
+class DeleteInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
 
 
 class Memory(Model):
@@ -88,14 +82,6 @@ class Memory(Model):
     agent_id: str
     content: str
     created_at: datetime
-
-
-class MemoryAdd(Model):
-    """
-    Something to remember.
-    """
-    agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
-    content: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
 class MemoryRecentInput(Model):
@@ -114,15 +100,6 @@ class Message(Model):
     created_at: datetime
 
 
-class MessageSend(Model):
-    """
-    A new message.
-    """
-    from_agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
-    to_agent_id: Annotated[str | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], min_length=1, max_length=64)] = None
-    body: Annotated[str, Field(min_length=1, max_length=4000)]
-
-
 class MessagesGetAllInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
@@ -138,6 +115,12 @@ class Organization(Model):
     created_at: datetime
 
 
+class SendInput(Model):
+    from_agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
+    body: Annotated[str, Field(min_length=1, max_length=4000)]
+    to_agent_id: Annotated[str | None, Field(description='Another agent of your organization; null: all of them.', examples=['agent-0002'], min_length=1, max_length=64)] = None
+
+
 class Tool(Model):
     """
     Something the agents of an organization can use.
@@ -150,25 +133,19 @@ class Tool(Model):
     created_at: datetime
 
 
-class ToolsAvailableInput(Model):
-    organization_id: Annotated[str, Field(description='Your own organization.', min_length=1, max_length=64)]
-
-
+AddInput.model_rebuild()
 Agent.model_rebuild()
-AgentCreate.model_rebuild()
 AgentDeleted.model_rebuild()
-AgentRef.model_rebuild()
 AgentStats.model_rebuild()
 AgentUpdate.model_rebuild()
-AgentsGetAllInput.model_rebuild()
 AgentsGetOneInput.model_rebuild()
 AgentsGetWithStatsInput.model_rebuild()
+CreateInput.model_rebuild()
+DeleteInput.model_rebuild()
 Memory.model_rebuild()
-MemoryAdd.model_rebuild()
 MemoryRecentInput.model_rebuild()
 Message.model_rebuild()
-MessageSend.model_rebuild()
 MessagesGetAllInput.model_rebuild()
 Organization.model_rebuild()
+SendInput.model_rebuild()
 Tool.model_rebuild()
-ToolsAvailableInput.model_rebuild()

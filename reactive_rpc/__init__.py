@@ -30,36 +30,50 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnprocessableContentError,
     )
+    from reactive_rpc.procedures.after_commit import after_commit
     from reactive_rpc.procedures.cache_options import Cache
-    from reactive_rpc.procedures.context import Context
+    from reactive_rpc.procedures.caller import Caller
+    from reactive_rpc.procedures.context import Context, Login, Tenant, by_tenant
+    from reactive_rpc.procedures.definer import Definer, define_reactive_function
     from reactive_rpc.procedures.now import now
-    from reactive_rpc.procedures.procedure import Procedure, define_reactive_function
+    from reactive_rpc.procedures.procedure import Mutation, Query
+    from reactive_rpc.procedures.steps import Answered, CallInfo, Next
     from reactive_rpc.procedures.topics import Topic, topic
     from reactive_rpc.settings import Settings
     from reactive_rpc.web.routing.lifespans import combine_lifespans
 
 __all__ = [
+    "Answered",
     "BadRequestError",
     "Cache",
+    "CallInfo",
+    "Caller",
     "Capture",
     "CaptureError",
     "Change",
     "ConflictError",
     "Context",
+    "Definer",
     "DefinitionError",
     "ForbiddenError",
+    "Login",
+    "Mutation",
+    "Next",
     "NotFoundError",
     "PreconditionFailedError",
-    "Procedure",
+    "Query",
     "RPCError",
     "ReactiveRPC",
     "ReactiveRPCError",
     "ServiceUnavailableError",
     "Settings",
+    "Tenant",
     "TooManyRequestsError",
     "Topic",
     "UnauthorizedError",
     "UnprocessableContentError",
+    "after_commit",
+    "by_tenant",
     "combine_lifespans",
     "define_reactive_function",
     "now",
@@ -67,16 +81,26 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Answered": "procedures.steps",
     "Cache": "procedures.cache_options",
+    "CallInfo": "procedures.steps",
+    "Caller": "procedures.caller",
     "Capture": "changes.capture_options",
     "Change": "dependencies.change",
     "Context": "procedures.context",
-    "Procedure": "procedures.procedure",
+    "Definer": "procedures.definer",
+    "Login": "procedures.context",
+    "Mutation": "procedures.procedure",
+    "Next": "procedures.steps",
+    "Query": "procedures.procedure",
     "ReactiveRPC": "app",
     "Settings": "settings",
+    "Tenant": "procedures.context",
     "Topic": "procedures.topics",
+    "after_commit": "procedures.after_commit",
+    "by_tenant": "procedures.context",
     "combine_lifespans": "web.routing.lifespans",
-    "define_reactive_function": "procedures.procedure",
+    "define_reactive_function": "procedures.definer",
     "now": "procedures.now",
     "topic": "procedures.topics",
 }

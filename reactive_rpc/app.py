@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Generic, overload
 
 from fastapi import FastAPI
 from sqlalchemy import MetaData
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from typing_extensions import TypeVar
 
 from reactive_rpc.backends.factory import Backend, LogURL, make_backend
 from reactive_rpc.cache.auditor import Auditor
@@ -27,8 +28,10 @@ from reactive_rpc.errors import DefinitionError
 from reactive_rpc.health import Health, Part
 from reactive_rpc.lifecycle import Lifecycle
 from reactive_rpc.procedures.announcements import Announcer
-from reactive_rpc.procedures.caller import BoundCaller, Caller
+from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.clock_dependence import clock_dependencies
+from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.execution import Executor, Observer
 from reactive_rpc.procedures.registry import Functions, Registry
@@ -49,10 +52,12 @@ from reactive_rpc.web.routing.shortcut import install_shortcut
 
 __all__ = ["ReactiveRPC"]
 
+L = TypeVar("L", bound=Login, default=Any)
+
 TRIGGERS = Capture()
 
 
-class ReactiveRPC:
+class ReactiveRPC(Generic[L]):
     """Procedures on one database, ready for a FastAPI application.
 
         rpc = ReactiveRPC("sqlite+aiosqlite:///team.db", functions={"agents": {"get_all": get_all}})
@@ -62,18 +67,19 @@ class ReactiveRPC:
     Args:
         database: its URL, `sqlite+aiosqlite:///team.db`, or, of a PostgreSQL database, the application's own
             `AsyncEngine`, whose `connect_args`, pool and events then hold for handlers (docs/how-to/engines.md).
-        functions: `{"group": {"name": decorated function}}`, nested as deep as you like.
-        context: a FastAPI dependency that makes the context, resolved once a request; raise an HTTPException 401 in it
-            to refuse. Procedures with `scope="public"` do without.
+        functions: modules, each a group of the procedures that it defines; or `{"group": module, "v2": {"group":
+            {"name": decorated function}}}`, nested as deep as you like.
+        context: a FastAPI dependency that returns a `Login`, or a frozen dataclass that extends it; resolved once a
+            request; raise an HTTPException 401 in it to refuse. Procedures with `public=True` do without.
         relations: `{"agent": ["organization", "message.from_agent_id"]}`: what a change also counts as a change of;
             "auto" for every foreign key, both ways.
         metadata: its tables are created at start where they are missing; leave it out where migrations do that.
         capture: how writes are seen, and what of them is copied beside the tables; see `Capture`.
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
-        settings: read from the environment where left out.
-        clock: the time and its waiting; the system's where left out.
-        ids: makes the ids of requests and streams; random ones where left out.
+        settings: read from the environment if left out.
+        clock: the time and its waiting; the system's if left out.
+        ids: makes the ids of requests and streams; random ones if left out.
         prefix: of the router's paths.
 
     Attributes:
@@ -83,6 +89,39 @@ class ReactiveRPC:
     Raises:
         DefinitionError: something is declared wrongly; the message names it and the way out.
     """
+
+    @overload
+    def __init__(
+        self: ReactiveRPC[Login],
+        database: str | URL | AsyncEngine,
+        *,
+        functions: Functions,
+        context: None = None,
+        relations: Relations | None = None,
+        metadata: MetaData | None = None,
+        capture: Capture = TRIGGERS,
+        log_url: LogURL | None = None,
+        settings: Settings | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        database: str | URL | AsyncEngine,
+        *,
+        functions: Functions,
+        context: Callable[..., L] | Callable[..., Awaitable[L]],
+        relations: Relations | None = None,
+        metadata: MetaData | None = None,
+        capture: Capture = TRIGGERS,
+        log_url: LogURL | None = None,
+        settings: Settings | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+    ) -> None: ...
 
     def __init__(
         self,
@@ -131,9 +170,11 @@ class ReactiveRPC:
             clock=clock,
             translate_error=rpc_error_of,
         )
-        self._caller = Caller(self.registry, self._executor, self._reader, answers=backend.answers)
+        self._calls = Calls(self.registry, self._executor, self._reader, answers=backend.answers, clock=clock)
         self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)
-        self._reauthorization = Reauthorization(self._hub, clock=clock, recheck_seconds=self.settings.recheck_seconds)
+        self._reauthorization = Reauthorization(
+            self._hub, self._reader, clock=clock, recheck_seconds=self.settings.recheck_seconds
+        )
         self._log.subscribe(self._reader.apply)
         self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
         self._follower = LogFollower(
@@ -149,7 +190,7 @@ class ReactiveRPC:
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
         )
         served = Served(
-            caller=self._caller,
+            calls=self._calls,
             reader=self._reader,
             hub=self._hub,
             reauthorization=self._reauthorization,
@@ -248,16 +289,22 @@ class ReactiveRPC:
         stack.push_async_callback(tasks.aclose)
         return tasks
 
-    def caller(self, ctx: object = None) -> BoundCaller:
-        """Return what calls procedures in this process, on behalf of `ctx`, as the server would."""
-        return BoundCaller(self._caller, ctx, require_open=self._lifecycle.require_open)
+    def caller(self, ctx: L | None = None) -> Caller:
+        """Return what calls procedures in this process as the server would, on behalf of the application's `ctx`."""
+        return Caller(self._calls, ctx, require_open=self._lifecycle.require_open)
+
+    async def try_call(self, path: str, input: Mapping[str, Any], ctx: object) -> Any:
+        """Call the procedure at `path` with an `input` as a client gives it, on behalf of `ctx`: for checks alone."""
+        return await Caller(self._calls, ctx, require_open=self._lifecycle.require_open).call(
+            path, self.registry.find(path), input
+        )
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
         """Return in which way the query at `path` depends on Python's clock, called with `input` on behalf of `ctx`.
 
         Python's clock is moved for that: for checks alone.
         """
-        return await clock_dependencies(self._caller.subscribe(path, input, ctx), self._reader)
+        return await clock_dependencies(await self._calls.subscribe(path, input, ctx), self._reader)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with what each run of a query read, until the function that is returned is called."""

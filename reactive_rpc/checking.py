@@ -21,12 +21,12 @@ from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.cache.auditor import WAYS_OUT
 from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.execution import Observation
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.codes import CODES
 
 __all__ = ["Checker", "Drift", "TriedQuery", "try_calls"]
 
-Calls = Mapping[str, Sequence[Mapping[str, Any]]]
+KnownInputs = Mapping[str, Sequence[Mapping[str, Any]]]
 """`{path: inputs}`."""
 
 
@@ -62,7 +62,7 @@ class TriedQuery:
 
     Attributes:
         calls: how many ran.
-        wanting: what it needs to be tried at all; None where it was tried.
+        wanting: what it needs to be tried at all; None if it was tried.
         uncacheable: why a result could not be cached; None where all could.
         error: what a call answered instead; None where none did.
         moved: what it asks of Python's clock, where that was tried.
@@ -117,7 +117,7 @@ class Checker:
 
 
 async def try_calls(
-    rpc: ReactiveRPC, calls: Calls, contexts: Mapping[str, object], *, moves_clock: bool = False
+    rpc: ReactiveRPC, calls: KnownInputs, contexts: Mapping[str, object], *, moves_clock: bool = False
 ) -> dict[str, TriedQuery]:
     """Run every query on the inputs that are known for it and return `{path: outcome}`; mutations are left alone.
 
@@ -149,15 +149,15 @@ async def try_calls(
 
 
 def _wanting(
-    procedure: Procedure[..., Any], inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
+    procedure: AnyProcedure, inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
 ) -> str | None:
     if _sees_context(procedure) and not contexts:
         return "a context (--context)"
     return None if inputs else "an input (examples=, or --calls)"
 
 
-def _sees_context(procedure: Procedure[..., Any]) -> bool:
-    return procedure.handler.takes_context or callable(procedure.scope) or procedure.scope == "tenant"
+def _sees_context(procedure: AnyProcedure) -> bool:
+    return procedure.asks_who_calls and not procedure.options.public
 
 
 async def _try_query(
@@ -184,7 +184,7 @@ async def _try_query(
 async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:
     """Return what a call raised."""
     try:
-        await rpc.caller(ctx)(path, **input)
+        await rpc.try_call(path, input, ctx)
     except Exception as exc:  # a handler's own fault is what is looked for
         return exc
     return None

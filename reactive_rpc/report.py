@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from reactive_rpc.changes.captured_schema import TableCapture
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 
 __all__ = ["Report"]
 
@@ -30,6 +29,6 @@ class Report:
     guarantee: str
     epoch: str
     tables: Mapping[str, TableCapture]
-    procedures: Mapping[str, Procedure[..., Any]]
+    procedures: Mapping[str, AnyProcedure]
     copies: Mapping[str, float]
     read: frozenset[str]

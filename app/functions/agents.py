@@ -10,9 +10,9 @@ from sqlalchemy import func, or_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.functions.tenancy import AgentRef, OrganizationRef, find_agent, require_tenant
+from app.functions.tenancy import AgentId, find_agent, procedure
 from app.models import Agent, Memory, Message, new_id, now
-from reactive_rpc import Context, define_reactive_function
+from reactive_rpc import Tenant
 
 __all__ = ["create", "delete", "get_all", "get_one", "get_with_stats", "update"]
 
@@ -21,17 +21,10 @@ ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 Description = Annotated[str, StringConstraints(max_length=1000)]
 
 
-class AgentCreate(OrganizationRef):
-    """A new agent."""
-
-    name: ShortText
-    role: ShortText = "assistant"
-    description: Description | None = None
-
-
-class AgentUpdate(AgentRef):
+class AgentUpdate(BaseModel):
     """What to change of an agent: a field that is left out stays as it is."""
 
+    agent_id: AgentId
     name: ShortText | None = None
     role: ShortText | None = None
     description: Description | None = Field(default=None, description="null removes it.")
@@ -62,31 +55,29 @@ class AgentDeleted(BaseModel):
     memory_count: int = Field(description="How many memories went with it.")
 
 
-@define_reactive_function(scope="tenant")
-async def get_all(input: OrganizationRef, db: AsyncSession, ctx: Context) -> list[Agent]:
+@procedure.query
+async def get_all(db: AsyncSession, ctx: Tenant) -> list[Agent]:
     """The agents of your organization, by name."""
-    require_tenant(input.organization_id, ctx)
-    agents = select(Agent).where(Agent.organization_id == input.organization_id)
+    agents = select(Agent).where(Agent.organization_id == ctx.tenant)
     return list((await db.exec(agents.order_by(col(Agent.name), col(Agent.id)))).all())
 
 
-@define_reactive_function(scope="tenant")
-async def get_one(input: AgentRef, db: AsyncSession, ctx: Context) -> Agent:
+@procedure.query
+async def get_one(db: AsyncSession, ctx: Tenant, agent_id: AgentId) -> Agent:
     """One agent."""
-    return await find_agent(db, input.agent_id, ctx)
+    return await find_agent(db, ctx, agent_id)
 
 
-@define_reactive_function(
-    scope="tenant",
+@procedure.query(
     dependencies=[Agent, Message, Memory],
     invalidate_when={
         Message: lambda change, input: input.agent_id in change.keys,
         Memory: lambda change, input: input.agent_id in change.keys,
     },
 )
-async def get_with_stats(input: AgentRef, db: AsyncSession, ctx: Context) -> AgentStats:
+async def get_with_stats(db: AsyncSession, ctx: Tenant, agent_id: AgentId) -> AgentStats:
     """One agent, with the number of messages it has sent and of memories it has."""
-    agent = await find_agent(db, input.agent_id, ctx)
+    agent = await find_agent(db, ctx, agent_id)
     messages = select(func.count()).select_from(Message).where(Message.from_agent_id == agent.id)
     memories = select(func.count()).select_from(Memory).where(Memory.agent_id == agent.id)
     return AgentStats(
@@ -96,26 +87,39 @@ async def get_with_stats(input: AgentRef, db: AsyncSession, ctx: Context) -> Age
     )
 
 
-@define_reactive_function(kind="mutation")
-async def create(input: AgentCreate, db: AsyncSession, ctx: Context) -> Agent:
+@procedure.mutation
+async def create(
+    db: AsyncSession,
+    ctx: Tenant,
+    name: ShortText,
+    role: ShortText = "assistant",
+    description: Description | None = None,
+) -> Agent:
     """Add an agent to your organization."""
-    require_tenant(input.organization_id, ctx)
-    agent = Agent(**input.model_dump(), id=new_id("agent"), is_active=True, created_at=now())
+    agent = Agent(
+        id=new_id("agent"),
+        organization_id=ctx.tenant,
+        name=name,
+        role=role,
+        description=description,
+        is_active=True,
+        created_at=now(),
+    )
     db.add(agent)
     return agent
 
 
-@define_reactive_function(kind="mutation")
-async def update(input: AgentUpdate, db: AsyncSession, ctx: Context) -> Agent:
+@procedure.mutation
+async def update(db: AsyncSession, ctx: Tenant, input: AgentUpdate) -> Agent:
     """Change an agent: only the fields that are given."""
-    agent = await find_agent(db, input.agent_id, ctx)
+    agent = await find_agent(db, ctx, input.agent_id)
     return agent.sqlmodel_update(input.model_dump(exclude_unset=True, exclude={"agent_id"}))
 
 
-@define_reactive_function(kind="mutation")
-async def delete(input: AgentRef, db: AsyncSession, ctx: Context) -> AgentDeleted:
+@procedure.mutation
+async def delete(db: AsyncSession, ctx: Tenant, agent_id: AgentId) -> AgentDeleted:
     """Delete an agent with its memories and with every message it has sent or received."""
-    agent = await find_agent(db, input.agent_id, ctx)
+    agent = await find_agent(db, ctx, agent_id)
     either = or_(col(Message.from_agent_id) == agent.id, col(Message.to_agent_id) == agent.id)
     messages = await db.exec(sql_delete(Message).where(either))
     memories = await db.exec(sql_delete(Memory).where(col(Memory.agent_id) == agent.id))

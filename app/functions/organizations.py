@@ -5,14 +5,15 @@ from __future__ import annotations
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from app.functions.tenancy import procedure
 from app.models import Organization
-from reactive_rpc import Context, NotFoundError, define_reactive_function
+from reactive_rpc import NotFoundError, Tenant
 
 __all__ = ["get_mine"]
 
 
-@define_reactive_function(scope="tenant")
-async def get_mine(db: AsyncSession, ctx: Context) -> Organization:
+@procedure.query
+async def get_mine(db: AsyncSession, ctx: Tenant) -> Organization:
     """The organization that you belong to."""
     organization = (await db.exec(select(Organization).where(Organization.id == ctx.tenant))).first()
     if organization is None:

@@ -9,41 +9,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.models import MAX_ID, Agent
-from reactive_rpc import Context, NotFoundError
+from reactive_rpc import NotFoundError, Tenant, by_tenant, define_reactive_function
 
-__all__ = ["AgentRef", "Id", "OrganizationRef", "find_agent", "require_tenant"]
+__all__ = ["AgentId", "Id", "find_agent", "procedure"]
+
+procedure = define_reactive_function.use(by_tenant).defaults(raises=[NotFoundError])
+"""Handlers get the tenant and nothing else of who calls: their results are shared by the whole organization."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
+AgentId = Annotated[Id, Field(description="An agent of your organization.", examples=["agent-0001"])]
 
 
-class OrganizationRef(BaseModel):
-    """An organization."""
-
-    organization_id: Id = Field(description="Your own organization.", examples=["org-01"])
-
-
-class AgentRef(BaseModel):
-    """An agent."""
-
-    agent_id: Id = Field(description="An agent of your organization.", examples=["agent-0001"])
-
-
-def require_tenant(organization_id: str, ctx: Context) -> None:
-    """Let only the caller's own organization through.
-
-    Raises:
-        NotFoundError: it is another's, or there is none.
-    """
-    if organization_id != ctx.tenant:
-        raise NotFoundError(f"no organization {organization_id!r}")
-
-
-async def find_agent(db: AsyncSession, agent_id: str, ctx: Context) -> Agent:
+async def find_agent(db: AsyncSession, ctx: Tenant, agent_id: str) -> Agent:
     """Return an agent of the caller's organization.
 
     Raises:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from sqlmodel import Session, col, select
 
-from app.functions.tenancy import OrganizationRef, require_tenant
+from app.functions.tenancy import procedure
 from app.models import Tool
-from reactive_rpc import Context, define_reactive_function
+from reactive_rpc import Tenant
 
 __all__ = ["available"]
 
 
-@define_reactive_function(scope="tenant")
-def available(input: OrganizationRef, db: Session, ctx: Context) -> list[Tool]:
+@procedure.query
+def available(db: Session, ctx: Tenant) -> list[Tool]:
     """The enabled tools of your organization, by name."""
-    require_tenant(input.organization_id, ctx)
-    enabled = select(Tool).where(Tool.organization_id == input.organization_id, col(Tool.is_enabled).is_(True))
+    enabled = select(Tool).where(Tool.organization_id == ctx.tenant, col(Tool.is_enabled).is_(True))
     return list(db.exec(enabled.order_by(col(Tool.name), col(Tool.id))).all())

@@ -15,7 +15,17 @@ from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import BadRequestError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 
-__all__ = ["STRICT", "STRICT_FOR_SERVER", "ByToken", "Freshness", "InOutage", "RequiredFreshness", "Strict"]
+__all__ = [
+    "STRICT",
+    "STRICT_FOR_SERVER",
+    "SYNCED",
+    "ByToken",
+    "Freshness",
+    "InOutage",
+    "RequiredFreshness",
+    "Strict",
+    "Synced",
+]
 
 MAX_AGE_SECONDS = 0.04
 
@@ -43,6 +53,12 @@ class ByToken(NamedTuple):
     is_server_request: bool = False
 
 
+class Synced(NamedTuple):
+    """As `Strict`, where the log has been read for this very request: it is not read again."""
+
+    is_server_request: bool = False
+
+
 class InOutage(NamedTuple):
     """A stored result alone, although the log cannot be read. Whoever serves it says so.
 
@@ -55,9 +71,10 @@ class InOutage(NamedTuple):
     outage: ServiceUnavailableError
 
 
-RequiredFreshness: TypeAlias = Strict | ByToken | InOutage
+RequiredFreshness: TypeAlias = Strict | Synced | ByToken | InOutage
 
 STRICT: Final = Strict()
+SYNCED: Final = Synced()
 STRICT_FOR_SERVER: Final = Strict(is_server_request=True)
 
 

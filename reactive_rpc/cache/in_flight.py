@@ -8,7 +8,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-from reactive_rpc.cache.result import Query, ReadResult, ResultKey
+from reactive_rpc.cache.result import Computable, ReadResult, ResultKey
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.tasks import Tasks
 
@@ -57,7 +57,7 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def find(self, query: Query, *, version: int) -> Computation | None:
+    def find(self, query: Computable, *, version: int) -> Computation | None:
         """Return a computation that a request may join; None if it must start its own.
 
         Args:
@@ -70,7 +70,7 @@ class InFlight:
             return None
         return found
 
-    def start(self, query: Query, started_at: int, work: Coroutine[Any, Any, ReadResult]) -> Computation:
+    def start(self, query: Computable, started_at: int, work: Coroutine[Any, Any, ReadResult]) -> Computation:
         """Run `work`, the computation of `query`, in a task; later requests for its key join this one."""
         name = f"computation {query.key[0]}"
         task = self._tasks.start(work, name, context=self._new_context(), is_awaited=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reactive_rpc.cache.result import CachedResult, Query
+from reactive_rpc.cache.result import CachedResult, Computable
 
 __all__ = ["DroppedResults", "InvalidatedResults", "InvalidationObservers"]
 
@@ -66,7 +66,7 @@ class DroppedResults:
         if len(self._dropped) > MAX_DROPPED:
             del self._dropped[next(iter(self._dropped))]
 
-    def outdated_until(self, query: Query) -> int:
+    def outdated_until(self, query: Computable) -> int:
         """Return the version up to which results of `query` are known to be outdated; -1 if none is."""
         dropped = self._dropped.get(hash(query.key))
         return -1 if dropped is None else dropped.after

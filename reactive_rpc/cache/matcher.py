@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from reactive_rpc.cache.result import CachedResult, Query
+from reactive_rpc.cache.result import CachedResult, Computable
 from reactive_rpc.cache.stats import Stats
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.dependencies.change import Change
@@ -98,7 +98,7 @@ class ChangeMatcher:
         if result.live:
             self._on_ignored(result)
 
-    def _is_ignored(self, change: Change, query: Query) -> bool:
+    def _is_ignored(self, change: Change, query: Computable) -> bool:
         if query.keep is None or change.operation == "bulk" or not query.keep(change):
             return False
         self._stats.kept += 1

@@ -19,13 +19,13 @@ from contextvars import Context
 from dataclasses import asdict
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness
+from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness, Synced
 from reactive_rpc.cache.in_flight import Computation, InFlight
 from reactive_rpc.cache.invalidation import DroppedResults, InvalidatedResults, InvalidationObservers
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.read_tables import ReadTableRegistry
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult, ResultKey
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ReadResult, ResultKey
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults
 from reactive_rpc.cache.sharing import Sharing
 from reactive_rpc.cache.stats import Stats
@@ -131,7 +131,7 @@ class Reader:
         """Their weight."""
         return self._live.stored_bytes
 
-    async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
+    async def get(self, query: Computable, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
         """Return the result of `query`, with its bytes: stored, joined, or computed now.
 
         If nothing holds its bytes any more, it is a copy, which nothing invalidates.
@@ -152,7 +152,10 @@ class Reader:
         if not query.is_cached:
             return await self._run_alone(query)
         arrived_at = self._clock.time()
-        version = await self.freshness.sync_to_head(is_server_request=freshness.is_server_request)
+        if isinstance(freshness, Synced):
+            version = self._log.version
+        else:
+            version = await self.freshness.sync_to_head(is_server_request=freshness.is_server_request)
         # INVARIANT (no await between here and the return): the result is live in the step that finds it fresh.
         stored = self._stored(query.key)
         if stored is not None:
@@ -162,7 +165,7 @@ class Reader:
             return result
         return CachedResult(result.query, outcome, result.version, reflects=self.version_of(result))
 
-    async def watch(self, query: Query) -> ReadResult:
+    async def watch(self, query: Computable) -> ReadResult:
         """Return a result of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
 
         If a write has overtaken the result, it is not live and not watched: notify whoever must know, and ask again.
@@ -266,7 +269,7 @@ class Reader:
         self.hits_by_path[key[0]] += 1
         return result
 
-    async def _miss(self, query: Query, version: int, arrived_at: float) -> ReadResult:
+    async def _miss(self, query: Computable, version: int, arrived_at: float) -> ReadResult:
         """Join the computation of `query` that is in flight, or start one.
 
         Args:
@@ -285,11 +288,11 @@ class Reader:
         self.stats.misses += 1
         return await self._start(query).wait()
 
-    def _start(self, query: Query) -> Computation:
+    def _start(self, query: Computable) -> Computation:
         started_at = self._log.version  # before the handler's transaction begins, so its snapshot holds at least this
         return self._in_flight.start(query, started_at, self._compute(query, started_at))
 
-    async def _compute(self, query: Query, started_at: int) -> ReadResult:
+    async def _compute(self, query: Computable, started_at: int) -> ReadResult:
         sharing = self._sharing
         if sharing is None or not sharing.is_shareable(query.key):
             return await self._run(query, started_at)
@@ -298,7 +301,7 @@ class Reader:
         finally:
             sharing.release(query.key)
 
-    async def _adopt_shared(self, query: Query, sharing: Sharing) -> ReadResult | None:
+    async def _adopt_shared(self, query: Computable, sharing: Sharing) -> ReadResult | None:
         """Return another worker's result, indexed and stored; None if the handler must run here."""
         after = self._dropped.outdated_until(query)
         for _ in range(SHARED_ATTEMPTS):
@@ -330,7 +333,7 @@ class Reader:
             return False
         return not self.matcher.touched_since(shared.version, result)
 
-    async def _run_alone(self, query: Query) -> CachedResult:
+    async def _run_alone(self, query: Computable) -> CachedResult:
         """Return a result for this caller alone."""
         self.stats.misses += 1
         self.misses_by_path[query.key[0]] += 1
@@ -339,7 +342,7 @@ class Reader:
         await self.freshness.sync_to_head()  # the cursor sent with it is then no lower than what its snapshot showed
         return CachedResult(query, outcome, started_at)
 
-    async def _run(self, query: Query, started_at: int) -> ReadResult:
+    async def _run(self, query: Computable, started_at: int) -> ReadResult:
         """Run the handler; store the result if nothing applied after `started_at` touches it."""
         epoch = self._log.epoch
         outcome = await query.compute()

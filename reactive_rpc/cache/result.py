@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from reactive_rpc.cache.weight import weight_of, weight_of_read_set
 from reactive_rpc.dependencies.change import Change
@@ -15,7 +15,7 @@ from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["RESULT_BYTES", "CachedResult", "HandlerOutcome", "Query", "ReadResult", "ResultKey"]
+__all__ = ["RESULT_BYTES", "CachedResult", "Computable", "HandlerOutcome", "ReadResult", "ResultKey"]
 
 ResultKey = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
@@ -80,7 +80,7 @@ class HandlerOutcome:
         return self.body
 
 
-class Query(Protocol):
+class Computable(Protocol):
     """A call that can be computed again at any time, as the reader needs it."""
 
     @property
@@ -133,6 +133,7 @@ class CachedResult:
         watchers: how many streams need it indexed, whether or not it is cached.
         reflects: a version at which this is the outcome, exactly, as a cursor; None if nobody can tell. While the
             result is live, it is the outcome at the log's present version too.
+        decoded: whatever its query has made of the bytes, once; None until then.
         ignored_tables: the tables whose changes touched it, and which `invalidate_when` said to leave it as it was.
         read_set: everything that the outcome depends on.
         error: the answer of the handler instead, on purpose; None normally.
@@ -141,13 +142,14 @@ class CachedResult:
         held_bytes: its weight in the index alone, without its bytes.
     """
 
-    query: Query
+    query: Computable
     outcome: HandlerOutcome | None
     version: int
     live: bool = False
     cached: bool = False
     watchers: int = 0
     reflects: str | None = None
+    decoded: Any = None
     ignored_tables: frozenset[str] = frozenset()
     read_set: ReadSet = field(init=False)
     error: RPCError | None = field(init=False)

@@ -16,7 +16,7 @@ from reactive_rpc.checking import Checker, Drift, TriedQuery, try_calls
 from reactive_rpc.cli.reports import CheckReport, Diagnosis, ProcedureLine, TableLine, write
 from reactive_rpc.cli.shared import FormatOption, Rpc, failure, load
 from reactive_rpc.errors import ReactiveRPCError
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.report import Report
 
 __all__ = ["check", "contexts_of", "doctor"]
@@ -172,7 +172,7 @@ def _table_line(table: TableCapture, report: Report) -> TableLine:
 
 
 def _procedure_line(
-    path: str, procedure: Procedure[..., Any], report: Report, outcomes: dict[str, TriedQuery]
+    path: str, procedure: AnyProcedure, report: Report, outcomes: dict[str, TriedQuery]
 ) -> ProcedureLine:
     if procedure.kind == "mutation":
         return ProcedureLine(path=path, kind="mutation")
@@ -188,13 +188,15 @@ def _procedure_line(
     )
 
 
-def _sharers(procedure: Procedure[..., Any]) -> str:
-    if procedure.scope == "identity" and not procedure.handler.takes_context:
-        return "everybody let in"
-    return "a function of ctx" if callable(procedure.scope) else procedure.scope
+def _sharers(procedure: AnyProcedure) -> str:
+    """Return who shares a result: whoever has an equal context of the class that the handler takes."""
+    if procedure.options.public:
+        return "everybody"
+    context = procedure.handler.context
+    return "everybody let in" if context is None else f"equal {context.__name__}"
 
 
-def _cached(procedure: Procedure[..., Any], report: Report, outcome: TriedQuery) -> tuple[bool | None, str]:
+def _cached(procedure: AnyProcedure, report: Report, outcome: TriedQuery) -> tuple[bool | None, str]:
     """Return whether results are cached, None where it is not known, and why not."""
     if not procedure.is_cached:
         return False, "cache=False"

@@ -82,8 +82,8 @@ class ProcedureLine:
     """A procedure: what a query rests on, who shares its results, and whether they are cached.
 
     Attributes:
-        dependencies: the tables declared; None where they are observed.
-        cached: None where it could not be told; `why` says the rest.
+        dependencies: the tables declared; None if they are observed.
+        cached: None if it could not be told; `why` says the rest.
     """
 
     path: str

@@ -1,31 +1,35 @@
-"""A call: a procedure, a validated input, and on whose behalf. A query's call knows its identity in the cache."""
+"""The call of a query, and that of a step with a session: what the cache keeps results of.
+
+A result is kept by the path, the input and the context that the handler gets: their canonical bytes are the key.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context as Ambient
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reactive_rpc.cache.result import HandlerOutcome, ResultKey
+from reactive_rpc.cache.result import CachedResult, HandlerOutcome, ResultKey
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.procedures.canonical import canonical
-from reactive_rpc.procedures.context import TenantView
+from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.execution import Executor
-from reactive_rpc.procedures.mapped_context import mapped_context_message
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.running_call import call_depth
+from reactive_rpc.procedures.session_steps import SessionStep
+from reactive_rpc.procedures.steps import CallInfo
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.recorder import Trace
 
-__all__ = ["EncodedInput", "QueryCall", "decode_input", "decode_json_input", "decode_text_input", "scope_key"]
+__all__ = ["EncodedInput", "QueryCall", "StepCall", "decode_input", "decode_json_input", "decode_text_input"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class EncodedInput(NamedTuple):
 
     Attributes:
         canonical: what `canonical` makes of the decoded input.
-        decode: validates it when a handler runs; it does not fail.
+        decode: validates it when somebody needs it; it does not fail.
     """
 
     canonical: bytes
@@ -43,33 +47,26 @@ class EncodedInput(NamedTuple):
 
 
 class QueryCall:
-    """A query's call: what `cache.result.Query` asks for.
+    """A query's call: what `cache.result.Computable` asks for.
+
+    Args:
+        ctx: that the steps have made; the handler gets it, if it takes one.
 
     Attributes:
-        key: `(path, canonical input, canonical scope)`.
-        wire_key: names path and input, not the scope, in events.
+        key: `(path, canonical input, canonical context)`.
+        wire_key: names path and input, not the context, in events.
         depth: how many calls it was made inside of.
     """
 
-    __slots__ = (
-        "_decode",
-        "_executor",
-        "_held_bytes",
-        "_input",
-        "_visible_context",
-        "depth",
-        "key",
-        "path",
-        "procedure",
-    )
+    __slots__ = ("_ctx", "_decode", "_executor", "_held_bytes", "_input", "depth", "key", "path", "procedure")
 
     def __init__(
         self,
         executor: Executor,
         path: str,
-        procedure: Procedure[..., Any],
+        procedure: AnyProcedure,
         input: BaseModel | EncodedInput | None,
-        ctx: object,
+        ctx: Context,
     ) -> None:
         self.path = path
         self.depth = call_depth()
@@ -81,8 +78,10 @@ class QueryCall:
             canonical_input, self._decode = input
         else:
             canonical_input, self._input = canonical(input), input
-        self._visible_context = visible_context(procedure, ctx)
-        self.key: ResultKey = (path, canonical_input, _key_of(procedure, self._visible_context))
+        # INVARIANT (the handler gets nothing of the caller that is not in the key): else two callers would share what
+        # only one of them may see.
+        self._ctx = ctx if procedure.handler.context is not None else None
+        self.key: ResultKey = (path, canonical_input, b"" if self._ctx is None else canonical(self._ctx))
         self._held_bytes: int | None = None
 
     @property
@@ -96,7 +95,7 @@ class QueryCall:
     def held_bytes(self) -> int:
         """What key, input and context take in memory; found out when it is first asked for: hits need not know."""
         if self._held_bytes is None:
-            self._held_bytes = weight_of(self.key) + weight_of(self.input) + weight_of(self._visible_context)
+            self._held_bytes = weight_of(self.key) + weight_of(self.input) + weight_of(self._ctx)
         return self._held_bytes
 
     @property
@@ -129,14 +128,11 @@ class QueryCall:
         """Run the handler.
 
         Args:
-            clock: what `now` asks; the application's where left out.
+            clock: what `now` asks; the application's if left out.
             trace: takes the statements that it runs.
         """
-        ctx = self._visible_context
-        if self.procedure.scope == "tenant":
-            ctx = TenantView(ctx, self.path)
         return await self._executor.query(
-            self.key, self.procedure, self.input, ctx, depth=self.depth, clock=clock, trace=trace
+            self.key, self.procedure, self.input, self._ctx, depth=self.depth, clock=clock, trace=trace
         )
 
     def _keep(self, change: Change) -> bool:
@@ -146,7 +142,7 @@ class QueryCall:
         try:
             known = self._executor.known(change, self.procedure)
             # Asked in whichever task has read the log: nothing that was set for its caller may decide.
-            return not Context().run(predicate, known, self.input)
+            return not Ambient().run(predicate, known, self.input)
         except UnknownValueError as exc:
             logger.debug("%s: invalidate_when[%r]: %s; the change counts", self.path, change.table, exc)
             return False
@@ -155,33 +151,52 @@ class QueryCall:
             return False
 
 
-def visible_context(procedure: Procedure[..., Any], ctx: Any) -> object:
-    """Return all that a handler may know of a context, and thus what its results are kept apart by."""
-    if callable(procedure.scope):
-        return procedure.scope(ctx)
-    if procedure.scope == "tenant":
-        return ctx.tenant
-    return ctx if procedure.handler.takes_context else None
+class StepCall:
+    """The call of a step with a session: kept by the context before it, and by the call where it takes that.
+
+    Attributes:
+        key: `(name of the step, canonical path and input or nothing, canonical context)`.
+    """
+
+    __slots__ = ("_call", "_ctx", "_executor", "depth", "key", "step")
+
+    is_cached = True
+    keep = None
+
+    def __init__(self, executor: Executor, step: SessionStep, ctx: Context, *, call: CallInfo) -> None:
+        self.step = step
+        self.depth = call_depth()
+        self._executor = executor
+        self._ctx = ctx
+        self._call = call.without_origin() if step.takes_call else None
+        seen = b"" if self._call is None else canonical([self._call.path, self._call.kind, self._call.input])
+        self.key: ResultKey = (step.path, seen, canonical(ctx))
+
+    @property
+    def held_bytes(self) -> int:
+        """What key, context and call take in memory."""
+        input = None if self._call is None else self._call.input
+        return weight_of(self.key) + weight_of(self._ctx) + weight_of(input)
+
+    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> HandlerOutcome:
+        """Run the step."""
+        return await self._executor.query(
+            self.key, self.step, self._call, self._ctx, depth=self.depth, clock=clock, trace=trace
+        )
+
+    def outcome_of(self, result: CachedResult, outcome: HandlerOutcome) -> Context:
+        """Return the context that follows, by a result of this step and the outcome with its bytes.
+
+        Raises:
+            RPCError: the step has refused.
+        """
+        if result.decoded is None:
+            result.decoded = (self.step.output.from_json(outcome.answer()),)
+        made = result.decoded[0]
+        return self._ctx if made is None else made
 
 
-def scope_key(procedure: Procedure[..., Any], ctx: Any) -> bytes:
-    """Return bytes that are equal for those contexts whose callers share results."""
-    return _key_of(procedure, visible_context(procedure, ctx))
-
-
-def _key_of(procedure: Procedure[..., Any], visible: object) -> bytes:
-    is_shared_by_all = not (callable(procedure.scope) or procedure.scope == "tenant" or procedure.handler.takes_context)
-    if is_shared_by_all:
-        return b""
-    try:
-        return canonical(visible)
-    except TypeError as exc:
-        if hasattr(type(visible), "__mapper__") and procedure.scope == "identity":
-            raise procedure.fault(mapped_context_message(procedure.name, type(visible))) from exc
-        raise
-
-
-def decode_input(path: str, procedure: Procedure[..., Any], input: object) -> BaseModel | None:
+def decode_input(path: str, procedure: AnyProcedure, input: object) -> BaseModel | None:
     """Validate Python values (or JSON's own types).
 
     Raises:
@@ -193,7 +208,7 @@ def decode_input(path: str, procedure: Procedure[..., Any], input: object) -> Ba
     return _validated(path, lambda: model.model_validate({} if input is None else input))
 
 
-def decode_json_input(path: str, procedure: Procedure[..., Any], body: bytes) -> BaseModel | None:
+def decode_json_input(path: str, procedure: AnyProcedure, body: bytes) -> BaseModel | None:
     """Validate a JSON body; an empty one is an empty input.
 
     Raises:
@@ -206,7 +221,7 @@ def decode_json_input(path: str, procedure: Procedure[..., Any], body: bytes) ->
     return _validated(path, lambda: taken.from_json(body or b"{}"))
 
 
-def decode_text_input(path: str, procedure: Procedure[..., Any], input: dict[str, str]) -> BaseModel | None:
+def decode_text_input(path: str, procedure: AnyProcedure, input: dict[str, str]) -> BaseModel | None:
     """Validate the parameters of a URL.
 
     Raises:

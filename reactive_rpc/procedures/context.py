@@ -1,50 +1,125 @@
-"""The context: on whose behalf a call is made, and what a handler may see of it.
+"""The context: what a handler may know of who calls.
 
-An application's own class may stand in for `Context`: a frozen dataclass, a named tuple or a pydantic model. The cache
-keeps the results of a handler that takes `ctx` apart by the whole context, unless its `scope` says otherwise.
+Results are kept apart by the context that their handler gets, so a context is a value: a frozen dataclass that extends
+`Context` and whose fields cannot be changed. `Login` says who calls; steps make other contexts of it.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
+import dataclasses
+import types
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
-from reactive_rpc.errors import DefinitionError
+from reactive_rpc.errors import ForbiddenError
+from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["Context", "TenantView"]
+__all__ = ["Context", "Login", "Tenant", "by_tenant", "context_fault"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Who calls, and for which tenant; None is nobody. Subclass it for more.
+    """What a handler may know of who calls: nothing. Extend it by a frozen dataclass for more."""
 
-    >>> Context(identity="user-1", tenant="org-1").tenant
+
+@dataclass(frozen=True, kw_only=True)
+class Login(Context):
+    """Who calls, and for which tenant; None is nobody.
+
+    >>> Login(identity="user-1", tenant="org-1").tenant
     'org-1'
+
+    Attributes:
+        identity: names the caller in limits, idempotency keys and `ReactiveRPC.revoke`.
+        tenant: what the caller belongs to.
+        expires_at: until when this holds, with an offset; None is for ever. Calls are refused from then on and open
+            streams are asked again. It is no part of any key, and handlers and steps find None in its place.
     """
 
     identity: str | None = None
     tenant: str | None = None
+    expires_at: datetime | None = None
 
 
-class TenantView:
-    """What a handler with `scope="tenant"` sees of a context: the tenant, and nothing that tells two callers apart.
+@dataclass(frozen=True, kw_only=True)
+class Tenant(Context):
+    """A whole tenant: the context of results that all of its members share."""
 
-    Its result is shared by the whole tenant; reading anything else of the context would hand one user's view to
-    another, so it fails loudly instead.
+    tenant: str
+
+
+def by_tenant(ctx: Login) -> Tenant:
+    """Share results within a tenant: the step of handlers that may know the tenant, and nothing of who calls.
+
+    >>> by_tenant(Login(identity="user-1", tenant="org-1"))
+    Tenant(tenant='org-1')
+
+    Args:
+        ctx: the context before it.
+
+    Raises:
+        ForbiddenError: the caller belongs to no tenant.
     """
+    if ctx.tenant is None:
+        raise ForbiddenError("this caller belongs to no tenant")
+    return Tenant(tenant=ctx.tenant)
 
-    __slots__ = ("_path", "tenant")
 
-    def __init__(self, tenant: Any, path: str) -> None:
-        self.tenant = tenant
-        self._path = path
+_IMMUTABLE: Final = (
+    str, bytes, int, float, complex, bool, type(None), date, datetime, time, timedelta, Decimal, UUID, Enum,
+)  # fmt: skip
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TenantView:
-        return TenantView(deepcopy(self.tenant, memo), self._path)
 
-    def __getattr__(self, name: str) -> NoReturn:
-        raise DefinitionError(
-            f"{self._path} has scope='tenant' and reads ctx.{name}: its result is shared by the whole tenant. "
-            "Leave scope out to keep results apart by caller, or give a function as scope that returns what is needed"
-        )
+def context_fault(kind: type[Context]) -> str | None:
+    """Return why a class of contexts cannot be part of a cache key, with the way out; None where it can.
+
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Member(Login):
+    ...     roles: list[str]
+    >>> context_fault(Member)
+    "Member.roles is a list[str], which can be changed after it was compared: make it a tuple or a frozenset"
+    """
+    if "__dataclass_fields__" not in vars(kind):
+        return f"{kind.__name__} is no dataclass of its own: write @dataclass(frozen=True, kw_only=True) above it"
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as exc:
+        return f"an annotation of {kind.__name__} cannot be resolved: {exc}. Import what it names at run time"
+    for field in dataclasses.fields(kind):
+        mutable = next(_mutable_parts(hints[field.name]), None)
+        if mutable is not None:
+            spelled = getattr(hints[field.name], "__name__", None) if not get_args(hints[field.name]) else None
+            return f"{kind.__name__}.{field.name} is a {spelled or hints[field.name]}, which {_way_out(mutable)}"
+    return None
+
+
+def _mutable_parts(annotation: Any) -> Iterator[Any]:
+    annotation = plain(annotation)
+    origin = get_origin(annotation)
+    if annotation in (Any, object) or origin is Literal:
+        return
+    if origin in (Union, types.UnionType, tuple, frozenset):
+        for part in get_args(annotation):
+            if part is not Ellipsis:
+                yield from _mutable_parts(part)
+        return
+    kind = origin or annotation
+    if not isinstance(kind, type) or issubclass(kind, (*_IMMUTABLE, tuple, frozenset)):
+        return
+    if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # typeshed
+        return
+    yield kind
+
+
+def _way_out(kind: type) -> str:
+    if hasattr(kind, "__mapper__"):
+        return "is a mapped class, whose attributes come and go: take the columns that handlers need"
+    if issubclass(kind, list | set | dict):
+        instead = "a frozenset" if issubclass(kind, set) else "a tuple or a frozenset"
+        return f"can be changed after it was compared: make it {instead}"
+    return "can be changed after it was compared: take the values that handlers need, or make it a frozen dataclass"

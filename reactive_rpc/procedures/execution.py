@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from anyio import CapacityLimiter
 from pydantic import BaseModel, ValidationError
@@ -29,20 +29,25 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Constraint, ReadSet
 from reactive_rpc.dependencies.topics import constraint_on
-from reactive_rpc.errors import InternalServerError, RPCError
+from reactive_rpc.errors import DefinitionError, InternalServerError, RPCError
 from reactive_rpc.procedures.attempts import Attempts
+from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
 from reactive_rpc.procedures.error_boundary import error_boundary
 from reactive_rpc.procedures.idempotency import IdempotentCall
-from reactive_rpc.procedures.procedure import Procedure
-from reactive_rpc.procedures.running_call import RunningCall, refuse_nested_mutation, running
-from reactive_rpc.procedures.topics import Topic
+from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.running_call import AfterCommit, RunningCall, refuse_nested_mutation, running
+from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, Wrapper, around, walk
+from reactive_rpc.procedures.topics import KeyedTopic, Topic
+from reactive_rpc.procedures.wire_codec import OutputCodec
 from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
 from reactive_rpc.statements.faults import SchemaMovedError
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
+from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
 __all__ = ["Executor", "Observation", "Observer"]
 
@@ -58,9 +63,9 @@ class Observation:
 
     Attributes:
         path: of the procedure.
-        declared: its dependencies; None where it declares none.
+        declared: its dependencies; None if it declares none.
         read: the tables it read, by canonical name.
-        opaque: why it could not be told what was read; None where it could.
+        opaque: why it could not be told what was read; None if it could.
     """
 
     path: str
@@ -79,10 +84,81 @@ class MutationOutput:
     Attributes:
         body: its output as JSON.
         replayed: whether the handler ran at an earlier call with the same idempotency key, and not at this one.
+        after: the work that it has left to be done after the commit.
     """
 
     body: bytes
     replayed: bool = False
+    after: tuple[AfterCommit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    """A mutation's transaction, which may be tried several times; see `Executor.mutate`."""
+
+    procedure: AnyProcedure
+    input: BaseModel | None
+    ctx: Context
+    call: CallInfo
+    inside: tuple[ChainPart, ...]
+    idempotent: IdempotentCall | None
+
+
+class RunnableHandler(Protocol):
+    """How a function wants to be called."""
+
+    @property
+    def session(self) -> AnyAsyncSession | AnySession | None:
+        """The class of the session that it takes; None if it takes none."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function."""
+        ...
+
+    def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
+        """Return its arguments."""
+        ...
+
+
+class Runnable(Protocol):
+    """What the executor runs as a query: a procedure, or a step with a session; see `Procedure`."""
+
+    name: str
+    dependencies: frozenset[str] | None
+    topics: tuple[Topic | KeyedTopic, ...]
+    cache: Cache
+    is_cached: bool
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is run."""
+        ...
+
+    @property
+    def handler(self) -> RunnableHandler:
+        """How it wants to be called."""
+        ...
+
+    @property
+    def output(self) -> OutputCodec:
+        """Validates and encodes what it returns."""
+        ...
+
+    @property
+    def topic_tables(self) -> frozenset[str]:
+        """What the topics declared are called in a log."""
+        ...
+
+    @property
+    def around_computation(self) -> tuple[Wrapper, ...]:
+        """The wrappers of each run."""
+        ...
+
+    def fault(self, message: str) -> DefinitionError:
+        """Return an error that names it."""
+        ...
 
 
 class Executor:
@@ -136,8 +212,8 @@ class Executor:
     async def query(
         self,
         key: ResultKey,
-        procedure: Procedure[..., Any],
-        input: BaseModel | None,
+        procedure: Runnable,
+        input: object,
         ctx: object,
         *,
         depth: int = 0,
@@ -172,8 +248,8 @@ class Executor:
     async def _query(
         self,
         key: ResultKey,
-        procedure: Procedure[..., Any],
-        input: BaseModel | None,
+        procedure: Runnable,
+        input: object,
         ctx: object,
         *,
         clock: Clock,
@@ -189,14 +265,16 @@ class Executor:
         with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
                 with self._translating_errors():
-                    body = await self._read(recorder, procedure, input, ctx)
+                    info = CallInfo(key[0], "query", lambda: input)
+                    run = partial(self._read, recorder, procedure, input, ctx)
+                    body = await around(procedure.around_computation, info, run)
             except (InternalServerError, SchemaMovedError):
                 raise
             except RPCError as exc:
-                _refuse_hidden(procedure, ctx, exc)
+                _refuse_hidden(procedure, exc)
                 error = exc.detached()
             except Exception as exc:
-                _refuse_hidden(procedure, ctx, exc)
+                _refuse_hidden(procedure, exc)
                 raise
             finally:
                 current_recorder.reset(token)
@@ -210,7 +288,7 @@ class Executor:
         read_set = _bounded(read_set, procedure.cache.ttl_seconds, began_at)
         return HandlerOutcome(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
 
-    def known(self, change: Change, procedure: Procedure[..., Any]) -> Change:
+    def known(self, change: Change, procedure: AnyProcedure) -> Change:
         """Return a change as the procedure's predicates may see it."""
         table = procedure.tables.get(change.table)
         return as_known(change, table, self._log.schema, self._database.dialect)
@@ -218,45 +296,66 @@ class Executor:
     async def mutate(
         self,
         path: str,
-        procedure: Procedure[..., Any],
+        procedure: AnyProcedure,
         input: BaseModel | None,
-        ctx: object,
+        ctx: Context,
         *,
+        call: CallInfo,
+        inside: Sequence[ChainPart] = (),
         idempotent: IdempotentCall | None = None,
     ) -> MutationOutput:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
-        Where another write came in between, the handler runs again, with the same input and context and a fresh
-        session; what it did outside of the database it then does again.
+        Where another write came in between, the handler runs again, with the same input and a fresh session, and so do
+        the steps; what they did outside of the database they then do again.
 
         Args:
+            ctx: that the steps before `inside` have made.
+            call: as steps and wrappers see it.
+            inside: the rest of the chain, which runs in the transaction.
             idempotent: finds the answer of an earlier call with the same idempotency key, and stores this one's.
 
         Raises:
             ConflictError: another write came in between at each attempt.
-            RPCError: the handler's answer, or the database's; nothing was written.
+            RPCError: the handler's answer, a step's, or the database's; nothing was written.
             Exception: whatever the handler raised by accident; nothing was written.
         """
         refuse_nested_mutation(path)
-        with running(RunningCall(path, "mutation", clock=self._clock)), self._translating_errors():
-            run = partial(self._mutate, procedure, input, ctx, idempotent)
-            return await self.attempts.run(path, run, at_most=procedure.attempts)
+        with running(RunningCall(path, "mutation", clock=self._clock)) as running_call, self._translating_errors():
+            transaction = _Transaction(procedure, input, ctx, call, tuple(inside), idempotent)
 
-    async def _mutate(
-        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, idempotent: IdempotentCall | None
-    ) -> MutationOutput:
-        input = deepcopy(input)  # a handler may change it, and run again
+            async def attempt() -> MutationOutput:
+                running_call.after_commit.clear()
+                body, replayed = await self._mutate(transaction)
+                return MutationOutput(body, replayed, tuple(running_call.after_commit))
+
+            run = partial(around, procedure.around_computation, call.without_origin(), attempt)
+            return await self.attempts.run(path, run, at_most=procedure.options.attempts)
+
+    async def _mutate(self, transaction: _Transaction) -> tuple[bytes, bool]:
+        """Return the output, and whether it is an earlier call's."""
+        procedure, idempotent = transaction.procedure, transaction.idempotent
         if not procedure.handler.is_async:
-            return await in_own_thread(partial(self._mutate_sync, procedure, input, ctx, idempotent))
+            return await in_own_thread(partial(self._mutate_sync, transaction))
         async with self._database.write(**self._writing(procedure)) as session:
-            if idempotent is None:
-                return MutationOutput(await _run_async(procedure, session, input, ctx))
-            found = await session.run_sync(idempotent.stored_answer)
-            if found is not None:
-                return MutationOutput(found, replayed=True)
-            body = await _run_async(procedure, session, input, ctx)
-            await session.run_sync(idempotent.store_answer, body)
-            return MutationOutput(body)
+
+            async def step(step: Step, ctx: Context) -> Context:
+                with error_boundary(step.name):
+                    return await step.run_in(session, ctx, transaction.call)
+
+            async def last(ctx: Context) -> Outcome:
+                # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
+                found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
+                if found is not None:
+                    return Outcome("cache", None, (found, True))
+                body = await _run_async(procedure, session, deepcopy(transaction.input), ctx)
+                if idempotent is not None:
+                    await session.run_sync(idempotent.store_answer, body)
+                return Outcome("handler", None, (body, False))
+
+            outcome = await walk(transaction.inside, transaction.ctx, transaction.call, step=step, last=last)
+            written: tuple[bytes, bool] = outcome.value
+            return written
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
@@ -269,38 +368,37 @@ class Executor:
                 raise
             raise translated from exc
 
-    async def _read(
-        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
-    ) -> bytes:
+    async def _read(self, recorder: Recorder, procedure: Runnable, input: object, ctx: object) -> bytes:
         if not procedure.handler.is_async:
             return await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
         at_least = self._log.version
         async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
             return await _run_async(procedure, session, input, ctx)
 
-    def _query_sync(
-        self, recorder: Recorder, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object
-    ) -> bytes:
+    def _query_sync(self, recorder: Recorder, procedure: Runnable, input: object, ctx: object) -> bytes:
         with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
             return _run_sync(procedure, session, input, ctx)
 
-    def _mutate_sync(
-        self, procedure: Procedure[..., Any], input: BaseModel | None, ctx: object, idempotent: IdempotentCall | None
-    ) -> MutationOutput:
+    def _mutate_sync(self, transaction: _Transaction) -> tuple[bytes, bool]:
+        procedure, idempotent, ctx = transaction.procedure, transaction.idempotent, transaction.ctx
         with self._database.write_sync(**self._writing(procedure)) as session:
+            for part in transaction.inside:
+                if isinstance(part, Step):  # a definition lets no other part in here
+                    with error_boundary(part.name):
+                        ctx = part.run_sync_in(session, ctx, transaction.call)
             found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:
-                return MutationOutput(found, replayed=True)
-            body = _run_sync(procedure, session, input, ctx)
+                return found, True
+            body = _run_sync(procedure, session, deepcopy(transaction.input), ctx)
             if idempotent is not None:
                 idempotent.store_answer(session, body)
-            return MutationOutput(body)
+            return body, False
 
-    def _writing(self, procedure: Procedure[..., Any]) -> dict[str, Any]:
+    def _writing(self, procedure: AnyProcedure) -> dict[str, Any]:
         """Return which session and which transaction a mutation asks for, as arguments of the database's."""
-        return {**_asked(procedure), "isolation": procedure.isolation or self._isolation}
+        return {**_asked(procedure), "isolation": procedure.options.isolation or self._isolation}
 
-    def _declared(self, path: str, procedure: Procedure[..., Any], read_set: ReadSet) -> ReadSet:
+    def _declared(self, path: str, procedure: Runnable, read_set: ReadSet) -> ReadSet:
         """Hold what was read against what is declared; a declared table that was not read counts as read whole."""
         if procedure.dependencies is None:
             return read_set
@@ -321,7 +419,7 @@ class Executor:
             logger.warning("%s; the dependency is widened", message)
 
 
-def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception) -> None:
+def _refuse_hidden(procedure: Runnable, error: Exception) -> None:
     """Say it where a query came to `error` as it asked for what it cannot see: its result is shared.
 
     Raises:
@@ -331,18 +429,13 @@ def _refuse_hidden(procedure: Procedure[..., Any], ctx: object, error: Exception
     if hidden is not None:
         raise procedure.fault(
             f"the query reads {hidden}, which is not set where queries run: others are given its result too, by its "
-            "input and ctx alone, so it sees nothing that was set for one caller. Put the value into the context "
-            f"(ReactiveRPC(context=...)), and let {procedure.name} take ctx; or say cache=False, and it is run where "
+            "input and context alone, so it sees nothing that was set for one caller. Put the value into the context "
+            f"(ReactiveRPC(context=...)), and let {procedure.name} take that; or say cache=False, and it is run where "
             "it is called, for its caller alone"
         ) from error
-    if isinstance(error, AttributeError) and error.obj is ctx and callable(procedure.scope):
-        raise procedure.fault(
-            f"with a function as scope, ctx is what that function returned, a {type(ctx).__name__}, and the handler "
-            f"reads ctx.{error.name}: use ctx as it is, or let the function return all that the handler needs"
-        ) from error
 
 
-def _asked(procedure: Procedure[..., Any]) -> dict[str, Any]:
+def _asked(procedure: Runnable) -> dict[str, Any]:
     """Return which class of session the handler asks for, as an argument of the database's."""
     session = procedure.handler.session
     return {} if session is None else {"session_class": session}
@@ -356,41 +449,28 @@ def _bounded(read_set: ReadSet, ttl_seconds: float | None, began_at: float) -> R
     return replace(read_set, opaque=None, period=read_set.period & period)
 
 
-def _topic_constraints(path: str, procedure: Procedure[..., Any], input: object) -> list[Constraint]:
+def _topic_constraints(path: str, procedure: Runnable, input: object) -> list[Constraint]:
     return [
         constraint_on(ref.table, None) if isinstance(ref, Topic) else ref.constraint(path, input)
         for ref in procedure.topics
     ]
 
 
-async def _run_async(
-    procedure: Procedure[..., Any], session: AsyncSession, input: BaseModel | None, ctx: object
-) -> bytes:
+async def _run_async(procedure: Runnable, session: AsyncSession, input: object, ctx: object) -> bytes:
     with error_boundary(procedure.name):
-        result = await procedure.function(**_arguments(procedure, session, input, ctx))
+        result = await procedure.function(**procedure.handler.arguments(session, ctx, input))
         await session.flush()
         return await session.run_sync(lambda _: _encode(procedure, result))
 
 
-def _run_sync(procedure: Procedure[..., Any], session: Session, input: BaseModel | None, ctx: object) -> bytes:
+def _run_sync(procedure: Runnable, session: Session, input: object, ctx: object) -> bytes:
     with error_boundary(procedure.name):
-        result = procedure.function(**_arguments(procedure, session, input, ctx))
+        result = procedure.function(**procedure.handler.arguments(session, ctx, input))
         session.flush()
         return _encode(procedure, result)
 
 
-def _arguments(procedure: Procedure[..., Any], session: object, input: BaseModel | None, ctx: object) -> dict[str, Any]:
-    handler = procedure.handler
-    arguments = {"input": input, "db": session, "ctx": ctx}
-    wanted = {
-        "input": handler.input_model is not None,
-        "db": handler.session is not None,
-        "ctx": handler.takes_context,
-    }
-    return {name: value for name, value in arguments.items() if wanted[name]}
-
-
-def _encode(procedure: Procedure[..., Any], result: object) -> bytes:
+def _encode(procedure: Runnable, result: object) -> bytes:
     """Return `result` as the JSON that the procedure's output type declares.
 
     Raises:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, get_args
 
 from sqlalchemy import Column
+from sqlalchemy.types import TypeDecorator
 
 from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["mapped_class_in", "mapped_context_message", "mapped_result_of", "plain_context_code"]
+__all__ = ["mapped_class_in", "mapped_context_message", "plain_context_code"]
 
 _IDENTITIES: Final = ("id", "uuid", "user_id", "uid", "sub", "username", "email", "login")
 _TENANTS: Final = (
@@ -39,16 +40,27 @@ class _Attribute:
     @property
     def type(self) -> type | None:
         try:
-            return self.column.type.python_type
+            kind = self.column.type
+            return (kind.impl_instance if isinstance(kind, TypeDecorator) else kind).python_type
         except NotImplementedError:
             return None
 
     @property
     def annotation(self) -> str:
-        if self.type in (None, dict, list):  # of JSON, whatever it holds
-            return "Any"
+        if self.is_list:
+            return "tuple[Any, ...]"
         name = getattr(self.type, "__name__", "Any")
         return f"{name} | None" if self.column.nullable else name
+
+    @property
+    def is_list(self) -> bool:
+        """Return whether it may hold a list, as JSON does: a context holds nothing that can be changed."""
+        return self.type in (None, object, dict, list)
+
+    @property
+    def as_value(self) -> str:
+        """Return how the attribute of `user` is spelled as a value of a context."""
+        return f"tuple(user.{self.name} or ())" if self.is_list else f"user.{self.name}"
 
     @property
     def as_text(self) -> str:
@@ -72,23 +84,23 @@ def plain_context_code(kind: type, context: Callable[..., Any] | None = None) ->
     rights = [each for each in attributes if each.name in _RIGHTS]
     given = [f"identity={identity.as_text}"] if identity else []
     given += [f"tenant={tenant.as_text}"] if tenant else []
-    given += [f"{each.name}=user.{each.name}" for each in rights]
-    caller = "Caller" if rights else "Context"
+    given += [f"{each.name}={each.as_value}" for each in rights]
+    caller = "CurrentUser" if rights else "Login"
     fields = [f"    {each.name}: {each.annotation}" for each in rights]
     dependency = getattr(context, "__name__", "get_current_user")
     if not dependency.isidentifier():
         dependency = "get_current_user"
     return "\n".join([
-        *(["@dataclass(frozen=True, kw_only=True)", "class Caller(Context):", *fields] if rights else []),
+        *(["@dataclass(frozen=True, kw_only=True)", "class CurrentUser(Login):", *fields] if rights else []),
         f"def get_context(user: Annotated[{kind.__name__}, Depends({dependency})]) -> {caller}:",
         f"    return {caller}({', '.join(given)})",
     ])  # fmt: skip
 
 
 def mapped_context_message(path: str, kind: type, context: Callable[..., Any] | None = None) -> str:
-    """Return what is wrong with a mapped class as the context of a query, and the lines that mend it."""
+    """Return what is wrong with a mapped class as the context of a procedure, and the lines that mend it."""
     return (
-        f"{path} is cached by its whole context, and {kind.__name__} is a mapped class, whose attributes come and go. "
+        f"{path}: {kind.__name__} is a mapped class, whose attributes come and go, so it can be part of no cache key. "
         "Make a plain context of it, and let ReactiveRPC and the handlers take that:\n\n"
         f"{plain_context_code(kind, context)}\n\n"
         "rpc = ReactiveRPC(..., context=get_context)\n"
@@ -101,16 +113,6 @@ def mapped_class_in(annotation: Any) -> type | None:
     if isinstance(annotation, type) and hasattr(annotation, "__mapper__"):
         return annotation
     return next((found for part in get_args(annotation) if (found := mapped_class_in(part)) is not None), None)
-
-
-def mapped_result_of(context: Callable[..., Any] | None) -> type | None:
-    """Return the mapped class that a context dependency says it returns; None where it says something else."""
-    if context is None:
-        return None
-    try:
-        return mapped_class_in(get_type_hints(context, include_extras=True).get("return"))
-    except (NameError, AttributeError, SyntaxError, TypeError):
-        return None  # it is FastAPI's to complain of
 
 
 def _columns(kind: Any) -> dict[str, Column[Any]]:

@@ -1,68 +1,120 @@
-"""The options of `define_reactive_function`: their types, their defaults, and the checks that need no function."""
+"""The options of definers and decorators: their types, their defaults, and the checks that need no function.
+
+An option comes from the nearest place that sets it: the decorator, else the definer's `defaults`, else the settings.
+`tags` and `raises` of a definer and of the decorator add up.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from sqlalchemy import Table
 
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.attempts import DEFAULT_ATTEMPTS
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.statements.isolation import ISOLATIONS, Isolation
 
-__all__ = ["Dependency", "GivenOptions", "Kind", "Predicate", "ProcedureOptions", "Scope", "TableRef"]
+__all__ = [
+    "CommonOptions",
+    "Dependency",
+    "GivenOption",
+    "MutationOptions",
+    "Predicate",
+    "ProcedureKind",
+    "ProcedureOptions",
+    "QueryOptions",
+    "TableRef",
+    "resolve_options",
+]
 
-Kind = Literal["query", "mutation"]
+ProcedureKind = Literal["query", "mutation"]
 Predicate = Callable[[Change, Any], bool]
 TableRef = str | type | Table
 Dependency = TableRef | Topic | KeyedTopic
-Scope = Literal["identity", "tenant", "public"] | Callable[[Any], object]
-CacheOption: TypeAlias = Cache | Literal[False] | None
+CacheOption: TypeAlias = Cache | Literal[False]
 
 
-class GivenOptions(TypedDict, total=False):
-    """The options as keyword arguments, for type checkers: those of `ProcedureOptions`, each optional."""
+class CommonOptions(TypedDict, total=False):
+    """The options of every procedure."""
 
-    kind: Kind
+    public: bool
+    raises: Sequence[type[RPCError]]
+    examples: Sequence[Mapping[str, Any]]
+    tags: Sequence[str]
+    deprecated: bool
+
+
+class QueryOptions(CommonOptions, total=False):
+    """The options of a query."""
+
     dependencies: Sequence[Dependency] | None
     invalidate_when: Mapping[Any, Predicate] | None
-    scope: Scope
-    examples: Sequence[Mapping[str, Any]]
     cache: CacheOption
-    isolation: Isolation | None
+
+
+class MutationOptions(CommonOptions, total=False):
+    """The options of a mutation."""
+
+    isolation: Isolation
     attempts: int
+
+
+OPTIONS: Mapping[ProcedureKind, frozenset[str]] = {
+    "query": frozenset(QueryOptions.__annotations__),
+    "mutation": frozenset(MutationOptions.__annotations__),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenOption:
+    """The value that somebody has given an option.
+
+    Attributes:
+        where: the file and the line.
+    """
+
+    value: Any
+    where: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcedureOptions:
-    """The options of one procedure; `define_reactive_function` documents each."""
+    """The effective options of one procedure; `Definer` documents each.
 
-    kind: Kind = "query"
+    Attributes:
+        where: `{option: the lines that set it}`; an option that nobody has set is not in it.
+    """
+
+    kind: ProcedureKind = "query"
+    public: bool = False
+    raises: tuple[type[RPCError], ...] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
+    tags: tuple[str, ...] = ()
+    deprecated: bool = False
     dependencies: Sequence[Dependency] | None = None
     invalidate_when: Mapping[Any, Predicate] | None = None
-    scope: Scope = "identity"
-    examples: Sequence[Mapping[str, Any]] = ()
-    cache: CacheOption = None
+    cache: CacheOption | None = None
     isolation: Isolation | None = None
     attempts: int = DEFAULT_ATTEMPTS
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with the options, whatever the function is."""
-        if self.kind not in ("query", "mutation"):
-            yield f"kind={self.kind!r}: say 'query' or 'mutation'"
-        if not callable(self.scope) and self.scope not in ("identity", "tenant", "public"):
-            yield f"scope={self.scope!r}: say 'identity', 'tenant' or 'public', or give a function of ctx"
-        if inspect.iscoroutinefunction(self.scope):
-            yield "scope is an async def: it is asked on every hit, so it can only look at ctx; write a def"
         if self.dependencies is not None and not isinstance(self.dependencies, list | tuple | set | frozenset):
             yield f"dependencies={self.dependencies!r} is no list: write dependencies=[Agent, Message]"
         if self.invalidate_when is not None and not isinstance(self.invalidate_when, Mapping):
             yield f"invalidate_when={self.invalidate_when!r}: write {{Agent: lambda change, input: ...}}"
+        for error in self.raises:
+            if not (isinstance(error, type) and issubclass(error, RPCError)):
+                yield f"raises names {error!r}: list classes of errors that callers are answered, as NotFoundError"
+        for tag in self.tags:
+            if not isinstance(tag, str):
+                yield f"tags names {tag!r}: list texts"
         yield from self._cache_faults()
         yield from self._attempts_faults()
         for table, predicate in (self.invalidate_when or {}).items():
@@ -72,8 +124,6 @@ class ProcedureOptions:
     def _cache_faults(self) -> Iterator[str]:
         if self.cache is not None and self.cache is not False and not isinstance(self.cache, Cache):
             yield f"cache={self.cache!r}: give Cache(...), False for never, or leave it out"
-        if self.kind == "mutation" and self.cache is not None:
-            yield "a mutation is never cached: cache= is for queries"
         if self.cache is False and self.invalidate_when:
             yield "cache=False keeps no result that invalidate_when could keep: drop one of them"
 
@@ -82,5 +132,35 @@ class ProcedureOptions:
             yield f"isolation={self.isolation!r}: say one of {', '.join(map(repr, ISOLATIONS))}"
         if not isinstance(self.attempts, int) or self.attempts < 1:
             yield f"attempts={self.attempts!r}: give a whole number, 1 to run it once at most"
-        if self.kind == "query" and (self.isolation is not None or self.attempts != DEFAULT_ATTEMPTS):
-            yield "a query reads one snapshot and is never overtaken: isolation and attempts are for mutations"
+
+
+ADDED_UP = ("tags", "raises")
+"""The options whose values of all places count."""
+
+
+def resolve_options(
+    kind: ProcedureKind, *given: Mapping[str, GivenOption], fault: Callable[[str], Exception]
+) -> ProcedureOptions:
+    """Return the effective options of what several places say, the nearest last.
+
+    Raises:
+        Exception: made by `fault`: an option of the last place is none of this kind, or is no list where it adds up.
+    """
+    for name in given[-1] if given else ():
+        if name not in OPTIONS[kind]:
+            raise fault(f"{name}= is no option of a {kind}: it takes {', '.join(sorted(OPTIONS[kind]))}")
+    values: dict[str, Any] = {}
+    where: dict[str, tuple[str, ...]] = {}
+    known = {each.name for each in fields(ProcedureOptions)}
+    for place in given:
+        for name, option in place.items():
+            if name not in OPTIONS[kind] or name not in known:
+                continue
+            if name in ADDED_UP:
+                if not isinstance(option.value, list | tuple | set | frozenset):
+                    raise fault(f"{name}={option.value!r} is no list: write {name}=[...]")
+                values[name] = tuple(dict.fromkeys((*values.get(name, ()), *option.value)))
+                where[name] = (*where.get(name, ()), option.where)
+            else:
+                values[name], where[name] = option.value, (option.where,)
+    return ProcedureOptions(kind=kind, where=where, **values)

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import keyword
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
-
-from pydantic import BaseModel
 
 from reactive_rpc.dependencies.relations import TableShape
 from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import DefinitionError, NotFoundError
-from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message, mapped_result_of
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.definer import root_of
+from reactive_rpc.procedures.procedure import AnyProcedure, Procedure
+from reactive_rpc.procedures.session_steps import SessionSteps
 
-__all__ = ["Functions", "Registry"]
+__all__ = ["Functions", "Registry", "procedures_of"]
 
-Functions = Mapping[str, Any]
-"""`{"agents": {"get_all": procedure}}`, nested as deep as you like."""
+Functions = Sequence[ModuleType] | Mapping[str, Any]
+"""`[agents, messages]`, modules; or `{"agents": agents, "v2": {"agents": {"get_all": procedure}}}`, of any depth."""
 
 
-class Registry(Mapping[str, Procedure[..., Any]]):
+class Registry(Mapping[str, AnyProcedure]):
     """`{path: procedure}`, in the order of registration.
+
+    Attributes:
+        session_steps: what stands for the steps with a session.
 
     Raises:
         DefinitionError: two functions of one name, a name that no client could spell, something that is no procedure,
-            or a handler that takes ctx where there is no context.
+            or a procedure that asks who calls where nothing tells.
     """
 
     def __init__(self, functions: Functions, *, context: Callable[..., Any] | None) -> None:
-        self._procedures: dict[str, Procedure[..., Any]] = {}
+        self._procedures: dict[str, AnyProcedure] = {}
+        self._paths: dict[int, str] = {}
         for path, procedure in _flatten(functions, ()):
             if path in self._procedures:
                 raise DefinitionError(f"two functions are called {path!r}: rename one of them")
             _check_context(path, procedure, context)
             self._procedures[path] = procedure
+            self._paths.setdefault(id(procedure), path)
         for path in self._procedures:
             group = path.rpartition(".")[0]
             if group in self._procedures:
                 raise DefinitionError(f"{group!r} is a function and the group of {path!r}: rename one of them")
+        self.session_steps = SessionSteps(step for each in self.values() for step in each.chain.steps)
 
-    def __getitem__(self, path: str) -> Procedure[..., Any]:
+    def __getitem__(self, path: str) -> AnyProcedure:
         return self._procedures[path]
 
     def __iter__(self) -> Iterator[str]:
@@ -50,7 +55,7 @@ class Registry(Mapping[str, Procedure[..., Any]]):
     def __len__(self) -> int:
         return len(self._procedures)
 
-    def find(self, path: str) -> Procedure[..., Any]:
+    def find(self, path: str) -> AnyProcedure:
         """Return the procedure at `path`.
 
         Raises:
@@ -60,6 +65,20 @@ class Registry(Mapping[str, Procedure[..., Any]]):
         if procedure is None:
             raise NotFoundError(f"No procedure found on path {path[:200]!r}", path=path[:200])
         return procedure
+
+    def path_of(self, procedure: object) -> str:
+        """Return the path of a procedure: the first, if it has several.
+
+        Raises:
+            DefinitionError: it has none.
+        """
+        path = self._paths.get(id(procedure))
+        if path is None:
+            raise DefinitionError(
+                f"{procedure!r} is no procedure of this application: give a decorated function that stands in its "
+                "functions="
+            )
+        return path
 
     def require_coroutines(self) -> None:
         """Let only handlers through that an async engine can serve.
@@ -102,13 +121,15 @@ class Registry(Mapping[str, Procedure[..., Any]]):
                     )
 
 
-def _flatten(functions: Functions, above: tuple[str, ...]) -> Iterator[tuple[str, Procedure[..., Any]]]:
-    for name, value in functions.items():
+def _flatten(functions: Functions, above: tuple[str, ...]) -> Iterator[tuple[str, AnyProcedure]]:
+    for name, value in _named(functions):
         parts = (*above, *name.split("."))
         path = ".".join(parts)
         if not all(part.isidentifier() and not keyword.iskeyword(part) and part[0] != "_" for part in parts):
             raise DefinitionError(f"{path!r} is no name that a client can spell: use letters, digits and _")
-        if isinstance(value, Mapping):
+        if isinstance(value, ModuleType):
+            yield from _flatten(procedures_of(value), parts)
+        elif isinstance(value, Mapping):
             yield from _flatten(value, parts)
         elif not isinstance(value, Procedure):
             raise DefinitionError(f"{path!r} is {value!r}: decorate the function with @define_reactive_function")
@@ -118,29 +139,47 @@ def _flatten(functions: Functions, above: tuple[str, ...]) -> Iterator[tuple[str
             yield path, value
 
 
-def _check_context(path: str, procedure: Procedure[..., Any], context: Callable[..., Any] | None) -> None:
-    handler = procedure.handler
-    if handler.takes_context and context is None:
-        raise procedure.fault(
-            f"{path} takes ctx, and there is none: give ReactiveRPC(context=...) a FastAPI dependency"
-        )
-    if procedure.scope == "tenant" and context is None:
-        raise procedure.fault(f"{path} has scope='tenant', and there is no context: give ReactiveRPC(context=...)")
-    if not handler.takes_context or procedure.kind != "query" or procedure.scope != "identity":
+def _named(functions: Functions) -> Iterator[tuple[str, Any]]:
+    if isinstance(functions, Mapping):
+        yield from functions.items()
         return
-    mapped = mapped_class_in(handler.context_type) or mapped_result_of(context)
-    if mapped is not None:
-        raise procedure.fault(mapped_context_message(path, mapped, context))
-    kind = handler.context_type
-    if isinstance(kind, type) and not _is_keyed(kind):
-        raise procedure.fault(
-            f"{path} is cached by its whole context, and {kind.__name__} cannot be compared: make it a frozen "
-            "dataclass or a pydantic model, or give scope= a function of ctx"
+    for module in functions:
+        if not isinstance(module, ModuleType):
+            raise DefinitionError(f"functions=[{module!r}]: list modules, or give {{'group': {{'name': procedure}}}}")
+        yield module.__name__.rpartition(".")[2], module
+
+
+def procedures_of(module: ModuleType) -> dict[str, AnyProcedure]:
+    """Return `{name: procedure}` of those that a module defines, in their order; those it imports are another's.
+
+    Raises:
+        DefinitionError: it defines none.
+    """
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, Procedure) and value.function.__module__ == module.__name__ and not name.startswith("_")
+    }
+    if not found:
+        raise DefinitionError(
+            f"module {module.__name__} defines no procedure: decorate a function in it, or leave the module out"
         )
+    return found
 
 
-def _is_keyed(kind: type) -> bool:
-    """Tell whether instances can be part of a key, as far as an annotation tells: `Any` shows at the first call."""
-    if kind in (Any, object):
-        return True
-    return dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel | tuple | str | int | dict)
+def _check_context(path: str, procedure: AnyProcedure, context: Callable[..., Any] | None) -> None:
+    if procedure.options.public or procedure.chain.dependency is not None:
+        return
+    chain = procedure.chain
+    if context is None:
+        if procedure.asks_who_calls:
+            raise procedure.fault(
+                f"{path} asks who calls, and nothing tells: give ReactiveRPC(context=...) a FastAPI dependency"
+            )
+        return
+    returned = root_of(context)
+    if not issubclass(returned, chain.root):
+        raise procedure.fault(
+            f"{path} begins with a {chain.root.__name__}, and ReactiveRPC(context=...) returns a {returned.__name__}: "
+            f"define it by define_reactive_function.context({returned.__name__}), or let the dependency return that"
+        )

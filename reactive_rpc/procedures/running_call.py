@@ -7,7 +7,7 @@ everything since then covers it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from reactive_rpc.dependencies.read_set import NOTHING, ReadSet
 from reactive_rpc.errors import InternalServerError
 
 __all__ = [
+    "AfterCommit",
     "RunningCall",
     "call_depth",
     "current_call",
@@ -31,9 +32,13 @@ __all__ = [
 ]
 
 
+AfterCommit = Callable[[], object]
+"""Work for after a commit; what it returns is awaited where it can be."""
+
+
 @dataclass(slots=True)
 class RunningCall:
-    """A call under way, what the calls inside it read, and what it was told of the time."""
+    """A call under way: what is read inside it, what it was told of the time, what it leaves for after its commit."""
 
     path: str
     kind: Literal["query", "mutation"]
@@ -42,6 +47,7 @@ class RunningCall:
     outer: RunningCall | None = None
     ended: bool = False
     clock: Clock = field(default_factory=SystemClock)
+    after_commit: list[AfterCommit] = field(default_factory=list)
 
     def note_time(self, tick: Period) -> None:
         """Count it as read that it is this tick."""

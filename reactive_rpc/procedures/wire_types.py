@@ -106,7 +106,7 @@ def _class_mark(found: type | None) -> dict[str, Any]:
 
 
 def class_of(schema: CoreSchema) -> type | None:
-    """Return the class of which a schema that pydantic made makes instances; None where it makes none."""
+    """Return the class of which a schema that pydantic made makes instances; None if it makes none."""
     if schema["type"] == "lax-or-strict":
         return class_of(schema["strict_schema"])
     if schema["type"] in ("json-or-python", "chain"):

@@ -9,7 +9,7 @@ or of a gap.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
@@ -98,6 +98,7 @@ class Hub:
             log=log,
             reader=reader,
         )
+        self._on_disconnect: list[Callable[[Stream], None]] = []
         self._acknowledgements = Acknowledgements(ephemeral_store, clock)
         self._redelivery = Redelivery(clock, self._acknowledgements, self._acknowledge)
         self._heartbeats = Heartbeats(heartbeat_seconds, clock=clock, tasks=self._tasks)
@@ -111,6 +112,10 @@ class Hub:
             retry_seconds=tuple(ack_retry_seconds),
         )
         reader.invalidations.add(self._reconciler.on_invalidated)
+
+    def on_disconnect(self, observer: Callable[[Stream], None]) -> None:
+        """Call `observer`, which must neither await nor raise, with each stream that is forgotten."""
+        self._on_disconnect.append(observer)
 
     @property
     def streams(self) -> int:
@@ -198,6 +203,8 @@ class Hub:
     def disconnect(self, stream: Stream) -> None:
         """Forget a stream and the queries that only it watched; idempotent."""
         if self._streams.pop(stream.id, None) is not None:
+            for on_disconnect in self._on_disconnect:
+                on_disconnect(stream)
             self._holdings.add_bytes(stream.caller, -stream.request_bytes)
         self._redelivery.remove(stream)
         self._heartbeats.remove(stream)

@@ -1,7 +1,8 @@
 """Reauthorization: asks of open streams again and again whether their callers may still listen (G4).
 
-A stream keeps how its context was resolved, and it is resolved again now and then. A refusal ends the stream with
-`revoked`; another context ends it so that the client resumes, in its new scope; any other failure keeps it.
+A stream keeps how its context was resolved and its steps were run, and that is done again now and then; at once, and
+before anything more is sent, if a row changes that a step with a session has read. A refusal ends the stream with
+`revoked`; another context ends it so that the client resumes, as whoever it is then; any other failure keeps it.
 `docs/internals/subscriptions.md` says why, and how a caller is caught who is on the way in.
 """
 
@@ -9,18 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+from reactive_rpc.cache.invalidation import InvalidatedResults
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import RPCError, reason_of
+from reactive_rpc.procedures.calls import Rights
 from reactive_rpc.protocol.events import Revoked
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.tasks import background
 
-__all__ = ["Reauthorization"]
+__all__ = ["Reauthorization", "StreamView"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +39,32 @@ RECHECKS_AT_ONCE = 8
 TIMEOUT_SECONDS = 10.0
 """How long one context may take."""
 
+RETRY_SECONDS = 1.0
+"""After how long a stream that is held is asked again, if it could not be."""
+
 REFUSALS = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """What the caller of a stream may see.
+
+    Attributes:
+        digest: equal as long as nothing has changed.
+        rights: the outcomes of steps that this rests on, watched.
+        expires_at: until when it holds, in seconds since 1970; None is for ever.
+    """
+
+    digest: bytes
+    rights: Rights = field(default_factory=Rights)
+    expires_at: float | None = None
 
 
 class Reauthorization:
     """Rechecks the streams of a hub. Used on one event loop.
 
     Args:
+        reader: tells when the outcome of a step may be another.
         recheck_seconds: a stream is asked at least this often, as far as its contexts are quick enough; 0 is never,
             unless somebody asks for it.
 
@@ -48,19 +74,40 @@ class Reauthorization:
         failures: how many of them failed otherwise than by a refusal.
     """
 
-    def __init__(self, hub: Hub, *, clock: Clock, recheck_seconds: float) -> None:
+    def __init__(self, hub: Hub, reader: Reader, *, clock: Clock, recheck_seconds: float) -> None:
         self.generation = 0
         self.rechecks = 0
         self.failures = 0
         self._hub = hub
+        self._reader = reader
+        self._resting: dict[CachedResult, dict[Stream, None]] = {}
+        self._retry_at = math.inf
         self._clock = clock
         self._seconds = recheck_seconds
         self._due_at: dict[str, float] = {}
         self._wake: asyncio.Event | None = None
+        hub.on_disconnect(self._disconnected)
+        reader.invalidations.add(self._on_invalidated)
 
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
         return {"rechecks": self.rechecks, "recheck_failures": self.failures}
+
+    def admit(self, stream: Stream, view: StreamView, *, generation: int) -> None:
+        """Look after a stream from now on; before anything is written to it.
+
+        Args:
+            view: what its caller may see, as found since `generation` was read.
+        """
+        self._rest(stream, view)
+        if generation != self.generation:
+            self.recheck(stream)
+
+    def forget(self, view: StreamView) -> None:
+        """Let go of the outcomes that a view rests on: there is no stream for it."""
+        for result in view.rights.results:
+            self._reader.unwatch(result)
+        view.rights.results.clear()
 
     def recheck(self, stream: Stream) -> None:
         """Ask one stream again, soon."""
@@ -89,18 +136,18 @@ class Reauthorization:
     def _take_due(self) -> list[Stream]:
         """Return the streams to be asked now and note when each is due next; forget those that have ended.
 
-        One without a context is still on its way in, see `generation`.
+        One without a view is still on its way in, see `generation`.
         """
-        now = self._clock.monotonic()
+        now, time = self._clock.monotonic(), self._clock.time()
         due = []
         due_at = {}
         for stream in self._hub.open_streams:
-            if stream.recheck is None or stream.context is None or stream.closed:
+            if stream.recheck is None or stream.view is None or stream.closed:
                 continue
             at = self._due_at.get(stream.id)
             if at is None:
                 at = stream.opened_at + self._jittered(0.1)
-            if at <= now:
+            if at <= now or _expiry_of(stream) <= time:
                 due.append(stream)
                 at = now + self._jittered(0.7)
             due_at[stream.id] = at
@@ -131,6 +178,8 @@ class Reauthorization:
             except Exception as exc:
                 self.failures += 1
                 failures.append(exc)
+                if stream.is_held:
+                    self._retry_at = self._clock.monotonic() + RETRY_SECONDS
 
     async def _recheck(self, stream: Stream) -> None:
         if stream.recheck is None or stream.closed:
@@ -138,20 +187,76 @@ class Reauthorization:
         self.rechecks += 1
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                context = await stream.recheck()
+                view = await stream.recheck()
         except RPCError as exc:
             if exc.code not in REFUSALS:
                 raise
             self._hub.end(stream, Revoked(reason=exc.message))
             return
-        if context != stream.context:
+        before = stream.view
+        if stream.closed or not isinstance(before, StreamView):
+            self.forget(view)
+        elif view.digest != before.digest:
+            self.forget(view)
             self._hub.end(stream)
+        else:
+            self._leave(stream, before)
+            self._rest(stream, view)
+
+    def _rest(self, stream: Stream, view: StreamView) -> None:
+        """Have a stream rest on a view: send to it while that holds, else ask again first."""
+        # INVARIANT (no await in here): from the step that finds the outcomes live, each invalidation finds the stream.
+        stream.view = view
+        for result in view.rights.results:
+            self._resting.setdefault(result, {})[stream] = None
+        if view.rights.hold:
+            stream.release()
+        else:
+            stream.hold()
+            self.recheck(stream)
+
+    def _leave(self, stream: Stream, view: StreamView) -> None:
+        for result in view.rights.results:
+            streams = self._resting.get(result, {})
+            streams.pop(stream, None)
+            if not streams:
+                self._resting.pop(result, None)
+        self.forget(view)
+
+    def _disconnected(self, stream: Stream) -> None:
+        if isinstance(stream.view, StreamView):
+            self._leave(stream, stream.view)
+
+    def _on_invalidated(self, invalidated: InvalidatedResults) -> None:
+        """Hold the streams that rest on an outcome which may be another now, and ask again."""
+        # INVARIANT (in the step that drops the results): what this batch pushes to a stream waits in it, and leaves
+        # only if the right to it is found again.
+        for result in invalidated.results:
+            for stream in self._resting.get(result, ()):
+                stream.hold()
+                self.recheck(stream)
 
     async def _wait(self, wake: asyncio.Event) -> None:
-        """Wait until somebody asks for a recheck, or for the next look."""
-        if not self._seconds:
+        """Wait until somebody asks for a recheck, a context expires, or for the next look."""
+        seconds = self._seconds / LOOKS if self._seconds else math.inf
+        time, now = self._clock.time(), self._clock.monotonic()
+        expiry = min(map(_expiry_of, self._hub.open_streams), default=math.inf)
+        seconds = max(0.0, min(seconds, expiry - time, self._retry_at - now))
+        if seconds == math.inf:
             await wake.wait()
             return
-        look = self._clock.sleep(self._seconds / LOOKS)
+        look = self._clock.sleep(seconds)
         async with background(wake.wait(), "recheck asked for") as asked, background(look, "recheck due") as due:
             await asyncio.wait({asked, due}, return_when=asyncio.FIRST_COMPLETED)
+        if self._retry_at <= self._clock.monotonic():
+            self._retry_at = math.inf
+            for stream in self._hub.open_streams:
+                if stream.is_held:
+                    self.recheck(stream)
+
+
+def _expiry_of(stream: Stream) -> float:
+    view = stream.view
+    if not isinstance(view, StreamView) or view.expires_at is None or stream.closed or stream.recheck is None:
+        return math.inf
+    return view.expires_at

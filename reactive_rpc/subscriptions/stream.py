@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from reactive_rpc.clock import Clock
 from reactive_rpc.protocol.cursors import Cursor
@@ -29,8 +30,8 @@ GOODBYE_SECONDS = 1.0
 READER_STALLED_SECONDS = 60.0
 """How long a connection may take nothing, while something waits for it, before it is given up."""
 
-Recheck = Callable[[], Awaitable[object]]
-"""Resolves the context of a stream again and returns it; raises as the dependency does."""
+Recheck = Callable[[], Awaitable[Any]]
+"""Finds out again what the caller of a stream may see (`Reauthorization`); raises what the dependency raises."""
 
 
 class StreamState(IntEnum):
@@ -102,7 +103,7 @@ class Stream:
         request_bytes: the size of the memory that `recheck` holds: the request that opened the stream.
 
     Attributes:
-        context: with which the stream was opened; set and read by whoever rechecks it.
+        view: what its caller may see, by `Reauthorization`, which alone sets and reads it; None on its way in.
         opened_at: by the clock.
     """
 
@@ -111,6 +112,7 @@ class Stream:
         "_closed_at",
         "_due_at",
         "_held_bytes",
+        "_is_held",
         "_options",
         "_said",
         "_sent_at",
@@ -123,12 +125,12 @@ class Stream:
         "_writer",
         "acks",
         "caller",
-        "context",
         "id",
         "identity",
         "opened_at",
         "recheck",
         "request_bytes",
+        "view",
     )  # fmt: skip
 
     def __init__(
@@ -148,7 +150,8 @@ class Stream:
         self.request_bytes = request_bytes
         self.identity = identity
         self.recheck = recheck
-        self.context: object = None
+        self.view: object = None
+        self._is_held = False
         self.opened_at = options.clock.monotonic()
         self._options = options
         self._waiting: list[Frame] = []
@@ -201,6 +204,21 @@ class Stream:
             self._held_bytes += size_bytes
         self._queue()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is sent for now."""
+        return self._is_held
+
+    def hold(self) -> None:
+        """Send nothing more until `release`: the right to it is being asked for again."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Send what has waited since `hold`."""
+        if self._is_held:
+            self._is_held = False
+            self._queue()
+
     def say(self, chunk: bytes) -> None:
         """Write bytes that are no event, before whatever waits: the first frame, or a comment."""
         self._said += chunk
@@ -231,11 +249,18 @@ class Stream:
             self._begin_waiting(self._options.clock.monotonic())
 
     def close(self, last: Frame | None = None) -> None:
-        """End the stream once the waiting events are sent; with `last`, which is then all that is still said."""
+        """End the stream once what waits is sent; with `last`, which is then all that is still said.
+
+        Of a stream that is held, what waits is dropped: a client that comes back is told of it by its cursor.
+        """
         if self._closed_at is not None:
             return
         if last is not None:
             self._replace(last)
+        elif self._is_held:
+            self._waiting, self._held_bytes = [], 0
+            self._unacknowledged.clear()
+        self._is_held = False
         self._closed_at = self._options.clock.monotonic()
         self._queue()
         if self._state is SENDING:
@@ -290,9 +315,11 @@ class Stream:
             self.close()
 
     async def collect(self, wait_seconds: float) -> list[Event]:
-        """Return the events that wait; if there are none, wait for the first one, the end, or `wait_seconds`."""
-        if not self._waiting and self._closed_at is None:
+        """Return the events that wait; where there are none, wait for the first one, the end, or `wait_seconds`."""
+        if (self._is_held or not self._waiting) and self._closed_at is None:
             await self._arrival(wait_seconds)
+        if self._is_held:
+            return []
         frames, self._waiting = self._waiting, []
         self._held_bytes = 0
         for frame in frames:
@@ -310,7 +337,8 @@ class Stream:
             if not writer.start(chunk):
                 self._block(now)
                 return
-        while self._waiting:
+        # INVARIANT (nothing that was pushed leaves while the stream is held): the caller may have lost the right to it.
+        while self._waiting and not self._is_held:
             frame = self._waiting.pop(0)
             self._remember(frame, now)
             if not writer.start(frame.wire):
@@ -345,7 +373,7 @@ class Stream:
         if self._state is IDLE:
             self._transition(QUEUED)
             self._options.flusher.add(self)
-        elif self._waiter is not None and not self._waiter.done():
+        elif self._waiter is not None and not self._waiter.done() and not self._is_held:
             self._waiter.set_result(None)
 
     def _transition(self, state: StreamState) -> None:

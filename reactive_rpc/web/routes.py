@@ -10,7 +10,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.health import Health
-from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
@@ -41,7 +41,7 @@ class Served:
         require_open: raises if nothing can be served.
     """
 
-    caller: Caller
+    calls: Calls
     reader: Reader
     hub: Hub
     reauthorization: Reauthorization
@@ -90,9 +90,9 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
 
 def _add_procedures(router: RPCRouter, served: Served) -> None:
     body = served.body_limits
-    for path, procedure in served.caller.registry.items():
+    for path, procedure in served.calls.registry.items():
         by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
-        endpoint = ProcedureEndpoint(path, procedure, served.caller, served.ids, body=body, by_token=by_token)
+        endpoint = ProcedureEndpoint(path, procedure, served.calls, served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
 
 
@@ -109,7 +109,7 @@ def _add_streams(router: RPCRouter, served: Served) -> None:
     )
     subscriber = Subscriber(
         hub,
-        served.caller,
+        served.calls,
         sets=sets,
         tickets=tickets,
         limits=limits,

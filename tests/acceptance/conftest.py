@@ -40,9 +40,9 @@ class Caller:
         """Call a procedure by POST."""
         return self.http.post(f"/rpc/{path}", json=input)
 
-    def new_agent(self, organization_id: str = "org-01") -> str:
+    def new_agent(self) -> str:
         """Add an agent that no other test touches, and return its id."""
-        answer = self.post("agents.create", organization_id=organization_id, name="Test", role="tester")
+        answer = self.post("agents.create", name="Test", role="tester")
         answer.raise_for_status()
         agent_id: str = answer.json()["id"]
         return agent_id

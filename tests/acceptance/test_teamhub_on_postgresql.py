@@ -17,7 +17,6 @@ from reactive_rpc.protocol.sse import SSEDecoder
 
 from .conftest import SECRET, log_in
 
-ORGANIZATION = {"organization_id": "org-01"}
 AGENT = {"agent_id": "agent-0001"}
 
 
@@ -47,14 +46,14 @@ def test_teamhub_runs_on_postgresql(postgresql_url: str) -> None:
         ada = log_in(http, "ada@org-01.example")
         assert http.post("/login", data={"username": "nobody@x", "password": PASSWORD}).status_code == 401
         assert http.post("/login", data={"username": "a\0@x", "password": PASSWORD}).status_code == 400
-        assert len(ada.get("agents.get_all", **ORGANIZATION).json()) == 20
+        assert len(ada.get("agents.get_all").json()) == 20
         for name in ("messages.get_all", "agents.get_with_stats", "memory.recent"):
             answer = ada.get(name, **AGENT)
             assert answer.status_code == 200, answer.text
-        assert ada.get("tools.available", **ORGANIZATION).status_code == 200
+        assert ada.get("tools.available").status_code == 200
         assert ada.get("organizations.get_mine").json()["id"] == "org-01"
 
-        created = ada.post("agents.create", **ORGANIZATION, name="Grace", role="reviewer").json()
+        created = ada.post("agents.create", name="Grace", role="reviewer").json()
         sent = ada.post("messages.send", from_agent_id=created["id"], to_agent_id="agent-0001", body="hello")
         kept = ada.post("memory.add", agent_id=created["id"], content="said hello")
         assert (sent.status_code, kept.status_code) == (200, 200), sent.text + kept.text

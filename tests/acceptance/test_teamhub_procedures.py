@@ -38,7 +38,7 @@ def scalar(server: Server, statement: str, *values: str) -> Any:
 
 def test_agents_are_listed_by_name(ada: Caller, server: Server) -> None:
     """agents.get_all gives every agent of the organization and no other, ordered by name."""
-    agents = ada.get("agents.get_all", organization_id="org-01").json()
+    agents = ada.get("agents.get_all").json()
 
     assert len(agents) == scalar(server, "SELECT count(*) FROM agent WHERE organization_id = 'org-01'")
     assert {agent["organization_id"] for agent in agents} == {"org-01"}
@@ -47,7 +47,7 @@ def test_agents_are_listed_by_name(ada: Caller, server: Server) -> None:
 
 def test_an_agent_is_created_found_changed_and_deleted(ada: Caller) -> None:
     """The four procedures agree on one agent, through its whole life."""
-    created = ada.post("agents.create", organization_id="org-01", name="  Grace  ", role="reviewer").json()
+    created = ada.post("agents.create", name="  Grace  ", role="reviewer").json()
     assert created["name"] == "Grace"
     assert created["is_active"] is True
     assert datetime.fromisoformat(created["created_at"]).tzinfo == UTC
@@ -142,13 +142,13 @@ def test_memories_come_newest_first_and_limited(ada: Caller) -> None:
 
 def test_only_enabled_tools_are_available(ada: Caller, server: Server) -> None:
     """tools.available, a synchronous handler, follows a tool that another process switches off."""
-    before = ada.get("tools.available", organization_id="org-01").json()
+    before = ada.get("tools.available").json()
     assert before
     assert all(tool["is_enabled"] for tool in before)
 
     write_elsewhere(server, "UPDATE tool SET is_enabled = 0 WHERE id = ?", before[0]["id"])
 
-    assert ada.get("tools.available", organization_id="org-01").json() == before[1:]
+    assert ada.get("tools.available").json() == before[1:]
 
 
 def test_the_organization_is_the_callers(ada: Caller, neighbour: Caller) -> None:
@@ -160,8 +160,8 @@ def test_the_organization_is_the_callers(ada: Caller, neighbour: Caller) -> None
 @pytest.mark.parametrize(
     ("path", "input", "field"),
     [
-        ("agents.create", {"organization_id": "org-01", "name": " "}, "name"),
-        ("agents.create", {"organization_id": "org-01", "name": "x" * 101}, "name"),
+        ("agents.create", {"name": " "}, "name"),
+        ("agents.create", {"name": "x" * 101}, "name"),
         ("agents.get_one", {"agent_id": ""}, "agent_id"),
         ("agents.get_one", {}, "agent_id"),
         ("messages.get_all", {"agent_id": "agent-0001", "limit": 0}, "limit"),
@@ -192,7 +192,7 @@ def test_an_answer_is_fresh_after_another_process_wrote(ada: Caller, server: Ser
 
 def test_a_stream_tells_its_own_tenant_alone(ada: Caller, neighbour: Caller, server: Server) -> None:
     """A commit is an event for its tenant's stream; what the other hears next is a commit of its own."""
-    mine, theirs = ada.new_agent("org-01"), neighbour.new_agent("org-02")
+    mine, theirs = ada.new_agent(), neighbour.new_agent()
     with watching(ada, mine) as my_events, watching(neighbour, theirs) as their_events:
         write_elsewhere(server, "UPDATE agent SET name = 'A' WHERE id = ?", mine)
         write_elsewhere(server, "UPDATE agent SET name = 'B' WHERE id = ?", theirs)

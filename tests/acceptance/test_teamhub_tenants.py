@@ -8,44 +8,55 @@ import pytest
 
 from .conftest import Caller
 
-ANOTHERS = {"organization_id": "org-02", "agent_id": "agent-0021"}
-NOBODYS = {"organization_id": "org-99", "agent_id": "agent-9999"}
+ANOTHERS, NOBODYS = "agent-0021", "agent-9999"
 
-PROCEDURES = {
-    "agents.get_all": ["organization_id"],
-    "agents.get_one": ["agent_id"],
-    "agents.get_with_stats": ["agent_id"],
-    "agents.create": ["organization_id"],
-    "agents.update": ["agent_id"],
-    "agents.delete": ["agent_id"],
-    "messages.get_all": ["agent_id"],
-    "memory.recent": ["agent_id"],
-    "memory.add": ["agent_id"],
-    "tools.available": ["organization_id"],
-}
-EXTRA: dict[str, dict[str, Any]] = {"agents.create": {"name": "Spy"}, "memory.add": {"content": "A secret"}}
+OF_AN_AGENT = (
+    "agents.get_one",
+    "agents.get_with_stats",
+    "agents.update",
+    "agents.delete",
+    "messages.get_all",
+    "memory.recent",
+    "memory.add",
+)
+OF_AN_ORGANIZATION = ("agents.get_all", "tools.available", "organizations.get_mine")
+EXTRA: dict[str, dict[str, Any]] = {"memory.add": {"content": "A secret"}}
 
 
 def test_the_other_tenants_records_exist(neighbour: Caller) -> None:
     """What the next tests are refused is really there."""
-    assert neighbour.get("agents.get_one", agent_id=ANOTHERS["agent_id"]).status_code == 200
-    assert neighbour.get("agents.get_all", organization_id=ANOTHERS["organization_id"]).json()
+    assert neighbour.get("agents.get_one", agent_id=ANOTHERS).status_code == 200
 
 
-@pytest.mark.parametrize("path", PROCEDURES)
+@pytest.mark.parametrize("path", OF_AN_AGENT)
 def test_anothers_record_is_answered_like_none(ada: Caller, path: str) -> None:
     """A stranger cannot tell another tenant's id from one that does not exist."""
     answers = []
-    for ids in (ANOTHERS, NOBODYS):
-        input = {name: ids[name] for name in PROCEDURES[path]}
-        answer = ada.post(path, **input, **EXTRA.get(path, {}))
+    for agent_id in (ANOTHERS, NOBODYS):
+        answer = ada.post(path, agent_id=agent_id, **EXTRA.get(path, {}))
         error = answer.json()["error"]
-        for value in input.values():
-            error["message"] = error["message"].replace(value, "<id>")
-        answers.append((answer.status_code, error["code"], error["message"], error["details"]))
+        message = error["message"].replace(agent_id, "<id>")
+        answers.append((answer.status_code, error["code"], message, error["details"]))
 
     assert answers[0] == answers[1]
     assert answers[0][:2] == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("path", OF_AN_ORGANIZATION)
+def test_each_tenant_is_shown_its_own(ada: Caller, neighbour: Caller, path: str) -> None:
+    """Whatever is asked for without naming an agent is the caller's own organization's."""
+    mine, theirs = ada.get(path).json(), neighbour.get(path).json()
+    assert mine
+    assert theirs
+    assert "org-02" not in str(mine)
+    assert "org-01" not in str(theirs)
+
+
+def test_nobody_names_an_organization(ada: Caller) -> None:
+    """An input that is nobody's to give is refused, not ignored."""
+    for path, fields in (("agents.create", {"name": "Spy"}), ("agents.get_all", {})):
+        answer = ada.post(path, organization_id="org-02", **fields)
+        assert (answer.status_code, path) in ((400, "agents.create"), (200, "agents.get_all"))
 
 
 @pytest.mark.parametrize(

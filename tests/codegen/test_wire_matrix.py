@@ -70,8 +70,8 @@ def echoing(name: str, annotation: Any) -> Any:
 
 def _defined(function: Any, name: str, kind: Any) -> Any:
     function.__name__ = name
-    options: dict[str, Any] = {"cache": False} if kind == "query" else {}
-    return define_reactive_function(kind=kind, **options)(function)
+    define: Any = define_reactive_function(cache=False) if kind == "query" else define_reactive_function.mutation
+    return define(function)
 
 
 MAKERS = (taking, giving, echoing)

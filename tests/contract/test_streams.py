@@ -27,7 +27,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Cache, Context, ForbiddenError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc import Cache, ForbiddenError, Login, ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.protocol.sse import ServerSentEvent, SSEDecoder
 from reactive_rpc.testing import running
 
@@ -54,27 +54,27 @@ class NewNote(BaseModel):
 
 
 @define_reactive_function
-async def in_room(input: InRoom, db: AsyncSession) -> list[str]:
+async def in_room(db: AsyncSession, input: InRoom) -> list[str]:
     """The texts of a room, oldest first."""
     return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())  # type: ignore[arg-type]  # a column
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def pushed(input: InRoom, db: AsyncSession) -> list[str]:
+async def pushed(db: AsyncSession, input: InRoom) -> list[str]:
     """The same, pushed."""
     return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())  # type: ignore[arg-type]  # a column
 
 
 @define_reactive_function
-async def secret(db: AsyncSession, ctx: Context) -> list[str]:
+async def secret(db: AsyncSession, ctx: Login) -> list[str]:
     """What only the chief may see."""
     if ctx.identity != "chief":
         raise ForbiddenError("for the chief alone")
     return list((await db.exec(select(Note.text))).all())
 
 
-@define_reactive_function(kind="mutation")
-async def add(input: NewNote, db: AsyncSession) -> None:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, input: NewNote) -> None:
     """Add a note."""
     db.add(Note(room=input.room, text=input.text))
 
@@ -88,12 +88,12 @@ session = APIKeyCookie(name="session", auto_error=False)
 def who(
     token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     cookie: Annotated[str | None, Depends(session)],
-) -> Context:
+) -> Login:
     """Read the name from a token or a cookie."""
     name = token.credentials if token is not None else cookie
     if name is None:
         raise HTTPException(401, "log in")
-    return Context(identity=name, tenant="t")
+    return Login(identity=name, tenant="t")
 
 
 @dataclass

@@ -53,7 +53,7 @@ def secret_result() -> None:
 
 
 def not_open() -> None:
-    asyncio.run(ReactiveRPC(URL, functions={"words": {"get": get_word}}).caller()("words.get", word="a"))
+    asyncio.run(ReactiveRPC(URL, functions={"words": {"get": get_word}}).try_call("words.get", {"word": "a"}, None))
 
 
 def no_database() -> None:

@@ -41,7 +41,7 @@ class Account(SQLModel, table=True):
 
 
 @define_reactive_function
-async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
+async def of_group(db: AsyncSession, input: Group) -> dict[int, int]:
     """Return `{id: n}`, by two statements with a pause between, so that writes overtake it."""
     await db.exec(select(Account.id).where(Account.g == input.g).limit(1))
     await idle(random.random() * PAUSE_SECONDS, because="writes are to come between the two statements")
@@ -49,13 +49,13 @@ async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def pushed(input: Group, db: AsyncSession) -> dict[int, int]:
+async def pushed(db: AsyncSession, input: Group) -> dict[int, int]:
     """Return what `of_group` does; streams are sent the result itself."""
     return {account.id: account.n for account in await db.exec(select(Account).where(Account.g == input.g))}
 
 
 @define_reactive_function
-async def above(input: Above, db: AsyncSession) -> dict[int, int]:
+async def above(db: AsyncSession, input: Above) -> dict[int, int]:
     """Return `{id: n}` of a range."""
     return {account.id: account.n for account in await db.exec(select(Account).where(Account.id >= input.id))}
 

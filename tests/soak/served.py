@@ -46,19 +46,19 @@ class Group(BaseModel):
 
 
 @define_reactive_function
-async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
+async def of_group(db: AsyncSession, input: Group) -> dict[int, int]:
     """Return `{id: n}`."""
     return {item.id: item.n for item in await db.exec(select(Item).where(Item.g == input.g))}
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def pushed(input: Group, db: AsyncSession) -> dict[int, int]:
+async def pushed(db: AsyncSession, input: Group) -> dict[int, int]:
     """Return what `of_group` does; streams are sent the result itself."""
     return {item.id: item.n for item in await db.exec(select(Item).where(Item.g == input.g))}
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def wide(input: Group, db: AsyncSession) -> str:
+async def wide(db: AsyncSession, input: Group) -> str:
     """Return a long text, which soon fills what a connection holds for a reader that does not read."""
     items = await db.exec(select(Item).where(Item.g == input.g))
     return f"{sum(item.n for item in items)}".rjust(WIDE_BYTES, ".")

@@ -10,7 +10,7 @@ from reactive_rpc.client import State
 
 async def right(hub: TeamHub) -> None:
     assert_type(await hub.agents.get_one(agent_id="a"), Agent)
-    assert_type(await hub.agents.get_all(organization_id="o"), list[Agent])
+    assert_type(await hub.agents.get_all(), list[Agent])
     assert_type(await hub.organizations.get_mine(), Organization)
     assert_type((await hub.agents.get_with_stats(agent_id="a")).message_count, int)
     assert_type(await hub.messages.get_all(agent_id="a", limit=3, before=None), list[Message])
@@ -39,12 +39,12 @@ async def wrong(hub: TeamHub) -> None:
     await hub.messages.get_all(agent_id="a", limit="3")  # error: wrong type of an optional argument
     await hub.organizations.get_mine(organization_id="o")  # error: it takes nothing
     _ = (await hub.agents.get_one(agent_id="a")).nam  # error: wrong attribute of the output
-    _ = (await hub.agents.get_all(organization_id="o")).name  # error: it is a list
+    _ = (await hub.agents.get_all()).name  # error: it is a list
     (await hub.agents.get_one(agent_id="a")).description.upper()  # error: it may be null
     _ = hub.agents.get_one(agent_id="a").name  # error: not awaited
     await hub.agents.get_some(agent_id="a")  # error: no such procedure
     await hub.agent.get_one(agent_id="a")  # error: no such namespace
-    hub.agents.create.watch(organization_id="o", name="n")  # error: a mutation is not watched
+    hub.agents.create.watch(name="n")  # error: a mutation is not watched
     hub.agents.get_one.watch(agent="a")  # error: wrong name in a watch
     with hub.agents.get_one.watch(agent_id="a"):  # error: needs async with
         pass

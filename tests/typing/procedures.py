@@ -1,68 +1,300 @@
-"""How procedures are declared and called in tests: each line marked `# error` is wrong, all others are right."""
+"""How procedures are declared and called: each line marked `# error` is wrong, all others are right."""
+
+# pyright: reportDeprecated=true
 
 from __future__ import annotations
 
-from typing import assert_type
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, assert_type
 
+from fastapi import Depends, FastAPI, Header
 from pydantic import BaseModel
-from sqlmodel import Field, Session, SQLModel
+from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
+from sqlmodel import Field, Session, SQLModel, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Change, Context, define_reactive_function
+from reactive_rpc import (
+    Answered,
+    Cache,
+    Caller,
+    CallInfo,
+    Change,
+    Context,
+    Definer,
+    ForbiddenError,
+    Login,
+    Next,
+    NotFoundError,
+    ReactiveRPC,
+    Tenant,
+    UnauthorizedError,
+    after_commit,
+    by_tenant,
+    combine_lifespans,
+    define_reactive_function,
+    now,
+)
 
 
-class Note(SQLModel, table=True):
-    id: int | None = Field(default=None, primary_key=True)
+class Agent(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    organization_id: str
 
 
-class NoteRef(BaseModel):
-    id: int
+class AgentRef(BaseModel):
+    agent_id: str
 
 
-def checks(change: Change, input: NoteRef) -> bool:
-    return input.id in change.keys
+@dataclass(frozen=True, kw_only=True)
+class User(Login):
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admin(User):
+    can_bill: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Organization(Context):
+    organization: str | None
+
+
+async def get_user(authorization: Annotated[str, Header()]) -> User:
+    return User(identity=authorization, tenant="o", role="admin")
+
+
+def require_login(ctx: Login) -> User:
+    if ctx.identity is None:
+        raise UnauthorizedError("log in")
+    return User(identity=ctx.identity, tenant=ctx.tenant, role="user")
+
+
+async def require_admin(ctx: User, db: AsyncSession) -> Admin:
+    if ctx.role != "admin":
+        raise ForbiddenError("for admins")
+    return Admin(identity=ctx.identity, tenant=ctx.tenant, role=ctx.role)
+
+
+def within_hours(ctx: Context, call: CallInfo) -> None: ...
+
+
+async def member_of(ctx: User, db: AsyncSession, call: CallInfo) -> None:
+    if call.input.organization != ctx.tenant:
+        raise NotFoundError("no such organization")
+
+
+def only_organization(ctx: User) -> Organization:
+    return Organization(organization=ctx.tenant)
+
+
+async def log(call: CallInfo, next: Next) -> Answered:
+    answer = await next()
+    assert_type(answer.seconds, float)
+    return answer
+
+
+user = define_reactive_function.use(require_login).use(within_hours).wrap(log)
+admin = user.use(require_admin).defaults(tags=["admin"], query={"cache": Cache(ttl_seconds=60)})
+organization = user.use(only_organization)
+tenant = define_reactive_function.use(by_tenant)
+machine = define_reactive_function.context(get_user)
+assert_type(user, Definer[User])
+assert_type(admin, Definer[Admin])
+assert_type(organization, Definer[Organization])
+assert_type(tenant, Definer[Tenant])
+assert_type(machine, Definer[User])
+assert_type(define_reactive_function.context(User), Definer[User])
+assert_type(user.use(member_of), Definer[User])
 
 
 @define_reactive_function
-async def bare(input: NoteRef, ctx: Context) -> list[Note]:
-    return []
+async def get_one(db: AsyncSession, agent_id: str) -> Agent:
+    agent = await db.get(Agent, agent_id)
+    if agent is None:
+        raise NotFoundError(f"no agent {agent_id!r}")
+    return agent
 
 
-@define_reactive_function(dependencies=[Note, "other"], invalidate_when={Note: checks}, scope="tenant")
-def with_options(input: NoteRef, db: Session) -> Note:
-    return Note(id=input.id)
+def concerns(change: Change, input: AgentRef) -> bool:
+    return input.agent_id in change.keys
 
 
-@define_reactive_function(kind="mutation")
-async def change(input: NoteRef) -> None: ...
+@define_reactive_function(dependencies=[Agent, "other"], invalidate_when={Agent: concerns})
+async def by_model(db: AsyncSession, ctx: Login, input: AgentRef) -> Agent:
+    raise NotImplementedError
 
 
-@define_reactive_function(scope=lambda ctx: ctx.identity)
-async def scoped(ctx: Context) -> int:
+@organization.query(cache=Cache(ttl_seconds=60, push="result"), raises=[NotFoundError])
+async def page(db: AsyncSession, ctx: Organization, limit: int = 50, before: str | None = None) -> list[Agent]:
+    assert_type(now(every=60), datetime)
+    return list((await db.exec(select(Agent).where(Agent.organization_id == ctx.organization).limit(limit))).all())
+
+
+@admin.query
+def sync_list(db: Session, ctx: Admin, limit: int = 5) -> list[Agent]:
+    raise NotImplementedError
+
+
+@admin.query
+async def of_supertype(db: AsyncSession, ctx: User) -> int:
     return 1
 
 
-async def right(ctx: Context, db: Session) -> None:
-    """A decorated function keeps its own signature: a unit test of it is typed."""
-    assert_type(await bare(NoteRef(id=1), ctx), list[Note])
-    assert_type(with_options(input=NoteRef(id=1), db=db), Note)
-    await change(NoteRef(id=1))
+@admin.query
+async def without_context(db: AsyncSession) -> int:
+    return 1
 
 
-async def wrong(ctx: Context, db: Session) -> None:
-    await bare(NoteRef(id=1))  # error: ctx is missing
-    await bare({"id": 1}, ctx)  # error: no NoteRef
-    await bare(NoteRef(id=1), context=ctx)  # error: wrong name
-    await with_options(NoteRef(id=1), db)  # error: it is no coroutine
-    _ = bare.watch  # error: a procedure of the server is not watched
+SessionDep = Annotated[AsyncSession, Depends(get_user)]
 
 
-def wrongly_declared() -> None:
-    define_reactive_function(kind="subscribe")  # error: no such kind
-    define_reactive_function(scope="everybody")  # error: no such scope
-    define_reactive_function(dependencies=Note)  # error: not a list
-    define_reactive_function(dependencies=[1])  # error: no table
-    define_reactive_function(invalidate_when={Note: True})  # error: no function
-    define_reactive_function(invalidate_when={Note: lambda change: True})  # error: it takes the input too
-    define_reactive_function(invalidate_when={Note: lambda change, input: change.row})  # error: a change has no row
-    define_reactive_function(depends=[Note])  # error: no such option
+@user.query
+async def by_alias(session: SessionDep, current_user: User, limit: int = 3) -> list[Agent]:
+    raise NotImplementedError
+
+
+@user.query
+async def plain_sqlalchemy(db: SQLAlchemyAsyncSession, ctx: User, limit: int = 3) -> list[int]:
+    raise NotImplementedError
+
+
+@define_reactive_function(cache=False)
+async def ping() -> str:
+    return "pong"
+
+
+def send_mail(to: str, *, subject: str) -> None: ...
+
+
+@user.mutation(isolation="serializable", attempts=5, raises=[NotFoundError])
+async def book(db: AsyncSession, ctx: User, seat: str) -> Agent:
+    after_commit(send_mail, str(ctx.identity), subject="booked")
+    raise NotFoundError(seat)
+
+
+@user.mutation
+def book_sync(db: Session, ctx: User, seat: str) -> int:
+    return 1
+
+
+rpc = ReactiveRPC("sqlite+aiosqlite:///x.db", functions={"agents": {"get_one": get_one}}, context=get_user)
+assert_type(rpc, ReactiveRPC[User])
+assert_type(ReactiveRPC("sqlite+aiosqlite:///x.db", functions=[]), ReactiveRPC[Login])
+assert_type(
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions=[], context=lambda: Login(identity=None)), ReactiveRPC[Login]
+)
+app = FastAPI(lifespan=combine_lifespans(rpc.lifespan, rpc.lifespan))
+
+
+async def right(db: AsyncSession, session: Session, me: User, boss: Admin) -> None:
+    """A decorated function keeps its own signature; a caller takes the inputs alone."""
+    call = rpc.caller(me)
+    assert_type(call, Caller)
+    assert_type(await call(get_one, agent_id="a"), Agent)
+    assert_type(await call(get_one, "a"), Agent)
+    assert_type(await call(by_model, AgentRef(agent_id="a")), Agent)
+    assert_type(await call(by_model, input=AgentRef(agent_id="a")), Agent)
+    assert_type(await call(page), list[Agent])
+    assert_type(await call(page, limit=3), list[Agent])
+    assert_type(await call(sync_list, limit=3), list[Agent])
+    assert_type(await call(of_supertype), int)
+    assert_type(await call(without_context), int)
+    assert_type(await call(ping), str)
+    assert_type(await call(by_alias, limit=3), list[Agent])
+    assert_type(await call(plain_sqlalchemy, limit=3), list[int])
+    assert_type(await call(book, seat="4B"), Agent)
+    assert_type(await call(book_sync, seat="4B"), int)
+    assert_type(await get_one(db, agent_id="a"), Agent)
+    assert_type(await book(db, me, seat="4B"), Agent)
+    assert_type(sync_list(session, boss, limit=3), list[Agent])
+
+
+if TYPE_CHECKING:  # none of it can be run
+    define_reactive_function.use(require_admin)  # error: it takes a User, and the root gives a Login
+    organization.use(require_admin)  # error: an Organization is no User
+    define_reactive_function.use(log)  # error: a wrapper is no step
+    user.wrap(require_login)  # error: a step is no wrapper
+    user.wrap(log, on="hit")  # error: no such moment
+    user.use(lambda ctx: 1)  # error: a step returns a context
+
+    def not_a_context(ctx: User) -> dict[str, str]:
+        return {}
+
+    def truthy(ctx: User) -> bool:
+        return True
+
+    async def not_next(call: CallInfo, next: Next) -> None: ...
+
+    user.use(not_a_context)  # error: a step returns a context, or nothing
+    user.use(truthy)  # error: a guard that returns a bool would be ignored
+    user.wrap(not_next)  # error: a wrapper returns what next() gave
+
+    @user.query(isolation="serializable")  # error: an option of mutations
+    async def isolated(db: AsyncSession) -> int:
+        return 1
+
+    @user.mutation(cache=Cache(ttl_seconds=1))  # error: an option of queries
+    async def cached(db: AsyncSession) -> int:
+        return 1
+
+    user.query(cache=True)  # error: False or a Cache
+    user.query(cache=Cache(ttl=1))  # error: no such field
+    user.query(depends=[Agent])  # error: no such option
+    user.query(dependencies=Agent)  # error: not a list
+    user.query(dependencies=[1])  # error: no table
+    user.query(raises=[ValueError])  # error: no error of a call
+    user.query(raises=NotFoundError)  # error: not a list
+    user.query(invalidate_when={Agent: True})  # error: no function
+    user.query(invalidate_when={Agent: lambda change: True})  # error: it takes the input too
+    user.query(invalidate_when={Agent: lambda change, input: change.row})  # error: a change has no row
+    user.mutation(isolation="snapshot")  # error: no such level
+    user.mutation(kind="mutation")  # error: no such option
+    user.query(scope="tenant")  # error: no such option
+    _ = define_reactive_function.delete  # error: no such kind
     define_reactive_function("bare")  # error: no function
+
+    @organization.query
+    async def leak(db: AsyncSession, ctx: Organization) -> str | None:
+        return ctx.identity  # error: an Organization has no identity: the result is shared by all of it
+
+    @organization.query  # error: ctx is another one than its steps give
+    async def wrong_context(db: AsyncSession, ctx: User) -> int:
+        return 1
+
+    @user.query  # error: the session comes first
+    async def wrong_order(agent_id: str, db: AsyncSession) -> int:
+        return 1
+
+    @user.mutation  # error: the session comes first
+    async def context_first(ctx: User, db: AsyncSession) -> int:
+        return 1
+
+
+async def wrong(db: AsyncSession, me: User, them: Organization) -> None:
+    call = rpc.caller(me)
+    rpc.caller(them)  # error: this application's context is a User
+    await call(get_one)  # error: agent_id is missing
+    await call(get_one, agent=1)  # error: wrong name
+    await call(get_one, agent_id=1)  # error: wrong type
+    await call(get_one, db, agent_id="a")  # error: the session is the framework's
+    await call(by_model, agent_id="a")  # error: its one input is a model
+    _ = (await call(page, limit=2)).id  # error: it is a list
+    _ = (await call(get_one, agent_id="a")).nam  # error: no such column
+    await call("agents.get_one", agent_id="a")  # error: procedures are called by their functions
+    await get_one(agent_id="a")  # error: the function itself takes its session
+    _ = get_one.watch  # error: a procedure of the server is not watched
+
+
+if TYPE_CHECKING:
+    after_commit(send_mail, "a")  # error: subject is missing
+    after_commit(send_mail, "a", subject=1)  # error: wrong type
+    after_commit(send_mail("a", subject="b"))  # error: a function, not its result
+    now(60)  # error: by keyword
+    now(every="minute")  # error: seconds
+
+    ReactiveRPC("sqlite+aiosqlite:///x.db")  # error: functions are missing
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, context=not_a_context)  # error: a context is a Login
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, scope="tenant")  # error: no such option
+    ReactiveRPC("sqlite:///x.db", functions={}, context=only_organization)  # error: who calls is not told

@@ -57,7 +57,16 @@ def test_mypy_finds_each_wrong_line(pytestconfig: pytest.Config) -> None:
     """`mypy --strict` reports exactly the marked lines."""
     # Kept between runs: what is not ours is checked once.
     cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else os.devnull
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(cache)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--enable-error-code=deprecated",
+        "--config-file=",
+        "--cache-dir",
+        str(cache),
+    ]
     output = run([*command, "--no-error-summary", "--hide-error-context", "--show-absolute-path"])
     found: Lines = {name: set() for name in FILES}
     for path, number, severity in re.findall(r"^(.+?):(\d+): (error|note):", output, re.MULTILINE):

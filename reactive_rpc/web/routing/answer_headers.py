@@ -36,7 +36,7 @@ class Marks:
 
         Args:
             token: the cursor that it reflects at most.
-            version: the one that it reflects exactly; None where nobody can tell.
+            version: the one that it reflects exactly; None if nobody can tell.
         """
         if token != self._token:
             bound = (_CURSOR, token.encode())

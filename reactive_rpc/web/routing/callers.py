@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from starlette.types import Scope
 
+from reactive_rpc.procedures.steps import CallOrigin, CallTransport
 from reactive_rpc.subscriptions.limits import CallerKey
 
-__all__ = ["caller_of", "identity_of", "owner_of"]
+__all__ = ["caller_of", "identity_of", "origin_of", "owner_of"]
+
+
+class RequestHeaders(Mapping[str, str]):
+    """The headers of a request by their names in lower case, decoded when somebody asks; of several, the last."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower().encode("latin-1")
+        for found, value in reversed(self._scope["headers"]):
+            if found == wanted:
+                decoded: str = value.decode("latin-1")
+                return decoded
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self._scope["headers"]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def origin_of(scope: Scope, transport: CallTransport = "http") -> CallOrigin:
+    """Return where a request comes from, as steps and wrappers see it."""
+    client = scope.get("client")
+    headers = RequestHeaders(scope)
+    return CallOrigin(transport, headers, client[0] if client else None, headers.get("x-request-id", ""))
 
 
 def identity_of(ctx: object) -> str | None:
     """Return the identity that a context names; None where it names nobody.
 
-    >>> from reactive_rpc.procedures.context import Context
-    >>> identity_of(Context(identity="user-1")), identity_of(None)
+    >>> from reactive_rpc import Login
+    >>> identity_of(Login(identity="user-1")), identity_of(None)
     ('user-1', None)
     """
     identity = getattr(ctx, "identity", None)

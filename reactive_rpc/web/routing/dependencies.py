@@ -34,7 +34,7 @@ class Resolved:
     """What the dependencies made.
 
     Attributes:
-        context: what the context dependency returned; None where there is none.
+        context: what the context dependency returned; None if there is none.
         headers: what they set on the response: cookies, for example.
         background: what they left to be done once the answer is sent.
     """
@@ -46,7 +46,8 @@ class Resolved:
     def add_to(self, answer: A) -> A:
         """Let the headers and the work left behind go with the answer."""
         answer.headers.extend(self.headers)
-        answer.background = self.background
+        if self.background is not None:
+            answer.background.append(self.background)
         return answer
 
 

@@ -21,14 +21,17 @@ from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, ByToken, InO
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
+from reactive_rpc.procedures.after_commit import run_after_commit
 from reactive_rpc.procedures.call import EncodedInput, QueryCall, decode_json_input, decode_text_input
-from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.canonical import is_pure
 from reactive_rpc.procedures.idempotency import claim_of
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.steps import LOCAL, CallOrigin
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
+from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.dependencies import resolved
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, error_answer, error_of
@@ -45,11 +48,11 @@ MAX_SEEN_BYTES = 1024
 """The longest text that is remembered."""
 
 
-def methods_of(procedure: Procedure[..., object]) -> tuple[str, ...]:
+def methods_of(procedure: AnyProcedure) -> tuple[str, ...]:
     """Return the HTTP methods of a procedure, the documented one first.
 
-    >>> from reactive_rpc.procedures.procedure import define_reactive_function
-    >>> def ping() -> str: ...
+    >>> from reactive_rpc import define_reactive_function
+    >>> async def ping() -> str: ...
     >>> methods_of(define_reactive_function(ping))
     ('GET', 'POST')
     """
@@ -81,8 +84,8 @@ class Endpoint(ABC):
         except Exception as exc:
             answer = error_answer(error_of(exc, self.path, self._ids))
         await answer(scope, receive, send)
-        if answer.background is not None:
-            await answer.background()
+        for work in answer.background:
+            await work()
 
     @abstractmethod
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
@@ -111,8 +114,8 @@ class ProcedureEndpoint(Endpoint):
     def __init__(
         self,
         path: str,
-        procedure: Procedure[..., object],
-        caller: Caller,
+        procedure: AnyProcedure,
+        calls: Calls,
         ids: IdSource,
         *,
         body: BodyLimits,
@@ -120,7 +123,7 @@ class ProcedureEndpoint(Endpoint):
     ) -> None:
         super().__init__(path, ids)
         self._procedure = procedure
-        self._caller = caller
+        self._calls = calls
         self._body = body
         self._by_token = by_token
         self._methods = methods_of(procedure)
@@ -141,34 +144,55 @@ class ProcedureEndpoint(Endpoint):
 
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":
-            input = decode_json_input(self.path, self._procedure, text)
-            key = idempotency_key_of(scope)
-            claim = None if key is None else claim_of(self.path, ctx, key, text)
-            done = await self._caller.mutate(self.path, self._procedure, input, ctx, claim=claim)
-            replayed = _REPLAYED if done.replayed else ()
-            return Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
-        call = self._bind(scope, text, ctx)
+            return await self._mutate(scope, text, ctx)
+        input, note = self._input(scope, text)
         try:
-            result = await self._caller.get(call, freshness=self._required(scope))
+            result = await self._calls.query(
+                self.path, self._procedure, input, ctx,
+                origin=self._origin(scope), freshness=self._required(scope), encode=note,
+            )  # fmt: skip
         except ServiceUnavailableError as outage:
-            return await self._in_outage(scope, call, ctx, outage)
+            return await self._in_outage(scope, input, ctx, outage)
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
-        marks = self._marks.of(self._caller.token, self._caller.version_of(result))
+        marks = self._marks.of(self._calls.token, self._calls.version_of(result))
         return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
-    def _bind(self, scope: Scope, text: bytes, ctx: object) -> QueryCall:
-        """Return the call of a query; an input whose text has been seen before is decoded only if the handler runs."""
+    async def _mutate(self, scope: Scope, text: bytes, ctx: object) -> Answer:
+        input = decode_json_input(self.path, self._procedure, text)
+        key = idempotency_key_of(scope)
+        claim = None if key is None else claim_of(self.path, ctx, key, text)
+        done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=self._origin(scope), claim=claim)
+        replayed = _REPLAYED if done.replayed else ()
+        answer = Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
+        if done.after:
+            answer.background.append(partial(run_after_commit, self.path, done.after))
+        return answer
+
+    def _input(
+        self, scope: Scope, text: bytes
+    ) -> tuple[BaseModel | EncodedInput | None, Callable[[QueryCall], None] | None]:
+        """Return the input of a query, and what remembers its canonical form.
+
+        An input whose text has been seen before is decoded only if somebody needs it.
+        """
         is_posted = scope["method"] == "POST"
         seen = self._seen.get((is_posted, text))
         if seen is not None:
-            return self._caller.bind(self.path, self._procedure, seen, ctx)
+            return seen, None
         decode = partial(decode_json_input if is_posted else _decode_query_string, self.path, self._procedure, text)
-        call = self._caller.bind(self.path, self._procedure, decode(), ctx)
-        if self._is_pure and len(text) <= MAX_SEEN_BYTES:
+        input = decode()
+        if not self._is_pure or len(text) > MAX_SEEN_BYTES:
+            return input, None
+
+        def note(call: QueryCall) -> None:
             if len(self._seen) >= MAX_SEEN:
                 self._seen.clear()
             self._seen[is_posted, text] = EncodedInput(call.key[1], decode)
-        return call
+
+        return input, note
+
+    def _origin(self, scope: Scope) -> CallOrigin:
+        return origin_of(scope) if self._procedure.calls else LOCAL  # nobody asks
 
     def _required(self, scope: Scope) -> RequiredFreshness:
         is_shared = is_server_request()
@@ -176,7 +200,9 @@ class ProcedureEndpoint(Endpoint):
             return ByToken(_token_of(scope), is_shared)
         return STRICT_FOR_SERVER if is_shared else STRICT
 
-    async def _in_outage(self, scope: Scope, call: QueryCall, ctx: object, outage: ServiceUnavailableError) -> Answer:
+    async def _in_outage(
+        self, scope: Scope, input: BaseModel | EncodedInput | None, ctx: object, outage: ServiceUnavailableError
+    ) -> Answer:
         """Answer with the result that is stored, marked as stale, if the procedure allows it.
 
         Raises:
@@ -185,10 +211,13 @@ class ProcedureEndpoint(Endpoint):
         within_seconds = self._procedure.cache.stale_if_error_seconds
         if not within_seconds:
             raise outage
-        result = await self._caller.get(call, freshness=InOutage(within_seconds, outage))
+        allowed = InOutage(within_seconds, outage)
+        result = await self._calls.query(
+            self.path, self._procedure, input, ctx, origin=self._origin(scope), freshness=allowed
+        )
         if result.error is not None:
             raise outage
-        seconds = b"%d" % math.ceil(self._caller.outage_seconds)
+        seconds = b"%d" % math.ceil(self._calls.outage_seconds)
         return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
 
 
@@ -214,7 +243,7 @@ def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
 
 
 def _token_of(scope: Scope) -> str | None:
-    """Return the client's cursor as it was sent, several as one that means nothing; None where there is none."""
+    """Return the client's cursor as it was sent, several as one that means nothing; None if there is none."""
     found = [value for name, value in scope["headers"] if name == _CURSOR]
     return b" ".join(found).decode("latin-1") if found else None
 
@@ -244,7 +273,7 @@ def idempotency_key_of(scope: Scope) -> str | None:
     return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
 
 
-def _decode_query_string(path: str, procedure: Procedure[..., object], query_string: bytes) -> BaseModel | None:
+def _decode_query_string(path: str, procedure: AnyProcedure, query_string: bytes) -> BaseModel | None:
     return decode_text_input(path, procedure, parameters_of(query_string))
 
 

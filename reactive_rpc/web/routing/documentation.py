@@ -12,12 +12,12 @@ from fastapi.openapi.models import Schema
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 
 __all__ = ["require_documentable"]
 
 
-def require_documentable(procedure: Procedure[..., Any]) -> None:
+def require_documentable(procedure: AnyProcedure) -> None:
     """Refuse a procedure whose JSON schemas would make the document of the whole application fail.
 
     Raises:
@@ -35,7 +35,7 @@ def require_documentable(procedure: Procedure[..., Any]) -> None:
             ) from exc
 
 
-def _json_schemas(procedure: Procedure[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_schemas(procedure: AnyProcedure) -> Iterator[tuple[str, dict[str, Any]]]:
     if procedure.input is not None:
         yield "input", _json_schema(procedure.input.core_schema, "validation")
     yield "the result", _json_schema(procedure.output.adapter.core_schema, "serialization")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
-from starlette.background import BackgroundTasks
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -32,6 +31,9 @@ class Answer:
         status: of HTTP.
         body: the bytes as they go out.
         headers: without the content length, which is added where the status allows a body.
+
+    Attributes:
+        background: work for after it is sent, in order.
     """
 
     __slots__ = ("background", "body", "headers", "status")
@@ -40,7 +42,7 @@ class Answer:
         self.status = status
         self.body = body
         self.headers = [*headers]  # a copy: a middleware may change the list that it is sent
-        self.background: BackgroundTasks | None = None
+        self.background: list[Callable[[], Awaitable[None]]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""

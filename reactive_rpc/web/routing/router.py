@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
@@ -79,7 +79,7 @@ class RPCRouter(APIRouter):
 
     Args:
         prefix: `/rpc`, usually.
-        context: the FastAPI dependency that makes the context; None where there is none.
+        context: the FastAPI dependency that makes the context; None if there is none.
         ids: makes request ids.
         require_open: raises where nothing can be served, as the application was never opened.
     """
@@ -101,7 +101,7 @@ class RPCRouter(APIRouter):
         self._built_for: tuple[int, int] | None = None
         self._examples: list[tuple[bool, dict[str, Any]]] = []
 
-    def add_procedure(self, path: str, procedure: Procedure[..., Any], endpoint: Endpoint) -> None:
+    def add_procedure(self, path: str, procedure: AnyProcedure, endpoint: Endpoint) -> None:
         """Serve `procedure` at `{prefix}/{path}` and document it there.
 
         Raises:
@@ -109,7 +109,7 @@ class RPCRouter(APIRouter):
         """
         require_documentable(procedure)
         method = methods_of(procedure)[0]
-        context = None if procedure.scope == "public" else self._context
+        context = None if procedure.options.public else procedure.chain.dependency or self._context
         responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
@@ -124,10 +124,11 @@ class RPCRouter(APIRouter):
             _signature(procedure, method, context),
             methods=[method],
             operation_id=path,
-            tags=[path.rpartition(".")[0]],
+            tags=list(procedure.options.tags) or [path.rpartition(".")[0]],
+            deprecated=procedure.options.deprecated or None,
             summary=procedure.summary,
             description=procedure.description,
-            response_model=cast(Any, Annotated)[procedure.output_type, Marked()],
+            response_model=cast(Any, Annotated)[procedure.handler.output, Marked()],
             responses=responses,
             openapi_extra={
                 "x-reactive-rpc": {"kind": procedure.kind, "path": path},
@@ -351,7 +352,7 @@ def _route_path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
-def _example_of(path: str, procedure: Procedure[..., Any]) -> tuple[bool, dict[str, Any]]:
+def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any]]:
     """Return how a query is named in a set, and whether its input is known to fit."""
     if procedure.handler.input_model is None:
         return True, {"path": path}
@@ -359,7 +360,7 @@ def _example_of(path: str, procedure: Procedure[..., Any]) -> tuple[bool, dict[s
     return bool(known), {"path": path, "input": dict(known[0]) if known else {}}
 
 
-def _signature(procedure: Procedure[..., Any], method: str, context: ContextDependency) -> list[inspect.Parameter]:
+def _signature(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
     taken = _input_and_context(procedure, method, context)
     if procedure.kind == "query":
         return taken
@@ -376,9 +377,7 @@ def _signature(procedure: Procedure[..., Any], method: str, context: ContextDepe
     return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
 
 
-def _input_and_context(
-    procedure: Procedure[..., Any], method: str, context: ContextDependency
-) -> list[inspect.Parameter]:
+def _input_and_context(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
     taken = procedure.input
     if taken is None:
         return _parameters(context)

@@ -20,21 +20,23 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
-from reactive_rpc.procedures.call import scope_key
-from reactive_rpc.procedures.caller import Caller
+from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.procedures.calls import Calls, Rights
+from reactive_rpc.procedures.context import Login
+from reactive_rpc.procedures.steps import CallOrigin
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
-from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.subscriptions.reauthorization import Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.answer_headers import scope_of
 from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay
-from reactive_rpc.web.routing.callers import caller_of, identity_of
+from reactive_rpc.web.routing.callers import caller_of, identity_of, origin_of
 from reactive_rpc.web.routing.dependencies import CONTEXT, Resolved, resolved
 from reactive_rpc.web.routing.dispatcher import parameters_of
 from reactive_rpc.web.streams.sets import StoredSets, require_at_most
@@ -56,9 +58,9 @@ class SubscribeRequest(Generic[W]):
         caller: whom limits count.
         identity: whom `revoke` names.
         found: what the dependencies made; its headers go with the answer.
-        recheck: resolves the dependencies again; None where there are none.
+        recheck: resolves the dependencies again; None if there are none.
         request_bytes: what that keeps in memory: the body and the headers.
-        view: what `recheck` returns as long as nothing has changed.
+        view: what its callers may see, as `recheck` tells it again.
         generation: of `Reauthorization`, before the dependencies were resolved.
     """
 
@@ -70,7 +72,7 @@ class SubscribeRequest(Generic[W]):
     found: Resolved
     recheck: Recheck | None
     request_bytes: int
-    view: bytes
+    view: StreamView
     generation: int
 
 
@@ -80,7 +82,7 @@ class Subscriber:
     def __init__(
         self,
         hub: Hub,
-        caller: Caller,
+        calls: Calls,
         *,
         sets: StoredSets,
         tickets: Tickets,
@@ -91,7 +93,7 @@ class Subscriber:
     ) -> None:
         self.hub = hub
         self.limits = limits
-        self._caller = caller
+        self._calls = calls
         self._sets = sets
         self._tickets = tickets
         self._reauthorization = reauthorization
@@ -120,17 +122,19 @@ class Subscriber:
         cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
         needed = self._needed(wanted.queries, dependencies)
         generation = self._reauthorization.generation
+        origin = origin_of(scope, "stream")
         async with resolved(Request(scope, replay(body)), needed) as found:
+            subscriptions, view = await self._subscribed(wanted.queries, found.context, origin)
             return SubscribeRequest(
                 wanted=wanted,
                 cursor=cursor,
-                subscriptions=[self._subscription(ref, found.context) for ref in wanted.queries],
+                subscriptions=subscriptions,
                 caller=caller_of(scope, found.context),
                 identity=identity_of(found.context),
                 found=found,
-                recheck=self._recheck(scope, body, needed, wanted.queries) if needed else None,
+                recheck=self._recheck(scope, body, needed, tuple(wanted.queries)) if needed else None,
                 request_bytes=_size_of(scope, body) if needed else 0,
-                view=self._view(found.context, _paths_of(wanted.queries)),
+                view=view,
                 generation=generation,
             )
 
@@ -142,6 +146,15 @@ class Subscriber:
                 stop.
             TooManyRequestsError: the caller holds as much as it may.
         """
+        try:
+            stream, first = await self._connected(request, acks=acks)
+        except BaseException:
+            self._reauthorization.forget(request.view)
+            raise
+        self._reauthorization.admit(stream, request.view, generation=request.generation)
+        return stream, first
+
+    async def _connected(self, request: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
         stream, first = await self.hub.connect(
             request.subscriptions,
             request.cursor,
@@ -155,9 +168,6 @@ class Subscriber:
         )
         request.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
         request.wanted.queries.clear()
-        stream.context = request.view
-        if self._reauthorization.generation != request.generation:
-            self._reauthorization.recheck(stream)
         return stream, first
 
     async def _wanted(self, scope: Scope, body: bytes, model: type[W]) -> W:
@@ -183,55 +193,74 @@ class Subscriber:
 
     def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> list[Dependant]:
         """Return what must be resolved: not the context, where every query is public."""
-        procedures = [self._caller.registry.get(query.path) for query in queries]
-        if queries and all(procedure is not None and procedure.scope == "public" for procedure in procedures):
+        procedures = [self._calls.registry.get(query.path) for query in queries]
+        if queries and all(procedure is not None and procedure.options.public for procedure in procedures):
             return [dependency for dependency in dependencies if dependency.name != CONTEXT]
         return dependencies
 
-    def _subscription(self, ref: QueryRef, ctx: object) -> Subscription:
+    async def _subscribed(
+        self, queries: Sequence[QueryRef], ctx: object, origin: CallOrigin
+    ) -> tuple[list[Subscription], StreamView]:
+        """Return each query, bound to the caller or refused, and what the caller may see by that."""
+        self._calls.require_current(ctx)
+        rights = Rights()
+        subscriptions = []
         try:
-            return Subscription(ref, call=self._caller.subscribe(ref.path, ref.input, ctx))
+            for ref in queries:
+                subscriptions.append(await self._subscription(ref, ctx, origin, rights))
+        except BaseException:
+            self._reauthorization.forget(StreamView(b"", rights))
+            raise
+        return subscriptions, StreamView(_digest(ctx, subscriptions), rights, expires_at=_expiry_of(ctx))
+
+    async def _subscription(self, ref: QueryRef, ctx: object, origin: CallOrigin, rights: Rights) -> Subscription:
+        try:
+            call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights)
+            return Subscription(ref, call=call)
+        except HTTPException as exc:
+            return Subscription(ref, error=rpc_error(code_for_status(exc.status_code), str(exc.detail)))
         except RPCError as exc:
             return Subscription(ref, error=exc)
 
     def _recheck(self, scope: Scope, body: bytes, needed: list[Dependant], queries: Sequence[QueryRef]) -> Recheck:
-        """Return what resolves the dependencies once more, from the request that opened the stream.
+        """Return what resolves the dependencies and runs the steps once more, from the request that opened the stream.
 
         They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
         work that they leave behind belong to an answer, and there is none.
         """
-        paths, context = _paths_of(queries), copy_context()
+        context, origin = copy_context(), origin_of(scope, "stream")
 
-        async def recheck() -> bytes:
+        async def recheck() -> StreamView:
             async with background(resolve(), "recheck", context=context.copy()) as resolving:
                 return await resolving
 
-        async def resolve() -> bytes:
+        async def resolve() -> StreamView:
             try:
                 async with resolved(Request(dict(scope), replay(body)), needed) as found:
-                    return self._view(found.context, paths)
+                    return (await self._subscribed(queries, found.context, origin))[1]
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
 
         return recheck
 
-    def _view(self, ctx: object, paths: Sequence[str]) -> bytes:
-        """Return bytes that differ where the context is another caller's, or shows another scope to the queries."""
-        seen: list[object] = [identity_of(ctx)]
-        for path in paths:
-            procedure = self._caller.registry.get(path)
-            if procedure is None or procedure.kind == "mutation":
-                continue
-            try:
-                seen.append(scope_key(procedure, ctx))
-            except RPCError as exc:
-                seen.append(exc.code)
-        return blake2b(repr(seen).encode(), digest_size=16).digest()
+
+def _digest(ctx: object, subscriptions: Sequence[Subscription]) -> bytes:
+    """Return bytes that differ if the context is another caller's, or a query is seen otherwise, or is refused."""
+    seen: list[object] = [identity_of(ctx), *map(_seen, subscriptions)]
+    return blake2b(repr(seen).encode(), digest_size=16).digest()
+
+
+def _seen(subscription: Subscription) -> object:
+    call: QueryCall | None = subscription.call
+    if call is not None:
+        return call.key[2]
+    return None if subscription.error is None else subscription.error.code
+
+
+def _expiry_of(ctx: object) -> float | None:
+    expires_at = ctx.expires_at if isinstance(ctx, Login) else None
+    return None if expires_at is None else expires_at.timestamp()
 
 
 def _size_of(scope: Scope, body: bytes) -> int:
     return len(body) + sum(len(name) + len(value) for name, value in scope["headers"])
-
-
-def _paths_of(queries: Sequence[QueryRef]) -> list[str]:
-    return list(dict.fromkeys(query.path for query in queries))

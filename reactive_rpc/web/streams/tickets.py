@@ -90,7 +90,7 @@ class Tickets:
 
 
 def take_ticket(scope: Scope) -> str | None:
-    """Remove the ticket from a request's URL and return it; None where there is none.
+    """Remove the ticket from a request's URL and return it; None if there is none.
 
     Raises:
         BadRequestError: there are several.

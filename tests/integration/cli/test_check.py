@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, text
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
+from reactive_rpc import Login, Cache, ReactiveRPC, define_reactive_function
 
 class Note(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
@@ -36,7 +36,7 @@ class NewNote(BaseModel):
     text: str
 
 @define_reactive_function(dependencies=[DEPENDENCIES], examples=[{"room": "kitchen"}], invalidate_when=PREDICATE)
-async def in_room(input: InRoom, db: AsyncSession) -> list[str]:
+async def in_room(db: AsyncSession, input: InRoom) -> list[str]:
     return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())
 
 @define_reactive_function
@@ -56,11 +56,11 @@ async def fails(db: AsyncSession) -> int:
     raise RuntimeError("no such luck")
 
 @define_reactive_function
-async def needs(input: InRoom, db: AsyncSession) -> list[str]:
+async def needs(db: AsyncSession, input: InRoom) -> list[str]:
     return []
 
-@define_reactive_function(kind="mutation")
-async def add(input: NewNote, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, input: NewNote) -> int:
     note = Note(room=input.room, text=input.text)
     db.add(note)
     await db.flush()
@@ -213,13 +213,13 @@ def test_what_asks_pythons_clock_is_found(tmp_path: Path) -> None:
 ROLES = """
 from reactive_rpc import Context, ForbiddenError
 
-CONTEXTS = {"ann": Context(identity="ann"), "bob": Context(identity="bob")}
+CONTEXTS = {"ann": Login(identity="ann"), "bob": Login(identity="bob")}
 
-def get_context() -> Context:
+def get_context() -> Login:
     return CONTEXTS["ann"]
 
 @define_reactive_function
-async def mine(db: AsyncSession, ctx: Context) -> list[str]:
+async def mine(db: AsyncSession, ctx: Login) -> list[str]:
     if ctx.identity != "ann":
         raise ForbiddenError("for ann")
     return list((await db.exec(select(Note.text))).all())
@@ -244,7 +244,7 @@ def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str],
     """By role; where one is answered, others may be refused, and where none is, that is told."""
     write_main(tmp_path)
     main = tmp_path / "main.py"
-    others = "\nBOB, CEM = Context(identity='bob'), Context(identity='cem')\n"
+    others = "\nBOB, CEM = Login(identity='bob'), Login(identity='cem')\n"
     main.write_text(main.read_text() + ROLES + others)
     found = run(tmp_path, "check", "main:rpc", *(part for each in contexts for part in ("--context", each)))
     assert found.returncode == code, found.stdout + found.stderr
@@ -301,7 +301,7 @@ def test_writes_between_reads(no_drift):
     async def play():
         await rpc.open()
         try:
-            call = rpc.caller()
+            call = by_path(rpc)
             assert await call("notes.in_room", room="kitchen") == []
             await call("notes.add", room="kitchen", text="x")
             await call("notes.in_room", room="kitchen")
@@ -348,7 +348,7 @@ def test_reads(no_drift):
         await main.rpc.open()
         try:
             for _ in range(2):
-                await main.rpc.caller()("posts.seconds")
+                await by_path(main.rpc)("posts.seconds")
         finally:
             await main.rpc.aclose()
     asyncio.run(play())

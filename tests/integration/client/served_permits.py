@@ -10,12 +10,12 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.functions.tenancy import AgentRef
+from app.functions.tenancy import AgentId
 from app.models import Agent
 from app.security import get_context
 from app.security import router as login_router
 from app.settings import get_settings
-from reactive_rpc import Context, ForbiddenError, ReactiveRPC, define_reactive_function
+from reactive_rpc import ForbiddenError, Login, ReactiveRPC, define_reactive_function
 
 
 class Base(SQLModel, registry=registry()):
@@ -29,13 +29,13 @@ class Permit(Base, table=True):
 
 
 @define_reactive_function
-async def get_one(input: AgentRef, db: AsyncSession, ctx: Context) -> Agent:
+async def get_one(db: AsyncSession, ctx: Login, agent_id: AgentId) -> Agent:
     """An agent, where it is permitted."""
-    if (await db.exec(select(Permit).where(Permit.id == input.agent_id))).first() is None:
-        raise ForbiddenError(f"no permit for {input.agent_id!r}")
+    if (await db.exec(select(Permit).where(Permit.id == agent_id))).first() is None:
+        raise ForbiddenError(f"no permit for {agent_id!r}")
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     return Agent(
-        id=input.agent_id,
+        id=agent_id,
         organization_id="org-01",
         name="permitted",
         role="tester",

@@ -20,7 +20,7 @@ for name in ("fastapi", "starlette", "sqlalchemy", "sqlmodel", "redis", "typer")
 url, email, password = sys.argv[1:]
 with SyncTeamHub(url) as hub:
     hub.login(username=email, password=password)
-    agent = hub.agents.create(organization_id="org-01", name="Before")
+    agent = hub.agents.create(name="Before")
     with hub.agents.get_one.watch(agent_id=agent.id) as live:
         next(state for state in live if not state.is_stale)
         hub.agents.update(agent_id=agent.id, name="After")

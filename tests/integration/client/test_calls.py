@@ -27,16 +27,16 @@ def test_calls_return_models(shared: Served) -> None:
 
     async def scenario() -> None:
         async with hub_of(shared) as hub:
-            organization = await hub.organizations.get_mine()
-            agent = await hub.agents.create(organization_id=organization.id, name="Test", description=None)
+            assert (await hub.organizations.get_mine()).id == "org-01"
+            agent = await hub.agents.create(name="Test", description=None)
             assert isinstance(agent, Agent)
             assert (agent.role, agent.description) == ("assistant", None)
             renamed = await hub.agents.update(agent_id=agent.id, description="A text, not an object")
             assert (renamed.name, renamed.description) == ("Test", "A text, not an object")
             stats = await hub.agents.get_with_stats(agent_id=agent.id)
             assert stats == AgentStats(agent=renamed, message_count=0, memory_count=0)
-            assert renamed in await hub.agents.get_all(organization_id=organization.id)
-            assert [tool.is_enabled for tool in await hub.tools.available(organization_id=organization.id)]
+            assert renamed in await hub.agents.get_all()
+            assert [tool.is_enabled for tool in await hub.tools.available()]
 
     play(scenario)
 
@@ -46,7 +46,7 @@ def test_a_row_that_no_input_would_allow_is_shown(shared: Served) -> None:
 
     async def scenario() -> None:
         async with hub_of(shared) as hub:
-            agent = await hub.agents.create(organization_id="org-01", name="Long")
+            agent = await hub.agents.create(name="Long")
             shared.write("UPDATE agent SET name = ? WHERE id = ?", "x" * 150, agent.id)
             assert (await hub.agents.get_one(agent_id=agent.id)).name == "x" * 150
             with pytest.raises(BadRequestError, match="name"):
@@ -88,7 +88,7 @@ class Long(BaseModel):
 
 
 @define_reactive_function
-async def length(input: Long, db: AsyncSession) -> int:
+async def length(db: AsyncSession, input: Long) -> int:
     """Count characters, and depend on a table."""
     await db.exec(select(Counted.id))
     return len(input.text)
@@ -146,7 +146,7 @@ def test_the_synchronous_client_in_a_plain_thread(shared: Served) -> None:
     def work() -> None:
         with SyncTeamHub(shared.url) as hub:
             hub.login(username=EMAIL, password=PASSWORD)
-            agent = hub.agents.create(organization_id="org-01", name="Before")
+            agent = hub.agents.create(name="Before")
             with hub.agents.get_one.watch(agent_id=agent.id) as live:
                 for state in live:
                     if state.is_stale or state.data is None or state.data.name in names:

@@ -39,8 +39,8 @@ class NewOrder(BaseModel):
     item: str
 
 
-@define_reactive_function(kind="mutation")
-async def order(input: NewOrder, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def order(db: AsyncSession, input: NewOrder) -> int:
     """Order something; return the number of the order."""
     row = Order(item=input.item)
     db.add(row)

@@ -39,7 +39,7 @@ class CountInput(BaseModel):
 
 
 @define_reactive_function
-async def count(input: CountInput, db: AsyncSession) -> int:
+async def count(db: AsyncSession, input: CountInput) -> int:
     """Return a counter."""
     return (await db.exec(select(Counter.n).where(Counter.id == input.id))).one()
 

@@ -31,7 +31,7 @@ def named(name: str) -> Any:
 
 async def new_agent(hub: TeamHub, name: str = "Before") -> str:
     """Add an agent that no other test touches."""
-    return (await hub.agents.create(organization_id="org-01", name=name)).id
+    return (await hub.agents.create(name=name)).id
 
 
 def test_a_watch_shows_mutations_and_the_writes_of_others(shared: Served) -> None:

@@ -39,21 +39,21 @@ class NewText(NoteId):
 
 
 @define_reactive_function
-async def get(input: NoteId, db: AsyncSession) -> str:
+async def get(db: AsyncSession, input: NoteId) -> str:
     """The text of a note; empty where there is none."""
     note = await db.get(Note, input.id)
     return "" if note is None else note.text
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def pushed(input: NoteId, db: AsyncSession) -> str:
+async def pushed(db: AsyncSession, input: NoteId) -> str:
     """The same, and streams are sent the text itself."""
     note = await db.get(Note, input.id)
     return "" if note is None else note.text
 
 
-@define_reactive_function(kind="mutation")
-async def write(input: NewText, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def write(db: AsyncSession, input: NewText) -> int:
     """Write a note and return the process that did."""
     await db.merge(Note(id=input.id, text=input.text))
     return os.getpid()

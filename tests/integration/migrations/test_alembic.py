@@ -44,7 +44,7 @@ class Of(BaseModel):
 
 
 @define_reactive_function
-async def rows(input: Of, db: AsyncSession) -> list[dict[str, Any]]:
+async def rows(db: AsyncSession, input: Of) -> list[dict[str, Any]]:
     """All rows of a table, as it is now."""
     connection = await db.connection()
     found = await connection.exec_driver_sql(f"SELECT * FROM {input.table} ORDER BY id")

@@ -63,7 +63,7 @@ def die(at: Crash) -> None:
 
 
 @define_reactive_function
-async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
+async def of_group(db: AsyncSession, input: Group) -> dict[int, int]:
     """Return `{id: n}`; slowly, so that writes overtake it."""
     await db.exec(select(Account.id).where(Account.g == input.g).limit(1))
     await idle(random.random() * PAUSE_SECONDS, because=OVERTAKEN)
@@ -73,8 +73,8 @@ async def of_group(input: Group, db: AsyncSession) -> dict[int, int]:
     return counters
 
 
-@define_reactive_function(kind="mutation")
-async def add(input: Addition, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, input: Addition) -> int:
     """Count one up and return the new value."""
     global _crash  # noqa: PLW0603
     account = (await db.exec(select(Account).where(Account.id == input.id).with_for_update())).one()

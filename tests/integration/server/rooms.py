@@ -18,7 +18,7 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, NotFoundError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc import Login, NotFoundError, ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.procedures.registry import Functions
 
 JSON = {"content-type": "application/json"}
@@ -61,25 +61,25 @@ class Several(BaseModel):
 
 
 @define_reactive_function
-async def in_room(input: InRoom, db: AsyncSession) -> list[Note]:
+async def in_room(db: AsyncSession, input: InRoom) -> list[Note]:
     """The notes of a room, oldest first."""
     return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
 
 
 @define_reactive_function
-def in_room_sync(input: InRoom, db: Session) -> list[Note]:
+def in_room_sync(db: Session, input: InRoom) -> list[Note]:
     """The same from a thread."""
     return list(db.exec(select(Note).where(Note.room == input.room).order_by(Note.text)).all())
 
 
 @define_reactive_function
-async def in_rooms(input: Several, db: AsyncSession) -> list[Note]:
+async def in_rooms(db: AsyncSession, input: Several) -> list[Note]:
     """The notes of several rooms."""
     return list((await db.exec(select(Note).where(Note.room.in_(input.rooms)).order_by(Note.text))).all())  # type: ignore[attr-defined]  # a column, not a str
 
 
 @define_reactive_function
-async def one(input: NoteId, db: AsyncSession) -> Note:
+async def one(db: AsyncSession, input: NoteId) -> Note:
     """One note."""
     note = await db.get(Note, input.id)
     if note is None:
@@ -87,8 +87,8 @@ async def one(input: NoteId, db: AsyncSession) -> Note:
     return note
 
 
-@define_reactive_function(kind="mutation")
-async def add(input: NewNote, db: AsyncSession) -> Note:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, input: NewNote) -> Note:
     """Add a note."""
     note = Note(room=input.room, text=input.text)
     db.add(note)
@@ -101,7 +101,7 @@ async def broken(db: AsyncSession) -> str:
     raise ValueError("the password is hunter2")
 
 
-ROOMS: Functions = {
+ROOMS: Mapping[str, Any] = {
     "notes": {
         "in_room": in_room,
         "in_room_sync": in_room_sync,
@@ -115,12 +115,12 @@ ROOMS: Functions = {
 bearer = HTTPBearer(auto_error=False)
 
 
-def who(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Context:
+def who(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Login:
     """Read `Bearer user@tenant`; `expired` and nothing at all are refused."""
     if credentials is None or credentials.credentials == "expired":
         raise HTTPException(401, "log in again", headers={"www-authenticate": "Bearer"})
     user, _, tenant = credentials.credentials.partition("@")
-    return Context(identity=user, tenant=tenant)
+    return Login(identity=user, tenant=tenant)
 
 
 @dataclass

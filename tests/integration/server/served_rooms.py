@@ -20,7 +20,7 @@ from .rooms import ROOMS, InRoom, app_of, in_room, rpc_on
 
 
 @define_reactive_function
-async def slowly(input: InRoom, db: AsyncSession) -> str:
+async def slowly(db: AsyncSession, input: InRoom) -> str:
     """Answer with 20 MB, after a while."""
     await idle(0.2, because="clients may go away before the answer begins")
     return "x" * 20_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.statements.concealment import concealed
 
 from .postgresql_rooms import DRIVERS, with_driver
@@ -46,29 +45,29 @@ class Checked(BaseModel):
 
 
 @define_reactive_function
-async def names_nothing(input: Word, db: AsyncSession) -> str:
+async def names_nothing(db: AsyncSession, input: Word) -> str:
     """A wrong column, and a parameter."""
     await (await db.connection()).execute(text("SELECT nonsense FROM note WHERE text = :word"), {"word": input.word})
     return ""
 
 
 @define_reactive_function
-def names_nothing_sync(input: Word, db: Session) -> str:
+def names_nothing_sync(db: Session, input: Word) -> str:
     """The same, in a thread."""
     db.connection().execute(text("SELECT nonsense FROM note WHERE text = :word"), {"word": input.word})
     return ""
 
 
 @define_reactive_function
-async def no_number(input: Word, db: AsyncSession) -> str:
+async def no_number(db: AsyncSession, input: Word) -> str:
     """A value that the driver, or the server, refuses; on SQLite, what is nothing to it."""
     statement = text("SELECT id FROM note WHERE id = CAST(:word AS int) + 1")
     await (await db.connection()).execute(statement, {"word": input.word})
     return db.get_bind().nonsense  # type: ignore[no-any-return, union-attr]  # SQLite comes here
 
 
-@define_reactive_function(kind="mutation")
-async def twice(input: Word, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def twice(db: AsyncSession, input: Word) -> str:
     """A unique constraint."""
     for _ in range(2):
         db.add(Note(room=input.word, text=input.word))
@@ -77,24 +76,24 @@ async def twice(input: Word, db: AsyncSession) -> str:
 
 
 @define_reactive_function
-async def says(input: Word, db: AsyncSession) -> dict[str, int]:
+async def says(db: AsyncSession, input: Word) -> dict[str, int]:
     """An output that does not fit its annotation."""
     return {"places": input.word}  # type: ignore[dict-item]  # that is the fault
 
 
 @define_reactive_function
-async def never_checked(input: Word, db: AsyncSession) -> Note:
+async def never_checked(db: AsyncSession, input: Word) -> Note:
     """A field that nobody ever validated."""
     return Note(id=1, room="a", text=[input.word])  # type: ignore[arg-type]  # that is the fault
 
 
 @define_reactive_function
-async def checks(input: Checked, db: AsyncSession) -> str:
+async def checks(db: AsyncSession, input: Checked) -> str:
     """Nothing wrong but the input."""
     return input.word
 
 
-FUNCTIONS: Functions = {
+FUNCTIONS: Mapping[str, Any] = {
     **ROOMS,
     "bad": {
         "names_nothing": names_nothing, "names_nothing_sync": names_nothing_sync, "no_number": no_number,

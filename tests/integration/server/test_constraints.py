@@ -59,13 +59,13 @@ class Statement(BaseModel):
     sql: str
 
 
-@define_reactive_function(kind="mutation")
-async def run(input: Statement, db: AsyncSession) -> None:
+@define_reactive_function.mutation
+async def run(db: AsyncSession, input: Statement) -> None:
     await db.execute(text(input.sql))
 
 
-@define_reactive_function(kind="mutation")
-def run_sync(input: Statement, db: Session) -> None:
+@define_reactive_function.mutation
+def run_sync(db: Session, input: Statement) -> None:
     db.execute(text(input.sql))
 
 
@@ -77,13 +77,13 @@ class Value(BaseModel):
 INSERT = text("INSERT INTO team(id, name, n) VALUES (7, :name, :n)")
 
 
-@define_reactive_function(kind="mutation")
-async def insert(input: Value, db: AsyncSession) -> None:
+@define_reactive_function.mutation
+async def insert(db: AsyncSession, input: Value) -> None:
     await db.execute(INSERT, input.model_dump())
 
 
-@define_reactive_function(kind="mutation")
-def insert_sync(input: Value, db: Session) -> None:
+@define_reactive_function.mutation
+def insert_sync(db: Session, input: Value) -> None:
     db.execute(INSERT, input.model_dump())
 
 

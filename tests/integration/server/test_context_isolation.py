@@ -28,7 +28,8 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reactive_rpc import Cache, Change, Context, ReactiveRPC, UnauthorizedError, define_reactive_function
+from reactive_rpc import Cache, Change, Login, ReactiveRPC, UnauthorizedError, define_reactive_function
+from tests.support.calls import by_path
 from tests.support.waiting import until
 
 from .rooms import Note, Server, rpc_on, serving
@@ -105,17 +106,17 @@ async def by_output(db: AsyncSession) -> Spying:
 
 
 @define_reactive_function
-async def by_ctx(db: AsyncSession, ctx: Context) -> list[str]:
+async def by_ctx(db: AsyncSession, ctx: Login) -> list[str]:
     """The way out that the error names."""
     return await notes_of(db, str(ctx.identity))
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def whoami(db: AsyncSession) -> str:
     return current_user.get()
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 def whoami_sync(db: Session) -> str:
     return current_user.get()
 
@@ -157,9 +158,9 @@ def set_thread() -> None:
     thread.user = current_user.get()
 
 
-def context() -> Context:
+def context() -> Login:
     """Take over what the middleware has set: after this, it is in every key."""
-    return Context(identity=current_user.get())
+    return Login(identity=current_user.get())
 
 
 def app_of(rpc: ReactiveRPC) -> FastAPI:
@@ -261,11 +262,11 @@ async def test_a_pushed_result_is_computed_for_the_callers_who_get_it(file: Path
     """Recomputed after another caller's mutation, in whose task the log was read, the result is its watcher's."""
 
     @define_reactive_function(cache=Cache(push="result"))
-    async def mine(db: AsyncSession, ctx: Context) -> list[str]:
+    async def mine(db: AsyncSession, ctx: Login) -> list[str]:
         return [current_locale.get(), *await notes_of(db, str(ctx.identity))]
 
-    @define_reactive_function(kind="mutation")
-    async def add(input: Echo, db: AsyncSession) -> None:
+    @define_reactive_function.mutation
+    async def add(db: AsyncSession, input: Echo) -> None:
         db.add(Note(tenant=input.user, room="a", text=f"by {current_user.get()}"))
 
     async with served(file, {"notes": {"mine": mine, "add": add}}) as server:
@@ -301,20 +302,20 @@ async def test_a_nested_call_is_isolated_from_its_mutation(file: Path) -> None:
     async def count(db: AsyncSession) -> list[str]:
         return [current_locale.get(), str(len((await db.exec(select(Note))).all()))]
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     async def both(db: AsyncSession) -> list[str]:
-        return [current_locale.get(), *await rpc.caller()("notes.count")]
+        return [current_locale.get(), *await by_path(rpc)("notes.count")]
 
     @define_reactive_function
     def nested_sync() -> list[str]:
-        return list(anyio.from_thread.run(rpc.caller(), "notes.count"))
+        return list(anyio.from_thread.run(by_path(rpc), "notes.count"))
 
     rpc = rpc_on(file, {"notes": {"count": count, "both": both, "nested_sync": nested_sync}})
     await rpc.open()
     token = current_locale.set("ada")
     try:
-        assert await rpc.caller()("notes.both") == ["ada", "nobody", "0"]
-        assert await rpc.caller()("notes.nested_sync") == ["nobody", "0"]
+        assert await by_path(rpc)("notes.both") == ["ada", "nobody", "0"]
+        assert await by_path(rpc)("notes.nested_sync") == ["nobody", "0"]
     finally:
         current_locale.reset(token)
         await rpc.aclose()
@@ -349,7 +350,7 @@ async def test_a_session_keeps_nothing_of_the_call_before(file: Path) -> None:
     """`session.info` is empty at the beginning of each call, as the session is new."""
 
     @define_reactive_function
-    async def remember(input: Echo, db: AsyncSession) -> list[str]:
+    async def remember(db: AsyncSession, input: Echo) -> list[str]:
         before = list(db.info)
         db.info["user"] = input.user
         await db.exec(select(Note))
@@ -375,7 +376,7 @@ async def test_telemetry_carries_the_span_and_no_baggage(file: Path) -> None:
     span = trace.NonRecordingSpan(trace.SpanContext(trace_id=7, span_id=9, is_remote=False))
     token = telemetry.attach(baggage.set_baggage("user", "ada", trace.set_span_in_context(span)))
     try:
-        assert await rpc.caller()("notes.traced") == 1
+        assert await by_path(rpc)("notes.traced") == 1
     finally:
         telemetry.detach(token)
         await rpc.aclose()
@@ -403,7 +404,7 @@ class Names(BaseModel):
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def page(input: Page, db: AsyncSession, ctx: Names) -> list[str]:
+async def page(db: AsyncSession, ctx: Names, input: Page) -> list[str]:
     """As many texts as were asked for, and whether there are more; by a handler that alters its arguments."""
     input.limit += 1
     ctx.names.append("more")

@@ -20,7 +20,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.middleware.cors import CORSMiddleware
 
-from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+from reactive_rpc import Login, ReactiveRPC, define_reactive_function
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.testing import running
 
@@ -38,10 +38,10 @@ POSTED = ["events", "events/poll", "events/sets", "events/ticket", "events/ack",
 session = APIKeyCookie(name="session", auto_error=False)
 
 
-def by_cookie(cookie: Annotated[str | None, Depends(session)]) -> Context:
+def by_cookie(cookie: Annotated[str | None, Depends(session)]) -> Login:
     if cookie is None:
         raise HTTPException(401, "log in")
-    return Context(identity=cookie, tenant="t")
+    return Login(identity=cookie, tenant="t")
 
 
 def with_cors(rpc: ReactiveRPC) -> FastAPI:
@@ -92,7 +92,7 @@ def test_what_can_be_sent_without_asking_changes_nothing(plain: str) -> None:
     assert httpx.get(f"{plain}/rpc/notes.in_room?room=a", headers=COOKIE).json() == []
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def clear(db: AsyncSession) -> int:
     notes = (await db.exec(select(Note))).all()
     for note in notes:

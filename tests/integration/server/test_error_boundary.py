@@ -13,6 +13,7 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ForbiddenError, NotFoundError, define_reactive_function
+from tests.support.calls import by_path
 from tests.support.waiting import forever
 
 from .rooms import InRoom, Note, Server, error_of, serving
@@ -35,7 +36,7 @@ RAISED: dict[str, Any] = {
 
 
 def failing(error: Any) -> Any:
-    async def query(input: InRoom, db: AsyncSession) -> list[str]:
+    async def query(db: AsyncSession, input: InRoom) -> list[str]:
         await db.exec(select(Note))
         if input.room == "task":
             task = asyncio.create_task(forever())
@@ -47,7 +48,7 @@ def failing(error: Any) -> Any:
 
 
 def failing_sync(error: Any) -> Any:
-    def query(input: InRoom, db: Session) -> list[str]:
+    def query(db: Session, input: InRoom) -> list[str]:
         db.exec(select(Note))
         raise error()
 
@@ -57,10 +58,8 @@ def failing_sync(error: Any) -> Any:
 FUNCTIONS: Any = {
     "query": {name: define_reactive_function(failing(error)) for name, error in RAISED.items()},
     "query_sync": {name: define_reactive_function(failing_sync(error)) for name, error in RAISED.items()},
-    "mutation": {name: define_reactive_function(kind="mutation")(failing(error)) for name, error in RAISED.items()},
-    "mutation_sync": {
-        name: define_reactive_function(kind="mutation")(failing_sync(error)) for name, error in RAISED.items()
-    },
+    "mutation": {name: define_reactive_function.mutation(failing(error)) for name, error in RAISED.items()},
+    "mutation_sync": {name: define_reactive_function.mutation(failing_sync(error)) for name, error in RAISED.items()},
 }
 
 
@@ -133,7 +132,7 @@ async def test_a_refusal_that_read_nothing_is_not_called_uncached(file: Path, ca
     """A handler that refuses at once had no reason to read; only a result that rests on no table is told of."""
 
     @define_reactive_function
-    async def guarded(input: InRoom, db: AsyncSession) -> list[Note]:
+    async def guarded(db: AsyncSession, input: InRoom) -> list[Note]:
         if input.room == "closed":
             raise ForbiddenError("closed")
         return list((await db.exec(select(Note))).all()) if input.room == "open" else []
@@ -155,10 +154,10 @@ def refusing_as_fastapi_does(is_async: bool) -> Any:
             raise HTTPException(404, "no such room", headers={"x-reason": "empty"})
         return str(notes[0].text)
 
-    async def with_async(input: InRoom, db: AsyncSession) -> str:
+    async def with_async(db: AsyncSession, input: InRoom) -> str:
         return found((await db.exec(select(Note).where(Note.room == input.room))).all())
 
-    def with_sync(input: InRoom, db: Session) -> str:
+    def with_sync(db: Session, input: InRoom) -> str:
         return found(db.exec(select(Note).where(Note.room == input.room)).all())
 
     return with_async if is_async else with_sync
@@ -169,7 +168,7 @@ async def test_an_http_exception_of_a_handler_is_an_outcome(file: Path, is_async
     """It is cached until the data changes, and watched; a caller in this process gets the same error."""
     handler = refusing_as_fastapi_does(is_async)
     functions = {"notes": {"first": define_reactive_function(handler)}}
-    functions["more"] = {"first": define_reactive_function(kind="mutation")(handler)}
+    functions["more"] = {"first": define_reactive_function.mutation(handler)}
     async with serving(file, functions) as server:
         for _ in range(2):
             answer = await server.call("notes.first", {"room": "a"})
@@ -178,7 +177,7 @@ async def test_an_http_exception_of_a_handler_is_an_outcome(file: Path, is_async
         assert (server.rpc.stats()["misses"], server.rpc.stats()["hits"]) == (1, 1)
         for path in ("notes.first", "more.first"):
             with pytest.raises(NotFoundError, match="no such room"):
-                await server.rpc.caller()(path, room="a")
+                await by_path(server.rpc)(path, room="a")
         queries = {"queries": [{"path": "notes.first", "input": {"room": "a"}}]}
         [connected] = (await server.call("events/poll", queries)).json()["events"]
         assert connected["data"]["errors"] == []

@@ -12,6 +12,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ConflictError, NotFoundError, RPCError, TooManyRequestsError, define_reactive_function
+from tests.support.calls import by_path
 
 from .rooms import NoteId, Server, Visit, error_of, serving
 
@@ -30,7 +31,7 @@ async def stock(db: AsyncSession) -> str:
     raise OutOfStockError("tea")
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def take(db: AsyncSession) -> str:
     raise OutOfStockError("tea")
 
@@ -44,12 +45,12 @@ async def test_an_application_may_have_errors_of_its_own(file: Path, name: str) 
     assert (error["code"], error["message"]) == ("OUT_OF_STOCK", "no tea is left")
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def conflict(db: AsyncSession) -> str:
     raise ConflictError("twice", details={"of": object()})
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def refuse(db: AsyncSession) -> str:
     raise HTTPException(409, {"of": object()})
 
@@ -63,7 +64,7 @@ async def test_details_that_are_no_json_do_not_lose_the_error(file: Path, name: 
 
 
 @define_reactive_function
-async def throttled(input: NoteId, db: AsyncSession) -> str:
+async def throttled(db: AsyncSession, input: NoteId) -> str:
     raise NotFoundError("gone for an hour", headers={"retry-after": "3600"})
 
 
@@ -99,7 +100,7 @@ async def test_the_details_of_a_cached_error_belong_to_each_caller(file: Path) -
     async with serving(file, {"n": {"q": refuse}}) as server:
         for _ in range(2):
             with pytest.raises(RPCError) as raised:
-                await server.rpc.caller()("n.q")
+                await by_path(server.rpc)("n.q")
             assert raised.value.details == {"seen": []}
             raised.value.details["seen"].append("by the first")
 

@@ -58,7 +58,7 @@ def test_an_event_names_no_table_that_only_others_watch(file: Path) -> None:
 async def connect(server: Server, *queries: QueryRef, cursor: str | None = None) -> tuple[Stream, Connected]:
     """Open a stream that is not acknowledged, and return it with its first event."""
     rpc = server.rpc
-    subscriptions = [Subscription(ref, call=rpc._caller.subscribe(ref.path, ref.input, None)) for ref in queries]
+    subscriptions = [Subscription(ref, call=await rpc._calls.subscribe(ref.path, ref.input, None)) for ref in queries]
     stream, frame = await rpc._hub.connect(subscriptions, Cursor.parse(cursor) if cursor else None, acks=False)
     connected = decode_event(SSEDecoder().feed(frame)[0])
     assert isinstance(connected, Connected)
@@ -96,7 +96,7 @@ class Pace:
 
 def slow_in_room(pace: Pace) -> Any:
     @define_reactive_function
-    async def slow(input: InRoom, db: AsyncSession) -> list[str]:
+    async def slow(db: AsyncSession, input: InRoom) -> list[str]:
         notes = (await db.exec(select(Note).where(Note.room == input.room))).all()
         await pace.through()
         return [note.text for note in notes]
@@ -152,7 +152,7 @@ class Overtaking:
 
     def procedure(self) -> Any:
         @define_reactive_function
-        async def slow(input: InRoom, db: AsyncSession) -> list[str]:
+        async def slow(db: AsyncSession, input: InRoom) -> list[str]:
             notes = (await db.exec(select(Note).where(Note.room == input.room))).all()
             if self.left and self.server is not None:
                 self.left -= 1

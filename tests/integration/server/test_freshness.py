@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, DefinitionError, define_reactive_function
-from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR
 
@@ -23,12 +23,12 @@ IN_R = {"room": "r"}
 
 
 @define_reactive_function(cache=Cache(freshness="token"))
-async def by_token(input: InRoom, db: AsyncSession) -> list[Note]:
+async def by_token(db: AsyncSession, input: InRoom) -> list[Note]:
     """The notes of a room, as new as the caller's token."""
     return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
 
 
-FUNCTIONS: Functions = {"notes": {"by_token": by_token, "in_room": in_room, "add": add}}
+FUNCTIONS: Mapping[str, Any] = {"notes": {"by_token": by_token, "in_room": in_room, "add": add}}
 SELDOM = {"poll_interval_seconds": 3600.0}
 """Nobody looks at the log but for a request."""
 
@@ -127,5 +127,5 @@ async def test_wrong_options_are_refused() -> None:
         Cache(freshness="loose")  # type: ignore[arg-type]  # what is refused
     with pytest.raises(DefinitionError, match="0 for never"):
         Cache(stale_if_error_seconds=-1)
-    with pytest.raises(DefinitionError, match="cache= is for queries"):
-        define_reactive_function(kind="mutation", cache=Cache(stale_if_error_seconds=5))(add.function)
+    with pytest.raises(DefinitionError, match="cache= is no option of a mutation"):
+        define_reactive_function.mutation(cache=Cache(stale_if_error_seconds=5))(add.function)  # type: ignore[call-overload]

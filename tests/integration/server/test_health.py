@@ -66,8 +66,8 @@ async def test_an_outage_is_told_and_does_not_ask_for_a_restart(file: Path, monk
         assert await status_becomes(server, "/ready", 200)
 
 
-@define_reactive_function(kind="mutation")
-async def swell(input: InRoom, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def swell(db: AsyncSession, input: InRoom) -> str:
     """Write more than the pages that the file may have by then."""
     connection = await db.connection()
     pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
@@ -77,8 +77,8 @@ async def swell(input: InRoom, db: AsyncSession) -> str:
     return "written"
 
 
-@define_reactive_function(kind="mutation")
-async def protect(input: InRoom, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def protect(db: AsyncSession, input: InRoom) -> str:
     """Write over a connection that may not, as of a file system that was mounted anew."""
     connection = await db.connection()
     await connection.execute(text("PRAGMA query_only = ON"))
@@ -87,7 +87,7 @@ async def protect(input: InRoom, db: AsyncSession) -> str:
     return "written"
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def mend(db: AsyncSession) -> str:
     """Make room."""
     connection = await db.connection()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Capture, Context, NotFoundError, define_reactive_function
+from reactive_rpc import Capture, Login, NotFoundError, define_reactive_function
 from reactive_rpc.changes.answers import MAX_ANSWER_BYTES
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.postgresql import PostgreSQL
@@ -42,23 +42,23 @@ class Numbered(BaseModel):
 RUNS: list[str] = []
 
 
-@define_reactive_function(kind="mutation")
-async def add(input: NewNote, db: AsyncSession, ctx: Context) -> str:
+@define_reactive_function.mutation
+async def add(db: AsyncSession, ctx: Login, input: NewNote) -> str:
     """Add a note; a second one of the same text is refused by the table."""
     RUNS.append(input.text)
     db.add(Note(room=input.room, text=f"{input.text} of {ctx.identity}"))
     return f"{len(RUNS)}"
 
 
-@define_reactive_function(kind="mutation")
-def add_sync(input: NewNote, db: Session) -> str:
+@define_reactive_function.mutation
+def add_sync(db: Session, input: NewNote) -> str:
     RUNS.append(input.text)
     db.add(Note(room=input.room, text=input.text))
     return f"{len(RUNS)}"
 
 
-@define_reactive_function(kind="mutation")
-async def add_after_rollback(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def add_after_rollback(db: AsyncSession, input: NewNote) -> str:
     """Begin anew within the transaction."""
     RUNS.append(input.text)
     db.add(Note(room=input.room, text="taken back"))
@@ -68,8 +68,8 @@ async def add_after_rollback(input: NewNote, db: AsyncSession) -> str:
     return f"{len(RUNS)}"
 
 
-@define_reactive_function(kind="mutation")
-async def fail_once(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def fail_once(db: AsyncSession, input: NewNote) -> str:
     RUNS.append(input.text)
     db.add(Note(room=input.room, text=input.text))
     await db.flush()
@@ -78,20 +78,20 @@ async def fail_once(input: NewNote, db: AsyncSession) -> str:
     return "done"
 
 
-@define_reactive_function(kind="mutation")
-async def long(input: Long, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def long(db: AsyncSession, input: Long) -> str:
     RUNS.append("")
     return "x" * input.characters
 
 
-@define_reactive_function(kind="mutation")
-async def numbered(input: Numbered, db: AsyncSession) -> int:
+@define_reactive_function.mutation
+async def numbered(db: AsyncSession, input: Numbered) -> int:
     RUNS.append("")
     return input.made_at
 
 
-def who(x_user: Annotated[str | None, Header()] = None, x_token: Annotated[str, Header()] = "") -> Context:
-    return Context(identity=x_user)
+def who(x_user: Annotated[str | None, Header()] = None, x_token: Annotated[str, Header()] = "") -> Login:
+    return Login(identity=x_user)
 
 
 FUNCTIONS: Final[Functions] = {
@@ -193,8 +193,8 @@ async def test_a_header_that_is_no_key(server: AnyServer) -> None:
 async def test_a_context_that_tells_nobody_apart(place: Path | str) -> None:
     """Whose key it is nobody can tell of an ORM object without an identity: refused, nothing is made."""
 
-    @define_reactive_function(kind="mutation")
-    async def leave(input: NewNote, db: AsyncSession, ctx: Note) -> str:
+    @define_reactive_function.mutation
+    async def leave(db: AsyncSession, ctx: Note, input: NewNote) -> str:
         RUNS.append(input.text)
         return ctx.text
 
@@ -249,7 +249,7 @@ async def test_while_the_first_is_running(postgresql_url: str) -> None:
     RUNS.clear()
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     async def slow(db: AsyncSession) -> str:
         RUNS.append("")
         started.set()
@@ -272,8 +272,8 @@ async def test_keys_do_not_make_mutations_collide(postgresql_url: str, driver: s
     """Serializable mutations at once, each under its own key, have nothing to do with each other; nor has a replay."""
     meeting = asyncio.Barrier(3)
 
-    @define_reactive_function(kind="mutation", attempts=1)
-    async def meet(input: NewNote, db: AsyncSession) -> str:
+    @define_reactive_function.mutation(attempts=1)
+    async def meet(db: AsyncSession, input: NewNote) -> str:
         db.add(Note(room=input.room, text=input.text))
         await db.flush()
         if input.room == "together":
@@ -296,7 +296,7 @@ async def test_a_mutation_that_was_overtaken_is_made_once(postgresql_url: str) -
     """Its runs are one call: the claim of one that was rolled back is in nobody's way."""
     runs = 0
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     async def overtaken(db: AsyncSession) -> int:
         nonlocal runs
         runs += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +15,7 @@ from sqlmodel import Session, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import DefinitionError, ForbiddenError, define_reactive_function
-from reactive_rpc.procedures.procedure import Procedure
-from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.statements.isolation import ISOLATIONS, Isolation, level_of
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
@@ -28,22 +27,22 @@ pytestmark = pytest.mark.anyio
 CALLERS: Final = 31
 
 
-@define_reactive_function(kind="mutation")
-async def increment(input: NoteId, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def increment(db: AsyncSession, input: NoteId) -> str:
     """Read, add, write back."""
     note = await db.get_one(Note, input.id)
     note.text = str(int(note.text) + 1)
     return note.text
 
 
-@define_reactive_function(kind="mutation")
-def increment_sync(input: NoteId, db: Session) -> str:
+@define_reactive_function.mutation
+def increment_sync(db: Session, input: NoteId) -> str:
     note = db.get_one(Note, input.id)
     note.text = str(int(note.text) + 1)
     return note.text
 
 
-COUNTERS: Final[Functions] = {"counters": {"increment": increment, "increment_sync": increment_sync}}
+COUNTERS: Final[Mapping[str, Any]] = {"counters": {"increment": increment, "increment_sync": increment_sync}}
 
 
 @pytest.fixture(params=DRIVERS)
@@ -66,19 +65,19 @@ async def test_no_increment_is_lost(server: Server, name: str) -> None:
 async def test_a_mutation_has_the_isolation_it_declares(server: Server, isolation: Isolation) -> None:
     """The server runs a handler's transaction as declared, and the next on the same connection as that declares."""
 
-    @define_reactive_function(kind="mutation", isolation=isolation)
+    @define_reactive_function.mutation(isolation=isolation)
     async def level(db: AsyncSession) -> str:
         return str(await db.scalar(text("SHOW transaction_isolation")))
 
-    @define_reactive_function(kind="mutation", isolation=isolation)
+    @define_reactive_function.mutation(isolation=isolation)
     def level_sync(db: Session) -> str:
         return str(db.scalar(text("SHOW transaction_isolation")))
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     async def default(db: AsyncSession) -> str:
         return str(await db.scalar(text("SHOW transaction_isolation")))
 
-    functions: Functions = {"more": {"level": level, "level_sync": level_sync, "default": default}}
+    functions: Mapping[str, Any] = {"more": {"level": level, "level_sync": level_sync, "default": default}}
     async with serving(server.url, functions, settings={"pool_size": 1}) as other:
         for name in ("level", "level_sync"):
             assert await other.answer(f"more.{name}") == level_of(isolation).lower()
@@ -87,12 +86,12 @@ async def test_a_mutation_has_the_isolation_it_declares(server: Server, isolatio
         assert await other.answer("more.default") == level_of(isolation).lower()
 
 
-def on_call(meeting: asyncio.Barrier, **options: Any) -> Procedure[..., Any]:
+def on_call(meeting: asyncio.Barrier, **options: Any) -> AnyProcedure:
     """Return a mutation that deletes a note where there is another one; two of them meet once both have looked."""
     looked = 0
 
-    @define_reactive_function(kind="mutation", **options)
-    async def leave(input: NoteId, db: AsyncSession) -> int:
+    @define_reactive_function.mutation(**options)
+    async def leave(db: AsyncSession, input: NoteId) -> int:
         nonlocal looked
         looked += 1
         left = (await db.exec(select(func.count()).select_from(Note))).one()
@@ -110,18 +109,18 @@ def on_call(meeting: asyncio.Barrier, **options: Any) -> Procedure[..., Any]:
 async def test_two_that_each_saw_the_other(server: Server, isolation: str, stay: int) -> None:
     """Serializable mutations keep a rule over several rows that each of them checked; a mere snapshot does not."""
     server.write("INSERT INTO note(id, tenant, room, text) VALUES (2, 't', 'a', '1')")
-    functions: Functions = {"more": {"leave": on_call(asyncio.Barrier(2), isolation=isolation)}}
+    functions: Mapping[str, Any] = {"more": {"leave": on_call(asyncio.Barrier(2), isolation=isolation)}}
     async with serving(server.url, functions) as other:
         answers = await asyncio.gather(*(other.call("more.leave", {"id": id}) for id in (1, 2)))
         assert sorted(answer.status_code for answer in answers) == [200, 403 if stay else 200]
         assert len(server.rows()) == stay
 
 
-def overtaken(server: Server, times: int, **options: Any) -> tuple[Procedure[..., Any], list[str]]:
+def overtaken(server: Server, times: int, **options: Any) -> tuple[AnyProcedure, list[str]]:
     """Return a mutation of note 1 that somebody else overtakes so often, and what each of its runs had read."""
     seen: list[str] = []
 
-    @define_reactive_function(kind="mutation", **options)
+    @define_reactive_function.mutation(**options)
     async def slow(db: AsyncSession) -> str:
         note = await db.get_one(Note, 1)
         seen.append(note.text)
@@ -147,8 +146,8 @@ async def test_a_handler_that_alters_its_input_runs_again_with_what_was_sent(ser
     """Each run has a copy: what the one before made of it is gone with its transaction."""
     seen: list[int] = []
 
-    @define_reactive_function(kind="mutation")
-    async def alters(input: NoteId, db: AsyncSession) -> int:
+    @define_reactive_function.mutation
+    async def alters(db: AsyncSession, input: NoteId) -> int:
         seen.append(input.id)
         input.id += 1
         if len(seen) < 3:
@@ -175,8 +174,8 @@ async def test_an_error_that_grew_out_of_being_overtaken(server: Server) -> None
     """A handler that turns the driver's error into its own runs again too, and its own error is told at the end."""
     runs = 0
 
-    @define_reactive_function(kind="mutation", attempts=3)
-    async def mapping(input: NoteId, db: AsyncSession) -> int:
+    @define_reactive_function.mutation(attempts=3)
+    async def mapping(db: AsyncSession, input: NoteId) -> int:
         nonlocal runs
         runs += 1
         note = await db.get_one(Note, 1)
@@ -200,8 +199,8 @@ async def test_an_error_of_the_handler_is_told_at_once(server: Server) -> None:
     """What has nothing to do with other writes is not tried again, a violated constraint neither."""
     runs = 0
 
-    @define_reactive_function(kind="mutation")
-    async def failing(input: NoteId, db: AsyncSession) -> None:
+    @define_reactive_function.mutation
+    async def failing(db: AsyncSession, input: NoteId) -> None:
         nonlocal runs
         runs += 1
         if input.id == 0:
@@ -220,18 +219,18 @@ class Sql(BaseModel):
     sql: str
 
 
-@define_reactive_function(kind="mutation", isolation="read_committed")
-async def run(input: Sql, db: AsyncSession) -> None:
+@define_reactive_function.mutation(isolation="read_committed")
+async def run(db: AsyncSession, input: Sql) -> None:
     await (await db.connection()).execute(text(input.sql))
 
 
-@define_reactive_function(kind="mutation", isolation="read_committed")
+@define_reactive_function.mutation(isolation="read_committed")
 async def with_option(db: AsyncSession) -> None:
     await db.connection(execution_options={"isolation_level": "SERIALIZABLE"})
 
 
 @define_reactive_function
-async def run_in_query(input: Sql, db: AsyncSession) -> None:
+async def run_in_query(db: AsyncSession, input: Sql) -> None:
     await (await db.connection()).execute(text(input.sql))
 
 
@@ -239,7 +238,7 @@ async def test_a_handler_that_sets_its_own_isolation_is_told_where_to(server: Se
     """However it tries to, the error names the option that does it."""
     set_it = {"sql": "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"}
     set_local = {"sql": "SET LOCAL transaction_isolation = 'serializable'"}
-    functions: Functions = {"more": {"run": run, "with_option": with_option, "run_in_query": run_in_query}}
+    functions: Mapping[str, Any] = {"more": {"run": run, "with_option": with_option, "run_in_query": run_in_query}}
     async with serving(server.url, functions) as other:
         for name, input in (("run", set_it), ("run", set_local), ("with_option", None)):
             error = error_of(await other.call(f"more.{name}", input))
@@ -251,13 +250,13 @@ async def test_a_handler_that_sets_its_own_isolation_is_told_where_to(server: Se
 async def test_on_sqlite_each_is_serializable(tmp_path: Path, isolation: Isolation) -> None:
     """A file has one writer at a time, whatever is declared: no increment is lost, and none runs twice."""
 
-    @define_reactive_function(kind="mutation", isolation=isolation)
+    @define_reactive_function.mutation(isolation=isolation)
     async def add_one(db: AsyncSession) -> int:
         note = await db.get_one(Note, 1)
         note.text = str(int(note.text) + 1)
         return int(note.text)
 
-    functions: Functions = {"more": {"add_one": add_one, "increment_sync": increment_sync}}
+    functions: Mapping[str, Any] = {"more": {"add_one": add_one, "increment_sync": increment_sync}}
     async with serving_file(tmp_path / "notes.db", functions, settings={"busy_timeout_seconds": 60.0}) as server:
         server.write("INSERT INTO note(id, tenant, room, text) VALUES (1, 't', 'a', '0')")
         calls = [server.call("more.add_one") for _ in range(10)]

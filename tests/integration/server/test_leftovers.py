@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,6 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.procedures.registry import Functions
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
 from .rooms import InRoom, Note
@@ -29,31 +28,31 @@ class Statements(BaseModel):
     sql: list[str]
 
 
-@define_reactive_function(kind="mutation")
-async def run(input: Statements, db: AsyncSession) -> str:
-    return str(await _last(input, db))
+@define_reactive_function.mutation
+async def run(db: AsyncSession, input: Statements) -> str:
+    return str(await _last(db, input))
 
 
-async def _last(input: Statements, db: AsyncSession) -> Any:
+async def _last(db: AsyncSession, input: Statements) -> Any:
     connection = await db.connection()
     for sql in input.sql[:-1]:
         await connection.execute(text(sql))
     return (await connection.execute(text(input.sql[-1]))).scalar()
 
 
-@define_reactive_function(kind="mutation")
-def run_sync(input: Statements, db: Session) -> str:
+@define_reactive_function.mutation
+def run_sync(db: Session, input: Statements) -> str:
     for sql in input.sql[:-1]:
         db.connection().execute(text(sql))
     return str(db.connection().execute(text(input.sql[-1])).scalar())
 
 
 @define_reactive_function
-async def look(input: Statements, db: AsyncSession) -> str:
-    return str(await _last(input, db))
+async def look(db: AsyncSession, input: Statements) -> str:
+    return str(await _last(db, input))
 
 
-FUNCTIONS: Final[Functions] = {"more": {"run": run, "run_sync": run_sync, "look": look}}
+FUNCTIONS: Final[Mapping[str, Any]] = {"more": {"run": run, "run_sync": run_sync, "look": look}}
 
 FOUND: Final = """
 SELECT concat_ws('/', nullif(current_setting('app.tenant', true), ''), current_user, current_setting('search_path'),
@@ -124,7 +123,7 @@ HELD: list[Any] = []
 
 
 @define_reactive_function
-def peek_held(input: InRoom, db: Session) -> str | None:
+def peek_held(db: Session, input: InRoom) -> str | None:
     result = db.connection().execute(select(NOTE_TABLE.c.text).order_by(NOTE_TABLE.c.id.desc()))
     HELD.append(result)
     for row in result:
@@ -133,7 +132,7 @@ def peek_held(input: InRoom, db: Session) -> str | None:
 
 
 @define_reactive_function
-async def peek_stream(input: InRoom, db: AsyncSession) -> str | None:
+async def peek_stream(db: AsyncSession, input: InRoom) -> str | None:
     result = await (await db.connection()).stream(select(NOTE_TABLE.c.text).order_by(NOTE_TABLE.c.id.desc()))
     HELD.append(result)
     async for row in result:

@@ -15,6 +15,7 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
+from reactive_rpc.cache.freshness import STRICT
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.testing import running
@@ -170,10 +171,10 @@ async def allocated(act: Callable[[], Awaitable[None]]) -> int:
 async def test_what_is_watched_counts_as_it_weighs(file: Path, length: int) -> None:
     """Beside results, which are not kept: within a factor of two of what Python allocates, inputs small and large."""
     async with serving(file, settings={"cache_max_bytes": 0}) as server:
-        hub, caller = server.rpc._hub, server.rpc._caller
+        hub, caller = server.rpc._hub, server.rpc._calls
 
         async def watch(rooms: list[str]) -> None:
-            calls = [caller.subscribe("notes.in_room", {"room": room}, None) for room in rooms]
+            calls = [await caller.subscribe("notes.in_room", {"room": room}, None) for room in rooms]
             await hub.connect([Subscription(QueryRef(path=call.path), call) for call in calls], None, acks=False)
 
         await watch([f"warm {number}" for number in range(5)])
@@ -193,11 +194,11 @@ async def test_what_is_cached_counts_as_it_weighs(file: Path, room: int, text: i
         rooms = [f"{number}" + "x" * room for number in range(60)]
         for name in rooms:
             server.write("INSERT INTO note (tenant, room, text) VALUES ('t', ?, ?)", name, name[:2] + "y" * text)
-        caller = server.rpc._caller
+        caller = server.rpc._calls
 
         async def read(names: list[str]) -> None:
             for name in names:
-                await caller.get(caller.subscribe("notes.in_room", {"room": name}, None))
+                await caller._get(await caller.subscribe("notes.in_room", {"room": name}, None), STRICT)
 
         await read([f"warm {number}" for number in range(5)])
         before = server.rpc.stats()["cached_bytes"]
@@ -210,7 +211,7 @@ async def test_a_cached_result_weighs_its_read_set_too(file: Path) -> None:
     """`cache_max_bytes` bounds what is held: a result with a thousand constraints weighs more than one with one."""
 
     @define_reactive_function
-    async def many(input: InRoom, db: AsyncSession) -> int:
+    async def many(db: AsyncSession, input: InRoom) -> int:
         for n in range(1000):
             await db.get(Note, n)
         return 1

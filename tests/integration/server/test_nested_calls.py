@@ -11,6 +11,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, RPCError, define_reactive_function
+from tests.support.calls import by_path
 
 from .rooms import METADATA, InRoom, NewNote, Note, Visit, add, in_room, serving
 
@@ -24,16 +25,16 @@ def nesting(file: Path) -> ReactiveRPC:
 
     @define_reactive_function
     async def count(input: InRoom) -> int:
-        return len(await rpc.caller()("notes.in_room", room=input.room))
+        return len(await by_path(rpc)("notes.in_room", room=input.room))
 
     @define_reactive_function
     async def count_and_add(input: InRoom) -> int:
-        await rpc.caller()("notes.add", room=input.room, text="sneaked in")
+        await by_path(rpc)("notes.add", room=input.room, text="sneaked in")
         return 1
 
-    @define_reactive_function(kind="mutation")
-    async def add_twice(input: NewNote, db: AsyncSession) -> None:
-        await rpc.caller()("notes.add", room=input.room, text=input.text)
+    @define_reactive_function.mutation
+    async def add_twice(db: AsyncSession, input: NewNote) -> None:
+        await by_path(rpc)("notes.add", room=input.room, text=input.text)
 
     functions = {
         "notes": {"in_room": in_room, "add": add},
@@ -48,7 +49,7 @@ async def test_what_an_inner_query_reads_counts_for_the_outer(file: Path) -> Non
     rpc = nesting(file)
     await rpc.open()
     try:
-        call = rpc.caller()
+        call = by_path(rpc)
         assert await call("nested.count", room="a") == 0
         hits = rpc.stats()["hits"]
         assert await call("nested.count", room="a") == 0
@@ -70,7 +71,7 @@ async def test_what_an_inner_call_had_read_counts_if_it_fails_by_accident(file: 
     async def outer(db: AsyncSession) -> int:
         await db.exec(select(Visit))
         try:
-            return int(await server.rpc.caller()("n.inner"))
+            return int(await by_path(server.rpc)("n.inner"))
         except ZeroDivisionError:
             return -1
 
@@ -85,14 +86,14 @@ async def test_many_calls_with_calls_inside_do_not_wait_for_each_other(file: Pat
     gate = asyncio.Barrier(15)
 
     @define_reactive_function
-    async def inner(input: InRoom, db: AsyncSession) -> int:
+    async def inner(db: AsyncSession, input: InRoom) -> int:
         return len((await db.exec(select(Note).where(Note.room == input.room))).all())
 
     @define_reactive_function
-    async def outer(input: InRoom, db: AsyncSession) -> int:
+    async def outer(db: AsyncSession, input: InRoom) -> int:
         await db.exec(select(Visit))
         await gate.wait()
-        return int(await server.rpc.caller()("n.inner", room=input.room))
+        return int(await by_path(server.rpc)("n.inner", room=input.room))
 
     async with serving(file, {"n": {"inner": inner, "outer": outer}}) as server:
         calls = [asyncio.create_task(server.client.get("/rpc/n.outer", params={"room": str(n)})) for n in range(15)]
@@ -108,7 +109,7 @@ async def test_a_query_that_calls_itself_is_refused(file: Path) -> None:
 
     @define_reactive_function
     async def again(db: AsyncSession) -> int:
-        return int(await server.rpc.caller()("n.again"))
+        return int(await by_path(server.rpc)("n.again"))
 
     async with serving(file, {"n": {"again": again}}) as server:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -132,7 +133,7 @@ async def test_a_mutation_inside_a_call_is_refused(
     await rpc.open()
     try:
         with pytest.raises(RPCError, match=fault):
-            await rpc.caller()(path, **input)
-        assert await rpc.caller()("notes.in_room", room="a") == []
+            await by_path(rpc)(path, **input)
+        assert await by_path(rpc)("notes.in_room", room="a") == []
     finally:
         await rpc.aclose()

@@ -15,6 +15,7 @@ from reactive_rpc import Cache, DefinitionError, define_reactive_function, now
 from reactive_rpc.client import AsyncClient, Procedure
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing import FakeClock, running
+from tests.support.calls import by_path
 
 from .rooms import Note, add, app_of, in_room, rpc_on, serving
 
@@ -56,7 +57,7 @@ async def outside() -> int:
 OUTSIDE: list[int] = []
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def stamp(db: AsyncSession) -> datetime:
     """The minute, in a mutation."""
     return now(every=60)
@@ -109,7 +110,7 @@ async def test_what_calls_it_ends_with_it(file: Path) -> None:
     @define_reactive_function
     async def outer(db: AsyncSession) -> datetime:
         await db.exec(select(Note.id))
-        found: datetime = await server.rpc.caller()("notes.minute")
+        found: datetime = await by_path(server.rpc)("notes.minute")
         return found
 
     functions = {"notes": {"minute": minute, "outer": outer}}

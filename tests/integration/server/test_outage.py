@@ -27,19 +27,19 @@ IN_R = {"room": "r"}
 
 
 @define_reactive_function(cache=Cache(stale_if_error_seconds=60))
-async def bridged(input: InRoom, db: AsyncSession) -> list[Note]:
+async def bridged(db: AsyncSession, input: InRoom) -> list[Note]:
     """The notes of a room, for a minute without the database."""
     return list((await db.exec(select(Note).where(Note.room == input.room).order_by(Note.text))).all())
 
 
 @define_reactive_function(cache=Cache(freshness="token"))
-async def by_token(input: InRoom, db: AsyncSession) -> list[Note]:
+async def by_token(db: AsyncSession, input: InRoom) -> list[Note]:
     """The notes of a room, as new as the caller's token."""
     return list((await db.exec(select(Note).where(Note.room == input.room))).all())
 
 
 @define_reactive_function(cache=Cache(stale_if_error_seconds=60))
-async def one(input: NoteId, db: AsyncSession) -> Note:
+async def one(db: AsyncSession, input: NoteId) -> Note:
     """One note."""
     note = await db.get(Note, input.id)
     if note is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -17,8 +17,14 @@ from sqlalchemy.pool import StaticPool
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Capture, Context, DefinitionError, ReactiveRPC, Settings, define_reactive_function
-from reactive_rpc.procedures.registry import Functions
+from reactive_rpc import (
+    Capture,
+    DefinitionError,
+    Login,
+    ReactiveRPC,
+    Settings,
+    define_reactive_function,
+)
 
 from .postgresql_rooms import DRIVERS, Server, with_driver
 from .rooms import METADATA, InRoom, Note, add, app_of, error_of, in_room_sync, opened
@@ -31,35 +37,37 @@ class Statement(BaseModel):
 
 
 @define_reactive_function
-async def ask(input: Statement, db: AsyncSession) -> str:
+async def ask(db: AsyncSession, input: Statement) -> str:
     return str((await (await db.connection()).execute(text(input.sql))).scalar())
 
 
-@define_reactive_function(kind="mutation")
-async def run(input: Statement, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def run(db: AsyncSession, input: Statement) -> str:
     return str((await (await db.connection()).execute(text(input.sql))).scalar())
 
 
 @define_reactive_function
-async def texts(input: InRoom, db: AsyncSession) -> list[str]:
+async def texts(db: AsyncSession, input: InRoom) -> list[str]:
     return list(await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.text)))
 
 
 @define_reactive_function
-async def of_tenant(db: AsyncSession, ctx: Context) -> list[str]:
+async def of_tenant(db: AsyncSession, ctx: Login) -> list[str]:
     """Say to the session whose rows it may see."""
     await (await db.connection()).execute(text(f"SET LOCAL app.tenant = '{ctx.tenant}'"))
     return list(await db.exec(select(Note.text).order_by(Note.text)))
 
 
-FUNCTIONS: Final[Functions] = {
+FUNCTIONS: Final[Mapping[str, Any]] = {
     "notes": {"add": add, "texts": texts},
     "more": {"ask": ask, "run": run},
 }
 
 
 @asynccontextmanager
-async def serving(engine: AsyncEngine, functions: Functions = FUNCTIONS, **options: Any) -> AsyncIterator[Server]:
+async def serving(
+    engine: AsyncEngine, functions: Mapping[str, Any] = FUNCTIONS, **options: Any
+) -> AsyncIterator[Server]:
     """Open an application on an engine, and dispose of the engine as its owner."""
     settings = Settings(**options.pop("settings", {}))
     rpc = ReactiveRPC(engine, functions=functions, settings=settings, **{"metadata": METADATA, **options})
@@ -215,11 +223,11 @@ def tenant_of_begin(engine: AsyncEngine) -> None:
         connection.exec_driver_sql(f"SELECT set_config('app.tenant', '{TENANT.get('nobody')}', true)")
 
 
-def by_tenant(engine: AsyncEngine) -> None:
+def tenant_of_handler(engine: AsyncEngine) -> None:
     """Leave it to the handler."""
 
 
-@pytest.mark.parametrize("listen", [tenant_of_checkout, tenant_of_begin, by_tenant])
+@pytest.mark.parametrize("listen", [tenant_of_checkout, tenant_of_begin, tenant_of_handler])
 async def test_rows_of_one_tenant_are_not_shared_with_another(url: str, listen: Callable[[AsyncEngine], None]) -> None:
     """Under row-level security by a session variable, nobody is served what was computed for somebody else."""
     role = f"tenant_{make_url(url).database}"
@@ -231,12 +239,12 @@ async def test_rows_of_one_tenant_are_not_shared_with_another(url: str, listen: 
     set_role(engine, role)
     listen(engine)
 
-    async def context(tenant: str) -> Context:
+    async def context(tenant: str) -> Login:
         TENANT.set(tenant)
-        return Context(tenant=tenant)
+        return Login(tenant=tenant)
 
     try:
-        functions: Functions = {"notes": {"texts": texts, "of_tenant": of_tenant}}
+        functions: Mapping[str, Any] = {"notes": {"texts": texts, "of_tenant": of_tenant}}
         async with serving(engine, functions, metadata=None, context=context) as server:
             for _ in range(2):
                 for tenant in ("t1", "t2"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import CaptureError, DefinitionError, define_reactive_function
-from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .pgbouncer import PGBOUNCER, pgbouncer
@@ -29,13 +28,13 @@ pytestmark = [
 KEY: Final = "8e03978e-40d5-43dd-bc93-6894a57f9324"
 
 
-@define_reactive_function(kind="mutation")
-def add_sync(input: NewNote, db: Session) -> str:
+@define_reactive_function.mutation
+def add_sync(db: Session, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     return input.text
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def increment(db: AsyncSession) -> str:
     note = await db.get_one(Note, 1)
     note.text = str(int(note.text) + 1)
@@ -47,7 +46,10 @@ async def writing(db: AsyncSession) -> None:
     await (await db.connection()).execute(text("DELETE FROM note"))
 
 
-FUNCTIONS: Final[Functions] = {**ROOMS, "more": {"add_sync": add_sync, "increment": increment, "writing": writing}}
+FUNCTIONS: Final[Mapping[str, Any]] = {
+    **ROOMS,
+    "more": {"add_sync": add_sync, "increment": increment, "writing": writing},
+}
 
 
 @asynccontextmanager

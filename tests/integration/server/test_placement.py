@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from reactive_rpc import DefinitionError, ReactiveRPC, ReactiveRPCError, RPCError, combine_lifespans, topic
+from tests.support.calls import by_path
 
 from .rooms import app_of, error_of, opened, rpc_on
 
@@ -158,7 +159,7 @@ async def test_what_was_never_opened_says_how_it_is_opened(file: Path, make_app:
 async def test_calls_in_this_process_need_it_open(file: Path) -> None:
     """A caller and an announcement say the same, before it is opened and after it is closed."""
     rpc = rpc_on(file)
-    call = rpc.caller()
+    call = by_path(rpc)
     for _ in range(2):
         for use in (lambda: call("notes.in_room", room="a"), lambda: rpc.invalidate(topic("weather"))):
             with pytest.raises(RPCError, match="ReactiveRPC is not open"):
@@ -186,7 +187,7 @@ async def test_it_belongs_to_the_loop_that_opened_it(file: Path) -> None:
     async with opened(rpc, app_of):
 
         def elsewhere() -> object:
-            return asyncio.run(rpc.caller()("notes.in_room", room="a"))
+            return asyncio.run(by_path(rpc)("notes.in_room", room="a"))
 
         with pytest.raises(RPCError, match="opened on another event loop"):
             await asyncio.to_thread(elsewhere)

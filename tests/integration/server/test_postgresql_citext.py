@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import CITEXT
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, define_reactive_function
+from tests.support.calls import by_path
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ class Address(BaseModel):
 
 
 @define_reactive_function
-async def ids_at(input: Address, db: AsyncSession) -> list[int]:
+async def ids_at(db: AsyncSession, input: Address) -> list[int]:
     """Return who has this address, however it is spelled."""
     found = await (await db.connection()).execute(select(PERSON.c.id).where(PERSON.c.mail == input.mail))
     return sorted(found.scalars())
@@ -53,7 +54,7 @@ async def test_no_spelling_is_missed(postgresql_url: str) -> None:
         rpc = ReactiveRPC(postgresql_url, functions={"people": {"ids_at": ids_at}})
         await rpc.open()
         try:
-            call = rpc.caller()
+            call = by_path(rpc)
             assert await call("people.ids_at", mail="ANN@X") == [1]
             assert await call("people.ids_at", mail="ANN@X") == [1]
             assert rpc.stats()["hits"] == 1

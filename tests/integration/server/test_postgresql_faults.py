@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
@@ -18,8 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.procedures.procedure import Procedure
-from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.statements.faults import ImpairedError, connecting
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 from tests.support.waiting import until
@@ -46,8 +45,8 @@ class Pair(BaseModel):
     second: int
 
 
-@define_reactive_function(kind="mutation")
-def add_sync(input: NewNote, db: Session) -> Note:
+@define_reactive_function.mutation
+def add_sync(db: Session, input: NewNote) -> Note:
     """Add a note from a thread."""
     note = Note(room=input.room, text=input.text)
     db.add(note)
@@ -55,40 +54,40 @@ def add_sync(input: NewNote, db: Session) -> Note:
 
 
 @define_reactive_function
-def one_sync(input: NoteId, db: Session) -> str:
+def one_sync(db: Session, input: NoteId) -> str:
     """Look for a note from a thread."""
     note = db.get(Note, input.id)
     return "nothing" if note is None else note.text
 
 
-@define_reactive_function(kind="mutation")
-async def set_word(input: Word, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def set_word(db: AsyncSession, input: Word) -> str:
     await (await db.connection()).execute(update(SHORT).values(word=input.word))
     return input.word
 
 
-@define_reactive_function(kind="mutation")
-def set_word_sync(input: Word, db: Session) -> str:
+@define_reactive_function.mutation
+def set_word_sync(db: Session, input: Word) -> str:
     db.connection().execute(update(SHORT).values(word=input.word))
     return input.word
 
 
-@define_reactive_function(kind="mutation")
-async def run(input: Statement, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def run(db: AsyncSession, input: Statement) -> str:
     await (await db.connection()).execute(text(input.sql))
     return "done"
 
 
-@define_reactive_function(kind="mutation")
-async def run_in_parts(input: Statement, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def run_in_parts(db: AsyncSession, input: Statement) -> str:
     """Run statements one by one: asyncpg prepares only one at a time."""
     for part in input.sql.split("; "):
         await (await db.connection()).execute(text(part))
     return "done"
 
 
-@define_reactive_function(kind="mutation")
-def run_sync(input: Statement, db: Session) -> str:
+@define_reactive_function.mutation
+def run_sync(db: Session, input: Statement) -> str:
     db.connection().execute(text(input.sql))
     return "done"
 
@@ -104,7 +103,7 @@ def everything_sync(db: Session) -> str:
     return repr([tuple(row) for row in db.connection().execute(select(text("*")).select_from(SHORT))])
 
 
-FUNCTIONS: Functions = {
+FUNCTIONS: Mapping[str, Any] = {
     **ROOMS,
     "more": {
         "add_sync": add_sync,
@@ -231,22 +230,22 @@ async def test_a_nul_is_a_bad_request_wherever_it_is_read(server: Server) -> Non
     assert response.status_code == 204
 
 
-def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, Procedure[..., Any]]:
+def crossing(barrier: threading.Barrier, meeting: asyncio.Barrier) -> dict[str, AnyProcedure]:
     """Return mutations that update the notes `first` and then `second`, and meet in between."""
 
     def touch(id: int) -> Any:
         return update(Note.__table__).values(room="b").where(Note.__table__.c.id == id)  # type: ignore[attr-defined]  # SQLModel makes it
 
-    @define_reactive_function(kind="mutation", attempts=1)
-    async def cross(input: Pair, db: AsyncSession) -> str:
+    @define_reactive_function.mutation(attempts=1)
+    async def cross(db: AsyncSession, input: Pair) -> str:
         connection = await db.connection()
         await connection.execute(touch(input.first))
         await meeting.wait()
         await connection.execute(touch(input.second))
         return "done"
 
-    @define_reactive_function(kind="mutation", attempts=1)
-    def cross_sync(input: Pair, db: Session) -> str:
+    @define_reactive_function.mutation(attempts=1)
+    def cross_sync(db: Session, input: Pair) -> str:
         db.connection().execute(touch(input.first))
         barrier.wait()
         db.connection().execute(touch(input.second))
@@ -261,7 +260,7 @@ async def test_a_deadlock_may_be_tried_again(postgresql_url: str, driver: str, n
     """Of two mutations that wait for each other one is whole, and the other, which may not run twice, is told so."""
     with psycopg.connect(with_driver(postgresql_url, "postgresql"), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET deadlock_timeout = '50ms'".encode())
-    functions: Functions = {**ROOMS, "more": crossing(threading.Barrier(2), asyncio.Barrier(2))}
+    functions: Mapping[str, Any] = {**ROOMS, "more": crossing(threading.Barrier(2), asyncio.Barrier(2))}
     async with serving(with_driver(postgresql_url, driver), functions) as server:
         ids = [(await server.answer("notes.add", {"room": "a", "text": each}))["id"] for each in "xy"]
         pairs = [{"first": ids[0], "second": ids[1]}, {"first": ids[1], "second": ids[0]}]
@@ -277,7 +276,7 @@ async def test_a_serialization_failure_may_be_tried_again(postgresql_url: str, d
     """Where a mutation that may not run twice was overtaken by another write, the caller is told to try again."""
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    @define_reactive_function(kind="mutation", attempts=1)
+    @define_reactive_function.mutation(attempts=1)
     async def overtaken(db: AsyncSession) -> str:
         connection = await db.connection()
         await connection.execute(text("SELECT count(*) FROM note"))

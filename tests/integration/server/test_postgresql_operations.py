@@ -37,7 +37,7 @@ class By(BaseModel):
 
 
 @define_reactive_function
-async def orders(input: By, db: AsyncSession) -> list[int]:
+async def orders(db: AsyncSession, input: By) -> list[int]:
     return list((await (await db.connection()).execute(select(ODD.c.Id).where(ODD.c.user == input.user))).scalars())
 
 

@@ -36,7 +36,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .postgresql_rooms import DRIVERS, Server, serving, with_driver
@@ -350,7 +350,7 @@ WAYS: dict[str, Callable[[AsyncSession], Any]] = {
 }
 
 
-def query_that(way: Callable[[AsyncSession], Any]) -> Procedure[..., Any]:
+def query_that(way: Callable[[AsyncSession], Any]) -> AnyProcedure:
     """Return a query that writes, or tries to."""
 
     async def tries(db: AsyncSession) -> str:
@@ -414,7 +414,7 @@ def owned_url(postgresql: PostgreSQL, postgresql_url: str) -> Iterator[str]:
 
 
 @define_reactive_function
-async def texts(input: InRoom, db: AsyncSession) -> list[str]:
+async def texts(db: AsyncSession, input: InRoom) -> list[str]:
     note = Note.__table__  # type: ignore[attr-defined]  # SQLModel makes it
     rows = await (await db.connection()).execute(select(note.c.text).where(note.c.room == input.room))
     return [str(row[0]) for row in rows]

@@ -35,8 +35,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
 from reactive_rpc.backends.postgresql.database import PostgreSQLDatabase
-from reactive_rpc.procedures.caller import BoundCaller
 from reactive_rpc.testing import running
+from tests.support.calls import CallByPath, by_path
 from tests.support.waiting import until
 
 from .postgresql_rooms import DRIVERS, Server, rpc_on, serving, with_driver
@@ -149,12 +149,12 @@ def _wanted(input: By) -> Any:
 
 
 @define_reactive_function
-async def items(input: By, db: AsyncSession) -> list[int]:
+async def items(db: AsyncSession, input: By) -> list[int]:
     return list((await (await db.connection()).execute(_wanted(input))).scalars())
 
 
 @define_reactive_function
-def items_sync(input: By, db: Session) -> list[int]:
+def items_sync(db: Session, input: By) -> list[int]:
     return list(db.connection().execute(_wanted(input)).scalars())
 
 
@@ -215,11 +215,11 @@ async def test_a_predicate_sees_what_the_orm_would_give(url: str) -> None:
 async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None:
     """With every connection held by calls that wait for one more, the call inside still gets its own."""
     entered: list[str] = []
-    callers: list[BoundCaller] = []
+    callers: list[CallByPath] = []
     go_on = asyncio.Event()
 
     @define_reactive_function
-    async def outer(input: InRoom, db: AsyncSession) -> int:
+    async def outer(db: AsyncSession, input: InRoom) -> int:
         await db.connection()
         entered.append(input.room)
         await go_on.wait()
@@ -227,7 +227,7 @@ async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None
 
     few = {"pool_size": 2, "pool_timeout_seconds": 60.0}
     async with serving(url, {**ROOMS, "nested": {"outer": outer}}, settings=few) as server:
-        callers.append(server.rpc.caller())
+        callers.append(by_path(server.rpc))
         server.write(INSERT, "a", "x")
         calls = [asyncio.create_task(server.answer("nested.outer", {"room": room})) for room in "abc"]
         await until(lambda: len(entered) == 2)

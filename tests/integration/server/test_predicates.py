@@ -32,7 +32,7 @@ class LongId(BaseModel):
 
 
 @define_reactive_function(invalidate_when={LongKeyed: lambda change, input: not change.keys.isdisjoint({input.id})})
-async def by_long_key(input: LongId, db: AsyncSession) -> int:
+async def by_long_key(db: AsyncSession, input: LongId) -> int:
     found = await db.get(LongKeyed, input.id)
     return -1 if found is None else found.n
 

@@ -13,7 +13,7 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Cache, Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc import Cache, DefinitionError, Login, NotFoundError, ReactiveRPC, define_reactive_function
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.subscriptions.reconciler import MAX_RESULT_BYTES
 from reactive_rpc.testing import running
@@ -24,14 +24,14 @@ from .streams import heard
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def in_room(input: InRoom, db: AsyncSession, ctx: Context) -> list[Note]:
+async def in_room(db: AsyncSession, ctx: Login, input: InRoom) -> list[Note]:
     """The notes of a room that are the caller's tenant's."""
     notes = select(Note).where(Note.room == input.room, Note.tenant == ctx.tenant).order_by(Note.text)
     return list((await db.exec(notes)).all())
 
 
 @define_reactive_function(cache=Cache(push="result"))
-async def one(input: NoteId, db: AsyncSession) -> Note:
+async def one(db: AsyncSession, input: NoteId) -> Note:
     """One note."""
     note = await db.get(Note, input.id)
     if note is None:
@@ -173,5 +173,5 @@ def test_what_is_pushed_is_declared_well() -> None:
 
     with pytest.raises(DefinitionError, match="say 'invalidation' or 'result'"):
         Cache(push="data")  # type: ignore[arg-type]  # that is the point
-    with pytest.raises(DefinitionError, match="cache= is for queries"):
-        define_reactive_function(kind="mutation", cache=Cache(push="result"))(note)
+    with pytest.raises(DefinitionError, match="cache= is no option of a mutation"):
+        define_reactive_function.mutation(cache=Cache(push="result"))(note)  # type: ignore[call-overload]  # refused

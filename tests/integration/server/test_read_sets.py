@@ -111,7 +111,7 @@ async def test_a_read_by_any_way_that_db_gives_is_seen(file: Path, procedure: An
 
 
 @define_reactive_function
-async def title_by_bare_column(input: NoteId, db: AsyncSession) -> list[str]:
+async def title_by_bare_column(db: AsyncSession, input: NoteId) -> list[str]:
     statement: Any = core_select(column("text")).select_from(NOTE_TABLE).where(NOTE_TABLE.c.id == input.id)
     return list((await (await db.connection()).execute(statement)).scalars())
 

@@ -16,7 +16,15 @@ from fastapi import Depends, FastAPI, HTTPException
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, ForbiddenError, ReactiveRPC, UnauthorizedError, define_reactive_function
+from reactive_rpc import (
+    ForbiddenError,
+    Login,
+    ReactiveRPC,
+    Tenant,
+    UnauthorizedError,
+    by_tenant,
+    define_reactive_function,
+)
 from reactive_rpc.testing import running
 from tests.support.waiting import wait_until
 
@@ -27,20 +35,20 @@ ANN = {"authorization": "Bearer ann@t"}
 BOB = {"authorization": "Bearer bob@t"}
 
 
-@define_reactive_function(scope="tenant")
-async def mine(db: AsyncSession, ctx: Context) -> list[str]:
+@define_reactive_function.use(by_tenant).query
+async def mine(db: AsyncSession, ctx: Tenant) -> list[str]:
     """The texts of the caller's tenant."""
     return list((await db.exec(select(Note.text).where(Note.tenant == ctx.tenant))).all())
 
 
-@define_reactive_function(scope="public")
+@define_reactive_function(public=True)
 async def hello() -> str:
     """Greet."""
     return "hello"
 
 
 @dataclass
-class Login:
+class Rights:
     """The application's own idea of who may do what, changed by tests while streams are open.
 
     Attributes:
@@ -52,12 +60,12 @@ class Login:
     tenants: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    def context(self, caller: Annotated[Context, Depends(who)]) -> Iterator[Context]:
+    def context(self, caller: Annotated[Login, Depends(who)]) -> Iterator[Login]:
         identity = str(caller.identity)
         self.asked.append(identity)
         if identity in self.refused:
             raise self.refused[identity]
-        yield Context(identity=identity, tenant=self.tenants.get(identity, caller.tenant))
+        yield Login(identity=identity, tenant=self.tenants.get(identity, caller.tenant))
         if identity in self.slow:
             self.slow.pop(identity).wait(DEADLINE_SECONDS)
 
@@ -66,7 +74,7 @@ class Login:
 class Served:
     url: str
     rpc: ReactiveRPC
-    login: Login
+    login: Rights
 
     def add(self, text: str) -> None:
         answer = httpx.post(f"{self.url}/rpc/notes.add", json={"room": "a", "text": text}, headers={**ANN})
@@ -74,8 +82,8 @@ class Served:
 
 
 @contextmanager
-def served(file: Path, *, recheck_seconds: float = 0.2, login: Login | None = None) -> Iterator[Served]:
-    login = login or Login()
+def served(file: Path, *, recheck_seconds: float = 0.2, login: Rights | None = None) -> Iterator[Served]:
+    login = login or Rights()
     functions = {**ROOMS, "test": {"mine": mine, "hello": hello}}
     rpc = rpc_on(file, functions, context=login.context, settings={"recheck_seconds": recheck_seconds})
     app = app_of(rpc)

@@ -18,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import DefinitionError, ReactiveRPC, define_reactive_function
 from reactive_rpc.dependencies.relations import Relations
+from tests.support.calls import by_path
 
 pytestmark = pytest.mark.anyio
 
@@ -47,13 +48,13 @@ class Ref(BaseModel):
 
 
 @define_reactive_function
-async def posts(input: Ref, db: AsyncSession) -> list[str]:
+async def posts(db: AsyncSession, input: Ref) -> list[str]:
     """The posts of a member, by id."""
     return list((await db.exec(select(Post.id).where(Post.by == input.id))).all())
 
 
 @define_reactive_function
-async def team(input: Ref, db: AsyncSession) -> str:
+async def team(db: AsyncSession, input: Ref) -> str:
     """The name of a team."""
     return (await db.exec(select(Team.name).where(Team.id == input.id))).one()
 
@@ -79,13 +80,13 @@ async def touched(rpc: ReactiveRPC, file: Path, sql: str) -> set[str]:
     """Return which of four cached results the write made the server compute again."""
     calls = {"p1": ("posts.by", "m1"), "p2": ("posts.by", "m2"), "t1": ("teams.name", "t1"), "t2": ("teams.name", "t2")}
     for path, id in calls.values():
-        await rpc.caller()(path, id=id)
+        await by_path(rpc)(path, id=id)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(sql)
     again = set()
     for name, (path, id) in calls.items():
         misses = rpc.stats()["misses"]
-        await rpc.caller()(path, id=id)
+        await by_path(rpc)(path, id=id)
         if rpc.stats()["misses"] > misses:
             again.add(name)
     return again
@@ -135,12 +136,12 @@ async def test_auto_reads_the_foreign_keys_of_postgresql(postgresql_url: str) ->
             writer.execute("INSERT INTO team VALUES ('t1', 'one'), ('t2', 'two')")
             writer.execute("INSERT INTO member VALUES ('m1', 't1', 'ann'), ('m2', 't2', 'bob')")
             for id in ("t1", "t2"):
-                await rpc.caller()("teams.name", id=id)
+                await by_path(rpc)("teams.name", id=id)
             writer.execute("UPDATE member SET name = 'eve' WHERE id = 'm1'")
             misses = rpc.stats()["misses"]
-            await rpc.caller()("teams.name", id="t2")
+            await by_path(rpc)("teams.name", id="t2")
             assert rpc.stats()["misses"] == misses
-            await rpc.caller()("teams.name", id="t1")
+            await by_path(rpc)("teams.name", id="t1")
             assert rpc.stats()["misses"] == misses + 1
     finally:
         await rpc.aclose()

@@ -141,7 +141,7 @@ async def test_revocation_reaches_the_other_worker(
     settings = redis_settings(redis_server_url, redis_namespace)
     async with serving(postgresql_url, settings=settings) as one, serving(postgresql_url, settings=settings) as two:
         hub = two.rpc._hub
-        call = two.rpc._caller.subscribe("notes.in_room", IN_R, None)
+        call = await two.rpc._calls.subscribe("notes.in_room", IN_R, None)
         ref = QueryRef(path="notes.in_room", input=IN_R)
         stream, first = await hub.connect([Subscription(ref, call)], None, acks=False, identity="ada")
         try:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, ReactiveRPC, define_reactive_function
+from reactive_rpc import Context, Login, ReactiveRPC, define_reactive_function
 from reactive_rpc.codegen.document import read_document
 
 from .rooms import NoteId, Server, Visit, app_of, error_of, in_room, one, rpc_on, serving, who
@@ -179,12 +179,12 @@ async def test_the_context_can_be_overridden(file: Path) -> None:
     """`dependency_overrides` replaces the context, as in any FastAPI test."""
     async with serving(file, context=who) as server:
         assert (await server.call("notes.in_room", {"room": "a"})).status_code == 401
-        server.app.dependency_overrides[who] = lambda: Context(identity="test", tenant="t")
+        server.app.dependency_overrides[who] = lambda: Login(identity="test", tenant="t")
         assert (await server.call("notes.in_room", {"room": "a"})).status_code == 200
 
 
 @define_reactive_function
-async def whoami(db: AsyncSession, ctx: Context) -> str:
+async def whoami(db: AsyncSession, ctx: Login) -> str:
     """Name the caller, if there are no visits."""
     return "" if (await db.exec(select(Visit))).all() else str(ctx.identity)
 
@@ -196,7 +196,7 @@ async def test_a_context_with_yield_is_closed_after_the_call(file: Path) -> None
     async def context() -> AsyncIterator[Context]:
         seen.append("open")
         try:
-            yield Context(identity="u", tenant="t")
+            yield Login(identity="u", tenant="t")
         finally:
             seen.append("closed")
 
@@ -212,10 +212,10 @@ async def test_a_context_may_set_cookies_and_leave_work_behind(file: Path) -> No
     """`Response` and `BackgroundTasks` work in a context as in any FastAPI route: a sliding session needs them."""
     done: list[str] = []
 
-    def context(response: Response, tasks: BackgroundTasks) -> Context:
+    def context(response: Response, tasks: BackgroundTasks) -> Login:
         response.set_cookie("session", "renewed")
         tasks.add_task(done.append, "seen")
-        return Context(identity="u", tenant="t")
+        return Login(identity="u", tenant="t")
 
     async with serving(file, context=context) as server:
         answer = await server.client.get("/rpc/notes.in_room", **ROOM_A)
@@ -232,7 +232,7 @@ def keyed(
     key: Annotated[str | None, Security(APIKeyHeader(name="x-key", auto_error=False))],
     level: Annotated[int, Depends(level_of)],
 ) -> Iterator[Context]:
-    yield Context(identity=f"{key} {level}", tenant="t")
+    yield Login(identity=f"{key} {level}", tenant="t")
 
 
 async def test_a_context_has_dependencies_of_its_own(file: Path) -> None:
@@ -259,7 +259,7 @@ async def test_callers_do_not_share_results_that_depend_on_them(file: Path) -> N
 async def test_a_public_query_asks_nobody(file: Path) -> None:
     """`scope="public"` does without the context, in a call and in a stream's set of such queries alone."""
 
-    @define_reactive_function(scope="public")
+    @define_reactive_function(public=True)
     async def hello() -> str:
         return "hello"
 
@@ -355,7 +355,7 @@ async def test_openapi_types_every_procedure(server: Server) -> None:
     assert body == {"$ref": "#/components/schemas/NewNote"}
 
 
-@define_reactive_function(kind="mutation")
+@define_reactive_function.mutation
 async def touch() -> str:
     """Take nothing."""
     return "touched"
@@ -385,7 +385,7 @@ def tried_out(operation: dict[str, Any]) -> object:
 @pytest.mark.parametrize("functions", [{"notes": {"in_room": in_room, "one": one}}, {"test": {"whoami": whoami}}, {}])
 async def test_what_the_docs_page_fills_in_for_events_is_a_valid_request(file: Path, functions: Any) -> None:
     """Whatever procedures there are: the example is taken as it stands."""
-    async with serving(file, functions, context=Context) as server:
+    async with serving(file, functions, context=Login) as server:
         document = server.app.openapi()
         for path in ("/rpc/events/poll", "/rpc/events/sets", "/rpc/events/ticket", "/rpc/events/ack", "/rpc/events"):
             body = tried_out(document["paths"][path]["post"])
@@ -401,7 +401,7 @@ async def test_the_example_of_events_is_a_query_whose_input_is_known(file: Path)
     """Of several queries, one that can be watched as it stands in the example."""
 
     @define_reactive_function(examples=[{"id": 3}])
-    async def known(input: NoteId, db: AsyncSession) -> int:
+    async def known(db: AsyncSession, input: NoteId) -> int:
         return len((await db.exec(select(Visit))).all())
 
     async with serving(file, {"notes": {"in_room": in_room, "known": known}}) as server:

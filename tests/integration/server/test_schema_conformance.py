@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing import running
 
 from .rooms import add, app_of, in_room, in_room_sync, in_rooms, one, rpc_on
 
-FUNCTIONS: Functions = {
+FUNCTIONS: Mapping[str, Any] = {
     "notes": {"in_room": in_room, "in_room_sync": in_room_sync, "in_rooms": in_rooms, "one": one, "add": add}
 }
 

@@ -18,6 +18,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, define_reactive_function
 from reactive_rpc.changes.image_policy import ImagePolicy
 from reactive_rpc.changes.secrets import says_secret, says_secret_as
+from tests.support.calls import by_path
 
 
 class EncryptedString(TypeDecorator[str]):
@@ -58,13 +59,13 @@ class Token(BaseModel):
 
 
 @define_reactive_function
-async def by_name(input: Named, db: AsyncSession) -> int:
+async def by_name(db: AsyncSession, input: Named) -> int:
     """Read by what may be copied."""
     return len((await db.exec(select(Account.id).where(Account.name == input.name))).all())
 
 
 @define_reactive_function
-async def by_token(input: Token, db: AsyncSession) -> int:
+async def by_token(db: AsyncSession, input: Token) -> int:
     """Read by a secret."""
     return len((await db.exec(select(Account.id).where(col(Account.reset_token) == input.token))).all())
 
@@ -135,18 +136,18 @@ async def test_a_table_that_nothing_reads_leaves_no_values(place: Place) -> None
         assert place.operations("secrets_vault") == {"B"}
         assert "treasure" not in place.copied("secrets_vault")
         assert place.operations("secrets_account") == {"B"}
-        assert await rpc.caller()("accounts.by_name", name="ada") == 0
+        assert await by_path(rpc)("accounts.by_name", name="ada") == 0
         place.run(ACCOUNT.format("ada"))
         assert "ada" in place.copied("secrets_account")
-        assert await rpc.caller()("accounts.by_name", name="ada") == 1
+        assert await by_path(rpc)("accounts.by_name", name="ada") == 1
 
 
 async def test_precision_begins_with_the_first_read(place: Place) -> None:
     """What was computed first is kept through the next write that does not concern it."""
     async with opened(place) as rpc:
-        await rpc.caller()("accounts.by_name", name="ada")
+        await by_path(rpc)("accounts.by_name", name="ada")
         place.run(ACCOUNT.format("bob"))
-        await rpc.caller()("accounts.by_name", name="ada")
+        await by_path(rpc)("accounts.by_name", name="ada")
         assert rpc.stats()["hits"] == 1
 
 
@@ -154,15 +155,15 @@ async def test_no_secret_stands_in_the_outbox(place: Place) -> None:
     """A column whose name or type says secret is never copied; a query by it is right, and forgotten with any write."""
     async with opened(place) as rpc:
         for path, input in (("accounts.by_token", {"token": "tok-ada"}), ("accounts.by_name", {"name": "ada"})):
-            assert await rpc.caller()(path, **input) == 0
+            assert await by_path(rpc)(path, **input) == 0
         place.run(ACCOUNT.format("ada"))
         place.run("UPDATE secrets_account SET reset_token = 'tok-new', note = 'note-new'")
         copied = place.copied("secrets_account")
         assert "ada" in copied
         for secret in ("tok-", "hash-", "note-", "answer-"):
             assert secret not in copied
-        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
-        assert await rpc.caller()("accounts.by_token", token="tok-new") == 1
+        assert await by_path(rpc)("accounts.by_token", token="tok-ada") == 0
+        assert await by_path(rpc)("accounts.by_token", token="tok-new") == 1
         assert "4711" in copied
 
 
@@ -171,21 +172,21 @@ async def test_what_is_excluded_is_never_copied(place: Place, exclude: Sequence[
     """By column or table, by model or name; what is named as an image is copied although its name says secret."""
     capture = Capture(exclude=exclude, images=["secrets_account.reset_token"])
     async with opened(place, capture=capture) as rpc:
-        assert await rpc.caller()("accounts.by_name", name="ada") == 0
+        assert await by_path(rpc)("accounts.by_name", name="ada") == 0
         place.run(ACCOUNT.format("ada"))
         assert "'ada" not in place.copied("secrets_account").replace("sada", "'ada")
         assert ("tok-ada" in place.copied("secrets_account")) == (exclude[0] in (Account.name, "secrets_account.name"))
-        assert await rpc.caller()("accounts.by_name", name="ada") == 1
+        assert await by_path(rpc)("accounts.by_name", name="ada") == 1
 
 
 async def test_an_excluded_column_that_is_renamed_is_not_copied(place: Place) -> None:
     """Who runs on knows it by the old name alone: of its table nothing is copied until the next start."""
     async with opened(place, capture=Capture(exclude=["secrets_account.name"])) as rpc:
-        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
+        assert await by_path(rpc)("accounts.by_token", token="tok-ada") == 0
         place.run("ALTER TABLE secrets_account RENAME COLUMN name TO called")
-        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 0
+        assert await by_path(rpc)("accounts.by_token", token="tok-ada") == 0
         place.run(ACCOUNT.format("ada").replace("(name", "(called"))
-        assert await rpc.caller()("accounts.by_token", token="tok-ada") == 1
+        assert await by_path(rpc)("accounts.by_token", token="tok-ada") == 1
         assert "ada" not in place.copied("secrets_account")
         assert place.copied("secrets_account") != "[]"
 
@@ -193,13 +194,13 @@ async def test_an_excluded_column_that_is_renamed_is_not_copied(place: Place) ->
 async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
     """A policy is imposed at a start, in a new epoch; workers that run on do not undo it, and stay right."""
     async with opened(place) as old:
-        assert await old.caller()("accounts.by_name", name="ada") == 0
+        assert await by_path(old)("accounts.by_name", name="ada") == 0
         before = old.report().epoch
         async with opened(place, capture=Capture(exclude=[Account.name])) as new:
             epoch = new.report().epoch
             place.run(ACCOUNT.format("ada"))
             for rpc in (old, new):
-                assert await rpc.caller()("accounts.by_name", name="ada") == 1
+                assert await by_path(rpc)("accounts.by_name", name="ada") == 1
             assert (old.report().epoch, new.report().epoch) == (epoch, epoch)
             assert epoch != before
         assert "ada" not in place.copied("secrets_account").replace("tok-ada", "")
@@ -208,7 +209,7 @@ async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
 async def test_a_note_that_nobody_repeats_is_forgotten(place: Place) -> None:
     """After 30 days without a read, a table leaves no values again."""
     async with opened(place) as rpc:
-        await rpc.caller()("accounts.by_name", name="ada")
+        await by_path(rpc)("accounts.by_name", name="ada")
         assert place.run(f"SELECT tbl FROM {place.reads}") == [("secrets_account",)]
         rpc._capture.prune(3600)
         assert place.run(f"SELECT tbl FROM {place.reads}") == [("secrets_account",)]

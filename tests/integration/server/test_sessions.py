@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import TypeAliasType
 
-from reactive_rpc import Context, DefinitionError, define_reactive_function
+from reactive_rpc import DefinitionError, Login, define_reactive_function
 
 from .rooms import Note, serving
 
@@ -90,7 +90,7 @@ async def test_each_is_given_its_own(file: Path) -> None:
             name = f"f{number}_{spelling}"
             wanted[name] = expected(kind)
             functions["query"][name] = define_reactive_function(handler(kind, annotation))
-            functions["mutation"][name] = define_reactive_function(kind="mutation")(handler(kind, annotation))
+            functions["mutation"][name] = define_reactive_function.mutation(handler(kind, annotation))
     async with serving(file, functions) as server:
         for group in functions:
             answers = {name: (await server.call(f"{group}.{name}")).json() for name in wanted}
@@ -116,7 +116,7 @@ async def test_methods_of_its_own_are_there(file: Path) -> None:
     async def texts(db: OwnAsync) -> list[str]:
         return await db.texts()
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     def add(db: Annotated[OwnSync, Depends(session)]) -> list[str]:
         db.add(Note(room="a", text=f"note {len(db.texts())}"))
         return db.texts()
@@ -136,14 +136,14 @@ async def test_input_and_ctx_may_be_annotated_too(file: Path) -> None:
 
     @define_reactive_function
     async def count(
-        input: Annotated[Words, Body()],
         db: Annotated[AsyncSession, Depends(session)],
-        ctx: Annotated[Context, Depends(session)],
+        ctx: Annotated[Login, Depends(session)],
+        input: Annotated[Words, Body()],
     ) -> list[str]:
         await db.execute(TEXTS)
         return [*input.words, str(ctx.identity)]
 
-    async with serving(file, {"notes": {"count": count}}, context=lambda: Context(identity="ann")) as server:
+    async with serving(file, {"notes": {"count": count}}, context=lambda: Login(identity="ann")) as server:
         assert (await server.call("notes.count", {"words": ["a"]})).json() == ["a", "ann"]
 
 

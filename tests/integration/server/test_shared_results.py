@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, define_reactive_function
+from reactive_rpc import Login, define_reactive_function
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.log import PostgreSQLLog
 from reactive_rpc.backends.postgresql.url import libpq_url
@@ -30,7 +30,6 @@ from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.procedures.execution import Observation
-from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.testing.redis import RedisServer
 from tests.support.waiting import until
 
@@ -43,13 +42,13 @@ INSERT = "INSERT INTO note(tenant, room, text) VALUES ('t', %s, %s)"
 
 
 @define_reactive_function
-async def mine(input: InRoom, db: AsyncSession, ctx: Context) -> str:
+async def mine(db: AsyncSession, ctx: Login, input: InRoom) -> str:
     """Who asks, and how many notes there are in a room."""
     notes = (await db.exec(select(Note).where(Note.room == input.room))).all()
     return f"{ctx.identity}: {len(notes)}"
 
 
-FUNCTIONS: Functions = {**ROOMS, "mine": {"count": mine}}
+FUNCTIONS: Mapping[str, Any] = {**ROOMS, "mine": {"count": mine}}
 
 
 WAIT = module.WAIT_SECONDS

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Depends, Header, HTTPException, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader
 
-from reactive_rpc import Context
+from reactive_rpc import Login
 from reactive_rpc.changes.ephemeral_store import NOBODY, EntryKind
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.clock import SystemClock
@@ -82,9 +82,9 @@ def test_a_ticket_of_one_caller_never_mixes_with_anothers_credentials(file: Path
     """The redeeming request's own header and cookie are put aside: the stream is the ticket owner's alone."""
     seen: list[dict[str, str]] = []
 
-    def context(request: Request) -> Context:
+    def context(request: Request) -> Login:
         seen.append({name: request.headers.get(name, "") for name in ("authorization", "cookie")})
-        return Context(identity="u", tenant="t")
+        return Login(identity="u", tenant="t")
 
     with running(app_of(rpc_on(file, context=context))) as url:
         ticket = ticket_of(url, **ANN)
@@ -98,10 +98,10 @@ def keyed(
     key: Annotated[str | None, Security(APIKeyHeader(name="X-Key", auto_error=False))],
     session: Annotated[str | None, Security(APIKeyCookie(name="session", auto_error=False))],
     x_team: Annotated[str, Header()] = "none",
-) -> Context:
+) -> Login:
     if key is None and session is None:
         raise HTTPException(401, "who is it?")
-    return Context(identity=f"{key} {session} {x_team}", tenant="t")
+    return Login(identity=f"{key} {session} {x_team}", tenant="t")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_whatever_the_contexts_security_schemes_use_is_carried(
     """API keys and cookies replace the request's own; other headers that the context declares only fill gaps."""
     seen: list[str | None] = []
 
-    def context(caller: Annotated[Context, Depends(keyed)]) -> Context:
+    def context(caller: Annotated[Login, Depends(keyed)]) -> Login:
         seen.append(caller.identity)
         return caller
 
@@ -134,7 +134,7 @@ def test_a_ticket_outlives_neither_its_owners_rights_nor_its_time(file: Path) ->
     """The context is resolved when the ticket is used: who has been locked out meanwhile is refused."""
     locked_out: set[str] = set()
 
-    def context(caller: Annotated[Context, Depends(who)]) -> Context:
+    def context(caller: Annotated[Login, Depends(who)]) -> Login:
         if caller.identity in locked_out:
             raise HTTPException(403, "locked out")
         return caller

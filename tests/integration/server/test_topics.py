@@ -14,9 +14,11 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, Settings, define_reactive_function, topic
+from reactive_rpc import Capture, DefinitionError, ReactiveRPC, Settings, define_reactive_function, topic
 from reactive_rpc.errors import InternalServerError
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.topics import Topic
+from tests.support.calls import by_path
 
 pytestmark = pytest.mark.anyio
 
@@ -70,22 +72,22 @@ def procedures(service: Service, rpc: Callable[[], ReactiveRPC]) -> dict[str, An
     async def meddling(input: Place) -> None:
         await rpc().invalidate(weather)
 
-    @define_reactive_function(kind="mutation")
-    async def arrive(input: Place, db: AsyncSession) -> None:
+    @define_reactive_function.mutation
+    async def arrive(db: AsyncSession, input: Place) -> None:
         db.add(City(name=input.city))
         await rpc().invalidate(weather, keys=[input.city], db=db)
         if input.city == "atlantis":
             raise ValueError("there is no such place")
 
-    @define_reactive_function(kind="mutation")
-    def arrive_sync(input: Place, db: Session) -> None:
+    @define_reactive_function.mutation
+    def arrive_sync(db: Session, input: Place) -> None:
         rpc().invalidate_sync(weather, keys=[input.city], db=db)
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     async def beside(input: Place) -> None:
         await rpc().invalidate(weather)
 
-    found: list[Procedure[..., Any]] = [forecast, outlook, cities, wrong_key, meddling, arrive, arrive_sync, beside]
+    found: list[AnyProcedure] = [forecast, outlook, cities, wrong_key, meddling, arrive, arrive_sync, beside]
     return {"weather": {procedure.name: procedure for procedure in found}}
 
 
@@ -117,7 +119,7 @@ async def opened(place: tuple[str, Capture], service: Service) -> AsyncIterator[
 async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, Capture]) -> None:
     """A handler that reads no table is cached, by key; an announcement drops its keys, or all of them."""
     async with opened(place, Service()) as rpc:
-        call = rpc.caller()
+        call = by_path(rpc)
         assert [await call("weather.forecast", city=city) for city in ("berlin", "oslo", "berlin")] == [1, 2, 1]
         assert await call("weather.outlook") == 3
         await rpc.invalidate(weather, keys=["berlin"])
@@ -134,7 +136,7 @@ async def test_any_text_is_a_key(place: tuple[str, Capture]) -> None:
     """Long keys, NUL, quotes: what is announced is what was depended on, and nothing else."""
     service = Service()
     async with opened(place, service) as rpc:
-        call = rpc.caller()
+        call = by_path(rpc)
         for city in ["x" * 500, "a\0b", "Zürich 🌧", "", "' OR 1=1 --", '"]']:
             for name in (city, city + "y"):
                 await call("weather.forecast", city=name)
@@ -147,7 +149,7 @@ async def test_any_text_is_a_key(place: tuple[str, Capture]) -> None:
 async def test_an_announcement_is_part_of_its_mutation(place: tuple[str, Capture]) -> None:
     """It comes with the commit, and not at all where the mutation fails."""
     async with opened(place, Service()) as rpc:
-        call = rpc.caller()
+        call = by_path(rpc)
         assert await call("weather.forecast", city="atlantis") == 1
         assert await call("weather.forecast", city="rome") == 2
         with pytest.raises(ValueError, match="no such place"):
@@ -164,15 +166,15 @@ async def test_every_process_hears_it(place: tuple[str, Capture]) -> None:
     """Two servers on one database: what one announces, the other's next answer knows."""
     service = Service()
     async with opened(place, service) as here, opened(place, service) as there:
-        assert await there.caller()("weather.forecast", city="berlin") == 1
+        assert await by_path(there)("weather.forecast", city="berlin") == 1
         await here.invalidate(weather, keys=["berlin"])
-        assert await there.caller()("weather.forecast", city="berlin") == 2
+        assert await by_path(there)("weather.forecast", city="berlin") == 2
 
 
 async def test_a_predicate_may_ignore_a_topic(place: tuple[str, Capture]) -> None:
     """`invalidate_when` takes a topic like a table; about all of it, it is not asked."""
     async with opened(place, Service()) as rpc:
-        call = rpc.caller()
+        call = by_path(rpc)
         await call("weather.cities")
         await rpc.invalidate(news, keys=["sport"])
         misses = rpc.stats()["misses"]
@@ -196,7 +198,7 @@ async def test_a_misuse_in_a_handler_is_refused(place: tuple[str, Capture], path
     """A key that is no text, an announcement by a query, and one beside the mutation's transaction."""
     async with opened(place, Service()) as rpc:
         with pytest.raises(InternalServerError, match=fault):
-            await rpc.caller()(f"weather.{path}", city="berlin")
+            await by_path(rpc)(f"weather.{path}", city="berlin")
 
 
 @pytest.mark.parametrize("place", KINDS[:1], indirect=True)
@@ -238,7 +240,7 @@ def test_an_unknown_capture_is_refused() -> None:
     with pytest.raises(DefinitionError, match="'triggers' or 'session'"):
         Capture(mode="nonsense")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(DefinitionError, match=r"Capture\(mode='session'\)"):
-        ReactiveRPC("sqlite:///x.db", functions={}, capture="session")  # type: ignore[arg-type]  # wrong on purpose
+        ReactiveRPC("sqlite:///x.db", functions={}, capture="session")  # type: ignore[call-overload]  # wrong on purpose
     with pytest.raises(DefinitionError, match=r"Capture\(mode='session'\)"):
         ReactiveRPC("mysql+aiomysql://u@h/d", functions={})
 
@@ -247,7 +249,7 @@ async def test_announcements_race_nothing(place: tuple[str, Capture]) -> None:
     """Many at once, with readers between: the last answer is younger than the last announcement."""
     service = Service()
     async with opened(place, service) as rpc:
-        call = rpc.caller()
+        call = by_path(rpc)
 
         async def announce() -> None:
             known = service.calls

@@ -17,7 +17,8 @@ from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import NotFoundError, define_reactive_function
-from reactive_rpc.procedures.procedure import Procedure
+from reactive_rpc.procedures.procedure import AnyProcedure
+from tests.support.calls import by_path
 
 from .rooms import NewNote, Note, Server, Visit, error_of, serving
 
@@ -27,53 +28,53 @@ NOTE = {"room": "a", "text": "x"}
 
 
 @define_reactive_function
-async def by_orm(input: NewNote, db: AsyncSession) -> str:
+async def by_orm(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     return "written"
 
 
 @define_reactive_function
-async def by_orm_and_commit(input: NewNote, db: AsyncSession) -> str:
+async def by_orm_and_commit(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     await db.commit()
     return "written"
 
 
 @define_reactive_function
-async def by_core(input: NewNote, db: AsyncSession) -> str:
+async def by_core(db: AsyncSession, input: NewNote) -> str:
     await db.exec(insert(Note).values(tenant="t", room=input.room, text=input.text))
     return "written"
 
 
 @define_reactive_function
-async def by_text(input: NewNote, db: AsyncSession) -> str:
+async def by_text(db: AsyncSession, input: NewNote) -> str:
     connection = await db.connection()
     await connection.execute(text("INSERT INTO note(tenant, room, text) VALUES ('t', :room, :text)"), dict(input))
     return "written"
 
 
 @define_reactive_function
-async def by_driver(input: NewNote, db: AsyncSession) -> str:
+async def by_driver(db: AsyncSession, input: NewNote) -> str:
     connection = await db.connection()
     await connection.exec_driver_sql("CREATE TABLE mine(x)")
     return "written"
 
 
 @define_reactive_function
-def by_thread(input: NewNote, db: Session) -> str:
+def by_thread(db: Session, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     db.commit()
     return "written"
 
 
 @define_reactive_function
-async def in_a_savepoint(input: NewNote, db: AsyncSession) -> str:
+async def in_a_savepoint(db: AsyncSession, input: NewNote) -> str:
     async with db.begin_nested():
         db.add(Note(room=input.room, text=input.text))
     return "written"
 
 
-WRITERS: dict[str, Procedure[..., Any]] = {
+WRITERS: dict[str, AnyProcedure] = {
     each.name: each for each in (by_orm, by_orm_and_commit, by_core, by_text, by_driver, by_thread, in_a_savepoint)
 }
 
@@ -106,7 +107,7 @@ async def test_a_query_that_changes_a_row_in_a_thread_is_refused(file: Path) -> 
 
 
 @define_reactive_function
-async def swallowing(input: NewNote, db: AsyncSession) -> str:
+async def swallowing(db: AsyncSession, input: NewNote) -> str:
     try:
         await db.exec(insert(Note).values(tenant="t", room=input.room, text=input.text))
     except Exception:
@@ -122,22 +123,22 @@ async def test_a_query_that_hides_its_refusal_still_writes_nothing(file: Path) -
         assert server.rpc.stats()["stored"] == 0
 
 
-@define_reactive_function(kind="mutation")
-async def by_accident(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def by_accident(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     await db.flush()
     raise ValueError("oh")
 
 
-@define_reactive_function(kind="mutation")
-async def on_purpose(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def on_purpose(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     await db.flush()
     raise NotFoundError("no such room")
 
 
-@define_reactive_function(kind="mutation")
-async def after_a_commit(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def after_a_commit(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     await db.commit()
     db.add(Note(room=input.room, text=f"{input.text} again"))
@@ -145,8 +146,8 @@ async def after_a_commit(input: NewNote, db: AsyncSession) -> str:
     raise ValueError("oh")
 
 
-@define_reactive_function(kind="mutation")
-def in_a_thread(input: NewNote, db: Session) -> str:
+@define_reactive_function.mutation
+def in_a_thread(db: Session, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     db.commit()
     raise ValueError("oh")
@@ -156,14 +157,14 @@ class Answer(BaseModel):
     id: int
 
 
-@define_reactive_function(kind="mutation")
-async def with_a_wrong_output(input: NewNote, db: AsyncSession) -> Answer:
+@define_reactive_function.mutation
+async def with_a_wrong_output(db: AsyncSession, input: NewNote) -> Answer:
     db.add(Note(room=input.room, text=input.text))
     return {"id": "secret of the handler"}  # type: ignore[return-value]  # that is the point
 
 
-@define_reactive_function(kind="mutation")
-def with_a_wrong_output_in_a_thread(input: NewNote, db: Session) -> Answer:
+@define_reactive_function.mutation
+def with_a_wrong_output_in_a_thread(db: Session, input: NewNote) -> Answer:
     db.add(Note(room=input.room, text=input.text))
     return {"id": "secret of the handler"}  # type: ignore[return-value]  # that is the point
 
@@ -173,20 +174,20 @@ class Row(BaseModel):
     room: str
 
 
-@define_reactive_function(kind="mutation")
-async def with_a_wrong_row(input: NewNote, db: AsyncSession) -> Note:
+@define_reactive_function.mutation
+async def with_a_wrong_row(db: AsyncSession, input: NewNote) -> Note:
     note = Note(room=5, text=input.text)  # type: ignore[arg-type]  # table models do not validate: that is the point
     db.add(note)
     return note
 
 
-@define_reactive_function(kind="mutation")
-async def with_a_constructed_model(input: NewNote, db: AsyncSession) -> Row:
+@define_reactive_function.mutation
+async def with_a_constructed_model(db: AsyncSession, input: NewNote) -> Row:
     db.add(Note(room=input.room, text=input.text))
     return Row.model_construct(id="x", room="y")  # type: ignore[arg-type]  # that is the point
 
 
-FAILING: dict[str, tuple[Procedure[..., Any], int]] = {
+FAILING: dict[str, tuple[AnyProcedure, int]] = {
     "by_accident": (by_accident, 500),
     "on_purpose": (on_purpose, 404),
     "after_a_commit": (after_a_commit, 500),
@@ -217,8 +218,8 @@ async def test_a_commit_in_a_mutation_is_the_mutations_own(file: Path) -> None:
     """`db.commit()` publishes nothing: another connection sees the rows when the call has returned, not before."""
     seen: list[int] = []
 
-    @define_reactive_function(kind="mutation")
-    async def add_and_look(input: NewNote, db: AsyncSession) -> int:
+    @define_reactive_function.mutation
+    async def add_and_look(db: AsyncSession, input: NewNote) -> int:
         db.add(Note(room=input.room, text=input.text))
         await db.commit()
         with sqlite3.connect(file) as other:
@@ -235,8 +236,8 @@ async def test_a_commit_in_a_mutation_is_the_mutations_own(file: Path) -> None:
 async def test_a_savepoint_saves_a_mutation_from_a_conflict(file: Path) -> None:
     """`begin_nested` undoes its own part; what stands around it is committed."""
 
-    @define_reactive_function(kind="mutation")
-    async def add_once(input: NewNote, db: AsyncSession) -> str:
+    @define_reactive_function.mutation
+    async def add_once(db: AsyncSession, input: NewNote) -> str:
         db.add(Visit(who=input.room))
         try:
             async with db.begin_nested():
@@ -252,8 +253,8 @@ async def test_a_savepoint_saves_a_mutation_from_a_conflict(file: Path) -> None:
         assert server.rows("SELECT count(*) FROM visit") == [(2,)]
 
 
-@define_reactive_function(kind="mutation")
-async def add_again(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def add_again(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     try:
         await db.flush()
@@ -308,7 +309,7 @@ async def test_a_write_by_any_means_is_seen_by_the_next_read(file: Path) -> None
         for n in range(5):
             await server.call("notes.add", {"room": "a", "text": f"{n} mutation"})
             server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', ?)", f"{n} other")
-            await server.rpc.caller()("notes.add", room="a", text=f"{n} caller")
+            await by_path(server.rpc)("notes.add", room="a", text=f"{n} caller")
             expected += [f"{n} caller", f"{n} mutation", f"{n} other"]
             assert [note["text"] for note in (await server.client.get(*read)).json()] == expected
         assert (await server.call("notes.in_room_sync", {"room": "a"})).json() == (
@@ -336,20 +337,20 @@ async def test_a_mutation_that_waits_for_its_own_lock_is_told_so(file: Path, kin
     """A handler that writes by another connection waits for itself; the error says that, and the way out."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}", connect_args={"timeout": 0.05})
 
-    @define_reactive_function(kind="mutation")
-    async def by_own_engine(input: NewNote, db: AsyncSession) -> str:
+    @define_reactive_function.mutation
+    async def by_own_engine(db: AsyncSession, input: NewNote) -> str:
         async with engine.begin() as own:
             await own.execute(insert(Note).values(tenant="t", room=input.room, text=input.text))
         return "written"
 
-    @define_reactive_function(kind="mutation")
-    def by_own_connection(input: NewNote, db: Session) -> str:
+    @define_reactive_function.mutation
+    def by_own_connection(db: Session, input: NewNote) -> str:
         with closing(sqlite3.connect(file, timeout=0.05)) as own:
             own.execute("DELETE FROM note")
         return "written"
 
-    @define_reactive_function(kind="mutation")
-    async def after_a_write(input: NewNote, db: AsyncSession) -> str:
+    @define_reactive_function.mutation
+    async def after_a_write(db: AsyncSession, input: NewNote) -> str:
         db.add(Note(room=input.room, text=input.text))
         await db.commit()
         async with AsyncSession(engine) as own:
@@ -368,8 +369,8 @@ async def test_a_mutation_that_waits_for_its_own_lock_is_told_so(file: Path, kin
     await engine.dispose()
 
 
-@define_reactive_function(kind="mutation")
-async def written(input: NewNote, db: AsyncSession) -> str:
+@define_reactive_function.mutation
+async def written(db: AsyncSession, input: NewNote) -> str:
     db.add(Note(room=input.room, text=input.text))
     return "written"
 

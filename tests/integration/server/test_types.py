@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from reactive_rpc import define_reactive_function
 from reactive_rpc.procedures.call import decode_json_input
+from tests.support.calls import by_path
 
 from .rooms import error_of, serving
 
@@ -76,7 +77,7 @@ async def test_a_text_beside_moments_stays_one(file: Path) -> None:
             SEEN.clear()
             answer = await server.call("test.echo", {"at": text, "content": "_w=="})
             assert (answer.json(), SEEN[0].at, SEEN[0].content) == ({"at": text, "content": "_w=="}, expected, b"\xff")
-            assert (await server.rpc.caller()("test.echo", at=expected)).at == expected
+            assert (await by_path(server.rpc)("test.echo", at=expected)).at == expected
     watched = decode_json_input("test.echo", echo, b'{"at": "2020"}')
     assert isinstance(watched, When)
     assert watched.at == "2020"

@@ -12,6 +12,7 @@ from sqlmodel import func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, DefinitionError, PreconditionFailedError, ReactiveRPC, define_reactive_function
+from tests.support.calls import by_path
 
 from .rooms import METADATA, Note, add, app_of, opened
 
@@ -32,7 +33,7 @@ def counting(file: Path) -> ReactiveRPC:
     async def outer(db: AsyncSession) -> list[int]:
         """What `each` says."""
         await db.exec(select(Note.id))
-        found: list[int] = await rpc.caller()("notes.each")
+        found: list[int] = await by_path(rpc)("notes.each")
         return found
 
     functions = {"notes": {"each": each, "outer": outer, "add": add}}
@@ -80,8 +81,8 @@ def test_what_cache_may_not_be() -> None:
 
     with pytest.raises(DefinitionError, match="give Cache"):
         define_reactive_function(cache=True)(handler)  # type: ignore[call-overload]  # what is refused
-    with pytest.raises(DefinitionError, match="cache= is for queries"):
-        define_reactive_function(kind="mutation", cache=False)(handler)
+    with pytest.raises(DefinitionError, match="cache= is no option of a mutation"):
+        define_reactive_function.mutation(cache=False)(handler)  # type: ignore[call-overload]  # what is refused
     with pytest.raises(DefinitionError, match="drop one of them"):
         define_reactive_function(cache=False, invalidate_when={"note": lambda change, input: True})(handler)
     with pytest.raises(DefinitionError, match="number of seconds"):

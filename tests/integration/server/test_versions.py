@@ -21,11 +21,12 @@ from pydantic import BaseModel
 from sqlmodel import Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Cache, Capture, Context, NotFoundError, ReactiveRPC, define_reactive_function, topic
+from reactive_rpc import Cache, Capture, Login, NotFoundError, ReactiveRPC, define_reactive_function, topic
 from reactive_rpc.backends.sqlite.capture.backend import POSITION
 from reactive_rpc.procedures.registry import Functions
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
+from tests.support.calls import by_path
 from tests.support.waiting import until
 
 from . import postgresql_rooms, rooms
@@ -159,18 +160,18 @@ def functions_with(writer: Callable[[], Writer]) -> Functions:
         return found
 
     @define_reactive_function
-    async def quick(input: InRoom, db: AsyncSession) -> str:
+    async def quick(db: AsyncSession, input: InRoom) -> str:
         return await texts(db, input.room)
 
     @define_reactive_function
-    def quick_sync(input: InRoom, db: Session) -> str:
+    def quick_sync(db: Session, input: InRoom) -> str:
         found = db.exec(select(Note.text).where(Note.room == input.room)).first()
         if found is None:
             raise NotFoundError(f"{input.room} is empty")
         return found
 
     @define_reactive_function
-    async def slow(input: Slow, db: AsyncSession) -> str:
+    async def slow(db: AsyncSession, input: Slow) -> str:
         found = await texts(db, input.room)
         wanted = writer().commits + input.commits
         writer().let(input.commits)
@@ -178,7 +179,7 @@ def functions_with(writer: Callable[[], Writer]) -> Functions:
         return found
 
     @define_reactive_function(cache=Cache(push="result"))
-    async def pushed(input: InRoom, db: AsyncSession) -> str:
+    async def pushed(db: AsyncSession, input: InRoom) -> str:
         return await texts(db, input.room)
 
     return {"notes": {"quick": quick, "quick_sync": quick_sync, "slow": slow, "pushed": pushed}}
@@ -339,11 +340,11 @@ async def test_a_result_with_a_call_inside_has_a_version_unless_it_was_overtaken
     gate: list[Callable[[], None]] = []
 
     @define_reactive_function
-    async def outer(input: InRoom, db: AsyncSession) -> int:
+    async def outer(db: AsyncSession, input: InRoom) -> int:
         own = len((await db.exec(select(Note.id).where(Note.room == input.room))).all())
         for write in gate:
             write()
-        inner = await rpc.caller(None)("notes.in_room", room=input.room)
+        inner = await by_path(rpc)("notes.in_room", room=input.room)
         return own + len(inner)
 
     functions: Functions = {"notes": {"outer": outer, "in_room": rooms.in_room}}
@@ -358,13 +359,13 @@ async def test_a_result_with_a_call_inside_has_a_version_unless_it_was_overtaken
 
 
 @define_reactive_function
-async def mine(input: InRoom, db: AsyncSession, ctx: Context) -> int:
+async def mine(db: AsyncSession, ctx: Login, input: InRoom) -> int:
     """Count, for one caller."""
     return len((await db.exec(select(Note.id).where(Note.room == input.room, Note.tenant == ctx.tenant))).all())
 
 
 @define_reactive_function
-async def refused(input: InRoom, db: AsyncSession, ctx: Context) -> int:
+async def refused(db: AsyncSession, ctx: Login, input: InRoom) -> int:
     """Find nothing."""
     raise NotFoundError(f"{input.room} of {ctx.tenant}")
 

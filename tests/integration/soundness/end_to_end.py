@@ -26,6 +26,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.watched_query import Subscription
+from tests.support.calls import by_path
 
 from .generator import Generator
 from .model import METADATA, TABLES
@@ -61,7 +62,7 @@ def ask(session: PlainSession, seed: str) -> str:
 
 
 @define_reactive_function
-async def ask_async(input: Seed, db: AsyncSession) -> str:
+async def ask_async(db: AsyncSession, input: Seed) -> str:
     """Ask by an async session, twice; what is to happen between, happens: the snapshot must not notice."""
     first = await db.run_sync(lambda session: ask(session, input.seed))
     if BETWEEN:
@@ -71,14 +72,14 @@ async def ask_async(input: Seed, db: AsyncSession) -> str:
 
 
 @define_reactive_function
-def ask_sync(input: Seed, db: Session) -> str:
+def ask_sync(db: Session, input: Seed) -> str:
     """Ask by a sync session, in a worker thread."""
     answer = ask(db, input.seed)
     return f"{answer} {answer}"
 
 
-@define_reactive_function(kind="mutation")
-def write(input: Seed, db: Session) -> None:
+@define_reactive_function.mutation
+def write(db: Session, input: Seed) -> None:
     """Do the write that the seed stands for."""
     Generator(random.Random(f"write {input.seed}")).write()(db.connection())
 
@@ -96,11 +97,11 @@ class Client:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Fetch everything and listen."""
-        hub, caller, log = self._rpc._hub, self._rpc._caller, self._rpc._log
+        hub, caller, log = self._rpc._hub, self._rpc._calls, self._rpc._log
         cursor = Cursor(log.epoch, await log.sync_to_head())
         for path, seed in self.queries:
-            self.held[path, seed] = await self._rpc.caller()(path, seed=seed)
-        calls = [caller.subscribe(path, {"seed": seed}, None) for path, seed in self.queries]
+            self.held[path, seed] = await by_path(self._rpc)(path, seed=seed)
+        calls = [await caller.subscribe(path, {"seed": seed}, None) for path, seed in self.queries]
         self._names = {call.wire_key: query for call, query in zip(calls, self.queries, strict=True)}
         refs = [QueryRef(path=path, input={"seed": seed}) for path, seed in self.queries]
         subscriptions = [Subscription(ref, call=call) for ref, call in zip(refs, calls, strict=True)]
@@ -131,7 +132,7 @@ class Client:
         while self._stale or self._stream._waiting or self._rpc._hub._tasks:
             while self._stale:
                 path, seed = self._stale.pop()
-                self.held[path, seed] = await self._rpc.caller()(path, seed=seed)
+                self.held[path, seed] = await by_path(self._rpc)(path, seed=seed)
             await asyncio.sleep(0)
 
 
@@ -179,7 +180,7 @@ class EndToEnd:
         before = self._truths(queries)
 
         async def interrupt() -> None:
-            await write_by(choices.choice(MEANS), f"{name}:between", self.rpc.caller(), self._engines, other)
+            await write_by(choices.choice(MEANS), f"{name}:between", by_path(self.rpc), self._engines, other)
             await self.rpc._log.sync_to_head()  # as any other request would
             self.counters.update(interrupted=1)
 
@@ -191,7 +192,7 @@ class EndToEnd:
             await self._compare(f"case {name}, write during the first query", client, truth)
             for number in range(choices.randint(8, 12)):
                 means, concurrent = choices.choice(MEANS), choices.random() < 0.5
-                write = write_by(means, f"{name}:{number}", self.rpc.caller(), self._engines, other)
+                write = write_by(means, f"{name}:{number}", by_path(self.rpc), self._engines, other)
                 asked = [self._ask(query) for query in queries] if concurrent else []
                 await asyncio.gather(write, *asked)
                 before, truth = truth, self._truths(queries)
@@ -218,7 +219,7 @@ class EndToEnd:
 
     async def _ask(self, query: tuple[str, str]) -> str:
         path, seed = query
-        answer: str = await self.rpc.caller()(path, seed=seed)
+        answer: str = await by_path(self.rpc)(path, seed=seed)
         return answer
 
     def _truths(self, queries: list[tuple[str, str]]) -> dict[tuple[str, str], str]:

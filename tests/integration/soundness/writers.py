@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError
 
 from reactive_rpc import RPCError
-from reactive_rpc.procedures.caller import BoundCaller
+from tests.support.calls import CallByPath
 from tests.support.processes import Conversation
 
 from .generator import Generator
@@ -50,7 +50,13 @@ class OtherProcess(Conversation):
         assert self.receive() == "done"
 
 
-async def write_by(means: str, seed: str, caller: BoundCaller, engines: dict[str, Engine], other: OtherProcess) -> None:
+async def write_by(
+    means: str,
+    seed: str,
+    caller: CallByPath,
+    engines: dict[str, Engine],
+    other: OtherProcess,
+) -> None:
     """Write by one of `mutation`, `process`, or a plain engine of `engines`, off the event loop but for the first."""
     if means == "mutation":
         with suppress(RPCError):

@@ -13,8 +13,8 @@ from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Query
-from reactive_rpc.cache.store import Store
+from reactive_rpc.cache.result import CachedResult, Computable
+from reactive_rpc.cache.store import MemoryStore, Store
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import ReadSet
@@ -349,7 +349,7 @@ async def test_closing_abandons_computations() -> None:
 class JoinsAnyComputation(Reader):
     """A seeded bug: joins a computation however early its snapshot is."""
 
-    async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
+    async def get(self, query: Computable, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
         await self._log.sync_to_head()
         entry = self._live.get(query.key)
         if entry is not None:
@@ -377,7 +377,7 @@ class StoresUnchecked(Reader):
 class LooksTooEarly(Reader):
     """A seeded bug: takes the entry out of the store before it is sure to be right."""
 
-    async def get(self, query: Query, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
+    async def get(self, query: Computable, *, freshness: RequiredFreshness = STRICT) -> CachedResult:
         entry = self._live.get(query.key)
         outcome = None if entry is None else entry.outcome
         await self._log.sync_to_head()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ReadResult
 from reactive_rpc.cache.shared_results import SharedResult, SharedResults, decode_value, encode_value, name_of
 from reactive_rpc.cache.sharing import Sharing
 from reactive_rpc.cache.store import Store
@@ -349,7 +349,7 @@ class TakesUnchecked(Reader):
 class ChecksTooEarly(Reader):
     """A seeded bug: the log may go on between the check and the index."""
 
-    async def _adopt_shared(self, query: Query, sharing: Sharing) -> ReadResult | None:
+    async def _adopt_shared(self, query: Computable, sharing: Sharing) -> ReadResult | None:
         shared = await sharing.find(query.key, after=-1)
         if shared is None:
             return None
@@ -392,7 +392,7 @@ class SharesLate(Reader):
 class SharesOvertaken(Reader):
     """A seeded bug: shares what a write has overtaken."""
 
-    async def _run(self, query: Query, started_at: int) -> ReadResult:
+    async def _run(self, query: Computable, started_at: int) -> ReadResult:
         read = await super()._run(query, started_at)
         assert self._sharing is not None
         self._sharing.offer(read.result, read.outcome)

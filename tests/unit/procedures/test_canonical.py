@@ -19,8 +19,8 @@ from pydantic import AnyUrl, BaseModel, ConfigDict, PrivateAttr, SecretBytes, Se
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+from reactive_rpc import Login
 from reactive_rpc.procedures.canonical import canonical, is_pure
-from reactive_rpc.procedures.context import Context
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 SCALARS = (
@@ -102,7 +102,7 @@ class Hidden(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admin(Context):
+class Admin(Login):
     """The same fields, another class."""
 
 
@@ -111,7 +111,7 @@ class Plain:
     identity: str
 
 
-class Undecorated(Context):
+class Undecorated(Login):
     """A plain subclass of a dataclass: it may hold more than its fields."""
 
 
@@ -128,8 +128,8 @@ DISTINCT = [
     datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1))),
     date(2026, 1, 1), "2026-01-01", time(1), timedelta(seconds=1), UUID(int=1), str(UUID(int=1)),
     One(), One(value=None), Two(), Two(value=None), One(value=1), Open(), Open(value=1), Open(other=1), Open(other=2),
-    Open(value=None, other=1), hidden(1), hidden(2), Context(identity="u"), Context(tenant="u"),
-    Context(identity="u", tenant="u"), Admin(identity="u"),
+    Open(value=None, other=1), hidden(1), hidden(2), Login(identity="u"), Login(tenant="u"),
+    Login(identity="u", tenant="u"), Admin(identity="u"),
 ]  # fmt: skip
 
 

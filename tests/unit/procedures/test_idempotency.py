@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from reactive_rpc import BadRequestError, Context
+from reactive_rpc import BadRequestError, Context, Login
 from reactive_rpc.changes.answers import Claim
 from reactive_rpc.procedures.idempotency import claim_of
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
-ADA = Context(identity="ada", tenant="t")
+ADA = Login(identity="ada", tenant="t")
 
 
 def claimed(ctx: object = ADA, *, path: str = "notes.add", key: str = KEY, body: bytes = b'{"a": 1}') -> Claim:
@@ -24,9 +24,9 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Member(Context):
+class Member(Login):
     role: str = "member"
-    expires_at: float = 0.0
+    session: float = 0.0
 
 
 def test_a_key_is_of_path_and_caller() -> None:
@@ -34,8 +34,8 @@ def test_a_key_is_of_path_and_caller() -> None:
     others = [
         claimed(path="notes.addx"),
         claimed(key=KEY + "x"),
-        claimed(Context(identity="bob", tenant="t")),
-        claimed(Context(identity="ada", tenant="u")),
+        claimed(Login(identity="bob", tenant="t")),
+        claimed(Login(identity="ada", tenant="u")),
         claimed(None),
         claimed(Token("1")),
         claimed(Token("2")),
@@ -46,7 +46,7 @@ def test_a_key_is_of_path_and_caller() -> None:
 
 def test_the_same_caller_after_a_refresh() -> None:
     """A new expiry, or another role, does not make another caller of whom the context names."""
-    assert claimed(Member(identity="ada", expires_at=1.0)) == claimed(Member(identity="ada", expires_at=2.0, role="x"))
+    assert claimed(Member(identity="ada", session=1.0)) == claimed(Member(identity="ada", session=2.0, role="x"))
 
 
 @pytest.mark.parametrize("body", [b'{"b": [1, 2], "a": 1}', b' {"a":1,"b":[1,2]}'])

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
@@ -16,8 +16,10 @@ from sqlalchemy import JSON, Column, Integer, String, Table, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, registry
 from sqlmodel import Field, SQLModel
 
-from reactive_rpc import Context, DefinitionError, ReactiveRPC, define_reactive_function
+from reactive_rpc import DefinitionError, Login, ReactiveRPC, define_reactive_function
+from reactive_rpc.procedures.context import context_fault
 from reactive_rpc.procedures.mapped_context import plain_context_code
+from tests.support.calls import by_path
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +99,7 @@ USERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "plain": (Plain(username="ada"), {"identity": "ada", "tenant": None}),
     "tagged": (
         Tagged(key=ID, tenant="t", scopes=["read"]),
-        {"identity": str(ID), "tenant": "t", "scopes": ["read"]},
+        {"identity": str(ID), "tenant": "t", "scopes": ("read",)},
     ),
     "imperative": (Imperative(id=1, company="acme"), {"identity": "1", "tenant": "acme"}),
 }
@@ -112,13 +114,13 @@ async def test_the_lines_run_as_they_stand(name: str) -> None:
         return user
 
     namespace: dict[str, Any] = {
-        "Annotated": Annotated, "Any": Any, "Context": Context, "Depends": Depends, "Role": Role,
+        "Annotated": Annotated, "Any": Any, "Login": Login, "Depends": Depends, "Role": Role,
         "dataclass": dataclass, "get_current_user": get_current_user, "bool": bool, type(user).__name__: type(user),
     }  # fmt: skip
     lines = plain_context_code(type(user), get_current_user)
     assert len(lines.splitlines()) <= 6
     assert "password" not in lines
-    exec(lines, namespace)
+    exec(compile(lines, "pasted", "exec", dont_inherit=True), namespace)
     app = FastAPI()
     found = []
 
@@ -129,8 +131,9 @@ async def test_the_lines_run_as_they_stand(name: str) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/")).status_code == 200
     [context] = found
-    assert isinstance(context, Context)
-    assert vars(context) == expected
+    assert isinstance(context, Login)
+    assert context_fault(type(context)) is None
+    assert vars(context) == {**expected, "expires_at": None}
 
 
 async def get_user(_token: Annotated[str, Header()]) -> Member:
@@ -155,71 +158,59 @@ def silent_user():  # type: ignore[no-untyped-def]  # it does not say what it re
     raise NotImplementedError
 
 
-@define_reactive_function
-async def named(ctx: Member) -> str:
+async def of_row(ctx: Member) -> str:
+    raise NotImplementedError
+
+
+async def of_optional_row(user: Annotated[Member | None, Depends(get_user)]) -> str:
+    raise NotImplementedError
+
+
+async def of_template(current_user: Template) -> str:
     raise NotImplementedError
 
 
 @define_reactive_function
-async def named_by_sqlmodel(ctx: Template) -> str:
+async def with_login(ctx: Login) -> str:
     raise NotImplementedError
 
 
-@define_reactive_function
-async def optional(ctx: Annotated[Member | None, Depends(get_user)]) -> str:
-    raise NotImplementedError
-
-
-@define_reactive_function
-async def anything(ctx: Any) -> str:
-    raise NotImplementedError
-
-
-@define_reactive_function(kind="mutation")
-async def mutation(ctx: Member) -> str:
-    raise NotImplementedError
-
-
-@define_reactive_function(scope=lambda ctx: ctx.id)
-async def scoped(ctx: int) -> str:
-    raise NotImplementedError
-
-
-@define_reactive_function(scope="public")
+@define_reactive_function(public=True)
 async def public() -> str:
     raise NotImplementedError
 
 
 @pytest.mark.parametrize("context", [get_user, yield_user, generate_user, annotated_user])
-@pytest.mark.parametrize("procedure", [named, optional, anything])
-def test_it_is_refused_at_start_with_those_lines(tmp_path: Path, procedure: Any, context: Any) -> None:
-    """Whether the handler or the dependency says what it is; the lines name the dependency as it is called."""
+@pytest.mark.parametrize("procedure", [with_login, define_reactive_function(public.function)])
+def test_a_dependency_that_returns_one_is_refused_at_start_with_those_lines(
+    tmp_path: Path, procedure: Any, context: Any
+) -> None:
+    """Whether a handler asks for the context or not; the lines name the dependency as it is called."""
     with pytest.raises(DefinitionError) as raised:
         ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}}, context=context)
     message = str(raised.value)
-    assert f"def get_context(user: Annotated[Member, Depends({context.__name__})]) -> Caller:" in message
+    assert f"def get_context(user: Annotated[Member, Depends({context.__name__})]) -> CurrentUser" in message
     assert "role: Role" in message
 
 
-@pytest.mark.parametrize("procedure", [named, named_by_sqlmodel])
-def test_a_handlers_own_annotation_is_enough(tmp_path: Path, procedure: Any) -> None:
-    """It is refused at start though the dependency does not say what it returns."""
+@pytest.mark.parametrize("function", [of_row, of_optional_row, of_template])
+def test_a_handler_that_takes_one_is_refused_when_it_is_decorated(function: Any) -> None:
+    """By whatever name, as FastAPI's own endpoints take it."""
     with pytest.raises(DefinitionError, match=r"(Member|Template) is a mapped class"):
-        ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}}, context=lambda: None)
+        define_reactive_function(function)
 
 
-@pytest.mark.parametrize("procedure", [mutation, scoped, public])
-def test_it_is_no_fault_where_nothing_is_kept_by_it(tmp_path: Path, procedure: Any) -> None:
-    """A mutation is not cached; a scope function and a public query say themselves what results are kept apart by."""
-    ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}}, context=get_user)
+def test_it_is_no_fault_where_nobody_asks_who_calls(tmp_path: Path) -> None:
+    """A public procedure has no context."""
+    ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": public}}, context=cast(Any, get_user))
 
 
 async def test_what_nobody_announced_is_refused_at_its_first_call(tmp_path: Path) -> None:
-    """A dependency that does not say what it returns, and a handler that does not ask: the call says the same."""
-    rpc = ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": anything}}, context=silent_user)
+    """A dependency that does not say what it returns: the call says the same."""
+    rpc = ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": with_login}}, context=silent_user)
     await rpc.open()
     try:
-        with pytest.raises(DefinitionError, match=r"Caller\(identity=str\(user.id\)"):
-            await rpc.caller(Member(id=1, org_id=1, role=Role.USER))("a.b")
+        with pytest.raises(DefinitionError, match="begins with a Login, and was given a Member"):
+            await by_path(rpc, Member(id=1, org_id=1, role=Role.USER))("a.b")
     finally:
         await rpc.aclose()

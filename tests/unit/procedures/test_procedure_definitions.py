@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated, Any, cast
 from typing import TypedDict as TypingTypedDict
 
 import pytest
@@ -19,10 +20,10 @@ from pydantic import VERSION, BaseModel, ConfigDict, FailFast, PostgresDsn, Root
 from pydantic import Field as Bounded
 from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.orm import registry
-from sqlmodel import Field, Session, SQLModel
+from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, DefinitionError, NotFoundError, ReactiveRPC, define_reactive_function
+from reactive_rpc import DefinitionError, Login, NotFoundError, ReactiveRPC, by_tenant, define_reactive_function
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.procedure import Procedure
@@ -58,97 +59,7 @@ class Opaque:
     """What pydantic makes no schema of."""
 
 
-async def get_item(input: Ref, db: AsyncSession) -> str:
-    return ""
-
-
-async def unannotated_input(input, db: AsyncSession) -> str:  # type: ignore[no-untyped-def]  # the fault
-    return ""
-
-
-async def plain_input(input: int, db: AsyncSession) -> str:
-    return ""
-
-
-async def unannotated_db(input: Ref, db) -> str:  # type: ignore[no-untyped-def]  # the fault
-    return ""
-
-
-async def async_with_sync(input: Ref, db: Session) -> str:
-    return ""
-
-
-def sync_with_async(input: Ref, db: AsyncSession) -> str:
-    return ""
-
-
-async def other_parameter(input: Ref, session: AsyncSession) -> str:
-    return ""
-
-
-async def other_session(s: Annotated[AsyncSession, "given"]) -> str:
-    return ""
-
-
-async def bare_session(session) -> str:  # type: ignore[no-untyped-def]  # the fault
-    return ""
-
-
-async def other_context(user: Opaque) -> str:
-    return ""
-
-
-async def annotated_context(who: Context) -> str:
-    return ""
-
-
-async def other_input(data: Ref) -> str:
-    return ""
-
-
-async def scalar(agent_id: int) -> str:
-    return ""
-
-
-async def no_result(input: Ref):  # type: ignore[no-untyped-def]  # the fault
-    return ""
-
-
-async def strange_result(input: Ref) -> Opaque:
-    return Opaque()
-
-
-async def unresolved(input: Missing) -> str:  # type: ignore[name-defined]  # noqa: F821  # the fault
-    return ""
-
-
-async def broken_annotation(db: AsyncSession) -> list[str]:
-    return []
-
-
-broken_annotation.__annotations__["return"] = "list["
-
-
-async def missing_attribute(db: AsyncSession) -> list[str]:
-    return []
-
-
-missing_attribute.__annotations__["return"] = "re.Missing"
-
-
-async def table_input(input: Item, db: AsyncSession) -> str:
-    return ""
-
-
-async def root_input(input: Number) -> int:
-    return input.root
-
-
-async def with_context(input: Ref, ctx: Context) -> str:
-    return ""
-
-
-async def with_any_context(ctx: Opaque) -> str:
+async def get_item(db: AsyncSession, input: Ref) -> str:
     return ""
 
 
@@ -156,90 +67,36 @@ def never(_change: Change, _input: Ref) -> bool:
     return False
 
 
-decorate: Callable[..., Any] = define_reactive_function
-
-AT_DECORATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
-    "unannotated input": (lambda: decorate(unannotated_input), ("unannotated_input", "input: AgentRef")),
-    "input that is no model": (lambda: decorate(plain_input), ("plain_input", "int", "pydantic model")),
-    "unannotated session": (lambda: decorate(unannotated_db), ("unannotated_db", "AsyncSession", "Session (def)")),
-    "sync session in async def": (
-        lambda: decorate(async_with_sync), ("async_with_sync", "sync session", "async def with AsyncSession"),
-    ),
-    "async session in def": (
-        lambda: decorate(sync_with_async), ("sync_with_async", "async session", "def with Session"),
-    ),
-    "a session by another name": (
-        lambda: decorate(other_parameter), ("other_parameter", "'session'", "input, db and ctx", "call the session db"),
-    ),
-    "a session by its annotation": (lambda: decorate(other_session), ("'s'", "call the session db")),
-    "a session without annotation": (lambda: decorate(bare_session), ("'session'", "call the session db")),
-    "a context by another name": (lambda: decorate(other_context), ("'user'", "call the context ctx")),
-    "a context by its annotation": (lambda: decorate(annotated_context), ("'who'", "call the context ctx")),
-    "an input by another name": (lambda: decorate(other_input), ("'data'", "call what clients pass input")),
-    "a scalar": (lambda: decorate(scalar), ("'agent_id'", "in the fields of input")),
-    "no result type": (lambda: decorate(no_result), ("no_result", "-> list[Agent]")),
-    "result without a schema": (lambda: decorate(strange_result), ("strange_result", "Opaque")),
-    "unresolved annotation": (lambda: decorate(unresolved), ("unresolved", "'Missing'", "run time")),
-    "an annotation that is no Python": (
-        lambda: decorate(broken_annotation), ("broken_annotation", "cannot be resolved", "'list['"),
-    ),
-    "an annotation that names nothing": (
-        lambda: decorate(missing_attribute), ("missing_attribute", "cannot be resolved", "'Missing'"),
-    ),
-    "a table as input": (
-        lambda: decorate(kind="mutation")(table_input), ("table_input", "Item", "a model without table=True"),
-    ),
-    "a root model as input": (lambda: decorate(root_input), ("root_input", "Number", "by name")),
-    "a kind that is none": (lambda: decorate(kind="mutatoin")(get_item), ("get_item", "'mutatoin'", "say 'query' or")),
-    "a scope that is none": (lambda: decorate(scope="tennant")(get_item), ("get_item", "'tennant'", "'tenant'")),
-    "dependencies that are no list": (
-        lambda: decorate(dependencies=Item)(get_item), ("get_item", "Item", "write dependencies=[Agent, Message]"),
-    ),
-    "dependencies that are a string": (
-        lambda: decorate(dependencies="item")(get_item), ("get_item", "'item'", "write dependencies=[Agent, Message]"),
-    ),
-    "a predicate that is no function": (
-        lambda: decorate(invalidate_when={Item: True})(get_item), ("get_item", "Item", "no function of change"),
-    ),
-    "public with ctx": (
-        lambda: decorate(scope="public")(with_context), ("with_context", "scope='public'", "drop one"),
-    ),
-    "mutation with dependencies": (
-        lambda: decorate(kind="mutation", dependencies=[Item])(get_item), ("get_item", "mutation", "for queries"),
-    ),
-    "mutation with a predicate": (
-        lambda: decorate(kind="mutation", invalidate_when={Item: never})(get_item), ("get_item", "for queries"),
-    ),
-    "mutation with a scope": (
-        lambda: decorate(kind="mutation", scope="tenant")(get_item), ("get_item", "for queries"),
-    ),
-    "predicate for no dependency": (
-        lambda: decorate(dependencies=["other"], invalidate_when={Item: never})(get_item),
-        ("get_item", "'item'", "declared: other", "add it to dependencies"),
-    ),
-    "dependency that is no table": (lambda: decorate(dependencies=[Ref])(get_item), ("get_item", "Ref", "table=True")),
-    "a class": (lambda: decorate(Ref), ("Ref", "no function", "decorate a def")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", AT_DECORATION)
-def test_a_wrong_function_is_refused_when_it_is_decorated(fault: str) -> None:
-    """The message names the function, what is wrong, and what to write instead."""
-    define, words = AT_DECORATION[fault]
-    with pytest.raises(DefinitionError) as raised:
-        define()
-    missing = [word for word in words if word not in str(raised.value)]
-    assert not missing, str(raised.value)
+decorate: Any = define_reactive_function
 
 
 def test_the_message_says_where_the_function_stands() -> None:
     """File and line, because names repeat."""
-    with pytest.raises(DefinitionError, match=r"no_result \(test_procedure_definitions\.py:\d+\)"):
-        decorate(no_result)
+    with pytest.raises(DefinitionError, match=r"get_item \(test_procedure_definitions\.py:\d+\)"):
+        decorate(dependencies="item")(get_item)
+
+
+async def with_context(ctx: Login, input: Ref) -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Login):
+    role: str = "user"
+
+
+async def as_member(ctx: Member) -> str:
+    return ""
+
+
+def unknown_context() -> str:
+    return ""
 
 
 good = define_reactive_function(get_item)
 context_taker = define_reactive_function(with_context)
+member_taker = define_reactive_function.context(Member)(as_member)
+no_procedures = ModuleType("no_procedures")
 
 AT_REGISTRATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "two of one name": (
@@ -255,17 +112,27 @@ AT_REGISTRATION: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "a keyword": (lambda: Registry({"a": {"class": good}}, context=None), ("a.class", "spell")),
     "a leading underscore": (lambda: Registry({"a": {"_b": good}}, context=None), ("a._b", "spell")),
     "an empty name": (lambda: Registry({"a": {"": good}}, context=None), ("spell",)),
-    "ctx without a context": (
+    "a list of procedures": (
+        lambda: Registry(cast(Any, [good]), context=None), ("get_item", "list modules, or give"),
+    ),
+    "a module without procedures": (
+        lambda: Registry([no_procedures], context=None), ("no_procedures", "defines no procedure"),
+    ),
+    "a context that nothing tells": (
         lambda: Registry({"a": {"b": context_taker}}, context=None),
         ("with_context", "a.b", "ReactiveRPC(context=...)"),
     ),
-    "tenant without a context": (
-        lambda: Registry({"a": {"b": decorate(scope="tenant")(get_item)}}, context=None),
-        ("get_item", "scope='tenant'", "ReactiveRPC(context=...)"),
+    "a step that asks for a context that nothing tells": (
+        lambda: Registry({"a": {"b": decorate.use(by_tenant)(get_item)}}, context=None),
+        ("get_item", "a.b", "ReactiveRPC(context=...)"),
     ),
-    "a context that cannot be compared": (
-        lambda: Registry({"a": {"b": decorate(with_any_context)}}, context=Context),
-        ("with_any_context", "Opaque", "frozen dataclass", "scope="),
+    "a context that the application does not return": (
+        lambda: Registry({"a": {"b": member_taker}}, context=Login),
+        ("as_member", "begins with a Member", "returns a Login", "let the dependency return that"),
+    ),
+    "a context that says nothing of who calls": (
+        lambda: Registry({"a": {"b": context_taker}}, context=unknown_context),
+        ("unknown_context", "frozen dataclass of yours that extends it"),
     ),
 }  # fmt: skip
 
@@ -330,7 +197,7 @@ def test_a_wrong_url_is_refused_without_its_password(url: str, words: str) -> No
 def test_a_procedure_is_still_its_function() -> None:
     """Calling it calls the function; its name, its docstring and its kind can be read."""
 
-    @define_reactive_function(kind="mutation")
+    @define_reactive_function.mutation
     def shout(input: Ref) -> str:
         """Shout the id.
 
@@ -359,20 +226,16 @@ def test_names_nest() -> None:
         registry.find("nope")
 
 
-@dataclass(frozen=True)
-class Own:
-    name: str
-
-
-@pytest.mark.parametrize("kind", [Context, Own, Ref, str])
-def test_a_context_may_be_the_applications_own(kind: Any) -> None:
-    """A dataclass, a pydantic model or a plain value."""
-
-    async def whoami(ctx) -> str:  # type: ignore[no-untyped-def]  # annotated below
-        return ""
-
-    whoami.__annotations__["ctx"] = kind
-    assert len(Registry({"a": {"whoami": decorate(whoami)}}, context=Context)) == 1
+def test_a_module_is_a_group_of_the_procedures_that_it_defines() -> None:
+    """What it imports is another's, and a name that begins with an underscore is its own."""
+    module = ModuleType("app.notes")
+    vars(module).update(get_item=good, other=context_taker, _hidden=good, ref=Ref)
+    good.function.__module__, before = "app.notes", good.function.__module__
+    try:
+        assert list(Registry([module], context=None)) == ["notes.get_item"]
+        assert list(Registry({"v2": {"notes": module}}, context=None)) == ["v2.notes.get_item"]
+    finally:
+        good.function.__module__ = before
 
 
 class Unspelled(BaseModel):
@@ -497,7 +360,7 @@ def giving(annotation: Any) -> Callable[..., Any]:
 def test_types_that_cannot_be_carried_stop_at_the_definition(function: Callable[..., Any], message: str) -> None:
     """The function, the field, the fault and the way out; not a library's error, and not a 500 on each call."""
     with pytest.raises(DefinitionError, match=message):
-        define_reactive_function(kind="mutation")(function)
+        define_reactive_function.mutation(function)
 
 
 WRONGLY_DOCUMENTED: dict[str, tuple[Callable[..., Any], str]] = {
@@ -517,7 +380,7 @@ def test_what_fastapi_cannot_document_stops_the_start(
     tmp_path: Path, function: Callable[..., Any], message: str
 ) -> None:
     """And not everybody's `/openapi.json`, whenever somebody asks for it."""
-    procedure = define_reactive_function(kind="mutation")(function)
+    procedure = define_reactive_function.mutation(function)
     with pytest.raises(DefinitionError, match=message):
         ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/x.db", functions={"a": {"b": procedure}})
 
@@ -559,8 +422,8 @@ def test_types_that_only_the_cache_did_not_know_are_taken(tmp_path: Path) -> Non
 def test_types_that_pydantic_has_since_2_14_are_taken_from_then_on(model: Any, given: Any, other: Any) -> None:
     """Deques and fractions: part of a key where pydantic itself carries them, and else refused with the version."""
     if SINCE_2_14:
-        define_reactive_function(kind="mutation")(taking(model))
+        define_reactive_function.mutation(taking(model))
         assert canonical(model.model_validate(given)) != canonical(model.model_validate(other))
     else:
         with pytest.raises(DefinitionError, match=r"input\.\w+: it needs pydantic 2\.14"):
-            define_reactive_function(kind="mutation")(taking(model))
+            define_reactive_function.mutation(taking(model))

@@ -19,7 +19,7 @@ import pytest
 
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, Query, ReadResult, ResultKey
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ReadResult, ResultKey
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.memory_store import InMemoryEphemeralStore
 from reactive_rpc.dependencies.change import Change
@@ -351,7 +351,7 @@ def _old_result(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Reader.watch
     bodies: dict[ResultKey, HandlerOutcome] = {}
 
-    async def late(self: Reader, query: Query) -> ReadResult:
+    async def late(self: Reader, query: Computable) -> ReadResult:
         read = await watch(self, query)
         before = bodies.get(query.key, read.outcome)
         bodies[query.key] = read.outcome

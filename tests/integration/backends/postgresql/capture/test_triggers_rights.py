@@ -462,7 +462,7 @@ def test_a_connection_of_our_own_searches_the_schemas_it_names(stage: Stage) -> 
     """Two, and not one that has a comma in its name: temporary tables then come last."""
 
     async def schemas() -> list[str]:
-        connection = await connect(make_url(stage.url), {"search_path": "pg_catalog, pg_temp"})
+        connection = await connect(make_url(stage.url), "a test", {"search_path": "pg_catalog, pg_temp"})
         try:
             await connection.execute("CREATE TEMP TABLE pg_class(a int)")
             found: list[str] = await connection.fetchval("SELECT pg_catalog.current_schemas(true)")

@@ -1,0 +1,313 @@
+"""Calls: procedures with everything that stands before them, over the wire or in this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from reactive_rpc.cache.freshness import STRICT, SYNCED, RequiredFreshness
+from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import CachedResult, Computable
+from reactive_rpc.changes.answers import Answers, Claim
+from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.read_set import ReadSet
+from reactive_rpc.errors import (
+    DefinitionError,
+    MethodNotSupportedError,
+    PreconditionFailedError,
+    UnauthorizedError,
+)
+from reactive_rpc.procedures.call import EncodedInput, QueryCall, StepCall, decode_json_input
+from reactive_rpc.procedures.context import Context, Login
+from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.idempotency import IdempotentCall
+from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.registry import Registry
+from reactive_rpc.procedures.running_call import AfterCommit, current_call, refuse_recursion
+from reactive_rpc.procedures.steps import LOCAL, CallInfo, CallOrigin, Outcome, Step, first_with_session, walk
+from reactive_rpc.protocol.headers import UNKNOWN
+
+__all__ = ["Calls", "MutationResult", "Rights"]
+
+logger = logging.getLogger(__name__)
+
+NOBODY = Context()
+"""What the steps of a public procedure begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class MutationResult:
+    """What a mutation returned, and where the log stood after it.
+
+    Attributes:
+        body: its output as JSON.
+        token: the cursor of a place in the log that shows what it wrote, or `UNKNOWN`.
+        replayed: whether this is the stored answer of an earlier call with the same idempotency key.
+        after: the work that it has left to be done after its commit.
+    """
+
+    body: bytes
+    token: str
+    replayed: bool = False
+    after: tuple[AfterCommit, ...] = ()
+
+
+@dataclass(slots=True)
+class Rights:
+    """The outcomes of steps with a session that a stream rests on, each watched once for it.
+
+    Attributes:
+        is_overtaken: whether a write has overtaken one of them before it could be watched.
+    """
+
+    results: list[CachedResult] = field(default_factory=list)
+    is_overtaken: bool = False
+
+    @property
+    def hold(self) -> bool:
+        """Whether every one still is the outcome."""
+        return not self.is_overtaken and all(result.live for result in self.results)
+
+
+class Calls:
+    """Calls procedures with validated inputs.
+
+    Args:
+        answers: of mutations, kept to be given again; None where none are.
+        clock: tells when a context has expired.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        executor: Executor,
+        reader: Reader,
+        *,
+        answers: Answers | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.registry = registry
+        self._answers = answers
+        self._executor = executor
+        self._reader = reader
+        self._clock = clock or SystemClock()
+
+    @property
+    def token(self) -> str:
+        """The cursor of an answer that is sent now."""
+        return self._reader.freshness.token
+
+    def version_of(self, result: CachedResult) -> str | None:
+        """Return what `Reader.version_of` says: to be asked in the step that makes the answer."""
+        return self._reader.version_of(result)
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long ago the log could last be read."""
+        return self._reader.freshness.age_seconds
+
+    def bind(
+        self, path: str, procedure: AnyProcedure, input: BaseModel | EncodedInput | None, ctx: Context
+    ) -> QueryCall:
+        """Return the call of a query, which can be computed again at any time.
+
+        Args:
+            ctx: that the steps have made.
+        """
+        return QueryCall(self._executor, path, procedure, input, ctx)
+
+    async def query(
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        input: BaseModel | EncodedInput | None,
+        ctx: object,
+        *,
+        origin: CallOrigin = LOCAL,
+        freshness: RequiredFreshness = STRICT,
+        encode: Callable[[QueryCall], None] | None = None,
+    ) -> CachedResult:
+        """Run the chain of a query and return its result, see `Reader.get`.
+
+        Args:
+            ctx: the application's.
+            encode: is given the call that is read.
+
+        Raises:
+            RPCError: a step has refused, or a wrapper answers otherwise.
+            Exception: as `Reader.get`.
+        """
+        first = self.admitted(procedure, ctx)
+        if not procedure.calls:
+            call = self.bind(path, procedure, input, first)
+            if encode is not None:
+                encode(call)
+            return await self._get(call, freshness)
+        info = CallInfo(path, "query", _decoding(input), origin=origin)
+        required = freshness
+
+        async def step(step: Step, ctx: Context) -> Context:
+            nonlocal required
+            if step.session is None:
+                return await step.run(ctx, info)
+            asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
+            # A guard is never as stale as a result may be: it has no freshness of its own, and none in an outage.
+            result = await self._get(asked, required if required is SYNCED else STRICT)
+            required = SYNCED
+            return asked.outcome_of(result, result.with_bytes())
+
+        async def last(ctx: Context) -> Outcome:
+            call = self.bind(path, procedure, input, ctx)
+            if encode is not None:
+                encode(call)
+            result = await self._get(call, required)
+            if result.error is not None:
+                return Outcome("error", result.error, result)
+            return Outcome("handler" if result.query is call else "cache", None, result)
+
+        outcome = await walk(procedure.calls, first, info, step=step, last=last)
+        result: CachedResult = outcome.value
+        return result
+
+    async def subscribe(
+        self, path: str, input: object, ctx: object, *, origin: CallOrigin = LOCAL, rights: Rights | None = None
+    ) -> QueryCall:
+        """Run the steps of a query that a client names, and return its call.
+
+        Args:
+            input: as JSON's own types.
+            rights: takes the outcomes that the steps came to, watched; whoever gives it unwatches them.
+
+        Raises:
+            NotFoundError: there is no such procedure.
+            MethodNotSupportedError: it is a mutation.
+            BadRequestError: the input does not fit.
+            RPCError: a step has refused.
+        """
+        procedure = self.registry.find(path)
+        if procedure.kind == "mutation":
+            raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
+        body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
+        decoded = decode_json_input(path, procedure, body)
+        found = self.admitted(procedure, ctx)
+        info = CallInfo(path, "query", lambda: decoded, origin=origin)
+        for step in procedure.chain.steps:
+            found = await (
+                step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
+            )
+        return self.bind(path, procedure, decoded, found)
+
+    async def mutate(
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        input: BaseModel | None,
+        ctx: object,
+        *,
+        origin: CallOrigin = LOCAL,
+        claim: Claim | None = None,
+    ) -> MutationResult:
+        """Run a mutation, then apply what it wrote, so that whoever watches is notified before the caller goes on.
+
+        The steps from the first one with a session on run in its transaction.
+
+        Args:
+            claim: of an idempotency key, under which the call is made once.
+        """
+        parts = procedure.calls
+        at = first_with_session(parts)
+        info = CallInfo(path, "mutation", lambda: input, origin=origin)
+
+        async def step(step: Step, ctx: Context) -> Context:
+            return await step.run(ctx, info)
+
+        async def last(ctx: Context) -> Outcome:
+            idempotent = None if claim is None else IdempotentCall(self._answers, claim)
+            output = await self._executor.mutate(
+                path, procedure, input, ctx, call=info, inside=parts[at:], idempotent=idempotent
+            )
+            return Outcome("cache" if output.replayed else "handler", None, output)
+
+        outcome = await walk(parts[:at], self.admitted(procedure, ctx), info, step=step, last=last)
+        output = outcome.value
+        try:
+            await self._reader.freshness.sync_to_head()
+        except Exception:
+            logger.exception("the log could not be read after a commit; its events will come with the next poll")
+            return MutationResult(output.body, UNKNOWN, output.replayed, output.after)
+        return MutationResult(output.body, self.token, output.replayed, output.after)
+
+    def admitted(self, procedure: AnyProcedure, ctx: object) -> Context:
+        """Return the context that the steps of a procedure begin with.
+
+        Raises:
+            UnauthorizedError: it has expired.
+            DefinitionError: the application's dependency returned something else than it says.
+        """
+        if procedure.options.public or (ctx is None and not procedure.asks_who_calls):
+            return NOBODY
+        root = procedure.chain.root
+        if not isinstance(ctx, root):
+            raise DefinitionError(
+                f"{procedure.name} begins with a {root.__name__}, and was given a {type(ctx).__name__}: return that "
+                "from the dependency that ReactiveRPC(context=...) names, or give it to caller(...)"
+            )
+        if not isinstance(ctx, Login) or ctx.expires_at is None:
+            return ctx
+        self.require_current(ctx)
+        return replace(ctx, expires_at=None)  # a refreshed token is the same caller, and has the same results
+
+    def require_current(self, ctx: object) -> None:
+        """Let only a context through that has not expired.
+
+        Raises:
+            UnauthorizedError: it has.
+            DefinitionError: nobody can tell, as its moment has no offset.
+        """
+        if not isinstance(ctx, Login) or ctx.expires_at is None:
+            return
+        if ctx.expires_at.tzinfo is None:
+            raise DefinitionError(f"{type(ctx).__name__}.expires_at has no offset: give a moment in UTC")
+        if ctx.expires_at.timestamp() <= self._clock.time():
+            raise UnauthorizedError("the login has expired")
+
+    async def _watched(self, step: Step, ctx: Context, info: CallInfo, *, rights: Rights | None) -> Context:
+        asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
+        if rights is None:
+            result = await self._get(asked, STRICT)
+            return asked.outcome_of(result, result.with_bytes())
+        try:
+            read = await self._reader.watch(asked)
+        except PreconditionFailedError:  # nobody can tell what it reads: it is asked again at each recheck
+            result = await self._get(asked, STRICT)
+            return asked.outcome_of(result, result.with_bytes())
+        if read.result.live:
+            rights.results.append(read.result)
+        else:
+            rights.is_overtaken = True
+        return asked.outcome_of(read.result, read.outcome)
+
+    async def _get(self, call: Computable, freshness: RequiredFreshness) -> CachedResult:
+        """Return the result; where another call is running, what this one reads counts for that one too."""
+        outer = current_call()
+        if outer is None:
+            return await self._reader.get(call, freshness=freshness)
+        refuse_recursion(call.key)
+        path = call.key[0]
+        try:
+            result = await self._reader.get(call, freshness=freshness)
+        except BaseException:
+            outer.inner.append(ReadSet(opaque=f"calls {path}, which failed"))
+            raise
+        unkept = None if call.is_cached else ReadSet(opaque=f"calls {path}, which has cache=False")
+        outer.inner.append(unkept or result.read_set)
+        return result
+
+
+def _decoding(input: BaseModel | EncodedInput | None) -> Callable[[], Any]:
+    return input.decode if isinstance(input, EncodedInput) else lambda: input

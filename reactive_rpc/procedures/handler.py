@@ -1,0 +1,302 @@
+"""How a function wants to be called: what of its parameters the framework gives, and what the caller.
+
+The framework gives the session and the context, which come first; their annotations say which they are, and their names
+are free. All other parameters are inputs: named fields on the wire, of a model that is made of their annotations. Or
+there is one input, called `input`, whose annotation is that model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, PydanticUserError, RootModel, TypeAdapter, create_model
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from reactive_rpc.errors import DefinitionError
+from reactive_rpc.procedures.annotations import plain
+from reactive_rpc.procedures.context import Context, context_fault
+from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message
+from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
+
+__all__ = ["Handler", "Refuse", "hints_of", "read_handler", "session_of"]
+
+Refuse = Callable[[str], DefinitionError]
+"""Makes the error that names a function, of what is wrong with it."""
+
+INPUT: Final = "input"
+_OF_MODELS: Final = frozenset(name for name in dir(BaseModel) if name.startswith(("model_", "__")))
+_CONNECTIONS: Final = (Connection, Engine, AsyncConnection, AsyncEngine)
+_SESSIONS: Final = ("db", "session", "database", "connection", "conn")
+_CONTEXTS: Final = ("ctx", "context")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How a function wants to be called.
+
+    Attributes:
+        session: the class of the session that it takes; None if it takes none.
+        session_name: of that parameter.
+        context: the class of the context that it takes; None if it takes none.
+        context_name: of that parameter.
+        input_model: of its inputs; None if it takes none.
+        fields: the inputs that it takes as plain parameters.
+        takes_model: whether it takes the model itself, as `input`.
+        is_async: whether it is a coroutine function.
+        output: the annotation of what it returns.
+    """
+
+    session: AnyAsyncSession | AnySession | None
+    session_name: str
+    context: type[Context] | None
+    context_name: str
+    input_model: type[BaseModel] | None
+    fields: tuple[str, ...]
+    takes_model: bool
+    is_async: bool
+    output: Any
+
+    def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
+        """Return the arguments of the function."""
+        arguments = {name: getattr(input, name) for name in self.fields}
+        if self.takes_model:
+            arguments[INPUT] = input
+        if self.session is not None:
+            arguments[self.session_name] = session
+        if self.context is not None:
+            arguments[self.context_name] = ctx
+        return arguments
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Return what stands for the input in a call of the procedure with these arguments: a model, or its fields.
+
+        Raises:
+            TypeError: there are too many, or one is given twice.
+        """
+        names = (INPUT,) if self.takes_model else self.fields
+        if len(args) > len(names):
+            raise TypeError(f"takes {len(names)} inputs, and {len(args)} were given by position")
+        given = dict(zip(names, args, strict=False))
+        twice = sorted(given.keys() & kwargs.keys())
+        if twice:
+            raise TypeError(f"{twice[0]!r} is given twice")
+        given |= kwargs
+        if not self.takes_model:
+            return given
+        if given.keys() != {INPUT}:
+            raise TypeError("takes one input, called `input`")
+        return given[INPUT]
+
+
+def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
+    """Return how `function` wants to be called.
+
+    Raises:
+        DefinitionError: made by `refuse`: it cannot be a handler; the message says why and the way out.
+    """
+    hints = hints_of(function, refuse)
+    if "return" not in hints:
+        raise refuse("the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it")
+    is_async = inspect.iscoroutinefunction(function)
+    given, inputs = _sort(function, hints, refuse)
+    session = next(
+        (parameter for parameter in given if issubclass(plain(hints[parameter]), AsyncSession | Session)), ""
+    )
+    context = next((parameter for parameter in given if parameter != session), "")
+    takes_model = INPUT in inputs
+    return Handler(
+        session=session_of(hints[session], is_async, refuse) if session else None,
+        session_name=session,
+        context=_context(plain(hints[context]), refuse) if context else None,
+        context_name=context,
+        input_model=_model(function, hints, inputs, refuse),
+        fields=() if takes_model else tuple(inputs),
+        takes_model=takes_model,
+        is_async=is_async,
+        output=hints["return"],
+    )
+
+
+def hints_of(function: Callable[..., Any], refuse: Refuse) -> dict[str, Any]:
+    """Return the annotations of a function, resolved.
+
+    Raises:
+        DefinitionError: made by `refuse`: one cannot be.
+    """
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, SyntaxError) as exc:
+        raise refuse(f"an annotation cannot be resolved: {exc}. Import what it names at run time") from exc
+    except TypeError as exc:
+        has_no_hash = "unhashable" in str(exc)
+        way = "give such metadata to a field of a model" if has_no_hash else "write it as typing wants it"
+        raise refuse(f"an annotation cannot be evaluated: {exc}: {way}") from exc
+
+
+def session_of(annotation: Any, is_async: bool, refuse: Refuse) -> AnyAsyncSession | AnySession:
+    """Return the class of a session that is asked for.
+
+    Raises:
+        DefinitionError: made by `refuse`: such a function cannot be given one.
+    """
+    asked: AnyAsyncSession | AnySession = plain(annotation)
+    if issubclass(asked, AsyncSession) is not is_async:
+        mode = "an async" if issubclass(asked, AsyncSession) else "a sync"
+        way = "async def with AsyncSession, or def with Session"
+        raise refuse(f"{'async def' if is_async else 'def'} with {mode} session: use {way}")
+    fault = session_fault(asked)
+    if fault is not None:
+        raise refuse(f"{asked.__name__} cannot be given: {fault}")
+    return asked
+
+
+def _sort(
+    function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse
+) -> tuple[list[str], dict[str, inspect.Parameter]]:
+    """Return the parameters that the framework gives, and the inputs."""
+    given: list[str] = []
+    inputs: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            raise refuse(f"{parameter} has no name that a caller could give: write plain parameters")
+        if name not in hints:
+            raise refuse(f"{name!r} is not annotated: {_annotation_for(name)}")
+        if not _is_given(hints[name]):
+            _require_input(name, hints[name], refuse)
+            inputs[name] = parameter
+            continue
+        if inputs and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise refuse(
+                f"{name!r} stands after the input {next(iter(inputs))!r}: what the framework gives comes first, the "
+                "session, then the context, and then what callers give"
+            )
+        given.append(name)
+    _require_order(given, hints, refuse)
+    return given, inputs
+
+
+def _is_given(annotation: Any) -> bool:
+    kind = plain(annotation)
+    return isinstance(kind, type) and issubclass(kind, AsyncSession | Session | Context)
+
+
+def _require_order(given: list[str], hints: dict[str, Any], refuse: Refuse) -> None:
+    kinds = [issubclass(plain(hints[name]), Context) for name in given]
+    for is_context, what in ((False, "session"), (True, "context")):
+        if kinds.count(is_context) > 1:
+            raise refuse(f"takes two {what}s, {' and '.join(given)}: one is given")
+    if kinds == [True, False]:
+        raise refuse(f"{given[1]!r} stands after the context {given[0]!r}: the session comes first, then the context")
+
+
+def _require_input(name: str, annotation: Any, refuse: Refuse) -> None:
+    """Refuse a parameter that looks like something that the framework gives, and is not."""
+    kind = plain(annotation)
+    mapped = mapped_class_in(annotation)
+    if isinstance(kind, type) and issubclass(kind, _CONNECTIONS):
+        raise refuse(
+            f"{name!r} is a {kind.__name__}, and what a handler is given is a session: take an AsyncSession (async "
+            "def) or a Session (def), of sqlmodel or sqlalchemy, and its connection() where you need one"
+        )
+    if any(isinstance(part, type) and issubclass(part, AsyncSession | Session | Context) for part in get_args(kind)):
+        raise refuse(f"{name!r} is always given: write its class alone, without None or a default")
+    if mapped is not None and name != INPUT and _is_a(mapped, annotation):
+        raise refuse(mapped_context_message(name, mapped))
+    if name in _CONTEXTS:
+        raise refuse(
+            f"{name!r} is a {getattr(kind, '__name__', kind)}, and a context is a frozen dataclass that extends "
+            "Context: class Member(Login), for example, with the fields that handlers need"
+        )
+    if name in _SESSIONS:
+        raise refuse(
+            f"{name!r} is a {getattr(kind, '__name__', kind)}, and looks like a session: annotate it as AsyncSession "
+            "(async def) or Session (def); call an input otherwise"
+        )
+    if name.startswith("_"):
+        raise refuse(f"{name!r} cannot be a field of an input: give it a name that does not begin with _")
+    if name in _OF_MODELS:
+        raise refuse(f"{name!r} cannot be a field of an input, as pydantic's models have it: call it otherwise")
+
+
+def _is_a(mapped: type, annotation: Any) -> bool:
+    kind = plain(annotation)
+    return kind is mapped or mapped in map(plain, get_args(kind))
+
+
+def _annotation_for(name: str) -> str:
+    if name in _SESSIONS:
+        return "say AsyncSession (async def) or Session (def)"
+    if name in _CONTEXTS:
+        return "say which context it is, Login for example"
+    if name == INPUT:
+        return "give it a pydantic model, whose fields are what callers give"
+    return "say its type, callers are typed by it"
+
+
+def _context(kind: type[Context], refuse: Refuse) -> type[Context]:
+    fault = context_fault(kind)
+    if fault is not None:
+        raise refuse(f"its context cannot be part of a cache key: {fault}")
+    return kind
+
+
+def _model(
+    function: Callable[..., Any], hints: dict[str, Any], inputs: dict[str, inspect.Parameter], refuse: Refuse
+) -> type[BaseModel] | None:
+    if not inputs:
+        return None
+    if INPUT in inputs:
+        others = sorted(inputs.keys() - {INPUT})
+        if others:
+            raise refuse(
+                f"takes `input` and {others[0]!r}: either one model called input, whose fields are what callers give, "
+                "or plain parameters"
+            )
+        return _given_model(plain(hints[INPUT]), refuse)
+    return _made_model(function, dict(_fields(hints, inputs)), refuse)
+
+
+def _given_model(model: Any, refuse: Refuse) -> type[BaseModel]:
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise refuse(f"input is {model!r}: a parameter of that name is a pydantic model, whose fields callers give")
+    if issubclass(model, RootModel):
+        raise refuse(f"input is the root model {model.__name__}: callers give fields by name, so give it some")
+    if hasattr(model, "__table__"):
+        raise refuse(
+            f"input is the table {model.__name__}, and SQLModel does not validate tables: "
+            "give it a model without table=True"
+        )
+    return model
+
+
+def _fields(hints: dict[str, Any], inputs: dict[str, inspect.Parameter]) -> Iterator[tuple[str, Any]]:
+    for name, parameter in inputs.items():
+        yield name, (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+
+
+def _made_model(function: Callable[..., Any], fields: dict[str, Any], refuse: Refuse) -> type[BaseModel]:
+    name = "".join(part.capitalize() for part in function.__name__.split("_")) + "Input"
+    # An input that nobody takes is a misspelt one; and a field may have the name of any method.
+    config = ConfigDict(extra="forbid", protected_namespaces=())
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*shadows an attribute", category=UserWarning)
+            model: type[BaseModel] = create_model(name, __config__=config, __module__=function.__module__, **fields)
+    except (PydanticUserError, NameError, TypeError) as exc:
+        place = next((f"input {name!r}" for name, (kind, _) in fields.items() if not _has_schema(kind)), "its inputs")
+        raise refuse(f"{place}: no schema can be made of it: {str(exc).strip().splitlines()[0]}") from exc
+    return model
+
+
+def _has_schema(annotation: Any) -> bool:
+    try:
+        TypeAdapter(annotation)
+    except Exception:  # a type's own functions may take part in it, and raise what they like
+        return False
+    return True

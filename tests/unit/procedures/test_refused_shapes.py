@@ -1,0 +1,332 @@
+"""Each shape that a handler, a step, a wrapper or a definer cannot have, and the message that it is refused with.
+
+The messages stand in `refused_shapes.txt`, to be read as somebody reads them who has just made the mistake. After a
+change, write it anew: `REACTIVE_WRITE_GOLDEN=1 pytest tests/unit/procedures/test_refused_shapes.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from pydantic import BaseModel, RootModel
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import registry
+from sqlmodel import Field, Session, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from reactive_rpc import (
+    Answered,
+    Cache,
+    CallInfo,
+    Context,
+    DefinitionError,
+    Login,
+    Next,
+    Tenant,
+    by_tenant,
+    define_reactive_function,
+)
+
+GOLDEN = Path(__file__).with_name("refused_shapes.txt")
+
+define: Any = define_reactive_function
+C = TypeVar("C", bound=Context)
+
+
+class Base(SQLModel, registry=registry()):
+    """Keeps the table out of the shared metadata."""
+
+
+class Item(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    role: str = "user"
+
+
+class Ref(BaseModel):
+    id: int
+
+
+class Number(RootModel[int]):
+    """One number."""
+
+
+class Opaque:
+    """What pydantic makes no schema of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Login):
+    role: str = "user"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles(Login):
+    roles: list[str]
+
+
+class Undecorated(Login):
+    """No dataclass of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRow(Login):
+    item: Item
+
+
+async def no_result(db: AsyncSession):  # type: ignore[no-untyped-def]
+    ...
+
+
+async def result_without_schema() -> Opaque:
+    raise NotImplementedError
+
+
+async def unresolved(item: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+async def broken_annotation(db: AsyncSession) -> list[str]:
+    return []
+
+
+broken_annotation.__annotations__["return"] = "list["
+
+
+async def missing_attribute(db: AsyncSession) -> list[str]:
+    return []
+
+
+missing_attribute.__annotations__["return"] = "re.Missing"
+
+
+async def unannotated_input(item_id) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def unannotated_model(input) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def unannotated_session(db) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def unannotated_context(ctx) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def sync_session(db: Session) -> None: ...
+
+
+def async_session(db: AsyncSession) -> None: ...
+
+
+async def connection(db: Connection) -> None: ...
+
+
+async def optional_session(db: AsyncSession | None = None) -> None: ...
+
+
+async def optional_context(ctx: Login | None = None) -> None: ...
+
+
+async def text_for_a_session(session: str) -> None: ...
+
+
+async def two_sessions(db: AsyncSession, other: AsyncSession) -> None: ...
+
+
+async def two_contexts(ctx: Login, other: Tenant) -> None: ...
+
+
+async def context_first(ctx: Login, db: AsyncSession) -> None: ...
+
+
+async def input_first(item_id: int, db: AsyncSession) -> None: ...
+
+
+async def input_before_context(db: AsyncSession, item_id: int, ctx: Login) -> None: ...
+
+
+async def dict_for_a_context(ctx: dict[str, str]) -> None: ...
+
+
+async def row_for_a_context(current_user: Item) -> None: ...
+
+
+async def mutable_context(ctx: Roles) -> None: ...
+
+
+async def undecorated_context(ctx: Undecorated) -> None: ...
+
+
+async def row_in_a_context(ctx: OfRow) -> None: ...
+
+
+async def another_context(ctx: Tenant) -> None: ...
+
+
+async def positional(item_id: int, /) -> None: ...
+
+
+async def variadic(*item_ids: int) -> None: ...
+
+
+async def keywords(**fields: int) -> None: ...
+
+
+async def model_and_field(input: Ref, limit: int) -> None: ...
+
+
+async def scalar_model(input: int) -> None: ...
+
+
+async def table_model(input: Item) -> None: ...
+
+
+async def root_model(input: Number) -> None: ...
+
+
+async def private_field(_id: int) -> None: ...
+
+
+async def pydantics_field(model_dump: int) -> None: ...
+
+
+async def opaque_field(value: Opaque) -> None: ...
+
+
+async def with_context(ctx: Login) -> None: ...
+
+
+async def plain(db: AsyncSession) -> None: ...
+
+
+def plain_sync(db: Session) -> None: ...
+
+
+async def step_of_nothing() -> None: ...
+
+
+async def step_of_a_text(ctx: str) -> None: ...
+
+
+async def step_of_any(ctx: C) -> C: ...  # type: ignore[empty-body]
+
+
+async def truthy(ctx: Login) -> bool:
+    raise NotImplementedError
+
+
+async def giving_a_dict(ctx: Login) -> dict[str, str]:
+    raise NotImplementedError
+
+
+async def unsaid(ctx: Login): ...  # type: ignore[no-untyped-def]
+
+
+async def step_with_input(ctx: Login, item_id: int) -> None: ...
+
+
+async def step_with_sync_session(ctx: Login, db: Session) -> None: ...
+
+
+async def giving_roles(ctx: Login) -> Roles:
+    raise NotImplementedError
+
+
+async def of_member(ctx: Member) -> None: ...
+
+
+async def with_session(ctx: Login, db: AsyncSession) -> None: ...
+
+
+def no_coroutine(call: CallInfo, next: Next) -> Answered: ...  # type: ignore[empty-body]
+
+
+async def too_few(call: CallInfo) -> Answered:
+    raise NotImplementedError
+
+
+async def wraps(call: CallInfo, next: Next) -> Answered:
+    raise NotImplementedError
+
+
+SHAPES: dict[str, Callable[[], object]] = {
+    **{
+        f"handler: {function.__name__}": lambda function=function: define(function)  # type: ignore[misc]  # bound here
+        for function in (
+            no_result, result_without_schema, unresolved, broken_annotation, missing_attribute,
+            unannotated_input, unannotated_model, unannotated_session,
+            unannotated_context, sync_session, async_session, connection, optional_session, optional_context,
+            text_for_a_session, two_sessions, two_contexts, context_first, input_first, input_before_context,
+            dict_for_a_context, row_for_a_context, mutable_context, undecorated_context,
+            row_in_a_context, another_context, positional, variadic, keywords, model_and_field, scalar_model,
+            table_model, root_model, private_field, pydantics_field, opaque_field, Ref,
+        )
+    },
+    **{
+        f"step: {function.__name__}": lambda function=function: define.use(function)  # type: ignore[misc]  # bound here
+        for function in (
+            step_of_nothing, step_of_a_text, step_of_any, truthy, giving_a_dict, unsaid, step_with_input,
+            step_with_sync_session, giving_roles, of_member, Member,
+        )
+    },
+    "step: result of a call": lambda: define.use(by_tenant(Login(tenant="t"))),
+    "step: tenants have no login": lambda: define.use(by_tenant).use(with_session),
+    "wrapper: no_coroutine": lambda: define.wrap(no_coroutine),
+    "wrapper: too_few": lambda: define.wrap(too_few),
+    "wrapper: on what": lambda: define.wrap(wraps, on="hit"),
+    "definer: context after a step": lambda: define.use(with_session).context(Member),
+    "definer: context that is no login": lambda: define.context(Tenant),
+    "definer: default of another kind": lambda: define.defaults(mutation={"cache": False}),
+    "option: unknown": lambda: define(depends=[Item])(plain),
+    "option: of a mutation": lambda: define(isolation="serializable")(plain),
+    "option: of a query": lambda: define.mutation(cache=Cache())(plain),
+    "option: dependencies that are no list": lambda: define(dependencies=Item)(plain),
+    "option: dependencies that are a text": lambda: define(dependencies="item")(plain),
+    "option: a dependency that is no table": lambda: define(dependencies=[Ref])(plain),
+    "option: a predicate that is no function": lambda: define(invalidate_when={Item: True})(plain),
+    "option: a predicate for no dependency": lambda: define(
+        dependencies=["other"], invalidate_when={Item: lambda change, input: False}
+    )(plain),
+    "option: cache=True": lambda: define(cache=True)(plain),
+    "option: predicates and no cache": lambda: define(
+        cache=False, invalidate_when={Item: lambda change, input: False}
+    )(plain),
+    "option: raises an exception of Python": lambda: define(raises=[ValueError])(plain),
+    "option: raises that is no list": lambda: define(raises=DefinitionError)(plain),
+    "option: attempts": lambda: define.mutation(attempts=0)(plain),
+    "option: isolation": lambda: define.mutation(isolation="snapshot")(plain),
+    "option: public with a context": lambda: define(public=True)(with_context),
+    "option: public with a guard": lambda: define.use(with_session)(public=True)(plain),
+    "mutation: a plain function and a coroutine step": lambda: define.use(with_session).mutation(plain_sync),
+}  # fmt: skip
+
+
+def message_of(make: Callable[[], object]) -> str:
+    """Return what a shape is refused with; lines of this file without their numbers."""
+    with pytest.raises(DefinitionError) as raised:
+        make()
+    said = str(raised.value).replace(__name__, "app")
+    return re.sub(r"(\.py:)\d+", r"\1..", said)
+
+
+def test_each_shape_is_refused_with_its_message() -> None:
+    """And no message has changed without somebody reading it."""
+    messages = {name: message_of(make) for name, make in SHAPES.items()}
+    written = "".join(
+        f"{name}\n    {message.replace(chr(10), chr(10) + '    ').rstrip()}\n\n" for name, message in messages.items()
+    )
+    if "REACTIVE_WRITE_GOLDEN" in os.environ:
+        GOLDEN.write_text(written, encoding="utf-8")
+    assert written == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_each_message_names_what_is_wrong(name: str) -> None:
+    """The function, the step or the option."""
+    what = name.partition(": ")[2]
+    message = message_of(SHAPES[name])
+    assert what in message or name.startswith(("option", "definer", "wrapper", "step: ", "mutation")), message
