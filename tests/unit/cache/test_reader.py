@@ -14,7 +14,7 @@ from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable
-from reactive_rpc.cache.store import MemoryStore, Store
+from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import ReadSet
