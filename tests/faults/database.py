@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
 import psycopg
-from sqlalchemy import make_url
 
-__all__ = ["BUSY_GROUPS", "FAULTS", "GROUPS", "ROWS_OF", "Writing", "fill", "opened", "truth_of", "value_of"]
+from tests.support.accounts import dsn_of, file_of
+
+__all__ = ["ACCOUNTS", "BUSY_GROUPS", "FAULTS", "GROUPS", "ROWS_OF", "Writing", "opened", "truth_of", "value_of"]
 
 GROUPS = 6
 BUSY_GROUPS = 4
@@ -19,6 +20,9 @@ ROWS_IN_GROUP = 4
 ROWS = GROUPS * ROWS_IN_GROUP
 ROWS_OF = {group: frozenset(range(group, ROWS, GROUPS)) for group in range(GROUPS)}
 """`{group: its rows}`."""
+
+ACCOUNTS = [(row, row % GROUPS) for row in range(ROWS)]
+"""`(id, group)` of each."""
 
 FAULTS = (sqlite3.Error, psycopg.Error, OSError)
 
@@ -33,25 +37,13 @@ Writing = Callable[[int], tuple[int, int, int]]
 @contextmanager
 def opened(url: str) -> Iterator[Writing]:
     """Open a connection for a writer; a fault leaves it of no use."""
-    file = _file_of(url)
+    file = file_of(url)
     if file is not None:
         with closing(sqlite3.connect(file, timeout=30, isolation_level=None)) as connection:
             yield lambda row: _count_in_file(connection, row)
     else:
-        with psycopg.connect(_dsn_of(url), autocommit=True, connect_timeout=5) as server:
+        with psycopg.connect(dsn_of(url), autocommit=True, connect_timeout=5) as server:
             yield lambda row: _count_on_server(server, row)
-
-
-def fill(url: str) -> None:
-    """Make the accounts."""
-    rows = [(row, row % GROUPS) for row in range(ROWS)]
-    file = _file_of(url)
-    if file is not None:
-        with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
-            connection.executemany("INSERT INTO acc VALUES (?, ?, 0)", rows)
-        return
-    with psycopg.connect(_dsn_of(url)) as server:
-        server.cursor().executemany("INSERT INTO acc VALUES (%s, %s, 0)", rows)
 
 
 def truth_of(url: str) -> dict[int, int]:
@@ -65,13 +57,13 @@ def value_of(url: str, row: int) -> tuple[int, int]:
 
 
 def _read(url: str) -> list[tuple[int, int, int]]:
-    file = _file_of(url)
+    file = file_of(url)
     if file is not None:
         with closing(sqlite3.connect(file, timeout=30)) as connection:
             rows = connection.execute("SELECT id, n FROM acc").fetchall()
             (version,) = connection.execute(_SQLITE_POSITION).fetchone()
         return [(row, n, version) for row, n in rows]
-    with psycopg.connect(_dsn_of(url), connect_timeout=5) as server:
+    with psycopg.connect(dsn_of(url), connect_timeout=5) as server:
         found = server.execute("SELECT id, n FROM acc").fetchall()
         snapshot = server.execute(_SNAPSHOT).fetchone()
     assert snapshot is not None
@@ -113,12 +105,3 @@ def _version_of(snapshot: str) -> int:
 def _version_before(snapshot: str, own: int) -> int:
     """Return the version of a transaction's own snapshot to all others, which count it among those under way."""
     return _version_of(snapshot) - (own < int(snapshot.split(":")[1]))
-
-
-def _file_of(url: str) -> str | None:
-    parsed = make_url(url)
-    return str(parsed.database) if parsed.get_backend_name() == "sqlite" else None
-
-
-def _dsn_of(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

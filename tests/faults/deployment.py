@@ -19,11 +19,12 @@ from sqlalchemy import make_url
 
 from reactive_rpc.testing.postgresql import PostgreSQLServer, postgresql_server
 from reactive_rpc.testing.redis import RedisServer, redis_server
+from tests.support.accounts import fill
 from tests.support.processes import Process, send_to_all
 from tests.support.waiting import wait_until
 
 from .books import Commit
-from .database import fill, truth_of
+from .database import ACCOUNTS, truth_of
 from .processes import Balancer, Links, Relay, Worker, Writer
 
 __all__ = ["FAULTS", "HEARTBEAT_SECONDS", "Component", "Deployment", "Fault", "Tier", "components", "deployed"]
@@ -94,7 +95,7 @@ class Deployment:
                 self._start(relay)
         for worker in self.workers:
             self._start(worker)
-        fill(self._database)
+        fill(self._database, ACCOUNTS)
         fronts = [self._link(f"worker{number}", worker.port, "worker") for number, worker in enumerate(self.workers)]
         self.balancer = Balancer(folder, fronts)
         self._start(self.balancer)

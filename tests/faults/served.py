@@ -16,28 +16,16 @@ from itertools import count
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy import MetaData
-from sqlmodel import Field, SQLModel, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Cache, ReactiveRPC, define_reactive_function
+from tests.support.accounts import METADATA, Account
 from tests.support.waiting import idle
 
 from .queries import Above, Group
 
 PAUSE_SECONDS = 0.005
-
-METADATA = MetaData()
-
-
-class Account(SQLModel, table=True):
-    """A counter in a group."""
-
-    metadata = METADATA
-    __tablename__ = "acc"
-    id: int = Field(primary_key=True)
-    g: int = Field(index=True)
-    n: int = 0
 
 
 @define_reactive_function

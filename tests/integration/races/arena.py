@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 
 from reactive_rpc.protocol.sse import SSEDecoder
+from tests.support.accounts import fill
 from tests.support.processes import Conversation, Uvicorn
 from tests.support.waiting import became_true, idle_thread, wait_until
 
-from .database import GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, fill, truth_of
+from .database import ACCOUNTS, GROUPS, QUIET_GROUP, QUIET_ROW, ROWS, truth_of
 from .places import Crash
 
 __all__ = ["Arena", "Report"]
@@ -86,7 +87,7 @@ class Arena:
         self._nodes = [Node(self._url, naive=self._naive) for _ in range(2)]
         try:
             self._nodes[0].start()
-            fill(self._url)
+            fill(self._url, ACCOUNTS)
             self._nodes[1].start()
             with self._threads(self._watch, watchers):
                 try:

@@ -13,31 +13,18 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
-from sqlalchemy import MetaData
-from sqlmodel import Field, SQLModel, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import ReactiveRPC, define_reactive_function
 from reactive_rpc.settings import Settings
+from tests.support.accounts import METADATA, Account
 from tests.support.waiting import idle
 
 from .places import Crash
 
 PAUSE_SECONDS = 0.02
 OVERTAKEN = "writes are to come between the statements, and before the answer"
-
-
-METADATA = MetaData()
-
-
-class Account(SQLModel, table=True):
-    """A counter in a group."""
-
-    metadata = METADATA
-    __tablename__ = "acc"
-    id: int = Field(primary_key=True)
-    g: int = Field(index=True)
-    n: int = 0
 
 
 class Group(BaseModel):

@@ -13,7 +13,7 @@ from contextlib import closing
 
 import psycopg
 
-from tests.integration.races.database import dsn_of, file_of
+from tests.support.accounts import dsn_of, file_of
 from tests.support.waiting import idle_thread
 
 PAUSE_SECONDS = 0.01

@@ -5,30 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reactive_rpc.client.state import (
-    Action,
-    Advanced,
-    Confirmed,
-    Covered,
-    Fetched,
-    FetchFailed,
-    FetchStarted,
-    FetchUnchanged,
-    HoldExpired,
-    Invalidated,
-    OpAnswered,
-    OpLost,
-    OpMade,
-    OpRejected,
-    OpSent,
-    Pushed,
-    QuerySnapshot,
-    Reidentified,
-    Restored,
-    Shared,
-    StreamFailed,
-    Uncovered,
-)
+from reactive_rpc.client import state as states
 from reactive_rpc.client.versions import parse_version
 
 __all__ = ["action_of", "seen_of", "update_of"]
@@ -36,34 +13,34 @@ __all__ = ["action_of", "seen_of", "update_of"]
 Spelled = dict[str, Any]
 
 _PLAIN: dict[str, type[Any]] = {
-    "advanced": Advanced,
-    "covered": Covered,
-    "fetchStarted": FetchStarted,
-    "holdExpired": HoldExpired,
-    "invalidated": Invalidated,
-    "opAnswered": OpAnswered,
-    "opLost": OpLost,
-    "opRejected": OpRejected,
-    "opSent": OpSent,
-    "pushed": Pushed,
-    "reidentified": Reidentified,
-    "restored": Restored,
-    "shared": Shared,
-    "uncovered": Uncovered,
-    "unchanged": FetchUnchanged,
-    "confirmed": Confirmed,
-    "fetched": Fetched,
-    "fetchFailed": FetchFailed,
-    "streamFailed": StreamFailed,
-    "op": OpMade,
+    "advanced": states.Advanced,
+    "covered": states.Covered,
+    "fetchStarted": states.FetchStarted,
+    "holdExpired": states.HoldExpired,
+    "invalidated": states.Invalidated,
+    "opAnswered": states.OpAnswered,
+    "opLost": states.OpLost,
+    "opRejected": states.OpRejected,
+    "opSent": states.OpSent,
+    "pushed": states.Pushed,
+    "reidentified": states.Reidentified,
+    "restored": states.Restored,
+    "shared": states.Shared,
+    "uncovered": states.Uncovered,
+    "unchanged": states.FetchUnchanged,
+    "confirmed": states.Confirmed,
+    "fetched": states.Fetched,
+    "fetchFailed": states.FetchFailed,
+    "streamFailed": states.StreamFailed,
+    "op": states.OpMade,
 }
 _NAMES = {"isStale": "is_stale", "notifiedUpTo": "notified_up_to"}
 
 
-def action_of(spelled: Spelled) -> Action:
+def action_of(spelled: Spelled) -> states.Action:
     """Return the action that a vector spells."""
     given = {_NAMES.get(name, name): _value(name, value) for name, value in spelled.items() if name != "t"}
-    action: Action = _PLAIN[spelled["t"]](**given)
+    action: states.Action = _PLAIN[spelled["t"]](**given)
     return action
 
 
@@ -82,7 +59,7 @@ def update_of(spelled: dict[str, str]) -> Callable[[Any], Any]:
     return lambda data: [*(data or []), spelled["append"]]
 
 
-def seen_of(snapshot: QuerySnapshot[Any]) -> dict[str, Any]:
+def seen_of(snapshot: states.QuerySnapshot[Any]) -> dict[str, Any]:
     """Return what shows, under the vectors' names."""
     state = snapshot.state
     return {

@@ -106,6 +106,13 @@ class Rig:
             await stream.aclose()
 
     @asynccontextmanager
+    async def relayed(self, **limits: Any) -> AsyncIterator[tuple[Writer, Edge]]:
+        """Let a relay run, a writer write, and a worker follow."""
+        with Writer(self.url) as writer:
+            async with self.relaying(), self.edge(writer, **limits) as edge:
+                yield writer, edge
+
+    @asynccontextmanager
     async def edge(self, writer: Writer, **limits: Any) -> AsyncIterator[Edge]:
         """Let a worker follow the stream; somebody must be feeding it."""
         stream = Gated(self.redis_url, self.namespace, shards=self.shards)

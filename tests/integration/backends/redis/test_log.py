@@ -89,9 +89,7 @@ def test_a_redis_that_hangs(make_rig: MakeRig, own_redis: RedisServer) -> None:
     async def main() -> None:
         rig = make_rig(own_redis.url)
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer, timeout_seconds=0.5))
+            writer, edge = await stack.enter_async_context(rig.relayed(timeout_seconds=0.5))
             own_redis.pause()
             writer.write()
             with pytest.raises(ServiceUnavailableError):
@@ -109,10 +107,8 @@ def test_connections_that_are_cut(make_rig: MakeRig, own_redis: RedisServer) -> 
     async def main() -> None:
         rig = make_rig(own_redis.url)
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
             client = await stack.enter_async_context(rig.client())
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             for _ in range(10):
                 for _ in range(5):
                     writer.write()
@@ -131,10 +127,8 @@ def test_keys_that_are_deleted(rig: Rig, names: str) -> None:
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
             client = await stack.enter_async_context(rig.client())
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             for _ in range(5):
                 writer.write()
                 await client.delete(*map(rig.key, names.split()))
@@ -150,10 +144,8 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
             client = await stack.enter_async_context(rig.client())
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             old = edge.log.cursor_at(edge.log.version)
             edge.gate.clear()
             written = 0
@@ -370,9 +362,7 @@ def test_many_changes_after_a_cursor(rig: Rig) -> None:
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer, bulk_threshold=3))
+            writer, edge = await stack.enter_async_context(rig.relayed(bulk_threshold=3))
             cursors = []
             for _ in range(5):
                 cursors.append(edge.log.cursor_at(edge.log.version))
@@ -389,9 +379,7 @@ def test_a_commit_comes_by_itself(rig: Rig) -> None:
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             writer.write()
             await until(lambda: edge.received == [1], "it is told")
 

@@ -62,9 +62,7 @@ def test_a_key_that_was_overwritten(make_rig: MakeRig, name: str) -> None:
     async def main() -> None:
         rig = make_rig()
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             client = await stack.enter_async_context(rig.client())
             writer.write()
             await client.set(rig.key(name), "a stranger's")
@@ -84,9 +82,7 @@ def test_a_state_that_is_nonsense(make_rig: MakeRig, fields: dict[str, str | byt
     async def main() -> None:
         rig = make_rig()
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             client = await stack.enter_async_context(rig.client())
             writer.write()
             await client.hset(rig.key("state"), mapping=fields)
@@ -103,9 +99,7 @@ def test_an_entry_that_is_nonsense(make_rig: MakeRig) -> None:
     async def main() -> None:
         rig = make_rig()
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(Writer(rig.url))
-            await stack.enter_async_context(rig.relaying())
-            edge = await stack.enter_async_context(rig.edge(writer))
+            writer, edge = await stack.enter_async_context(rig.relayed())
             client = await stack.enter_async_context(rig.client())
             edge.gate.clear()
             writer.write()
