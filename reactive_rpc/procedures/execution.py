@@ -59,13 +59,13 @@ READS_NOTHING = "reads no table, so nothing could tell when its result changes"
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one run of a query read.
+    """The rows that one run of a query read.
 
     Attributes:
         path: of the procedure.
         declared: its dependencies; None if it declares none.
         read: the tables it read, by canonical name.
-        opaque: why it could not be told what was read; None if it could.
+        opaque: why nobody can tell which rows were read; None if they are known.
     """
 
     path: str
@@ -79,7 +79,7 @@ Observer = Callable[[Observation], None]
 
 @dataclass(frozen=True, slots=True)
 class MutationOutput:
-    """What a mutation's handler returned.
+    """The result of a mutation's handler.
 
     Attributes:
         body: its output as JSON.
@@ -123,7 +123,7 @@ class RunnableHandler(Protocol):
 
 
 class Runnable(Protocol):
-    """What the executor runs as a query: a procedure, or a step with a session; see `Procedure`."""
+    """The executor runs it as a query: a procedure, or a step with a session; see `Procedure`."""
 
     name: str
     dependencies: frozenset[str] | None
@@ -133,7 +133,7 @@ class Runnable(Protocol):
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What is run."""
+        """The function that is run."""
         ...
 
     @property
@@ -143,12 +143,12 @@ class Runnable(Protocol):
 
     @property
     def output(self) -> OutputCodec:
-        """Validates and encodes what it returns."""
+        """Validates and encodes its result."""
         ...
 
     @property
     def topic_tables(self) -> frozenset[str]:
-        """What the topics declared are called in a log."""
+        """The names of the declared topics in a log."""
         ...
 
     @property

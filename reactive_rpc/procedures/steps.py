@@ -67,7 +67,7 @@ LOCAL: Final = CallOrigin("local")
 
 
 class CallInfo:
-    """What steps and wrappers see of a call.
+    """The part of a call that steps and wrappers see.
 
     Beside a session, and around the computation of a result, a call is whoever's: `path`, `kind` and `input` are all
     there is, and the rest raises a `DefinitionError`, as no cache key holds it.
@@ -141,11 +141,11 @@ class CallInfo:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """How what `next()` stands for has ended.
+    """How the part that `next()` runs has ended.
 
     Attributes:
         source: `cache`: with a stored result; `handler`: with one that was made for this call; `error`.
-        error: what the caller is answered instead of a result; None normally.
+        error: the answer of the caller in the place of a result; None normally.
         seconds: how long it took.
     """
 
@@ -160,7 +160,7 @@ WrapperFunction = Callable[[CallInfo, Next], Awaitable[Answered]]
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """A function that encloses what stands after it.
+    """A function that encloses the parts after it.
 
     Attributes:
         on: `call`: around each call; `compute`: around each run of the handler, also if nobody called.
@@ -266,7 +266,7 @@ class Chain:
 
     @property
     def calls(self) -> tuple[ChainPart, ...]:
-        """What runs on every call."""
+        """The steps and wrappers that run on every call."""
         return tuple(part for part in self.parts if isinstance(part, Step) or part.on == "call")
 
     @property
@@ -394,7 +394,7 @@ async def walk(
     step: Callable[[Step, Context], Awaitable[Context]],
     last: Callable[[Context], Awaitable[Outcome]],
 ) -> Outcome:
-    """Run parts of a chain in order, then `last` with the context that they make; return what that returns.
+    """Run parts of a chain in order, then `last` with the context that they make; return its result.
 
     Args:
         step: runs a step.
@@ -446,7 +446,7 @@ async def run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Await
 
 
 def around(wrappers: tuple[Wrapper, ...], call: CallInfo, run: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-    """Run a computation inside of its wrappers and return what it returns."""
+    """Run a computation inside of its wrappers and return its result."""
 
     async def last(_: Context) -> Outcome:
         return Outcome("handler", None, await run())
