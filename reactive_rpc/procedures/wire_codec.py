@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreConfig, CoreSchema, PydanticOmit, PydanticSerializationError, to_jsonable_python
 
 from reactive_rpc.compat.pydantic import whole_validator
+from reactive_rpc.procedures.table_rows import with_typed_rows
 from reactive_rpc.procedures.wire_types import Fault, declared_fields, faults, field_schemas
 from reactive_rpc.protocol.fidelity import Inspector, Unfit, as_spelled
 
@@ -67,7 +68,7 @@ class OutputCodec:
         _require_supported(schema, "the result", taken=False)
         _require_documented(annotation, schema, "the result", "serialization")
         self._inspector = Inspector(schema)
-        self._validator = _validator(self.adapter, schema)
+        self._validator = _validator(self.adapter, with_typed_rows(schema))
 
     def unfit(self, output: object, body: bytes) -> Unfit | None:
         """Return what in a validated result would not arrive as it is, where `body` is what is written of it."""
@@ -76,7 +77,7 @@ class OutputCodec:
         return None
 
     def from_json(self, body: bytes) -> Any:
-        """Return the result that a body spells."""
+        """Return the result that a body spells, in the types of the annotation: rows of table models too."""
         return self._validator.validate_json(body)
 
 
@@ -171,9 +172,9 @@ def _undocumented_fields(annotation: Any, schema: Mapping[str, Any], mode: _Mode
 
 
 def _validator(adapter: TypeAdapter[Any], schema: Mapping[str, Any]) -> Any:
-    """Return the validator in which unions with text keep their texts: pydantic's own where there is none."""
+    """Return the validator by a schema in which unions with text keep their texts: pydantic's own if that is it."""
     spelled = as_spelled(schema)
-    if spelled is schema:
+    if spelled is adapter.core_schema:
         return adapter.validator
     # A model in it would bring its own validator along, in which nothing has been changed.
     return whole_validator(cast(CoreSchema, spelled), _ENCODING)

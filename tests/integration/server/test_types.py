@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from math import nan
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict
+from sqlmodel import Field, Session, col, create_engine, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
 from reactive_rpc.procedures.call import decode_json_input
 from tests.support.calls import by_path
 
-from .rooms import error_of, serving
+from .rooms import Base, error_of, serving
 
 
 class When(BaseModel):
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
     at: datetime | str
     content: bytes = b""
+
+
+class Invoice(Base, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    due: date
+    at: time
+    reference: UUID
+    content: bytes | None = None
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")  # type: ignore[assignment]  # SQLModel's own
 
 
 class Statistics(BaseModel):
@@ -60,6 +72,40 @@ class Ordered(BaseModel):
 async def order(input: Ordered) -> list[str]:
     """The keys as they came."""
     return list(input.fields)
+
+
+@define_reactive_function.mutation
+async def bill(db: AsyncSession) -> Invoice:
+    """Store one invoice."""
+    invoice = Invoice(due=date(2026, 1, 2), at=time(3), reference=UUID(int=7), content=b"\xff")
+    db.add(invoice)
+    return invoice
+
+
+@define_reactive_function
+async def invoices(db: AsyncSession) -> dict[str, list[Invoice]]:
+    """All invoices."""
+    return {"all": list((await db.exec(select(Invoice))).all())}
+
+
+async def test_a_call_in_this_process_returns_rows_as_they_were_stored(file: Path) -> None:
+    """Typed as the columns are, and usable as what they are: to be merged into a session, and added to one."""
+    async with serving(file, {"test": {"bill": bill, "invoices": invoices}}) as server:
+        call = server.rpc.caller()
+        made = await call(bill)
+        (read,) = (await call(invoices))["all"]
+        expected = (date(2026, 1, 2), time(3), UUID(int=7), b"\xff")
+        for invoice in (made, read):
+            assert (invoice.due, invoice.at, invoice.reference, invoice.content) == expected
+    with Session(create_engine(f"sqlite:///{file}")) as session:
+        read.due = date(2027, 1, 2)
+        session.merge(read)
+        made.id = None
+        session.add(made)
+        session.commit()
+        assert [invoice.due for invoice in session.exec(select(Invoice).order_by(col(Invoice.id)))] == [
+            date(2027, 1, 2), date(2026, 1, 2),
+        ]  # fmt: skip
 
 
 async def test_the_order_of_a_mapping_is_part_of_the_input(file: Path) -> None:
