@@ -62,9 +62,9 @@ class TriedQuery:
 
     Attributes:
         calls: how many ran.
-        wanting: what it needs to be tried at all; None if it was tried.
+        wanting: its needs, before it can be tried at all; None if it was tried.
         uncacheable: why a result could not be cached; None where all could.
-        error: what a call answered instead; None where none did.
+        error: with which a call was answered; None if none was.
         moved: what it asks of Python's clock, where that was tried.
     """
 
@@ -93,7 +93,7 @@ class Checker:
         await self._rpc.auditor.drain()
 
     def drifts(self) -> tuple[Drift, ...]:
-        """Return what was found so far, by path."""
+        """Return the findings so far, by path."""
         return tuple(
             sorted({*self._declarations(), *self._wrong_predicates()}, key=lambda drift: (drift.path, drift.kind))
         )
@@ -131,7 +131,7 @@ async def try_calls(
         moves_clock: whether to try what cached queries ask of Python's clock: see `procedures/clock_dependence.py`.
 
     Raises:
-        DefinitionError: `calls` names what is no query.
+        DefinitionError: `calls` names something that is no query.
     """
     unknown = calls.keys() - {path for path, procedure in rpc.registry.items() if procedure.kind == "query"}
     if unknown:
@@ -182,7 +182,7 @@ async def _try_query(
 
 
 async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:
-    """Return what a call raised."""
+    """Return the exception that a call raised."""
     try:
         await rpc.try_call(path, input, ctx)
     except Exception as exc:  # a handler's own fault is what is looked for

@@ -1,4 +1,4 @@
-"""Reports: what the commands found, as data; printed as text for people or as JSON for programs."""
+"""Reports: the findings of the commands, as data; printed as text for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Format = Literal["text", "json"]
 
 
 class PrintedReport(Protocol):
-    """A dataclass of JSON's own types: its fields are what `--format json` prints."""
+    """A dataclass of JSON's own types: `--format json` prints its fields."""
 
     @property
     def ok(self) -> bool:
@@ -38,7 +38,7 @@ class PrintedReport(Protocol):
         ...
 
     def lines(self) -> Iterator[RenderableType]:
-        """Yield what people read."""
+        """Yield the parts that people read."""
         ...
 
 
@@ -111,7 +111,7 @@ class Diagnosis:
         return all(table.captured for table in self.tables)
 
     def lines(self) -> Iterator[RenderableType]:
-        """Yield what stands, and two tables."""
+        """Yield the state in a line or two, and two tables."""
         yield Text(f"database  {self.database}\nepoch     {self.epoch}\ncapture   {self.capture}")
         yield _table(
             "Tables",
@@ -148,9 +148,9 @@ class CheckReport:
 
     Attributes:
         tried: how many queries were run.
-        drifts: what does not hold, one sentence each.
-        errors: `{path: what a call answered in the place of a result}`.
-        untried: `{path: what it needs to be tried}`.
+        drifts: the declarations that do not hold, one sentence each.
+        errors: `{path: the error that answered a call}`.
+        untried: `{path: its needs, before it can be tried}`.
         allow_untried: whether those are no failure.
     """
 
@@ -166,7 +166,7 @@ class CheckReport:
         return not (self.drifts or self.errors or (self.untried and not self.allow_untried))
 
     def lines(self) -> Iterator[RenderableType]:
-        """Yield a line for each finding, and what it comes to."""
+        """Yield a line for each finding, and the sum."""
         for drift in self.drifts:
             yield f"[bold red]drift[/] {escape(drift)}"
         for path, error in self.errors.items():
@@ -189,7 +189,7 @@ class CaptureReport:
     Attributes:
         tables: how many there are; 0 where capture is not in place.
         captured: of how many every write is seen.
-        findings: what is missing or not seen, one line each.
+        findings: each part that is missing or not seen, one line each.
     """
 
     database: str

@@ -29,8 +29,8 @@ class InputCodec:
     """Reads a procedure's input.
 
     Attributes:
-        model: what a handler is given.
-        core_schema: what pydantic validates by.
+        model: of the inputs that a handler is given.
+        core_schema: by which pydantic validates.
         fields: the same of each field, by its name in Python.
 
     Raises:
@@ -71,7 +71,7 @@ class OutputCodec:
         self._validator = _validator(self.adapter, with_typed_rows(schema))
 
     def unfit(self, output: object, body: bytes) -> Unfit | None:
-        """Return what in a validated result would not arrive as it is, where `body` is what is written of it."""
+        """Return the first part of a validated result that would not arrive as it is; `body` is the result as JSON."""
         if self._inspector.is_needed and (self._inspector.always or b"null" in body):
             return self._inspector.unfit(output)
         return None
