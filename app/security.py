@@ -1,8 +1,8 @@
 """Logging in: OAuth2's password flow, Argon2 for passwords, signed tokens that end by themselves.
 
-A token says who calls (`sub`) and for which organization (`org`), so a call needs no look-up. The price: it is good
-until it expires, also when the user is deleted before that. Whoever cannot accept this keeps the lifetime short, or
-looks the user up in `get_context`.
+A token says who calls (`sub`) and for which organization (`org`). `get_context` also looks the user up: it takes a
+session, so its outcome is kept by the token until it expires or the user's row changes. A user who is deleted, or moves
+to another organization, is out at once: the next call is refused, and open streams end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, OperationalError
 from sqlmodel import Session, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.database import new_engine
 from app.models import User, now
@@ -64,11 +65,12 @@ def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     return Token(access_token=_new_token(user, lifetime_seconds), expires_in=lifetime_seconds)
 
 
-async def get_context(token: Annotated[str, Depends(bearer)]) -> Login:
+async def get_context(token: Annotated[str, Depends(bearer)], db: AsyncSession) -> Login:
     """Return on whose behalf the request is made.
 
     Raises:
-        HTTPException: 401, the token is missing, expired or invalid; why it is invalid is not told.
+        HTTPException: 401, the token is missing, expired or invalid, or its user is gone; why it is invalid is not
+            told.
     """
     try:
         claims = jwt.decode(
@@ -81,6 +83,9 @@ async def get_context(token: Annotated[str, Depends(bearer)]) -> Login:
         raise _invalid_token("the token has expired: log in again") from exc
     except jwt.InvalidTokenError as exc:
         raise _invalid_token("the token is invalid") from exc
+    wanted = select(User.id).where(User.id == claims["sub"], User.organization_id == claims["org"])
+    if (await db.exec(wanted)).first() is None:
+        raise _invalid_token("the user of the token is gone")
     expires_at = datetime.fromtimestamp(claims["exp"], UTC)
     return Login(identity=claims["sub"], tenant=claims["org"], expires_at=expires_at)
 

@@ -294,7 +294,7 @@ class Reader:
 
     async def _compute(self, query: Computable, started_at: int) -> ReadResult:
         sharing = self._sharing
-        if sharing is None or not sharing.is_shareable(query.key):
+        if sharing is None or not query.is_shared or not sharing.is_shareable(query.key):
             return await self._run(query, started_at)
         try:
             return await self._adopt_shared(query, sharing) or await self._run(query, self._log.version)
@@ -362,7 +362,7 @@ class Reader:
             self._note_version(result, outcome)
             if outcome.lasts:
                 self._live.add(result)
-                if self._sharing is not None:
+                if self._sharing is not None and query.is_shared:
                     self._sharing.offer(result, outcome)
                 if result.ignored_tables:
                     self._audit(result)

@@ -99,6 +99,11 @@ class Computable(Protocol):
         ...
 
     @property
+    def is_shared(self) -> bool:
+        """Whether workers may take its results from each other."""
+        ...
+
+    @property
     def keep(self) -> Callable[[Change], bool] | None:
         """Tell whether a change that touches the read set leaves the result as it was; None never does."""
         ...

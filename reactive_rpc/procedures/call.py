@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context as Ambient
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.period import Period
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.context import Context
+from reactive_rpc.procedures.context_query import ContextQuery
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.running_call import call_depth
@@ -29,7 +32,15 @@ from reactive_rpc.procedures.steps import CallInfo
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.recorder import Trace
 
-__all__ = ["EncodedInput", "QueryCall", "StepCall", "decode_input", "decode_json_input", "decode_text_input"]
+__all__ = [
+    "ContextCall",
+    "EncodedInput",
+    "QueryCall",
+    "StepCall",
+    "decode_input",
+    "decode_json_input",
+    "decode_text_input",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +120,11 @@ class QueryCall:
         return self.procedure.is_cached
 
     @property
+    def is_shared(self) -> bool:
+        """Whether workers take results from each other."""
+        return True
+
+    @property
     def pushes_results(self) -> bool:
         """Whether streams are sent the new result in the place of an invalidation."""
         return self.procedure.cache.push == "result"
@@ -161,6 +177,7 @@ class StepCall:
     __slots__ = ("_call", "_ctx", "_executor", "depth", "key", "step")
 
     is_cached = True
+    is_shared = True
     keep = None
 
     def __init__(self, executor: Executor, step: SessionStep, ctx: Context, *, call: CallInfo) -> None:
@@ -194,6 +211,58 @@ class StepCall:
             result.decoded = (self.step.output.from_json(outcome.answer()),)
         made = result.decoded[0]
         return self._ctx if made is None else made
+
+
+class ContextCall:
+    """The call of a context that is a query: kept by the values that FastAPI has solved for it.
+
+    Attributes:
+        key: `(name of the function, canonical values, nothing)`.
+    """
+
+    __slots__ = ("_executor", "_query", "_solved", "depth", "key")
+
+    is_cached = True
+    is_shared = False  # its key may hold credentials
+    keep = None
+
+    def __init__(self, executor: Executor, query: ContextQuery, solved: dict[str, Any]) -> None:
+        self.depth = call_depth()
+        self._executor = executor
+        self._query = query
+        self._solved = solved
+        self.key: ResultKey = (query.path, canonical(solved), b"")
+
+    @property
+    def held_bytes(self) -> int:
+        """What key and values take in memory."""
+        return weight_of(self.key) + weight_of(self._solved)
+
+    async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> HandlerOutcome:
+        """Run the function.
+
+        Raises:
+            RPCError: it has refused. That is not kept: whoever sends made-up credentials would fill the cache.
+        """
+        outcome = await self._executor.query(
+            self.key, self._query, None, self._solved, depth=self.depth, clock=clock, trace=trace
+        )
+        if outcome.error is not None:
+            raise outcome.error.detached()
+        made = self._query.output.from_json(outcome.body)
+        if made.expires_at is None or made.expires_at.tzinfo is None:
+            return outcome
+        # It is asked again from that moment on, and so are the streams that rest on it: the application then says no in
+        # its own words.
+        until = Period(until=made.expires_at.timestamp())
+        return replace(outcome, read_set=replace(outcome.read_set, period=outcome.read_set.period & until))
+
+    def outcome_of(self, result: CachedResult, outcome: HandlerOutcome) -> Context:
+        """Return the context, by a result of this call and the outcome with its bytes."""
+        if result.decoded is None:
+            result.decoded = (self._query.output.from_json(outcome.answer()),)
+        made: Context = result.decoded[0]
+        return made
 
 
 def decode_input(path: str, procedure: AnyProcedure, input: object) -> BaseModel | None:

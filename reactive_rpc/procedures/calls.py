@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 
 from reactive_rpc.cache.freshness import STRICT, SYNCED, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Computable
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.read_set import ReadSet
@@ -22,8 +24,9 @@ from reactive_rpc.errors import (
     PreconditionFailedError,
     UnauthorizedError,
 )
-from reactive_rpc.procedures.call import EncodedInput, QueryCall, StepCall, decode_json_input
+from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
 from reactive_rpc.procedures.context import Context, Login
+from reactive_rpc.procedures.context_query import ContextQuery
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -32,7 +35,7 @@ from reactive_rpc.procedures.running_call import AfterCommit, current_call, refu
 from reactive_rpc.procedures.steps import LOCAL, CallInfo, CallOrigin, Outcome, Step, first_with_session, walk
 from reactive_rpc.protocol.headers import UNKNOWN
 
-__all__ = ["Calls", "MutationResult", "Rights"]
+__all__ = ["Calls", "MutationResult", "Rights", "watching"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,19 @@ class Rights:
     def hold(self) -> bool:
         """Whether every one still is the outcome."""
         return not self.is_overtaken and all(result.live for result in self.results)
+
+
+_watching: ContextVar[Rights | None] = ContextVar("reactive_rpc_watching", default=None)
+
+
+@contextmanager
+def watching(rights: Rights) -> Iterator[None]:
+    """Have contexts that are queries watched, for a stream, while FastAPI solves its dependencies in here."""
+    token = _watching.set(rights)
+    try:
+        yield
+    finally:
+        _watching.reset(token)
 
 
 class Calls:
@@ -276,21 +292,45 @@ class Calls:
         if ctx.expires_at.timestamp() <= self._clock.time():
             raise UnauthorizedError("the login has expired")
 
+    async def context_of(self, query: ContextQuery, solved: dict[str, Any]) -> Context:
+        """Return the context that a function with a session makes of what FastAPI has solved for it.
+
+        For a stream (`watching`) its outcome is watched.
+
+        Raises:
+            RPCError: it has refused.
+        """
+        try:
+            asked = ContextCall(self._executor, query, solved)
+        except TypeError as exc:
+            raise query.fault(
+                f"{exc}, and the context is kept by the values that it is made of: declare the headers, cookies or "
+                "security schemes that it reads, each as a parameter of its own"
+            ) from exc
+        rights = _watching.get()
+        if rights is not None:
+            return asked.outcome_of(*await self._watch(asked, rights))
+        result = await self._get(asked, STRICT)
+        return asked.outcome_of(result, result.with_bytes())
+
     async def _watched(self, step: Step, ctx: Context, info: CallInfo, *, rights: Rights | None) -> Context:
         asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
         if rights is None:
             result = await self._get(asked, STRICT)
             return asked.outcome_of(result, result.with_bytes())
+        return asked.outcome_of(*await self._watch(asked, rights))
+
+    async def _watch(self, asked: Computable, rights: Rights) -> tuple[CachedResult, HandlerOutcome]:
         try:
             read = await self._reader.watch(asked)
         except PreconditionFailedError:  # nobody can tell what it reads: it is asked again at each recheck
             result = await self._get(asked, STRICT)
-            return asked.outcome_of(result, result.with_bytes())
+            return result, result.with_bytes()
         if read.result.live:
             rights.results.append(read.result)
         else:
             rights.is_overtaken = True
-        return asked.outcome_of(read.result, read.outcome)
+        return read.result, read.outcome
 
     async def _get(self, call: Computable, freshness: RequiredFreshness) -> CachedResult:
         """Return the result; where another call is running, what this one reads counts for that one too."""

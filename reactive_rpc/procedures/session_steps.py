@@ -8,12 +8,13 @@ from typing import Any
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.steps import Step, Wrapper
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import OutputCodec, UnsupportedTypeError
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["SessionStep", "SessionSteps"]
+__all__ = ["KeptContext", "SessionStep", "SessionSteps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +38,20 @@ class StepHandler:
         return self.step.arguments(session, ctx, input)
 
 
-class SessionStep:
-    """A step with a session, of which results are kept.
+class KeptContext:
+    """A function with a session that makes a context, of which results are kept: for the executor, a query.
 
     Args:
-        path: names it in keys; no other step has it.
+        path: names it in keys; no other has it.
+        gives: the class of the context that it makes; None if it makes none.
 
     Attributes:
-        output: writes and reads the context that it makes.
+        output: writes and reads that context.
 
     Raises:
-        DefinitionError: JSON cannot carry that context: results are kept as JSON.
+        DefinitionError: JSON cannot carry the context: results are kept as JSON.
     """
 
-    kind = "query"
     dependencies: frozenset[str] | None = None
     topics: tuple[Topic | KeyedTopic, ...] = ()
     topic_tables: frozenset[str] = frozenset()
@@ -58,15 +59,26 @@ class SessionStep:
     is_cached = True
     around_computation: tuple[Wrapper, ...] = ()
 
-    def __init__(self, step: Step, path: str) -> None:
-        self.step = step
+    def __init__(self, name: str, path: str, gives: type[Context] | None) -> None:
+        self.name = name
         self.path = path
-        self.name = step.name
-        self.handler = StepHandler(step)
         try:
-            self.output = OutputCodec(step.gives or type(None))
+            self.output = OutputCodec(gives or type(None))
         except UnsupportedTypeError as exc:
             raise self.fault(f"the context that it returns is kept as JSON: {exc}") from exc
+
+    def fault(self, message: str) -> DefinitionError:
+        """Return an error with `message` that names it."""
+        return DefinitionError(f"{self.name}: {message}")
+
+
+class SessionStep(KeptContext):
+    """A step with a session."""
+
+    def __init__(self, step: Step, path: str) -> None:
+        super().__init__(f"step {step.name}", path, step.gives)
+        self.step = step
+        self.handler = StepHandler(step)
 
     @property
     def takes_call(self) -> bool:
@@ -77,10 +89,6 @@ class SessionStep:
     def function(self) -> Callable[..., Any]:
         """The step, which returns the context that it makes, or None."""
         return self._run if self.step.is_async else self._run_sync
-
-    def fault(self, message: str) -> DefinitionError:
-        """Return an error with `message` that names the step."""
-        return DefinitionError(f"step {self.name}: {message}")
 
     async def _run(self, **arguments: Any) -> object:
         return self._made(await self.step.function(**arguments))

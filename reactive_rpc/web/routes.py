@@ -11,6 +11,7 @@ from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.health import Health
 from reactive_rpc.procedures.calls import Calls
+from reactive_rpc.procedures.context_query import Contexts
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
@@ -64,9 +65,16 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
 
     Args:
         prefix: of its paths.
-        context: the FastAPI dependency that makes the context; None if there is none.
+        context: the dependency that makes the context, which may take a session; None if there is none.
     """
-    router = RPCRouter(prefix, context=context, ids=served.ids, require_open=served.require_open)
+    contexts = Contexts(served.calls.context_of)
+    router = RPCRouter(
+        prefix,
+        context=None if context is None else contexts.dependency_of(context),
+        contexts=contexts,
+        ids=served.ids,
+        require_open=served.require_open,
+    )
     _add_procedures(router, served)
     _add_streams(router, served)
     ids, health = served.ids, served.health

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from fastapi.dependencies.models import Dependant
@@ -19,6 +20,7 @@ from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import Request
 
 from reactive_rpc.compat.fastapi import put_exit_stacks
+from reactive_rpc.procedures.context_query import STANDS_FOR
 from reactive_rpc.web.routing.responses import Answer
 
 A = TypeVar("A", bound=Answer)
@@ -67,10 +69,20 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         solved = await solve_dependencies(
             request=request,
             dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
-            dependency_overrides_provider=request.scope.get("app"),
+            dependency_overrides_provider=_overrides_of(request.scope.get("app"), dependencies),
             async_exit_stack=request_stack,
             embed_body_fields=False,
         )
         if solved.errors:
             raise RequestValidationError(solved.errors)
         yield Resolved(solved.values.get(CONTEXT), solved.response.headers.raw, solved.background_tasks)
+
+
+def _overrides_of(app: object, dependencies: Sequence[Dependant]) -> object:
+    """Return what FastAPI asks for `dependency_overrides`: those of a context count for the one that stands for it."""
+    given = getattr(app, "dependency_overrides", None)
+    if not given:
+        return app
+    standing = {each.call: given.get(getattr(each.call, STANDS_FOR, None)) for each in dependencies}
+    overrides = {call: override for call, override in standing.items() if override is not None}
+    return SimpleNamespace(dependency_overrides={**given, **overrides})

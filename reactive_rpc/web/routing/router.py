@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
+from reactive_rpc.procedures.context_query import Contexts
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
@@ -80,6 +81,7 @@ class RPCRouter(APIRouter):
     Args:
         prefix: `/rpc`, usually.
         context: the FastAPI dependency that makes the context; None if there is none.
+        contexts: makes those of procedures that have a dependency of their own.
         ids: makes request ids.
         require_open: raises where nothing can be served, as the application was never opened.
     """
@@ -88,11 +90,18 @@ class RPCRouter(APIRouter):
     """The attribute by which a route's function names its router."""
 
     def __init__(
-        self, prefix: str, *, context: ContextDependency, ids: IdSource, require_open: Callable[[], None]
+        self,
+        prefix: str,
+        *,
+        context: ContextDependency,
+        contexts: Contexts,
+        ids: IdSource,
+        require_open: Callable[[], None],
     ) -> None:
         super().__init__()
         self._base = prefix
         self._context = context
+        self._contexts = contexts
         self._ids = ids
         self._require_open = require_open
         self._endpoints: dict[str, Endpoint] = {}
@@ -109,7 +118,7 @@ class RPCRouter(APIRouter):
         """
         require_documentable(procedure)
         method = methods_of(procedure)[0]
-        context = None if procedure.options.public else procedure.chain.dependency or self._context
+        context = self._context_of(procedure)
         responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
@@ -135,6 +144,12 @@ class RPCRouter(APIRouter):
                 **(_EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}),
             },
         )
+
+    def _context_of(self, procedure: AnyProcedure) -> ContextDependency:
+        if procedure.options.public:
+            return None
+        own = procedure.chain.dependency
+        return self._context if own is None else self._contexts.dependency_of(own)
 
     def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
         """Serve streams at `{prefix}/events`, and what belongs to them below it; after the procedures were added."""

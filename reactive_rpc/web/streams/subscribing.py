@@ -7,7 +7,8 @@ database session of a `yield` dependency must not. Limits come after that, becau
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,7 +22,7 @@ from starlette.types import Receive, Scope
 
 from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
 from reactive_rpc.procedures.call import QueryCall
-from reactive_rpc.procedures.calls import Calls, Rights
+from reactive_rpc.procedures.calls import Calls, Rights, watching
 from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.steps import CallOrigin
 from reactive_rpc.protocol.codes import code_for_status
@@ -123,8 +124,8 @@ class Subscriber:
         needed = self._needed(wanted.queries, dependencies)
         generation = self._reauthorization.generation
         origin = origin_of(scope, "stream")
-        async with resolved(Request(scope, replay(body)), needed) as found:
-            subscriptions, view = await self._subscribed(wanted.queries, found.context, origin)
+        request = Request(scope, replay(body))
+        async with self._subscribed(request, needed, wanted.queries, origin) as (found, subscriptions, view):
             return SubscribeRequest(
                 wanted=wanted,
                 cursor=cursor,
@@ -198,20 +199,26 @@ class Subscriber:
             return [dependency for dependency in dependencies if dependency.name != CONTEXT]
         return dependencies
 
+    @asynccontextmanager
     async def _subscribed(
-        self, queries: Sequence[QueryRef], ctx: object, origin: CallOrigin
-    ) -> tuple[list[Subscription], StreamView]:
-        """Return each query, bound to the caller or refused, and what the caller may see by that."""
-        self._calls.require_current(ctx)
+        self, request: Request, needed: list[Dependant], queries: Sequence[QueryRef], origin: CallOrigin
+    ) -> AsyncIterator[tuple[Resolved, list[Subscription], StreamView]]:
+        """Give what the dependencies make, each query, bound to the caller or refused, and the caller's view by that.
+
+        Whoever takes the view forgets it; if anything fails in here, it is forgotten.
+        """
         rights = Rights()
-        subscriptions = []
         try:
-            for ref in queries:
-                subscriptions.append(await self._subscription(ref, ctx, origin, rights))
+            with watching(rights):
+                async with resolved(request, needed) as found:
+                    ctx = found.context
+                    self._calls.require_current(ctx)
+                    subscriptions = [await self._subscription(ref, ctx, origin, rights) for ref in queries]
+                    view = StreamView(_digest(ctx, subscriptions), rights, expires_at=_expiry_of(ctx))
+                    yield found, subscriptions, view
         except BaseException:
             self._reauthorization.forget(StreamView(b"", rights))
             raise
-        return subscriptions, StreamView(_digest(ctx, subscriptions), rights, expires_at=_expiry_of(ctx))
 
     async def _subscription(self, ref: QueryRef, ctx: object, origin: CallOrigin, rights: Rights) -> Subscription:
         try:
@@ -236,8 +243,9 @@ class Subscriber:
 
         async def resolve() -> StreamView:
             try:
-                async with resolved(Request(dict(scope), replay(body)), needed) as found:
-                    return (await self._subscribed(queries, found.context, origin))[1]
+                request = Request(dict(scope), replay(body))
+                async with self._subscribed(request, needed, queries, origin) as (_, _, view):
+                    return view
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
 

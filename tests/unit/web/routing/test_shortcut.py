@@ -7,13 +7,20 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.procedures.context_query import Contexts
 from reactive_rpc.web.routing.router import RPCRouter
 from reactive_rpc.web.routing.shortcut import install_shortcut
 
 
 def new_router() -> RPCRouter:
     """Return a router without procedures."""
-    return RPCRouter("/rpc", context=lambda: None, ids=RandomIds(), require_open=lambda: None)
+    return RPCRouter(
+        "/rpc",
+        context=lambda: None,
+        contexts=Contexts(lambda query, solved: None),
+        ids=RandomIds(),
+        require_open=lambda: None,
+    )
 
 
 def layers(app: FastAPI) -> list[str]:
