@@ -23,7 +23,7 @@ from reactive_rpc.procedures.handler import Refuse, hints_of, session_of
 from reactive_rpc.procedures.session_steps import KeptContext
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["STANDS_FOR", "ContextQuery", "Contexts", "takes_session"]
+__all__ = ["STANDS_FOR", "ContextDependencies", "ContextQuery", "takes_session"]
 
 
 STANDS_FOR = "reactive_rpc_stands_for"
@@ -96,7 +96,7 @@ def takes_session(function: object, refuse: Refuse) -> str:
     return ""
 
 
-class Contexts:
+class ContextDependencies:
     """The context dependencies of an application, as FastAPI can solve them.
 
     Args:

@@ -11,7 +11,7 @@ from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.health import Health
 from reactive_rpc.procedures.calls import Calls
-from reactive_rpc.procedures.context_query import Contexts
+from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
@@ -67,7 +67,7 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
         prefix: of its paths.
         context: the dependency that makes the context, which may take a session; None if there is none.
     """
-    contexts = Contexts(served.calls.context_of)
+    contexts = ContextDependencies(served.calls.context_of)
     router = RPCRouter(
         prefix,
         context=None if context is None else contexts.dependency_of(context),

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
-from reactive_rpc.procedures.context_query import Contexts
+from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
@@ -94,7 +94,7 @@ class RPCRouter(APIRouter):
         prefix: str,
         *,
         context: ContextDependency,
-        contexts: Contexts,
+        contexts: ContextDependencies,
         ids: IdSource,
         require_open: Callable[[], None],
     ) -> None:

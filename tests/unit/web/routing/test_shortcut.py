@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from reactive_rpc.clock import RandomIds
-from reactive_rpc.procedures.context_query import Contexts
+from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.web.routing.router import RPCRouter
 from reactive_rpc.web.routing.shortcut import install_shortcut
 
@@ -17,7 +17,7 @@ def new_router() -> RPCRouter:
     return RPCRouter(
         "/rpc",
         context=lambda: None,
-        contexts=Contexts(lambda query, solved: None),
+        contexts=ContextDependencies(lambda query, solved: None),
         ids=RandomIds(),
         require_open=lambda: None,
     )
