@@ -125,7 +125,7 @@ class Subscriber:
         generation = self._reauthorization.generation
         origin = origin_of(scope, "stream")
         request = Request(scope, replay(body))
-        async with self._subscribed(request, needed, wanted.queries, origin) as (found, subscriptions, view):
+        async with self._subscribed(request, needed, wanted.queries, origin=origin) as (found, subscriptions, view):
             return SubscribeRequest(
                 wanted=wanted,
                 cursor=cursor,
@@ -201,7 +201,7 @@ class Subscriber:
 
     @asynccontextmanager
     async def _subscribed(
-        self, request: Request, needed: list[Dependant], queries: Sequence[QueryRef], origin: CallOrigin
+        self, request: Request, needed: list[Dependant], queries: Sequence[QueryRef], *, origin: CallOrigin
     ) -> AsyncIterator[tuple[Resolved, list[Subscription], StreamView]]:
         """Give what the dependencies make, each query, bound to the caller or refused, and the caller's view by that.
 
@@ -244,7 +244,7 @@ class Subscriber:
         async def resolve() -> StreamView:
             try:
                 request = Request(dict(scope), replay(body))
-                async with self._subscribed(request, needed, queries, origin) as (_, _, view):
+                async with self._subscribed(request, needed, queries, origin=origin) as (_, _, view):
                     return view
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
