@@ -18,7 +18,7 @@ from reactive_rpc.protocol.codes import CODES
 __all__ = ["RESULT_BYTES", "CachedResult", "Computable", "HandlerOutcome", "ReadResult", "ResultKey"]
 
 ResultKey = tuple[str, bytes, bytes]
-"""`(path, canonical input, canonical scope)`: equal keys have equal results, whoever asks."""
+"""`(path, canonical input, canonical context)`: equal keys have equal results, whoever asks."""
 
 
 RESULT_BYTES = 1000

@@ -97,7 +97,7 @@ def _content(value: Any) -> object:
     if hasattr(type(value), "__mapper__"):
         raise TypeError(
             f"{kind_of(value)} is a mapped class, whose attributes come and go: it cannot be part of a cache key. "
-            "Use a plain model or a frozen dataclass, or give scope= a function of ctx"
+            "Use a frozen dataclass that extends Login, with the columns that handlers need"
         )
     if isinstance(value, BaseModel):
         return _model(value)

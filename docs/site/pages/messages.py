@@ -25,6 +25,9 @@ _PLAIN_ERRORS: Final = {"RuntimeError", "ImportError"}
 _LOGGING: Final = {"warning", "error", "exception", "critical"}
 _MAKERS: Final = {"Fault": "DefinitionError", "UnsupportedTypeError": "DefinitionError", "failure": PRINTED}
 _OPAQUE: Final = {"Parsed", "Template", "TextRead"}
+_REFUSALS: Final = {"refuse", "fault"}
+_DEFINING: Final = ".procedures."
+"""Where a function of these names, which is handed from one to another, makes a `DefinitionError`."""
 _FAULTS: Final = "faults"
 """What such a method yields is the message of a `DefinitionError`."""
 FOLLOWED: Final = (*_MAKERS, *sorted(_OPAQUE), _FAULTS)
@@ -119,7 +122,7 @@ class Package:
             Message(kind, text)
             for module in self._modules.values()
             for node, functions in module.calls
-            for kind in self._kinds(node)
+            for kind in self._kinds(node, module)
             for text in self._said(kind, node, _Site(module, functions))
         }
         found |= {
@@ -150,7 +153,7 @@ class Package:
                         found[node.name] = node.name if module.name.endswith(".errors") else found[base.id]
         return found
 
-    def _kinds(self, call: ast.Call) -> Iterator[str]:
+    def _kinds(self, call: ast.Call, module: _Module) -> Iterator[str]:
         function = call.func
         name = function.id if isinstance(function, ast.Name) else ""
         method = function.attr if isinstance(function, ast.Attribute) else ""
@@ -160,7 +163,7 @@ class Package:
             yield name
         elif name in _MAKERS:
             yield _MAKERS[name]
-        elif method == "fault":
+        elif method == "fault" or (name in _REFUSALS and _DEFINING in module.name):
             yield "DefinitionError"
         elif method in _LOGGING and ast.unparse(function).startswith("logger."):
             yield LOGGED
