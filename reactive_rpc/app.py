@@ -71,10 +71,10 @@ class ReactiveRPC(Generic[L]):
             {"name": decorated function}}}`, nested as deep as you like.
         context: a FastAPI dependency that returns a `Login`, or a frozen dataclass that extends it; resolved once a
             request; raise an HTTPException 401 in it to refuse. Procedures with `public=True` do without.
-        relations: `{"agent": ["organization", "message.from_agent_id"]}`: what a change also counts as a change of;
-            "auto" for every foreign key, both ways.
+        relations: `{"agent": ["organization", "message.from_agent_id"]}`: a change of the first counts as one of the
+            others; "auto" for every foreign key, both ways.
         metadata: its tables are created at start where they are missing; leave it out where migrations do that.
-        capture: how writes are seen, and what of them is copied beside the tables; see `Capture`.
+        capture: how writes are seen, and which values are copied beside the tables; see `Capture`.
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
         settings: read from the environment if left out.
@@ -83,8 +83,8 @@ class ReactiveRPC(Generic[L]):
         prefix: of the router's paths.
 
     Attributes:
-        auditor: holds what is served against what the handlers answer, see `Settings.audit_share`.
-        health: how each part is; what `/health` tells.
+        auditor: holds served results against those of the handlers, see `Settings.audit_share`.
+        health: how each part is, as `/health` answers it.
 
     Raises:
         DefinitionError: something is declared wrongly; the message names it and the way out.
@@ -209,7 +209,7 @@ class ReactiveRPC(Generic[L]):
         """Open with the application `app` and close with it: `FastAPI(lifespan=rpc.lifespan)`.
 
         Raises:
-            DefinitionError: beside what `open` says, the router stands where it, or something else, is never reached.
+            DefinitionError: as for `open`; or the router stands where it, or something else, is never reached.
         """
         check_placement(app)
         await self.open()
@@ -271,7 +271,7 @@ class ReactiveRPC(Generic[L]):
         await self._reader.register_read_tables([name for name in declared if name in tables])
 
     async def run_relay(self) -> None:
-        """Do nothing but relay changes to Redis, until cancelled: what `reactive-rpc relay` runs.
+        """Do nothing but relay changes to Redis, until cancelled: `reactive-rpc relay` runs this.
 
         Raises:
             DefinitionError: there is no Redis to relay to.
@@ -284,13 +284,17 @@ class ReactiveRPC(Generic[L]):
             await self._backend.relay.run()
 
     def _tasks(self, stack: AsyncExitStack) -> Tasks:
-        """Return what runs tasks until the stack is closed."""
+        """Return the supervisor that runs tasks until the stack is closed."""
         tasks = Tasks(health=self.health)
         stack.push_async_callback(tasks.aclose)
         return tasks
 
     def caller(self, ctx: L | None = None) -> Caller:
-        """Return what calls procedures in this process as the server would, on behalf of the application's `ctx`."""
+        """Return a caller, which calls procedures in this process as the server would.
+
+        Args:
+            ctx: the context on whose behalf, as the application's dependency returns it; None is nobody.
+        """
         return Caller(self._calls, ctx, require_open=self._lifecycle.require_open)
 
     async def try_call(self, path: str, input: Mapping[str, Any], ctx: object) -> Any:
@@ -307,19 +311,19 @@ class ReactiveRPC(Generic[L]):
         return await clock_dependencies(await self._calls.subscribe(path, input, ctx), self._reader)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer` with what each run of a query read, until the function that is returned is called."""
+        """Call `observer` with the tables that each run of a query read; return a function that ends it."""
         return self._executor.observe(observer)
 
     async def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None
     ) -> None:
-        """Say that a topic has changed: every worker hears it, as of any write, and drops what depends on it.
+        """Say that a topic has changed: every worker hears it, as of a write, and drops the results that depend on it.
 
         Args:
             topic: made by `topic("weather")`.
             keys: of it; left out, all of it has changed.
             db: of a mutation, to make this a part of its transaction. Inside a mutation it must be given; outside of
-                one, what is left out is a transaction of its own, applied here when this returns.
+                one; left out, it is a transaction of its own, applied here when this returns.
 
         Raises:
             DefinitionError: it is no topic, or a key is no text.
@@ -335,7 +339,7 @@ class ReactiveRPC(Generic[L]):
     async def revoke(self, identity: str, *, db: AsyncSession | None = None) -> None:
         """End every stream of an identity, in every worker, with `revoked`.
 
-        It takes back what is open. That the identity is not let in again is up to the context dependency: revoke the
+        It ends open streams. That the identity is not let in again is up to the context dependency: revoke the
         token first, or in the same transaction.
 
         Args:
@@ -357,7 +361,7 @@ class ReactiveRPC(Generic[L]):
         return {name: value for part in parts for name, value in part.counters().items()}
 
     def report(self) -> Report:
-        """Return what stands; the application must be open. The database is asked, and waited for."""
+        """Return the report of `doctor`; the application must be open. The database is asked, and waited for."""
         schema = self._log.schema
         return Report(
             self._database.name,

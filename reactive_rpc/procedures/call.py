@@ -49,7 +49,7 @@ class EncodedInput(NamedTuple):
     """An input whose canonical form is known already, so that a hit need not decode it.
 
     Attributes:
-        canonical: what `canonical` makes of the decoded input.
+        canonical: of the decoded input.
         decode: validates it when somebody needs it; it does not fail.
     """
 
@@ -58,7 +58,7 @@ class EncodedInput(NamedTuple):
 
 
 class QueryCall:
-    """A query's call: what `cache.result.Computable` asks for.
+    """A query's call, a `cache.result.Computable`.
 
     Args:
         ctx: that the steps have made; the handler gets it, if it takes one.
@@ -104,7 +104,7 @@ class QueryCall:
 
     @property
     def held_bytes(self) -> int:
-        """What key, input and context take in memory; found out when it is first asked for: hits need not know."""
+        """The bytes that key, input and context take in memory; counted when first asked for: hits need not know."""
         if self._held_bytes is None:
             self._held_bytes = weight_of(self.key) + weight_of(self.input) + weight_of(self._ctx)
         return self._held_bytes
@@ -191,7 +191,7 @@ class StepCall:
 
     @property
     def held_bytes(self) -> int:
-        """What key, context and call take in memory."""
+        """The bytes that key, context and call take in memory."""
         input = None if self._call is None else self._call.input
         return weight_of(self.key) + weight_of(self._ctx) + weight_of(input)
 

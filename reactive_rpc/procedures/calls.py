@@ -40,12 +40,12 @@ __all__ = ["Calls", "MutationResult", "Rights", "watching"]
 logger = logging.getLogger(__name__)
 
 NOBODY = Context()
-"""What the steps of a public procedure begin with."""
+"""The context that the steps of a public procedure begin with."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutationResult:
-    """What a mutation returned, and where the log stood after it.
+    """The output of a mutation, and where the log stood after it.
 
     Attributes:
         body: its output as JSON.
@@ -119,7 +119,7 @@ class Calls:
         return self._reader.freshness.token
 
     def version_of(self, result: CachedResult) -> str | None:
-        """Return what `Reader.version_of` says: to be asked in the step that makes the answer."""
+        """Return the version of a result, see `Reader.version_of`: to be asked in the step that makes the answer."""
         return self._reader.version_of(result)
 
     @property

@@ -55,7 +55,7 @@ OfKind = Mapping[ProcedureKind, Given]
 
 
 class _KindDefiner(Generic[C]):
-    """What the definers of all kinds have in common."""
+    """The base of the definers of all kinds."""
 
     _kind: ClassVar[ProcedureKind]
     _classes: ClassVar[tuple[type[Procedure[..., ..., Any]], type[Procedure[..., ..., Any]]]]
@@ -216,7 +216,7 @@ class Definer(QueryDefiner[C]):
             is then answered CONFLICT.
 
     Raises:
-        DefinitionError: the function or an option is wrong; the message says what and the way out.
+        DefinitionError: the function or an option is wrong; the message says why and the way out.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""How a function wants to be called: what of its parameters the framework gives, and what the caller.
+"""How a function wants to be called: which parameters the framework gives, and which the caller.
 
 The framework gives the session and the context, which come first; their annotations say which they are, and their names
 are free. All other parameters are inputs: named fields on the wire, of a model that is made of their annotations. Or
@@ -27,7 +27,7 @@ from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, sessio
 __all__ = ["Handler", "Refuse", "hints_of", "read_handler", "session_of"]
 
 Refuse = Callable[[str], DefinitionError]
-"""Makes the error that names a function, of what is wrong with it."""
+"""Makes the error that names a function and its fault."""
 
 INPUT: Final = "input"
 _OF_MODELS: Final = frozenset(name for name in dir(BaseModel) if name.startswith(("model_", "__")))
@@ -49,7 +49,7 @@ class Handler:
         fields: the inputs that it takes as plain parameters.
         takes_model: whether it takes the model itself, as `input`.
         is_async: whether it is a coroutine function.
-        output: the annotation of what it returns.
+        output: the annotation of its result.
     """
 
     session: AnyAsyncSession | AnySession | None
@@ -74,7 +74,7 @@ class Handler:
         return arguments
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """Return what stands for the input in a call of the procedure with these arguments: a model, or its fields.
+        """Return the input of a call of the procedure with these arguments: a model, or its fields.
 
         Raises:
             TypeError: there are too many, or one is given twice.

@@ -119,5 +119,5 @@ class SessionSteps:
             self._steps[id(step.function)] = SessionStep(step, path)
 
     def of(self, step: Step) -> SessionStep:
-        """Return what stands for a step."""
+        """Return the session step of a step."""
         return self._steps[id(step.function)]

@@ -53,14 +53,14 @@ class SubscribeRequest(Generic[W]):
     """A request for events, of a caller who has been let through.
 
     Attributes:
-        wanted: what the client sent.
+        wanted: the body, or the parameters of the URL.
         cursor: where it stands; None where it has seen nothing yet.
         subscriptions: its queries, bound to the caller.
         caller: whom limits count.
         identity: whom `revoke` names.
         found: what the dependencies made; its headers go with the answer.
         recheck: resolves the dependencies again; None if there are none.
-        request_bytes: what that keeps in memory: the body and the headers.
+        request_bytes: the size of the body and the headers, which that keeps in memory.
         view: what its callers may see, as `recheck` tells it again.
         generation: of `Reauthorization`, before the dependencies were resolved.
     """
@@ -193,7 +193,7 @@ class Subscriber:
             raise BadRequestError(f"the parameters of the URL do not fit: {places_of(faults)}", details=faults) from exc
 
     def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> list[Dependant]:
-        """Return what must be resolved: not the context, where every query is public."""
+        """Return the dependencies that must be resolved: not the context, where every query is public."""
         procedures = [self._calls.registry.get(query.path) for query in queries]
         if queries and all(procedure is not None and procedure.options.public for procedure in procedures):
             return [dependency for dependency in dependencies if dependency.name != CONTEXT]
@@ -230,7 +230,7 @@ class Subscriber:
             return Subscription(ref, error=exc)
 
     def _recheck(self, scope: Scope, body: bytes, needed: list[Dependant], queries: Sequence[QueryRef]) -> Recheck:
-        """Return what resolves the dependencies and runs the steps once more, from the request that opened the stream.
+        """Return a function that resolves the dependencies and runs the steps again, from the request of the stream.
 
         They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
         work that they leave behind belong to an answer, and there is none.
