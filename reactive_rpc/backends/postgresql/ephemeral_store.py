@@ -42,10 +42,14 @@ _USED: Final = f"""
 SELECT coalesce(sum(size) FILTER (WHERE owner = $2::text), 0)::bigint AS own, coalesce(sum(size), 0)::bigint AS in_all
 FROM reactive_rpc.ephemeral_store WHERE {_OTHERS}
 """
+# INVARIANT (what is locked is skipped): whoever frees space waits for nobody, as `_PUT` locks rows in another order.
 _FREE: Final = f"""
-DELETE FROM reactive_rpc.ephemeral_store WHERE kind = $1::text AND name IN (SELECT name FROM (
-  SELECT name, sum(size) OVER (ORDER BY expires_at, name) - size AS before
-  FROM reactive_rpc.ephemeral_store WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
+WITH oldest AS MATERIALIZED (
+  SELECT ctid FROM reactive_rpc.ephemeral_store WHERE kind = $1::text AND name IN (SELECT name FROM (
+    SELECT name, sum(size) OVER (ORDER BY expires_at, name) - size AS before
+    FROM reactive_rpc.ephemeral_store WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
+  FOR UPDATE SKIP LOCKED)
+DELETE FROM reactive_rpc.ephemeral_store WHERE ctid = ANY(ARRAY(SELECT ctid FROM oldest))
 """
 _GET: Final = """
 SELECT content FROM reactive_rpc.ephemeral_store

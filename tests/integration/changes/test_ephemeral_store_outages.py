@@ -17,7 +17,7 @@ from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeral
 from reactive_rpc.backends.postgresql.url import libpq_url
 from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
 from reactive_rpc.changes.captured_schema import CaptureState
-from reactive_rpc.changes.ephemeral_store import EphemeralStore
+from reactive_rpc.changes.ephemeral_store import Budget, EphemeralStore
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.testing.postgresql import PostgreSQLServer
@@ -163,6 +163,21 @@ async def test_crossing_writers_do_not_wait_for_each_other(postgresql_url: str, 
             await store.take("ack", order[::-1])
 
     await asyncio.gather(*(write(store, order) for store in stores for order in (keys, keys[::-1])))
+
+
+async def test_whoever_frees_space_waits_for_nobody(postgresql_url: str, stack: AsyncExitStack) -> None:
+    """An entry that somebody else has locked is left, and another is freed in its place next time."""
+    _capture(postgresql_url).install()
+    budget = Budget(max_bytes=20_000, max_bytes_per_owner=3_000)
+    store = PostgreSQLEphemeralStore(make_url(postgresql_url), budget=budget)
+    stack.push_async_callback(store.aclose)
+    await store.put("set", {"old": b"1" * 1000}, ttl_seconds=60, owner="ada")
+    with psycopg.connect(libpq_url(make_url(postgresql_url))) as holder:
+        holder.execute("SELECT * FROM reactive_rpc.ephemeral_store FOR UPDATE")
+        await store.put("set", {"new": b"2" * 2500}, ttl_seconds=60, owner="ada")
+        assert await store.get("set", "new") == b"2" * 2500
+    await store.put("set", {"newer": b"3" * 10}, ttl_seconds=60, owner="ada")
+    assert await store.get("set", "old") is None
 
 
 async def test_the_ephemeral_store_is_no_matter_of_the_log(postgresql_url: str, stack: AsyncExitStack) -> None:
