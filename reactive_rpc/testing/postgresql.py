@@ -11,6 +11,7 @@ run as root, so root starts it as `nobody`.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,7 @@ class PostgreSQLServer(PostgreSQL):
         self._binaries = binaries
         self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: int | None = None
         self._guard: ProcessGuard | None = None
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
 
@@ -113,7 +115,7 @@ class PostgreSQLServer(PostgreSQL):
         places = ["-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
         command = [str(self._binaries / "postgres"), *places, *settings]
         with log.open("ab") as output:
-            process = _started(command, output)
+            process, self._lifeline = _started(command, output)
         self._process, self._guard = process, ProcessGuard(process.pid, self.folder)
         give_up = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -122,7 +124,13 @@ class PostgreSQLServer(PostgreSQL):
             time.sleep(0.05)
 
     def stop(self, *, how: Literal["fast", "kill"] = "fast") -> None:
-        """End it: cleanly, ending all connections, or with SIGKILL, as a crash would; idempotent."""
+        """End it: cleanly, ending all connections, or with SIGKILL, as a crash would; idempotent.
+
+        When this returns, none of its processes is left that could answer anybody.
+
+        Raises:
+            RuntimeError: some are left.
+        """
         if self._process is None:
             return
         self._process.send_signal(signal.SIGINT if how == "fast" else signal.SIGKILL)
@@ -134,6 +142,19 @@ class PostgreSQLServer(PostgreSQL):
         self._process = None
         if self._guard is not None:
             self._guard.dismiss()
+        self._await_backends()
+
+    def _await_backends(self) -> None:
+        """Wait until every process that the server has started is gone: after SIGKILL each finds that out by itself."""
+        if self._lifeline is None:
+            return
+        lifeline, self._lifeline = self._lifeline, None
+        try:
+            ended, _, _ = select.select([lifeline], [], [], STOP_SECONDS)
+        finally:
+            os.close(lifeline)
+        if not ended:
+            raise RuntimeError(f"PostgreSQL has ended, and backends of it still run after {STOP_SECONDS:g} s")
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError):
@@ -172,11 +193,20 @@ def postgresql_server(*, version: Literal["16", "18"] = "18", durable: bool = Fa
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    if os.geteuid() != 0:
-        return subprocess.Popen(command, stdout=output, stderr=output, cwd="/")
-    user, group = _NOBODY["user"], _NOBODY["group"]
-    return subprocess.Popen(command, stdout=output, stderr=output, cwd="/", user=user, group=group, extra_groups=[])
+def _started(command: list[str], output: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the server; return its process, and a descriptor that can be read (to its end) once no process is left.
+
+    Every process that the server starts inherits the other end, and none of them writes to it or closes it.
+    """
+    lifeline, inherited = os.pipe()
+    try:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd="/", pass_fds=[inherited], **_as_nobody())
+    except BaseException:
+        os.close(lifeline)
+        raise
+    finally:
+        os.close(inherited)
+    return process, lifeline
 
 
 def _as_nobody() -> dict[str, Any]:
