@@ -191,8 +191,8 @@ class RedisSharedResults:
 
     def _kept_milliseconds(self, until: float) -> int:
         """Return how long a record is worth keeping: one whose time is over would only be looked at and refused."""
-        left_seconds = until - self._clock.time()
-        return min(self._ttl_milliseconds, round(min(left_seconds, self._ttl_milliseconds) * 1000))
+        left_milliseconds = (until - self._clock.time()) * 1000
+        return round(min(left_milliseconds, self._ttl_milliseconds))
 
     def _next(self) -> _Command:
         command = self._commands.popleft()
