@@ -5,13 +5,18 @@ Blocks may await. A comment in the page may hold a block that readers need not s
     <!-- invisible-code-block: python
     functions = {}
     -->
+
+A block that begins with a file's name (`# main.py`) is written to that file, in the folder where this runs, and not
+run: a later block imports it, or gives it to a process.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import re
 import sys
+from pathlib import Path
 from types import CodeType, ModuleType
 
 from sybil import Document, Example
@@ -31,10 +36,26 @@ def python_blocks(path: str) -> list[Example]:
 
 def run(path: str) -> None:
     """Run a page; what a block raises is raised, with the line in the page."""
+    sys.path.insert(0, str(Path.cwd()))
+    blocks = python_blocks(path)
     with asyncio.Runner() as runner:
-        for block in python_blocks(path):
+        for number, block in enumerate(blocks):
             block.namespace["runner"] = runner
             block.evaluate()
+            unused = [name for name in file_named_by(block) if not is_used(name, blocks[number + 1 :])]
+            assert not unused, f"{path}: no later block uses {unused[0]}"
+
+
+def file_named_by(block: Example) -> list[str]:
+    """Return the file that a block is, if it is one."""
+    return re.findall(r"\A# (\w+\.py)\n", block.parsed)
+
+
+def is_used(file: str, later: list[Example]) -> bool:
+    """Tell whether a block imports a file, or names it."""
+    stem = file.removesuffix(".py")
+    pattern = rf"\b(import|from) {stem}\b|\b{stem}(\.py|:)"
+    return any(re.search(pattern, block.parsed) and file_named_by(block) != [file] for block in later)
 
 
 def compiled(block: Example) -> CodeType:
@@ -45,6 +66,9 @@ def compiled(block: Example) -> CodeType:
 
 
 def _evaluate(block: Example) -> None:
+    for name in file_named_by(block):
+        Path(name).write_text(block.parsed, encoding="utf-8")
+        return
     awaitable = eval(compiled(block), block.namespace)
     if awaitable is not None:
         block.namespace["runner"].run(awaitable)

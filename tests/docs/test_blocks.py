@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -92,6 +93,18 @@ def paths(words: list[str]) -> None:
     assert all((ROOT / path).exists() for path in found)
 
 
+def statements(words: list[str]) -> None:
+    """Require a file and one whole statement; the page runs it."""
+    [file, statement] = words
+    assert file.endswith(".db")
+    assert sqlite3.complete_statement(f"{statement};")
+
+
+def files_of_tests(words: list[str]) -> None:
+    """Require that some page writes them."""
+    assert all(f"```python\n# {word}\n" in "".join(TEXT.values()) for word in words)
+
+
 def extras(words: list[str]) -> None:
     """Require that the package has the extras that are installed."""
     [install, what] = words
@@ -111,7 +124,9 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "curl": urls,
     "make": targets,
     "pip": extras,
+    "pytest": files_of_tests,
     "reactive-rpc": lambda words: takes(typer.main.get_command(cli), "reactive-rpc", words),
+    "sqlite3": statements,
     "uvicorn": lambda words: takes(uvicorn_command, "uvicorn", words),
 }
 
@@ -145,6 +160,8 @@ def in_the_tests_or_the_application(variable: str) -> bool:
         "reactive-rpc doctor",
         "uvicorn main:app --worker 4",
         "pip install '.[all]'",
+        "pytest test_none.py",
+        'sqlite3 team.db "UPDATE person SET role = \'member"',
     ],
 )
 def test_a_command_that_does_not_exist_is_found(script: str) -> None:
