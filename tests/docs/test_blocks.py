@@ -43,7 +43,7 @@ VARIABLES = {f"REACTIVE_RPC_{name}".upper() for name in Settings.model_fields}
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     """In order, as one module, in a process and a folder of its own; a warning is an error."""
     command = [sys.executable, "-W", "error", str(RUN), str(ROOT / page)]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180)
     assert ran.returncode == 0, ran.stderr
 
 
