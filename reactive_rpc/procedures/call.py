@@ -69,6 +69,7 @@ class QueryCall:
         depth: how many calls it was made inside of.
     """
 
+    is_shared = True
     __slots__ = ("_ctx", "_decode", "_executor", "_held_bytes", "_input", "depth", "key", "path", "procedure")
 
     def __init__(
@@ -118,11 +119,6 @@ class QueryCall:
     def is_cached(self) -> bool:
         """Whether results are kept, shared and watched."""
         return self.procedure.is_cached
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether workers take results from each other."""
-        return True
 
     @property
     def pushes_results(self) -> bool:

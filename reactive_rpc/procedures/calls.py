@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,7 +28,7 @@ from reactive_rpc.errors import (
 from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
 from reactive_rpc.procedures.context import Context, Login
 from reactive_rpc.procedures.context_query import ContextQuery
-from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.execution import Executor, MutationOutput
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.registry import Registry
@@ -146,13 +147,11 @@ class Calls:
         *,
         origin: CallOrigin = LOCAL,
         freshness: RequiredFreshness = STRICT,
-        encode: Callable[[QueryCall], None] | None = None,
     ) -> CachedResult:
         """Run the chain of a query and return its result, see `Reader.get`.
 
         Args:
             ctx: the application's.
-            encode: is given the call that is read.
 
         Raises:
             RPCError: a step has refused, or a wrapper answers otherwise.
@@ -160,10 +159,7 @@ class Calls:
         """
         first = self.admitted(procedure, ctx)
         if not procedure.calls:
-            call = self.bind(path, procedure, input, first)
-            if encode is not None:
-                encode(call)
-            return await self._get(call, freshness)
+            return await self._get(QueryCall(self._executor, path, procedure, input, first), freshness)
         info = CallInfo(path, "query", _decoding(input), origin=origin)
         required = freshness
 
@@ -179,8 +175,6 @@ class Calls:
 
         async def last(ctx: Context) -> Outcome:
             call = self.bind(path, procedure, input, ctx)
-            if encode is not None:
-                encode(call)
             result = await self._get(call, required)
             if result.error is not None:
                 return Outcome("error", result.error, result)
@@ -235,22 +229,14 @@ class Calls:
         Args:
             claim: of an idempotency key, under which the call is made once.
         """
-        parts = procedure.calls
-        at = first_with_session(parts)
-        info = CallInfo(path, "mutation", lambda: input, origin=origin)
-
-        async def step(step: Step, ctx: Context) -> Context:
-            return await step.run(ctx, info)
-
-        async def last(ctx: Context) -> Outcome:
-            idempotent = None if claim is None else IdempotentCall(self._answers, claim)
-            output = await self._executor.mutate(
-                path, procedure, input, ctx, call=info, inside=parts[at:], idempotent=idempotent
-            )
-            return Outcome("cache" if output.replayed else "handler", None, output)
-
-        outcome = await walk(parts[:at], self.admitted(procedure, ctx), info, step=step, last=last)
-        output = outcome.value
+        idempotent = None if claim is None else IdempotentCall(self._answers, claim)
+        first = self.admitted(procedure, ctx)
+        mutate = partial(self._executor.mutate, path, procedure, input, idempotent=idempotent)
+        if procedure.calls or procedure.around_computation:
+            info = CallInfo(path, "mutation", lambda: input, origin=origin)
+            output = await _guarded(procedure, first, info, partial(mutate, call=info))
+        else:
+            output = await mutate(first)
         try:
             await self._reader.freshness.sync_to_head()
         except Exception:
@@ -334,7 +320,7 @@ class Calls:
 
     async def _get(self, call: Computable, freshness: RequiredFreshness) -> CachedResult:
         """Return the result; where another call is running, what this one reads counts for that one too."""
-        outer = current_call()
+        outer = current_call() if call.depth else None
         if outer is None:
             return await self._reader.get(call, freshness=freshness)
         refuse_recursion(call.key)
@@ -347,6 +333,25 @@ class Calls:
         unkept = None if call.is_cached else ReadSet(opaque=f"calls {path}, which has cache=False")
         outer.inner.append(unkept or result.read_set)
         return result
+
+
+async def _guarded(
+    procedure: AnyProcedure, ctx: Context, info: CallInfo, mutate: Callable[..., Awaitable[MutationOutput]]
+) -> MutationOutput:
+    """Run the chain of a mutation up to the first step with a session, then `mutate` with the rest of it."""
+    parts = procedure.calls
+    at = first_with_session(parts)
+
+    async def step(step: Step, ctx: Context) -> Context:
+        return await step.run(ctx, info)
+
+    async def last(ctx: Context) -> Outcome:
+        output = await mutate(ctx, inside=parts[at:])
+        return Outcome("cache" if output.replayed else "handler", None, output)
+
+    outcome = await walk(parts[:at], ctx, info, step=step, last=last)
+    output: MutationOutput = outcome.value
+    return output
 
 
 def _decoding(input: BaseModel | EncodedInput | None) -> Callable[[], Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["Executor", "Observation", "Observer"]
+__all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,10 @@ class _Transaction:
     procedure: AnyProcedure
     input: BaseModel | None
     ctx: Context
-    call: CallInfo
+    call: CallInfo | None
     inside: tuple[ChainPart, ...]
     idempotent: IdempotentCall | None
+    after_commit: list[AfterCommit]
 
 
 class RunnableHandler(Protocol):
@@ -130,6 +131,7 @@ class Runnable(Protocol):
     topics: tuple[Topic | KeyedTopic, ...]
     cache: Cache
     is_cached: bool
+    around_computation: tuple[Wrapper, ...]
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -149,11 +151,6 @@ class Runnable(Protocol):
     @property
     def topic_tables(self) -> frozenset[str]:
         """The names of the declared topics in a log."""
-        ...
-
-    @property
-    def around_computation(self) -> tuple[Wrapper, ...]:
-        """The wrappers of each run."""
         ...
 
     def fault(self, message: str) -> DefinitionError:
@@ -265,9 +262,11 @@ class Executor:
         with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
                 with self._translating_errors():
-                    info = CallInfo(key[0], "query", lambda: input)
-                    run = partial(self._read, recorder, procedure, input, ctx)
-                    body = await around(procedure.around_computation, info, run)
+                    read: Callable[[], Awaitable[bytes]] = partial(self._read, recorder, procedure, input, ctx)
+                    wrappers = procedure.around_computation
+                    if wrappers:
+                        read = partial(around, wrappers, CallInfo(key[0], "query", lambda: input), read)
+                    body = await read()
             except (InternalServerError, SchemaMovedError):
                 raise
             except RPCError as exc:
@@ -300,7 +299,7 @@ class Executor:
         input: BaseModel | None,
         ctx: Context,
         *,
-        call: CallInfo,
+        call: CallInfo | None = None,
         inside: Sequence[ChainPart] = (),
         idempotent: IdempotentCall | None = None,
     ) -> MutationOutput:
@@ -311,7 +310,7 @@ class Executor:
 
         Args:
             ctx: that the steps before `inside` have made.
-            call: as steps and wrappers see it.
+            call: as steps and wrappers see it; None if there are none.
             inside: the rest of the chain, which runs in the transaction.
             idempotent: finds the answer of an earlier call with the same idempotency key, and stores this one's.
 
@@ -322,40 +321,34 @@ class Executor:
         """
         refuse_nested_mutation(path)
         with running(RunningCall(path, "mutation", clock=self._clock)) as running_call, self._translating_errors():
-            transaction = _Transaction(procedure, input, ctx, call, tuple(inside), idempotent)
-
-            async def attempt() -> MutationOutput:
-                running_call.after_commit.clear()
-                body, replayed = await self._mutate(transaction)
-                return MutationOutput(body, replayed, tuple(running_call.after_commit))
-
-            run = partial(around, procedure.around_computation, call.without_origin(), attempt)
+            transaction = _Transaction(
+                procedure, input, ctx, call, tuple(inside), idempotent, running_call.after_commit
+            )
+            run: Callable[[], Awaitable[MutationOutput]] = partial(self._mutate, transaction)
+            if procedure.around_computation and call is not None:
+                run = partial(around, procedure.around_computation, call.without_origin(), run)
             return await self.attempts.run(path, run, at_most=procedure.options.attempts)
 
-    async def _mutate(self, transaction: _Transaction) -> tuple[bytes, bool]:
-        """Return the output, and whether it is an earlier call's."""
-        procedure, idempotent = transaction.procedure, transaction.idempotent
+    async def _mutate(self, transaction: _Transaction) -> MutationOutput:
+        procedure, call = transaction.procedure, transaction.call
+        transaction.after_commit.clear()
         if not procedure.handler.is_async:
             return await in_own_thread(partial(self._mutate_sync, transaction))
         async with self._database.write(**self._writing(procedure)) as session:
+            if not transaction.inside or call is None:
+                return await _run_transaction(transaction, session, transaction.ctx)
 
             async def step(step: Step, ctx: Context) -> Context:
                 with error_boundary(step.name):
-                    return await step.run_in(session, ctx, transaction.call)
+                    return await step.run_in(session, ctx, call)
 
             async def last(ctx: Context) -> Outcome:
-                # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
-                found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
-                if found is not None:
-                    return Outcome("cache", None, (found, True))
-                body = await _run_async(procedure, session, deepcopy(transaction.input), ctx)
-                if idempotent is not None:
-                    await session.run_sync(idempotent.store_answer, body)
-                return Outcome("handler", None, (body, False))
+                output = await _run_transaction(transaction, session, ctx)
+                return Outcome("cache" if output.replayed else "handler", None, output)
 
-            outcome = await walk(transaction.inside, transaction.ctx, transaction.call, step=step, last=last)
-            written: tuple[bytes, bool] = outcome.value
-            return written
+            outcome = await walk(transaction.inside, transaction.ctx, call, step=step, last=last)
+            output: MutationOutput = outcome.value
+            return output
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
@@ -379,20 +372,21 @@ class Executor:
         with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
             return _run_sync(procedure, session, input, ctx)
 
-    def _mutate_sync(self, transaction: _Transaction) -> tuple[bytes, bool]:
+    def _mutate_sync(self, transaction: _Transaction) -> MutationOutput:
         procedure, idempotent, ctx = transaction.procedure, transaction.idempotent, transaction.ctx
         with self._database.write_sync(**self._writing(procedure)) as session:
             for part in transaction.inside:
-                if isinstance(part, Step):  # a definition lets no other part in here
+                if isinstance(part, Step) and transaction.call is not None:  # a definition lets no other part in here
                     with error_boundary(part.name):
                         ctx = part.run_sync_in(session, ctx, transaction.call)
+            # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
             found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:
-                return found, True
+                return MutationOutput(found, replayed=True)
             body = _run_sync(procedure, session, deepcopy(transaction.input), ctx)
             if idempotent is not None:
                 idempotent.store_answer(session, body)
-            return body, False
+            return MutationOutput(body, after=tuple(transaction.after_commit))
 
     def _writing(self, procedure: AnyProcedure) -> dict[str, Any]:
         """Return which session and which transaction a mutation asks for, as arguments of the database's."""
@@ -454,6 +448,19 @@ def _topic_constraints(path: str, procedure: Runnable, input: object) -> list[Co
         constraint_on(ref.table, None) if isinstance(ref, Topic) else ref.constraint(path, input)
         for ref in procedure.topics
     ]
+
+
+async def _run_transaction(transaction: _Transaction, session: AsyncSession, ctx: Context) -> MutationOutput:
+    """Run the handler, or find the answer of an earlier call with the same idempotency key."""
+    idempotent = transaction.idempotent
+    # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
+    found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
+    if found is not None:
+        return MutationOutput(found, replayed=True)
+    body = await _run_async(transaction.procedure, session, deepcopy(transaction.input), ctx)
+    if idempotent is not None:
+        await session.run_sync(idempotent.store_answer, body)
+    return MutationOutput(body, after=tuple(transaction.after_commit))
 
 
 async def _run_async(procedure: Runnable, session: AsyncSession, input: object, ctx: object) -> bytes:

@@ -41,6 +41,7 @@ class Procedure(Generic[F, P, R_co]):
         handler: how the function wants to be called.
         chain: the steps and wrappers that run before and around it.
         calls: of these, in order, those that run on every call.
+        around_computation: the wrappers of each run of the handler.
         dependencies: the tables declared; None if they are taken from what the handler reads.
         topics: the topics declared, each whole or by a key of the input.
         invalidate_when: `{table: predicate(change, input)}`.
@@ -61,6 +62,7 @@ class Procedure(Generic[F, P, R_co]):
         self.options = options
         self.chain = chain
         self.calls = chain.calls
+        self.around_computation = chain.around_computation
         self.cache = options.cache or Cache()
         self.is_cached = options.cache is not False and self.kind == "query"
         self.tables: dict[str, Table] = {}
@@ -107,11 +109,6 @@ class Procedure(Generic[F, P, R_co]):
         required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
         known = {name: examples[0] for name, examples in required.items() if examples}
         return (known,) if len(known) == len(required) else ()
-
-    @property
-    def around_computation(self) -> tuple[Wrapper, ...]:
-        """The wrappers of each run of the handler."""
-        return self.chain.around_computation
 
     @cached_property
     def asks_who_calls(self) -> bool:

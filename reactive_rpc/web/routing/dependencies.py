@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
@@ -64,12 +65,13 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
     if not dependencies:
         yield Resolved()
         return
+    app: FastAPI = request.scope["app"]
     async with AsyncExitStack() as request_stack, AsyncExitStack() as function_stack:
         put_exit_stacks(request, request_stack, function_stack)
         solved = await solve_dependencies(
             request=request,
             dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
-            dependency_overrides_provider=_overrides_of(request.scope.get("app"), dependencies),
+            dependency_overrides_provider=_with_contexts(app, dependencies) if app.dependency_overrides else app,
             async_exit_stack=request_stack,
             embed_body_fields=False,
         )
@@ -78,11 +80,12 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         yield Resolved(solved.values.get(CONTEXT), solved.response.headers.raw, solved.background_tasks)
 
 
-def _overrides_of(app: object, dependencies: Sequence[Dependant]) -> object:
-    """Return what FastAPI asks for `dependency_overrides`: those of a context count for the one that stands for it."""
-    given = getattr(app, "dependency_overrides", None)
-    if not given:
-        return app
-    standing = {each.call: given.get(getattr(each.call, STANDS_FOR, None)) for each in dependencies}
-    overrides = {call: override for call, override in standing.items() if override is not None}
+def _with_contexts(app: FastAPI, dependencies: Sequence[Dependant]) -> object:
+    """Return what FastAPI asks for `dependency_overrides`: that of a context counts for whatever stands for it."""
+    given = app.dependency_overrides
+    overrides = {
+        each.call: given[function]
+        for each in dependencies
+        if each.call is not None and (function := getattr(each.call, STANDS_FOR, None)) in given
+    }
     return SimpleNamespace(dependency_overrides={**given, **overrides})

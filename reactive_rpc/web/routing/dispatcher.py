@@ -22,12 +22,12 @@ from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
 from reactive_rpc.procedures.after_commit import run_after_commit
-from reactive_rpc.procedures.call import EncodedInput, QueryCall, decode_json_input, decode_text_input
+from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.canonical import is_pure
 from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import AnyProcedure
-from reactive_rpc.procedures.steps import LOCAL, CallOrigin
+from reactive_rpc.procedures.steps import LOCAL
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
@@ -127,6 +127,7 @@ class ProcedureEndpoint(Endpoint):
         self._body = body
         self._by_token = by_token
         self._methods = methods_of(procedure)
+        self._is_guarded = bool(procedure.calls)
         self._is_pure = is_pure(procedure.handler.input_model)
         self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
@@ -145,14 +146,17 @@ class ProcedureEndpoint(Endpoint):
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":
             return await self._mutate(scope, text, ctx)
-        input, note = self._input(scope, text)
+        is_posted = scope["method"] == "POST"
+        input = self._seen.get((is_posted, text)) or self._decoded(text, is_posted=is_posted)
+        origin = origin_of(scope) if self._is_guarded else LOCAL  # nobody asks
         try:
             result = await self._calls.query(
-                self.path, self._procedure, input, ctx,
-                origin=self._origin(scope), freshness=self._required(scope), encode=note,
-            )  # fmt: skip
+                self.path, self._procedure, input, ctx, origin=origin, freshness=self._required(scope)
+            )
         except ServiceUnavailableError as outage:
             return await self._in_outage(scope, input, ctx, outage)
+        if self._is_pure and not isinstance(input, EncodedInput):
+            self._remember(text, result.query.key[1], is_posted=is_posted)
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
         marks = self._marks.of(self._calls.token, self._calls.version_of(result))
         return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
@@ -161,38 +165,25 @@ class ProcedureEndpoint(Endpoint):
         input = decode_json_input(self.path, self._procedure, text)
         key = idempotency_key_of(scope)
         claim = None if key is None else claim_of(self.path, ctx, key, text)
-        done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=self._origin(scope), claim=claim)
+        origin = origin_of(scope) if self._is_guarded else LOCAL
+        done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=origin, claim=claim)
         replayed = _REPLAYED if done.replayed else ()
         answer = Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
         if done.after:
             answer.background.append(partial(run_after_commit, self.path, done.after))
         return answer
 
-    def _input(
-        self, scope: Scope, text: bytes
-    ) -> tuple[BaseModel | EncodedInput | None, Callable[[QueryCall], None] | None]:
-        """Return the input of a query, and what remembers its canonical form.
+    def _decoded(self, text: bytes, *, is_posted: bool) -> BaseModel | None:
+        decode = decode_json_input if is_posted else _decode_query_string
+        return decode(self.path, self._procedure, text)
 
-        An input whose text has been seen before is decoded only if somebody needs it.
-        """
-        is_posted = scope["method"] == "POST"
-        seen = self._seen.get((is_posted, text))
-        if seen is not None:
-            return seen, None
-        decode = partial(decode_json_input if is_posted else _decode_query_string, self.path, self._procedure, text)
-        input = decode()
-        if not self._is_pure or len(text) > MAX_SEEN_BYTES:
-            return input, None
-
-        def note(call: QueryCall) -> None:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen[is_posted, text] = EncodedInput(call.key[1], decode)
-
-        return input, note
-
-    def _origin(self, scope: Scope) -> CallOrigin:
-        return origin_of(scope) if self._procedure.calls else LOCAL  # nobody asks
+    def _remember(self, text: bytes, canonical: bytes, *, is_posted: bool) -> None:
+        """Remember the canonical form of an input: seen again, its text is decoded only if somebody needs it."""
+        if len(text) > MAX_SEEN_BYTES:
+            return
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen[is_posted, text] = EncodedInput(canonical, partial(self._decoded, text, is_posted=is_posted))
 
     def _required(self, scope: Scope) -> RequiredFreshness:
         is_shared = is_server_request()
@@ -212,9 +203,8 @@ class ProcedureEndpoint(Endpoint):
         if not within_seconds:
             raise outage
         allowed = InOutage(within_seconds, outage)
-        result = await self._calls.query(
-            self.path, self._procedure, input, ctx, origin=self._origin(scope), freshness=allowed
-        )
+        origin = origin_of(scope) if self._is_guarded else LOCAL
+        result = await self._calls.query(self.path, self._procedure, input, ctx, origin=origin, freshness=allowed)
         if result.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._calls.outage_seconds)

@@ -190,21 +190,6 @@ async def test_a_header_that_is_no_key(server: AnyServer) -> None:
     assert not RUNS
 
 
-async def test_a_context_that_tells_nobody_apart(place: Path | str) -> None:
-    """Whose key it is nobody can tell of an ORM object without an identity: refused, nothing is made."""
-
-    @define_reactive_function.mutation
-    async def leave(db: AsyncSession, ctx: Note, input: NewNote) -> str:
-        RUNS.append(input.text)
-        return ctx.text
-
-    async with serving(place, {"notes": {"leave": leave}}, context=lambda: Note(room="a", text="Ada")) as server:
-        assert (await server.call("notes.leave", INPUT)).json() == "Ada"
-        refused = error_of(await server.call("notes.leave", INPUT, **headers()))
-        assert (refused["code"], "names no identity" in refused["message"]) == ("PRECONDITION_FAILED", True)
-        assert len(RUNS) == 1
-
-
 async def test_an_answer_too_long_to_keep(server: AnyServer) -> None:
     """The call is not made again, and says that its answer is gone."""
     first = await server.call("notes.long", {"characters": MAX_ANSWER_BYTES}, **headers())
