@@ -234,7 +234,7 @@ class Calls:
         mutate = partial(self._executor.mutate, path, procedure, input, idempotent=idempotent)
         if procedure.calls or procedure.around_computation:
             info = CallInfo(path, "mutation", lambda: input, origin=origin)
-            output = await _guarded(procedure, first, info, partial(mutate, call=info))
+            output = await _guarded(procedure, first, info, mutate=partial(mutate, call=info))
         else:
             output = await mutate(first)
         try:
@@ -336,7 +336,7 @@ class Calls:
 
 
 async def _guarded(
-    procedure: AnyProcedure, ctx: Context, info: CallInfo, mutate: Callable[..., Awaitable[MutationOutput]]
+    procedure: AnyProcedure, ctx: Context, info: CallInfo, *, mutate: Callable[..., Awaitable[MutationOutput]]
 ) -> MutationOutput:
     """Run the chain of a mutation up to the first step with a session, then `mutate` with the rest of it."""
     parts = procedure.calls
