@@ -155,6 +155,8 @@ class Answered:
 
 
 Next = Callable[[], Awaitable[Answered]]
+"""Makes the call that a wrapper encloses, once: `answer = await next()`. An error that callers are answered is in the
+answer, and is not raised."""
 WrapperFunction = Callable[[CallInfo, Next], Awaitable[Answered]]
 
 
