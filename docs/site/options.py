@@ -1,8 +1,8 @@
 """Show the options of procedures in the reference as parameters, with their types.
 
-`Definer` documents each option by its kind, and typed dictionaries (`**options: Unpack[QueryOptions]`) have their types:
-a type checker learns of them there. A reader of the reference wants them in one place. MkDocs hands this to Griffe,
-which reads the package.
+`Definer` documents each option by its kind, and typed dictionaries (`**options: Unpack[QueryOptions]`) have their
+types: a type checker learns of them there. A reader of the reference wants them in one place. MkDocs hands this to
+Griffe, which reads the package.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def context_fault(kind: type[Context]) -> str | None:
     ... class Member(Login):
     ...     roles: list[str]
     >>> context_fault(Member)
-    "Member.roles is a list[str], which can be changed after it was compared: make it a tuple or a frozenset"
+    'Member.roles is a list[str], which can be changed after it was compared: make it a tuple or a frozenset'
     """
     if "__dataclass_fields__" not in vars(kind):
         return f"{kind.__name__} is no dataclass of its own: write @dataclass(frozen=True, kw_only=True) above it"
