@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from reactive_rpc.procedures.definer import Definer, define_reactive_function
     from reactive_rpc.procedures.now import now
     from reactive_rpc.procedures.procedure import Mutation, Query
+    from reactive_rpc.procedures.rate_limit import rate_limit
     from reactive_rpc.procedures.steps import Answered, CallInfo, Next
     from reactive_rpc.procedures.topics import Topic, topic
     from reactive_rpc.settings import Settings
@@ -77,6 +78,7 @@ __all__ = [
     "combine_lifespans",
     "define_reactive_function",
     "now",
+    "rate_limit",
     "topic",
 ]
 
@@ -102,6 +104,7 @@ _MODULES = {
     "combine_lifespans": "web.routing.lifespans",
     "define_reactive_function": "procedures.definer",
     "now": "procedures.now",
+    "rate_limit": "procedures.rate_limit",
     "topic": "procedures.topics",
 }
 

@@ -34,6 +34,7 @@ from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.execution import Executor, Observer
+from reactive_rpc.procedures.rate_limit import RateLimits
 from reactive_rpc.procedures.registry import Functions, Registry
 from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.report import Report
@@ -162,15 +163,11 @@ class ReactiveRPC(Generic[L]):
         )
         self.auditor = Auditor(self._freshness, share=self.settings.audit_share, samples=self._is_strict)
         self._reader = _make_reader(backend, self.settings, self._freshness, auditor=self.auditor, clock=clock)
-        self._executor = Executor(
-            self._database,
-            self._log,
-            strict=self._is_strict,
-            isolation=self.settings.isolation,
-            clock=clock,
-            translate_error=rpc_error_of,
+        self._executor = _make_executor(backend, self.settings, strict=self._is_strict, clock=clock)
+        limits = RateLimits(backend.ephemeral_store, clock=clock, health=self.health)
+        self._calls = Calls(
+            self.registry, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
         )
-        self._calls = Calls(self.registry, self._executor, self._reader, answers=backend.answers, clock=clock)
         self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)
         self._reauthorization = Reauthorization(
             self._hub, self._reader, clock=clock, recheck_seconds=self.settings.recheck_seconds
@@ -390,6 +387,17 @@ def _make_reader(
         new_context=isolated_context,
         reads=ReadTableRegistry(backend.capture.note_reads, clock=clock),
         auditor=auditor,
+    )
+
+
+def _make_executor(backend: Backend, settings: Settings, *, strict: bool, clock: Clock) -> Executor:
+    return Executor(
+        backend.database,
+        backend.log,
+        strict=strict,
+        isolation=settings.isolation,
+        clock=clock,
+        translate_error=rpc_error_of,
     )
 
 

@@ -1,11 +1,12 @@
 """The contract of an ephemeral store: all workers of one database read and write it; its entries are small, and expire.
 
-It holds acknowledgements, tickets and sets of queries for whichever worker is asked next. To lose all of them costs a
-retry, a new ticket, a set stored again, and never a stale answer: so a store may forget anything at any time.
+It holds acknowledgements, tickets, sets of queries and counts of calls for whichever worker is asked next. To lose all
+of them costs a retry, a new ticket, a set stored again, some calls past a limit, and never a stale answer: so a store
+may forget anything at any time.
 
 Each kind of entry has a budget, and so has each owner in each kind. An owner who is past one makes room among its own
-entries, or is refused; nobody's entries ever make another's go. Entries of nobody (acknowledgements) have no budget but
-their kind's. An entry counts for whoever put it first, for as long as it is kept.
+entries, or is refused; nobody's entries ever make another's go. Entries of nobody (acknowledgements, counts) have no
+budget but their kind's. An entry counts for whoever put it first, for as long as it is kept.
 
 How each store does this: docs/internals/ephemeral-store.md.
 """
@@ -18,13 +19,23 @@ from typing import Final, Literal, Protocol
 
 from reactive_rpc.errors import PayloadTooLargeError, ServiceUnavailableError
 
-__all__ = ["ENTRY_BYTES", "KINDS", "NOBODY", "UNREACHABLE", "Budget", "EntryKind", "EphemeralStore", "weight_of"]
+__all__ = [
+    "ENTRY_BYTES",
+    "KINDS",
+    "NOBODY",
+    "UNREACHABLE",
+    "Budget",
+    "EntryKind",
+    "EphemeralStore",
+    "count_content",
+    "weight_of",
+]
 
 UNREACHABLE: Final = "the ephemeral store cannot be reached: try again later"
 """What callers are told; the cause, which may name servers and files, is chained, for the log."""
 
-EntryKind = Literal["ack", "ticket", "set"]
-KINDS: Final[tuple[EntryKind, ...]] = ("ack", "ticket", "set")
+EntryKind = Literal["ack", "ticket", "set", "count"]
+KINDS: Final[tuple[EntryKind, ...]] = ("ack", "ticket", "set", "count")
 
 NOBODY: Final = ""
 """The owner of what is nobody's in particular."""
@@ -77,6 +88,15 @@ class Budget:
         )
 
 
+def count_content(count: int) -> bytes:
+    """Return the content of a count: each weighs as much as any other.
+
+    >>> count_content(7)
+    b'00000000000000000007'
+    """
+    return b"%020d" % count
+
+
 def weight_of(content: bytes) -> int:
     """Return what an entry takes of a budget."""
     return len(content) + ENTRY_BYTES
@@ -113,4 +133,15 @@ class EphemeralStore(Protocol):
 
     async def take(self, kind: EntryKind, keys: Collection[str]) -> dict[str, bytes]:
         """Remove what stands at `keys` and return it: of all who take an entry, in any worker, one gets it."""
+        ...
+
+    async def count(self, key: str, more: int, *, ttl_seconds: float) -> int:
+        """Add to the count at `key`, which begins at nought; return the sum; each who adds gets another.
+
+        It is forgotten `ttl_seconds` after it has begun. It is an entry of nobody, of the kind `count`: past the budget
+        of that kind, the counts go that would be forgotten soonest.
+
+        Raises:
+            ServiceUnavailableError: the ephemeral store cannot be reached.
+        """
         ...

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, Budget, EntryKind, weight_of
+from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, Budget, EntryKind, count_content, weight_of
 from reactive_rpc.clock import Clock
 
 __all__ = ["InMemoryEphemeralStore"]
@@ -111,3 +111,14 @@ class InMemoryEphemeralStore:
         now = self._clock.monotonic()
         taken = {key: self._kinds[kind].remove(key) for key in keys}
         return {key: found.content for key, found in taken.items() if found is not None and found.expires_at > now}
+
+    async def count(self, key: str, more: int, *, ttl_seconds: float) -> int:
+        """Add to the count at `key`, which begins at nought; return the sum."""
+        entries, now = self._kinds["count"].entries, self._clock.monotonic()
+        found = entries.get(key)
+        if found is None or found.expires_at <= now:
+            await self.put("count", {key: count_content(more)}, ttl_seconds=ttl_seconds)
+            return more
+        total = int(found.content) + more
+        entries[key] = replace(found, content=count_content(total))
+        return total

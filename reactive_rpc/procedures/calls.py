@@ -33,7 +33,16 @@ from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.registry import Registry
 from reactive_rpc.procedures.running_call import AfterCommit, current_call, refuse_recursion
-from reactive_rpc.procedures.steps import LOCAL, CallInfo, CallOrigin, Outcome, Step, first_with_session, walk
+from reactive_rpc.procedures.steps import (
+    LOCAL,
+    CallInfo,
+    CallOrigin,
+    Outcome,
+    RateCounts,
+    Step,
+    first_with_session,
+    walk,
+)
 from reactive_rpc.protocol.headers import UNKNOWN
 
 __all__ = ["Calls", "MutationResult", "Rights", "watching"]
@@ -97,6 +106,7 @@ class Calls:
     Args:
         answers: of mutations, kept to be given again; None where none are.
         clock: tells when a context has expired.
+        rate_limits: counts calls, for the steps that limit them.
     """
 
     def __init__(
@@ -107,7 +117,9 @@ class Calls:
         *,
         answers: Answers | None = None,
         clock: Clock | None = None,
+        rate_limits: RateCounts | None = None,
     ) -> None:
+        self._rate_limits = rate_limits
         self.registry = registry
         self._answers = answers
         self._executor = executor
@@ -160,7 +172,7 @@ class Calls:
         first = self.admitted(procedure, ctx)
         if not procedure.calls:
             return await self._get(QueryCall(self._executor, path, procedure, input, first), freshness)
-        info = CallInfo(path, "query", _decoding(input), origin=origin)
+        info = CallInfo(path, "query", _decoding(input), origin=origin, rate_limits=self._rate_limits)
         required = freshness
 
         async def step(step: Step, ctx: Context) -> Context:
@@ -205,7 +217,7 @@ class Calls:
         body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
         decoded = decode_json_input(path, procedure, body)
         found = self.admitted(procedure, ctx)
-        info = CallInfo(path, "query", lambda: decoded, origin=origin)
+        info = CallInfo(path, "query", lambda: decoded, origin=origin, rate_limits=self._rate_limits)
         for step in procedure.chain.steps:
             found = await (
                 step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
@@ -233,7 +245,7 @@ class Calls:
         first = self.admitted(procedure, ctx)
         mutate = partial(self._executor.mutate, path, procedure, input, idempotent=idempotent)
         if procedure.calls or procedure.around_computation:
-            info = CallInfo(path, "mutation", lambda: input, origin=origin)
+            info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
             output = await _guarded(procedure, first, info, mutate=partial(mutate, call=info))
         else:
             output = await mutate(first)

@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -35,6 +35,7 @@ __all__ = [
     "Moment",
     "Next",
     "Outcome",
+    "RateCounts",
     "Step",
     "Wrapper",
     "WrapperFunction",
@@ -66,6 +67,18 @@ class CallOrigin:
 LOCAL: Final = CallOrigin("local")
 
 
+class RateCounts(Protocol):
+    """The counts of calls that `rate_limit` asks for: the application's, over all of its workers."""
+
+    async def require_room(self, name: str, who: str, *, calls: int, per_seconds: float) -> None:
+        """Count a call of `who` under the limit called `name`.
+
+        Raises:
+            TooManyRequestsError: there have been `calls` within `per_seconds`.
+        """
+        ...
+
+
 class CallInfo:
     """The part of a call that steps and wrappers see.
 
@@ -77,9 +90,10 @@ class CallInfo:
         kind: `query` or `mutation`.
         input: returns the validated input, or None; asked when somebody wants to know.
         origin: where the call comes from; None if nobody may know.
+        rate_limits: where calls are counted; None where nobody counts any.
     """
 
-    __slots__ = ("_input", "_origin", "_read_input", "kind", "path")
+    __slots__ = ("_input", "_origin", "_rate_limits", "_read_input", "kind", "path")
 
     def __init__(
         self,
@@ -88,15 +102,18 @@ class CallInfo:
         input: Callable[[], Any],
         *,
         origin: CallOrigin | None = None,
+        rate_limits: RateCounts | None = None,
     ) -> None:
         self.path = path
         self.kind = kind
         self._origin = origin
+        self._rate_limits = rate_limits
         self._read_input: Callable[[], Any] | None = input
         self._input: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CallInfo:
-        return CallInfo(self.path, self.kind, partial(deepcopy, self.input), origin=self._origin)
+        input = partial(deepcopy, self.input)
+        return CallInfo(self.path, self.kind, input, origin=self._origin, rate_limits=self._rate_limits)
 
     @property
     def input(self) -> Any:
@@ -124,6 +141,15 @@ class CallInfo:
     def request_id(self) -> str:
         """Names the request in logs; empty if there is none."""
         return self._known("request_id").request_id
+
+    @property
+    def rate_limits(self) -> RateCounts:
+        """The application's counts of calls, for `rate_limit`."""
+        if self._rate_limits is None:
+            raise DefinitionError(
+                f"{self.path}: calls are not counted here: put rate_limit before steps with a session"
+            )
+        return self._rate_limits
 
     def without_origin(self) -> CallInfo:
         """Return the same, for whoever must not know where the call comes from."""

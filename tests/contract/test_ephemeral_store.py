@@ -327,6 +327,48 @@ async def test_closing_leaves_nothing_under_way(world: SharedStore) -> None:
         await store.get("ack", "a")
 
 
+async def test_a_count_begins_at_nought_and_adds_up(world: SharedStore) -> None:
+    """Each key by itself; whoever adds at the same time is given another sum."""
+    store = await world.store()
+    assert [await store.count("a", more, ttl_seconds=60) for more in (1, 5, 1)] == [1, 6, 7]
+    assert await store.count("b", 2, ttl_seconds=60) == 2
+    sums = await asyncio.gather(*(store.count("c", 1, ttl_seconds=60) for _ in range(50)))
+    assert sorted(sums) == list(range(1, 51))
+
+
+async def test_a_count_is_forgotten(world: SharedStore) -> None:
+    """Its time is that from when it has begun, however often something is added."""
+    store = await world.store()
+    assert await store.count("a", 5, ttl_seconds=0.5) == 5
+    sums: list[int] = []
+
+    async def is_begun_anew() -> bool:
+        sums.append(await store.count("a", 1, ttl_seconds=60))
+        return sums[-1] == 1
+
+    await until(is_begun_anew)
+    assert sums[:-1] == list(range(6, 5 + len(sums)))
+    assert await store.count("a", 1, ttl_seconds=60) == 2
+
+
+async def test_counts_have_a_budget(world: SharedStore) -> None:
+    """If another one begins past it, the one goes that would be forgotten first."""
+    store = await world.store(Budget(max_bytes=2 * (ENTRY_BYTES + 60)))
+    assert [await store.count(key, 1, ttl_seconds=60 + number) for number, key in enumerate("abc")] == [1, 1, 1]
+    assert [await store.count(key, 1, ttl_seconds=70) for key in "bc"] == [2, 2]
+    assert await store.count("a", 1, ttl_seconds=80) == 1
+
+
+@pytest.mark.parametrize("world", SHARED, indirect=True)
+async def test_workers_count_together(world: SharedStore) -> None:
+    """What one adds, another finds."""
+    one, other = await world.store(), await world.store()
+    for store in (one, other):
+        await store.get("set", "warm")
+    sums = await asyncio.gather(*(store.count("a", 1, ttl_seconds=60) for store in (one, other) for _ in range(20)))
+    assert sorted(sums) == list(range(1, 41))
+
+
 @pytest.mark.parametrize("world", SHARED, indirect=True)
 async def test_workers_see_what_others_put(world: SharedStore) -> None:
     """What is put through one is got and taken through another."""

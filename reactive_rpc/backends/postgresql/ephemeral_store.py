@@ -16,7 +16,15 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
 from reactive_rpc.backends.postgresql.connection import FAULTS, close, connect
 from reactive_rpc.backends.postgresql.url import Place, place_name
-from reactive_rpc.changes.ephemeral_store import ENTRY_BYTES, NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
+from reactive_rpc.changes.ephemeral_store import (
+    ENTRY_BYTES,
+    NOBODY,
+    UNREACHABLE,
+    Budget,
+    EntryKind,
+    count_content,
+    weight_of,
+)
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
@@ -50,6 +58,23 @@ WITH oldest AS MATERIALIZED (
     FROM reactive_rpc.ephemeral_store WHERE owner = $2::text AND {_OTHERS}) AS own WHERE before < $4::bigint)
   FOR UPDATE SKIP LOCKED)
 DELETE FROM reactive_rpc.ephemeral_store WHERE ctid = ANY(ARRAY(SELECT ctid FROM oldest))
+"""
+_ADD: Final = """
+UPDATE reactive_rpc.ephemeral_store
+SET content = convert_to(lpad((convert_from(content, 'UTF8')::bigint + $2::bigint)::text, 20, '0'), 'UTF8')
+WHERE kind = 'count' AND name = $1::text AND expires_at > clock_timestamp() RETURNING content
+"""
+# INVARIANT (two that begin one count add up): whoever comes second adds to the first one's, unless that has expired.
+_BEGIN: Final = """
+INSERT INTO reactive_rpc.ephemeral_store AS stored (kind, name, owner, size, content, expires_at)
+VALUES ('count', $1::text, $4::text, length($2::bytea) + $5::integer, $2::bytea,
+  clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (kind, name) DO UPDATE SET
+  content = CASE WHEN stored.expires_at <= clock_timestamp() THEN excluded.content ELSE convert_to(lpad((
+    convert_from(stored.content, 'UTF8')::bigint + convert_from(excluded.content, 'UTF8')::bigint)::text, 20, '0'),
+    'UTF8') END,
+  expires_at = CASE WHEN stored.expires_at <= clock_timestamp() THEN excluded.expires_at ELSE stored.expires_at END
+RETURNING content
 """
 _GET: Final = """
 SELECT content FROM reactive_rpc.ephemeral_store
@@ -141,6 +166,28 @@ class PostgreSQLEphemeralStore:
         wanted = by_name(keys)
         rows = await self._run(lambda connection: connection.fetch(_TAKE, kind, list(wanted)))
         return {wanted[row["name"]]: row["content"] for row in rows if row["is_valid"]}
+
+    async def count(self, key: str, more: int, *, ttl_seconds: float) -> int:
+        """Add to the count at `key`, which begins at nought; return the sum.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, or the table is missing.
+        """
+        name, begun, nobody = name_of(key), count_content(more), name_of(NOBODY)
+
+        async def add(connection: Any) -> int:
+            if self._must_prune():
+                await connection.execute(_PRUNE)
+            total = await connection.fetchval(_ADD, name, more)
+            if total is None:
+                used = await connection.fetchrow(_USED, "count", nobody, [name])
+                excess = self._budget.to_free(NOBODY, weight_of(begun), own=used["own"], all_of_kind=used["in_all"])
+                if excess:
+                    await connection.execute(_FREE, "count", nobody, [name], excess)
+                total = await connection.fetchval(_BEGIN, name, begun, ttl_seconds, nobody, ENTRY_BYTES)
+            return int(total)
+
+        return await self._run(add)
 
     def _must_prune(self) -> bool:
         now = asyncio.get_running_loop().time()

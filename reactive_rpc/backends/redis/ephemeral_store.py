@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import ResponseError
 
 from reactive_rpc.backends.redis.connection import REDIS_FAULTS, BoundedClient, RedisClient
-from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
+from reactive_rpc.changes.ephemeral_store import NOBODY, UNREACHABLE, Budget, EntryKind, count_content, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 from reactive_rpc.tasks import within
@@ -88,6 +88,11 @@ for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 2 * ttl + 60000) end
 return gone
 """
 )
+_ADD: Final = """
+local total = redis.call('INCRBY', KEYS[1], ARGV[1])
+if total == tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return total
+"""
 _UNCOUNT: Final = _FORGET + "for _, name in ipairs(ARGV) do forget(name) end"
 
 
@@ -190,6 +195,25 @@ class RedisEphemeralStore:
             return taken
 
         return await self._run(take)
+
+    async def count(self, key: str, more: int, *, ttl_seconds: float) -> int:
+        """Add to the count at `key`, which begins at nought; return the sum.
+
+        Raises:
+            ServiceUnavailableError: Redis cannot be reached, or refuses.
+        """
+        name, milliseconds = name_of(key), max(1, round(ttl_seconds * 1000))
+
+        async def add(client: RedisClient) -> int:
+            total: Any = await client.eval(_ADD, 1, self._name("count", name), more, milliseconds)
+            if total == more:
+                # It has begun, and takes of the budget from now on. If this worker dies before that, it does not.
+                gone = await self._count(client, "count", [(name, count_content(more))], NOBODY, milliseconds)
+                for forgotten in gone:
+                    await client.delete(self._name("count", forgotten.decode()))
+            return int(total)
+
+        return await self._run(add)
 
     async def _count(
         self,

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, UNREACHABLE, Budget, EntryKind, weight_of
+from reactive_rpc.changes.ephemeral_store import KINDS, NOBODY, UNREACHABLE, Budget, EntryKind, count_content, weight_of
 from reactive_rpc.changes.store_keys import by_name, name_of
 from reactive_rpc.errors import ReactiveRPCError, ServiceUnavailableError
 
@@ -139,6 +139,15 @@ class SQLiteEphemeralStore:
         taken = await self._run(lambda connection: self._take(connection, kind, keys_by_name))
         return {keys_by_name[name]: content for name, content in taken.items()}
 
+    async def count(self, key: str, more: int, *, ttl_seconds: float) -> int:
+        """Add to the count at `key`, which begins at nought; return the sum.
+
+        Raises:
+            ServiceUnavailableError: the file stays locked or cannot be written.
+        """
+        name = name_of(key)
+        return await self._run(lambda connection: self._add(connection, name, more, ttl_seconds=ttl_seconds))
+
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._thread is None:
             raise ServiceUnavailableError("the ephemeral store is not open: await open() first")
@@ -220,16 +229,17 @@ class SQLiteEphemeralStore:
         owner: str,
         ttl_seconds: float,
     ) -> None:
+        self._prune_in_time(connection)
         now = self._now()
-        if now >= self._pruned_at + PRUNE_SECONDS or now < self._pruned_at:
-            self._prune(connection)
         try:
-            self._write(connection, kind, entries, owner, now + ttl_seconds)
+            with _transaction(connection):
+                self._write(connection, kind, entries, owner, now + ttl_seconds)
         except sqlite3.OperationalError as exc:
             if _code(exc) != sqlite3.SQLITE_FULL:
                 raise
             self._prune(connection)  # what has expired takes pages, and counts for nobody
-            self._write(connection, kind, entries, owner, now + ttl_seconds)
+            with _transaction(connection):
+                self._write(connection, kind, entries, owner, now + ttl_seconds)
 
     def _write(
         self,
@@ -244,13 +254,12 @@ class SQLiteEphemeralStore:
             (kind, name, whose, weight_of(content), expires_at, content) for name, content in sorted(entries.items())
         ]
         chosen = (kind, whose, self._now(), json.dumps(list(entries)))
-        with _transaction(connection):
-            own, all_of_kind = connection.execute(_USED, chosen).fetchone()
-            given = sum(weight_of(content) for content in entries.values())
-            excess = self._budget.to_free(owner, given, own=own, all_of_kind=all_of_kind)
-            if excess:
-                connection.execute(_FREE, (*chosen, excess))
-            connection.executemany(_PUT, rows)
+        own, all_of_kind = connection.execute(_USED, chosen).fetchone()
+        given = sum(weight_of(content) for content in entries.values())
+        excess = self._budget.to_free(owner, given, own=own, all_of_kind=all_of_kind)
+        if excess:
+            connection.execute(_FREE, (*chosen, excess))
+        connection.executemany(_PUT, rows)
 
     def _read(self, connection: sqlite3.Connection, kind: EntryKind, names: Collection[str]) -> dict[str, bytes]:
         found = connection.execute(
@@ -268,6 +277,23 @@ class SQLiteEphemeralStore:
             found = self._read(connection, kind, names)
             connection.execute(f"DELETE FROM entry WHERE {_AMONG}", (kind, json.dumps(list(names))))
         return found
+
+    def _add(self, connection: sqlite3.Connection, name: str, more: int, *, ttl_seconds: float) -> int:
+        self._prune_in_time(connection)
+        with _transaction(connection):
+            found = self._read(connection, "count", [name])
+            if found:
+                total = int(found[name]) + more
+                counted = (count_content(total), name)
+                connection.execute("UPDATE entry SET content = ? WHERE kind = 'count' AND name = ?", counted)
+                return total
+            self._write(connection, "count", {name: count_content(more)}, NOBODY, self._now() + ttl_seconds)
+        return more
+
+    def _prune_in_time(self, connection: sqlite3.Connection) -> None:
+        now = self._now()
+        if now >= self._pruned_at + PRUNE_SECONDS or now < self._pruned_at:
+            self._prune(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         self._pruned_at = self._now()
