@@ -86,6 +86,7 @@ class ReactiveRPC(Generic[L]):
     Attributes:
         auditor: holds served results against those of the handlers, see `Settings.audit_share`.
         health: how each part is, as `/health` answers it.
+        functions: `{path: procedure}`; `functions["agents.get_one"].options` are its effective options.
 
     Raises:
         DefinitionError: something is declared wrongly; the message names it and the way out.
@@ -141,9 +142,9 @@ class ReactiveRPC(Generic[L]):
     ) -> None:
         self.settings = settings or Settings()
         self.health = Health()
-        self.registry = Registry(functions, context=context)
+        self.functions = Registry(functions, context=context)
         if isinstance(database, AsyncEngine):
-            self.registry.require_coroutines()
+            self.functions.require_coroutines()
         clock, ids = clock or SystemClock(), ids or RandomIds()
         self._relations: Relations = relations or {}
         self._metadata, self._captured_as = metadata, capture
@@ -166,7 +167,7 @@ class ReactiveRPC(Generic[L]):
         self._executor = _make_executor(backend, self.settings, strict=self._is_strict, clock=clock)
         limits = RateLimits(backend.ephemeral_store, clock=clock, health=self.health)
         self._calls = Calls(
-            self.registry, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
+            self.functions, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
         )
         self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)
         self._reauthorization = Reauthorization(
@@ -260,11 +261,11 @@ class ReactiveRPC(Generic[L]):
 
     async def _check_declarations(self) -> None:
         tables = self._log.schema.tables
-        self.registry.check_tables(tables)
+        self.functions.check_tables(tables)
         self._captured_as.check(tables, self._log.schema.names)
         relations = parse_relations(self._relations, tables)
         self._reader.open(relations)
-        declared = self.registry.declared_tables.union(relations)
+        declared = self.functions.declared_tables.union(relations)
         await self._reader.register_read_tables([name for name in declared if name in tables])
 
     async def run_relay(self) -> None:
@@ -297,7 +298,7 @@ class ReactiveRPC(Generic[L]):
     async def try_call(self, path: str, input: Mapping[str, Any], ctx: object) -> Any:
         """Call the procedure at `path` with an `input` as a client gives it, on behalf of `ctx`: for checks alone."""
         return await Caller(self._calls, ctx, require_open=self._lifecycle.require_open).call(
-            path, self.registry.find(path), input
+            path, self.functions.find(path), input
         )
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
@@ -365,7 +366,7 @@ class ReactiveRPC(Generic[L]):
             self._capture.guarantee,
             schema.epoch,
             schema.tables,
-            self.registry,
+            self.functions,
             _copies(self._backend, self._captured_as, self.settings),
             self._capture.noted_reads(),
         )

@@ -133,11 +133,11 @@ async def try_calls(
     Raises:
         DefinitionError: `calls` names something that is no query.
     """
-    unknown = calls.keys() - {path for path, procedure in rpc.registry.items() if procedure.kind == "query"}
+    unknown = calls.keys() - {path for path, procedure in rpc.functions.items() if procedure.kind == "query"}
     if unknown:
-        raise rpc.registry.find(min(unknown)).fault("is a mutation: only queries are tried")
+        raise rpc.functions.find(min(unknown)).fault("is a mutation: only queries are tried")
     outcomes = {}
-    for path, procedure in rpc.registry.items():
+    for path, procedure in rpc.functions.items():
         if procedure.kind == "query":
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
             wanting = _wanting(procedure, inputs, contexts)
@@ -168,7 +168,7 @@ async def _try_query(
     *,
     moves_clock: bool,
 ) -> TriedQuery:
-    callers = contexts if _sees_context(rpc.registry[path]) else dict(list(contexts.items())[:1])
+    callers = contexts if _sees_context(rpc.functions[path]) else dict(list(contexts.items())[:1])
     tried: list[tuple[str, Exception | None]] = []
     moved: dict[str, None] = {}
     async with _observed(rpc, path) as observations:

@@ -6,6 +6,7 @@ import typer
 
 from reactive_rpc.cli.database import database
 from reactive_rpc.cli.diagnosis import check, doctor
+from reactive_rpc.cli.functions import functions
 from reactive_rpc.cli.generation import export_openapi, generate
 from reactive_rpc.cli.relay import relay
 from reactive_rpc.cli.shared import failure
@@ -21,6 +22,7 @@ cli = typer.Typer(
 )
 cli.command("export-openapi")(export_openapi)
 cli.command()(generate)
+cli.command()(functions)
 cli.command()(doctor)
 cli.command()(check)
 cli.command()(relay)

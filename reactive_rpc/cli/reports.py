@@ -23,6 +23,7 @@ __all__ = [
     "PrintedReport",
     "ProcedureLine",
     "TableLine",
+    "table_of",
     "write",
 ]
 
@@ -113,7 +114,7 @@ class Diagnosis:
     def lines(self) -> Iterator[RenderableType]:
         """Yield the state in a line or two, and two tables."""
         yield Text(f"database  {self.database}\nepoch     {self.epoch}\ncapture   {self.capture}")
-        yield _table(
+        yield table_of(
             "Tables",
             ("table", "captured", "compared exactly"),
             (
@@ -122,7 +123,7 @@ class Diagnosis:
             ),
         )
         places = ", ".join(f"{place} for {seconds:.0f} s" for place, seconds in self.copies.items())
-        yield _table(
+        yield table_of(
             f"Values copied to {places}" if places else "Values copied: none",
             ("table", "short values of", "never", "now"),
             (
@@ -135,7 +136,7 @@ class Diagnosis:
                 for each in self.tables
             ),
         )
-        yield _table(
+        yield table_of(
             "Procedures",
             ("procedure", "kind", "dependencies", "shared by", "cached"),
             ((each.path, each.kind, _declared(each), each.shared_by, _cached(each)) for each in self.procedures),
@@ -226,7 +227,7 @@ def _cached(line: ProcedureLine) -> str:
     return "yes" if line.cached else f"no: {line.why}"
 
 
-def _table(title: str, headers: Sequence[str], rows: Iterator[Sequence[str]]) -> Table:
+def table_of(title: str, headers: Sequence[str], rows: Iterator[Sequence[str]]) -> Table:
     """Return a table that folds in a narrow terminal what it cannot show in one line, and loses nothing."""
     table = Table(*(Column(header, overflow="fold") for header in headers), title=title, title_justify="left")
     for row in rows:

@@ -18,7 +18,7 @@ from reactive_rpc.procedures.steps import Chain, Step, Wrapper, first_with_sessi
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
 
-__all__ = ["AnyProcedure", "Mutation", "Procedure", "Query", "SyncMutation", "SyncQuery", "refusal"]
+__all__ = ["AnyProcedure", "Mutation", "Procedure", "Query", "SyncMutation", "SyncQuery", "place_of", "refusal"]
 
 F = ParamSpec("F")
 """The parameters of the function itself."""
@@ -228,9 +228,14 @@ AnyProcedure: TypeAlias = Procedure[..., ..., Any]
 
 def refusal(function: Callable[..., Any], message: str) -> DefinitionError:
     """Return an error with `message` that names a function and where it stands."""
+    where = place_of(function)
+    return DefinitionError(f"{_name(function)}{where and f' ({where})'}: {message}")
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return the file and the line of a function; empty if it has none."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    where = f" ({code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno})" if code else ""
-    return DefinitionError(f"{_name(function)}{where}: {message}")
+    return f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}" if code else ""
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -79,6 +79,7 @@ def rate_limit(calls: int, *, per_seconds: float = 60) -> Callable[[Context, Cal
         if who is not None:
             await call.rate_limits.require_room(name, who, calls=calls, per_seconds=per_seconds)
 
+    limited.__module__, limited.__qualname__ = "reactive_rpc", f"rate_limit({calls}, per_seconds={per_seconds:g})"
     return limited
 
 

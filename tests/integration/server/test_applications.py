@@ -364,7 +364,7 @@ async def test_the_router_serves_in_every_application(tmp_path: Path, name: str)
         for path in ("health", "health/live", "health/ready", "metrics"):
             assert (await client.get(f"{base}/{path}")).status_code == 200, path
         operations = await documented(client, document or app.openapi_url)
-    assert len(operations) == (len(rpc.registry) if document else 0)
+    assert len(operations) == (len(rpc.functions) if document else 0)
     for operation in operations:
         assert "application/json" in operation["responses"]["200"]["content"]
 

@@ -339,7 +339,7 @@ async def test_openapi_types_every_procedure(server: Server) -> None:
     """Each procedure is documented with its own input and output, its docstring, and the envelope of its errors."""
     document = server.app.openapi()
     procedures = {path.removeprefix("/rpc/"): item for path, item in document["paths"].items() if "." in path}
-    assert set(procedures) == set(server.rpc.registry)
+    assert set(procedures) == set(server.rpc.functions)
     for path, item in procedures.items():
         [(method, operation)] = item.items()
         assert operation["operationId"] == path
