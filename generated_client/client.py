@@ -19,7 +19,7 @@ from reactive_rpc.client import (
     Watch,
 )
 
-from . import models
+from . import errors, models
 
 
 _AGENTS_CREATE: Final[Procedure[models.Agent]] = Procedure(
@@ -28,6 +28,7 @@ _AGENTS_CREATE: Final[Procedure[models.Agent]] = Procedure(
     method='POST',
     input=models.CreateInput,
     output=models.Agent,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -37,6 +38,7 @@ _AGENTS_DELETE: Final[Procedure[models.AgentDeleted]] = Procedure(
     method='POST',
     input=models.DeleteInput,
     output=models.AgentDeleted,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -46,6 +48,7 @@ _AGENTS_GET_ALL: Final[Procedure[list[models.Agent]]] = Procedure(
     method='GET',
     input=None,
     output=list[models.Agent],
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -55,6 +58,7 @@ _AGENTS_GET_ONE: Final[Procedure[models.Agent]] = Procedure(
     method='GET',
     input=models.AgentsGetOneInput,
     output=models.Agent,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -64,6 +68,7 @@ _AGENTS_GET_WITH_STATS: Final[Procedure[models.AgentStats]] = Procedure(
     method='GET',
     input=models.AgentsGetWithStatsInput,
     output=models.AgentStats,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -73,6 +78,7 @@ _AGENTS_UPDATE: Final[Procedure[models.Agent]] = Procedure(
     method='POST',
     input=models.AgentUpdate,
     output=models.Agent,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -82,6 +88,7 @@ _MEMORY_ADD: Final[Procedure[models.Memory]] = Procedure(
     method='POST',
     input=models.AddInput,
     output=models.Memory,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -91,6 +98,7 @@ _MEMORY_RECENT: Final[Procedure[list[models.Memory]]] = Procedure(
     method='GET',
     input=models.MemoryRecentInput,
     output=list[models.Memory],
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -100,6 +108,7 @@ _MESSAGES_GET_ALL: Final[Procedure[list[models.Message]]] = Procedure(
     method='GET',
     input=models.MessagesGetAllInput,
     output=list[models.Message],
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -109,6 +118,7 @@ _MESSAGES_SEND: Final[Procedure[models.Message]] = Procedure(
     method='POST',
     input=models.SendInput,
     output=models.Message,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -118,6 +128,7 @@ _ORGANIZATIONS_GET_MINE: Final[Procedure[models.Organization]] = Procedure(
     method='GET',
     input=None,
     output=models.Organization,
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -127,6 +138,7 @@ _TOOLS_AVAILABLE: Final[Procedure[list[models.Tool]]] = Procedure(
     method='GET',
     input=None,
     output=list[models.Tool],
+    errors=(errors.AgentNotFound,),
 )
 
 
@@ -144,6 +156,9 @@ class AgentsCreate(Mutation[models.Agent]):
 
         Args:
             role: Default: 'assistant'.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'name': name,
@@ -164,6 +179,9 @@ class AgentsDelete(Mutation[models.AgentDeleted]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({'agent_id': agent_id})
 
@@ -172,7 +190,11 @@ class AgentsGetAll(Query[list[models.Agent]]):
     """`agents.get_all`: query."""
 
     async def __call__(self) -> list[models.Agent]:
-        """The agents of your organization, by name."""
+        """The agents of your organization, by name.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return await self._call({})
 
     def watch(self) -> Watch[list[models.Agent]]:
@@ -195,6 +217,9 @@ class AgentsGetOne(Query[models.Agent]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({'agent_id': agent_id})
 
@@ -225,6 +250,9 @@ class AgentsGetWithStats(Query[models.AgentStats]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({'agent_id': agent_id})
 
@@ -260,6 +288,9 @@ class AgentsUpdate(Mutation[models.Agent]):
         Args:
             agent_id: An agent of your organization.
             description: null removes it.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'agent_id': agent_id,
@@ -283,6 +314,9 @@ class MemoryAdd(Mutation[models.Memory]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'agent_id': agent_id,
@@ -304,6 +338,9 @@ class MemoryRecent(Query[list[models.Memory]]):
         Args:
             agent_id: An agent of your organization.
             limit: How many at most. Default: 20.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'agent_id': agent_id,
@@ -348,6 +385,9 @@ class MessagesGetAll(Query[list[models.Message]]):
             agent_id: An agent of your organization.
             limit: How many at most. Default: 50.
             before: The last message of the page before this one.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'agent_id': agent_id,
@@ -395,6 +435,9 @@ class MessagesSend(Mutation[models.Message]):
         Args:
             from_agent_id: An agent of your organization.
             to_agent_id: Another agent of your organization; null: all of them.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'from_agent_id': from_agent_id,
@@ -407,7 +450,11 @@ class OrganizationsGetMine(Query[models.Organization]):
     """`organizations.get_mine`: query."""
 
     async def __call__(self) -> models.Organization:
-        """The organization that you belong to."""
+        """The organization that you belong to.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return await self._call({})
 
     def watch(self) -> Watch[models.Organization]:
@@ -422,7 +469,11 @@ class ToolsAvailable(Query[list[models.Tool]]):
     """`tools.available`: query."""
 
     async def __call__(self) -> list[models.Tool]:
-        """The enabled tools of your organization, by name."""
+        """The enabled tools of your organization, by name.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return await self._call({})
 
     def watch(self) -> Watch[list[models.Tool]]:
@@ -524,6 +575,9 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
 
         Args:
             role: Default: 'assistant'.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'name': name,
@@ -544,6 +598,9 @@ class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({'agent_id': agent_id})
 
@@ -552,7 +609,11 @@ class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
     """`agents.get_all`: query."""
 
     def __call__(self) -> list[models.Agent]:
-        """The agents of your organization, by name."""
+        """The agents of your organization, by name.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return self._call({})
 
     def watch(self) -> SyncWatch[list[models.Agent]]:
@@ -575,6 +636,9 @@ class SyncAgentsGetOne(SyncQuery[models.Agent]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({'agent_id': agent_id})
 
@@ -605,6 +669,9 @@ class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({'agent_id': agent_id})
 
@@ -640,6 +707,9 @@ class SyncAgentsUpdate(SyncMutation[models.Agent]):
         Args:
             agent_id: An agent of your organization.
             description: null removes it.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'agent_id': agent_id,
@@ -663,6 +733,9 @@ class SyncMemoryAdd(SyncMutation[models.Memory]):
 
         Args:
             agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'agent_id': agent_id,
@@ -684,6 +757,9 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
         Args:
             agent_id: An agent of your organization.
             limit: How many at most. Default: 20.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'agent_id': agent_id,
@@ -728,6 +804,9 @@ class SyncMessagesGetAll(SyncQuery[list[models.Message]]):
             agent_id: An agent of your organization.
             limit: How many at most. Default: 50.
             before: The last message of the page before this one.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'agent_id': agent_id,
@@ -775,6 +854,9 @@ class SyncMessagesSend(SyncMutation[models.Message]):
         Args:
             from_agent_id: An agent of your organization.
             to_agent_id: Another agent of your organization; null: all of them.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'from_agent_id': from_agent_id,
@@ -787,7 +869,11 @@ class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
     """`organizations.get_mine`: query."""
 
     def __call__(self) -> models.Organization:
-        """The organization that you belong to."""
+        """The organization that you belong to.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return self._call({})
 
     def watch(self) -> SyncWatch[models.Organization]:
@@ -802,7 +888,11 @@ class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
     """`tools.available`: query."""
 
     def __call__(self) -> list[models.Tool]:
-        """The enabled tools of your organization, by name."""
+        """The enabled tools of your organization, by name.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
         return self._call({})
 
     def watch(self) -> SyncWatch[list[models.Tool]]:

@@ -36,6 +36,10 @@ class AgentDeleted(Model):
     memory_count: Annotated[int, Field(description='How many memories went with it.')]
 
 
+class AgentNotFoundDetails(Model):
+    agent_id: str
+
+
 class AgentStats(Model):
     """
     An agent, and how much it has done.
@@ -136,6 +140,7 @@ class Tool(Model):
 AddInput.model_rebuild()
 Agent.model_rebuild()
 AgentDeleted.model_rebuild()
+AgentNotFoundDetails.model_rebuild()
 AgentStats.model_rebuild()
 AgentUpdate.model_rebuild()
 AgentsGetOneInput.model_rebuild()

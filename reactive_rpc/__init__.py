@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reactive_rpc.procedures.cache_options import Cache
     from reactive_rpc.procedures.caller import Caller
     from reactive_rpc.procedures.context import Context, Login, Tenant, by_tenant
+    from reactive_rpc.procedures.declared_errors import DeclaredError
     from reactive_rpc.procedures.definer import Definer, define_reactive_function
     from reactive_rpc.procedures.now import now
     from reactive_rpc.procedures.procedure import Mutation, Query
@@ -54,6 +55,7 @@ __all__ = [
     "Change",
     "ConflictError",
     "Context",
+    "DeclaredError",
     "Definer",
     "DefinitionError",
     "ForbiddenError",
@@ -90,6 +92,7 @@ _MODULES = {
     "Capture": "changes.capture_options",
     "Change": "dependencies.change",
     "Context": "procedures.context",
+    "DeclaredError": "procedures.declared_errors",
     "Definer": "procedures.definer",
     "Login": "procedures.context",
     "Mutation": "procedures.procedure",

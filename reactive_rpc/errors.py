@@ -7,13 +7,15 @@
     ├── ConnectionFailedError  the client could not reach the server
     ├── WireError              the other side sent a message that this protocol does not know
     └── RPCError               the answer to a call that failed: a stable `code`, a message, details
-        └── one class for each code of `protocol/codes.py`: NotFoundError has NOT_FOUND, and so on
+        ├── one class for each code of `protocol/codes.py`: NotFoundError has NOT_FOUND, and so on
+        └── DeclaredError      base of an application's own, which have typed fields: `procedures/declared_errors.py`
 
 A handler raises an `RPCError`; the generated client raises the same class with the same code, message and details.
 """
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
@@ -127,10 +129,14 @@ class RPCError(ReactiveRPCError):
         path: the procedure, for example `agents.get_all`.
         request_id: the server's id of the failed request, to find it in the logs.
         headers: further HTTP headers of the answer, for example `www-authenticate`.
+
+    Attributes:
+        type: the name of a `DeclaredError`, also where its class is not known; None of any other error.
     """
 
     code = "INTERNAL_SERVER_ERROR"
-    by_code: ClassVar[dict[str, type[RPCError]]] = {}
+    type: str | None = None
+    by_code: ClassVar[dict[str, builtins.type[RPCError]]] = {}
 
     def __init_subclass__(cls) -> None:
         """Register the classes of this module under their codes: `rpc_error` makes them of what the wire tells."""
@@ -313,16 +319,21 @@ def rpc_error(
     message: str,
     *,
     details: Any = None,
+    type: str | None = None,
     path: str | None = None,
     request_id: str | None = None,
 ) -> RPCError:
     """Return the error of the class that belongs to `code`; a code that is not known here stays on an `RPCError`.
 
-    >>> type(rpc_error("NOT_FOUND", "no agent zz")).__name__
-    'NotFoundError'
+    The `type` of a declared error is noted on it.
+
+    >>> rpc_error("NOT_FOUND", "no agent zz")
+    NotFoundError('no agent zz')
     """
     error_class = RPCError.by_code.get(code, RPCError)
-    return error_class(message, code=code, details=details, path=path, request_id=request_id)
+    error = error_class(message, code=code, details=details, path=path, request_id=request_id)
+    error.type = type
+    return error
 
 
 def reason_of(error: BaseException) -> str:

@@ -14,11 +14,18 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.models import MAX_ID, Agent
-from reactive_rpc import NotFoundError, Tenant, by_tenant, define_reactive_function
+from reactive_rpc import DeclaredError, NotFoundError, Tenant, by_tenant, define_reactive_function
 
-__all__ = ["AgentId", "Id", "find_agent", "procedure"]
+__all__ = ["AgentId", "AgentNotFound", "Id", "find_agent", "procedure"]
 
-procedure = define_reactive_function.use(by_tenant).defaults(raises=[NotFoundError])
+
+class AgentNotFound(DeclaredError, code="NOT_FOUND"):
+    """no agent {agent_id!r}"""
+
+    agent_id: str
+
+
+procedure = define_reactive_function.use(by_tenant).defaults(raises=[AgentNotFound, NotFoundError])
 """Handlers get the tenant and nothing else of who calls: their results are shared by the whole organization."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID)]
@@ -29,10 +36,10 @@ async def find_agent(db: AsyncSession, ctx: Tenant, agent_id: str) -> Agent:
     """Return an agent of the caller's organization.
 
     Raises:
-        NotFoundError: it is another's, or there is none.
+        AgentNotFound: it is another's, or there is none.
     """
     wanted = select(Agent).where(Agent.id == agent_id, Agent.organization_id == ctx.tenant)
     agent = (await db.exec(wanted)).first()
     if agent is None:
-        raise NotFoundError(f"no agent {agent_id!r}")
+        raise AgentNotFound(agent_id=agent_id)
     return agent

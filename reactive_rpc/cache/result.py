@@ -14,6 +14,7 @@ from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.dependencies.topics import PREFIX
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
+from reactive_rpc.protocol.envelopes import encode_error
 
 __all__ = ["RESULT_BYTES", "CachedResult", "Computable", "HandlerOutcome", "ReadResult", "ResultKey"]
 
@@ -166,7 +167,7 @@ class CachedResult:
         outcome = self.with_bytes()
         error = self.error = outcome.error
         self.read_set = outcome.read_set
-        content = outcome.body if error is None else f"{error.code}:{error.message}".encode()
+        content = outcome.body if error is None else encode_error(error)
         self.etag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
         error_bytes = 0 if error is None else len(error.message) + weight_of(error.details)
         self.held_bytes = RESULT_BYTES + self.query.held_bytes + weight_of_read_set(self.read_set) + error_bytes

@@ -7,6 +7,7 @@ from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
 from reactive_rpc.client.sync_client import SyncClient, SyncMutation, SyncQuery, SyncWatch
+from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.protocol.fidelity import AsSpelled
 
@@ -25,6 +26,7 @@ __all__ = [
     "SyncQuery",
     "SyncWatch",
     "TaggedModel",
+    "TypedError",
     "Watch",
     "default_of",
 ]

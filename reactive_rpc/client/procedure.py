@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from reactive_rpc.client.model import type_adapter
-from reactive_rpc.errors import BadRequestError, WireError
+from reactive_rpc.client.typed_error import TypedError
+from reactive_rpc.errors import BadRequestError, RPCError, WireError
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.protocol.fidelity import Inspector
 
@@ -46,6 +47,7 @@ class Procedure(Generic[T]):
         method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON.
         input: the model that validates the input; None if it takes none.
         output: the type of its result, as `TypeAdapter` takes it.
+        errors: those that it declares.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Procedure(Generic[T]):
     method: Literal["GET", "POST"]
     input: type[BaseModel] | None
     output: Any
+    errors: tuple[type[TypedError], ...] = ()
 
     @cached_property
     def _output_adapter(self) -> TypeAdapter[T]:
@@ -103,6 +106,17 @@ class Procedure(Generic[T]):
                 f"{self.path} answered with another shape than its document declares ({where}: {reason}); "
                 "generate the client again if the server has changed"
             ) from exc
+
+    def typed_error(self, error: RPCError) -> RPCError:
+        """Return an error as the one that the procedure declares; as it is, of its code's class, if it declares none.
+
+        Args:
+            error: as the server told it.
+        """
+        for declared in self.errors:
+            if declared.type == error.type:
+                return declared.of(error) or error
+        return error
 
     def _bad_request(self, exc: ValidationError) -> BadRequestError:
         faults = faults_of(exc.errors(include_url=False, include_input=False, include_context=False))

@@ -32,7 +32,8 @@ from reactive_rpc.client.state import (
     reduce,
 )
 from reactive_rpc.client.versions import parse_version, passes
-from reactive_rpc.errors import RPCError, WireError, rpc_error
+from reactive_rpc.errors import RPCError, WireError
+from reactive_rpc.protocol.envelopes import error_of_body
 from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, Result, SubscriptionRequest
 
 __all__ = ["Members", "QueryEntry", "Subscriptions", "affected_by"]
@@ -184,7 +185,8 @@ class Subscriptions:
         for entry, query, key in zip(entries, request.queries, connected.queries, strict=True):
             refusal = _refusal(query, key, connected.errors)
             if key is None or refusal is not None:
-                entry.dispatch(StreamFailed(refusal or RPCError("the server does not watch this query")))
+                refusal = refusal or RPCError("the server does not watch this query")
+                entry.dispatch(StreamFailed(entry.procedure.typed_error(refusal)))
                 continue
             members.setdefault(key, []).append(entry)
             entry.stream = stream
@@ -289,8 +291,7 @@ def _refusal(query: QueryRef, key: str | None, errors: Iterable[RefusedQuery]) -
     for refused in errors:
         same_key = key is not None and refused.key == key
         if same_key or (refused.path == query.path and refused.input == query.input):
-            body = refused.error
-            return rpc_error(body.code, body.message, details=body.details, path=query.path, request_id=body.request_id)
+            return error_of_body(refused.error.model_copy(update={"path": query.path}))
     return None
 
 

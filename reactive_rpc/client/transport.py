@@ -136,7 +136,8 @@ class Transport:
         if response.status_code == 304 and etag is not None:
             return CallAnswer(None, etag, is_stale, response.headers.get(VERSION))
         if not response.is_success:
-            raise _error_of(response, response.content)
+            error = _error_of(response, response.content)
+            raise procedure.typed_error(error) if isinstance(error, RPCError) else error
         return CallAnswer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
 
     async def _send(

@@ -2,6 +2,7 @@
 
 A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query" | "mutation", "path": "a.b"}`; all
 others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST. Output: the 200 response.
+Errors: the other responses, as far as their envelope has a constant as its `type`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,31 @@ from typing import Any, Final, Literal, cast
 from reactive_rpc.codegen.names import is_attribute
 from reactive_rpc.errors import DefinitionError
 
-__all__ = ["EXTENSION", "Document", "JSONSchema", "Operation", "read_document"]
+__all__ = ["EXTENSION", "REF", "DeclaredErrorSchema", "Document", "JSONSchema", "Operation", "read_document"]
 
 JSONSchema = Mapping[str, Any]
 
 EXTENSION: Final = "x-reactive-rpc"
+REF: Final = "#/components/schemas/"
 _PREFIX: Final = re.compile(r"^.*?/rpc(?=/|$)")
 _METHODS: Final = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredErrorSchema:
+    """An error that procedures declare.
+
+    Attributes:
+        type: its name.
+        code: of the error.
+        details: the schema of its fields, an object.
+        description: for the docstring; may be empty.
+    """
+
+    type: str
+    code: str
+    details: JSONSchema
+    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +51,7 @@ class Operation:
         url: the documented path: `/rpc/agents/get_all`.
         input: the schema of an object; None where it takes nothing.
         output: the schema of its result.
+        errors: those that it declares, sorted by name.
         description: for the docstring; may be empty.
     """
 
@@ -41,6 +61,7 @@ class Operation:
     url: str
     input: JSONSchema | None
     output: JSONSchema
+    errors: tuple[DeclaredErrorSchema, ...]
     description: str
 
 
@@ -62,6 +83,12 @@ class Document:
     components: Mapping[str, JSONSchema]
     token_url: str | None
 
+    @property
+    def errors(self) -> tuple[DeclaredErrorSchema, ...]:
+        """The errors of all operations, each once, sorted by name."""
+        found = {error.type: error for operation in self.operations for error in operation.errors}
+        return tuple(found[name] for name in sorted(found))
+
 
 def read_document(document: Mapping[str, Any]) -> Document:
     """Return what `document` declares.
@@ -69,31 +96,33 @@ def read_document(document: Mapping[str, Any]) -> Document:
     Raises:
         DefinitionError: there is no procedure, or one that no client can be made of; the message names it.
     """
-    operations = sorted(_operations(document), key=lambda operation: operation.path)
+    components = document.get("components", {})
+    schemas = components.get("schemas", {})
+    operations = sorted(_operations(document, schemas), key=lambda operation: operation.path)
     if not operations:
         raise DefinitionError(
             f"the document has no operation with {EXTENSION!r}: is it the OpenAPI document of a reactive_rpc server?"
         )
     _check_names(operations)
-    components = document.get("components", {})
+    _check_errors(operations)
     return Document(
         title=document.get("info", {}).get("title", ""),
         prefix=_common_prefix(operations),
         operations=tuple(operations),
-        components=components.get("schemas", {}),
+        components=schemas,
         token_url=_token_url(components.get("securitySchemes", {})),
     )
 
 
-def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
+def _operations(document: Mapping[str, Any], schemas: Mapping[str, JSONSchema]) -> Iterator[Operation]:
     for url, item in document.get("paths", {}).items():
         for method in _METHODS:
             operation = item.get(method)
             if operation is not None and EXTENSION in operation:
-                yield _operation(url, method.upper(), operation)
+                yield _operation(url, method.upper(), operation, schemas)
 
 
-def _operation(url: str, method: str, operation: JSONSchema) -> Operation:
+def _operation(url: str, method: str, operation: JSONSchema, schemas: Mapping[str, JSONSchema]) -> Operation:
     extension = operation[EXTENSION]
     where = f"{method} {url}"
     path, kind = extension.get("path"), extension.get("kind")
@@ -109,8 +138,37 @@ def _operation(url: str, method: str, operation: JSONSchema) -> Operation:
         url=url,
         input=_parameters(operation) if method == "GET" else _body(operation),
         output={"type": "null"} if output is None else output,
+        errors=_errors(operation, schemas),
         description=_description(operation),
     )
+
+
+def _errors(operation: JSONSchema, schemas: Mapping[str, JSONSchema]) -> tuple[DeclaredErrorSchema, ...]:
+    found = {}
+    for response in operation.get("responses", {}).values():
+        schema = _json_schema(response) or {}
+        for branch in [*schema.get("anyOf", ()), *schema.get("oneOf", ()), schema]:
+            error = _error(_resolved(branch, schemas), schemas)
+            if error is not None:
+                found[error.type] = error
+    return tuple(found[name] for name in sorted(found))
+
+
+def _error(envelope: JSONSchema, schemas: Mapping[str, JSONSchema]) -> DeclaredErrorSchema | None:
+    """Return the error that an envelope is of; None if it may be of any."""
+    body = _resolved(envelope.get("properties", {}).get("error", {}), schemas)
+    fields = body.get("properties", {})
+    name, code = fields.get("type", {}).get("const"), fields.get("code", {}).get("const")
+    if not isinstance(name, str) or not isinstance(code, str):
+        return None
+    details = fields.get("details", {})
+    return DeclaredErrorSchema(type=name, code=code, details=details, description=body.get("description", ""))
+
+
+def _resolved(schema: JSONSchema, schemas: Mapping[str, JSONSchema]) -> JSONSchema:
+    while "$ref" in schema:
+        schema = schemas.get(schema["$ref"].removeprefix(REF), {})
+    return schema
 
 
 def _parameters(operation: JSONSchema) -> JSONSchema | None:
@@ -170,6 +228,17 @@ def _check_names(operations: list[Operation]) -> None:
             if namespace in seen:
                 raise DefinitionError(
                     f"{operation.method} {operation.url}: {namespace!r} is a procedure and a namespace at once"
+                )
+
+
+def _check_errors(operations: list[Operation]) -> None:
+    """Refuse an error that is described in two ways: a client has one class for it."""
+    seen: dict[str, DeclaredErrorSchema] = {}
+    for operation in operations:
+        for error in operation.errors:
+            if seen.setdefault(error.type, error) != error:
+                raise DefinitionError(
+                    f"{operation.method} {operation.url}: the error {error.type!r} is described otherwise elsewhere"
                 )
 
 

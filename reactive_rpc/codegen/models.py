@@ -18,10 +18,10 @@ from datamodel_code_generator.enums import DataModelType
 from datamodel_code_generator.format import Formatter
 from pydantic import BaseModel
 
-from reactive_rpc.codegen.document import Document, JSONSchema, Operation
+from reactive_rpc.codegen.document import REF, DeclaredErrorSchema, Document, JSONSchema, Operation
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
-from reactive_rpc.codegen.spelling import REF, Imports, Speller, branches_of, literal, target_of
+from reactive_rpc.codegen.spelling import Imports, Speller, branches_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE
 
@@ -70,19 +70,33 @@ class Signature:
     validated: str
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorFields:
+    """The fields of a declared error.
+
+    Attributes:
+        model: reads them.
+        annotations: `(name, annotation)` of each.
+    """
+
+    model: str
+    annotations: tuple[tuple[str, str], ...]
+
+
 def render_models(document: Document) -> Models:
-    """Return the models that the document's procedures take and return.
+    """Return the models that the document's procedures take and return, and those of their errors.
 
     Raises:
         DefinitionError: the input of a procedure is no object.
     """
     outputs = [f"output_{number}" for number in range(len(document.operations))]
+    outputs += [f"error_{error.type}" for error in document.errors]
     components = mend(_with_holder(document), _HOLDER, returned=outputs)
     return Models(components, components.pop(_HOLDER)["properties"])
 
 
 def _with_holder(document: Document) -> Components:
-    """Return the components, one for each inline input, and the holder of all inputs and outputs."""
+    """Return the components, one for each inline input, and the holder of all inputs, outputs and errors."""
     components = dict(document.components)
     names = TakenNames([*components, _HOLDER, *(camel_case(name) for name in components)])
     fields: dict[str, JSONSchema] = {}
@@ -90,6 +104,8 @@ def _with_holder(document: Document) -> Components:
         fields[f"output_{number}"] = _named(operation.output, f"{operation.path}.output", components, names)
         if operation.input is not None:
             fields[f"input_{number}"] = _named(operation.input, f"{operation.path}.input", components, names)
+    for error in document.errors:
+        fields[f"error_{error.type}"] = _named(error.details, f"{error.type}Details", components, names)
     components[_HOLDER] = {"type": "object", "properties": fields, "required": list(fields)}
     return components
 
@@ -108,7 +124,8 @@ class Models:
 
     Args:
         components: the mended schemas.
-        holder: the schema of each input and output, as `input_{number}` and `output_{number}` of the operation.
+        holder: the schema of each input and output, as `input_{number}` and `output_{number}` of the operation, and of
+            the fields of each error, as `error_{type}`.
 
     Attributes:
         classes: the public names, sorted.
@@ -141,6 +158,27 @@ class Models:
             )
         parameters = tuple(_parameter(field, static) for field in self._fields[component])
         return Signature(classes[component], parameters, static.spell(output), validated)
+
+    def error_fields(self, error: DeclaredErrorSchema, imports: Imports) -> ErrorFields:
+        """Return the fields of an error as they are typed in another module, in which this one is called `models`.
+
+        Raises:
+            DefinitionError: they are no object.
+        """
+        component = self._holder[f"error_{error.type}"].get("$ref", "").removeprefix(REF)
+        if component not in self._fields:
+            raise DefinitionError(
+                f"the error {error.type!r}: its details are no object, whose fields a client could read"
+            )
+        classes = {component: f"models.{name}" for component, name in self._names.items()}
+        speller = Speller(self._components, classes, imports, static=True)
+        annotations = tuple((field.name, self._spelled(field, speller)) for field in self._fields[component])
+        return ErrorFields(classes[component], annotations)
+
+    def field_names(self, error: DeclaredErrorSchema) -> set[str]:
+        """Return the names of an error's fields, in Python."""
+        component = self._holder[f"error_{error.type}"].get("$ref", "").removeprefix(REF)
+        return {field.name for field in self._fields.get(component, ())}
 
     def _objects(self) -> list[str]:
         return [name for name in self._names if "properties" in self._components[name]]
@@ -233,14 +271,18 @@ class Models:
             field.line.value = None if default is None else ast.parse(default, mode="eval").body
 
     def _annotation(self, field: _ModelField, speller: Speller, imports: Imports) -> str:
-        annotation = speller.spell(field.schema)
-        if not field.is_required and not speller.is_nullable(field.schema) and "default" not in field.schema:
-            annotation = f"{annotation} | None"  # the server makes the default
+        annotation = self._spelled(field, speller)
         arguments = ", ".join(self._field_arguments(field))
         if not arguments:
             return annotation
         annotated, made = imports.name("typing.Annotated"), imports.name("pydantic.Field")
         return f"{annotated}[{annotation}, {made}({arguments})]"
+
+    def _spelled(self, field: _ModelField, speller: Speller) -> str:
+        annotation = speller.spell(field.schema)
+        if not field.is_required and not speller.is_nullable(field.schema) and "default" not in field.schema:
+            return f"{annotation} | None"  # the server makes the default
+        return annotation
 
     def _field_arguments(self, field: _ModelField) -> list[str]:
         """Return the arguments of `Field(...)`: names on the wire, what was written already, bounds."""

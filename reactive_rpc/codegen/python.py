@@ -7,17 +7,17 @@ folders (`typescript/` is another generator's).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from reactive_rpc.codegen.document import Document, Operation, read_document
+from reactive_rpc.codegen.errors import Errors
 from reactive_rpc.codegen.files import replace_files
 from reactive_rpc.codegen.models import ModelParameter, Models, Signature, render_models
 from reactive_rpc.codegen.names import TakenNames, camel_case
-from reactive_rpc.codegen.spelling import Imports
+from reactive_rpc.codegen.spelling import Imports, docstring, escaped
 from reactive_rpc.errors import DefinitionError
 
 __all__ = ["HEADER", "generate"]
@@ -65,13 +65,16 @@ def generate(document: Mapping[str, Any], target: Path) -> list[Path]:
     content = read_document(document)
     _check_top_names(content)
     models = render_models(content)
-    client = _Client(content, models)
+    errors = Errors(content, models)
+    client = _Client(content, models, errors)
     files = {
-        "__init__.py": HEADER + _render_package(client, models),
+        "__init__.py": HEADER + _render_package(client, models, errors),
         "client.py": HEADER + client.render(),
         "models.py": HEADER + '"""What the procedures take and return."""\n\n' + models.source,
         "py.typed": "",
     }
+    if errors.source:
+        files["errors.py"] = HEADER + errors.source
     return replace_files(files, target, is_ours=lambda content: content.startswith(HEADER.encode()), also="*.py")
 
 
@@ -84,13 +87,17 @@ def _check_top_names(document: Document) -> None:
             )
 
 
-def _render_package(client: _Client, models: Models) -> str:
-    """Return `__init__.py`: the hubs, and the models that are not called like them."""
+def _render_package(client: _Client, models: Models, errors: Errors) -> str:
+    """Return `__init__.py`: the hubs, and the models and errors that are not called like them."""
     hubs = (client.hub, f"Sync{client.hub}")
     classes = [name for name in models.classes if name not in hubs]
-    exported = sorted([*hubs, *classes, "models"])
-    lines = [f'"""The client of {client.title!r}."""', "", "from . import models"]
+    exceptions = [name for name in errors.classes.values() if name not in (*hubs, *models.classes)]
+    modules = ["errors", "models"] if errors.source else ["models"]
+    exported = sorted([*hubs, *classes, *exceptions, *modules])
+    lines = [f'"""The client of {client.title!r}."""', "", f"from . import {', '.join(modules)}"]
     lines += [f"from .client import {', '.join(sorted(hubs))}"]
+    if exceptions:
+        lines += ["from .errors import (", *(f"    {name}," for name in sorted(exceptions)), ")"]
     if classes:
         lines += ["from .models import (", *(f"    {name}," for name in classes), ")"]
     lines += ["", "__all__ = [", *(f'    "{name}",' for name in exported), "]"]
@@ -109,9 +116,10 @@ class _Namespace:
 class _Client:
     """The module `client.py`."""
 
-    def __init__(self, document: Document, models: Models) -> None:
+    def __init__(self, document: Document, models: Models, errors: Errors) -> None:
         self._document = document
-        self._names = TakenNames([*_RUNTIME, "models"])
+        self._errors = errors
+        self._names = TakenNames([*_RUNTIME, "errors", "models"])
         self.title = " ".join(document.title.split()) or "the service"
         self.hub = self._take(camel_case(document.title))
         self._classes = {operation.path: self._take(camel_case(operation.path)) for operation in document.operations}
@@ -162,8 +170,9 @@ class _Client:
         outside = "\n".join(self._imports.lines())
         runtime = sorted(self._used_runtime())
         package = "from reactive_rpc.client import (\n" + "".join(f"    {name},\n" for name in runtime) + ")"
-        head = [f'"""Talk to {_escaped(self.title)}, with types."""', "", "from __future__ import annotations", ""]
-        return "\n".join([*head, outside, "", package, "", "from . import models"])
+        head = [f'"""Talk to {escaped(self.title)}, with types."""', "", "from __future__ import annotations", ""]
+        modules = "errors, models" if self._errors.source else "models"
+        return "\n".join([*head, outside, "", package, "", f"from . import {modules}"])
 
     def _used_runtime(self) -> set[str]:
         """Return what is needed of the client's runtime."""
@@ -183,8 +192,18 @@ class _Client:
             f"    method={operation.method!r},\n"
             f"    input={signature.input_model},\n"
             f"    output={signature.validated},\n"
-            ")"
+            f"{self._declared(operation)})"
         )
+
+    def _declared(self, operation: Operation) -> str:
+        """Return the line of the errors that a procedure declares; nothing if there are none."""
+        classes = [f"errors.{self._errors.classes[error.type]}" for error in operation.errors]
+        return f"    errors=({', '.join(classes)},),\n" if classes else ""
+
+    def _raises_docs(self, operation: Operation) -> str:
+        """Return the docstring's part about the errors that a procedure declares; may be empty."""
+        lines = [f"    {self._errors.classes[error.type]}: {error.description}" for error in operation.errors]
+        return "\n\nRaises:\n" + "\n".join(lines) if lines else ""
 
     def _procedure(self, operation: Operation, *, sync: bool) -> str:
         """Return the class of one procedure."""
@@ -194,15 +213,16 @@ class _Client:
         base = f"{prefix}{'Query' if is_query else 'Mutation'}[{signature.output}]"
         lines = [f"class {prefix}{self._classes[operation.path]}({base}):"]
         text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(signature.parameters)
-        lines += [*_docstring(f"`{operation.path}`: {operation.kind}.", 4), ""]
+        lines += [*docstring(f"`{operation.path}`: {operation.kind}.", 4), ""]
         lines += _head("def" if sync else "async def", "__call__", signature.parameters, signature.output)
         arguments = _arguments(signature.parameters)
         awaited = "" if sync else "await "
-        lines += [*_docstring(text, 8), f"        return {awaited}self._call({arguments})"]
+        raised = self._raises_docs(operation)
+        lines += [*docstring(text + raised, 8), f"        return {awaited}self._call({arguments})"]
         if is_query:
             lines += ["", *_head("def", "watch", signature.parameters, f"{prefix}Watch[{signature.output}]")]
             follow = f"Follow the result: its latest state now and after every change.\n\n{text}"
-            lines += [*_docstring(follow, 8), f"        return self._watch({arguments})"]
+            lines += [*docstring(follow, 8), f"        return self._watch({arguments})"]
         return "\n".join(lines)
 
     def _namespace(self, namespace: _Namespace, *, sync: bool) -> str:
@@ -221,7 +241,7 @@ class _Client:
         prefix = "Sync" if sync else ""
         base = "SyncClient" if sync else "AsyncClient"
         lines = [f"class {prefix}{self.hub}({base}):"]
-        lines += _docstring(f"Talk to {self.title} as one caller.", 4)
+        lines += docstring(f"Talk to {self.title} as one caller.", 4)
         lines += ["", f"    prefix = {self._document.prefix!r}"]
         if self._document.token_url is not None:
             lines += ["", *self._login(sync=sync)]
@@ -275,15 +295,3 @@ def _argument_docs(parameters: tuple[ModelParameter, ...]) -> str:
     """Return the docstring's part about the arguments of which there is something to say; may be empty."""
     lines = [f"    {parameter.name}: {parameter.description}" for parameter in parameters if parameter.description]
     return "\n\nArgs:\n" + "\n".join(lines) if lines else ""
-
-
-def _docstring(text: str, indent: int) -> list[str]:
-    """Return `text` as the lines of a docstring."""
-    lines = _escaped(text).splitlines() or [""]
-    closed = [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
-    return textwrap.indent("\n".join(line.rstrip() for line in closed), " " * indent).splitlines()
-
-
-def _escaped(text: str) -> str:
-    """Return `text` so that it can stand between triple quotes."""
-    return text.replace("\\", "\\\\").replace('"', "'")

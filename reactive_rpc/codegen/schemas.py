@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from reactive_rpc.codegen.document import JSONSchema
+from reactive_rpc.codegen.document import REF, JSONSchema
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.protocol.marks import KEYS, TYPE
 
 __all__ = ["BOUNDS", "Components", "mend"]
 
-_REF: Final = "#/components/schemas/"
 _NAMED: Final = ("properties", "$defs", "patternProperties", "dependentSchemas")
 _SINGLE: Final = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else", KEYS)
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -82,7 +81,7 @@ def _walk_inside(schema: JSONSchema, where: str, named: Components, names: Taken
             return walked
         name = names.take(place)
         named[name] = walked
-        return {"$ref": _REF + name}
+        return {"$ref": REF + name}
 
     copy = dict(schema)
     for key in _NAMED:
@@ -201,9 +200,9 @@ def _renamed(schema: JSONSchema, names: Mapping[str, str]) -> JSONSchema:
     """Return `schema` with its references to `names` turned to their new names."""
 
     def change(node: dict[str, Any]) -> dict[str, Any]:
-        old = str(node.get("$ref", "")).removeprefix(_REF)
+        old = str(node.get("$ref", "")).removeprefix(REF)
         if old in names:
-            node["$ref"] = _REF + names[old]
+            node["$ref"] = REF + names[old]
         return node
 
     return cast(JSONSchema, _walk(schema, change))
@@ -214,8 +213,8 @@ def _references(schema: JSONSchema) -> set[str]:
     found: set[str] = set()
 
     def collect(node: dict[str, Any]) -> dict[str, Any]:
-        if str(node.get("$ref", "")).startswith(_REF):
-            found.add(node["$ref"].removeprefix(_REF))
+        if str(node.get("$ref", "")).startswith(REF):
+            found.add(node["$ref"].removeprefix(REF))
         return node
 
     _walk(schema, collect)

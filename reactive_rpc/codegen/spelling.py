@@ -6,15 +6,14 @@ knows no marks, makes a class of its own of an array, a union or a literal that 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from reactive_rpc.codegen.document import JSONSchema
+from reactive_rpc.codegen.document import REF, JSONSchema
 from reactive_rpc.protocol.marks import KEYS, TYPE, URL
 
-__all__ = ["REF", "Imports", "Speller", "literal", "target_of"]
-
-REF: Final = "#/components/schemas/"
+__all__ = ["Imports", "Speller", "docstring", "escaped", "literal", "target_of"]
 
 _FORMATS: Final = {
     "decimal": "decimal.Decimal",
@@ -242,3 +241,15 @@ def literal(value: Any) -> str:
     ('\\'a"b\\'', 'True', '[1, None]')
     """
     return repr(value)
+
+
+def docstring(text: str, indent: int) -> list[str]:
+    """Return `text` as the lines of a docstring."""
+    lines = escaped(text).splitlines() or [""]
+    closed = [f'"""{lines[0]}"""'] if len(lines) == 1 else [f'"""{lines[0]}', *lines[1:], '"""']
+    return textwrap.indent("\n".join(line.rstrip() for line in closed), " " * indent).splitlines()
+
+
+def escaped(text: str) -> str:
+    """Return `text` so that it can stand between triple quotes."""
+    return text.replace("\\", "\\\\").replace('"', "'")

@@ -192,7 +192,8 @@ class Calls:
                 return Outcome("error", result.error, result)
             return Outcome("handler" if result.query is call else "cache", None, result)
 
-        outcome = await walk(procedure.calls, first, info, step=step, last=last)
+        with self._executor.raised.checked(path, procedure.raises):
+            outcome = await walk(procedure.calls, first, info, step=step, last=last)
         result: CachedResult = outcome.value
         return result
 
@@ -218,10 +219,11 @@ class Calls:
         decoded = decode_json_input(path, procedure, body)
         found = self.admitted(procedure, ctx)
         info = CallInfo(path, "query", lambda: decoded, origin=origin, rate_limits=self._rate_limits)
-        for step in procedure.chain.steps:
-            found = await (
-                step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
-            )
+        with self.raised.checked(path, procedure.raises):
+            for step in procedure.chain.steps:
+                found = await (
+                    step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
+                )
         return self.bind(path, procedure, decoded, found)
 
     async def mutate(
@@ -244,11 +246,12 @@ class Calls:
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)
         first = self.admitted(procedure, ctx)
         mutate = partial(self._executor.mutate, path, procedure, input, idempotent=idempotent)
-        if procedure.calls or procedure.around_computation:
-            info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
-            output = await _guarded(procedure, first, info, mutate=partial(mutate, call=info))
-        else:
-            output = await mutate(first)
+        with self.raised.checked(path, procedure.raises):
+            if procedure.calls or procedure.around_computation:
+                info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
+                output = await _guarded(procedure, first, info, mutate=partial(mutate, call=info))
+            else:
+                output = await mutate(first)
         try:
             await self._reader.freshness.sync_to_head()
         except Exception:

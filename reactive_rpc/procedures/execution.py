@@ -34,6 +34,7 @@ from reactive_rpc.procedures.attempts import Attempts
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
+from reactive_rpc.procedures.declared_errors import RaisedErrors
 from reactive_rpc.procedures.error_boundary import error_boundary
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -134,6 +135,11 @@ class Runnable(Protocol):
     around_computation: tuple[Wrapper, ...]
 
     @property
+    def raises(self) -> tuple[type[RPCError], ...] | None:
+        """The errors that it declares; None where its procedures do."""
+        ...
+
+    @property
     def function(self) -> Callable[..., Any]:
         """The function that is run."""
         ...
@@ -164,7 +170,8 @@ class Executor:
     Args:
         database: where the sessions come from.
         log: tells what is captured now, and the version that a snapshot must show.
-        strict: whether reading an undeclared table is an error (development) or a logged warning (production).
+        strict: whether reading an undeclared table, or raising an undeclared error, is an error of its own
+            (development) or a logged warning (production).
         isolation: of mutations that do not say themselves.
         clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
         translate_error: turns an exception of a web framework, which a handler may raise beside `RPCError`, into one;
@@ -172,6 +179,7 @@ class Executor:
 
     Attributes:
         attempts: how mutations are tried again.
+        raised: holds the errors that procedures raise against those that they declare.
     """
 
     def __init__(
@@ -187,6 +195,7 @@ class Executor:
         self._isolation = isolation
         self._translate_error = translate_error
         self.attempts = Attempts(clock or SystemClock())
+        self.raised = RaisedErrors(strict=strict)
         self._database = database
         self._log = log
         self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
@@ -261,7 +270,7 @@ class Executor:
         token = current_recorder.set(recorder)
         with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
-                with self._translating_errors():
+                with self.raised.checked(key[0], procedure.raises), self._translating_errors():
                     read: Callable[[], Awaitable[bytes]] = partial(self._read, recorder, procedure, input, ctx)
                     wrappers = procedure.around_computation
                     if wrappers:

@@ -24,7 +24,7 @@ from reactive_rpc.procedures.context import Context, context_fault
 from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
-__all__ = ["Handler", "Refuse", "hints_of", "read_handler", "session_of"]
+__all__ = ["Handler", "Refuse", "has_schema", "hints_of", "read_handler", "session_of"]
 
 Refuse = Callable[[str], DefinitionError]
 """Makes the error that names a function and its fault."""
@@ -289,12 +289,13 @@ def _made_model(function: Callable[..., Any], fields: dict[str, Any], refuse: Re
             warnings.filterwarnings("ignore", message=".*shadows an attribute", category=UserWarning)
             model: type[BaseModel] = create_model(name, __config__=config, __module__=function.__module__, **fields)
     except (PydanticUserError, NameError, TypeError) as exc:
-        place = next((f"input {name!r}" for name, (kind, _) in fields.items() if not _has_schema(kind)), "its inputs")
+        place = next((f"input {name!r}" for name, (kind, _) in fields.items() if not has_schema(kind)), "its inputs")
         raise refuse(f"{place}: no schema can be made of it: {str(exc).strip().splitlines()[0]}") from exc
     return model
 
 
-def _has_schema(annotation: Any) -> bool:
+def has_schema(annotation: Any) -> bool:
+    """Tell whether pydantic makes a schema of an annotation."""
     try:
         TypeAdapter(annotation)
     except Exception:  # a type's own functions may take part in it, and raise what they like

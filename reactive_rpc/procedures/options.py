@@ -16,6 +16,7 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.attempts import DEFAULT_ATTEMPTS
 from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.statements.isolation import ISOLATIONS, Isolation
 
@@ -109,9 +110,7 @@ class ProcedureOptions:
             yield f"dependencies={self.dependencies!r} is no list: write dependencies=[Agent, Message]"
         if self.invalidate_when is not None and not isinstance(self.invalidate_when, Mapping):
             yield f"invalidate_when={self.invalidate_when!r}: write {{Agent: lambda change, input: ...}}"
-        for error in self.raises:
-            if not (isinstance(error, type) and issubclass(error, RPCError)):
-                yield f"raises names {error!r}: list classes of errors that callers are answered, as NotFoundError"
+        yield from self._raises_faults()
         for tag in self.tags:
             if not isinstance(tag, str):
                 yield f"tags names {tag!r}: list texts"
@@ -120,6 +119,13 @@ class ProcedureOptions:
         for table, predicate in (self.invalidate_when or {}).items():
             if not callable(predicate):
                 yield f"invalidate_when[{table!r}] is {predicate!r}, no function of change and input"
+
+    def _raises_faults(self) -> Iterator[str]:
+        for error in self.raises:
+            if not (isinstance(error, type) and issubclass(error, RPCError)):
+                yield f"raises names {error!r}: list classes of errors that callers are answered, as NotFoundError"
+            elif error is DeclaredError:
+                yield "raises names DeclaredError itself: list the classes that extend it"
 
     def _cache_faults(self) -> Iterator[str]:
         if self.cache is not None and self.cache is not False and not isinstance(self.cache, Cache):

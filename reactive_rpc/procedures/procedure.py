@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Table
 
-from reactive_rpc.errors import DefinitionError
+from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.handler import Handler, read_handler
@@ -109,6 +109,11 @@ class Procedure(Generic[F, P, R_co]):
         required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
         known = {name: examples[0] for name, examples in required.items() if examples}
         return (known,) if len(known) == len(required) else ()
+
+    @property
+    def raises(self) -> tuple[type[RPCError], ...]:
+        """The errors that it declares."""
+        return self.options.raises
 
     @cached_property
     def asks_who_calls(self) -> bool:

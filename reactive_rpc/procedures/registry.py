@@ -9,7 +9,8 @@ from typing import Any
 
 from reactive_rpc.dependencies.relations import TableShape
 from reactive_rpc.dependencies.topics import PREFIX
-from reactive_rpc.errors import DefinitionError, NotFoundError
+from reactive_rpc.errors import DefinitionError, NotFoundError, RPCError
+from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.definer import root_of
 from reactive_rpc.procedures.procedure import AnyProcedure, Procedure
 from reactive_rpc.procedures.session_steps import SessionSteps
@@ -27,8 +28,8 @@ class Registry(Mapping[str, AnyProcedure]):
         session_steps: what stands for the steps with a session.
 
     Raises:
-        DefinitionError: two functions of one name, a name that no client could spell, something that is no procedure,
-            or a procedure that asks who calls where nothing tells.
+        DefinitionError: two functions of one name, or two declared errors; a name that no client could spell, something
+            that is no procedure, or a procedure that asks who calls where nothing tells.
     """
 
     def __init__(self, functions: Functions, *, context: Callable[..., Any] | None) -> None:
@@ -44,6 +45,7 @@ class Registry(Mapping[str, AnyProcedure]):
             group = path.rpartition(".")[0]
             if group in self._procedures:
                 raise DefinitionError(f"{group!r} is a function and the group of {path!r}: rename one of them")
+        _check_errors(self)
         self.session_steps = SessionSteps(step for each in self.values() for step in each.chain.steps)
 
     def __getitem__(self, path: str) -> AnyProcedure:
@@ -165,6 +167,19 @@ def procedures_of(module: ModuleType) -> dict[str, AnyProcedure]:
             f"module {module.__name__} defines no procedure: decorate a function in it, or leave the module out"
         )
     return found
+
+
+def _check_errors(procedures: Mapping[str, AnyProcedure]) -> None:
+    """Let each declared error have a name of its own: clients know them by it."""
+    known: dict[str, type[RPCError]] = {}
+    for path, procedure in procedures.items():
+        for error in procedure.raises:
+            if issubclass(error, DeclaredError) and known.setdefault(error.__name__, error) is not error:
+                other = known[error.__name__]
+                raise procedure.fault(
+                    f"{path} raises {error.__module__}.{error.__qualname__}, and there is another error of that name, "
+                    f"{other.__module__}.{other.__qualname__}: rename one of them, clients know them by their names"
+                )
 
 
 def _check_context(path: str, procedure: AnyProcedure, context: Callable[..., Any] | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from reactive_rpc.errors import DefinitionError
+from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.steps import Step, Wrapper
@@ -57,6 +57,7 @@ class KeptContext:
     topic_tables: frozenset[str] = frozenset()
     cache = Cache()
     is_cached = True
+    raises: tuple[type[RPCError], ...] | None = None
     around_computation: tuple[Wrapper, ...] = ()
 
     def __init__(self, name: str, path: str, gives: type[Context] | None) -> None:

@@ -55,6 +55,10 @@ class InputCodec:
 class OutputCodec:
     """Writes a procedure's output.
 
+    Args:
+        annotation: its type.
+        what: names it in messages.
+
     Attributes:
         adapter: validates and writes it.
 
@@ -62,11 +66,11 @@ class OutputCodec:
         UnsupportedTypeError: it cannot be written so that a client reads the same, or not be documented.
     """
 
-    def __init__(self, annotation: Any) -> None:
-        _require_hash(annotation, "the result")
-        self.adapter, schema = _adapter(annotation, "the result")
-        _require_supported(schema, "the result", taken=False)
-        _require_documented(annotation, schema, "the result", "serialization")
+    def __init__(self, annotation: Any, *, what: str = "the result") -> None:
+        _require_hash(annotation, what)
+        self.adapter, schema = _adapter(annotation, what)
+        _require_supported(schema, what, taken=False)
+        _require_documented(annotation, schema, what, "serialization")
         self._inspector = Inspector(schema)
         self._validator = _validator(self.adapter, with_typed_rows(schema))
 

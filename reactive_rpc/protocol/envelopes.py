@@ -1,4 +1,4 @@
-"""The error envelope of `/rpc`: `{"error": {"code", "message", "details", "path", "request_id"}}`.
+"""The error envelope of `/rpc`: `{"error": {"code", "type", "message", "details", "path", "request_id"}}`.
 
 A success has no envelope: the body is the procedure's output, as OpenAPI declares it.
 """
@@ -12,15 +12,16 @@ from pydantic import BaseModel, Field, ValidationError
 from reactive_rpc.errors import RPCError, WireError, rpc_error
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["ErrorBody", "ErrorEnvelope", "decode_error", "encode_error", "http_status"]
+__all__ = ["ErrorBody", "ErrorEnvelope", "body_of", "decode_error", "encode_error", "error_of_body", "http_status"]
 
 
 class ErrorBody(BaseModel):
     """An error."""
 
     code: str = Field(description="Stable, for programs: a key of the code table, NOT_FOUND for example.")
+    type: str | None = Field(default=None, description="The name of a declared error; null of any other.")
     message: str = Field(description="One sentence for people.")
-    details: Any = Field(default=None, description="For programs: the faults of an input, for example.")
+    details: Any = Field(default=None, description="For programs: a declared error's fields, or an input's faults.")
     path: str | None = Field(default=None, description="The procedure that was called.")
     request_id: str | None = Field(default=None, description="Finds the request in the server's logs.")
 
@@ -31,16 +32,35 @@ class ErrorEnvelope(BaseModel):
     error: ErrorBody
 
 
-def encode_error(error: RPCError) -> bytes:
-    """Return the envelope of `error` as JSON; a detail that JSON cannot hold is named by its type."""
-    body = ErrorBody(
+def body_of(error: RPCError) -> ErrorBody:
+    """Return what is told of an error."""
+    return ErrorBody(
         code=error.code,
+        type=error.type,
         message=error.message,
         details=error.details,
         path=error.path,
         request_id=error.request_id,
     )
-    return ErrorEnvelope(error=body).model_dump_json(fallback=lambda value: f"<{type(value).__name__}>").encode()
+
+
+def error_of_body(body: ErrorBody) -> RPCError:
+    """Return the error that is told, as an instance of its code's class."""
+    return rpc_error(
+        body.code,
+        body.message,
+        details=body.details,
+        type=body.type,
+        path=body.path,
+        request_id=body.request_id,
+    )
+
+
+def encode_error(error: RPCError) -> bytes:
+    """Return the envelope of `error` as JSON; a detail that JSON cannot hold is named by its type."""
+    return (
+        ErrorEnvelope(error=body_of(error)).model_dump_json(fallback=lambda value: f"<{type(value).__name__}>").encode()
+    )
 
 
 def decode_error(body: bytes) -> RPCError:
@@ -50,11 +70,10 @@ def decode_error(body: bytes) -> RPCError:
         WireError: the body is no envelope (a proxy's own page, for example).
     """
     try:
-        error = ErrorEnvelope.model_validate_json(body).error
+        return error_of_body(ErrorEnvelope.model_validate_json(body).error)
     except ValidationError as exc:
         start = body[:200].decode(errors="replace")
         raise WireError(f"the server's error is no reactive_rpc envelope: {start!r}") from exc
-    return rpc_error(error.code, error.message, details=error.details, path=error.path, request_id=error.request_id)
 
 
 def http_status(error: RPCError) -> int:

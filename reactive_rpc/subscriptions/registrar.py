@@ -22,7 +22,7 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.protocol.envelopes import ErrorBody
+from reactive_rpc.protocol.envelopes import body_of
 from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.broadcaster import Broadcaster
@@ -212,6 +212,6 @@ def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:
 
 
 def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:
-    body = ErrorBody(code=error.code, message=error.message, details=error.details, path=subscription.ref.path)
+    body = body_of(error).model_copy(update={"path": subscription.ref.path, "request_id": None})
     key = subscription.call.wire_key if subscription.call else None
     return RefusedQuery(path=subscription.ref.path, input=subscription.ref.input, key=key, error=body)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, assert_type
 
 from fastapi import Depends, FastAPI, Header
 from pydantic import BaseModel
+from pydantic import Field as PydanticField
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -21,6 +22,7 @@ from reactive_rpc import (
     CallInfo,
     Change,
     Context,
+    DeclaredError,
     Definer,
     ForbiddenError,
     Login,
@@ -59,6 +61,21 @@ class Admin(User):
 @dataclass(frozen=True, kw_only=True)
 class Organization(Context):
     organization: str | None
+
+
+class SeatTaken(DeclaredError, code="CONFLICT"):
+    """seat {seat} is taken"""
+
+    seat: str
+    taken_by: str | None = None
+    row: Annotated[int, PydanticField(ge=1)] = 1
+    tags: list[str] = PydanticField(default_factory=list)
+
+
+class WindowTaken(SeatTaken):
+    """the window at {seat} is taken"""
+
+    sunny: bool
 
 
 async def get_user(authorization: Annotated[str, Header()]) -> User:
@@ -168,7 +185,7 @@ async def ping() -> str:
 def send_mail(to: str, *, subject: str) -> None: ...
 
 
-@user.mutation(isolation="serializable", attempts=5, raises=[NotFoundError])
+@user.mutation(isolation="serializable", attempts=5, raises=[NotFoundError, SeatTaken, WindowTaken])
 async def book(db: AsyncSession, ctx: User, seat: str) -> Agent:
     after_commit(send_mail, str(ctx.identity), subject="booked")
     raise NotFoundError(seat)
@@ -285,6 +302,35 @@ async def wrong(db: AsyncSession, me: User, them: Organization) -> None:
     await call("agents.get_one", agent_id="a")  # error: procedures are called by their functions
     await get_one(agent_id="a")  # error: the function itself takes its session
     _ = get_one.watch  # error: a procedure of the server is not watched
+
+
+def errors() -> str | None:
+    try:
+        raise SeatTaken(seat="4B", taken_by="ada", tags=["front"])
+    except WindowTaken as error:
+        assert_type(error.sunny, bool)
+    except SeatTaken as error:
+        assert_type(error.code, str)
+        assert_type(error.seat, str)
+        return error.taken_by
+    raise WindowTaken(seat="1A", sunny=True)
+
+
+def wrong_errors(error: SeatTaken) -> None:
+    SeatTaken()  # error: seat is missing
+    SeatTaken(seat=4)  # error: wrong type
+    SeatTaken("4B")  # error: by position
+    SeatTaken(seat="4B", column=1)  # error: no such field
+    WindowTaken(seat="4B")  # error: sunny is missing
+    error.seat = "4C"  # error: frozen
+    _ = error.column  # error: no such field
+    _ = error.taken_by.upper()  # error: it may be None
+
+    class OfNumber(DeclaredError, code=409):  # error: a code is a text
+        """no"""
+
+    class Named(DeclaredError, name="X"):  # error: no such argument
+        """no"""
 
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from fastapi.openapi.models import Schema
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
+from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.procedure import AnyProcedure
 
 __all__ = ["require_documentable"]
@@ -38,6 +39,9 @@ def require_documentable(procedure: AnyProcedure) -> None:
 def _json_schemas(procedure: AnyProcedure) -> Iterator[tuple[str, dict[str, Any]]]:
     if procedure.input is not None:
         yield "input", _json_schema(procedure.input.core_schema, "validation")
+    for error in procedure.raises:
+        if issubclass(error, DeclaredError):
+            yield f"{error.__name__} in raises", _json_schema(error.details_codec.adapter.core_schema, "serialization")
     yield "the result", _json_schema(procedure.output.adapter.core_schema, "serialization")
 
 

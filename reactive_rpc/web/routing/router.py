@@ -32,6 +32,7 @@ from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
 from reactive_rpc.web.routing.dependencies import CONTEXT
 from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of
 from reactive_rpc.web.routing.documentation import require_documentable
+from reactive_rpc.web.routing.error_responses import error_responses
 from reactive_rpc.web.routing.openapi_marks import Marked
 from reactive_rpc.web.routing.telemetry import name_route
 from reactive_rpc.web.streams.poll import PollRequest
@@ -119,7 +120,7 @@ class RPCRouter(APIRouter):
         require_documentable(procedure)
         method = methods_of(procedure)[0]
         context = self._context_of(procedure)
-        responses: dict[int | str, dict[str, Any]] = {"default": _FAULT}
+        responses: dict[int | str, dict[str, Any]] = {**error_responses(procedure.raises), "default": _FAULT}
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
         if procedure.kind == "query":

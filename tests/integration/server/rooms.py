@@ -191,7 +191,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     """Return the error that an envelope tells."""
     error = response.json()["error"]
     assert isinstance(error, dict)
-    assert set(error) == {"code", "message", "details", "path", "request_id"}
+    assert set(error) == {"code", "type", "message", "details", "path", "request_id"}
     return error
 
 

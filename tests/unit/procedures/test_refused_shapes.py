@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, SecretStr
+from pydantic import Field as PydanticField
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel
@@ -25,6 +27,7 @@ from reactive_rpc import (
     Cache,
     CallInfo,
     Context,
+    DeclaredError,
     DefinitionError,
     Login,
     Next,
@@ -253,6 +256,14 @@ async def wraps(call: CallInfo, next: Next) -> Answered:
     raise NotImplementedError
 
 
+def declared(
+    name: str, annotations: Any, *members: Mapping[str, Any], code: str | None = "CONFLICT", doc: str = "no"
+) -> object:
+    """Return the declared error of these fields."""
+    body = {"__annotations__": annotations, "__doc__": doc, "__module__": __name__, **dict(*members)}
+    return type(name, (DeclaredError,), body, **({} if code is None else {"code": code}))
+
+
 SHAPES: dict[str, Callable[[], object]] = {
     **{
         f"handler: {function.__name__}": lambda function=function: define(function)  # type: ignore[misc]  # bound here
@@ -297,6 +308,24 @@ SHAPES: dict[str, Callable[[], object]] = {
     )(plain),
     "option: raises an exception of Python": lambda: define(raises=[ValueError])(plain),
     "option: raises that is no list": lambda: define(raises=DefinitionError)(plain),
+    "option: raises the base of declared errors": lambda: define(raises=[DeclaredError])(plain),
+    "error: WithoutCode": lambda: declared("WithoutCode", {}, code=None),
+    "error: WithCodeInside": lambda: declared("WithCodeInside", {}, {"code": "CONFLICT"}, code=None),
+    "error: WithUnknownCode": lambda: declared("WithUnknownCode", {}, code="TAKEN"),
+    "error: WithOpaqueField": lambda: declared("WithOpaqueField", {"value": Opaque}),
+    "error: WithFunction": lambda: declared("WithFunction", {"value": Callable[[], int]}),
+    "error: WithSecret": lambda: declared("WithSecret", {"value": SecretStr}),
+    "error: WithUnresolved": lambda: declared("WithUnresolved", {"value": "Missing"}),
+    "error: WithTakenName": lambda: declared("WithTakenName", {"message": str}),
+    "error: WithType": lambda: declared("WithType", {"type": str}),
+    "error: WithPrivateField": lambda: declared("WithPrivateField", {"_seat": str}),
+    "error: WithPydanticsField": lambda: declared("WithPydanticsField", {"model_dump": str}),
+    "error: WithAlias": lambda: declared("WithAlias", {"seat": str}, {"seat": PydanticField(alias="seatNumber")}),
+    "error: WithDataclassField": lambda: declared("WithDataclassField", {"a": str}, {"a": dataclass_field(default="")}),
+    "error: WithConstructor": lambda: declared("WithConstructor", {}, {"__init__": lambda self: None}),
+    "error: WithUnknownPlace": lambda: declared("WithUnknownPlace", {"seat": str}, doc="{row} is taken"),
+    "error: WithAttributePlace": lambda: declared("WithAttributePlace", {"seat": str}, doc="{seat.row} is taken"),
+    "error: WithBrokenPlace": lambda: declared("WithBrokenPlace", {"seat": str}, doc="{seat is taken"),
     "option: attempts": lambda: define.mutation(attempts=0)(plain),
     "option: isolation": lambda: define.mutation(isolation="snapshot")(plain),
     "option: public with a context": lambda: define(public=True)(with_context),
