@@ -119,10 +119,10 @@ def _operations(document: Mapping[str, Any], schemas: Mapping[str, JSONSchema]) 
         for method in _METHODS:
             operation = item.get(method)
             if operation is not None and EXTENSION in operation:
-                yield _operation(url, method.upper(), operation, schemas)
+                yield _operation(url, method.upper(), operation, schemas=schemas)
 
 
-def _operation(url: str, method: str, operation: JSONSchema, schemas: Mapping[str, JSONSchema]) -> Operation:
+def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping[str, JSONSchema]) -> Operation:
     extension = operation[EXTENSION]
     where = f"{method} {url}"
     path, kind = extension.get("path"), extension.get("kind")

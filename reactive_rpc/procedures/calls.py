@@ -28,6 +28,7 @@ from reactive_rpc.errors import (
 from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
 from reactive_rpc.procedures.context import Context, Login
 from reactive_rpc.procedures.context_query import ContextQuery
+from reactive_rpc.procedures.declared_errors import RaisedErrors
 from reactive_rpc.procedures.execution import Executor, MutationOutput
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -127,6 +128,11 @@ class Calls:
         self._clock = clock or SystemClock()
 
     @property
+    def raised(self) -> RaisedErrors:
+        """Holds the errors that procedures raise against those that they declare."""
+        return self._executor.raised
+
+    @property
     def token(self) -> str:
         """The cursor of an answer that is sent now."""
         return self._reader.freshness.token
@@ -192,7 +198,7 @@ class Calls:
                 return Outcome("error", result.error, result)
             return Outcome("handler" if result.query is call else "cache", None, result)
 
-        with self._executor.raised.checked(path, procedure.raises):
+        with self.raised.checked(path, procedure.raises):
             outcome = await walk(procedure.calls, first, info, step=step, last=last)
         result: CachedResult = outcome.value
         return result

@@ -250,7 +250,7 @@ async def test_a_call_raises_the_error_of_its_name(office: Office) -> None:
         with pytest.raises(client.SeatTaken) as found:
             await hub.seats.book(seat="1", by="bob")
         error = found.value
-        assert isinstance(error, ConflictError)
+        assert issubclass(type(error), ConflictError)
         assert (error.seat, error.taken_by, error.price, error.copy_) == ("1", "ada", Decimal("1.50"), 1)
         assert error.since == datetime(2026, 1, 2, tzinfo=UTC)
         assert (error.code, error.type, error.path) == ("CONFLICT", "SeatTaken", "seats.book")
@@ -313,10 +313,10 @@ def test_the_sync_client_raises_the_same(office: Office) -> None:
 
 def test_fields_of_another_server_leave_the_codes_class(office: Office) -> None:
     """A client that was generated from an older document still knows the code."""
-    told = ConflictError("taken", details={"row": 4})
-    told.type = "SeatTaken"
+    newer = ConflictError("taken", details={"row": 4})
+    newer.type = "SeatTaken"
     procedure = office.client.client._SEATS_BOOK
-    assert procedure.typed_error(told) is told
+    assert procedure.typed_error(newer) is newer
     other = RPCError("no", code="CONFLICT")
     other.type = "Unknown"
     assert procedure.typed_error(other) is other

@@ -140,8 +140,9 @@ class ProcedureEndpoint(Endpoint):
             text = await read_json_body(scope, receive, limits=self._body)
         if not dependencies:
             return await self._call(scope, text, None)
-        async with resolved(Request(scope, replay(text)), dependencies) as found:
-            return found.add_to(await self._call(scope, text, found.context))
+        with self._calls.raised.checked(self.path, self._procedure.raises):  # a context may refuse, too
+            async with resolved(Request(scope, replay(text)), dependencies) as found:
+                return found.add_to(await self._call(scope, text, found.context))
 
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._procedure.kind == "mutation":

@@ -51,6 +51,8 @@ class Undeclared(DeclaredError, code="CONFLICT"):
 
 
 async def who(caller: str = Header()) -> Login:
+    if caller == "nobody":
+        raise NotInvited(who=caller)
     return Login(identity=caller)
 
 
@@ -107,6 +109,12 @@ async def undeclared_step(db: AsyncSession) -> str:
     return "" if await db.get(Note, 1) is None else "x"
 
 
+@define_reactive_function
+async def uninvited(ctx: Login) -> str:
+    """Has a context whose error it does not declare."""
+    return str(ctx.identity)
+
+
 @define_reactive_function.use(invited_by_row).defaults(raises=[NotInvited])
 async def by_row(db: AsyncSession) -> str:
     """Has a step with a session that refuses."""
@@ -116,7 +124,7 @@ async def by_row(db: AsyncSession) -> str:
 FUNCTIONS: dict[str, Any] = {
     "notes": {
         "read": read, "take": take, "take_sync": take_sync, "undeclared": undeclared,
-        "undeclared_step": undeclared_step, "by_row": by_row,
+        "undeclared_step": undeclared_step, "by_row": by_row, "uninvited": uninvited,
     }
 }  # fmt: skip
 
@@ -188,11 +196,12 @@ async def test_callers_in_this_process_get_the_very_class(file: Path) -> None:
 
 
 async def test_steps_errors_are_declared_by_their_definer(file: Path) -> None:
-    """Also those of a step with a session, whose refusal is kept."""
+    """Also those of a step with a session, whose refusal is kept, and of the context's dependency."""
     async with notes(file) as server:
         assert await error(server, "notes.read", {"note": 1}, "eve") == {
             "code": "FORBIDDEN", "type": "NotInvited", "message": "eve is not invited", "details": {"who": "eve"},
         }  # fmt: skip
+        assert (await error(server, "notes.read", {"note": 1}, "nobody"))["type"] == "NotInvited"
         server.write("INSERT INTO note(id, tenant, room, text) VALUES (2, 't', 'free', 'two')")
         for _ in range(2):
             assert (await error(server, "notes.by_row"))["type"] == "NotInvited"
@@ -204,13 +213,14 @@ async def test_steps_errors_are_declared_by_their_definer(file: Path) -> None:
         ("notes.undeclared", None, "Undeclared"),
         ("notes.take_sync", {"note": 1}, "Undeclared"),
         ("notes.undeclared_step", None, "NotInvited"),
+        ("notes.uninvited", None, "NotInvited"),
     ],
 )
 async def test_what_is_not_declared(
     file: Path, path: str, input: object, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In development it fails and says so; in production it is sent without its type, and logged once."""
-    caller = "eve" if name == "NotInvited" else "ada"
+    caller = {"notes.undeclared_step": "eve", "notes.uninvited": "nobody"}.get(path, "ada")
     async with notes(file) as server:
         told = await error(server, path, input, caller)
         assert told["code"] == "INTERNAL_SERVER_ERROR"
