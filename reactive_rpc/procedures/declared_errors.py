@@ -99,7 +99,11 @@ class DeclaredError(RPCError):
         return _remade, (type(self), self.args, vars(self))
 
     def detached(self, *, path: str | None = None) -> RPCError:
-        """Return a copy without the traceback; see `RPCError.detached`."""
+        """Return a copy without the traceback, whose frames would keep what they hold alive.
+
+        Args:
+            path: the procedure, where the error does not name one itself.
+        """
         copy = super().detached(path=path)
         for name in self.details_model.model_fields:
             with suppress(Exception):  # what cannot be copied is shared

@@ -44,7 +44,7 @@ def undocumented(function: Callable[..., Any], doc: str) -> list[str]:
     named = [
         each.name
         for each in inspect.signature(function).parameters.values()
-        if each.name != "self" and not (each.kind is each.VAR_KEYWORD or each.name.startswith("_"))
+        if each.name not in ("self", "cls") and not (each.kind is each.VAR_KEYWORD or each.name.startswith("_"))
     ]
     return [name for name in named if not re.search(rf"\b{name}\b", doc)]
 
