@@ -139,8 +139,8 @@ async def notes(file: Path, **options: Any) -> AsyncIterator[Server]:
 
 
 async def error(server: Server, path: str, input: object = None, caller: str = "ada") -> dict[str, Any]:
-    told = error_of(await server.call(path, input, caller=caller))
-    return {name: told[name] for name in ("code", "type", "message", "details")}
+    sent = error_of(await server.call(path, input, caller=caller))
+    return {name: sent[name] for name in ("code", "type", "message", "details")}
 
 
 TAKEN = {
@@ -222,16 +222,16 @@ async def test_what_is_not_declared(
     """In development it fails and says so; in production it is sent without its type, and logged once."""
     caller = {"notes.undeclared_step": "eve", "notes.uninvited": "nobody"}.get(path, "ada")
     async with notes(file) as server:
-        told = await error(server, path, input, caller)
-        assert told["code"] == "INTERNAL_SERVER_ERROR"
-        assert f"{path} raises {name}, which is not among the errors that it declares" in told["message"]
+        sent = await error(server, path, input, caller)
+        assert sent["code"] == "INTERNAL_SERVER_ERROR"
+        assert f"{path} raises {name}, which is not among the errors that it declares" in sent["message"]
     caplog.clear()
     async with notes(file.with_name("production.db"), settings={"environment": "production"}) as server:
         for _ in range(2):
-            told = await error(server, path, input, caller)
-            assert told["code"] in ("CONFLICT", "FORBIDDEN")
-            assert told["type"] is None
-            assert told["details"]
+            sent = await error(server, path, input, caller)
+            assert sent["code"] in ("CONFLICT", "FORBIDDEN")
+            assert sent["type"] is None
+            assert sent["details"]
     assert len([record for record in caplog.records if "clients get it without its type" in record.message]) == 1
 
 
@@ -247,7 +247,7 @@ async def test_what_is_not_declared_in_this_process(file: Path) -> None:
 
 
 def test_streams(file: Path) -> None:
-    """A refused query carries type and fields; a result that becomes an error is told of, to be fetched."""
+    """A refused query carries type and fields; a result that becomes an error is announced, to be fetched."""
     rpc = rpc_on(file, FUNCTIONS, context=who)
     with running(app_of(rpc)) as url:
         server = Server(rpc, None, None, file)  # type: ignore[arg-type]  # its file alone
