@@ -48,12 +48,12 @@ class Caller:
             TypeError: the inputs are given as no call of the function could be.
             DefinitionError: it is no procedure of this application.
         """
-        self._require_open()
         path = self._calls.registry.path_of(procedure)
         return await self.call(path, procedure, procedure.handler.bind(args, kwargs))
 
     async def call(self, path: str, procedure: AnyProcedure, given: object) -> Any:
         """Call the `procedure` at `path` with what was `given`: a model, or `{field: value}`."""
+        self._require_open()
         input = decode_input(path, procedure, given)
         if procedure.kind == "mutation":
             done = await self._calls.mutate(path, procedure, input, self._ctx)

@@ -267,15 +267,15 @@ async def test_on_sqlite_each_is_serializable(tmp_path: Path, isolation: Isolati
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("kind", "options", "words"),
     [
-        ({"kind": "mutation", "isolation": "snapshot"}, "isolation='snapshot'"),
-        ({"kind": "mutation", "attempts": 0}, "attempts=0"),
-        ({"isolation": "serializable"}, "for mutations"),
-        ({"attempts": 3}, "for mutations"),
+        ("mutation", {"isolation": "snapshot"}, "isolation='snapshot'"),
+        ("mutation", {"attempts": 0}, "attempts=0"),
+        ("query", {"isolation": "serializable"}, "isolation= is no option of a query"),
+        ("query", {"attempts": 3}, "attempts= is no option of a query"),
     ],
 )
-def test_a_wrong_declaration(options: dict[str, Any], words: str) -> None:
+def test_a_wrong_declaration(kind: str, options: dict[str, Any], words: str) -> None:
     """It stops the import, and says what may be said."""
     with pytest.raises(DefinitionError, match=words):
-        define_reactive_function(**options)(lambda: None)
+        getattr(define_reactive_function, kind)(**options)(lambda: None)

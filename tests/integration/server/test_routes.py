@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Context, Login, ReactiveRPC, define_reactive_function
+from reactive_rpc import Login, ReactiveRPC, define_reactive_function
 from reactive_rpc.codegen.document import read_document
 
 from .rooms import NoteId, Server, Visit, app_of, error_of, in_room, one, rpc_on, serving, who
@@ -193,7 +193,7 @@ async def test_a_context_with_yield_is_closed_after_the_call(file: Path) -> None
     """What a context holds open is open during the call and closed after it, also when the call fails."""
     seen: list[str] = []
 
-    async def context() -> AsyncIterator[Context]:
+    async def context() -> AsyncIterator[Login]:
         seen.append("open")
         try:
             yield Login(identity="u", tenant="t")
@@ -231,7 +231,7 @@ def level_of(x_level: Annotated[int, Header()]) -> int:
 def keyed(
     key: Annotated[str | None, Security(APIKeyHeader(name="x-key", auto_error=False))],
     level: Annotated[int, Depends(level_of)],
-) -> Iterator[Context]:
+) -> Iterator[Login]:
     yield Login(identity=f"{key} {level}", tenant="t")
 
 
@@ -257,7 +257,7 @@ async def test_callers_do_not_share_results_that_depend_on_them(file: Path) -> N
 
 
 async def test_a_public_query_asks_nobody(file: Path) -> None:
-    """`scope="public"` does without the context, in a call and in a stream's set of such queries alone."""
+    """`public=True` does without the context, in a call and in a stream's set of such queries alone."""
 
     @define_reactive_function(public=True)
     async def hello() -> str:

@@ -165,9 +165,9 @@ class Narrow(AsyncSession):
     [
         (AsyncConnection, "AsyncConnection"),
         (Annotated[Connection, Depends(session)], "what a handler is given is a session"),
-        (async_scoped_session, "what a handler is given is a session"),
-        (scoped_session, "what a handler is given is a session"),
-        (AsyncSession | None, "what a handler is given is a session"),
+        (async_scoped_session, "looks like a session"),
+        (scoped_session, "looks like a session"),
+        (AsyncSession | None, "is always given"),
         (Annotated[Session, Depends(session)], "async def with a sync session"),
         (RoutedAsync, "Routed has a get_bind of its own"),
         (Narrow, "Narrow cannot be made as sessions are"),
