@@ -27,8 +27,9 @@ class ProcedureSettings(_Group):
     the version that the client has seen; see `cache/freshness.py`."""
 
     isolation: Literal["serializable", "repeatable_read", "read_committed"] = "serializable"
-    """The isolation level of mutations, unless `define_reactive_function(isolation=...)` names one. On PostgreSQL
-    `serializable` costs throughput if mutations read and write the same rows at once: docs/how-to/isolation.md."""
+    """The isolation level of mutations, unless `define_reactive_function.mutation(isolation=...)` names one. On
+    PostgreSQL `serializable` costs throughput if mutations read and write the same rows at once:
+    docs/how-to/isolation.md."""
 
     idempotency_seconds: PositiveFloat = 24 * 3600.0
     """How long the server keeps the answer of a mutation that was sent with an `Idempotency-Key`. Whoever sends the
@@ -93,8 +94,8 @@ class StreamSettings(_Group):
     """How many queries one stream may watch."""
 
     recheck_seconds: NonNegativeFloat = 60.0
-    """How often the server resolves the context of an open stream again, to notice an expired token or a caller who
-    lost a right. 0 is never. `rpc.revoke` acts at once."""
+    """How often the server resolves the context of an open stream and runs its steps again, to notice an expired token
+    or a caller who lost a right. 0 is never. A change of rows that a step has read, and `rpc.revoke`, act at once."""
 
     ticket_seconds: PositiveFloat = 30.0
     """How long a ticket for a stream's URL is good; it is good once."""

@@ -52,7 +52,7 @@ def refuse_engine(engine: AsyncEngine | Engine, *, has_log_url: bool, capture: s
     if "isolation_level" in options or has_default_isolation_level(engine):
         raise DefinitionError(
             f"{engine!r} has an isolation_level, and transactions here have one of their own: leave it out, and say "
-            "Settings(isolation=...) or define_reactive_function(isolation=...)"
+            "Settings(isolation=...) or define_reactive_function.mutation(isolation=...)"
         )
     if options.get("schema_translate_map"):
         raise DefinitionError(
