@@ -59,7 +59,7 @@ class SubscribeRequest(Generic[W]):
         caller: whom limits count.
         identity: whom `revoke` names.
         found: what the dependencies made; its headers go with the answer.
-        recheck: resolves the dependencies again; None if there are none.
+        recheck: resolves the dependencies and runs the steps again; None if there are none.
         request_bytes: the size of the body and the headers, which that keeps in memory.
         view: what its callers may see, as `recheck` tells it again.
         generation: of `Reauthorization`, before the dependencies were resolved.
@@ -125,6 +125,8 @@ class Subscriber:
         generation = self._reauthorization.generation
         origin = origin_of(scope, "stream")
         request = Request(scope, replay(body))
+        # INVARIANT (who rests on a step can be asked again): nothing else would release a stream that is held.
+        is_asked = bool(needed) or self._have_steps(wanted.queries)
         async with self._subscribed(request, needed, wanted.queries, origin=origin) as (found, subscriptions, view):
             return SubscribeRequest(
                 wanted=wanted,
@@ -133,8 +135,8 @@ class Subscriber:
                 caller=caller_of(scope, found.context),
                 identity=identity_of(found.context),
                 found=found,
-                recheck=self._recheck(scope, body, needed, tuple(wanted.queries)) if needed else None,
-                request_bytes=_size_of(scope, body) if needed else 0,
+                recheck=self._recheck(scope, body, needed, tuple(wanted.queries)) if is_asked else None,
+                request_bytes=_size_of(scope, body) if is_asked else 0,
                 view=view,
                 generation=generation,
             )
@@ -198,6 +200,11 @@ class Subscriber:
         if queries and all(procedure is not None and procedure.options.public for procedure in procedures):
             return [dependency for dependency in dependencies if dependency.name != CONTEXT]
         return dependencies
+
+    def _have_steps(self, queries: Sequence[QueryRef]) -> bool:
+        """Tell whether steps stand before one of the queries."""
+        procedures = [self._calls.registry.get(query.path) for query in queries]
+        return any(procedure is not None and procedure.chain.steps for procedure in procedures)
 
     @asynccontextmanager
     async def _subscribed(

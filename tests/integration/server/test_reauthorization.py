@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from sqlmodel import select
+from sqlmodel import Field, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
+    Context,
     ForbiddenError,
     Login,
     ReactiveRPC,
@@ -28,7 +29,7 @@ from reactive_rpc import (
 from reactive_rpc.testing import running
 from tests.support.waiting import wait_until
 
-from .rooms import ROOMS, Note, app_of, rpc_on, who
+from .rooms import ROOMS, Base, Note, app_of, rpc_on, who
 from .streams import DEADLINE_SECONDS, Heard, heard, in_background, in_rooms
 
 ANN = {"authorization": "Bearer ann@t"}
@@ -45,6 +46,27 @@ async def mine(db: AsyncSession, ctx: Tenant) -> list[str]:
 async def hello() -> str:
     """Greet."""
     return "hello"
+
+
+class Gate(Base, table=True):
+    id: str = Field(primary_key=True)
+
+
+async def is_open(ctx: Context, db: AsyncSession) -> None:
+    if (await db.exec(select(Gate))).first() is None:
+        raise ForbiddenError("closed")
+
+
+@define_reactive_function.use(is_open).query
+async def texts(db: AsyncSession) -> list[str]:
+    """Every text, for nobody in particular."""
+    return list((await db.exec(select(Note.text))).all())
+
+
+@define_reactive_function.use(is_open).query(public=True)
+async def public_texts(db: AsyncSession) -> list[str]:
+    """The same."""
+    return list((await db.exec(select(Note.text))).all())
 
 
 @dataclass
@@ -170,6 +192,27 @@ def test_a_stream_of_public_queries_is_never_asked(file: Path) -> None:
         with opened(server.url, ANN):
             wait_until(lambda: len(server.login.asked) > 3)
         assert set(server.login.asked) == {"ann"}
+
+
+@pytest.mark.parametrize(("path", "context"), [("test.texts", None), ("test.public_texts", who)])
+def test_a_stream_without_a_login_rests_on_its_steps(file: Path, path: str, context: Any) -> None:
+    """What a step has read is written: it is asked again, and goes on; taken away, the stream ends untold."""
+    functions = {"test": {"texts": texts, "public_texts": public_texts} if context else {"texts": texts}}
+    rpc = rpc_on(file, functions, context=context, settings={"recheck_seconds": 3600})
+    note = "INSERT INTO note (tenant, room, text) VALUES ('t', 'a', ?)"
+    with running(app_of(rpc)) as url, closing(sqlite3.connect(file)) as connection:
+        with connection:
+            connection.execute("INSERT INTO gate VALUES ('a')")
+        with heard(url, json={"queries": [{"path": path}]}) as stream:
+            assert stream.next()[0] == "connected"
+            with connection:
+                connection.execute("INSERT INTO gate VALUES ('b')")
+                connection.execute(note, ("first",))
+            assert stream.next()[0] == "invalidation"
+            with connection:
+                connection.execute("DELETE FROM gate")
+                connection.execute(note, ("second",))
+            assert stream.rest() == []
 
 
 def test_the_dependencies_of_the_router_are_asked_too(file: Path) -> None:
