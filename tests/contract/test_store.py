@@ -26,6 +26,7 @@ class Stored:
     depth: int = 0
     held_bytes: int = 0
     is_cached: bool = True
+    is_shared: bool = True
 
     async def compute(self) -> HandlerOutcome:
         """Never asked for here."""

@@ -244,6 +244,7 @@ class Count:
     computed: int = 0
     held_bytes: int = 0
     is_cached: bool = True
+    is_shared: bool = True
 
     async def compute(self) -> HandlerOutcome:
         self.computed += 1

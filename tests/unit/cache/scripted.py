@@ -183,7 +183,7 @@ class ScriptedLog:
 
 @dataclass
 class RowQuery:
-    """A query that sums up some rows: a `Query`, and what the hub asks of a call besides.
+    """A query that sums up some rows: a `Computable`, and what the hub asks of a call besides.
 
     Attributes:
         pause: awaited before the snapshot is taken and after it.
@@ -191,8 +191,9 @@ class RowQuery:
         fails: what `compute` raises; None normally.
         error: what the handler answers on purpose; None normally.
         computed: how often it ran.
-        depth: as in `Query`.
-        is_cached: as in `Query`.
+        depth: as in `Computable`.
+        is_cached: as in `Computable`.
+        is_shared: as in `Computable`.
         time: what the handler asks for the time; None where it does not.
         every: the length of its ticks.
         ttl_seconds: as in `procedures.cache_options.Cache`.
@@ -213,6 +214,7 @@ class RowQuery:
     computed: int = 0
     depth: int = 0
     is_cached: bool = True
+    is_shared: bool = True
     time: Callable[[], float] | None = None
     every: float = 60.0
     ttl_seconds: float | None = None
