@@ -33,6 +33,7 @@ from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.context_isolation import isolated_context
+from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.execution import Executor, Observer
 from reactive_rpc.procedures.rate_limit import RateLimits
 from reactive_rpc.procedures.registry import Functions, Registry
@@ -210,6 +211,7 @@ class ReactiveRPC(Generic[L]):
             DefinitionError: as for `open`; or the router stands where it, or something else, is never reached.
         """
         check_placement(app)
+        self._calls.app_overrides = app.dependency_overrides
         await self.open()
         install_shortcut(app, self.router)
         try:
@@ -287,13 +289,23 @@ class ReactiveRPC(Generic[L]):
         stack.push_async_callback(tasks.aclose)
         return tasks
 
-    def caller(self, ctx: L | None = None) -> Caller:
+    def caller(self, ctx: L | None = None, *, overrides: Overrides | None = None) -> Caller:
         """Return a caller, which calls procedures in this process as the server would.
 
         Args:
             ctx: the context on whose behalf, as the application's dependency returns it; None is nobody.
+            overrides: `{function: the one that is called in its place}`, of dependencies of handlers and of steps, in
+                these calls alone. Results that are made with them are given to no others.
         """
-        return Caller(self._calls, ctx, require_open=self._lifecycle.require_open)
+        return Caller(self._calls, ctx, require_open=self._lifecycle.require_open, overrides=overrides)
+
+    @property
+    def overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """`{function: the one that is called in its place}`, of dependencies of handlers and of steps, in every call.
+
+        It is for tests, and changed in place. The application's `dependency_overrides` count too.
+        """
+        return self._calls.overrides
 
     async def try_call(self, path: str, input: Mapping[str, Any], ctx: object) -> Any:
         """Call the procedure at `path` with an `input` as a client gives it, on behalf of `ctx`: for checks alone."""

@@ -1,16 +1,233 @@
-"""What FastAPI does for its own routes, for routes that another dispatcher serves."""
+"""What FastAPI does for its own routes, for routes that another dispatcher serves, and for handlers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from starlette.requests import Request
+from fastapi import BackgroundTasks, params
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import (
+    get_dependant,
+    get_typed_signature,
+    request_body_to_args,
+    request_params_to_args,
+)
+from fastapi.openapi.models import APIKeyIn
+from fastapi.security import APIKeyCookie, APIKeyHeader, APIKeyQuery, OAuth2, OpenIdConnect, SecurityScopes
+from fastapi.security.base import SecurityBase
+from fastapi.security.http import HTTPBase
+from pydantic import BaseModel
+from starlette.background import BackgroundTasks as StarletteBackgroundTasks
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import Scope
 
-__all__ = ["notify_route", "put_exit_stacks"]
+__all__ = [
+    "BackgroundTasks",
+    "HTTPConnection",
+    "Request",
+    "RequestParameters",
+    "Response",
+    "SubDependency",
+    "annotations_of",
+    "depends_in",
+    "is_from_request",
+    "notify_route",
+    "put_exit_stacks",
+    "request_class_in",
+    "request_parameters",
+    "sub_dependencies",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SubDependency:
+    """A parameter that FastAPI fills by calling a function.
+
+    Attributes:
+        annotation: of the parameter, with its metadata.
+        scopes: of `Security(function, scopes=[...])`.
+        use_cache: whether the function is called once for all who depend on it.
+        has_limit: whether it says how many calls of it may run at once.
+        mark: how FastAPI is told all that: `Depends(function)`.
+    """
+
+    name: str
+    annotation: Any
+    function: Callable[..., Any]
+    scopes: tuple[str, ...]
+    use_cache: bool
+    has_limit: bool
+    mark: Any
+
+
+def depends_in(name: str, annotation: Any, default: Any) -> SubDependency | None:
+    """Return the dependency that a parameter is, by its annotation or by its default; None if it is none.
+
+    >>> def language() -> str: ...
+    >>> depends_in("lang", Annotated[str, params.Depends(language)], ...).function.__name__
+    'language'
+    """
+    marks = [mark for mark in (*_metadata(annotation), default) if isinstance(mark, params.Depends)]
+    if not marks:
+        return None
+    mark = marks[-1]
+    function = mark.dependency
+    if function is None:  # Annotated[Pages, Depends()]
+        function = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        mark = dataclasses.replace(mark, dependency=function)
+    scopes = tuple(mark.scopes or ()) if isinstance(mark, params.Security) else ()
+    has_limit = getattr(mark, "max_concurrency", None) is not None
+    return SubDependency(name, annotation, function, scopes, mark.use_cache, has_limit, mark)
+
+
+def sub_dependencies(function: Callable[..., Any]) -> Iterator[SubDependency]:
+    """Yield the parameters of a function that FastAPI fills by calling other functions."""
+    for name, parameter in get_typed_signature(function).parameters.items():
+        found = depends_in(name, parameter.annotation, parameter.default)
+        if found is not None:
+            yield found
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return `{parameter: annotation}` as FastAPI resolves them."""
+    return {name: each.annotation for name, each in get_typed_signature(function).parameters.items()}
+
+
+def is_from_request(annotation: Any, default: Any) -> bool:
+    """Tell whether a parameter says `Header()`, `Cookie()`, `Query()`, `Path()`, `Body()` or the like."""
+    return any(isinstance(mark, params.Param | params.Body) for mark in (*_metadata(annotation), default))
+
+
+def request_class_in(kind: object) -> type | None:
+    """Return which of the classes that FastAPI gives by annotation alone a class is; None if it is none of them."""
+    given = (Request, HTTPConnection, Response, StarletteBackgroundTasks)
+    return next((each for each in given if isinstance(kind, type) and issubclass(kind, each)), None)
+
+
+class RequestParameters:
+    """The parameters of one function that are of the request, beside its other dependencies.
+
+    Attributes:
+        headers: those that it declares, in lower case.
+        cookies: those that it declares.
+        others: anything else of the request, as somebody would write it: `Request`, `Query()`.
+        has_credentials: whether it is a security scheme, or declares `Authorization`.
+        takes_scopes: whether the scopes that it is asked with decide its result.
+    """
+
+    def __init__(self, function: Callable[..., Any], dependant: Dependant) -> None:
+        self._dependant = dependant
+        self.headers = {spelled.lower() for field in dependant.header_params for spelled in _spellings(field)}
+        self.cookies = {spelled for field in dependant.cookie_params for spelled in _spellings(field)}
+        self.others: list[str] = []
+        self.has_credentials = isinstance(function, SecurityBase) or "authorization" in self.headers
+        self.takes_scopes = dependant.security_scopes_param_name is not None
+        if isinstance(function, SecurityBase):
+            self.takes_scopes = True
+            self._read_scheme(function)
+        elif dependant.request_param_name or dependant.http_connection_param_name:
+            self.others.append("Request")
+        named = {
+            "Response": dependant.response_param_name,
+            "BackgroundTasks": dependant.background_tasks_param_name,
+            "Query()": dependant.query_params,
+            "Path()": dependant.path_params,
+            "Body()": dependant.body_params,
+            "WebSocket": dependant.websocket_param_name,
+        }
+        self.others += [name for name, taken in named.items() if taken]
+
+    def _read_scheme(self, scheme: SecurityBase) -> None:
+        model: Any = getattr(scheme, "model", None)
+        if isinstance(scheme, APIKeyHeader | APIKeyCookie | APIKeyQuery):
+            if model.in_ is APIKeyIn.query:
+                self.others.append("Query()")
+            elif model.in_ is APIKeyIn.cookie:
+                self.cookies.add(model.name)
+            else:
+                self.headers.add(model.name.lower())
+        elif isinstance(scheme, HTTPBase | OAuth2 | OpenIdConnect):
+            self.headers.add("authorization")
+        else:
+            self.others.append("Request")
+
+    def read(self, request: HTTPConnection) -> tuple[dict[str, Any], list[Any]]:
+        """Return `{parameter: value}` of those that it declares, and the faults as FastAPI tells them."""
+        values: dict[str, Any] = {}
+        faults: list[Any] = []
+        dependant = self._dependant
+        sources: tuple[tuple[Any, Mapping[str, Any]], ...] = (
+            (dependant.query_params, request.query_params),
+            (dependant.header_params, request.headers),
+            (dependant.cookie_params, request.cookies),
+        )
+        for fields, received in sources:
+            if fields:
+                found, wrong = request_params_to_args(fields, received)
+                values |= found
+                faults += wrong
+        return values, faults
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether it declares something of the body."""
+        return bool(self._dependant.body_params)
+
+    async def read_body(self, request: Request) -> tuple[dict[str, Any], list[Any]]:
+        """Return `{parameter: value}` of those that it declares of the body, and the faults."""
+        fields = self._dependant.body_params
+        body = await request.body()
+        received = await request.json() if body else None
+        is_embedded = len(fields) > 1 or bool(getattr(fields[0].field_info, "embed", None))
+        return await request_body_to_args(body_fields=fields, received_body=received, embed_body_fields=is_embedded)
+
+    def given(
+        self,
+        request: HTTPConnection,
+        response: Response | None,
+        background: BackgroundTasks | None,
+        scopes: tuple[str, ...],
+    ) -> dict[str, Any]:
+        """Return `{parameter: object}` of those that annotations alone ask for."""
+        dependant = self._dependant
+        named = {
+            dependant.request_param_name: request,
+            dependant.http_connection_param_name: request,
+            dependant.response_param_name: response,
+            dependant.background_tasks_param_name: background,
+            dependant.security_scopes_param_name: SecurityScopes(list(scopes)),
+        }
+        return {name: value for name, value in named.items() if name is not None}
+
+
+def request_parameters(function: Callable[..., Any]) -> RequestParameters:
+    """Return the parameters of a function that are of the request.
+
+    Raises:
+        Exception: FastAPI cannot call it.
+    """
+    return RequestParameters(function, get_dependant(path="", call=function))
+
+
+def _spellings(field: Any) -> Iterator[str]:
+    """Yield the names under which a parameter may come, those of its fields if it is a model."""
+    annotation = field.field_info.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        names = [each for name, of in annotation.model_fields.items() for each in (name, of.alias) if each]
+    else:
+        names = [field.alias]
+    for name in names:
+        yield from (name, name.replace("_", "-"))
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
 
 
 def put_exit_stacks(request: Request, of_request: AsyncExitStack, of_function: AsyncExitStack) -> None:

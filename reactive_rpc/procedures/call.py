@@ -28,6 +28,7 @@ from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.procedures.session_steps import SessionStep
+from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import CallInfo
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.recorder import Trace
@@ -62,15 +63,26 @@ class QueryCall:
 
     Args:
         ctx: that the steps have made; the handler gets it, if it takes one.
+        dependencies: of the handler; None if it takes none.
 
     Attributes:
-        key: `(path, canonical input, canonical context)`.
+        key: `(path, canonical input, canonical context and the headers that dependencies see)`.
         wire_key: names path and input, not the context, in events.
         depth: how many calls it was made inside of.
     """
 
-    is_shared = True
-    __slots__ = ("_ctx", "_decode", "_executor", "_held_bytes", "_input", "depth", "key", "path", "procedure")
+    __slots__ = (
+        "_ctx",
+        "_decode",
+        "_dependencies",
+        "_executor",
+        "_held_bytes",
+        "_input",
+        "depth",
+        "key",
+        "path",
+        "procedure",
+    )
 
     def __init__(
         self,
@@ -79,8 +91,11 @@ class QueryCall:
         procedure: AnyProcedure,
         input: BaseModel | EncodedInput | None,
         ctx: Context,
+        *,
+        dependencies: CallDependencies | None = None,
     ) -> None:
         self.path = path
+        self._dependencies = dependencies
         self.depth = call_depth()
         self.procedure = procedure
         self._executor = executor
@@ -93,7 +108,10 @@ class QueryCall:
         # INVARIANT (the handler gets nothing of the caller that is not in the key): else two callers would share what
         # only one of them may see.
         self._ctx = ctx if procedure.handler.context is not None else None
-        self.key: ResultKey = (path, canonical_input, b"" if self._ctx is None else canonical(self._ctx))
+        seen = b"" if self._ctx is None else canonical(self._ctx)
+        if dependencies is not None:
+            seen = b"%d:%b%b" % (len(seen), seen, dependencies.seen)
+        self.key: ResultKey = (path, canonical_input, seen)
         self._held_bytes: int | None = None
 
     @property
@@ -121,6 +139,11 @@ class QueryCall:
         return self.procedure.is_cached
 
     @property
+    def is_shared(self) -> bool:
+        """Whether workers take results from each other."""
+        return self._dependencies is None or self._dependencies.is_shareable
+
+    @property
     def pushes_results(self) -> bool:
         """Whether streams are sent the new result in the place of an invalidation."""
         return self.procedure.cache.push == "result"
@@ -144,7 +167,14 @@ class QueryCall:
             trace: takes the statements that it runs.
         """
         return await self._executor.query(
-            self.key, self.procedure, self.input, self._ctx, depth=self.depth, clock=clock, trace=trace
+            self.key,
+            self.procedure,
+            self.input,
+            self._ctx,
+            dependencies=self._dependencies,
+            depth=self.depth,
+            clock=clock,
+            trace=trace,
         )
 
     def _keep(self, change: Change) -> bool:

@@ -8,7 +8,10 @@ from typing import Any, ParamSpec, TypeVar, overload
 from reactive_rpc.procedures.after_commit import run_after_commit
 from reactive_rpc.procedures.call import decode_input
 from reactive_rpc.procedures.calls import Calls
+from reactive_rpc.procedures.dependencies import Overrides
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.procedure import AnyProcedure, Mutation, Query
+from reactive_rpc.procedures.steps import CallOrigin
 
 __all__ = ["Caller"]
 
@@ -22,10 +25,14 @@ class Caller:
     Args:
         calls: makes them.
         ctx: the application's context, on whose behalf.
+        overrides: `{function: the one that is called in its place}`: dependencies of handlers, and steps.
         require_open: raises if nothing can be called.
     """
 
-    def __init__(self, calls: Calls, ctx: object, *, require_open: Callable[[], None]) -> None:
+    def __init__(
+        self, calls: Calls, ctx: object, *, require_open: Callable[[], None], overrides: Overrides | None = None
+    ) -> None:
+        self._overrides = overrides or {}
         self._calls = calls
         self._ctx = ctx
         self._require_open = require_open
@@ -55,9 +62,12 @@ class Caller:
         """Call the `procedure` at `path` with what was `given`: a model, or `{field: value}`."""
         self._require_open()
         input = decode_input(path, procedure, given)
+        exchange = Exchange()
+        origin = CallOrigin("local", exchange=exchange, overrides=self._overrides)
         if procedure.kind == "mutation":
-            done = await self._calls.mutate(path, procedure, input, self._ctx)
+            done = await self._calls.mutate(path, procedure, input, self._ctx, origin=origin)
             await run_after_commit(path, done.after)
             return procedure.output.from_json(done.body)
-        result = await self._calls.query(path, procedure, input, self._ctx)
+        result = await self._calls.query(path, procedure, input, self._ctx, origin=origin)
+        await run_after_commit(path, exchange.take_background())
         return procedure.output.from_json(result.answer())

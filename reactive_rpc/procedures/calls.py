@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -29,19 +30,24 @@ from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, S
 from reactive_rpc.procedures.context import Context, Login
 from reactive_rpc.procedures.context_query import ContextQuery
 from reactive_rpc.procedures.declared_errors import RaisedErrors
+from reactive_rpc.procedures.dependencies import Overrides
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.execution import Executor, MutationOutput
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.registry import Registry
 from reactive_rpc.procedures.running_call import AfterCommit, current_call, refuse_recursion
+from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import (
     LOCAL,
     CallInfo,
     CallOrigin,
+    ChainPart,
     Outcome,
     RateCounts,
     Step,
     first_with_session,
+    overridden,
     walk,
 )
 from reactive_rpc.protocol.headers import UNKNOWN
@@ -49,6 +55,8 @@ from reactive_rpc.protocol.headers import UNKNOWN
 __all__ = ["Calls", "MutationResult", "Rights", "watching"]
 
 logger = logging.getLogger(__name__)
+
+_NO_OVERRIDES: Final[Overrides] = MappingProxyType({})
 
 NOBODY = Context()
 """The context that the steps of a public procedure begin with."""
@@ -108,6 +116,10 @@ class Calls:
         answers: of mutations, kept to be given again; None where none are.
         clock: tells when a context has expired.
         rate_limits: counts calls, for the steps that limit them.
+
+    Attributes:
+        overrides: `{function: the one that is called in its place}`, of dependencies and steps, in every call.
+        app_overrides: those of the application, which count for less.
     """
 
     def __init__(
@@ -122,6 +134,8 @@ class Calls:
     ) -> None:
         self._rate_limits = rate_limits
         self.registry = registry
+        self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.app_overrides: Overrides = {}
         self._answers = answers
         self._executor = executor
         self._reader = reader
@@ -147,14 +161,34 @@ class Calls:
         return self._reader.freshness.age_seconds
 
     def bind(
-        self, path: str, procedure: AnyProcedure, input: BaseModel | EncodedInput | None, ctx: Context
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        input: BaseModel | EncodedInput | None,
+        ctx: Context,
+        *,
+        origin: CallOrigin = LOCAL,
     ) -> QueryCall:
         """Return the call of a query, which can be computed again at any time.
 
         Args:
             ctx: that the steps have made.
+            origin: whose headers the dependencies see, as far as they declare them.
         """
-        return QueryCall(self._executor, path, procedure, input, ctx)
+        dependencies = None if procedure.plans is None else self._dependencies_of(path, procedure, origin)
+        return QueryCall(self._executor, path, procedure, input, ctx, dependencies=dependencies)
+
+    def _overrides_of(self, origin: CallOrigin) -> Overrides:
+        if not (self.app_overrides or self.overrides or origin.overrides):
+            return _NO_OVERRIDES
+        return {**self.app_overrides, **self.overrides, **origin.overrides}
+
+    def _dependencies_of(self, path: str, procedure: AnyProcedure, origin: CallOrigin) -> CallDependencies | None:
+        if procedure.plans is None:
+            return None
+        plan = procedure.plans.under(self._overrides_of(origin))
+        exchange = None if procedure.is_cached else origin.exchange or Exchange()
+        return CallDependencies(path, plan, origin.raw_headers, exchange=exchange)
 
     async def query(
         self,
@@ -177,7 +211,7 @@ class Calls:
         """
         first = self.admitted(procedure, ctx)
         if not procedure.calls:
-            return await self._get(QueryCall(self._executor, path, procedure, input, first), freshness)
+            return await self._get(self.bind(path, procedure, input, first, origin=origin), freshness)
         info = CallInfo(path, "query", _decoding(input), origin=origin, rate_limits=self._rate_limits)
         required = freshness
 
@@ -192,14 +226,15 @@ class Calls:
             return asked.outcome_of(result, result.with_bytes())
 
         async def last(ctx: Context) -> Outcome:
-            call = self.bind(path, procedure, input, ctx)
+            call = self.bind(path, procedure, input, ctx, origin=origin)
             result = await self._get(call, required)
             if result.error is not None:
                 return Outcome("error", result.error, result)
             return Outcome("handler" if result.query is call else "cache", None, result)
 
+        parts = overridden(procedure.calls, self._overrides_of(origin))
         with self.raised.checked(path, procedure.raises):
-            outcome = await walk(procedure.calls, first, info, step=step, last=last)
+            outcome = await walk(parts, first, info, step=step, last=last)
         result: CachedResult = outcome.value
         return result
 
@@ -226,11 +261,13 @@ class Calls:
         found = self.admitted(procedure, ctx)
         info = CallInfo(path, "query", lambda: decoded, origin=origin, rate_limits=self._rate_limits)
         with self.raised.checked(path, procedure.raises):
-            for step in procedure.chain.steps:
+            for step in overridden(procedure.chain.steps, self._overrides_of(origin)):
+                if not isinstance(step, Step):
+                    continue
                 found = await (
                     step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
                 )
-        return self.bind(path, procedure, decoded, found)
+        return self.bind(path, procedure, decoded, found, origin=origin)
 
     async def mutate(
         self,
@@ -251,11 +288,15 @@ class Calls:
         """
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)
         first = self.admitted(procedure, ctx)
-        mutate = partial(self._executor.mutate, path, procedure, input, idempotent=idempotent)
+        dependencies = self._dependencies_of(path, procedure, origin)
+        mutate = partial(
+            self._executor.mutate, path, procedure, input, idempotent=idempotent, dependencies=dependencies
+        )
         with self.raised.checked(path, procedure.raises):
             if procedure.calls or procedure.around_computation:
                 info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
-                output = await _guarded(procedure, first, info, mutate=partial(mutate, call=info))
+                parts = overridden(procedure.calls, self._overrides_of(origin))
+                output = await _guarded(parts, first, info, mutate=partial(mutate, call=info))
             else:
                 output = await mutate(first)
         try:
@@ -357,10 +398,9 @@ class Calls:
 
 
 async def _guarded(
-    procedure: AnyProcedure, ctx: Context, info: CallInfo, *, mutate: Callable[..., Awaitable[MutationOutput]]
+    parts: tuple[ChainPart, ...], ctx: Context, info: CallInfo, *, mutate: Callable[..., Awaitable[MutationOutput]]
 ) -> MutationOutput:
     """Run the chain of a mutation up to the first step with a session, then `mutate` with the rest of it."""
-    parts = procedure.calls
     at = first_with_session(parts)
 
     async def step(step: Step, ctx: Context) -> Context:

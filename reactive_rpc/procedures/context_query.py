@@ -72,6 +72,11 @@ class ContextQuery(KeptContext):
             if name != session_name
         ]
 
+    @property
+    def session_class(self) -> AnyAsyncSession | AnySession:
+        """The class of the session that it takes."""
+        return self.handler.session
+
     def as_dependency(self, find: Callable[[ContextQuery, dict[str, Any]], Any]) -> Callable[..., Any]:
         """Return the FastAPI dependency that has the other parameters, and asks `find` for the context."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from anyio import CapacityLimiter
 from pydantic import BaseModel, ValidationError
@@ -39,6 +40,7 @@ from reactive_rpc.procedures.error_boundary import error_boundary
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.running_call import AfterCommit, RunningCall, refuse_nested_mutation, running
+from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, Wrapper, around, walk
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import OutputCodec
@@ -104,15 +106,11 @@ class _Transaction:
     inside: tuple[ChainPart, ...]
     idempotent: IdempotentCall | None
     after_commit: list[AfterCommit]
+    dependencies: CallDependencies | None
 
 
 class RunnableHandler(Protocol):
     """How a function wants to be called."""
-
-    @property
-    def session(self) -> AnyAsyncSession | AnySession | None:
-        """The class of the session that it takes; None if it takes none."""
-        ...
 
     @property
     def is_async(self) -> bool:
@@ -140,6 +138,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def session_class(self) -> AnyAsyncSession | AnySession | None:
+        """The class of the session that it takes; None if it takes none."""
+        ...
+
+    @property
     def function(self) -> Callable[..., Any]:
         """The function that is run."""
         ...
@@ -162,6 +165,16 @@ class Runnable(Protocol):
     def fault(self, message: str) -> DefinitionError:
         """Return an error that names it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A function that is run once, with all that it gets beside a session."""
+
+    procedure: Runnable
+    input: object
+    ctx: object
+    dependencies: CallDependencies | None
 
 
 class Executor:
@@ -222,11 +235,12 @@ class Executor:
         input: object,
         ctx: object,
         *,
+        dependencies: CallDependencies | None = None,
         depth: int = 0,
         clock: Clock | None = None,
         trace: Trace | None = None,
     ) -> HandlerOutcome:
-        """Run a query on one snapshot and tell what it read.
+        """Run a query on one snapshot and tell what it read, its `dependencies` included.
 
         For trials, `clock` is what `now` asks in the place of the executor's, and `trace` takes the statements.
 
@@ -244,12 +258,22 @@ class Executor:
             ServiceUnavailableError: the database is locked or gone.
             Exception: whatever the handler raised by accident.
         """
+        run = partial(
+            self._query,
+            key,
+            procedure,
+            input,
+            ctx,
+            dependencies=dependencies,
+            clock=clock or self._clock,
+            trace=trace,
+        )
         async with self._at_once[depth]:
             # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
             for _ in range(self._database.queries_at_once):
                 with suppress(SchemaMovedError):
-                    return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
-            return await self._query(key, procedure, input, ctx, clock=clock or self._clock, trace=trace)
+                    return await run()
+            return await run()
 
     async def _query(
         self,
@@ -258,6 +282,7 @@ class Executor:
         input: object,
         ctx: object,
         *,
+        dependencies: CallDependencies | None,
         clock: Clock,
         trace: Trace | None,
     ) -> HandlerOutcome:
@@ -271,7 +296,8 @@ class Executor:
         with running(RunningCall(key[0], "query", key, clock=clock)) as call:
             try:
                 with self.raised.checked(key[0], procedure.raises), self._translating_errors():
-                    read: Callable[[], Awaitable[bytes]] = partial(self._read, recorder, procedure, input, ctx)
+                    run = _Run(procedure, input, ctx, dependencies)
+                    read: Callable[[], Awaitable[bytes]] = partial(self._read, recorder, run)
                     wrappers = procedure.around_computation
                     if wrappers:
                         read = partial(around, wrappers, CallInfo(key[0], "query", lambda: input), read)
@@ -311,6 +337,7 @@ class Executor:
         call: CallInfo | None = None,
         inside: Sequence[ChainPart] = (),
         idempotent: IdempotentCall | None = None,
+        dependencies: CallDependencies | None = None,
     ) -> MutationOutput:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
@@ -322,6 +349,7 @@ class Executor:
             call: as steps and wrappers see it; None if there are none.
             inside: the rest of the chain, which runs in the transaction.
             idempotent: finds the answer of an earlier call with the same idempotency key, and stores this one's.
+            dependencies: of the handler; None if it takes none.
 
         Raises:
             ConflictError: another write came in between at each attempt.
@@ -331,7 +359,7 @@ class Executor:
         refuse_nested_mutation(path)
         with running(RunningCall(path, "mutation", clock=self._clock)) as running_call, self._translating_errors():
             transaction = _Transaction(
-                procedure, input, ctx, call, tuple(inside), idempotent, running_call.after_commit
+                procedure, input, ctx, call, tuple(inside), idempotent, running_call.after_commit, dependencies
             )
             run: Callable[[], Awaitable[MutationOutput]] = partial(self._mutate, transaction)
             if procedure.around_computation and call is not None:
@@ -370,16 +398,16 @@ class Executor:
                 raise
             raise translated from exc
 
-    async def _read(self, recorder: Recorder, procedure: Runnable, input: object, ctx: object) -> bytes:
-        if not procedure.handler.is_async:
-            return await in_own_thread(partial(self._query_sync, recorder, procedure, input, ctx))
+    async def _read(self, recorder: Recorder, run: _Run) -> bytes:
+        if not run.procedure.handler.is_async:
+            return await in_own_thread(partial(self._query_sync, recorder, run))
         at_least = self._log.version
-        async with self._database.read(recorder, at_least=at_least, **_asked(procedure)) as session:
-            return await _run_async(procedure, session, input, ctx)
+        async with self._database.read(recorder, at_least=at_least, **_asked(run.procedure)) as session:
+            return await _run_async(run, session)
 
-    def _query_sync(self, recorder: Recorder, procedure: Runnable, input: object, ctx: object) -> bytes:
-        with self._database.read_sync(recorder, at_least=self._log.version, **_asked(procedure)) as session:
-            return _run_sync(procedure, session, input, ctx)
+    def _query_sync(self, recorder: Recorder, run: _Run) -> bytes:
+        with self._database.read_sync(recorder, at_least=self._log.version, **_asked(run.procedure)) as session:
+            return _run_sync(run, session)
 
     def _mutate_sync(self, transaction: _Transaction) -> MutationOutput:
         procedure, idempotent, ctx = transaction.procedure, transaction.idempotent, transaction.ctx
@@ -392,7 +420,8 @@ class Executor:
             found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:
                 return MutationOutput(found, replayed=True)
-            body = _run_sync(procedure, session, deepcopy(transaction.input), ctx)
+            run = _Run(procedure, deepcopy(transaction.input), ctx, transaction.dependencies)
+            body = _run_sync(run, session)
             if idempotent is not None:
                 idempotent.store_answer(session, body)
             return MutationOutput(body, after=tuple(transaction.after_commit))
@@ -440,7 +469,7 @@ def _refuse_hidden(procedure: Runnable, error: Exception) -> None:
 
 def _asked(procedure: Runnable) -> dict[str, Any]:
     """Return which class of session the handler asks for, as an argument of the database's."""
-    session = procedure.handler.session
+    session = procedure.session_class
     return {} if session is None else {"session_class": session}
 
 
@@ -466,24 +495,54 @@ async def _run_transaction(transaction: _Transaction, session: AsyncSession, ctx
     found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
     if found is not None:
         return MutationOutput(found, replayed=True)
-    body = await _run_async(transaction.procedure, session, deepcopy(transaction.input), ctx)
+    run = _Run(transaction.procedure, deepcopy(transaction.input), ctx, transaction.dependencies)
+    body = await _run_async(run, session)
     if idempotent is not None:
         await session.run_sync(idempotent.store_answer, body)
     return MutationOutput(body, after=tuple(transaction.after_commit))
 
 
-async def _run_async(procedure: Runnable, session: AsyncSession, input: object, ctx: object) -> bytes:
+_NOTHING_MADE: Final[nullcontext[Mapping[str, Any]]] = nullcontext(MappingProxyType({}))
+"""For a handler without dependencies."""
+
+
+async def _run_async(run: _Run, session: AsyncSession) -> bytes:
+    procedure, dependencies = run.procedure, run.dependencies
+    body: bytes | None = None
     with error_boundary(procedure.name):
-        result = await procedure.function(**procedure.handler.arguments(session, ctx, input))
+        async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
+            result = await procedure.function(**procedure.handler.arguments(session, run.ctx, run.input), **made)
+            await session.flush()
+            body = await session.run_sync(lambda _: _encode(procedure, result))
+        # INVARIANT (before the caller commits or stores): what `yield` dependencies wrote at their end is part of it.
         await session.flush()
-        return await session.run_sync(lambda _: _encode(procedure, result))
+    return _of_ended(procedure, body)
 
 
-def _run_sync(procedure: Runnable, session: Session, input: object, ctx: object) -> bytes:
+def _run_sync(run: _Run, session: Session) -> bytes:
+    procedure, dependencies = run.procedure, run.dependencies
+    body: bytes | None = None
     with error_boundary(procedure.name):
-        result = procedure.function(**procedure.handler.arguments(session, ctx, input))
+        with _NOTHING_MADE if dependencies is None else dependencies.solved_sync(session) as made:
+            result = procedure.function(**procedure.handler.arguments(session, run.ctx, run.input), **made)
+            session.flush()
+            body = _encode(procedure, result)
         session.flush()
-        return _encode(procedure, result)
+    return _of_ended(procedure, body)
+
+
+def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:
+    """Return the body of a handler that has returned.
+
+    Raises:
+        InternalServerError: it has not: a `yield` dependency has kept its error back.
+    """
+    if body is None:
+        raise InternalServerError(
+            f"{procedure.name} raised, and a dependency with yield has kept it back: raise it again there, as there is "
+            "no result that could be answered"
+        )
+    return body
 
 
 def _encode(procedure: Runnable, result: object) -> bytes:

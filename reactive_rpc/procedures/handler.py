@@ -1,15 +1,15 @@
 """How a function wants to be called: which parameters the framework gives, and which the caller.
 
-The framework gives the session and the context, which come first; their annotations say which they are, and their names
-are free. All other parameters are inputs: named fields on the wire, of a model that is made of their annotations. Or
-there is one input, called `input`, whose annotation is that model.
+The framework gives the session and the context, which come first, and dependencies; their annotations say which they
+are, and their names are free. All other parameters are inputs: named fields on the wire, of a model that is made of
+their annotations. Or there is one input, called `input`, whose annotation is that model.
 """
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args, get_type_hints
 
@@ -18,9 +18,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from reactive_rpc.compat.fastapi import SubDependency, depends_in, is_from_request, request_class_in
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.context import Context, context_fault
+from reactive_rpc.procedures.dependencies import session_class_in
 from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
@@ -48,6 +50,8 @@ class Handler:
         input_model: of its inputs; None if it takes none.
         fields: the inputs that it takes as plain parameters.
         takes_model: whether it takes the model itself, as `input`.
+        dependencies: the parameters that functions make the values of.
+        given: `{parameter: class}` of those that are of the request: `Request`, `Response`, `BackgroundTasks`.
         is_async: whether it is a coroutine function.
         output: the annotation of its result.
     """
@@ -59,11 +63,13 @@ class Handler:
     input_model: type[BaseModel] | None
     fields: tuple[str, ...]
     takes_model: bool
+    dependencies: tuple[SubDependency, ...]
+    given: Mapping[str, type]
     is_async: bool
     output: Any
 
     def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
-        """Return the arguments of the function."""
+        """Return the arguments of the function, without dependencies and the parts of the request."""
         arguments = {name: getattr(input, name) for name in self.fields}
         if self.takes_model:
             arguments[INPUT] = input
@@ -87,6 +93,9 @@ class Handler:
         if twice:
             raise TypeError(f"{twice[0]!r} is given twice")
         given |= kwargs
+        beside = next((each.name for each in self.dependencies if each.name in given), None)
+        if beside is not None:
+            raise TypeError(f"{beside!r} is a dependency: no caller gives it; replace it by caller(ctx, overrides=...)")
         if not self.takes_model:
             return given
         if given.keys() != {INPUT}:
@@ -104,7 +113,8 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
     if "return" not in hints:
         raise refuse("the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it")
     is_async = inspect.iscoroutinefunction(function)
-    given, inputs = _sort(function, hints, refuse)
+    parameters = _sort(function, hints, refuse)
+    given, inputs = parameters.given, parameters.inputs
     session = next(
         (parameter for parameter in given if issubclass(plain(hints[parameter]), AsyncSession | Session)), ""
     )
@@ -118,6 +128,8 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
         input_model=_model(function, hints, inputs, refuse),
         fields=() if takes_model else tuple(inputs),
         takes_model=takes_model,
+        dependencies=tuple(parameters.dependencies.values()),
+        given=parameters.of_request,
         is_async=is_async,
         output=hints["return"],
     )
@@ -156,29 +168,65 @@ def session_of(annotation: Any, is_async: bool, refuse: Refuse) -> AnyAsyncSessi
     return asked
 
 
-def _sort(
-    function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse
-) -> tuple[list[str], dict[str, inspect.Parameter]]:
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """The parameters of a handler, by who gives them: session and context, functions, the request, callers."""
+
+    given: list[str]
+    dependencies: dict[str, SubDependency]
+    of_request: dict[str, type]
+    inputs: dict[str, inspect.Parameter]
+
+
+def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -> _Parameters:
     """Return the parameters that the framework gives, and the inputs."""
     given: list[str] = []
+    dependencies: dict[str, SubDependency] = {}
+    of_request: dict[str, type] = {}
     inputs: dict[str, inspect.Parameter] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
             raise refuse(f"{parameter} has no name that a caller could give: write plain parameters")
         if name not in hints:
             raise refuse(f"{name!r} is not annotated: {_annotation_for(name)}")
-        if not _is_given(hints[name]):
+        found = None if _is_session(hints[name]) else depends_in(name, hints[name], parameter.default)
+        kind = request_class_in(plain(hints[name]))
+        if found is None and kind is None and not _is_given(hints[name]):
+            if is_from_request(hints[name], parameter.default):
+                raise refuse(
+                    f"{name!r} is taken from the request: take it in a function, and that by Depends; or write it as "
+                    "an input, without Header(), Query() and the like"
+                )
             _require_input(name, hints[name], refuse)
             inputs[name] = parameter
             continue
-        if inputs and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        is_free = parameter.kind is inspect.Parameter.KEYWORD_ONLY or (found is not None and _has_default(parameter))
+        if inputs and not is_free:
             raise refuse(
                 f"{name!r} stands after the input {next(iter(inputs))!r}: what the framework gives comes first, the "
-                "session, then the context, and then what callers give"
+                "session, then the context, then dependencies, and then what callers give"
             )
-        given.append(name)
+        if found is not None:
+            dependencies[name] = found
+        elif kind is not None:
+            of_request[name] = kind
+        elif (dependencies or of_request) and not is_free:
+            raise refuse(
+                f"{name!r} stands after {next(iter({**dependencies, **of_request}))!r}: the session comes first, then "
+                "the context, then dependencies, and then what callers give"
+            )
+        else:
+            given.append(name)
     _require_order(given, hints, refuse)
-    return given, inputs
+    return _Parameters(given, dependencies, of_request, inputs)
+
+
+def _is_session(annotation: Any) -> bool:
+    return session_class_in(annotation) is not None
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not inspect.Parameter.empty
 
 
 def _is_given(annotation: Any) -> bool:

@@ -8,15 +8,18 @@ from functools import cached_property, update_wrapper
 from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Table
+from sqlalchemy.orm import Session
 
 from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context
+from reactive_rpc.procedures.dependencies import Plan, Plans
 from reactive_rpc.procedures.handler import Handler, read_handler
 from reactive_rpc.procedures.options import ProcedureKind, ProcedureOptions, TableRef
 from reactive_rpc.procedures.steps import Chain, Step, Wrapper, first_with_session
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
+from reactive_rpc.statements.sessions import session_fault
 
 __all__ = ["AnyProcedure", "Mutation", "Procedure", "Query", "SyncMutation", "SyncQuery", "place_of", "refusal"]
 
@@ -39,6 +42,8 @@ class Procedure(Generic[F, P, R_co]):
         kind: `query` or `mutation`.
         name: the function's own name; its path is given where it is registered.
         handler: how the function wants to be called.
+        plans: its dependencies; None if it takes none, and nothing of the request.
+        session_class: of the session that it and they take; None if they take none.
         chain: the steps and wrappers that run before and around it.
         calls: of these, in order, those that run on every call.
         around_computation: the wrappers of each run of the handler.
@@ -75,6 +80,8 @@ class Procedure(Generic[F, P, R_co]):
             for ref, check in (options.invalidate_when or {}).items()
         }
         self.handler: Handler = read_handler(function, self.fault)
+        self.session_class = self.handler.session
+        self.plans = self._plans() if self.handler.dependencies or self.handler.given else None
         self._check()
 
     def __call__(self, *args: F.args, **kwargs: F.kwargs) -> Any:
@@ -144,6 +151,39 @@ class Procedure(Generic[F, P, R_co]):
         if isinstance(table, Table):
             self.tables[name] = table
         return name
+
+    def _plans(self) -> Plans:
+        plans = Plans(self.handler.dependencies, self.handler.given, refuse=self.fault, check=self._check_plan)
+        self.session_class = self._shared_session(plans.plain)
+        return plans
+
+    def _check_plan(self, plan: Plan) -> None:
+        fault = plan.fault(is_cached=self.is_cached, is_async=self.handler.is_async)
+        if fault is not None:
+            raise self.fault(fault)
+
+    def _shared_session(self, plan: Plan) -> Any:
+        """Return the class of the one session that handler and dependencies are given.
+
+        Raises:
+            DefinitionError: none is all that they take.
+        """
+        asked = self.handler.session
+        for each, way in plan.all:
+            for name, kind in each.sessions.items():
+                if issubclass(kind, Session) and self.handler.is_async:
+                    continue  # it is given the sync side of the handler's own
+                fault = session_fault(kind)
+                if fault is not None:
+                    raise self.fault(f"dependency {way}: {name!r} cannot be given: {fault}")
+                if asked is None or issubclass(kind, asked):
+                    asked = kind
+                elif not issubclass(asked, kind):
+                    raise self.fault(
+                        f"dependency {way} takes a {kind.__module__}.{kind.__name__}, and the handler a "
+                        f"{asked.__module__}.{asked.__name__}: they are given one session, so take the same"
+                    )
+        return asked
 
     def _check(self) -> None:
         if self.dependencies is not None:

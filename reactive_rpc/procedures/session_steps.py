@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,6 @@ class StepHandler:
     """How the function of a step wants to be called."""
 
     step: Step
-
-    @property
-    def session(self) -> AnyAsyncSession | AnySession | None:
-        """The class of the session that it takes."""
-        return self.step.session
 
     @property
     def is_async(self) -> bool:
@@ -82,6 +78,11 @@ class SessionStep(KeptContext):
         self.handler = StepHandler(step)
 
     @property
+    def session_class(self) -> AnyAsyncSession | AnySession | None:
+        """The class of the session that it takes."""
+        return self.step.session
+
+    @property
     def takes_call(self) -> bool:
         """Whether path and input of the call decide its outcome too."""
         return bool(self.step.call_name)
@@ -120,5 +121,10 @@ class SessionSteps:
             self._steps[id(step.function)] = SessionStep(step, path)
 
     def of(self, step: Step) -> SessionStep:
-        """Return the session step of a step."""
-        return self._steps[id(step.function)]
+        """Return the session step of a step, also of one that overrides put in the place of another."""
+        found = self._steps.get(id(step.function))
+        if found is None:
+            # INVARIANT (no other step, of any process, has this path): what it makes is given to calls with it alone.
+            # It is kept with its function, so that no other one gets its id.
+            found = self._steps[id(step.function)] = SessionStep(step, f"step:{step.name}#{secrets.token_hex(12)}")
+        return found

@@ -8,7 +8,7 @@ read set. A *wrapper* encloses what stands after it: it sees how a call ended, a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.context import Context, context_fault
+from reactive_rpc.procedures.dependencies import Overrides
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.handler import hints_of, session_of
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
@@ -41,6 +43,7 @@ __all__ = [
     "WrapperFunction",
     "around",
     "first_with_session",
+    "overridden",
     "walk",
 ]
 
@@ -56,12 +59,18 @@ class CallOrigin:
     Attributes:
         headers: `{name in lower case: value}` of the request.
         client: the address that it came from; None if there is none.
+        raw_headers: the same headers as they came, of which dependencies see those that they declare.
+        exchange: the request and the answer, of a call that is not shared; None if it may see nothing.
+        overrides: `{function: the one that is called in its place}`.
     """
 
     transport: CallTransport
     headers: Mapping[str, str] = field(default_factory=dict)
     client: str | None = None
     request_id: str = ""
+    raw_headers: Sequence[tuple[bytes, bytes]] = ()
+    exchange: Exchange | None = None
+    overrides: Overrides = field(default_factory=dict)
 
 
 LOCAL: Final = CallOrigin("local")
@@ -336,6 +345,32 @@ class Chain:
                 "Answered`, and returns what next() gave"
             )
         return replace(self, parts=(*self.parts, Wrapper(function, on)))
+
+
+def overridden(parts: tuple[ChainPart, ...], overrides: Overrides) -> tuple[ChainPart, ...]:
+    """Return parts of a chain in which other functions stand in the place of some steps.
+
+    Raises:
+        DefinitionError: a function is no step, or makes or takes another context than the one whose place it takes.
+    """
+    if not overrides:
+        return parts
+    return tuple(
+        _step_in_place_of(part, overrides[part.function])
+        if isinstance(part, Step) and part.function in overrides
+        else part
+        for part in parts
+    )
+
+
+def _step_in_place_of(step: Step, function: Callable[..., Any]) -> Step:
+    other = read_step(function)
+    if not issubclass(step.takes, other.takes) or other.gives is not step.gives:
+        raise DefinitionError(
+            f"overrides: step {other.name} cannot stand in the place of {step.name}: let it take the same context, and "
+            "return the same"
+        )
+    return other
 
 
 def read_step(function: Callable[..., Any]) -> Step:

@@ -108,7 +108,9 @@ def _add_streams(router: RPCRouter, served: Served) -> None:
     settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
     body, max_queries = served.body_limits, settings.max_queries_per_stream
     sets = StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds)
-    tickets = Tickets(served.store, ttl_seconds=settings.ticket_seconds)
+    plans = [each.plans for each in served.calls.registry.values() if each.plans is not None]
+    keyed_headers = frozenset(name for each in plans for name in each.plain.headers)
+    tickets = Tickets(served.store, ttl_seconds=settings.ticket_seconds, keyed_headers=keyed_headers)
     limits = Limits(
         clock=clock,
         max_streams=settings.max_streams,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, assert_type
 
-from fastapi import Depends, FastAPI, Header
+from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request
 from pydantic import BaseModel
 from pydantic import Field as PydanticField
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
@@ -182,6 +182,47 @@ async def ping() -> str:
     return "pong"
 
 
+class Greeter:
+    def __init__(self, accept_language: Annotated[str, Header()] = "en") -> None:
+        self.language = accept_language
+
+
+def greeter() -> Greeter:
+    return Greeter()
+
+
+@user.query
+async def greet(db: AsyncSession, ctx: User, name: str, greeter: Greeter = Depends(greeter)) -> str:  # noqa: B008
+    return name
+
+
+@user.query
+async def greet_annotated(db: AsyncSession, ctx: User, greeter: Annotated[Greeter, Depends()], name: str) -> str:
+    return name
+
+
+@user.query
+def greet_sync(db: Session, ctx: User, name: str, *, greeter: Greeter = Depends(greeter)) -> str:  # noqa: B008
+    return name
+
+
+@define_reactive_function(cache=False)
+async def whole(request: Request, name: str = "") -> str:
+    return name
+
+
+@user.mutation
+async def greet_later(
+    db: AsyncSession,
+    ctx: User,
+    name: str,
+    *,
+    tasks: BackgroundTasks,
+    greeter: Greeter = Depends(greeter),  # noqa: B008
+) -> int:
+    return 1
+
+
 def send_mail(to: str, *, subject: str) -> None: ...
 
 
@@ -223,6 +264,13 @@ async def right(db: AsyncSession, session: Session, me: User, boss: Admin) -> No
     assert_type(await call(plain_sqlalchemy, limit=3), list[int])
     assert_type(await call(book, seat="4B"), Agent)
     assert_type(await call(book_sync, seat="4B"), int)
+    assert_type(await call(greet, name="a"), str)
+    assert_type(await call(greet, "a"), str)
+    assert_type(await call(greet_sync, name="a"), str)
+    assert_type(await greet(db, me, "a", greeter=Greeter("de")), str)
+    assert_type(await greet_annotated(db, me, Greeter("de"), name="a"), str)
+    assert_type(rpc.caller(me, overrides={greeter: lambda: Greeter("de"), require_login: only_organization}), Caller)
+    rpc.overrides[greeter] = Greeter
     assert_type(await get_one(db, agent_id="a"), Agent)
     assert_type(await book(db, me, seat="4B"), Agent)
     assert_type(sync_list(session, boss, limit=3), list[Agent])
@@ -299,6 +347,14 @@ async def wrong(db: AsyncSession, me: User, them: Organization) -> None:
     await call(by_model, agent_id="a")  # error: its one input is a model
     _ = (await call(page, limit=2)).id  # error: it is a list
     _ = (await call(get_one, agent_id="a")).nam  # error: no such column
+    await call(greet)  # error: name is missing
+    await call(greet, name=1)  # error: wrong type
+    await call(greet, "a", greeter="de")  # error: wrong type, and callers give no dependency
+    await call(greet_annotated, name="a")  # error: only `= Depends(...)` may be left out, as checkers see it
+    await call(whole, name="a")  # error: the request of this process is nobody's
+    await greet_annotated(db, me, name="a")  # error: the function itself takes its greeter
+    rpc.caller(me, overrides=[greeter])  # error: no mapping
+    rpc.caller(me, overrides={"greeter": Greeter})  # error: by the function, not by its name
     await call("agents.get_one", agent_id="a")  # error: procedures are called by their functions
     await get_one(agent_id="a")  # error: the function itself takes its session
     _ = get_one.watch  # error: a procedure of the server is not watched

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from starlette.types import Scope
 
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.steps import CallOrigin, CallTransport
 from reactive_rpc.subscriptions.limits import CallerKey
 
@@ -33,11 +34,19 @@ class RequestHeaders(Mapping[str, str]):
         return len(list(iter(self)))
 
 
-def origin_of(scope: Scope, transport: CallTransport = "http") -> CallOrigin:
-    """Return where a request comes from, as steps and wrappers see it."""
+def origin_of(scope: Scope, transport: CallTransport = "http", *, exchange: Exchange | None = None) -> CallOrigin:
+    """Return where a request comes from, as steps, wrappers and dependencies see it."""
     client = scope.get("client")
     headers = RequestHeaders(scope)
-    return CallOrigin(transport, headers, client[0] if client else None, headers.get("x-request-id", ""))
+    return CallOrigin(
+        transport,
+        headers,
+        client[0] if client else None,
+        headers.get("x-request-id", ""),
+        raw_headers=scope["headers"],
+        exchange=exchange,
+        overrides=getattr(scope.get("app"), "dependency_overrides", {}),
+    )
 
 
 def identity_of(ctx: object) -> str | None:

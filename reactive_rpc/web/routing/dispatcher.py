@@ -25,9 +25,10 @@ from reactive_rpc.procedures.after_commit import run_after_commit
 from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.canonical import is_pure
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import AnyProcedure
-from reactive_rpc.procedures.steps import LOCAL
+from reactive_rpc.procedures.steps import LOCAL, CallOrigin
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
@@ -127,7 +128,10 @@ class ProcedureEndpoint(Endpoint):
         self._body = body
         self._by_token = by_token
         self._methods = methods_of(procedure)
-        self._is_guarded = bool(procedure.calls)
+        self._asks_origin = bool(procedure.calls) or procedure.plans is not None
+        self._takes_exchange = procedure.plans is not None and not procedure.is_cached
+        vary = "" if procedure.plans is None or not procedure.is_cached else procedure.plans.plain.vary
+        self._vary = [(b"vary", vary.encode("latin-1"))] if vary else []
         self._is_pure = is_pure(procedure.handler.input_model)
         self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
@@ -145,28 +149,36 @@ class ProcedureEndpoint(Endpoint):
                 return found.add_to(await self._call(scope, text, found.context))
 
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
+        if self._takes_exchange:
+            exchange = Exchange(Request(scope, replay(text)))
+            answer = await self._call_with(scope, text, ctx, origin=origin_of(scope, exchange=exchange))
+            return _with_exchange(answer, exchange, self.path)
+        origin = origin_of(scope) if self._asks_origin else LOCAL  # nobody asks
+        return await self._call_with(scope, text, ctx, origin=origin)
+
+    async def _call_with(self, scope: Scope, text: bytes, ctx: object, *, origin: CallOrigin) -> Answer:
         if self._procedure.kind == "mutation":
-            return await self._mutate(scope, text, ctx)
+            return await self._mutate(scope, text, ctx, origin=origin)
         is_posted = scope["method"] == "POST"
         input = self._seen.get((is_posted, text)) or self._decoded(text, is_posted=is_posted)
-        origin = origin_of(scope) if self._is_guarded else LOCAL  # nobody asks
         try:
             result = await self._calls.query(
                 self.path, self._procedure, input, ctx, origin=origin, freshness=self._required(scope)
             )
         except ServiceUnavailableError as outage:
-            return await self._in_outage(scope, input, ctx, outage)
+            return await self._in_outage(scope, input, ctx, origin=origin, outage=outage)
         if self._is_pure and not isinstance(input, EncodedInput):
             self._remember(text, result.query.key[1], is_posted=is_posted)
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
         marks = self._marks.of(self._calls.token, self._calls.version_of(result))
+        if self._vary:
+            marks = [*marks, *self._vary]
         return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
-    async def _mutate(self, scope: Scope, text: bytes, ctx: object) -> Answer:
+    async def _mutate(self, scope: Scope, text: bytes, ctx: object, *, origin: CallOrigin) -> Answer:
         input = decode_json_input(self.path, self._procedure, text)
         key = idempotency_key_of(scope)
         claim = None if key is None else claim_of(self.path, ctx, key, text)
-        origin = origin_of(scope) if self._is_guarded else LOCAL
         done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=origin, claim=claim)
         replayed = _REPLAYED if done.replayed else ()
         answer = Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
@@ -193,7 +205,13 @@ class ProcedureEndpoint(Endpoint):
         return STRICT_FOR_SERVER if is_shared else STRICT
 
     async def _in_outage(
-        self, scope: Scope, input: BaseModel | EncodedInput | None, ctx: object, outage: ServiceUnavailableError
+        self,
+        scope: Scope,
+        input: BaseModel | EncodedInput | None,
+        ctx: object,
+        *,
+        origin: CallOrigin,
+        outage: ServiceUnavailableError,
     ) -> Answer:
         """Answer with the result that is stored, marked as stale, if the procedure allows it.
 
@@ -204,12 +222,21 @@ class ProcedureEndpoint(Endpoint):
         if not within_seconds:
             raise outage
         allowed = InOutage(within_seconds, outage)
-        origin = origin_of(scope) if self._is_guarded else LOCAL
         result = await self._calls.query(self.path, self._procedure, input, ctx, origin=origin, freshness=allowed)
         if result.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._calls.outage_seconds)
-        return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx)])
+        return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx), *self._vary])
+
+
+def _with_exchange(answer: Answer, exchange: Exchange, path: str) -> Answer:
+    """Return an answer with the headers and the status that were set on the response, and the background tasks."""
+    answer.headers.extend(exchange.headers)
+    answer.status = exchange.response.status_code or answer.status
+    background = exchange.take_background()
+    if background:
+        answer.background.append(partial(run_after_commit, path, background))
+    return answer
 
 
 def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:

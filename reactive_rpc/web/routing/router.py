@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.procedures.context_query import ContextDependencies
+from reactive_rpc.procedures.dependencies import HandlerDependency
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
@@ -41,6 +42,9 @@ from reactive_rpc.web.streams.sets import QuerySet, StoredSet
 __all__ = ["DEFAULT_PREFIX", "RPCRouter", "Target"]
 
 DEFAULT_PREFIX = "/rpc"
+
+OF_HANDLER = "reactive_rpc_handler_"
+"""What the names of parameters begin with through which a documented route shows dependencies of the handler."""
 
 ContextDependency = Callable[..., Any] | None
 
@@ -303,7 +307,11 @@ class RPCRouter(APIRouter):
         for found in iter_route_contexts(routes):
             route = own.get(id(found.original_route))
             if route is not None and found.path is not None:
-                endpoint, dependencies = self._endpoints[route.path], list(found.dependant.dependencies)
+                endpoint = self._endpoints[route.path]
+                # Those of a handler are for the document here: they are called with the handler.
+                dependencies = [
+                    each for each in found.dependant.dependencies if not (each.name or "").startswith(OF_HANDLER)
+                ]
                 targets[found.path] = Target(endpoint, dependencies, found.path, found, route.endpoint)
                 if self._base:  # without a prefix of our own, an unknown path may be anybody's
                     self._bases.add(self.base_of(found.path, route.name))
@@ -377,7 +385,7 @@ def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any
 
 
 def _signature(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
-    taken = _input_and_context(procedure, method, context)
+    taken = [*_input_and_context(procedure, method, context), *_dependencies(procedure)]
     if procedure.kind == "query":
         return taken
     key = Annotated[
@@ -391,6 +399,23 @@ def _signature(procedure: AnyProcedure, method: str, context: ContextDependency)
         ),
     ]
     return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
+
+
+def _dependencies(procedure: AnyProcedure) -> list[inspect.Parameter]:
+    """Return parameters by which FastAPI documents the headers, cookies and security schemes of dependencies."""
+    if procedure.plans is None:
+        return []
+    body = {each.name for each in procedure.plans.plain.dependencies if _takes_body(each)}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(f"{OF_HANDLER}{found.name}", keyword, annotation=cast(Any, Annotated)[Any, found.mark])
+        for found in procedure.handler.dependencies
+        if found.name not in body  # the body of the document is the input
+    ]
+
+
+def _takes_body(dependency: HandlerDependency) -> bool:
+    return any(each.takes.takes_body for each, _ in dependency.walk())
 
 
 def _input_and_context(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:

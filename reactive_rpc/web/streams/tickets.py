@@ -42,9 +42,17 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Tickets:
-    """Tickets in an ephemeral store. Used on one event loop."""
+    """Tickets in an ephemeral store. Used on one event loop.
 
-    def __init__(self, store: EphemeralStore, *, ttl_seconds: float) -> None:
+    Args:
+        keyed_headers: those that dependencies of handlers declare, which are carried too.
+
+    """
+
+    def __init__(
+        self, store: EphemeralStore, *, ttl_seconds: float, keyed_headers: frozenset[str] = frozenset()
+    ) -> None:
+        self._keyed_headers = frozenset(name.encode("latin-1") for name in keyed_headers)
         self._store = store
         self._ttl_seconds = ttl_seconds
 
@@ -59,7 +67,7 @@ class Tickets:
             ServiceUnavailableError: there is no room, or the ephemeral store cannot be reached.
         """
         ticket = secrets.token_urlsafe(32)
-        carried = _credentials(dependencies) | _declared(dependencies)
+        carried = _credentials(dependencies) | _declared(dependencies) | self._keyed_headers
         content = json.dumps([[name.decode(), value.decode("latin-1")] for name, value in headers if name in carried])
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = nonce + AESGCM(_key(ticket)).encrypt(nonce, content.encode(), None)

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
 import pytest
+from fastapi import Depends, Header
 from sqlalchemy import make_url
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -48,7 +49,17 @@ async def mine(db: AsyncSession, ctx: Login, input: InRoom) -> str:
     return f"{ctx.identity}: {len(notes)}"
 
 
-FUNCTIONS: Mapping[str, Any] = {**ROOMS, "mine": {"count": mine}}
+def language(accept_language: Annotated[str, Header()] = "en") -> str:
+    return accept_language[:2]
+
+
+@define_reactive_function
+async def translated(db: AsyncSession, lang: Annotated[str, Depends(language)]) -> str:
+    """In which language, and how many notes there are."""
+    return f"{lang}: {len((await db.exec(select(Note))).all())}"
+
+
+FUNCTIONS: Mapping[str, Any] = {**ROOMS, "mine": {"count": mine, "translated": translated}}
 
 
 WAIT = module.WAIT_SECONDS
@@ -145,6 +156,28 @@ async def test_an_etag_is_the_same_whoever_answers(workers: Workers) -> None:
         "/rpc/notes.in_room", params={"room": "a"}, headers={"if-none-match": first.headers["etag"]}
     )
     assert (first.status_code, again.status_code, workers.runs["notes.in_room"]) == (200, 304, 1)
+
+
+async def test_headers_are_part_of_the_key_and_overrides_are_no_ones_but_this_process(workers: Workers) -> None:
+    """Another worker is answered by the header's value, and never what was made with another function."""
+    one, other = await workers.open(), await workers.open()
+    one.write(INSERT, "a", "first")
+
+    async def ask(server: Server, language: str) -> str:
+        response = await server.client.get("/rpc/mine.translated", headers={"accept-language": language})
+        return str(response.json())
+
+    assert await ask(one, "de") == "de: 1"
+    await workers.is_shared(1)
+    assert await ask(other, "de") == "de: 1"
+    assert workers.runs["mine.translated"] == 1
+    assert await ask(other, "fr") == "fr: 1"
+    one.app.dependency_overrides[language] = lambda: "xx"
+    assert await ask(one, "de") == "xx: 1"
+    assert await ask(one, "es") == "xx: 1"
+    assert workers.runs["mine.translated"] == 3
+    await workers.is_shared(3)
+    assert await ask(other, "es") == "es: 1"
 
 
 async def test_no_result_crosses_a_scope(workers: Workers) -> None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-from fastapi import Depends
+from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    APIKeyQuery,
+    HTTPBasic,
+    HTTPBearer,
+    OAuth2PasswordBearer,
+    OpenIdConnect,
+)
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from reactive_rpc.compat import fastapi as compat_fastapi
@@ -66,3 +76,67 @@ def test_fastapi_is_told_of_a_route() -> None:
     finally:
         compat_fastapi._notify = before
     assert [given["path"] for given in notified] == ["/a"]
+
+
+def test_what_a_function_takes_of_a_request_is_told_by_its_parameters() -> None:
+    """Headers and cookies by name, also those of security schemes and of models; all else by what it is."""
+
+    class Agent(BaseModel):
+        user_agent: str = ""
+
+    def takes(
+        *,
+        x_user: Annotated[str, Header()],
+        agent: Annotated[Agent, Header()],
+        theme: Annotated[str, Cookie()],
+        request: Request,
+        page: Annotated[int, Query()],
+        title: Annotated[str, Body()],
+        tasks: BackgroundTasks,
+    ) -> None: ...
+
+    takes.__annotations__ = get_type_hints(takes, localns={"Agent": Agent}, include_extras=True)
+    found = compat_fastapi.request_parameters(takes)
+    assert {"x-user", "user-agent"} <= found.headers
+    assert found.cookies == {"theme"}
+    assert found.others == ["Request", "BackgroundTasks", "Query()", "Body()"]
+    assert found.takes_body
+    by_scheme = {
+        HTTPBearer(): ({"authorization"}, set(), []),
+        HTTPBasic(): ({"authorization"}, set(), []),
+        OAuth2PasswordBearer(tokenUrl="t"): ({"authorization"}, set(), []),
+        OpenIdConnect(openIdConnectUrl="t"): ({"authorization"}, set(), []),
+        APIKeyHeader(name="X-Key"): ({"x-key"}, set(), []),
+        APIKeyCookie(name="key"): (set(), {"key"}, []),
+        APIKeyQuery(name="key"): (set(), set(), ["Query()"]),
+    }
+    for scheme, expected in by_scheme.items():
+        read = compat_fastapi.request_parameters(scheme)  # type: ignore[arg-type]  # schemes are called as FastAPI does
+        assert (read.headers, read.cookies, read.others) == expected
+        assert read.has_credentials
+
+
+def test_parameters_are_read_as_fastapi_reads_them() -> None:
+    """Values are validated, faults have their places, and the body is embedded where FastAPI embeds it."""
+
+    def takes(
+        x_limit: Annotated[int, Header()], theme: Annotated[str, Cookie()], page: Annotated[int, Query()] = 1
+    ) -> None: ...
+
+    found = compat_fastapi.request_parameters(takes)
+    headers = [(b"x-limit", b"3"), (b"cookie", b"theme=dark")]
+    scope = {"type": "http", "headers": headers, "query_string": b"page=2", "path": "/", "method": "GET"}
+    assert found.read(Request(scope)) == ({"x_limit": 3, "theme": "dark", "page": 2}, [])
+    _, faults = found.read(Request({**scope, "headers": [(b"x-limit", b"many")]}))
+    assert [fault["loc"] for fault in faults] == [("header", "x-limit"), ("cookie", "theme")]
+
+    def whole(payload: Annotated[dict[str, int], Body()]) -> None: ...
+
+    def parts(a: Annotated[int, Body()], b: Annotated[int, Body()]) -> None: ...
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"a": 1, "b": 2}', "more_body": False}
+
+    for function, expected in ((whole, {"payload": {"a": 1, "b": 2}}), (parts, {"a": 1, "b": 2})):
+        read = compat_fastapi.request_parameters(function)
+        assert asyncio.run(read.read_body(Request(scope, receive))) == (expected, [])

@@ -162,7 +162,7 @@ async def of_row(ctx: Member) -> str:
     raise NotImplementedError
 
 
-async def of_optional_row(user: Annotated[Member | None, Depends(get_user)]) -> str:
+async def of_optional_row(user: Member | None) -> str:
     raise NotImplementedError
 
 
@@ -195,7 +195,7 @@ def test_a_dependency_that_returns_one_is_refused_at_start_with_those_lines(
 
 @pytest.mark.parametrize("function", [of_row, of_optional_row, of_template])
 def test_a_handler_that_takes_one_is_refused_when_it_is_decorated(function: Any) -> None:
-    """By whatever name, as FastAPI's own endpoints take it."""
+    """By whatever name; one that a dependency makes is none (test_dependencies.py)."""
     with pytest.raises(DefinitionError, match=r"(Member|Template) is a mapped class"):
         define_reactive_function(function)
 

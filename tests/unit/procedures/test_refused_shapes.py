@@ -12,9 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
+from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Query, Request, Response
+from fastapi import Path as FromPath
+from fastapi.security import APIKeyQuery
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, RootModel, SecretStr
 from pydantic import Field as PydanticField
 from sqlalchemy.engine import Connection
@@ -200,6 +204,131 @@ async def pydantics_field(model_dump: int) -> None: ...
 async def opaque_field(value: Opaque) -> None: ...
 
 
+def get_db() -> AsyncSession:
+    raise NotImplementedError
+
+
+def of_request(request: Request) -> str:
+    return str(request.url)
+
+
+def by_nested(inner: Annotated[str, Depends(of_request)]) -> str:
+    return inner
+
+
+def of_answer(response: Response, seen: Annotated[str, Cookie()] = "") -> None: ...
+
+
+def of_query(page: Annotated[int, Query()] = 1) -> int:
+    return page
+
+
+def of_body(title: Annotated[str, Body()]) -> str:
+    return title
+
+
+def of_path(tenant: Annotated[str, FromPath()]) -> str:
+    return tenant
+
+
+def of_background(tasks: BackgroundTasks) -> None: ...
+
+
+class Scheme(SecurityBase):
+    """A scheme of an application's own, of which nobody knows what it reads."""
+
+    scheme_name = "own"
+
+    def __call__(self, request: Request) -> str:
+        return request.headers["x-own"]
+
+
+def taking_plainly(db: AsyncSession) -> None: ...
+
+
+def taking_opaque(value: Opaque) -> None: ...
+
+
+def taking_async(db: Annotated[AsyncSession, Depends(get_db)]) -> None: ...
+
+
+async def taking_sync(db: Annotated[Session, Depends(get_db)]) -> None: ...
+
+
+class Rolled(AsyncSession):
+    """A session of an application's own."""
+
+
+class Other(AsyncSession):
+    """Another one."""
+
+
+def taking_other(db: Annotated[Other, Depends(get_db)]) -> None: ...
+
+
+async def depends_on_the_request(url: Annotated[str, Depends(by_nested)]) -> None: ...
+
+
+async def depends_on_the_request_by_default(item_id: int, url: str = Depends(by_nested)) -> None: ...
+
+
+async def depends_on_the_response(done: Annotated[None, Depends(of_answer)]) -> None: ...
+
+
+async def depends_on_the_query(page: Annotated[int, Depends(of_query)]) -> None: ...
+
+
+async def depends_on_a_key_in_the_query(key: Annotated[str, Depends(APIKeyQuery(name="key"))]) -> None: ...
+
+
+async def depends_on_the_body(title: Annotated[str, Depends(of_body)]) -> None: ...
+
+
+async def depends_on_the_background(tasks: Annotated[None, Depends(of_background)]) -> None: ...
+
+
+async def depends_on_an_unknown_scheme(key: Annotated[str, Depends(Scheme())]) -> None: ...
+
+
+async def depends_on_the_path(tenant: Annotated[str, Depends(of_path)]) -> None: ...
+
+
+async def takes_the_request(request: Request) -> None: ...
+
+
+async def takes_the_response(response: Response) -> None: ...
+
+
+async def takes_background_tasks(tasks: BackgroundTasks) -> None: ...
+
+
+async def header_as_input(lang: Annotated[str, Header()]) -> None: ...
+
+
+async def query_as_input(page: int = Query(1)) -> None: ...
+
+
+async def dependency_after_input(item_id: int, greeting: Annotated[str, Depends(of_query)]) -> None: ...
+
+
+async def dependency_before_session(greeting: Annotated[str, Depends(of_query)], db: AsyncSession) -> None: ...
+
+
+async def dependency_with_a_plain_session(value: Annotated[None, Depends(taking_plainly)]) -> None: ...
+
+
+async def dependency_that_fastapi_does_not_know(value: Annotated[None, Depends(taking_opaque)]) -> None: ...
+
+
+def dependency_with_an_async_session(db: Session, value: Annotated[None, Depends(taking_async)]) -> None: ...
+
+
+async def async_dependency_with_a_sync_session(value: Annotated[None, Depends(taking_sync)]) -> None: ...
+
+
+async def dependency_with_another_session(db: Rolled, value: Annotated[None, Depends(taking_other)]) -> None: ...
+
+
 async def with_context(ctx: Login) -> None: ...
 
 
@@ -275,8 +404,16 @@ SHAPES: dict[str, Callable[[], object]] = {
             dict_for_a_context, row_for_a_context, mutable_context, undecorated_context,
             row_in_a_context, another_context, positional, variadic, keywords, model_and_field, scalar_model,
             table_model, root_model, private_field, pydantics_field, opaque_field, Ref,
+            depends_on_the_request, depends_on_the_request_by_default, depends_on_the_response, depends_on_the_query,
+            depends_on_a_key_in_the_query, depends_on_the_body, depends_on_the_background,
+            depends_on_an_unknown_scheme, depends_on_the_path, takes_the_request, takes_the_response,
+            takes_background_tasks, header_as_input, query_as_input, dependency_after_input,
+            dependency_before_session, dependency_with_a_plain_session,
+            dependency_that_fastapi_does_not_know, dependency_with_an_async_session,
+            async_dependency_with_a_sync_session, dependency_with_another_session,
         )
     },
+    "mutation: depends_on_the_path": lambda: define.mutation(depends_on_the_path),
     **{
         f"step: {function.__name__}": lambda function=function: define.use(function)  # type: ignore[misc]  # bound here
         for function in (
