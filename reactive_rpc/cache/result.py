@@ -16,7 +16,7 @@ from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.protocol.envelopes import encode_error
 
-__all__ = ["RESULT_BYTES", "CachedResult", "Computable", "HandlerOutcome", "ReadResult", "ResultKey"]
+__all__ = ["RESULT_BYTES", "CachedResult", "Computable", "HandlerOutcome", "ReadResult", "ResultKey", "lasts"]
 
 ResultKey = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical context)`: equal keys have equal results, whoever asks."""
@@ -26,6 +26,12 @@ RESULT_BYTES = 1000
 """The weight of a result beside its bytes, its query and its read set."""
 
 _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")
+
+
+def lasts(error: RPCError) -> bool:
+    """Return whether an answer holds until the data changes: it does not pass with time."""
+    code = CODES.get(error.code)
+    return code is None or (code.http < 500 and error.code not in _PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,7 @@ class HandlerOutcome:
     @property
     def lasts(self) -> bool:
         """Whether the outcome holds until the data changes: a result, or an error that does not pass with time."""
-        if self.error is None:
-            return True
-        code = CODES.get(self.error.code)
-        return code is None or (code.http < 500 and self.error.code not in _PASSING)
+        return self.error is None or lasts(self.error)
 
     @property
     def is_watchable(self) -> bool:

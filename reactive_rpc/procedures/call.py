@@ -212,13 +212,13 @@ class StepCall:
         self._executor = executor
         self._ctx = ctx
         self._call = call.without_origin() if step.takes_call else None
-        seen = b"" if self._call is None else canonical([self._call.path, self._call.kind, self._call.input])
+        seen = b"" if self._call is None else canonical([self._call.path, self._call.kind, self._call.given])
         self.key: ResultKey = (step.path, seen, canonical(ctx))
 
     @property
     def held_bytes(self) -> int:
         """The bytes that key, context and call take in memory."""
-        input = None if self._call is None else self._call.input
+        input = None if self._call is None else self._call.given
         return weight_of(self.key) + weight_of(self._ctx) + weight_of(input)
 
     async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> HandlerOutcome:
@@ -233,9 +233,10 @@ class StepCall:
         Raises:
             RPCError: the step has refused.
         """
-        if result.decoded is None:
-            result.decoded = (self.step.output.from_json(outcome.answer()),)
-        made = result.decoded[0]
+        made = result.decoded[0] if result.decoded is not None else self.step.output.from_json(outcome.answer())
+        # INVARIANT (what is kept cannot be changed): else a step that changes its context changes that of other calls.
+        if self.step.gives_same:
+            result.decoded = (made,)
         return self._ctx if made is None else made
 
 
@@ -285,9 +286,11 @@ class ContextCall:
 
     def outcome_of(self, result: CachedResult, outcome: HandlerOutcome) -> Context:
         """Return the context, by a result of this call and the outcome with its bytes."""
-        if result.decoded is None:
-            result.decoded = (self._query.output.from_json(outcome.answer()),)
-        made: Context = result.decoded[0]
+        made: Context = (
+            result.decoded[0] if result.decoded is not None else self._query.output.from_json(outcome.answer())
+        )
+        if self._query.gives_same:  # as for a step
+            result.decoded = (made,)
         return made
 
 

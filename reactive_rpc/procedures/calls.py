@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,10 +26,10 @@ from reactive_rpc.errors import (
     DefinitionError,
     MethodNotSupportedError,
     PreconditionFailedError,
-    UnauthorizedError,
+    ServiceUnavailableError,
 )
 from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
-from reactive_rpc.procedures.context import Context, Login
+from reactive_rpc.procedures.context import Context, Login, expiry_of, valid_at
 from reactive_rpc.procedures.context_query import ContextQuery
 from reactive_rpc.procedures.declared_errors import RaisedErrors
 from reactive_rpc.procedures.dependencies import Overrides
@@ -46,6 +48,7 @@ from reactive_rpc.procedures.steps import (
     Outcome,
     RateCounts,
     Step,
+    Wrapper,
     first_with_session,
     overridden,
     walk,
@@ -55,6 +58,9 @@ from reactive_rpc.protocol.headers import UNKNOWN
 __all__ = ["Calls", "MutationResult", "Rights", "watching"]
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS = 10
+"""How often a query is read for a caller whose context becomes another meanwhile."""
 
 _NO_OVERRIDES: Final[Overrides] = MappingProxyType({})
 
@@ -84,16 +90,32 @@ class Rights:
     """The outcomes of steps with a session that a stream rests on, each watched once for it.
 
     Attributes:
+        results: an ordered set.
+        passed: those that the query now being asked for came by, one for each step; None is one that nobody can watch.
         is_overtaken: whether a write has overtaken one of them before it could be watched.
+        expires_at: until when the contexts on the way hold, in seconds since 1970; `inf` is for ever.
     """
 
-    results: list[CachedResult] = field(default_factory=list)
+    results: dict[CachedResult, None] = field(default_factory=dict)
+    passed: list[CachedResult | None] = field(default_factory=list)
     is_overtaken: bool = False
+    expires_at: float = math.inf
 
     @property
     def hold(self) -> bool:
         """Whether every one still is the outcome."""
         return not self.is_overtaken and all(result.live for result in self.results)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the outcomes take in memory: they cannot be evicted while a stream rests on them."""
+        return sum(result.held_bytes for result in self.results)
+
+    def take(self) -> Rights:
+        """Return the same, for whoever now unwatches them; nothing is left here to be unwatched."""
+        taken = Rights(self.results, is_overtaken=self.is_overtaken, expires_at=self.expires_at)
+        self.results = {}
+        return taken
 
 
 _watching: ContextVar[Rights | None] = ContextVar("reactive_rpc_watching", default=None)
@@ -214,20 +236,43 @@ class Calls:
             return await self._get(self.bind(path, procedure, input, first, origin=origin), freshness)
         info = CallInfo(path, "query", _decoding(input), origin=origin, rate_limits=self._rate_limits)
         required = freshness
+        passed: list[CachedResult] = []
 
         async def step(step: Step, ctx: Context) -> Context:
             nonlocal required
             if step.session is None:
-                return await step.run(ctx, info)
+                return valid_at(self._clock.time(), await step.run(ctx, info))
             asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
             # A guard is never as stale as a result may be: it has no freshness of its own, and none in an outage.
             result = await self._get(asked, required if required is SYNCED else STRICT)
             required = SYNCED
-            return asked.outcome_of(result, result.with_bytes())
+            passed.append(result)
+            return valid_at(self._clock.time(), asked.outcome_of(result, result.with_bytes()))
+
+        async def read(call: QueryCall) -> tuple[QueryCall, CachedResult]:
+            nonlocal required
+            for _ in range(ATTEMPTS):
+                result = await self._get(call, required)
+                # INVARIANT (who is answered had the right once the data were as they are answered): else somebody who
+                # was shut out after the steps, or in the very commit, would be answered with rows from then on. Live
+                # outcomes hold at the log's version, which the result does not pass; any other is asked for again.
+                if all(outcome.live for outcome in passed):
+                    return call, result
+                result = self._with_own_bytes(result)
+                passed.clear()
+                required, ctx = STRICT, first
+                for part in parts:
+                    ctx = await step(part, ctx) if isinstance(part, Step) else ctx
+                before, call = call, self.bind(path, procedure, input, ctx, origin=origin)
+                if call.key == before.key:
+                    return before, result
+            raise ServiceUnavailableError("what this caller may see changes all the time: ask again", path=path)
 
         async def last(ctx: Context) -> Outcome:
             call = self.bind(path, procedure, input, ctx, origin=origin)
-            result = await self._get(call, required)
+            call, result = await read(call)
+            if any(isinstance(part, Wrapper) for part in parts):
+                result = self._with_own_bytes(result)
             if result.error is not None:
                 return Outcome("error", result.error, result)
             return Outcome("handler" if result.query is call else "cache", None, result)
@@ -264,9 +309,12 @@ class Calls:
             for step in overridden(procedure.chain.steps, self._overrides_of(origin)):
                 if not isinstance(step, Step):
                     continue
-                found = await (
+                made = await (
                     step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
                 )
+                found = valid_at(self._clock.time(), made)
+                if rights is not None:
+                    rights.expires_at = min(rights.expires_at, expiry_of(made) or math.inf)
         return self.bind(path, procedure, decoded, found, origin=origin)
 
     async def mutate(
@@ -296,7 +344,7 @@ class Calls:
             if procedure.calls or procedure.around_computation:
                 info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
                 parts = overridden(procedure.calls, self._overrides_of(origin))
-                output = await _guarded(parts, first, info, mutate=partial(mutate, call=info))
+                output = await _guarded(parts, first, info, clock=self._clock, mutate=partial(mutate, call=info))
             else:
                 output = await mutate(first)
         try:
@@ -323,22 +371,18 @@ class Calls:
             )
         if not isinstance(ctx, Login) or ctx.expires_at is None:
             return ctx
-        self.require_current(ctx)
-        return replace(ctx, expires_at=None)  # a refreshed token is the same caller, and has the same results
+        return valid_at(self._clock.time(), ctx)
 
-    def require_current(self, ctx: object) -> None:
-        """Let only a context through that has not expired.
+    def require_current(self, ctx: object) -> float:
+        """Let only a context through that has not expired; return until when it holds, `inf` is for ever.
 
         Raises:
             UnauthorizedError: it has.
             DefinitionError: nobody can tell, as its moment has no offset.
         """
-        if not isinstance(ctx, Login) or ctx.expires_at is None:
-            return
-        if ctx.expires_at.tzinfo is None:
-            raise DefinitionError(f"{type(ctx).__name__}.expires_at has no offset: give a moment in UTC")
-        if ctx.expires_at.timestamp() <= self._clock.time():
-            raise UnauthorizedError("the login has expired")
+        if isinstance(ctx, Context):
+            valid_at(self._clock.time(), ctx)
+        return expiry_of(ctx) or math.inf
 
     async def context_of(self, query: ContextQuery, solved: dict[str, Any]) -> Context:
         """Return the context that a function with a session makes of what FastAPI has solved for it.
@@ -361,6 +405,13 @@ class Calls:
         result = await self._get(asked, STRICT)
         return asked.outcome_of(result, result.with_bytes())
 
+    def _with_own_bytes(self, result: CachedResult) -> CachedResult:
+        """Return a copy that nothing invalidates, in the step that has found the result."""
+        # INVARIANT (whatever awaits before the answer is made has its own bytes): a write lets go of the stored ones.
+        own = copy(result)
+        own.reflects, own.live, own.cached, own.watchers = self.version_of(result), False, False, 0
+        return own
+
     async def _watched(self, step: Step, ctx: Context, info: CallInfo, *, rights: Rights | None) -> Context:
         asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
         if rights is None:
@@ -373,11 +424,15 @@ class Calls:
             read = await self._reader.watch(asked)
         except PreconditionFailedError:  # nobody can tell what it reads: it is asked again at each recheck
             result = await self._get(asked, STRICT)
+            rights.passed.append(None)
             return result, result.with_bytes()
-        if read.result.live:
-            rights.results.append(read.result)
-        else:
+        rights.passed.append(read.result)
+        if not read.result.live:
             rights.is_overtaken = True
+        elif read.result in rights.results:  # another query of the stream came by the same step
+            self._reader.unwatch(read.result)
+        else:
+            rights.results[read.result] = None
         return read.result, read.outcome
 
     async def _get(self, call: Computable, freshness: RequiredFreshness) -> CachedResult:
@@ -398,13 +453,18 @@ class Calls:
 
 
 async def _guarded(
-    parts: tuple[ChainPart, ...], ctx: Context, info: CallInfo, *, mutate: Callable[..., Awaitable[MutationOutput]]
+    parts: tuple[ChainPart, ...],
+    ctx: Context,
+    info: CallInfo,
+    *,
+    clock: Clock,
+    mutate: Callable[..., Awaitable[MutationOutput]],
 ) -> MutationOutput:
     """Run the chain of a mutation up to the first step with a session, then `mutate` with the rest of it."""
     at = first_with_session(parts)
 
     async def step(step: Step, ctx: Context) -> Context:
-        return await step.run(ctx, info)
+        return valid_at(clock.time(), await step.run(ctx, info))
 
     async def last(ctx: Context) -> Outcome:
         output = await mutate(ctx, inside=parts[at:])

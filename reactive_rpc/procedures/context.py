@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from reactive_rpc.errors import ForbiddenError
+from reactive_rpc.errors import DefinitionError, ForbiddenError, UnauthorizedError
 from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["Context", "Login", "Tenant", "by_tenant", "context_fault"]
+__all__ = ["Context", "Login", "Tenant", "by_tenant", "can_change", "context_fault", "expiry_of", "valid_at"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,34 @@ def by_tenant(ctx: Login) -> Tenant:
     return Tenant(tenant=ctx.tenant)
 
 
+def expiry_of(ctx: object) -> float | None:
+    """Return until when a context holds, in seconds since 1970; None is for ever.
+
+    Raises:
+        DefinitionError: nobody can tell, as its moment has no offset.
+    """
+    if not isinstance(ctx, Login) or ctx.expires_at is None:
+        return None
+    if ctx.expires_at.tzinfo is None:
+        raise DefinitionError(f"{type(ctx).__name__}.expires_at has no offset: give a moment in UTC")
+    return ctx.expires_at.timestamp()
+
+
+def valid_at(time: float, ctx: Context) -> Context:
+    """Return a context that holds at `time` as steps and handlers see it: a refreshed token is the same caller.
+
+    Raises:
+        UnauthorizedError: it has expired.
+        DefinitionError: nobody can tell.
+    """
+    expires_at = expiry_of(ctx)
+    if expires_at is None:
+        return ctx
+    if expires_at <= time:
+        raise UnauthorizedError("the login has expired")
+    return replace(ctx, expires_at=None)  # type: ignore[call-arg]  # it is a Login
+
+
 _IMMUTABLE: Final = (
     str, bytes, int, float, complex, bool, type(None), date, datetime, time, timedelta, Decimal, UUID, Enum,
 )  # fmt: skip
@@ -114,6 +142,26 @@ def _mutable_parts(annotation: Any) -> Iterator[Any]:
     if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # typeshed
         return
     yield kind
+
+
+def can_change(annotation: Any) -> bool:
+    """Return whether a value of an annotation may hold something that whoever has it can change, however deep.
+
+    >>> can_change(Tenant), can_change(tuple[list[str], ...]), can_change(Any)
+    (False, True, True)
+    """
+    annotation = plain(annotation)
+    if get_origin(annotation) is Literal or annotation is Ellipsis:
+        return False
+    if get_origin(annotation) in (Union, types.UnionType, tuple, frozenset):
+        return any(map(can_change, get_args(annotation)))
+    if not isinstance(annotation, type) or annotation in (tuple, frozenset):
+        return True
+    if dataclasses.is_dataclass(annotation):
+        is_frozen = annotation.__dataclass_params__.frozen  # type: ignore[attr-defined]  # typeshed
+        hints = get_type_hints(annotation, include_extras=True)
+        return not is_frozen or any(can_change(hints[field.name]) for field in dataclasses.fields(annotation))
+    return not issubclass(annotation, _IMMUTABLE)
 
 
 def _way_out(kind: type) -> str:

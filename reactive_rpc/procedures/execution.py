@@ -33,7 +33,7 @@ from reactive_rpc.dependencies.topics import constraint_on
 from reactive_rpc.errors import DefinitionError, InternalServerError, RPCError
 from reactive_rpc.procedures.attempts import Attempts
 from reactive_rpc.procedures.cache_options import Cache
-from reactive_rpc.procedures.context import Context
+from reactive_rpc.procedures.context import Context, valid_at
 from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
 from reactive_rpc.procedures.declared_errors import RaisedErrors
 from reactive_rpc.procedures.error_boundary import error_boundary
@@ -377,7 +377,7 @@ class Executor:
 
             async def step(step: Step, ctx: Context) -> Context:
                 with error_boundary(step.name):
-                    return await step.run_in(session, ctx, call)
+                    return valid_at(self._clock.time(), await step.run_in(session, ctx, call))
 
             async def last(ctx: Context) -> Outcome:
                 output = await _run_transaction(transaction, session, ctx)
@@ -415,7 +415,7 @@ class Executor:
             for part in transaction.inside:
                 if isinstance(part, Step) and transaction.call is not None:  # a definition lets no other part in here
                     with error_boundary(part.name):
-                        ctx = part.run_sync_in(session, ctx, transaction.call)
+                        ctx = valid_at(self._clock.time(), part.run_sync_in(session, ctx, transaction.call))
             # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
             found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:

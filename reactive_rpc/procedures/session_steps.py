@@ -9,7 +9,7 @@ from typing import Any
 
 from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.cache_options import Cache
-from reactive_rpc.procedures.context import Context
+from reactive_rpc.procedures.context import Context, can_change
 from reactive_rpc.procedures.steps import Step, Wrapper
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import OutputCodec, UnsupportedTypeError
@@ -43,6 +43,7 @@ class KeptContext:
 
     Attributes:
         output: writes and reads that context.
+        gives_same: whether one such context may be given to several calls: nobody can change it.
 
     Raises:
         DefinitionError: JSON cannot carry the context: results are kept as JSON.
@@ -59,6 +60,7 @@ class KeptContext:
     def __init__(self, name: str, path: str, gives: type[Context] | None) -> None:
         self.name = name
         self.path = path
+        self.gives_same = gives is None or not can_change(gives)
         try:
             self.output = OutputCodec(gives or type(None))
         except UnsupportedTypeError as exc:

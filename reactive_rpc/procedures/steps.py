@@ -121,15 +121,22 @@ class CallInfo:
         self._input: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CallInfo:
-        input = partial(deepcopy, self.input)
+        input = partial(deepcopy, self.given)
         return CallInfo(self.path, self.kind, input, origin=self._origin, rate_limits=self._rate_limits)
 
     @property
-    def input(self) -> Any:
-        """The validated input: the model of its fields; None if the procedure takes none."""
+    def given(self) -> Any:
+        """The validated input itself: for keys, and never for code of the application's."""
         if self._read_input is not None:
             self._input, self._read_input = self._read_input(), None
         return self._input
+
+    @property
+    def input(self) -> Any:
+        """A copy of the validated input: the model of its fields; None if the procedure takes none."""
+        # INVARIANT (each who asks gets another copy): whoever changes it changes nothing that the next step, the key or
+        # the handler sees. A step that could would have a result stored under the key of another input.
+        return deepcopy(self.given)
 
     @property
     def transport(self) -> CallTransport:
@@ -162,7 +169,7 @@ class CallInfo:
 
     def without_origin(self) -> CallInfo:
         """Return the same, for whoever must not know where the call comes from."""
-        return CallInfo(self.path, self.kind, lambda: self.input)
+        return CallInfo(self.path, self.kind, lambda: self.given)
 
     def _known(self, what: str) -> CallOrigin:
         if self._origin is None:
@@ -463,7 +470,7 @@ async def walk(
         step: runs a step.
 
     Raises:
-        DefinitionError: a wrapper returned something else than `next()` gave, or called it twice.
+        DefinitionError: a wrapper returned something else than `next()` gave, or called it twice, or too late.
         Exception: whatever a part, or `last`, raised.
     """
     for at, part in enumerate(parts):
@@ -477,13 +484,14 @@ async def walk(
 async def run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Awaitable[Outcome]]) -> Outcome:
     """Run a wrapper around `rest`; see `walk`."""
     ended: list[tuple[Answered, Outcome | RPCError]] = []
-    is_called = False
+    is_called = is_over = False
 
     async def next() -> Answered:
         nonlocal is_called
-        if is_called:
+        if is_called or is_over:
+            how = "twice" if is_called else "after it has ended"
             raise DefinitionError(
-                f"wrapper {_name_of(wrapper.function, 'wrap')} calls next() twice: a call is made once"
+                f"wrapper {_name_of(wrapper.function, 'wrap')} calls next() {how}: a call is made once, within it"
             )
         is_called = True
         began = perf_counter()
@@ -496,7 +504,12 @@ async def run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Await
         ended.append((answered, outcome))
         return answered
 
-    returned = await wrapper.function(call, next)
+    try:
+        returned = await wrapper.function(call, next)
+    finally:
+        # INVARIANT (nothing is called for a caller who has been answered): a `next` that was kept would find a session
+        # that is closed, and guards that were passed long ago.
+        is_over = True
     if not ended or returned is not ended[0][0]:
         raise DefinitionError(
             f"wrapper {_name_of(wrapper.function, 'wrap')} returned {type(returned).__name__}: a wrapper returns what "

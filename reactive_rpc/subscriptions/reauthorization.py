@@ -12,14 +12,15 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
-from reactive_rpc.errors import RPCError, reason_of
+from reactive_rpc.errors import RPCError, ServiceUnavailableError, reason_of
 from reactive_rpc.procedures.calls import Rights
 from reactive_rpc.protocol.events import Revoked
 from reactive_rpc.statements.concealment import concealed
@@ -27,7 +28,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.tasks import background
 
-__all__ = ["Reauthorization", "StreamView"]
+__all__ = ["SEEN_BYTES", "UNDECIDED", "Reauthorization", "StreamView"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ TIMEOUT_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 """After how long a stream that is held is asked again, if it could not be."""
 
+SEEN_BYTES = 16
+UNDECIDED = bytes(SEEN_BYTES)
+
 REFUSALS = frozenset({"UNAUTHORIZED", "FORBIDDEN"})
 
 
@@ -50,14 +54,24 @@ class StreamView:
     """What the caller of a stream may see.
 
     Attributes:
-        digest: equal as long as nothing has changed.
+        seen: `SEEN_BYTES` for who it is, and as many for how each query is seen, in order; equal as long as nothing has
+            changed, and `UNDECIDED` if that could not be found out.
         rights: the outcomes of steps that this rests on, watched.
-        expires_at: until when it holds, in seconds since 1970; None is for ever.
     """
 
-    digest: bytes
-    rights: Rights = field(default_factory=Rights)
-    expires_at: float | None = None
+    seen: bytes
+    rights: Rights
+
+    def differs_from(self, before: StreamView) -> bool:
+        """Return whether anything is seen otherwise than before, as far as that was found out."""
+        return any(now not in (then, UNDECIDED) for now, then in self._beside(before))
+
+    def is_undecided(self, before: StreamView) -> bool:
+        """Return whether it was not found out of something that was known before."""
+        return any(now == UNDECIDED != then for now, then in self._beside(before))
+
+    def _beside(self, before: StreamView) -> Iterator[tuple[bytes, bytes]]:
+        return zip(_parts(self.seen), _parts(before.seen), strict=True)
 
 
 class Reauthorization:
@@ -85,6 +99,11 @@ class Reauthorization:
         self._clock = clock
         self._seconds = recheck_seconds
         self._due_at: dict[str, float] = {}
+        self._urgent: dict[Stream, None] = {}
+        self._due: dict[Stream, None] = {}
+        self._being_asked: set[Stream] = set()
+        self._at_work = 0
+        self._waits_until = math.inf
         self._wake: asyncio.Event | None = None
         hub.on_disconnect(self._disconnected)
         reader.invalidations.add(self._on_invalidated)
@@ -100,20 +119,24 @@ class Reauthorization:
             view: what its caller may see, as found since `generation` was read.
         """
         self._rest(stream, view)
-        if generation != self.generation:
-            self.recheck(stream)
+        if generation != self.generation and stream.recheck is not None:
+            self._hold(stream)
 
-    def forget(self, view: StreamView) -> None:
-        """Let go of the outcomes that a view rests on: there is no stream for it."""
-        for result in view.rights.results:
-            self._reader.unwatch(result)
-        view.rights.results.clear()
+    @contextmanager
+    def watching(self) -> Iterator[Rights]:
+        """Give what takes the outcomes of steps, watched, and let go of those that no stream rests on by the end."""
+        # INVARIANT (on every way out: a refusal, a limit, a cancellation): an outcome that is watched for nobody would
+        # stay in the index for ever, and each request adds what it likes.
+        rights = Rights()
+        try:
+            yield rights
+        finally:
+            self._let_go(rights)
 
     def recheck(self, stream: Stream) -> None:
         """Ask one stream again, soon."""
         self._due_at[stream.id] = self._clock.monotonic()
-        if self._wake is not None:
-            self._wake.set()
+        self._look_now()
 
     def recheck_all(self) -> None:
         """Ask every stream again, soon; those on their way in too."""
@@ -128,18 +151,21 @@ class Reauthorization:
     async def run(self) -> None:
         """Recheck until cancelled."""
         wake = self._wake = asyncio.Event()
-        while True:
-            await self._wait(wake)
-            wake.clear()
-            await self._recheck_due(self._take_due())
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wait(wake)
+                wake.clear()
+                self._take_due()
+                for _ in range(min(RECHECKS_AT_ONCE - self._at_work, len(self._urgent) + len(self._due))):
+                    self._at_work += 1
+                    group.create_task(self._recheck_each(), name="reactive_rpc recheck")
 
-    def _take_due(self) -> list[Stream]:
-        """Return the streams to be asked now and note when each is due next; forget those that have ended.
+    def _take_due(self) -> None:
+        """Queue the streams that are to be asked now and note when each is due next; forget those that have ended.
 
         One without a view is still on its way in, see `generation`.
         """
         now, time = self._clock.monotonic(), self._clock.time()
-        due = []
         due_at = {}
         for stream in self._hub.open_streams:
             if stream.recheck is None or stream.view is None or stream.closed:
@@ -147,73 +173,112 @@ class Reauthorization:
             at = self._due_at.get(stream.id)
             if at is None:
                 at = stream.opened_at + self._jittered(0.1)
-            if at <= now or _expiry_of(stream) <= time:
-                due.append(stream)
+            if _expiry_of(stream) <= time:
+                self._hold(stream)
+            if at <= now:
+                self._due[stream] = None
                 at = now + self._jittered(0.7)
             due_at[stream.id] = at
         self._due_at = due_at
-        return due
 
     def _jittered(self, least: float) -> float:
         if not self._seconds:
             return float("inf")
         return self._seconds * random.uniform(least, 1 - 1 / LOOKS)  # noqa: S311  # jitter, no secret
 
-    async def _recheck_due(self, streams: Sequence[Stream]) -> None:
-        remaining = iter(streams)
+    async def _recheck_each(self) -> None:
         failures: list[Exception] = []
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(RECHECKS_AT_ONCE, len(streams))):
-                group.create_task(self._recheck_each(remaining, failures), name="reactive_rpc recheck")
+        asked = 0
+        try:
+            while (stream := self._next()) is not None:
+                asked += 1
+                self._being_asked.add(stream)
+                try:
+                    await self._recheck(stream)
+                except Exception as exc:
+                    self.failures += 1
+                    failures.append(exc)
+                    if stream.is_held:
+                        self._retry_at = min(self._retry_at, self._clock.monotonic() + RETRY_SECONDS)
+                finally:
+                    self._being_asked.discard(stream)
+        finally:
+            self._at_work -= 1
         if failures:
+            self._look_now()  # at when to try again
             logger.warning(
                 "%d of %d streams could not be rechecked and are kept, retrying: %s",
-                len(failures), len(streams), reason_of(concealed(failures[0])),
+                len(failures), asked, reason_of(concealed(failures[0])),
             )  # fmt: skip
 
-    async def _recheck_each(self, streams: Iterator[Stream], failures: list[Exception]) -> None:
-        for stream in streams:
-            try:
-                await self._recheck(stream)
-            except Exception as exc:
-                self.failures += 1
-                failures.append(exc)
-                if stream.is_held:
-                    self._retry_at = self._clock.monotonic() + RETRY_SECONDS
+    def _next(self) -> Stream | None:
+        """Return the stream to ask next: first those that are held, as their events wait; none that is being asked."""
+        for waiting in (self._urgent, self._due):
+            for stream in waiting:
+                if stream not in self._being_asked:
+                    del waiting[stream]
+                    return stream
+        return None
 
     async def _recheck(self, stream: Stream) -> None:
         if stream.recheck is None or stream.closed:
             return
         self.rechecks += 1
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                view = await stream.recheck()
-        except RPCError as exc:
-            if exc.code not in REFUSALS:
-                raise
-            self._hub.end(stream, Revoked(reason=exc.message))
-            return
+        with self.watching() as rights:
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    view: StreamView = await stream.recheck(rights)
+            except RPCError as exc:
+                if exc.code not in REFUSALS:
+                    raise
+                self._hub.end(stream, Revoked(reason=exc.message))
+                return
+            self._on_found(stream, view)
+
+    def _on_found(self, stream: Stream, view: StreamView) -> None:
+        """Go on with a stream, or end it, by what its caller may see now.
+
+        Raises:
+            ServiceUnavailableError: that could not be found out of every query.
+        """
         before = stream.view
         if stream.closed or not isinstance(before, StreamView):
-            self.forget(view)
-        elif view.digest != before.digest:
-            self.forget(view)
+            return
+        if view.differs_from(before):
+            stream.hold()  # what waits for a slow reader was pushed under the rights of before
             self._hub.end(stream)
-        else:
-            self._leave(stream, before)
-            self._rest(stream, view)
+            return
+        if view.is_undecided(before):
+            raise ServiceUnavailableError("a step could not tell whether the caller may still listen")
+        self._leave(stream, before)
+        self._rest(stream, view)
 
     def _rest(self, stream: Stream, view: StreamView) -> None:
         """Have a stream rest on a view: send to it while that holds, else ask again first."""
         # INVARIANT (no await in here): from the step that finds the outcomes live, each invalidation finds the stream.
-        stream.view = view
+        view = stream.view = replace(view, rights=view.rights.take())
         for result in view.rights.results:
             self._resting.setdefault(result, {})[stream] = None
         if view.rights.hold:
             stream.release()
         else:
-            stream.hold()
-            self.recheck(stream)
+            self._hold(stream)
+        if view.rights.expires_at < self._waits_until:
+            self._look_now()
+
+    def _hold(self, stream: Stream) -> None:
+        """Send nothing more to a stream until its right is found again; ask for that before all others."""
+        stream.hold()
+        self._urgent[stream] = None
+        self._look_now()
+
+    def _look_now(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def _let_go(self, rights: Rights) -> None:
+        for result in rights.take().results:
+            self._reader.unwatch(result)
 
     def _leave(self, stream: Stream, view: StreamView) -> None:
         for result in view.rights.results:
@@ -221,11 +286,15 @@ class Reauthorization:
             streams.pop(stream, None)
             if not streams:
                 self._resting.pop(result, None)
-        self.forget(view)
+        self._let_go(view.rights)
 
     def _disconnected(self, stream: Stream) -> None:
+        self._urgent.pop(stream, None)
+        self._due.pop(stream, None)
         if isinstance(stream.view, StreamView):
             self._leave(stream, stream.view)
+            # INVARIANT (it has no view any more): a recheck that is under way must not have it rest on another.
+            stream.view = None
 
     def _on_invalidated(self, invalidated: InvalidatedResults) -> None:
         """Hold the streams that rest on an outcome which may be another now, and ask again."""
@@ -233,8 +302,7 @@ class Reauthorization:
         # only if the right to it is found again.
         for result in invalidated.results:
             for stream in self._resting.get(result, ()):
-                stream.hold()
-                self.recheck(stream)
+                self._hold(stream)
 
     async def _wait(self, wake: asyncio.Event) -> None:
         """Wait until somebody asks for a recheck, a context expires, or for the next look."""
@@ -242,6 +310,7 @@ class Reauthorization:
         time, now = self._clock.time(), self._clock.monotonic()
         expiry = min(map(_expiry_of, self._hub.open_streams), default=math.inf)
         seconds = max(0.0, min(seconds, expiry - time, self._retry_at - now))
+        self._waits_until = expiry
         if seconds == math.inf:
             await wake.wait()
             return
@@ -252,11 +321,15 @@ class Reauthorization:
             self._retry_at = math.inf
             for stream in self._hub.open_streams:
                 if stream.is_held:
-                    self.recheck(stream)
+                    self._hold(stream)
 
 
 def _expiry_of(stream: Stream) -> float:
     view = stream.view
-    if not isinstance(view, StreamView) or view.expires_at is None or stream.closed or stream.recheck is None:
+    if not isinstance(view, StreamView) or stream.closed or stream.recheck is None or stream.is_held:
         return math.inf
-    return view.expires_at
+    return view.rights.expires_at
+
+
+def _parts(seen: bytes) -> Iterator[bytes]:
+    return (seen[at : at + SEEN_BYTES] for at in range(0, len(seen), SEEN_BYTES))

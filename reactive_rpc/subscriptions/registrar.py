@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, ReadResult
@@ -85,7 +88,7 @@ class Registrar:
         await self._log.sync_to_head()
         missed = None if cursor is None else await self._replays.after(cursor)
         is_gap = missed is not None and missed.changes is None
-        undecided: dict[CachedResult, Affected] = {}
+        undecided: defaultdict[CachedResult, list[Affected]] = defaultdict(list)
         keys: list[str | None] = []
         stale: dict[str, Affected] = {}
         errors: list[RefusedQuery] = []
@@ -105,13 +108,15 @@ class Registrar:
                 or not entry.live
                 or self._is_stale(subscription, entry, missed)
                 or _has_ticked(entry, cursor)
+                or any(_has_begun(result) and _has_ticked(result, cursor) for result in subscription.passed)
             ):
                 stale[query.affected.key] = query.affected
             else:
-                undecided[entry] = query.affected
+                for result in filter(None, (entry, *subscription.passed)):
+                    undecided[result].append(query.affected)
         if missed is not None and missed.changes:
             overlapping = await self._reader.matcher.touched_among(missed.changes, undecided)
-            stale |= {affected.key: affected for entry, affected in undecided.items() if entry in overlapping}
+            stale |= {affected.key: affected for result in overlapping for affected in undecided[result]}
         return self._connected(stream, keys=keys, stale=stale, errors=errors)
 
     def _connected(
@@ -201,7 +206,19 @@ class Registrar:
         etag = subscription.ref.etag
         if etag is not None and etag != entry.etag:
             return True
-        return missed is not None and self._reader.matcher.touched_since(missed.until, entry)
+        if missed is None:
+            return False
+        # INVARIANT (the steps count like the query): the client may hold the result that it was given as somebody who
+        # may see more, or less, though no row has changed that the handler reads.
+        return any(
+            result is None or not result.live or self._reader.matcher.touched_since(missed.until, result)
+            for result in (entry, *subscription.passed)
+        )
+
+
+def _has_begun(passed: CachedResult | None) -> TypeGuard[CachedResult]:
+    """Return whether there was another outcome before; a login that ends some day has been the same until now."""
+    return passed is not None and passed.period.since > -math.inf
 
 
 def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:

@@ -30,8 +30,9 @@ GOODBYE_SECONDS = 1.0
 READER_STALLED_SECONDS = 60.0
 """How long a connection may take nothing, while something waits for it, before it is given up."""
 
-Recheck = Callable[[], Awaitable[Any]]
-"""Finds out again what the caller of a stream may see (`Reauthorization`); raises what the dependency raises."""
+Recheck = Callable[[Any], Awaitable[Any]]
+"""Finds out again what the caller of a stream may see (`Reauthorization`, whose rights it is given); raises what the
+dependency raises."""
 
 
 class StreamState(IntEnum):
@@ -110,9 +111,11 @@ class Stream:
     __slots__ = (
         "_blocked_at",
         "_closed_at",
+        "_comment",
         "_due_at",
         "_held_bytes",
         "_is_held",
+        "_is_retrying",
         "_options",
         "_said",
         "_sent_at",
@@ -157,7 +160,8 @@ class Stream:
         self._waiting: list[Frame] = []
         self._unacknowledged: list[Frame] = []
         self._held_bytes = 0
-        self._said = b""
+        self._said = self._comment = b""
+        self._is_retrying = False
         self._sent_at = self.opened_at
         self._unacknowledged_at = self._due_at = 0.0
         self._tries = 0
@@ -219,10 +223,15 @@ class Stream:
             self._is_held = False
             self._queue()
 
-    def say(self, chunk: bytes) -> None:
-        """Write bytes that are no event, before whatever waits: the first frame, or a comment."""
-        self._said += chunk
+    def say(self, first: bytes) -> None:
+        """Write the first frame, before whatever waits."""
+        self._said += first
         self._queue()
+
+    def take_said(self) -> bytes:
+        """Return the first frame, for a long poll to tell; nothing if the right to it was not, or is not, found."""
+        said, self._said = b"" if self._is_held else self._said, b""
+        return said
 
     def take_affected(self) -> list[Affected] | None:
         """Forget the events that wait and return the queries they name, None for all: `connected` will name them.
@@ -255,11 +264,11 @@ class Stream:
         """
         if self._closed_at is not None:
             return
+        if self._is_held:
+            self._waiting, self._held_bytes, self._said = [], 0, b""
+            self._unacknowledged.clear()
         if last is not None:
             self._replace(last)
-        elif self._is_held:
-            self._waiting, self._held_bytes = [], 0
-            self._unacknowledged.clear()
         self._is_held = False
         self._closed_at = self._options.clock.monotonic()
         self._queue()
@@ -316,8 +325,11 @@ class Stream:
 
     async def collect(self, wait_seconds: float) -> list[Event]:
         """Return the events that wait; where there are none, wait for the first one, the end, or `wait_seconds`."""
+        until = self._options.clock.monotonic() + wait_seconds
         if (self._is_held or not self._waiting) and self._closed_at is None:
             await self._arrival(wait_seconds)
+        while self._is_held and (left_seconds := until - self._options.clock.monotonic()) > 0:
+            await self._arrival(left_seconds)
         if self._is_held:
             return []
         frames, self._waiting = self._waiting, []
@@ -332,12 +344,13 @@ class Stream:
         if writer is None or self._state is not QUEUED:
             return  # aborted or ended since it was queued
         self._sent_at = now
-        if self._said:
-            chunk, self._said = self._said, b""
-            if not writer.start(chunk):
+        # INVARIANT (nothing but comments leaves while the stream is held, neither the first frame nor an event that is
+        # sent again): the caller may have lost the right to it.
+        if self._comment or self._said or self._is_retrying:
+            chunk = self._unpushed()
+            if chunk and not writer.start(chunk):
                 self._block(now)
                 return
-        # INVARIANT (nothing that was pushed leaves while the stream is held): the caller may have lost the right to it.
         while self._waiting and not self._is_held:
             frame = self._waiting.pop(0)
             self._remember(frame, now)
@@ -359,14 +372,26 @@ class Stream:
             return True
         if self._closed_at is not None or not self._unacknowledged:
             return False
-        if now >= self._due_at and self._state is IDLE:
+        if now >= self._due_at and self._state is IDLE and not self._is_held:
             self._try_again(now)
         return True
 
     def heartbeat(self, comment: bytes, *, quiet_since: float) -> None:
         """Write that the stream lives, unless anything was written after `quiet_since`."""
         if self._state is IDLE and self._closed_at is None and self._sent_at <= quiet_since:
-            self.say(comment)
+            self._comment = comment
+            self._queue()
+
+    def _unpushed(self) -> bytes:
+        """Return what is to be written before the events that wait, as far as that may leave."""
+        chunk, self._comment = self._comment, b""
+        if self._is_held:
+            return chunk
+        chunk, self._said = chunk + self._said, b""
+        if self._is_retrying:
+            self._is_retrying = False
+            chunk += b"".join(frame.again(self._tries) for frame in self._unacknowledged)
+        return chunk
 
     def _queue(self) -> None:
         """Have the flusher write the waiting frames, unless it will anyway; wake the long poll that waits for it."""
@@ -417,6 +442,7 @@ class Stream:
 
     def _begin_waiting(self, now: float) -> None:
         self._tries = 0
+        self._is_retrying = False
         self._unacknowledged_at = now
         self._due_at = now + self._options.retry_seconds[0]
 
@@ -430,7 +456,8 @@ class Stream:
         self._tries += 1
         self._due_at = now + retry_seconds[min(self._tries, len(retry_seconds) - 1)]
         stats.retried += len(self._unacknowledged)
-        self.say(b"".join(frame.again(self._tries) for frame in self._unacknowledged))
+        self._is_retrying = True
+        self._queue()
 
     async def _arrival(self, wait_seconds: float) -> None:
         """Wait until something is pushed, the stream is closed, or the time is up."""

@@ -61,11 +61,13 @@ class Subscription:
         ref: as the client asked for it.
         call: the query; None if it was refused.
         error: why it was refused; None if it was not.
+        passed: the outcomes of the steps by which it was let in; None is one of which nobody can tell when it changes.
     """
 
     ref: QueryRef
     call: QueryCall | None = None
     error: RPCError | None = None
+    passed: tuple[CachedResult | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -76,7 +76,7 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
         require_open=served.require_open,
     )
     _add_procedures(router, served)
-    _add_streams(router, served)
+    _add_streams(router, served, contexts)
     ids, health = served.ids, served.health
     router.add_health(
         HealthEndpoint("health", ids, health, question="ready"),
@@ -104,7 +104,7 @@ def _add_procedures(router: RPCRouter, served: Served) -> None:
         router.add_procedure(path, procedure, endpoint)
 
 
-def _add_streams(router: RPCRouter, served: Served) -> None:
+def _add_streams(router: RPCRouter, served: Served, contexts: ContextDependencies) -> None:
     settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
     body, max_queries = served.body_limits, settings.max_queries_per_stream
     sets = StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds)
@@ -126,6 +126,7 @@ def _add_streams(router: RPCRouter, served: Served) -> None:
         reauthorization=served.reauthorization,
         body=body,
         max_queries=max_queries,
+        dependency_of=contexts.dependency_of,
     )
     answers = StreamAnswers(hub, drain_seconds=settings.drain_seconds)
     router.add_events(

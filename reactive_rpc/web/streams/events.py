@@ -35,15 +35,16 @@ class EventsEndpoint(Endpoint):
         """Resolve the context, let go of what resolving it held, and stream."""
         ticket = take_ticket(scope)
         self.require_method(scope, ("POST", "GET"))
-        request = await self._subscriber.read(scope, receive, dependencies, SubscriptionRequest, ticket=ticket)
-        release = self._subscriber.limits.admit(request.caller)
-        try:
-            self._subscriber.limits.count_open(request.caller)
-            stream, first = await self._subscriber.connect(request, acks=request.wanted.acks)
-        except BaseException:
-            release()
-            raise
-        return _Admitted(request.found.add_to(self._answers.answer(stream, first)), release)
+        reading = self._subscriber.reading(scope, receive, dependencies, SubscriptionRequest, ticket=ticket)
+        async with reading as request:
+            release = self._subscriber.limits.admit(request.caller)
+            try:
+                self._subscriber.limits.count_open(request.caller)
+                stream, first = await self._subscriber.connect(request, acks=request.wanted.acks)
+            except BaseException:
+                release()
+                raise
+            return _Admitted(request.found.add_to(self._answers.answer(stream, first)), release)
 
 
 class _Admitted(Answer):

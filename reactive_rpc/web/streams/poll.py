@@ -21,8 +21,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from reactive_rpc.clock import Clock, IdSource
-from reactive_rpc.protocol.events import Connected, Polled, PolledEvent, SubscriptionRequest
+from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.protocol.events import Connected, Event, Polled, PolledEvent, SubscriptionRequest
 from reactive_rpc.protocol.sse import SSEDecoder
+from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.dispatcher import Endpoint
 from reactive_rpc.web.routing.responses import Answer
@@ -74,28 +76,38 @@ class PollEndpoint(Endpoint):
         """Resolve the context, wait, and tell everything at once; nothing, where the client has gone away."""
         ticket = take_ticket(scope)
         self.require_method(scope, ("POST", "GET"))
-        request = await self._subscriber.read(scope, receive, dependencies, PollRequest, ticket=ticket)
-        release = self._subscriber.limits.admit(request.caller)
-        try:
-            polled = await _while_connected(receive, self._poll(request))
-        finally:
-            release()
+        async with self._subscriber.reading(scope, receive, dependencies, PollRequest, ticket=ticket) as request:
+            release = self._subscriber.limits.admit(request.caller)
+            try:
+                polled = await _while_connected(receive, self._poll(request))
+            finally:
+                release()
         return request.found.add_to(Answer(200, polled.model_dump_json().encode(), [*_HEADERS]))
 
     async def _poll(self, request: SubscribeRequest[PollRequest]) -> Polled:
         await self._clock.sleep(self._subscriber.limits.pace_poll(request.caller))
         stream, first = await self._subscriber.connect(request, acks=False)
+        connected = _connected(first)
+        stream.say(first)
         self._answers.opened()
         try:
-            events = [_connected(first)]
-            for event in await stream.collect(self._seconds(request, events[0])):
-                cursor: str | None = getattr(event, "cursor", None)
-                events.append(PolledEvent(event=event.name, id=cursor, data=event.model_dump(mode="json")))
+            events = [_polled(event) for event in await stream.collect(self._seconds(request, connected, stream))]
+            # INVARIANT (no await between here and the answer's being made): what is told may be told.
+            if stream.take_said():
+                events.insert(0, connected)
         finally:
             self._answers.ended(stream)
-        return Polled(cursor=next(event.id for event in reversed(events) if event.id), events=events)
+        if not events:
+            raise ServiceUnavailableError(
+                "what this caller may see was changing, and nothing can be told of it yet: poll again",
+                headers={"retry-after": "1"},
+            )
+        cursors = [event.id for event in (connected, *events) if event.id]
+        return Polled(cursor=cursors[-1], events=events)
 
-    def _seconds(self, request: SubscribeRequest[PollRequest], connected: PolledEvent) -> float:
+    def _seconds(self, request: SubscribeRequest[PollRequest], connected: PolledEvent, stream: Stream) -> float:
+        if stream.is_held:
+            return self._wait_seconds
         if request.cursor is None or connected.data["stale"] or connected.data["errors"]:
             return 0.0
         wait_seconds = request.wanted.wait
@@ -105,6 +117,10 @@ class PollEndpoint(Endpoint):
 def _connected(frame: bytes) -> PolledEvent:
     [event] = SSEDecoder().feed(frame)
     return PolledEvent(event=Connected.name, id=event.id, data=json.loads(event.data))
+
+
+def _polled(event: Event) -> PolledEvent:
+    return PolledEvent(event=event.name, id=getattr(event, "cursor", None), data=event.model_dump(mode="json"))
 
 
 async def _while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

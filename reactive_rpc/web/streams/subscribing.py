@@ -2,36 +2,41 @@
 
 The order matters. The ticket is used up first, so that it is worth nothing to whoever reads it in a log. The context is
 resolved next, and what resolving it held is let go of before the stream begins: a stream lasts for hours, and the
-database session of a `yield` dependency must not. Limits come after that, because they count by identity.
+database session of a `yield` dependency must not. Limits come after that, because they count by identity. Queries that
+have a context of their own are watched by that one, as they are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
+from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from reactive_rpc.errors import BadRequestError, RPCError, rpc_error
+from reactive_rpc.cache.result import CachedResult, lasts
+from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
 from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.procedures.calls import Calls, Rights, watching
-from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.steps import CallOrigin
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
 from reactive_rpc.protocol.faults import faults_of, places_of
+from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
-from reactive_rpc.subscriptions.reauthorization import Reauthorization, StreamView
+from reactive_rpc.subscriptions.reauthorization import SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.tasks import background
@@ -45,7 +50,10 @@ from reactive_rpc.web.streams.tickets import Tickets
 
 __all__ = ["SubscribeRequest", "Subscriber"]
 
+logger = logging.getLogger(__name__)
+
 W = TypeVar("W", bound=SubscriptionRequest)
+OwnContext = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class SubscribeRequest(Generic[W]):
         identity: whom `revoke` names.
         found: what the dependencies made; its headers go with the answer.
         recheck: resolves the dependencies and runs the steps again; None if there are none.
-        request_bytes: the size of the body and the headers, which that keeps in memory.
+        request_bytes: the size of the body, the headers, and the outcomes of steps, which that keeps in memory.
         view: what its callers may see, as `recheck` tells it again.
         generation: of `Reauthorization`, before the dependencies were resolved.
     """
@@ -77,8 +85,53 @@ class SubscribeRequest(Generic[W]):
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What must be resolved to let a caller watch.
+
+    Attributes:
+        dependencies: the router's, and the application's context if any query begins with it.
+        contexts: the dependencies of queries that have a context of their own.
+    """
+
+    dependencies: list[Dependant]
+    contexts: tuple[OwnContext, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedContexts:
+    """The contexts of a request.
+
+    Attributes:
+        found: what the dependencies made: the application's context, or None.
+        own: those of queries that have one of their own, or why it was refused.
+        passed: the outcomes that they rest on, if they are queries themselves.
+    """
+
+    found: Resolved
+    own: dict[OwnContext, object]
+    passed: Sequence[CachedResult | None]
+
+    def of(self, dependency: OwnContext | None) -> object:
+        """Return the context of a query; raise if it was refused."""
+        found = self.found.context if dependency is None else self.own[dependency]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @property
+    def caller(self) -> object:
+        """The context that says who calls: the application's, or else the first other."""
+        known = [self.found.context, *(ctx for ctx in self.own.values() if not isinstance(ctx, Exception))]
+        return next((ctx for ctx in known if ctx is not None), None)
+
+
 class Subscriber:
-    """Turns requests into streams."""
+    """Turns requests into streams.
+
+    Args:
+        dependency_of: returns what FastAPI can solve in the place of a function that makes a context.
+    """
 
     def __init__(
         self,
@@ -91,6 +144,7 @@ class Subscriber:
         reauthorization: Reauthorization,
         body: BodyLimits,
         max_queries: int,
+        dependency_of: Callable[[OwnContext], OwnContext],
     ) -> None:
         self.hub = hub
         self.limits = limits
@@ -100,14 +154,16 @@ class Subscriber:
         self._reauthorization = reauthorization
         self._body = body
         self._max_queries = max_queries
+        self._dependency_of = dependency_of
         self._stream_limits = StreamLimits(
             queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
         )
 
-    async def read(
+    @asynccontextmanager
+    async def reading(
         self, scope: Scope, receive: Receive, dependencies: list[Dependant], model: type[W], *, ticket: str | None
-    ) -> SubscribeRequest[W]:
-        """Read a request, GET or POST, and let its caller through.
+    ) -> AsyncIterator[SubscribeRequest[W]]:
+        """Read a request, GET or POST, let its caller through, and give it, to be connected within the block.
 
         Raises:
             UnauthorizedError: the ticket is no good.
@@ -124,19 +180,20 @@ class Subscriber:
         needed = self._needed(wanted.queries, dependencies)
         generation = self._reauthorization.generation
         origin = origin_of(scope, "stream")
-        request = Request(scope, replay(body))
-        # INVARIANT (who rests on a step can be asked again): nothing else would release a stream that is held.
-        is_asked = bool(needed) or self._have_steps(wanted.queries)
-        async with self._subscribed(request, needed, wanted.queries, origin=origin) as (found, subscriptions, view):
-            return SubscribeRequest(
+        with self._reauthorization.watching() as rights:
+            async with self._resolved(scope, body, needed, rights=rights) as contexts:
+                subscriptions, view = await self._subscribed(wanted.queries, contexts, origin, rights=rights)
+            # INVARIANT (whatever a stream rests on is asked again): a step without a context may refuse later, too.
+            is_asked = bool(needed.dependencies or needed.contexts or self._have_steps(wanted.queries))
+            yield SubscribeRequest(
                 wanted=wanted,
                 cursor=cursor,
                 subscriptions=subscriptions,
-                caller=caller_of(scope, found.context),
-                identity=identity_of(found.context),
-                found=found,
+                caller=caller_of(scope, contexts.caller),
+                identity=identity_of(contexts.caller),
+                found=contexts.found,
                 recheck=self._recheck(scope, body, needed, tuple(wanted.queries)) if is_asked else None,
-                request_bytes=_size_of(scope, body) if is_asked else 0,
+                request_bytes=_size_of(scope, body) + rights.held_bytes if is_asked else 0,
                 view=view,
                 generation=generation,
             )
@@ -149,11 +206,7 @@ class Subscriber:
                 stop.
             TooManyRequestsError: the caller holds as much as it may.
         """
-        try:
-            stream, first = await self._connected(request, acks=acks)
-        except BaseException:
-            self._reauthorization.forget(request.view)
-            raise
+        stream, first = await self._connected(request, acks=acks)
         self._reauthorization.admit(stream, request.view, generation=request.generation)
         return stream, first
 
@@ -194,12 +247,15 @@ class Subscriber:
             faults = faults_of(exc.errors())
             raise BadRequestError(f"the parameters of the URL do not fit: {places_of(faults)}", details=faults) from exc
 
-    def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> list[Dependant]:
-        """Return the dependencies that must be resolved: not the context, where every query is public."""
+    def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> Needed:
+        """Return the dependencies that must be resolved: not the application's context, if no query begins with it."""
         procedures = [self._calls.registry.get(query.path) for query in queries]
-        if queries and all(procedure is not None and procedure.options.public for procedure in procedures):
-            return [dependency for dependency in dependencies if dependency.name != CONTEXT]
-        return dependencies
+        own = {p.chain.dependency: None for p in procedures if p is not None and not p.options.public}
+        is_shared = not queries or None in procedures or None in own
+        contexts = tuple(dependency for dependency in own if dependency is not None)
+        if is_shared:
+            return Needed(dependencies, contexts)
+        return Needed([dependency for dependency in dependencies if dependency.name != CONTEXT], contexts)
 
     def _have_steps(self, queries: Sequence[QueryRef]) -> bool:
         """Tell whether steps stand before one of the queries."""
@@ -207,36 +263,60 @@ class Subscriber:
         return any(procedure is not None and procedure.chain.steps for procedure in procedures)
 
     @asynccontextmanager
-    async def _subscribed(
-        self, request: Request, needed: list[Dependant], queries: Sequence[QueryRef], *, origin: CallOrigin
-    ) -> AsyncIterator[tuple[Resolved, list[Subscription], StreamView]]:
-        """Give what the dependencies make, each query, bound to the caller or refused, and the caller's view by that.
+    async def _resolved(
+        self, scope: Scope, body: bytes, needed: Needed, *, rights: Rights
+    ) -> AsyncIterator[ResolvedContexts]:
+        """Give the contexts of a request; one of some queries' own that is refused refuses these alone.
 
-        Whoever takes the view forgets it; if anything fails in here, it is forgotten.
+        Raises:
+            Exception: what a dependency raised.
         """
-        rights = Rights()
-        try:
-            with watching(rights):
-                async with resolved(request, needed) as found:
-                    ctx = found.context
-                    self._calls.require_current(ctx)
-                    subscriptions = [await self._subscription(ref, ctx, origin, rights) for ref in queries]
-                    view = StreamView(_digest(ctx, subscriptions), rights, expires_at=_expiry_of(ctx))
-                    yield found, subscriptions, view
-        except BaseException:
-            self._reauthorization.forget(StreamView(b"", rights))
-            raise
+        async with AsyncExitStack() as stack:
+            stack.enter_context(watching(rights))
+            own: dict[OwnContext, object] = {}
+            request = Request(scope, replay(body))
+            found = await stack.enter_async_context(resolved(request, needed.dependencies))
+            for dependency in needed.contexts:
+                # INVARIANT (a query is watched by the context that it is called by): another's would skip its guard.
+                asked = get_dependant(path=scope["path"], call=self._dependency_of(dependency), name=CONTEXT)
+                try:
+                    made = await stack.enter_async_context(resolved(Request(dict(scope), replay(body)), [asked]))
+                    own[dependency] = made.context
+                except (HTTPException, RPCError, RequestValidationError) as exc:
+                    own[dependency] = exc
+            yield ResolvedContexts(found, own, rights.passed)
 
-    async def _subscription(self, ref: QueryRef, ctx: object, origin: CallOrigin, rights: Rights) -> Subscription:
+    async def _subscribed(
+        self, queries: Sequence[QueryRef], contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
+    ) -> tuple[list[Subscription], StreamView]:
+        """Return each query, bound to the caller or refused, and what the caller may see by that."""
+        for ctx in (contexts.found.context, *contexts.own.values()):
+            rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
+        subscriptions = [await self._subscription(ref, contexts, origin, rights=rights) for ref in queries]
+        return subscriptions, StreamView(_seen_by(contexts.caller, subscriptions), rights)
+
+    async def _subscription(
+        self, ref: QueryRef, contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
+    ) -> Subscription:
+        procedure = self._calls.registry.get(ref.path)
+        rights.passed = passed = [*contexts.passed]
         try:
+            ctx = contexts.of(None if procedure is None or procedure.options.public else procedure.chain.dependency)
             call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights)
-            return Subscription(ref, call=call)
+            return Subscription(ref, call=call, passed=tuple(passed))
         except HTTPException as exc:
             return Subscription(ref, error=rpc_error(code_for_status(exc.status_code), str(exc.detail)))
+        except RequestValidationError as exc:
+            details = faults_of(exc.errors())
+            error = BadRequestError("the request does not fit what its context asks for", details=details)
+            return Subscription(ref, error=error)
         except RPCError as exc:
             return Subscription(ref, error=exc)
+        except Exception as exc:  # as where a handler fails: the other queries are none the worse for it
+            logger.error("a step of %s failed for a stream", ref.path, exc_info=concealed(exc))
+            return Subscription(ref, error=InternalServerError(path=ref.path))
 
-    def _recheck(self, scope: Scope, body: bytes, needed: list[Dependant], queries: Sequence[QueryRef]) -> Recheck:
+    def _recheck(self, scope: Scope, body: bytes, needed: Needed, queries: Sequence[QueryRef]) -> Recheck:
         """Return a function that resolves the dependencies and runs the steps again, from the request of the stream.
 
         They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
@@ -244,37 +324,35 @@ class Subscriber:
         """
         context, origin = copy_context(), origin_of(scope, "stream")
 
-        async def recheck() -> StreamView:
-            async with background(resolve(), "recheck", context=context.copy()) as resolving:
+        async def recheck(rights: Rights) -> StreamView:
+            async with background(resolve(rights), "recheck", context=context.copy()) as resolving:
                 return await resolving
 
-        async def resolve() -> StreamView:
+        async def resolve(rights: Rights) -> StreamView:
             try:
-                request = Request(dict(scope), replay(body))
-                async with self._subscribed(request, needed, queries, origin=origin) as (_, _, view):
-                    return view
+                async with self._resolved(dict(scope), body, needed, rights=rights) as contexts:
+                    return (await self._subscribed(queries, contexts, origin, rights=rights))[1]
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
 
         return recheck
 
 
-def _digest(ctx: object, subscriptions: Sequence[Subscription]) -> bytes:
+def _seen_by(ctx: object, subscriptions: Iterable[Subscription]) -> bytes:
     """Return bytes that differ if the context is another caller's, or a query is seen otherwise, or is refused."""
-    seen: list[object] = [identity_of(ctx), *map(_seen, subscriptions)]
-    return blake2b(repr(seen).encode(), digest_size=16).digest()
+    return b"".join((_digest(identity_of(ctx)), *map(_seen, subscriptions)))
 
 
-def _seen(subscription: Subscription) -> object:
+def _seen(subscription: Subscription) -> bytes:
     call: QueryCall | None = subscription.call
     if call is not None:
-        return call.key[2]
-    return None if subscription.error is None else subscription.error.code
+        return _digest(call.key[2])
+    error = subscription.error or InternalServerError()
+    return _digest(error.code) if lasts(error) else UNDECIDED
 
 
-def _expiry_of(ctx: object) -> float | None:
-    expires_at = ctx.expires_at if isinstance(ctx, Login) else None
-    return None if expires_at is None else expires_at.timestamp()
+def _digest(seen: object) -> bytes:
+    return blake2b(repr(seen).encode(), digest_size=SEEN_BYTES).digest()
 
 
 def _size_of(scope: Scope, body: bytes) -> int:
