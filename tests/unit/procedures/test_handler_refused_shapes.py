@@ -1,7 +1,7 @@
 """Each shape that a handler, a step, a wrapper or a definer cannot have, and the message that it is refused with.
 
 The messages stand in `refused_shapes.txt`, to be read as somebody reads them who has just made the mistake. After a
-change, write it anew: `REACTIVE_WRITE_GOLDEN=1 pytest tests/unit/procedures/test_refused_shapes.py`.
+change, write it anew: `REACTIVE_WRITE_GOLDEN=1 pytest tests/unit/procedures/test_handler_refused_shapes.py`.
 """
 
 from __future__ import annotations
