@@ -42,7 +42,7 @@ class Caller:
     @overload
     async def __call__(self, procedure: Mutation[..., P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    async def __call__(self, procedure: AnyProcedure, /, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, procedure: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Validate the inputs, run the procedure, and return its output as the handler's annotated type.
 
         A query is read strictly. What a mutation leaves for after its commit is done when this returns.

@@ -110,15 +110,15 @@ class QueryDefiner(_KindDefiner[C]):
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Query[P, P, R]: ...  # type: ignore[overload-overlap]  # the first that fits counts
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
         self, function: Callable[Concatenate[Session, C, P], R], /
     ) -> SyncQuery[Concatenate[Session, C, P], P, R]: ...
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
         self, function: Callable[Concatenate[Session, P], R], /
     ) -> SyncQuery[Concatenate[Session, P], P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> SyncQuery[Concatenate[C, P], P, R]: ...
+    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> SyncQuery[Concatenate[C, P], P, R]: ...  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncQuery[P, P, R]: ...
     @overload
@@ -160,15 +160,15 @@ class MutationDefiner(_KindDefiner[C]):
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Mutation[P, P, R]: ...  # type: ignore[overload-overlap]  # the first that fits counts
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
         self, function: Callable[Concatenate[Session, C, P], R], /
     ) -> SyncMutation[Concatenate[Session, C, P], P, R]: ...
     @overload
-    def __call__(
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
         self, function: Callable[Concatenate[Session, P], R], /
     ) -> SyncMutation[Concatenate[Session, P], P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> SyncMutation[Concatenate[C, P], P, R]: ...
+    def __call__(self, function: Callable[Concatenate[C, P], R], /) -> SyncMutation[Concatenate[C, P], P, R]: ...  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncMutation[P, P, R]: ...
     @overload

@@ -42,6 +42,8 @@ class Procedure(Generic[F, P, R_co]):
         kind: `query` or `mutation`.
         name: the function's own name; its path is given where it is registered.
         handler: how the function wants to be called.
+        input: reads the input; None if the handler takes none.
+        output: validates and encodes what the handler returns.
         plans: its dependencies; None if it takes none, and nothing of the request.
         session_class: of the session that it and they take; None if they take none.
         chain: the steps and wrappers that run before and around it.
@@ -82,6 +84,7 @@ class Procedure(Generic[F, P, R_co]):
         self.handler: Handler = read_handler(function, self.fault)
         self.session_class = self.handler.session
         self.plans = self._plans() if self.handler.dependencies or self.handler.given else None
+        self.input, self.output = self._codecs()
         self._check()
 
     def __call__(self, *args: F.args, **kwargs: F.kwargs) -> Any:
@@ -127,17 +130,6 @@ class Procedure(Generic[F, P, R_co]):
         """Whether its handler or a step takes more of a context than an empty one."""
         is_asked = any(step.takes is not Context for step in self.chain.steps)
         return is_asked or self.handler.context is not None
-
-    @cached_property
-    def input(self) -> InputCodec | None:
-        """Read the input; None where the handler takes none."""
-        model = self.handler.input_model
-        return None if model is None else InputCodec(model)
-
-    @cached_property
-    def output(self) -> OutputCodec:
-        """Validate and encode what the handler returns."""
-        return OutputCodec(self.handler.output)
 
     def fault(self, message: str) -> DefinitionError:
         """Return an error with `message` that names this function and where it stands."""
@@ -185,6 +177,13 @@ class Procedure(Generic[F, P, R_co]):
                     )
         return asked
 
+    def _codecs(self) -> tuple[InputCodec | None, OutputCodec]:
+        model = self.handler.input_model
+        try:
+            return None if model is None else InputCodec(model), OutputCodec(self.handler.output)
+        except UnsupportedTypeError as exc:
+            raise self.fault(str(exc)) from exc
+
     def _check(self) -> None:
         if self.dependencies is not None:
             for table in self.invalidate_when.keys() - self.dependencies - self.topic_tables:
@@ -195,10 +194,6 @@ class Procedure(Generic[F, P, R_co]):
                 )
         self._check_context()
         self._check_mutation_steps()
-        try:
-            _ = self.input, self.output
-        except UnsupportedTypeError as exc:
-            raise self.fault(str(exc)) from exc
 
     def _check_context(self) -> None:
         asked, given = self.handler.context, self.chain.gives

@@ -114,7 +114,7 @@ class CallInfo:
         rate_limits: RateCounts | None = None,
     ) -> None:
         self.path = path
-        self.kind = kind
+        self.kind: Literal["query", "mutation"] = kind
         self._origin = origin
         self._rate_limits = rate_limits
         self._read_input: Callable[[], Any] | None = input

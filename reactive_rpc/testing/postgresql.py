@@ -200,7 +200,8 @@ def _started(command: list[str], output: IO[bytes]) -> tuple[subprocess.Popen[by
     """
     lifeline, inherited = os.pipe()
     try:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd="/", pass_fds=[inherited], **_as_nobody())
+        options: dict[str, Any] = {"cwd": "/", "pass_fds": [inherited], **_as_nobody()}
+        process: Any = subprocess.Popen(command, stdout=output, stderr=output, **options)
     except BaseException:
         os.close(lifeline)
         raise

@@ -7,7 +7,7 @@ sub-dependencies, security schemes, cookies, `yield` and `dependency_overrides` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -83,9 +83,9 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
 def _with_contexts(app: FastAPI, dependencies: Sequence[Dependant]) -> object:
     """Return what FastAPI asks for `dependency_overrides`: that of a context counts for whatever stands for it."""
     given = app.dependency_overrides
-    overrides = {
-        each.call: given[function]
-        for each in dependencies
-        if each.call is not None and (function := getattr(each.call, STANDS_FOR, None)) in given
-    }
+    overrides = {}
+    for each in dependencies:
+        function: Callable[..., Any] | None = getattr(each.call, STANDS_FOR, None)
+        if each.call is not None and function is not None and function in given:
+            overrides[each.call] = given[function]
     return SimpleNamespace(dependency_overrides={**given, **overrides})
