@@ -301,10 +301,11 @@ def test_writes_between_reads(no_drift):
     async def play():
         await rpc.open()
         try:
-            call = by_path(rpc)
-            assert await call("notes.in_room", room="kitchen") == []
-            await call("notes.add", room="kitchen", text="x")
-            await call("notes.in_room", room="kitchen")
+            call = rpc.caller()
+            in_room = rpc.functions["notes.in_room"]
+            assert await call(in_room, room="kitchen") == []
+            await call(rpc.functions["notes.add"], room="kitchen", text="x")
+            await call(in_room, room="kitchen")
         finally:
             await rpc.aclose()
     asyncio.run(play())
@@ -348,7 +349,7 @@ def test_reads(no_drift):
         await main.rpc.open()
         try:
             for _ in range(2):
-                await by_path(main.rpc)("posts.seconds")
+                await main.rpc.caller()(main.rpc.functions["posts.seconds"])
         finally:
             await main.rpc.aclose()
     asyncio.run(play())

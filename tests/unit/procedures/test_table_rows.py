@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, cast
 from uuid import UUID
 
 import pytest
-from pydantic import AnyUrl, BaseModel, ConfigDict, create_model, field_validator, model_validator
+from pydantic import VERSION, AnyUrl, BaseModel, ConfigDict, create_model, field_validator, model_validator
 from sqlalchemy import JSON, Column, String, inspect
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Relationship, SQLModel
@@ -86,12 +86,13 @@ COLUMNS: dict[str, tuple[Any, Any]] = {
     "dict": (dict[int, date], {1: date(2026, 1, 2)}),
     "set": (set[int], {1, 2}),
     "tuple": (tuple[int, Decimal], (1, Decimal("2.0"))),
-    "named_tuple": (Point, Point(1, Decimal("2.50"))),
     "typed_dict": (Options, {"at": datetime(2026, 1, 2), "more": [Decimal("1.0")]}),
     "model": (Address, Address(street="a", since=date(2026, 1, 2))),
     "moment_or_text": (datetime | str, "2026"),
     "json": (Any, {"a": [1, None, "2026-01-02"]}),
 }
+if tuple(map(int, VERSION.split(".")[:2])) >= (2, 14):  # before, pydantic has no such result
+    COLUMNS["named_tuple"] = Point, Point(1, Decimal("2.50"))
 
 
 def table_of(name: str, annotation: Any, **options: Any) -> Any:
