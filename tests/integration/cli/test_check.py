@@ -31,13 +31,9 @@ class Room(SQLModel, table=True):
 class InRoom(BaseModel):
     room: str
 
-class NewNote(BaseModel):
-    room: str
-    text: str
-
 @define_reactive_function(dependencies=[DEPENDENCIES], examples=[{"room": "kitchen"}], invalidate_when=PREDICATE)
-async def in_room(db: AsyncSession, input: InRoom) -> list[str]:
-    return list((await db.exec(select(Note.text).where(Note.room == input.room).order_by(Note.id))).all())
+async def in_room(db: AsyncSession, room: str) -> list[str]:
+    return list((await db.exec(select(Note.text).where(Note.room == room).order_by(Note.id))).all())
 
 @define_reactive_function
 async def now(db: AsyncSession) -> str:
@@ -60,8 +56,8 @@ async def needs(db: AsyncSession, input: InRoom) -> list[str]:
     return []
 
 @define_reactive_function.mutation
-async def add(db: AsyncSession, input: NewNote) -> int:
-    note = Note(room=input.room, text=input.text)
+async def add(db: AsyncSession, room: str, text: str) -> int:
+    note = Note(room=room, text=text)
     db.add(note)
     await db.flush()
     return note.id
