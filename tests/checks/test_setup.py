@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 """
 
 
+def _hear_interrupts() -> None:
+    """Undo what a shell does to a job in its background: it has it ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Checkout:
     """A folder with our Makefile, and a package that builds itself."""
 
@@ -78,6 +84,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509  # nothing else runs in this process meanwhile
         )
 
     def setup(self) -> tuple[int, str]:
@@ -94,7 +101,11 @@ class Checkout:
             assert running.poll() is None, running.communicate()[0]
             assert time.monotonic() < deadline
         os.killpg(running.pid, how)
-        running.communicate(timeout=PATIENCE_SECONDS)
+        try:
+            running.communicate(timeout=PATIENCE_SECONDS)
+        finally:  # a build that is held would be so for ever
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
 
     def builds(self) -> int:
         """Return how often pip has built the package."""
