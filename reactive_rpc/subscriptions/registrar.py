@@ -116,7 +116,12 @@ class Registrar:
                     undecided[result].append(query.affected)
         if missed is not None and missed.changes:
             overlapping = await self._reader.matcher.touched_among(missed.changes, undecided)
-            stale |= {affected.key: affected for result in overlapping for affected in undecided[result]}
+            stale |= {
+                affected.key: affected
+                for result, shown in undecided.items()
+                if result in overlapping
+                for affected in shown
+            }
         return self._connected(stream, keys=keys, stale=stale, errors=errors)
 
     def _connected(
