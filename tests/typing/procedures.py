@@ -12,6 +12,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request
 from pydantic import BaseModel
 from pydantic import Field as PydanticField
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
+from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -39,7 +40,11 @@ from reactive_rpc import (
 )
 
 
-class Agent(SQLModel, table=True):
+class Base(SQLModel, registry=registry()):
+    """Keeps the table out of the shared metadata."""
+
+
+class Agent(Base, table=True):
     id: str = Field(primary_key=True)
     organization_id: str
 

@@ -15,9 +15,10 @@ from sqlalchemy import String, TypeDecorator, make_url
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Capture, DefinitionError, Procedure, ReactiveRPC, define_reactive_function
+from reactive_rpc import Capture, DefinitionError, ReactiveRPC, define_reactive_function
 from reactive_rpc.changes.image_policy import ImagePolicy
 from reactive_rpc.changes.secrets import says_secret, says_secret_as
+from reactive_rpc.procedures.procedure import AnyProcedure
 from tests.support.calls import by_path
 
 
@@ -70,7 +71,7 @@ async def by_token(db: AsyncSession, input: Token) -> int:
     return len((await db.exec(select(Account.id).where(col(Account.reset_token) == input.token))).all())
 
 
-FUNCTIONS: dict[str, dict[str, Procedure[..., Any]]] = {"accounts": {"by_name": by_name, "by_token": by_token}}
+FUNCTIONS: dict[str, dict[str, AnyProcedure]] = {"accounts": {"by_name": by_name, "by_token": by_token}}
 ACCOUNT = (
     "INSERT INTO secrets_account(name, status, reset_token, password_hash, token_count, note, answer)"
     " VALUES ('{0}', 'new', 'tok-{0}', 'hash-{0}', 4711, 'note-{0}', 'answer-{0}')"

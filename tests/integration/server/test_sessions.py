@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import pytest
 import sqlmodel
 import sqlmodel.ext.asyncio.session as sqlmodel_async
-from fastapi import Body, Depends
+from fastapi import Depends
 from pydantic import BaseModel
-from sqlalchemy import Connection
 from sqlalchemy import select as sqlalchemy_select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -138,7 +137,7 @@ async def test_input_and_ctx_may_be_annotated_too(file: Path) -> None:
     async def count(
         db: Annotated[AsyncSession, Depends(session)],
         ctx: Annotated[Login, Depends(session)],
-        input: Annotated[Words, Body()],
+        input: Annotated[Words, "any metadata"],
     ) -> list[str]:
         await db.execute(TEXTS)
         return [*input.words, str(ctx.identity)]
@@ -164,7 +163,6 @@ class Narrow(AsyncSession):
     ("annotation", "fault"),
     [
         (AsyncConnection, "AsyncConnection"),
-        (Annotated[Connection, Depends(session)], "what a handler is given is a session"),
         (async_scoped_session, "looks like a session"),
         (scoped_session, "looks like a session"),
         (AsyncSession | None, "is always given"),
