@@ -136,7 +136,7 @@ async def test_input_and_ctx_may_be_annotated_too(file: Path) -> None:
     @define_reactive_function
     async def count(
         db: Annotated[AsyncSession, Depends(session)],
-        ctx: Annotated[Login, Depends(session)],
+        ctx: Annotated[Login, "who calls"],
         input: Annotated[Words, "any metadata"],
     ) -> list[str]:
         await db.execute(TEXTS)
