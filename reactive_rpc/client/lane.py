@@ -25,7 +25,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel
-from reactive_rpc.client.retrying import retry_after_seconds
+from reactive_rpc.client.retrying import MAX_RETRY_SECONDS, OPEN_SECONDS, pause_seconds, silence_seconds
 from reactive_rpc.client.spread import SetLimits
 from reactive_rpc.client.subscriptions import Members, QueryEntry, Subscriptions, affected_by
 from reactive_rpc.client.transport import Transport
@@ -42,11 +42,7 @@ from reactive_rpc.errors import (
 from reactive_rpc.protocol.events import Connected, Event, Gap, Invalidation, Result, Revoked, SubscriptionRequest
 
 __all__ = [
-    "HEARTBEATS_MISSED",
-    "MAX_RETRY_SECONDS",
-    "OPEN_SECONDS",
     "PROBE_GRACE_SECONDS",
-    "STABLE_SECONDS",
     "UNHEARD_SECONDS",
     "ClientStream",
     "Host",
@@ -56,27 +52,11 @@ __all__ = [
 
 logger = logging.getLogger("reactive_rpc.client")
 
-OPEN_SECONDS: Final = 30.0
-"""How long a new stream may take to say `connected`."""
-
 UNHEARD_SECONDS: Final = 5.0
 """After how long without a word a long poll is tried beside a new stream."""
 
 PROBE_GRACE_SECONDS: Final = 1.0
 """How much longer than that poll's answer the stream's first word may take."""
-
-HEARTBEATS_MISSED: Final = 2.5
-"""How many heartbeats may be missing before the stream counts as dead: one may be lost, another late."""
-
-MIN_HEARTBEAT_SECONDS: Final = 1.0
-MAX_HEARTBEAT_SECONDS: Final = 600.0
-"""A server's promise is believed between these: no stream is given up within an instant, nor kept for ever."""
-
-STABLE_SECONDS: Final = 5.0
-"""How long a stream lasts before the backoff starts over."""
-
-MAX_RETRY_SECONDS: Final = 60.0
-"""The longest `retry:` that is honoured: a wrong one must not end a watch for good."""
 
 DEFERRED_BASE_SECONDS: Final = 2.0
 DEFERRED_CAP_SECONDS: Final = 60.0
@@ -241,16 +221,10 @@ class Lane:
         while (seconds := self._not_before - self._clock.monotonic()) > 0:
             await self._clock.sleep(seconds)
 
-    def _hold_off(self, error: Exception | None = None, *, resuming: bool = False) -> None:
-        """Try again, though not before the pause that the server asked for and the backoff's next delay.
-
-        Args:
-            error: why it is to be tried again; None if nothing says.
-            resuming: nothing has failed, as far as can be told.
-        """
-        delay = self._backoff.resumption_delay() if resuming else 0.0
-        wait_seconds = retry_after_seconds(error) + (delay or self._backoff.next_delay())
-        self._not_before = self._clock.monotonic() + wait_seconds
+    def _hold_off(self, error: Exception | None = None, *, lasted_seconds: float = 0.0) -> None:
+        """Try again after a pause; see `pause_seconds`."""
+        seconds = pause_seconds(self._backoff, error, lasted_seconds=lasted_seconds)
+        self._not_before = self._clock.monotonic() + seconds
         self._changed.set()
 
     async def _match_stream(self, entries: tuple[QueryEntry[Any], ...]) -> None:
@@ -404,8 +378,7 @@ class Lane:
         stream.watchdog.cancel()
         if seconds is None or not stream.channel.has_heartbeats or self._host.group is None:
             return
-        believed_seconds = min(max(seconds, MIN_HEARTBEAT_SECONDS), MAX_HEARTBEAT_SECONDS)
-        stream.silence_seconds = HEARTBEATS_MISSED * believed_seconds
+        stream.silence_seconds = silence_seconds(seconds)
         stream.watchdog = anyio.CancelScope()
         self._host.group.start_soon(self._watch_silence, stream, name="reactive_rpc.client.watchdog")
 
@@ -448,10 +421,7 @@ class Lane:
             return
         self.active = None
         self._host.subscriptions.disconnect(stream, stream.entries)
-        was_good = self._clock.monotonic() - stream.connected_at >= STABLE_SECONDS
-        if was_good:
-            self._backoff.reset()
-        self._hold_off(failure, resuming=was_good and failure is None)
+        self._hold_off(failure, lasted_seconds=self._clock.monotonic() - stream.connected_at)
 
 
 class _HeldBackError(ConnectionFailedError):

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from reactive_rpc.client import AsyncClient
-from reactive_rpc.client.lane import DEFERRED_BASE_SECONDS, STABLE_SECONDS
+from reactive_rpc.client.lane import DEFERRED_BASE_SECONDS
+from reactive_rpc.client.retrying import STABLE_SECONDS
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,

@@ -14,7 +14,7 @@ import respx
 
 from reactive_rpc.client import AsyncClient, State, SyncClient, Watch
 from reactive_rpc.client.backoff import CAP_SECONDS
-from reactive_rpc.client.lane import HEARTBEATS_MISSED, MAX_RETRY_SECONDS
+from reactive_rpc.client.retrying import HEARTBEATS_MISSED, MAX_RETRY_SECONDS
 from reactive_rpc.errors import (
     ForbiddenError,
     NotFoundError,
