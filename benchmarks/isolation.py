@@ -82,7 +82,7 @@ async def _round(rpc: ReactiveRPC, path: str, rows: int) -> tuple[float, int]:
         for number in numbers:
             input: dict[str, Any] = {} if path == "insert" else {"id": number % rows + 1}
             try:
-                await rpc.try_call(f"counters.{path}", input, None)
+                await rpc.admin.try_call(f"counters.{path}", input, None)
             except ConflictError:
                 refused += 1
 
@@ -96,7 +96,7 @@ async def _case(server: PostgreSQLServer, title: str, driver: str, path: str, ro
     rates: defaultdict[str, list[float]] = defaultdict(list)
     refused: defaultdict[str, int] = defaultdict(int)
     for rpc in servers.values():
-        await rpc.open()
+        await rpc.admin.open()
         await _round(rpc, path, rows)
     for number in range(ROUNDS):
         for level in LEVELS[number % 3 :] + LEVELS[: number % 3]:
@@ -106,9 +106,9 @@ async def _case(server: PostgreSQLServer, title: str, driver: str, path: str, ro
     for level, rpc in servers.items():
         median = statistics.median(rates[level])
         ratio = median / statistics.median(rates[LEVELS[0]])
-        attempts = 1 + rpc.stats()["mutations_repeated"] / (CALLS * (ROUNDS + 1))
+        attempts = 1 + rpc.admin.stats()["mutations_repeated"] / (CALLS * (ROUNDS + 1))
         print(f"{title:<44} {level:<16} {median:7.0f}/s {ratio:5.2f} {attempts:6.2f} attempts {refused[level]} refused")
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def _all(server: PostgreSQLServer) -> None:

@@ -35,8 +35,9 @@ from sqlmodel import Field, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from benchmarks.path_counters import Counter, Passed, Wire
-from reactive_rpc import Login, ReactiveRPC, define_reactive_function
+from reactive_rpc import Login, define_reactive_function
 from reactive_rpc.testing import FakeClock
+from reactive_rpc.testing.fakes import faked
 from reactive_rpc.testing.postgresql import postgresql_server
 
 WARM_UP = 3
@@ -199,7 +200,7 @@ async def serving(url: str, write: Callable[[str], None]) -> AsyncIterator[Serve
     """Open an application on a database."""
     clock = FakeClock()
     functions = {"notes": {"get_all": get_all, "add": add}}
-    rpc = ReactiveRPC(url, functions=functions, context=context, metadata=SQLModel.metadata, clock=clock)
+    rpc = faked(clock=clock)(url, functions=functions, context=context, metadata=SQLModel.metadata)
     app = FastAPI(lifespan=rpc.lifespan)
     app.include_router(rpc.router)
     async with _opened(app):

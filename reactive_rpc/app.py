@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, overload
 
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
+from reactive_rpc.admin import Admin
 from reactive_rpc.backends.factory import Backend, LogURL, make_backend
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
@@ -30,15 +31,13 @@ from reactive_rpc.lifecycle import Lifecycle
 from reactive_rpc.procedures.announcements import Announcer
 from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.procedures.calls import Calls
-from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.dependencies import Overrides
-from reactive_rpc.procedures.execution import Executor, Observer
+from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.rate_limit import RateLimits
 from reactive_rpc.procedures.registry import Functions, Registry
 from reactive_rpc.procedures.topics import Topic
-from reactive_rpc.report import Report
 from reactive_rpc.settings import Settings
 from reactive_rpc.statements.database import Database
 from reactive_rpc.subscriptions.holdings import Bounds
@@ -80,13 +79,11 @@ class ReactiveRPC(Generic[L]):
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
         settings: read from the environment if left out.
-        clock: the time and its waiting; the system's if left out.
-        ids: makes the ids of requests and streams; random ones if left out.
         prefix: of the router's paths.
 
     Attributes:
-        auditor: holds served results against those of the handlers, see `Settings.audit_share`.
-        health: how each part is, as `/health` answers it.
+        admin: opens, closes, counts and observes, see `Admin`.
+        router: to be included into the application.
         functions: `{path: procedure}`; `functions["agents.get_one"].options` are its effective options.
 
     Raises:
@@ -106,8 +103,6 @@ class ReactiveRPC(Generic[L]):
         log_url: LogURL | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
-        clock: Clock | None = None,
-        ids: IdSource | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -122,8 +117,6 @@ class ReactiveRPC(Generic[L]):
         log_url: LogURL | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
-        clock: Clock | None = None,
-        ids: IdSource | None = None,
     ) -> None: ...
 
     def __init__(
@@ -138,21 +131,20 @@ class ReactiveRPC(Generic[L]):
         log_url: LogURL | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
-        clock: Clock | None = None,
-        ids: IdSource | None = None,
     ) -> None:
-        self.settings = settings or Settings()
-        self.health = Health()
+        settings, health = settings or Settings(), Health()
         self.functions = Registry(functions, context=context)
         if isinstance(database, AsyncEngine):
             self.functions.require_coroutines()
-        clock, ids = clock or SystemClock(), ids or RandomIds()
+        clock, ids = self._new_clock(), self._new_ids()
         self._relations: Relations = relations or {}
         self._metadata, self._captured_as = metadata, capture
+        self._settings, self._health = settings, health
         self._lifecycle = Lifecycle(self._open_parts)
+        strict = settings.environment == "development"
         backend = self._backend = make_backend(
             database,
-            settings=self.settings,
+            settings=settings,
             ids=ids,
             capture=capture,
             metadata=metadata,
@@ -163,16 +155,16 @@ class ReactiveRPC(Generic[L]):
         self._freshness = Freshness(
             self._log, clock=clock, max_age_seconds=2 * IDLE_FACTOR * backend.poll_interval_seconds
         )
-        self.auditor = Auditor(self._freshness, share=self.settings.audit_share, samples=self._is_strict)
-        self._reader = _make_reader(backend, self.settings, self._freshness, auditor=self.auditor, clock=clock)
-        self._executor = _make_executor(backend, self.settings, strict=self._is_strict, clock=clock)
-        limits = RateLimits(backend.ephemeral_store, clock=clock, health=self.health)
+        auditor = Auditor(self._freshness, share=settings.audit_share, samples=strict)
+        self._reader = _make_reader(backend, settings, self._freshness, auditor=auditor, clock=clock)
+        self._executor = _make_executor(backend, settings, strict=strict, clock=clock)
+        limits = RateLimits(backend.ephemeral_store, clock=clock, health=health)
         self._calls = Calls(
             self.functions, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
         )
-        self._hub = _make_hub(backend, self.settings, reader=self._reader, clock=clock, ids=ids)
+        self._hub = _make_hub(backend, settings, reader=self._reader, clock=clock, ids=ids)
         self._reauthorization = Reauthorization(
-            self._hub, self._reader, clock=clock, recheck_seconds=self.settings.recheck_seconds
+            self._hub, self._reader, clock=clock, recheck_seconds=settings.recheck_seconds
         )
         self._log.subscribe(self._reader.apply)
         self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
@@ -184,9 +176,22 @@ class ReactiveRPC(Generic[L]):
             streams=self._hub.open_streams,
             on_lost=self._hub.end_all,
         )
-        self._pruner = _make_pruner(backend, self.settings, clock=clock)
+        self._pruner = _make_pruner(backend, settings, clock=clock)
         self._announcer = Announcer(
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
+        )
+        self.admin = Admin(
+            settings=settings,
+            health=health,
+            auditor=auditor,
+            lifecycle=self._lifecycle,
+            backend=backend,
+            capture=capture,
+            pruner=self._pruner,
+            calls=self._calls,
+            reader=self._reader,
+            executor=self._executor,
+            counted=(self._reader, auditor, self._hub, self._executor, self._freshness, self._reauthorization),
         )
         served = Served(
             calls=self._calls,
@@ -194,9 +199,9 @@ class ReactiveRPC(Generic[L]):
             hub=self._hub,
             reauthorization=self._reauthorization,
             store=backend.ephemeral_store,
-            health=self.health,
-            stats=self.stats,
-            settings=self.settings,
+            health=health,
+            stats=self.admin.stats,
+            settings=settings,
             clock=clock,
             ids=ids,
             require_open=self._lifecycle.require_open,
@@ -208,31 +213,16 @@ class ReactiveRPC(Generic[L]):
         """Open with the application `app` and close with it: `FastAPI(lifespan=rpc.lifespan)`.
 
         Raises:
-            DefinitionError: as for `open`; or the router stands where it, or something else, is never reached.
+            DefinitionError: as for `admin.open`; or the router stands where it, or something else, is never reached.
         """
         check_placement(app)
         self._calls.app_overrides = app.dependency_overrides
-        await self.open()
+        await self.admin.open()
         install_shortcut(app, self.router)
         try:
             yield
         finally:
-            await self.aclose()
-
-    async def open(self) -> None:
-        """Create missing tables, install or verify capture, check every declaration, begin to follow the log.
-
-        Raises:
-            DefinitionError: a declaration names a table that is not there.
-            CaptureError: nothing can be captured, with the way out.
-            ServiceUnavailableError: the database cannot be read.
-            ReactiveRPCError: it is open already.
-        """
-        await self._lifecycle.open()
-
-    async def aclose(self) -> None:
-        """Close in reverse order; idempotent."""
-        await self._lifecycle.aclose()
+            await self.admin.aclose()
 
     async def _open_parts(self, stack: AsyncExitStack) -> None:
         database, backend = self._database, self._backend
@@ -242,7 +232,7 @@ class ReactiveRPC(Generic[L]):
         await backend.ephemeral_store.open()
         if self._metadata is not None:
             await database.make_tables(self._metadata)
-        if backend.relay is not None and self.settings.relay:
+        if backend.relay is not None and self._settings.relay:
             self._tasks(stack).keep(backend.relay.run(), "relay candidate")
         if backend.shared is not None:
             stack.push_async_callback(backend.shared.aclose)
@@ -251,11 +241,11 @@ class ReactiveRPC(Generic[L]):
         stack.push_async_callback(self._log.aclose)
         await self._check_declarations()
         stack.push_async_callback(self._reader.aclose)
-        stack.push_async_callback(self.auditor.aclose)
+        stack.push_async_callback(self.admin.auditor.aclose)
         stack.push_async_callback(self._hub.aclose)
         probes = {"log": self._follower.health, "database": lambda: _health_of(database), **backend.probes}
         for name, probe in probes.items():
-            stack.callback(self.health.add(name, probe))
+            stack.callback(self._health.add(name, probe))
         tasks = self._tasks(stack)
         tasks.keep(self._follower.run(), "tail")
         tasks.keep(self._pruner.run(), "prune")
@@ -270,22 +260,9 @@ class ReactiveRPC(Generic[L]):
         declared = self.functions.declared_tables.union(relations)
         await self._reader.register_read_tables([name for name in declared if name in tables])
 
-    async def run_relay(self) -> None:
-        """Do nothing but relay changes to Redis, until cancelled: `reactive-rpc relay` runs this.
-
-        Raises:
-            DefinitionError: there is no Redis to relay to.
-        """
-        if self._backend.relay is None:
-            raise DefinitionError("there is no Redis to relay to: set REACTIVE_RPC_REDIS_URL (redis://host:6379/0)")
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._database.aclose)
-            self._tasks(stack).keep(self._pruner.run(), "prune")
-            await self._backend.relay.run()
-
     def _tasks(self, stack: AsyncExitStack) -> Tasks:
         """Return the supervisor that runs tasks until the stack is closed."""
-        tasks = Tasks(health=self.health)
+        tasks = Tasks(health=self._health)
         stack.push_async_callback(tasks.aclose)
         return tasks
 
@@ -307,50 +284,46 @@ class ReactiveRPC(Generic[L]):
         """
         return self._calls.overrides
 
-    async def try_call(self, path: str, input: Mapping[str, Any], ctx: object) -> Any:
-        """Call the procedure at `path` with an `input` as a client gives it, on behalf of `ctx`: for checks alone."""
-        return await Caller(self._calls, ctx, require_open=self._lifecycle.require_open).call(
-            path, self.functions.find(path), input
-        )
-
-    async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
-        """Return in which way the query at `path` depends on Python's clock, called with `input` on behalf of `ctx`.
-
-        Python's clock is moved for that: for checks alone.
-        """
-        return await clock_dependencies(await self._calls.subscribe(path, input, ctx), self._reader)
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer` with the tables that each run of a query read; return a function that ends it."""
-        return self._executor.observe(observer)
-
-    async def invalidate(
+    @overload
+    def invalidate(self, topic: Topic, *, keys: Iterable[str] | None = None, db: Session) -> None: ...
+    @overload
+    def invalidate(
         self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | None = None
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]: ...
+
+    def invalidate(
+        self, topic: Topic, *, keys: Iterable[str] | None = None, db: AsyncSession | Session | None = None
+    ) -> Coroutine[Any, Any, None] | None:
         """Say that a topic has changed: every worker hears it, as of a write, and drops the results that depend on it.
+
+        It is awaited, unless `db` is the `Session` of a mutation that is no coroutine: then it is done on return.
 
         Args:
             topic: made by `topic("weather")`.
             keys: of it; left out, all of it has changed.
             db: of a mutation, to make this a part of its transaction. Inside a mutation it must be given; outside of
-                one; left out, it is a transaction of its own, applied here when this returns.
+                one; left out, it is a transaction of its own, applied here when this has been awaited.
 
         Raises:
             DefinitionError: it is no topic, or a key is no text.
             InternalServerError: a query announces something, or a mutation without its `db`.
             ServiceUnavailableError: the database cannot be written.
         """
-        await self._announcer.invalidate(topic, keys=keys, db=db)
+        if isinstance(db, Session):
+            self._announcer.invalidate_now(topic, keys=keys, db=db)
+            return None
+        return self._announcer.invalidate(topic, keys=keys, db=db)
 
-    def invalidate_sync(self, topic: Topic, *, keys: Iterable[str] | None = None, db: Session) -> None:
-        """Do as `invalidate`, in the transaction of `db`: for a mutation that is no coroutine."""
-        self._announcer.invalidate_sync(topic, keys=keys, db=db)
+    @overload
+    def revoke(self, identity: str, *, db: Session) -> None: ...
+    @overload
+    def revoke(self, identity: str, *, db: AsyncSession | None = None) -> Coroutine[Any, Any, None]: ...
 
-    async def revoke(self, identity: str, *, db: AsyncSession | None = None) -> None:
+    def revoke(self, identity: str, *, db: AsyncSession | Session | None = None) -> Coroutine[Any, Any, None] | None:
         """End every stream of an identity, in every worker, with `revoked`.
 
         It ends open streams. That the identity is not let in again is up to the context dependency: revoke the
-        token first, or in the same transaction.
+        token first, or in the same transaction. It is awaited or not as `invalidate` is.
 
         Args:
             identity: the `identity` of the context that the streams were opened with.
@@ -362,30 +335,16 @@ class ReactiveRPC(Generic[L]):
             ServiceUnavailableError: the database cannot be written.
         """
         if not isinstance(identity, str):
-            raise DefinitionError(f"revoke({identity!r}): an identity is a str, as Context.identity has it")
-        await self.invalidate(REVOKED, keys=[identity], db=db)
+            raise DefinitionError(f"revoke({identity!r}): an identity is a str, as Login.identity has it")
+        return self.invalidate(REVOKED, keys=[identity], db=db)
 
-    def stats(self) -> dict[str, float]:
-        """Return the counters since the start, and how much is held now; see `web/routing/metrics.py` for each."""
-        parts = (self._reader, self.auditor, self._hub, self._executor, self._freshness, self._reauthorization)
-        return {name: value for part in parts for name, value in part.counters().items()}
+    def _new_clock(self) -> Clock:
+        """Return the clock; `testing.fakes.faked` returns another."""
+        return SystemClock()
 
-    def report(self) -> Report:
-        """Return the report of `doctor`; the application must be open. The database is asked, and waited for."""
-        schema = self._log.schema
-        return Report(
-            self._database.name,
-            self._capture.guarantee,
-            schema.epoch,
-            schema.tables,
-            self.functions,
-            _copies(self._backend, self._captured_as, self.settings),
-            self._capture.noted_reads(),
-        )
-
-    @property
-    def _is_strict(self) -> bool:
-        return self.settings.environment == "development"
+    def _new_ids(self) -> IdSource:
+        """Return what makes ids; `testing.fakes.faked` returns another."""
+        return RandomIds()
 
 
 def _make_reader(
@@ -447,14 +406,6 @@ def _make_pruner(backend: Backend, settings: Settings, *, clock: Clock) -> Prune
         # Whoever reads the outbox for all prunes it.
         is_due=lambda: relay is None or relay.status.role == "leading",
     )
-
-
-def _copies(backend: Backend, capture: Capture, settings: Settings) -> dict[str, float]:
-    """Return where values are copied, and for how many seconds."""
-    if capture.mode == "session":
-        return {}
-    kept = {"outbox": settings.outbox_retention_seconds}
-    return kept if backend.relay is None else kept | {"Redis": settings.redis_stream_seconds}
 
 
 def _health_of(database: Database) -> Part:

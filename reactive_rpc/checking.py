@@ -86,11 +86,11 @@ class Checker:
         self._rpc = rpc
         self._read: defaultdict[str, set[str]] = defaultdict(set)
         self._declared: dict[str, frozenset[str]] = {}
-        rpc.observe(self._note)
+        rpc.admin.observe(self._note)
 
     async def settle(self) -> None:
         """Wait until every change that a predicate has ignored so far has been tried."""
-        await self._rpc.auditor.drain()
+        await self._rpc.admin.auditor.drain()
 
     def drifts(self) -> tuple[Drift, ...]:
         """Return the findings so far, by path."""
@@ -111,7 +111,7 @@ class Checker:
                 yield Drift(path, "unread", table)
 
     def _wrong_predicates(self) -> Iterator[Drift]:
-        for finding in self._rpc.auditor.findings:
+        for finding in self._rpc.admin.auditor.findings:
             if finding.kind != "stale":
                 yield Drift(finding.path, finding.kind, finding.table)
 
@@ -176,7 +176,7 @@ async def _try_query(
             for input in inputs:
                 tried.append((role, await _try_call(rpc, path, input, ctx)))
                 if moves_clock and tried[-1][1] is None:
-                    moved |= dict.fromkeys(await rpc.try_clock(path, input, ctx))
+                    moved |= dict.fromkeys(await rpc.admin.try_clock(path, input, ctx))
     opaque = next((each.opaque for each in observations if each.opaque is not None), None)
     return TriedQuery(len(tried), None, opaque, _error_of(tried, are_several=len(callers) > 1), tuple(moved))
 
@@ -184,7 +184,7 @@ async def _try_query(
 async def _try_call(rpc: ReactiveRPC, path: str, input: Mapping[str, Any], ctx: object) -> Exception | None:
     """Return the exception that a call raised."""
     try:
-        await rpc.try_call(path, input, ctx)
+        await rpc.admin.try_call(path, input, ctx)
     except Exception as exc:  # a handler's own fault is what is looked for
         return exc
     return None
@@ -216,7 +216,7 @@ async def _observed(rpc: ReactiveRPC, path: str) -> AsyncIterator[list[Observati
         if observation.path == path:
             found.append(observation)
 
-    stop = rpc.observe(note)
+    stop = rpc.admin.observe(note)
     try:
         yield found
     finally:

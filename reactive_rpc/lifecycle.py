@@ -14,7 +14,7 @@ __all__ = ["Lifecycle"]
 NOT_OPEN: Final = (
     "ReactiveRPC is not open: give its lifespan to the outermost application, FastAPI(lifespan=rpc.lifespan), as that "
     "of a mounted one is never run; combine_lifespans(rpc.lifespan, another) makes one of several. Without an "
-    "application, await rpc.open() before and rpc.aclose() after"
+    "application, await rpc.admin.open() before and rpc.admin.aclose() after"
 )
 
 

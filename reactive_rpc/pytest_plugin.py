@@ -37,7 +37,7 @@ def no_drift() -> Iterator[Callable[[ReactiveRPC], Checker]]:
     checkers: list[Checker] = []
 
     def watch(rpc: ReactiveRPC) -> Checker:
-        rpc.auditor.share = 1.0
+        rpc.admin.auditor.share = 1.0
         checkers.append(Checker(rpc))
         return checkers[-1]
 

@@ -82,19 +82,19 @@ def check(
 async def _inspect(
     rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object]
 ) -> tuple[Report, dict[str, TriedQuery]]:
-    await rpc.open()
+    await rpc.admin.open()
     try:
-        return rpc.report(), await try_calls(rpc, calls, contexts)
+        return rpc.admin.report(), await try_calls(rpc, calls, contexts)
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def _check(
     rpc: ReactiveRPC, calls: dict[str, Any], contexts: Mapping[str, object], watch: float
 ) -> tuple[tuple[Drift, ...], dict[str, TriedQuery]]:
-    rpc.auditor.share = 1.0
+    rpc.admin.auditor.share = 1.0
     checker = Checker(rpc)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         outcomes = await try_calls(rpc, calls, contexts, moves_clock=True)
         await asyncio.sleep(watch)
@@ -102,7 +102,7 @@ async def _check(
         clocks = {Drift(path, "clock", what) for path, outcome in outcomes.items() for what in outcome.moved}
         return tuple(sorted({*checker.drifts(), *clocks}, key=str)), outcomes
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 def _calls(path: Path | None) -> dict[str, Any]:

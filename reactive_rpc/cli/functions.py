@@ -106,7 +106,7 @@ def functions(rpc: Rpc, path: Path = "", format: FormatOption = "text") -> None:
     }
     if not chosen:
         raise failure(f"{rpc} has no procedure and no group {path!r}: it has {', '.join(found.functions) or 'none'}")
-    lines = [_line(name, procedure, found.settings) for name, procedure in chosen.items()]
+    lines = [_line(name, procedure, found.admin.settings) for name, procedure in chosen.items()]
     write(FunctionsReport(functions=lines), format)
 
 

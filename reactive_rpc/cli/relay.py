@@ -25,7 +25,7 @@ def relay(rpc: Rpc) -> None:
 
 
 async def _run(rpc: ReactiveRPC) -> None:
-    async with background(rpc.run_relay(), "relay") as work:
+    async with background(rpc.admin.run_relay(), "relay") as work:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
         await asyncio.wait([work])

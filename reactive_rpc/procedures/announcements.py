@@ -50,7 +50,7 @@ class Announcer:
             await session.run_sync(lambda session: self._announce(session.connection(), table, stored))
         await self._log.sync_to_head()
 
-    def invalidate_sync(self, topic: Topic, *, keys: Iterable[str] | None, db: Session) -> None:
+    def invalidate_now(self, topic: Topic, *, keys: Iterable[str] | None, db: Session) -> None:
         """Do as `invalidate` in a transaction that exists."""
         table, stored = stored_keys(topic, keys)
         refuse_announcement(table, in_transaction=True)

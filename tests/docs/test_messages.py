@@ -53,11 +53,12 @@ def secret_result() -> None:
 
 
 def not_open() -> None:
-    asyncio.run(ReactiveRPC(URL, functions={"words": {"get": get_word}}).try_call("words.get", {"word": "a"}, None))
+    rpc = ReactiveRPC(URL, functions={"words": {"get": get_word}})
+    asyncio.run(rpc.admin.try_call("words.get", {"word": "a"}, None))
 
 
 def no_database() -> None:
-    asyncio.run(ReactiveRPC(URL, functions={"words": {"get": get_word}}).open())
+    asyncio.run(ReactiveRPC(URL, functions={"words": {"get": get_word}}).admin.open())
 
 
 def no_client() -> None:

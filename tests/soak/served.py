@@ -76,7 +76,7 @@ app.include_router(rpc.router)
 @app.get("/streams")
 async def streams() -> int:
     """Return how many streams are open."""
-    return int(rpc.stats()["streams"])
+    return int(rpc.admin.stats()["streams"])
 
 
 @app.get("/sample")

@@ -16,6 +16,6 @@ def by_path(rpc: ReactiveRPC, ctx: object = None) -> CallByPath:
     """Return what calls procedures by their paths, in this process: `await by_path(rpc)("notes.get", id=1)`."""
 
     async def call(path: str, /, **input: Any) -> Any:
-        return await rpc.try_call(path, input, ctx)
+        return await rpc.admin.try_call(path, input, ctx)
 
     return call

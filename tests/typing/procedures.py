@@ -37,6 +37,7 @@ from reactive_rpc import (
     combine_lifespans,
     define_reactive_function,
     now,
+    topic,
 )
 
 
@@ -276,6 +277,11 @@ async def right(db: AsyncSession, session: Session, me: User, boss: Admin) -> No
     assert_type(await greet_annotated(db, me, Greeter("de"), name="a"), str)
     assert_type(rpc.caller(me, overrides={greeter: lambda: Greeter("de"), require_login: only_organization}), Caller)
     rpc.overrides[greeter] = Greeter
+    assert_type(rpc.admin.stats(), dict[str, float])
+    assert_type(await rpc.invalidate(topic("weather"), db=db), None)
+    rpc.invalidate(topic("weather"), db=session)
+    rpc.revoke("ada", db=session)
+    assert_type(await rpc.revoke("ada"), None)
     assert_type(await get_one(db, agent_id="a"), Agent)
     assert_type(await book(db, me, seat="4B"), Agent)
     assert_type(sync_list(session, boss, limit=3), list[Agent])
@@ -359,6 +365,10 @@ async def wrong(db: AsyncSession, me: User, them: Organization) -> None:
     await call(whole, name="a")  # error: the request of this process is nobody's
     await greet_annotated(db, me, name="a")  # error: the function itself takes its greeter
     rpc.caller(me, overrides=[greeter])  # error: no mapping
+    await rpc.open()  # error: rpc.admin.open()
+    rpc.stats()  # error: rpc.admin.stats()
+    await rpc.invalidate(topic("weather"), db=session)  # error: with a Session it is done on return
+    rpc.invalidate_sync(topic("weather"), db=session)  # error: invalidate takes both sessions
     rpc.caller(me, overrides={"greeter": Greeter})  # error: by the function, not by its name
     await call("agents.get_one", agent_id="a")  # error: procedures are called by their functions
     await get_one(agent_id="a")  # error: the function itself takes its session

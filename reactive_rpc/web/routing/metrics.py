@@ -61,7 +61,7 @@ COUNTERS: Final = {
     "log_polls": "Looks at the log",
     "log_errors": "Looks at the log that failed",
 }
-"""`{name in ReactiveRPC.stats(): help}` of what only grows; served as `reactive_rpc_<name>_total`."""
+"""`{name in rpc.admin.stats(): help}` of what only grows; served as `reactive_rpc_<name>_total`."""
 
 GAUGES: Final = {
     "computing": "Handlers of queries running now",

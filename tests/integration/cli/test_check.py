@@ -295,7 +295,7 @@ from main import rpc
 def test_writes_between_reads(no_drift):
     no_drift(rpc)
     async def play():
-        await rpc.open()
+        await rpc.admin.open()
         try:
             call = rpc.caller()
             in_room = rpc.functions["notes.in_room"]
@@ -303,7 +303,7 @@ def test_writes_between_reads(no_drift):
             await call(rpc.functions["notes.add"], room="kitchen", text="x")
             await call(in_room, room="kitchen")
         finally:
-            await rpc.aclose()
+            await rpc.admin.aclose()
     asyncio.run(play())
 """
 
@@ -342,12 +342,12 @@ from reactive_rpc import ReactiveRPC
 def test_reads(no_drift):
     no_drift(main.rpc)
     async def play():
-        await main.rpc.open()
+        await main.rpc.admin.open()
         try:
             for _ in range(2):
                 await main.rpc.caller()(main.rpc.functions["posts.seconds"])
         finally:
-            await main.rpc.aclose()
+            await main.rpc.admin.aclose()
     asyncio.run(play())
 """
 

@@ -89,4 +89,4 @@ app.add_middleware(Named)
 @app.get("/worker")
 async def worker() -> dict[str, Any]:
     """Which process this is, and its counters."""
-    return {"pid": os.getpid(), **rpc.stats()}
+    return {"pid": os.getpid(), **rpc.admin.stats()}

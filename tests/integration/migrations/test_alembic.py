@@ -130,9 +130,9 @@ class Server:
             for _ in range(2):
                 answer = await self.client.post("/rpc/table.rows", json={"table": table})
                 assert (answer.json() if answer.status_code == 200 else None) == truth, (table, answer.text)
-            before = self.rpc.stats()["hits"]
+            before = self.rpc.admin.stats()["hits"]
             await self.client.post("/rpc/table.rows", json={"table": table})
-            assert self.rpc.stats()["hits"] == before + (truth is not None), table
+            assert self.rpc.admin.stats()["hits"] == before + (truth is not None), table
 
 
 @asynccontextmanager

@@ -53,7 +53,7 @@ class Server(Opened):
     @property
     def hits(self) -> int:
         """How many answers came from the store."""
-        return int(self.rpc.stats()["hits"])
+        return int(self.rpc.admin.stats()["hits"])
 
 
 def rpc_on(url: str, functions: Functions = ROOMS, **options: Any) -> ReactiveRPC:

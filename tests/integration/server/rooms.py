@@ -19,7 +19,9 @@ from sqlmodel import Field, Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import Login, NotFoundError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc.clock import Clock
 from reactive_rpc.procedures.registry import Functions
+from reactive_rpc.testing.fakes import faked
 
 JSON = {"content-type": "application/json"}
 
@@ -154,11 +156,11 @@ class Server(Opened):
             connection.execute(statement, values)
 
 
-def rpc_on(path: Path, functions: Functions = ROOMS, **options: Any) -> ReactiveRPC:
+def rpc_on(path: Path, functions: Functions = ROOMS, *, clock: Clock | None = None, **options: Any) -> ReactiveRPC:
     """Return the procedures on a file, quick to give up on a lock."""
     settings: Mapping[str, Any] = {"busy_timeout_seconds": 0.2, **options.pop("settings", {})}
     url = f"sqlite+aiosqlite:///{path}"
-    return ReactiveRPC(url, functions=functions, metadata=METADATA, settings=Settings(**settings), **options)
+    return faked(clock=clock)(url, functions=functions, metadata=METADATA, settings=Settings(**settings), **options)
 
 
 def app_of(rpc: ReactiveRPC) -> FastAPI:

@@ -356,7 +356,7 @@ async def test_the_router_serves_in_every_application(tmp_path: Path, name: str)
             notes = await client.get(f"{base}/notes.in_room", params={"room": "a"})
             assert [note["text"] for note in notes.json()] == ["x"]
             assert notes.headers["content-type"] == "application/json"
-        assert rpc.stats()["hits"] == 1
+        assert rpc.admin.stats()["hits"] == 1
         watched = {"queries": [{"path": "notes.in_room", "input": {"room": "a"}}]}
         assert "event: connected" in await connected(app, f"{base}/events", watched)
         unknown = await client.post(f"{base}/notes.nope", json={})

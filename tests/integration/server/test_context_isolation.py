@@ -225,7 +225,7 @@ async def test_the_way_out_keeps_callers_apart(file: Path) -> None:
         for _ in range(2):
             assert (await ask(server, "by_ctx", "ada")).json() == ["of ada"]
             assert (await ask(server, "by_ctx", "bob")).json() == ["of bob"]
-        assert server.rpc.stats()["hits"] == 2
+        assert server.rpc.admin.stats()["hits"] == 2
 
 
 @pytest.mark.parametrize("name", ["whoami", "whoami_sync"])
@@ -272,7 +272,7 @@ async def test_a_pushed_result_is_computed_for_the_callers_who_get_it(file: Path
     async with served(file, {"notes": {"mine": mine, "add": add}}) as server:
         first = await poll(server, "mine", "bob")
         waiting = asyncio.create_task(poll(server, "mine", "bob", cursor=first["cursor"], wait=30))
-        await until(lambda: server.rpc.stats()["watched_queries"] == 1)
+        await until(lambda: server.rpc.admin.stats()["watched_queries"] == 1)
         await server.call("notes.add", {"user": "bob"}, **{"x-user": "ada"})
         heard = (await waiting)["events"]
         assert [event["event"] for event in heard] == ["connected", "result"]
@@ -311,14 +311,14 @@ async def test_a_nested_call_is_isolated_from_its_mutation(file: Path) -> None:
         return list(anyio.from_thread.run(by_path(rpc), "notes.count"))
 
     rpc = rpc_on(file, {"notes": {"count": count, "both": both, "nested_sync": nested_sync}})
-    await rpc.open()
+    await rpc.admin.open()
     token = current_locale.set("ada")
     try:
         assert await by_path(rpc)("notes.both") == ["ada", "nobody", "0"]
         assert await by_path(rpc)("notes.nested_sync") == ["nobody", "0"]
     finally:
         current_locale.reset(token)
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def test_a_tenant_filter_hung_on_every_session_fails(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -372,14 +372,14 @@ async def test_telemetry_carries_the_span_and_no_baggage(file: Path) -> None:
         return 1
 
     rpc = rpc_on(file, {"notes": {"traced": traced}})
-    await rpc.open()
+    await rpc.admin.open()
     span = trace.NonRecordingSpan(trace.SpanContext(trace_id=7, span_id=9, is_remote=False))
     token = telemetry.attach(baggage.set_baggage("user", "ada", trace.set_span_in_context(span)))
     try:
         assert await by_path(rpc)("notes.traced") == 1
     finally:
         telemetry.detach(token)
-        await rpc.aclose()
+        await rpc.admin.aclose()
     assert seen == [(9, None)]
 
 
@@ -388,11 +388,11 @@ async def test_a_stream_is_rechecked_with_what_its_middlewares_had_set(file: Pat
     async with served(file, settings={"recheck_seconds": 0.01}) as server:
         first = await poll(server, "by_ctx", "ada")
         waiting = asyncio.create_task(poll(server, "by_ctx", "ada", cursor=first["cursor"], wait=30))
-        await until(lambda: server.rpc.stats()["rechecks"] >= 2)
+        await until(lambda: server.rpc.admin.stats()["rechecks"] >= 2)
         server.write("INSERT INTO note(tenant, room, text) VALUES ('ada', 'a', 'more')")
         heard = (await waiting)["events"]
         assert [event["event"] for event in heard] == ["connected", "invalidation"]
-        assert server.rpc.stats()["recheck_failures"] == 0
+        assert server.rpc.admin.stats()["recheck_failures"] == 0
 
 
 class Page(BaseModel):
@@ -412,7 +412,7 @@ async def test_a_handler_that_alters_what_it_gets_alters_no_later_run(file: Path
     async with served(file, {"notes": {"page": page}}) as server:
         first = await poll(server, "page", "ada", input={"limit": 2})
         waiting = asyncio.create_task(poll(server, "page", "ada", input={"limit": 1}, cursor=first["cursor"], wait=30))
-        await until(lambda: server.rpc.stats()["watched_queries"] == 1)
+        await until(lambda: server.rpc.admin.stats()["watched_queries"] == 1)
         server.write("UPDATE note SET text = 'a first' WHERE tenant = 'ada'")
         heard = (await waiting)["events"]
         assert [event["event"] for event in heard] == ["connected", "result"]

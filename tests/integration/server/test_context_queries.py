@@ -93,7 +93,7 @@ async def test_made_up_credentials_fill_no_cache(file: Path) -> None:
         for number in range(5):
             answer = await server.call("n.whoami", authorization=f"Bearer {number}")
             assert error_of(answer)["code"] == "UNAUTHORIZED"
-        assert server.rpc.stats()["cached"] == 0
+        assert server.rpc.admin.stats()["cached"] == 0
 
 
 def test_an_open_stream_rests_on_it(file: Path) -> None:

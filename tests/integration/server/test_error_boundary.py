@@ -102,7 +102,7 @@ async def test_who_goes_away_takes_nobody_along(server: Server) -> None:
         first = asyncio.create_task(found.call("notes.slow"))
         await running.wait()
         second = asyncio.create_task(found.call("notes.slow"))
-        while found.rpc.stats()["misses"] + found.rpc.stats()["joined"] < 2:  # noqa: ASYNC110  # counters tell nobody
+        while found.rpc.admin.stats()["misses"] + found.rpc.admin.stats()["joined"] < 2:  # noqa: ASYNC110  # counters tell nobody
             await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -124,7 +124,7 @@ async def test_a_run_that_is_abandoned_is_no_cancellation_of_who_waits(file: Pat
     async with serving(file, {"notes": {"endless": endless}}) as server:
         waiting = asyncio.create_task(server.call("notes.endless"))
         await running.wait()
-        await server.rpc.aclose()
+        await server.rpc.admin.aclose()
         assert error_of(await waiting)["code"] == "SERVICE_UNAVAILABLE"
 
 
@@ -139,10 +139,10 @@ async def test_a_refusal_that_read_nothing_is_not_called_uncached(file: Path, ca
 
     async with serving(file, {"notes": {"guarded": guarded}}) as server:
         assert (await server.call("notes.guarded", {"room": "closed"})).status_code == 403
-        assert server.rpc.stats()["uncacheable"] == 0
+        assert server.rpc.admin.stats()["uncacheable"] == 0
         assert "is not cached" not in caplog.text
         assert (await server.call("notes.guarded", {"room": "empty"})).status_code == 200
-        assert server.rpc.stats()["uncacheable"] == 1
+        assert server.rpc.admin.stats()["uncacheable"] == 1
         assert "notes.guarded is not cached: it reads no table" in caplog.text
 
 
@@ -174,7 +174,7 @@ async def test_an_http_exception_of_a_handler_is_an_outcome(file: Path, is_async
             answer = await server.call("notes.first", {"room": "a"})
             assert (answer.status_code, answer.headers["x-reason"]) == (404, "empty")
             assert error_of(answer)["message"] == "no such room"
-        assert (server.rpc.stats()["misses"], server.rpc.stats()["hits"]) == (1, 1)
+        assert (server.rpc.admin.stats()["misses"], server.rpc.admin.stats()["hits"]) == (1, 1)
         for path in ("notes.first", "more.first"):
             with pytest.raises(NotFoundError, match="no such room"):
                 await by_path(server.rpc)(path, room="a")

@@ -82,12 +82,12 @@ async def test_a_hit_by_token_is_no_look_at_the_log(file: Path) -> None:
     """Neither with a token that is reached, nor without one; in either spelling of the input."""
     async with serving(file, FUNCTIONS, settings=SELDOM) as server:
         token = {CURSOR: (await server.call("notes.by_token", IN_R)).headers[CURSOR]}
-        polls = server.rpc.stats()["log_polls"]
+        polls = server.rpc.admin.stats()["log_polls"]
         for headers in ({}, token):
             assert (await server.call("notes.by_token", IN_R, **headers)).status_code == 200
             assert (await server.client.get("/rpc/notes.by_token?room=r", headers=headers)).status_code == 200
-        assert server.rpc.stats()["log_polls"] == polls
-        assert server.rpc.stats()["hits"] == 4
+        assert server.rpc.admin.stats()["log_polls"] == polls
+        assert server.rpc.admin.stats()["hits"] == 4
 
 
 @pytest.mark.parametrize("version", ["9" * 20, "9" * 5000, "x", "", "-1"])
@@ -98,9 +98,9 @@ async def test_a_strange_token_costs_one_look(file: Path, version: str) -> None:
         epoch = Cursor.parse((await one.call("notes.in_room", IN_R)).headers[CURSOR]).epoch
         token = {CURSOR: f"{epoch}:{version}"}
         assert list(lines(await other.call("notes.by_token", IN_R, **token))) == ["a"]
-        polls = other.rpc.stats()["log_polls"]
+        polls = other.rpc.admin.stats()["log_polls"]
         assert list(lines(await other.call("notes.by_token", IN_R, **token))) == ["a"]
-        assert other.rpc.stats()["log_polls"] == polls + 1
+        assert other.rpc.admin.stats()["log_polls"] == polls + 1
 
 
 async def test_two_tokens_are_strict(file: Path) -> None:
@@ -116,9 +116,9 @@ async def test_the_settings_say_what_a_procedure_does_not(file: Path) -> None:
     """`REACTIVE_RPC_FRESHNESS=token` makes every procedure one by token that does not say strict."""
     async with serving(file, ROOMS, settings={**SELDOM, "freshness": "token"}) as server:
         await server.call("notes.in_room", IN_R)
-        polls = server.rpc.stats()["log_polls"]
+        polls = server.rpc.admin.stats()["log_polls"]
         await server.call("notes.in_room", IN_R)
-        assert server.rpc.stats()["log_polls"] == polls
+        assert server.rpc.admin.stats()["log_polls"] == polls
 
 
 async def test_wrong_options_are_refused() -> None:

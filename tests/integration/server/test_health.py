@@ -136,7 +136,7 @@ async def test_a_probe_that_fails_is_a_part_that_does_not_work(server: Server) -
     def probe() -> Part:
         raise OSError("the password is hunter2")
 
-    server.rpc.health.add("broken", probe)
+    server.rpc.admin.health.add("broken", probe)
     answer = await asked(server)
     assert answer.status_code == 503
     assert answer.json()["parts"]["broken"] == {"ok": False, "detail": "cannot be asked: OSError"}

@@ -138,7 +138,7 @@ async def test_a_handler_that_was_overtaken_runs_again(server: Server) -> None:
     async with serving(server.url, {"more": {"slow": slow}}) as other:
         assert await other.answer("more.slow") == "other 2, mine"
         assert seen == ["0", "other 1", "other 2"]
-        assert other.rpc.stats()["mutations_repeated"] == 2
+        assert other.rpc.admin.stats()["mutations_repeated"] == 2
         assert server.rows("SELECT text FROM note") == [("other 2, mine",)]
 
 
@@ -263,7 +263,7 @@ async def test_on_sqlite_each_is_serializable(tmp_path: Path, isolation: Isolati
         calls += [server.call("more.increment_sync", {"id": 1}) for _ in range(10)]
         await asyncio.gather(*calls)
         assert server.rows("SELECT text FROM note") == [("20",)]
-        assert server.rpc.stats()["mutations_repeated"] == 0
+        assert server.rpc.admin.stats()["mutations_repeated"] == 0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ async def test_what_was_written_while_it_was_closed(
     settings: dict[str, Any] = {"redis_url": redis_server_url, "redis_namespace": redis_namespace} if relayed else {}
     async with serving(postgresql_url, settings=settings) as server:
         assert list(lines(await server.call("notes.in_room", {"room": "r"}))) == []
-        await server.rpc.aclose()
+        await server.rpc.admin.aclose()
         server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
-        await server.rpc.open()
+        await server.rpc.admin.open()
         assert list(lines(await server.call("notes.in_room", {"room": "r"}))) == ["a"]

@@ -201,9 +201,9 @@ async def test_what_is_cached_counts_as_it_weighs(file: Path, room: int, text: i
                 await caller._get(await caller.subscribe("notes.in_room", {"room": name}, None), STRICT)
 
         await read([f"warm {number}" for number in range(5)])
-        before = server.rpc.stats()["cached_bytes"]
+        before = server.rpc.admin.stats()["cached_bytes"]
         taken = await allocated(lambda: read(rooms))
-        assert taken / 2 <= server.rpc.stats()["cached_bytes"] - before <= taken * 2
+        assert taken / 2 <= server.rpc.admin.stats()["cached_bytes"] - before <= taken * 2
 
 
 @pytest.mark.anyio

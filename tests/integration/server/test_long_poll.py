@@ -44,7 +44,7 @@ class Polled:
 
     def waits(self) -> bool:
         """Tell whether a poll is waiting."""
-        return self.rpc.stats()["streams"] == 1
+        return self.rpc.admin.stats()["streams"] == 1
 
 
 @contextmanager
@@ -144,8 +144,8 @@ def test_a_client_that_goes_away_is_forgotten_at_once(file: Path) -> None:
     """Long before the time of its poll is over, nothing is watched for it any more."""
     with polling(file, poll_wait_seconds=300.0) as server:
         leave_a_poll(server)
-        wait_until(lambda: server.rpc.stats()["streams"] == 0)
-        assert server.rpc.stats()["watched_queries"] == 0
+        wait_until(lambda: server.rpc.admin.stats()["streams"] == 0)
+        assert server.rpc.admin.stats()["watched_queries"] == 0
 
 
 def leave_a_poll(server: Polled) -> None:

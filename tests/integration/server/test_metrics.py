@@ -54,7 +54,7 @@ async def test_the_counters_are_those_of_stats(server: Server) -> None:
     """Every number of `stats()` is served, and none that is not there."""
     names = {f"reactive_rpc_{name}_total" for name in COUNTERS} | {f"reactive_rpc_{name}" for name in GAUGES}
     assert names == set(await scraped(server))
-    assert COUNTERS.keys() | GAUGES.keys() == server.rpc.stats().keys()
+    assert COUNTERS.keys() | GAUGES.keys() == server.rpc.admin.stats().keys()
 
 
 async def test_two_applications_count_for_themselves(server: Server, tmp_path: Path) -> None:
@@ -97,6 +97,6 @@ async def test_an_audit_is_counted(file: Path) -> None:
     async with serving(file, settings={"audit_share": 1.0}) as server:
         for _ in range(3):
             await server.call("notes.in_room", {"room": "r"})
-            await server.rpc.auditor.drain()
+            await server.rpc.admin.auditor.drain()
         assert (await scraped(server))["reactive_rpc_audited_total"] == 2
-        assert server.rpc.auditor.findings == ()
+        assert server.rpc.admin.auditor.findings == ()

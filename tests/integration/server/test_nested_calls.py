@@ -47,17 +47,17 @@ def nesting(file: Path) -> ReactiveRPC:
 async def test_what_an_inner_query_reads_counts_for_the_outer(file: Path) -> None:
     """The outer result is cached, and invalidated by what only the inner query read."""
     rpc = nesting(file)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         call = by_path(rpc)
         assert await call("nested.count", room="a") == 0
-        hits = rpc.stats()["hits"]
+        hits = rpc.admin.stats()["hits"]
         assert await call("nested.count", room="a") == 0
-        assert rpc.stats()["hits"] == hits + 1
+        assert rpc.admin.stats()["hits"] == hits + 1
         await call("notes.add", room="a", text="x")
         assert await call("nested.count", room="a") == 1
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def test_what_an_inner_call_had_read_counts_if_it_fails_by_accident(file: Path) -> None:
@@ -130,10 +130,10 @@ async def test_a_mutation_inside_a_call_is_refused(
     """Inside a query it would be a write, inside a mutation it would wait for its own lock: both say so at once."""
     caplog.set_level(logging.CRITICAL)
     rpc = nesting(file)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         with pytest.raises(RPCError, match=fault):
             await by_path(rpc)(path, **input)
         assert await by_path(rpc)("notes.in_room", room="a") == []
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()

@@ -86,7 +86,7 @@ async def test_a_result_is_kept_until_its_tick(file: Path, path: str, caplog: py
             clock._now += 59
             same = await server.client.get(f"/rpc/{path}", headers={"if-none-match": first.headers["etag"]})
             assert same.status_code == 304
-            assert server.rpc.stats()["hits"] == 1
+            assert server.rpc.admin.stats()["hits"] == 1
             clock._now += 1
             after = await server.client.get(f"/rpc/{path}", headers={"if-none-match": first.headers["etag"]})
         assert after.status_code == 200
@@ -117,7 +117,7 @@ async def test_what_calls_it_ends_with_it(file: Path) -> None:
     async with serving(file, functions, clock=clock) as server:
         assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:00:00Z"
         assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:00:00Z"
-        assert server.rpc.stats()["hits"] == 1
+        assert server.rpc.admin.stats()["hits"] == 1
         clock._now += MINUTE
         assert (await server.client.get("/rpc/notes.outer")).json() == "2027-01-15T08:01:00Z"
 
@@ -204,8 +204,8 @@ async def test_in_development_a_query_that_asks_pythons_clock_is_told(
             for _ in range(3):
                 for path in ("notes.lately", "notes.minutely"):
                     assert (await server.client.get(f"/rpc/{path}")).status_code == 200
-                await server.rpc.auditor.drain()
-        assert server.rpc.stats()["audited"] == said
+                await server.rpc.admin.auditor.drain()
+        assert server.rpc.admin.stats()["audited"] == said
     found = [record.getMessage() for record in caplog.records]
     assert len(found) == said
     assert all("notes.lately" in each and "note.text with another value" in each for each in found)

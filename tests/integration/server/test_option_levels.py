@@ -55,10 +55,10 @@ async def test_the_nearest_freshness_counts(
     seldom = {"poll_interval_seconds": 3600.0, **options_of("freshness", settings)}
     async with serving(file, {"notes": {"read": function}}, settings=seldom) as server:
         await server.call("notes.read")
-        polls = server.rpc.stats()["log_polls"]
+        polls = server.rpc.admin.stats()["log_polls"]
         await server.call("notes.read")
-        assert server.rpc.stats()["log_polls"] - polls == (1 if expected == "strict" else 0)
-        assert server.rpc.stats()["hits"] == 1
+        assert server.rpc.admin.stats()["log_polls"] - polls == (1 if expected == "strict" else 0)
+        assert server.rpc.admin.stats()["hits"] == 1
 
 
 @pytest.mark.parametrize("decorator", [Cache(), Cache(push="result")])
@@ -72,9 +72,9 @@ async def test_a_cache_is_one_value(file: Path, decorator: Cache) -> None:
 
     async with serving(file, {"notes": {"read": read}}, settings={"poll_interval_seconds": 3600.0}) as server:
         await server.call("notes.read")
-        polls = server.rpc.stats()["log_polls"]
+        polls = server.rpc.admin.stats()["log_polls"]
         await server.call("notes.read")
-        assert server.rpc.stats()["log_polls"] == polls + 1
+        assert server.rpc.admin.stats()["log_polls"] == polls + 1
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_a_stored_result_is_not_served_silently(file: Path) -> None:
         server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
         for name in ("notes.in_room", "notes.by_token"):
             assert list(lines(await server.call(name, IN_R))) == ["a"]
-        assert server.rpc.stats()["log_errors"] >= 2
+        assert server.rpc.admin.stats()["log_errors"] >= 2
 
 
 async def test_an_outage_is_not_described(server: Server) -> None:
@@ -107,7 +107,7 @@ async def test_an_outage_is_bridged_with_a_mark(file: Path) -> None:
             assert (await server.call("notes.bridged", {"room": "never asked"})).status_code == 503
             clock.advance(31)
             assert (await server.call("notes.bridged", IN_R)).status_code == 503
-        assert server.rpc.stats()["served_stale"] == 2
+        assert server.rpc.admin.stats()["served_stale"] == 2
         server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
         again = await server.call("notes.bridged", IN_R)
         assert list(lines(again)) == ["a"]

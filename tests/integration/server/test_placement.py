@@ -173,12 +173,12 @@ async def test_it_is_open_once(file: Path) -> None:
     rpc = rpc_on(file)
     async with opened(rpc, app_of) as first:
         with pytest.raises(ReactiveRPCError, match="is open already"):
-            await rpc.open()
+            await rpc.admin.open()
         assert (await first.client.get("/rpc/notes.in_room", **ROOM)).status_code == 200
     broken = rpc_on(file.parent / "nowhere" / "rooms.db")
     for _ in range(2):
         with pytest.raises(ReactiveRPCError, match="cannot be made"):
-            await broken.open()
+            await broken.admin.open()
 
 
 async def test_it_belongs_to_the_loop_that_opened_it(file: Path) -> None:

@@ -52,12 +52,12 @@ async def test_no_spelling_is_missed(postgresql_url: str) -> None:
     with psycopg.connect(postgresql_url.replace("+asyncpg", ""), autocommit=True) as writer:
         writer.execute(CITEXT_TYPE)
         rpc = ReactiveRPC(postgresql_url, functions={"people": {"ids_at": ids_at}})
-        await rpc.open()
+        await rpc.admin.open()
         try:
             call = by_path(rpc)
             assert await call("people.ids_at", mail="ANN@X") == [1]
             assert await call("people.ids_at", mail="ANN@X") == [1]
-            assert rpc.stats()["hits"] == 1
+            assert rpc.admin.stats()["hits"] == 1
             writer.execute("INSERT INTO person VALUES (2, 'aNN@x')")
             assert await call("people.ids_at", mail="ANN@X") == [1, 2]
             writer.execute("UPDATE person SET mail = 'bob@x' WHERE id = 1")
@@ -65,4 +65,4 @@ async def test_no_spelling_is_missed(postgresql_url: str) -> None:
             writer.execute("DELETE FROM person")
             assert await call("people.ids_at", mail="ANN@X") == []
         finally:
-            await rpc.aclose()
+            await rpc.admin.aclose()

@@ -120,7 +120,7 @@ async def test_a_start_that_fails_names_database_and_cause(own_postgresql: Postg
     for url, cause in cases.items():
         rpc = ReactiveRPC(url, functions=ROOMS)
         with pytest.raises(ServiceUnavailableError) as raised:
-            await rpc.open()
+            await rpc.admin.open()
         assert str(raised.value).startswith(f"{url} cannot be read")
         assert cause in str(raised.value).removeprefix(url)
 

@@ -233,7 +233,7 @@ async def test_calls_inside_calls_never_wait_for_those_outside(url: str) -> None
         await until(lambda: len(entered) == 2)
         # This one waits for its turn behind the calls that are about to ask for the same.
         outside = asyncio.create_task(server.answer("notes.in_room", {"room": "a"}))
-        await until(lambda: server.rpc.stats()["computing"] == 4)
+        await until(lambda: server.rpc.admin.stats()["computing"] == 4)
         go_on.set()
         async with asyncio.timeout(60):
             assert await asyncio.gather(*calls) == [1, 1, 1]

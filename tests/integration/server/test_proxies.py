@@ -104,7 +104,7 @@ def test_a_client_that_leaves_a_proxy_is_forgotten(tmp_path: Path, proxy: str) -
     with running(app_of(rpc)) as url, behind(proxy, url, tmp_path) as outside:
         with heard(outside, json=in_rooms("a")) as stream:
             cursor = stream.next()[2]
-        wait_until(lambda: not rpc.stats()["streams"])
+        wait_until(lambda: not rpc.admin.stats()["streams"])
         polled = httpx.post(f"{outside}/rpc/events/poll", json={**in_rooms("a"), "cursor": cursor, "wait": 0.1})
         assert [event["event"] for event in polled.json()["events"]] == ["connected"]
 

@@ -123,7 +123,7 @@ def test_a_result_is_computed_once_for_all_who_share_it(served: Served) -> None:
     opened = [stream.__enter__() for stream in streams]
     for stream in opened:
         stream.next()
-    served.rpc.observe(count)
+    served.rpc.admin.observe(count)
     served.add("one")
     assert [stream.next()[0] for stream in opened] == ["result"] * 10
     assert runs == 1
@@ -162,7 +162,7 @@ def test_nothing_is_kept_of_streams_that_have_gone(served: Served) -> None:
     """The watch ends with its last stream."""
     with served.stream("ann@t", "notes.in_room", {"room": "a"}) as stream:
         stream.next()
-    wait_until(lambda: served.rpc.stats()["streams"] == served.rpc.stats()["watched_queries"] == 0)
+    wait_until(lambda: served.rpc.admin.stats()["streams"] == served.rpc.admin.stats()["watched_queries"] == 0)
 
 
 def test_what_is_pushed_is_declared_well() -> None:

@@ -143,7 +143,7 @@ async def test_a_read_of_an_uncaptured_table_joins_no_computation_from_before_th
         await started.wait()
         server.write("INSERT INTO doc(body) VALUES ('x')")
         second = asyncio.create_task(get(server, "n.q"))
-        await until(lambda: server.rpc.stats()["joined"] + server.rpc.stats()["misses"] == 2)
+        await until(lambda: server.rpc.admin.stats()["joined"] + server.rpc.admin.stats()["misses"] == 2)
         go.set()
         assert await first == 0
         assert await second == 1

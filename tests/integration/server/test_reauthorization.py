@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from sqlmodel import Field, select
+from sqlmodel import Field, Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
+    ConflictError,
     Context,
     ForbiddenError,
     Login,
@@ -106,7 +107,14 @@ class Served:
 @contextmanager
 def served(file: Path, *, recheck_seconds: float = 0.2, login: Rights | None = None) -> Iterator[Served]:
     login = login or Rights()
-    functions = {**ROOMS, "test": {"mine": mine, "hello": hello}}
+
+    @define_reactive_function.mutation(public=True)
+    def revoke_in_a_thread(db: Session, identity: str, fails: bool = False) -> None:
+        rpc.revoke(identity, db=db)
+        if fails:
+            raise ConflictError("not today")
+
+    functions = {**ROOMS, "test": {"mine": mine, "hello": hello, "revoke": revoke_in_a_thread}}
     rpc = rpc_on(file, functions, context=login.context, settings={"recheck_seconds": recheck_seconds})
     app = app_of(rpc)
 
@@ -287,6 +295,16 @@ def test_revoke_ends_the_streams_of_one_identity(file: Path) -> None:
         with opened(server.url, ANN) as first, opened(server.url, ANN) as second:
             assert httpx.post(f"{server.url}/revoke/ann").status_code == 200
             assert [name for stream in (first, second) for name, _ in stream.rest()] == ["revoked"] * 2
+        server.add("x")
+        assert bobs.next()[0] == "invalidation"
+
+
+def test_a_mutation_in_a_thread_revokes_when_it_is_committed(file: Path) -> None:
+    """`rpc.revoke` with its `Session` is done on return, as a part of its transaction, or not at all."""
+    with served(file, recheck_seconds=0) as server, opened(server.url, BOB) as bobs, opened(server.url, ANN) as anns:
+        for identity, status in (({"identity": "bob", "fails": True}), 409), ({"identity": "ann"}, 200):
+            assert httpx.post(f"{server.url}/rpc/test.revoke", json=identity).status_code == status
+        assert [name for name, _ in anns.rest()] == ["revoked"]
         server.add("x")
         assert bobs.next()[0] == "invalidation"
 

@@ -63,7 +63,7 @@ async def team(db: AsyncSession, input: Ref) -> str:
 async def opened(file: Path, relations: Relations) -> AsyncIterator[ReactiveRPC]:
     functions = {"posts": {"by": posts}, "teams": {"name": team}}
     rpc = ReactiveRPC(f"sqlite:///{file}", functions=functions, metadata=Base.metadata, relations=relations)
-    await rpc.open()
+    await rpc.admin.open()
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executescript(
             "INSERT INTO team VALUES ('t1', 'one'), ('t2', 'two');"
@@ -73,7 +73,7 @@ async def opened(file: Path, relations: Relations) -> AsyncIterator[ReactiveRPC]
     try:
         yield rpc
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def touched(rpc: ReactiveRPC, file: Path, sql: str) -> set[str]:
@@ -85,9 +85,9 @@ async def touched(rpc: ReactiveRPC, file: Path, sql: str) -> set[str]:
         connection.execute(sql)
     again = set()
     for name, (path, id) in calls.items():
-        misses = rpc.stats()["misses"]
+        misses = rpc.admin.stats()["misses"]
         await by_path(rpc)(path, id=id)
-        if rpc.stats()["misses"] > misses:
+        if rpc.admin.stats()["misses"] > misses:
             again.add(name)
     return again
 
@@ -130,7 +130,7 @@ async def test_auto_reads_the_foreign_keys_of_postgresql(postgresql_url: str) ->
     functions = {"posts": {"by": posts}, "teams": {"name": team}}
     rpc = ReactiveRPC(postgresql_url, functions=functions, metadata=Base.metadata, relations="auto")
     plain = make_url(postgresql_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         with psycopg.connect(plain, autocommit=True) as writer:
             writer.execute("INSERT INTO team VALUES ('t1', 'one'), ('t2', 'two')")
@@ -138,13 +138,13 @@ async def test_auto_reads_the_foreign_keys_of_postgresql(postgresql_url: str) ->
             for id in ("t1", "t2"):
                 await by_path(rpc)("teams.name", id=id)
             writer.execute("UPDATE member SET name = 'eve' WHERE id = 'm1'")
-            misses = rpc.stats()["misses"]
+            misses = rpc.admin.stats()["misses"]
             await by_path(rpc)("teams.name", id="t2")
-            assert rpc.stats()["misses"] == misses
+            assert rpc.admin.stats()["misses"] == misses
             await by_path(rpc)("teams.name", id="t1")
-            assert rpc.stats()["misses"] == misses + 1
+            assert rpc.admin.stats()["misses"] == misses + 1
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 @pytest.mark.parametrize(

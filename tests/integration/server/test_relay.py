@@ -51,7 +51,7 @@ async def test_every_answer_is_fresh_at_two_workers(
                 assert len(await texts(server)) == n + 1
         assert one.hits >= 20
         assert two.hits >= 20
-        assert one.rpc.stats()["shared_hits"] + two.rpc.stats()["shared_hits"] > 0
+        assert one.rpc.admin.stats()["shared_hits"] + two.rpc.admin.stats()["shared_hits"] > 0
         with one.connect() as connection:
             readers = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reactive_rpc log' AND datname = %s",
@@ -172,4 +172,4 @@ async def test_there_is_no_relay_without_redis(tmp_path: Path) -> None:
     """And the command says which variable is missing."""
     rpc = ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/a.db", functions=ROOMS, metadata=METADATA)
     with pytest.raises(DefinitionError, match="REACTIVE_RPC_REDIS_URL"):
-        await rpc.run_relay()
+        await rpc.admin.run_relay()

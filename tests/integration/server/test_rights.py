@@ -456,7 +456,7 @@ async def test_no_right_outlives_its_commit_with_redis(
     shared = {"redis_url": redis_server_url, "redis_namespace": redis_namespace, "build": "b1"}
     async with on_postgresql(0, postgresql_url, **shared) as game:
         assert await play(game) == []
-        assert sum(worker.rpc.stats()["shared_hits"] for worker in game.workers) > 0
+        assert sum(worker.rpc.admin.stats()["shared_hits"] for worker in game.workers) > 0
 
 
 def streams_are_never_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ async def test_get_and_post_answer_alike(server: Server) -> None:
     got = await server.client.get("/rpc/notes.in_room", **ROOM_A)
     posted = await server.call("notes.in_room", {"room": "a"})
     assert (got.content, got.headers["etag"]) == (posted.content, posted.headers["etag"])
-    assert (server.rpc.stats()["misses"], server.rpc.stats()["hits"]) == (1, 1)
+    assert (server.rpc.admin.stats()["misses"], server.rpc.admin.stats()["hits"]) == (1, 1)
 
 
 class Level(IntEnum):
@@ -253,7 +253,7 @@ async def test_callers_do_not_share_results_that_depend_on_them(file: Path) -> N
         for name in ("ann", "bob", "ann", "bob"):
             answer = await server.client.get("/rpc/test.whoami", headers={"authorization": f"Bearer {name}@t"})
             assert answer.json() == name
-        assert (server.rpc.stats()["misses"], server.rpc.stats()["hits"]) == (2, 2)
+        assert (server.rpc.admin.stats()["misses"], server.rpc.admin.stats()["hits"]) == (2, 2)
 
 
 async def test_a_public_query_asks_nobody(file: Path) -> None:

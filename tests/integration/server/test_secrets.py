@@ -120,11 +120,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 @asynccontextmanager
 async def opened(place: Place, **options: Any) -> AsyncIterator[ReactiveRPC]:
     rpc = ReactiveRPC(place.url, functions=FUNCTIONS, metadata=SQLModel.metadata, **options)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         yield rpc
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def test_a_table_that_nothing_reads_leaves_no_values(place: Place) -> None:
@@ -149,7 +149,7 @@ async def test_precision_begins_with_the_first_read(place: Place) -> None:
         await by_path(rpc)("accounts.by_name", name="ada")
         place.run(ACCOUNT.format("bob"))
         await by_path(rpc)("accounts.by_name", name="ada")
-        assert rpc.stats()["hits"] == 1
+        assert rpc.admin.stats()["hits"] == 1
 
 
 async def test_no_secret_stands_in_the_outbox(place: Place) -> None:
@@ -196,13 +196,13 @@ async def test_who_looks_again_takes_what_was_imposed(place: Place) -> None:
     """A policy is imposed at a start, in a new epoch; workers that run on do not undo it, and stay right."""
     async with opened(place) as old:
         assert await by_path(old)("accounts.by_name", name="ada") == 0
-        before = old.report().epoch
+        before = old.admin.report().epoch
         async with opened(place, capture=Capture(exclude=[Account.name])) as new:
-            epoch = new.report().epoch
+            epoch = new.admin.report().epoch
             place.run(ACCOUNT.format("ada"))
             for rpc in (old, new):
                 assert await by_path(rpc)("accounts.by_name", name="ada") == 1
-            assert (old.report().epoch, new.report().epoch) == (epoch, epoch)
+            assert (old.admin.report().epoch, new.admin.report().epoch) == (epoch, epoch)
             assert epoch != before
         assert "ada" not in place.copied("secrets_account").replace("tok-ada", "")
 

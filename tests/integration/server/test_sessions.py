@@ -94,7 +94,7 @@ async def test_each_is_given_its_own(file: Path) -> None:
         for group in functions:
             answers = {name: (await server.call(f"{group}.{name}")).json() for name in wanted}
             assert answers == wanted
-        assert server.rpc.stats()["stored"] == len(wanted)
+        assert server.rpc.admin.stats()["stored"] == len(wanted)
 
 
 async def test_a_default_is_no_annotation(file: Path) -> None:

@@ -97,7 +97,7 @@ class Workers:
         def count(observation: Observation) -> None:
             self.runs[observation.path] += 1
 
-        server.rpc.observe(count)
+        server.rpc.admin.observe(count)
         return server
 
     async def texts(self, server: Server, room: str) -> list[str]:
@@ -142,7 +142,7 @@ async def test_a_handler_runs_once_for_all_workers(workers: Workers) -> None:
         answers = await asyncio.gather(*(workers.texts(server, "a") for server in (one, other)))
         assert answers == [["first", *(f"more {n}" for n in range(round + 1))]] * 2
         assert workers.runs["notes.in_room"] == round + 2
-    stats = [server.rpc.stats() for server in (one, other)]
+    stats = [server.rpc.admin.stats() for server in (one, other)]
     assert sum(stat["shared_hits"] for stat in stats) == 6
     assert sum(stat["shared_puts"] for stat in stats) == 6
 
@@ -260,7 +260,7 @@ async def test_no_answer_is_stale_while_everybody_writes(
 
     writing = asyncio.create_task(write())
     await asyncio.gather(writing, *(read(server) for server in servers for _ in range(3)))
-    stats = [server.rpc.stats() for server in servers]
+    stats = [server.rpc.admin.stats() for server in servers]
     assert (wrong, requests > 0) == (0, True)
     assert sum(stat["shared_hits"] for stat in stats) > 0
 

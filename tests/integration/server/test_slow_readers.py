@@ -70,7 +70,7 @@ def test_a_reader_that_does_not_read_delays_nobody(file: Path, rpc: ReactiveRPC)
     """The others hear every event; what waits for it stays within its bound; when it reads again it finds a gap."""
     with running(app_of(rpc)) as url, deaf(url) as connection, heard(url, json=in_rooms("a")) as quick:
         quick.next()
-        wait_until(lambda: rpc.stats()["streams"] == 2)
+        wait_until(lambda: rpc.admin.stats()["streams"] == 2)
         for number in range(MOST_EVENTS):
             write(file, f"{number}")
             assert quick.next()[0] == "invalidation"
@@ -92,13 +92,13 @@ def test_a_reader_that_goes_away_in_the_middle_of_a_send_is_forgotten(file: Path
     """Its connection was blocked, its task in a send: both end with the connection."""
     with running(app_of(rpc)) as url:
         with deaf(url):
-            wait_until(lambda: rpc.stats()["streams"] == 1)
+            wait_until(lambda: rpc.admin.stats()["streams"] == 1)
             for number in range(MOST_EVENTS):
                 write(file, f"{number}")
                 if _overflown(rpc):
                     break
             assert _overflown(rpc)
-        wait_until(lambda: rpc.stats()["streams"] == rpc.stats()["watched_queries"] == 0)
+        wait_until(lambda: rpc.admin.stats()["streams"] == rpc.admin.stats()["watched_queries"] == 0)
 
 
 def _gzip(app: FastAPI) -> None:
@@ -148,4 +148,4 @@ def test_events_pass_through_middlewares_at_once(
                 assert name == "invalidation"
                 cursors.append(int(cursor.split(":")[1]))
             assert cursors == sorted(set(cursors))
-        wait_until(lambda: rpc.stats()["streams"] == 0)
+        wait_until(lambda: rpc.admin.stats()["streams"] == 0)

@@ -55,10 +55,10 @@ async def test_a_text_is_kept_until_its_table_is_written(file: Path, name: str) 
             assert (await server.client.get(f"/rpc/text.{name}")).json() == expected
         server.write("INSERT INTO visit(who) VALUES ('somebody')")
         assert (await server.client.get(f"/rpc/text.{name}")).json() == 0
-        assert server.rpc.stats()["hits"] == 2
+        assert server.rpc.admin.stats()["hits"] == 2
         server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'one')")
         assert (await server.client.get(f"/rpc/text.{name}")).json() == 1
-        assert server.rpc.stats()["hits"] == 2
+        assert server.rpc.admin.stats()["hits"] == 2
 
 
 async def test_text_within_a_statement_is_kept(file: Path) -> None:
@@ -68,7 +68,7 @@ async def test_text_within_a_statement_is_kept(file: Path) -> None:
             assert (await server.client.get("/rpc/text.shouted")).json() == []
         server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'one')")
         assert (await server.client.get("/rpc/text.shouted")).json() == ["ONE"]
-        assert server.rpc.stats()["hits"] == 1
+        assert server.rpc.admin.stats()["hits"] == 1
 
 
 async def test_chance_is_not_kept_and_the_reason_is_logged_once(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -76,7 +76,7 @@ async def test_chance_is_not_kept_and_the_reason_is_logged_once(file: Path, capl
     async with serving(file, FUNCTIONS) as server:
         for _ in range(2):
             assert (await server.client.get("/rpc/text.by_chance")).status_code == 200
-        assert server.rpc.stats()["stored"] == 0
+        assert server.rpc.admin.stats()["stored"] == 0
     reasons = [record.getMessage() for record in caplog.records if "text.by_chance" in record.getMessage()]
     assert len(reasons) == 1
     assert "calls random()" in reasons[0]

@@ -81,7 +81,7 @@ def procedures(service: Service, rpc: Callable[[], ReactiveRPC]) -> dict[str, An
 
     @define_reactive_function.mutation
     def arrive_sync(db: Session, input: Place) -> None:
-        rpc().invalidate_sync(weather, keys=[input.city], db=db)
+        rpc().invalidate(weather, keys=[input.city], db=db)
 
     @define_reactive_function.mutation
     async def beside(input: Place) -> None:
@@ -109,11 +109,11 @@ async def opened(place: tuple[str, Capture], service: Service) -> AsyncIterator[
         capture=place[1],
         settings=Settings(busy_timeout_seconds=60.0, pool_timeout_seconds=60.0),
     )
-    await rpc.open()
+    await rpc.admin.open()
     try:
         yield rpc
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()
 
 
 async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, Capture]) -> None:
@@ -177,12 +177,12 @@ async def test_a_predicate_may_ignore_a_topic(place: tuple[str, Capture]) -> Non
         call = by_path(rpc)
         await call("weather.cities")
         await rpc.invalidate(news, keys=["sport"])
-        misses = rpc.stats()["misses"]
+        misses = rpc.admin.stats()["misses"]
         assert await call("weather.cities") == []
-        assert rpc.stats()["misses"] == misses
+        assert rpc.admin.stats()["misses"] == misses
         await rpc.invalidate(news)
         await call("weather.cities")
-        assert rpc.stats()["misses"] == misses + 1
+        assert rpc.admin.stats()["misses"] == misses + 1
 
 
 @pytest.mark.parametrize("place", KINDS[:2], indirect=True)
@@ -206,7 +206,7 @@ async def test_a_misuse_outside_is_refused(place: tuple[str, Capture]) -> None:
     """What is no topic, and what are no keys; each message says the way out."""
     async with opened(place, Service()) as rpc:
         with pytest.raises(DefinitionError, match="is no topic"):
-            await rpc.invalidate(City)  # type: ignore[arg-type]  # wrong on purpose
+            await rpc.invalidate(City)  # type: ignore[call-overload]  # wrong on purpose
         with pytest.raises(DefinitionError, match="is no list"):
             await rpc.invalidate(weather, keys="berlin")
         with pytest.raises(DefinitionError, match="a key is a str"):
@@ -232,7 +232,7 @@ async def test_a_topic_called_like_a_table_is_refused(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'topics.db'}"
     rpc = ReactiveRPC(url, functions={"a": {"lost": lost}}, metadata=Base.metadata)
     with pytest.raises(DefinitionError, match="there is a table of that name"):
-        await rpc.open()
+        await rpc.admin.open()
 
 
 def test_an_unknown_capture_is_refused() -> None:

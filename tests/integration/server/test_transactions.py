@@ -89,7 +89,7 @@ async def test_a_query_that_writes_is_refused(file: Path, name: str) -> None:
             assert "kind='mutation'" in error_of(answer)["message"]
         assert server.rows() == []
         assert server.rows("SELECT name FROM sqlite_master WHERE name = 'mine'") == []
-        assert server.rpc.stats()["stored"] == 0
+        assert server.rpc.admin.stats()["stored"] == 0
 
 
 async def test_a_query_that_changes_a_row_in_a_thread_is_refused(file: Path) -> None:
@@ -120,7 +120,7 @@ async def test_a_query_that_hides_its_refusal_still_writes_nothing(file: Path) -
     async with serving(file, {"notes": {"swallowing": swallowing}}) as server:
         assert (await server.call("notes.swallowing", NOTE)).json() == "swallowed"
         assert server.rows() == []
-        assert server.rpc.stats()["stored"] == 0
+        assert server.rpc.admin.stats()["stored"] == 0
 
 
 @define_reactive_function.mutation
@@ -295,7 +295,7 @@ async def test_reading_an_undeclared_table_widens_in_production(file: Path, capl
             assert (await server.call("visits.all")).json() == ["ann"]
             server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
             assert (await server.call("visits.all")).json() == ["ann"]
-            assert server.rpc.stats()["misses"] == 3
+            assert server.rpc.admin.stats()["misses"] == 3
     warnings = [record.getMessage() for record in caplog.records if "widened" in record.getMessage()]
     assert len(warnings) == 1
     assert "visits.all reads 'visit'" in warnings[0]

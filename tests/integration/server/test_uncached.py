@@ -50,7 +50,7 @@ async def test_every_call_runs_the_handler(file: Path, caplog: pytest.LogCapture
         assert [run for _, run in answers] == [1, 2, 3]
         assert sorted(answer.json()[1] for answer in both) == [4, 5]
         assert not caplog.records
-        stats = server.rpc.stats()
+        stats = server.rpc.admin.stats()
         assert (stats["hits"], stats["stored"], stats["uncacheable"], stats["indexed"]) == (0, 0, 0, 0)
 
 
@@ -59,7 +59,7 @@ async def test_what_calls_it_is_not_cached_either(file: Path) -> None:
     async with opened(counting(file), app_of) as server:
         runs = [(await server.client.get("/rpc/notes.outer")).json()[1] for _ in range(2)]
         assert runs == [1, 2]
-        assert server.rpc.stats()["uncacheable"] == 2
+        assert server.rpc.admin.stats()["uncacheable"] == 2
 
 
 async def test_a_watch_is_refused_with_the_way_out(file: Path) -> None:

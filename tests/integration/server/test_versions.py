@@ -264,7 +264,7 @@ async def test_an_answer_shows_what_the_database_held_at_its_version(world: Writ
     assert wrong[CURSOR] > 0
     assert seen.kinds[VERSION] == seen.kinds[CURSOR], "an answer that rests on rows alone always has a version"
     assert seen.is_complete, seen.kinds
-    assert world.server.rpc.stats()["hits"] > 0
+    assert world.server.rpc.admin.stats()["hits"] > 0
 
 
 async def _call(world: WrittenServer, seen: Seen, dice: random.Random, calls: int) -> None:

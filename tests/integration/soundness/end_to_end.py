@@ -160,17 +160,17 @@ class EndToEnd:
         Raises:
             WrongError: a stale answer, or a client that was not told.
         """
-        await self.rpc.open()
+        await self.rpc.admin.open()
         other = OtherProcess(self._path)
         try:
             for case in range(cases):
                 await self._run_case(f"{seed}:{case}", other)
         finally:
             other.close()
-            await self.rpc.aclose()
+            await self.rpc.admin.aclose()
             for engine in self._engines.values():
                 engine.dispose()
-        self.counters.update(hits=int(self.rpc.stats()["hits"]))
+        self.counters.update(hits=int(self.rpc.admin.stats()["hits"]))
 
     async def _run_case(self, name: str, other: OtherProcess) -> None:
         choices = random.Random(name)

@@ -208,9 +208,9 @@ def test_it_is_no_fault_where_nobody_asks_who_calls(tmp_path: Path) -> None:
 async def test_what_nobody_announced_is_refused_at_its_first_call(tmp_path: Path) -> None:
     """A dependency that does not say what it returns: the call says the same."""
     rpc = ReactiveRPC(f"sqlite:///{tmp_path}/x.db", functions={"a": {"b": with_login}}, context=silent_user)
-    await rpc.open()
+    await rpc.admin.open()
     try:
         with pytest.raises(DefinitionError, match="begins with a Login, and was given a Member"):
             await by_path(rpc, Member(id=1, org_id=1, role=Role.USER))("a.b")
     finally:
-        await rpc.aclose()
+        await rpc.admin.aclose()

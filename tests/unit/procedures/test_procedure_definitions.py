@@ -171,10 +171,10 @@ async def test_a_declaration_that_the_database_contradicts_fails_the_start(tmp_p
     )
     for _ in range(2):
         with pytest.raises(DefinitionError) as raised:
-            await rpc.open()
+            await rpc.admin.open()
         missing = [word for word in words if word not in str(raised.value)]
         assert not missing, str(raised.value)
-    await rpc.aclose()
+    await rpc.admin.aclose()
 
 
 @pytest.mark.parametrize(
