@@ -348,7 +348,7 @@ if TYPE_CHECKING:  # none of it can be run
         return 1
 
 
-async def wrong(db: AsyncSession, me: User, them: Organization) -> None:
+async def wrong(db: AsyncSession, session: Session, me: User, them: Organization) -> None:
     call = rpc.caller(me)
     rpc.caller(them)  # error: this application's context is a User
     await call(get_one)  # error: agent_id is missing
