@@ -193,20 +193,22 @@ class ReactiveRPC(Generic[L]):
             executor=self._executor,
             counted=(self._reader, auditor, self._hub, self._executor, self._freshness, self._reauthorization),
         )
-        served = Served(
+        self.router = make_router(self._served(clock=clock, ids=ids), prefix=prefix, context=context)
+
+    def _served(self, *, clock: Clock, ids: IdSource) -> Served:
+        return Served(
             calls=self._calls,
             reader=self._reader,
             hub=self._hub,
             reauthorization=self._reauthorization,
-            store=backend.ephemeral_store,
-            health=health,
+            store=self._backend.ephemeral_store,
+            health=self._health,
             stats=self.admin.stats,
-            settings=settings,
+            settings=self._settings,
             clock=clock,
             ids=ids,
             require_open=self._lifecycle.require_open,
         )
-        self.router = make_router(served, prefix=prefix, context=context)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
