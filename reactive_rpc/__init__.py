@@ -13,6 +13,7 @@ from reactive_rpc.extras import needs
 
 if TYPE_CHECKING:
     from reactive_rpc.app import ReactiveRPC
+    from reactive_rpc.cache.result_store import FoundResult, ResultStore, StoredResult
     from reactive_rpc.changes.capture_options import Capture
     from reactive_rpc.dependencies.change import Change
     from reactive_rpc.errors import (
@@ -59,6 +60,7 @@ __all__ = [
     "Definer",
     "DefinitionError",
     "ForbiddenError",
+    "FoundResult",
     "Login",
     "Mutation",
     "Next",
@@ -68,8 +70,10 @@ __all__ = [
     "RPCError",
     "ReactiveRPC",
     "ReactiveRPCError",
+    "ResultStore",
     "ServiceUnavailableError",
     "Settings",
+    "StoredResult",
     "Tenant",
     "TooManyRequestsError",
     "Topic",
@@ -94,12 +98,15 @@ _MODULES = {
     "Context": "procedures.context",
     "DeclaredError": "procedures.declared_errors",
     "Definer": "procedures.definer",
+    "FoundResult": "cache.result_store",
     "Login": "procedures.context",
     "Mutation": "procedures.procedure",
     "Next": "procedures.steps",
     "Query": "procedures.procedure",
     "ReactiveRPC": "app",
+    "ResultStore": "cache.result_store",
     "Settings": "settings",
+    "StoredResult": "cache.result_store",
     "Tenant": "procedures.context",
     "Topic": "procedures.topics",
     "after_commit": "procedures.after_commit",

@@ -19,6 +19,8 @@ from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.read_tables import ReadTableRegistry
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result_store import ResultStore
+from reactive_rpc.cache.shared_results import SharedResults
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.capture_options import Capture
 from reactive_rpc.changes.follower import IDLE_FACTOR, LogFollower
@@ -38,6 +40,7 @@ from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.rate_limit import RateLimits
 from reactive_rpc.procedures.registry import Functions, Registry
 from reactive_rpc.procedures.topics import Topic
+from reactive_rpc.result_sharing import make_shared_results
 from reactive_rpc.settings import Settings
 from reactive_rpc.statements.database import Database
 from reactive_rpc.subscriptions.holdings import Bounds
@@ -78,6 +81,8 @@ class ReactiveRPC(Generic[L]):
         capture: how writes are seen, and which values are copied beside the tables; see `Capture`.
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.
+        store: where workers share results, beside what each keeps in memory: a `ResultStore`. Left out, they share
+            through the Redis of the settings, if there is one. Both need `Settings.build`.
         settings: read from the environment if left out.
         prefix: of the router's paths.
 
@@ -101,6 +106,7 @@ class ReactiveRPC(Generic[L]):
         metadata: MetaData | None = None,
         capture: Capture = TRIGGERS,
         log_url: LogURL | None = None,
+        store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
     ) -> None: ...
@@ -115,6 +121,7 @@ class ReactiveRPC(Generic[L]):
         metadata: MetaData | None = None,
         capture: Capture = TRIGGERS,
         log_url: LogURL | None = None,
+        store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
     ) -> None: ...
@@ -129,6 +136,7 @@ class ReactiveRPC(Generic[L]):
         metadata: MetaData | None = None,
         capture: Capture = TRIGGERS,
         log_url: LogURL | None = None,
+        store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
     ) -> None:
@@ -151,12 +159,15 @@ class ReactiveRPC(Generic[L]):
             log_url=log_url,
             clock=clock,
         )
+        self._shared = make_shared_results(store, backend, settings=settings, capture=capture, clock=clock)
         self._database, self._capture, self._log = backend.database, backend.capture, backend.log
         self._freshness = Freshness(
             self._log, clock=clock, max_age_seconds=2 * IDLE_FACTOR * backend.poll_interval_seconds
         )
         auditor = Auditor(self._freshness, share=settings.audit_share, samples=strict)
-        self._reader = _make_reader(backend, settings, self._freshness, auditor=auditor, clock=clock)
+        self._reader = _make_reader(
+            backend, settings, self._freshness, shared=self._shared, auditor=auditor, clock=clock
+        )
         self._executor = _make_executor(backend, settings, strict=strict, clock=clock)
         limits = RateLimits(backend.ephemeral_store, clock=clock, health=health)
         self._calls = Calls(
@@ -168,14 +179,7 @@ class ReactiveRPC(Generic[L]):
         )
         self._log.subscribe(self._reader.apply)
         self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
-        self._follower = LogFollower(
-            self._freshness.sync_to_head,
-            lambda: self._freshness.age_seconds,
-            clock=clock,
-            interval_seconds=backend.poll_interval_seconds,
-            streams=self._hub.open_streams,
-            on_lost=self._hub.end_all,
-        )
+        self._follower = _make_follower(backend, self._freshness, self._hub, clock=clock)
         self._pruner = _make_pruner(backend, settings, clock=clock)
         self._announcer = Announcer(
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
@@ -236,9 +240,9 @@ class ReactiveRPC(Generic[L]):
             await database.make_tables(self._metadata)
         if backend.relay is not None and self._settings.relay:
             self._tasks(stack).keep(backend.relay.run(), "relay candidate")
-        if backend.shared is not None:
-            stack.push_async_callback(backend.shared.aclose)
-            await backend.shared.open()
+        if self._shared is not None:
+            stack.push_async_callback(self._shared.aclose)
+            await self._shared.open()
         await self._log.open()
         stack.push_async_callback(self._log.aclose)
         await self._check_declarations()
@@ -350,13 +354,19 @@ class ReactiveRPC(Generic[L]):
 
 
 def _make_reader(
-    backend: Backend, settings: Settings, freshness: Freshness, *, auditor: Auditor, clock: Clock
+    backend: Backend,
+    settings: Settings,
+    freshness: Freshness,
+    *,
+    shared: SharedResults | None,
+    auditor: Auditor,
+    clock: Clock,
 ) -> Reader:
     return Reader(
         backend.log,
         MemoryStore(settings.cache_max_bytes),
         freshness=freshness,
-        shared=backend.shared,
+        shared=shared,
         clock=clock,
         new_context=isolated_context,
         reads=ReadTableRegistry(backend.capture.note_reads, clock=clock),
@@ -394,6 +404,17 @@ def _make_hub(backend: Backend, settings: Settings, *, reader: Reader, clock: Cl
         ack_retry_seconds=settings.ack_retry_seconds,
         reconnect_milliseconds=settings.reconnect_milliseconds,
         heartbeat_seconds=settings.heartbeat_seconds,
+    )
+
+
+def _make_follower(backend: Backend, freshness: Freshness, hub: Hub, *, clock: Clock) -> LogFollower:
+    return LogFollower(
+        freshness.sync_to_head,
+        lambda: freshness.age_seconds,
+        clock=clock,
+        interval_seconds=backend.poll_interval_seconds,
+        streams=hub.open_streams,
+        on_lost=hub.end_all,
     )
 
 

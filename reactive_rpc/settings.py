@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -194,16 +203,25 @@ class RedisSettings(_Group):
     relay: bool = True
     """Whether this worker may become the relay. If no worker may, run `reactive-rpc relay`."""
 
+
+class StoreSettings(_Group):
+    """Results that workers share: in Redis, or in the store of `ReactiveRPC(store=)`."""
+
     build: str = ""
     """A name for the code that runs and for everything of its surroundings that a handler answers by. If it is given,
-    workers of the same build share computed results through Redis. So it must change with every change of a handler or
-    of its configuration, and differ between applications."""
+    workers of the same build share computed results. So it must change with every change of a handler or of its
+    configuration, and differ between applications."""
 
     shared_value_seconds: PositiveFloat = 3600.0
-    """How long Redis keeps a shared result that no worker stores again."""
+    """How long a shared result is kept that no worker stores again."""
+
+    store_secret: SecretStr | None = None
+    """A secret that all workers have and the store has not. If it is given, whoever can write to the store cannot make
+    up a result that a worker would take."""
 
 
 class Settings(  # pyright: ignore[reportIncompatibleVariableOverride]  # BaseSettings narrows model_config
+    StoreSettings,
     RedisSettings,
     LimitSettings,
     StreamSettings,

@@ -24,7 +24,6 @@ from reactive_rpc.backends.postgresql.url import Place
 from reactive_rpc.backends.redis.ephemeral_store import RedisEphemeralStore
 from reactive_rpc.backends.redis.log import UNREACHABLE, RedisLog
 from reactive_rpc.backends.redis.relay import Relay
-from reactive_rpc.backends.redis.shared_results import RedisSharedResults
 from reactive_rpc.backends.redis.stream import RedisStream
 from reactive_rpc.backends.session.capture import SessionCapture
 from reactive_rpc.backends.session.database import GenericDatabase
@@ -74,7 +73,7 @@ class Backend:
         poll_interval_seconds: how often the log is looked at when nobody asks and streams are open.
         answers: of mutations, kept to be given again; None where the database has no place for them.
         relay: feeds the log of all workers, here or in another process; None where each worker reads the database.
-        shared: where workers share results; None where they do not.
+        role: names what a connection is: another role may see other rows.
         probes: of the parts that the log depends on beside the database, by name.
     """
 
@@ -86,7 +85,7 @@ class Backend:
     poll_interval_seconds: float
     answers: Answers | None = None
     relay: Relay | None = None
-    shared: RedisSharedResults | None = None
+    role: str = ""
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
@@ -204,7 +203,16 @@ def _postgresql(places: _Places, settings: Settings, ids: IdSource, policy: Imag
     capture = PostgreSQLCapture(url, ids=ids, policy=policy)
     log, store = PostgreSQLLog(capture, url), PostgreSQLEphemeralStore(url, budget=_budget(settings))
     answers = answers_on_postgresql(settings.idempotency_seconds)
-    return Backend(database, capture, log, announce_on_postgresql, store, settings.poll_interval_seconds, answers)
+    return Backend(
+        database,
+        capture,
+        log,
+        announce_on_postgresql,
+        store,
+        settings.poll_interval_seconds,
+        answers,
+        role=places.role,
+    )
 
 
 def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, policy: ImagePolicy | None) -> Backend:
@@ -230,15 +238,6 @@ def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, p
         poll_interval_seconds=settings.poll_interval_seconds,
         clock=clock,
     )
-    shared = None
-    if settings.build:
-        shared = RedisSharedResults(
-            redis_url,
-            settings.redis_namespace,
-            build=f"{settings.build} {places.role}",
-            ttl_seconds=settings.shared_value_seconds,
-            clock=clock,
-        )
     log = RedisLog(capture, new_stream())
     return Backend(
         _postgresql_database(places, settings),
@@ -249,7 +248,7 @@ def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, p
         RELAYED_POLL_SECONDS,
         answers_on_postgresql(settings.idempotency_seconds),
         relay,
-        shared,
+        places.role,
         {"redis": lambda: _redis_health(log), "relay": lambda: _relay_health(log)},
     )
 

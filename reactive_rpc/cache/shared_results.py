@@ -2,7 +2,8 @@
 
 Sharing is economy: whoever takes a result validates it by its own log (`docs/internals/cache.md`), so a record that is
 lost, kept too long, or never put costs a run of the handler and no more. Only a record that is not what it says could
-do harm. So it holds its whole key, which is compared, and a checksum of all the rest.
+do harm. So it holds its whole key, which is compared, and a checksum of all the rest, which nobody can make who does
+not know the workers' secret, if they have one.
 
 A result is looked for under a name made of the build, the epoch and the key: another version of a handler may answer
 otherwise, and versions of another epoch mean nothing.
@@ -14,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from hmac import compare_digest
 from typing import Final, Protocol
 
 from reactive_rpc.cache.result import ResultKey
@@ -49,7 +51,11 @@ class SharedResult:
 
 
 class SharedResults(Protocol):
-    """A store in which workers put results for each other. Used on one event loop; no call raises."""
+    """What workers take of each other's results, and give. Used on one event loop; no call raises."""
+
+    async def open(self) -> None:
+        """Get ready, or go on without; idempotent."""
+        ...
 
     async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of `key` in `epoch` that was right at a version after `after`.
@@ -88,24 +94,31 @@ def name_of(build: str, epoch: str, key: ResultKey) -> str:
     return digest.hexdigest()
 
 
-def encode_value(value: SharedResult) -> bytes:
-    """Return `<version>\\n`, a checksum, and the parts, each after its length."""
+def encode_value(value: SharedResult, secret: bytes = b"") -> bytes:
+    """Return `<version>\\n`, a checksum, and the parts, each after its length.
+
+    Args:
+        secret: what a checksum cannot be made without; at most 64 bytes.
+    """
     path, input, scope = value.key
     parts = (_bytes(path), input, scope, _bytes(value.epoch), encode_read_set(value.read_set), value.body)
     version = b"%d\n" % value.version
     content = b"".join(_LENGTH.pack(len(part)) + part for part in parts)
-    return version + _checksum(version, content) + content
+    return version + _checksum(version, content, secret) + content
 
 
-def decode_value(record: bytes) -> SharedResult:
+def decode_value(record: bytes, secret: bytes = b"") -> SharedResult:
     """Return the result that `encode_value` made the record of.
+
+    Args:
+        secret: as it was given there.
 
     Raises:
         ValueError: it made no such record.
     """
     version, _, rest = record.partition(b"\n")
     checksum, content = rest[:_DIGEST_BYTES], rest[_DIGEST_BYTES:]
-    if checksum != _checksum(version + b"\n", content):
+    if not compare_digest(checksum, _checksum(version + b"\n", content, secret)):
         raise ValueError("the checksum is another")
     path, input, scope, epoch, encoded, body = _parts(content)
     read_set = decode_read_set(encoded)
@@ -123,8 +136,8 @@ def _parts(content: bytes) -> Iterator[bytes]:
         place = start + length
 
 
-def _checksum(version: bytes, content: bytes) -> bytes:
-    digest = blake2b(version, digest_size=_DIGEST_BYTES)
+def _checksum(version: bytes, content: bytes, secret: bytes) -> bytes:
+    digest = blake2b(version, digest_size=_DIGEST_BYTES, key=secret)
     digest.update(content)
     return digest.digest()
 

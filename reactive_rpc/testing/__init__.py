@@ -1,4 +1,4 @@
-"""Fakes and a server for tests: time that stands still, ids that count, an application on a real port."""
+"""For tests: time that stands still, ids that count, an application on a real port, the contract of stores."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from reactive_rpc.extras import needs
 from reactive_rpc.tasks import background
 from reactive_rpc.testing.guard import ProcessGuard
 from reactive_rpc.testing.ports import free_port, listens
+from reactive_rpc.testing.result_store import ResultStoreContract
 
 with needs("server", __name__):
     import uvicorn
     from starlette.types import ASGIApp
 
-__all__ = ["FakeClock", "SequentialIds", "running", "serving"]
+__all__ = ["FakeClock", "ResultStoreContract", "SequentialIds", "running", "serving"]
 
 START_SECONDS = 60.0
 """How long an application may take to open before `running` and `serving` give up."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, assert_type
@@ -26,10 +27,12 @@ from reactive_rpc import (
     DeclaredError,
     Definer,
     ForbiddenError,
+    FoundResult,
     Login,
     Next,
     NotFoundError,
     ReactiveRPC,
+    StoredResult,
     Tenant,
     UnauthorizedError,
     after_commit,
@@ -82,6 +85,17 @@ class WindowTaken(SeatTaken):
     """the window at {seat} is taken"""
 
     sunny: bool
+
+
+class Kept:
+    async def open(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+        return "compute"
+
+    async def put(self, results: Sequence[StoredResult], *, released: Sequence[str]) -> None: ...
 
 
 async def get_user(authorization: Annotated[str, Header()]) -> User:
@@ -414,4 +428,7 @@ if TYPE_CHECKING:
     ReactiveRPC("sqlite+aiosqlite:///x.db")  # error: functions are missing
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, context=not_a_context)  # error: a context is a Login
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, scope="tenant")  # error: no such option
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store=Kept())
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store=Kept)  # error: an object, not its class
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store="redis://cache:6379/0")  # error: no store
     ReactiveRPC("sqlite:///x.db", functions={}, context=only_organization)  # error: who calls is not told

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -29,12 +29,17 @@ def documented_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
             if inspect.isfunction(value):
                 yield f"{module}.{name}", value
             elif inspect.isclass(value) and value.__module__.startswith("reactive_rpc"):
-                if "__init__" in vars(value):
+                if "__init__" in vars(value) and not is_protocol(value):
                     yield f"{module}.{name}", value
                 for method, member in vars(value).items():
                     function = getattr(member, "__func__", member)
                     if inspect.isfunction(function) and not method.startswith("_"):
                         yield f"{module}.{name}.{method}", function
+
+
+def is_protocol(class_: type) -> bool:
+    """Tell whether nobody constructs the class."""
+    return Protocol in class_.__bases__
 
 
 def undocumented(function: Callable[..., Any], doc: str) -> list[str]:

@@ -21,12 +21,13 @@ from reactive_rpc import Login, define_reactive_function
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.log import PostgreSQLLog
 from reactive_rpc.backends.postgresql.url import libpq_url
-from reactive_rpc.backends.redis import shared_results as module
 from reactive_rpc.backends.redis.connection import connect_redis
-from reactive_rpc.backends.redis.shared_results import RedisSharedResults
+from reactive_rpc.backends.redis.result_store import RedisResultStore
+from reactive_rpc.cache import stored_results as module
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.cache.store import MemoryStore
+from reactive_rpc.cache.stored_results import StoredResults
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
@@ -300,7 +301,7 @@ async def test_answers_come_while_redis_hangs(
         connection.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
         connection.execute("INSERT INTO t VALUES (1, 1), (2, 2)")
         log = PostgreSQLLog(PostgreSQLCapture(url, ids=RandomIds()), url)
-        values = RedisSharedResults(own_redis.url, "test", build="b1", ttl_seconds=60)
+        values = StoredResults(RedisResultStore(own_redis.url, "test"), build="b1", ttl_seconds=60)
         reader = Reader(log, MemoryStore(1_000_000), shared=values)
         log.subscribe(reader.apply)
         async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Shared values in memory, for readers that a test runs side by side."""
+"""Shared results in memory, for readers that a test runs side by side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .scripted import Pause, no_pause
 
 
 class Shelf:
-    """`SharedValues` of one build, which keep bytes as Redis would; leases are told, and nobody waits for one.
+    """`SharedResults` of one build, which keep bytes as Redis would; leases are told, and nobody waits for one.
 
     Attributes:
         records: `{name: record}`.
@@ -24,6 +24,9 @@ class Shelf:
         self.pause: Pause = no_pause
         self.asked: list[tuple[str, int, int]] = []
         self.claimed: list[ResultKey] = []
+
+    async def open(self) -> None:
+        """Nothing to open."""
 
     async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         self.asked.append((key[0], after, version))

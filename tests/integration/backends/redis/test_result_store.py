@@ -1,4 +1,4 @@
-"""Shared results in Redis: who gets what, who computes, and what happens when Redis does not play along."""
+"""Results that workers share through Redis: who gets what, who computes, and a Redis that does not play along."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.backends.redis import shared_results as module
 from reactive_rpc.backends.redis.connection import RedisClient, connect_redis
-from reactive_rpc.backends.redis.shared_results import RedisSharedResults
+from reactive_rpc.backends.redis.result_store import RedisResultStore
+from reactive_rpc.cache import stored_results as module
 from reactive_rpc.cache.shared_results import SharedResult, name_of
+from reactive_rpc.cache.stored_results import StoredResults
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.testing import FakeClock
@@ -38,9 +39,10 @@ class SharingWorkers:
     namespace: str
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def worker(self, *, build: str = "b1", clock: Clock | None = None) -> RedisSharedResults:
+    async def worker(self, *, build: str = "b1", clock: Clock | None = None) -> StoredResults:
         """Return the values as one more worker sees them, open."""
-        values = RedisSharedResults(self.url, self.namespace, build=build, ttl_seconds=60, clock=clock or SystemClock())
+        store = RedisResultStore(self.url, self.namespace)
+        values = StoredResults(store, build=build, ttl_seconds=60, clock=clock or SystemClock())
         self.stack.push_async_callback(values.aclose)
         await values.open()
         return values
@@ -79,7 +81,7 @@ async def own_world(own_redis: RedisServer) -> AsyncIterator[SharingWorkers]:
         yield made
 
 
-async def find(values: RedisSharedResults, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedResult | None:
+async def find(values: StoredResults, key: Any = KEY, epoch: str = "e1", after: int = -1) -> SharedResult | None:
     return await values.find(key, epoch, after=after, version=after + 1)
 
 
@@ -149,7 +151,7 @@ async def test_one_computes_and_the_others_get_its_result(world: SharingWorkers)
     workers = [await world.worker() for _ in range(10)]
     computing = 0
 
-    async def ask(values: RedisSharedResults) -> SharedResult | None:
+    async def ask(values: StoredResults) -> SharedResult | None:
         nonlocal computing
         found = await find(values)
         if found is None:
@@ -228,7 +230,7 @@ async def test_a_redis_that_hangs_delays_one_answer_a_little(
         await until(is_shared_again)
     logged = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert logged == [
-        "results are not shared until Redis works again: no answer within 0.1 s",
+        "results are not shared until the store works again: no answer within 0.1 s",
         "results are shared again",
     ]
 
@@ -241,12 +243,12 @@ async def test_a_crowd_is_no_failure(
     values = await own_world.worker()
     await stored(own_world)
     for _ in range(2):
-        await values._client.slots.acquire()
+        await values._slots.acquire()
     with monkeypatch.context() as impatient:
         impatient.setattr(module, "ANSWER_SECONDS", 0.01)
         assert await asyncio.gather(*(find(values) for _ in range(100))) == [None] * 100
     for _ in range(2):
-        values._client.slots.release()
+        values._slots.release()
     assert await find(values) == VALUE
     assert caplog.messages == []
 
