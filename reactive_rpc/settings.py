@@ -66,6 +66,16 @@ class RequestSettings(_Group):
     body_seconds: PositiveFloat = 10.0
     """How long a request body may take to arrive (408)."""
 
+    max_upload_bytes: PositiveInt = 32 * 1024 * 1024
+    """The largest body of a mutation that takes files: the files, and the JSON part beside them, which itself may have
+    `max_body_bytes`. A larger one is refused (413) as soon as that is seen."""
+
+    max_upload_files: PositiveInt = 100
+    """How many files one call may send (413)."""
+
+    upload_seconds: PositiveFloat = 300.0
+    """How long the body of an upload may take to arrive (408)."""
+
     metrics: bool = True
     """Whether `<prefix>/metrics` is served, for Prometheus. It shows counts and the paths of procedures to anybody who
     may reach the router: guard it by the dependencies that the router is included with, or turn it off."""

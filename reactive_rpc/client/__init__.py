@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reactive_rpc.client.async_client import AsyncClient, Mutation, Query
+from reactive_rpc.client.files import FileInput
 from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
@@ -15,6 +16,7 @@ __all__ = [
     "UNSET",
     "AsSpelled",
     "AsyncClient",
+    "FileInput",
     "Model",
     "Mutation",
     "Procedure",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as _random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from functools import partial
 from types import TracebackType
@@ -143,11 +143,12 @@ class AsyncClient:
             WireError: the answer is none of this protocol.
         """
         transport, _ = self._opened()
-        fields = procedure.encode_input(arguments)
+        fields, files = procedure.encode_input(arguments), procedure.files_in(arguments)
         if idempotency_key is None:
-            answer = await transport.call(procedure, fields)
+            answer = await transport.call(procedure, fields, files=files)
         else:
-            answer = await self._call_again_and_again(transport, procedure, fields, idempotency_key)
+            send = partial(transport.call, procedure, fields, files=files, idempotency_key=idempotency_key)
+            answer = await self._call_again_and_again(procedure.path, send, idempotency_key)
         if answer.is_stale:
             raise ServiceUnavailableError(
                 "the server cannot read its database; an older result is stored: watch the query to show it as stale",
@@ -155,20 +156,18 @@ class AsyncClient:
             )
         return procedure.decode_output(answer.body or b"")
 
-    async def _call_again_and_again(
-        self, transport: Transport, procedure: Procedure[Any], fields: dict[str, Any] | None, key: str
-    ) -> CallAnswer:
+    async def _call_again_and_again(self, path: str, send: Callable[[], Awaitable[CallAnswer]], key: str) -> CallAnswer:
         """Send a mutation until it is answered, a few times; CONFLICT may say that one sent before still runs."""
-        _check_key(key, procedure.path)
+        _check_key(key, path)
         backoff = self._new_backoff()
         for _ in range(MUTATION_ATTEMPTS - 1):
             try:
-                return await transport.call(procedure, fields, idempotency_key=key)
+                return await send()
             except ReactiveRPCError as error:
                 if not (is_transient(error) or (backoff.failures and isinstance(error, ConflictError))):
                     raise
                 await self._clock.sleep(retry_after_seconds(error) + backoff.next_delay())
-        return await transport.call(procedure, fields, idempotency_key=key)
+        return await send()
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:
         """Return a watch of a query, to be entered.

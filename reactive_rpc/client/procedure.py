@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from reactive_rpc.client.files import SentFile, files_of
 from reactive_rpc.client.model import type_adapter
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.errors import BadRequestError, RPCError, WireError
@@ -44,10 +45,11 @@ class Procedure(Generic[T]):
     Attributes:
         path: its name: `agents.get_all`.
         url: its path, after the server's base: `/rpc/agents/get_all`.
-        method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON.
+        method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON, beside the files.
         input: the model that validates the input; None if it takes none.
         output: the type of its result, as `TypeAdapter` takes it.
         errors: those that it declares.
+        files: `{argument: how many}` of those that are files.
     """
 
     path: str
@@ -56,6 +58,7 @@ class Procedure(Generic[T]):
     input: type[BaseModel] | None
     output: Any
     errors: tuple[type[TypedError], ...] = ()
+    files: Mapping[str, Literal["one", "many"]] = field(default_factory=dict)
 
     @cached_property
     def _output_adapter(self) -> TypeAdapter[T]:
@@ -76,7 +79,7 @@ class Procedure(Generic[T]):
         """
         if self.input is None:
             return None
-        given = {name: value for name, value in arguments.items() if value is not UNSET}
+        given = {name: value for name, value in arguments.items() if value is not UNSET and name not in self.files}
         try:
             input = self.input.model_validate(given)
             fields = input.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -90,6 +93,15 @@ class Procedure(Generic[T]):
             fields = {name: value for name, value in fields.items() if value is not None}
         self._check_is_json(fields)
         return fields
+
+    def files_in(self, arguments: Mapping[str, Any]) -> list[SentFile]:
+        """Return the files among the arguments.
+
+        Raises:
+            BadRequestError: one is no file; nothing is sent.
+        """
+        given = {name: arguments[name] for name in self.files if arguments.get(name, UNSET) is not UNSET}
+        return files_of(self.path, self.files, given)
 
     def decode_output(self, body: bytes) -> T:
         """Return the result that `body` spells; an empty body is null.

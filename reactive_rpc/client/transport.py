@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import ValidationError
 
+from reactive_rpc.client.files import SentFile, opened
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.token import Token
 from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_error
@@ -105,6 +106,7 @@ class Transport:
         *,
         was_notified: bool = False,
         idempotency_key: str | None = None,
+        files: Sequence[SentFile] = (),
     ) -> CallAnswer:
         """Call a procedure with its encoded input.
 
@@ -113,8 +115,10 @@ class Transport:
             was_notified: whether a stream may have told of a change that no answer has shown yet: the server must then
                 read its log, as an event's cursor may lie below the change that it tells of.
             idempotency_key: names a mutation, so that it is done once however often it is sent.
+            files: that go beside the input.
 
         Raises:
+            OSError: a file cannot be opened.
             RPCError: the server's error, as its class.
             ConnectionFailedError: no answer came.
             WireError: the answer is none of this protocol.
@@ -127,7 +131,7 @@ class Transport:
             headers = {**headers, IDEMPOTENCY_KEY: idempotency_key}
         cursor: str | None = UNKNOWN
         try:
-            response = await self._send(procedure, fields, headers)
+            response = await self._send(procedure, fields, headers, files=files)
             cursor = response.headers.get(CURSOR, UNKNOWN if response.is_server_error else None)
         finally:
             # Without an answer, or with a gateway's, the server may have written, and nobody has said how far.
@@ -141,7 +145,12 @@ class Transport:
         return CallAnswer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
 
     async def _send(
-        self, procedure: Procedure[Any], fields: dict[str, Any] | None, headers: Mapping[str, str]
+        self,
+        procedure: Procedure[Any],
+        fields: dict[str, Any] | None,
+        headers: Mapping[str, str],
+        *,
+        files: Sequence[SentFile],
     ) -> httpx.Response:
         """Send a call: by GET if the input fits into a URL, else by POST, which every query answers too."""
         where = self._base_url + procedure.url
@@ -153,6 +162,10 @@ class Transport:
                     response = await self._http.get(url, headers=headers)
                     if response.status_code not in _TOO_LONG:
                         return response
+            if procedure.files:
+                input = ("input", (None, json.dumps(fields or {}), "application/json"))
+                with opened(files) as parts:
+                    return await self._http.post(where, files=[input, *parts], headers=headers)
             body = b"" if fields is None else json.dumps(fields).encode()
             return await self._http.post(where, content=body, headers={**headers, **_JSON})
 

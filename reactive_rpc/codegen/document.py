@@ -1,7 +1,8 @@
 """What an OpenAPI document says about procedures.
 
 A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query" | "mutation", "path": "a.b"}`; all
-others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST. Output: the 200 response.
+others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a
+multipart body, whose others are files. Output: the 200 response.
 Errors: the other responses, as far as their envelope has a constant as its `type`.
 """
 
@@ -14,8 +15,18 @@ from typing import Any, Final, Literal, cast
 
 from reactive_rpc.codegen.names import is_attribute
 from reactive_rpc.errors import DefinitionError
+from reactive_rpc.protocol.marks import FILE, TYPE
 
-__all__ = ["EXTENSION", "REF", "DeclaredErrorSchema", "Document", "JSONSchema", "Operation", "read_document"]
+__all__ = [
+    "EXTENSION",
+    "REF",
+    "DeclaredErrorSchema",
+    "Document",
+    "FileSchema",
+    "JSONSchema",
+    "Operation",
+    "read_document",
+]
 
 JSONSchema = Mapping[str, Any]
 
@@ -43,6 +54,21 @@ class DeclaredErrorSchema:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileSchema:
+    """A file, or several, that a procedure takes.
+
+    Attributes:
+        name: of the part.
+        description: for the docstring; may be empty.
+    """
+
+    name: str
+    is_list: bool
+    is_required: bool
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One procedure.
 
@@ -50,6 +76,7 @@ class Operation:
         path: its name: `agents.get_all`.
         url: the documented path: `/rpc/agents/get_all`.
         input: the schema of an object; None where it takes nothing.
+        files: that it takes beside the input.
         output: the schema of its result.
         errors: those that it declares, sorted by name.
         description: for the docstring; may be empty.
@@ -60,6 +87,7 @@ class Operation:
     method: Literal["GET", "POST"]
     url: str
     input: JSONSchema | None
+    files: tuple[FileSchema, ...]
     output: JSONSchema
     errors: tuple[DeclaredErrorSchema, ...]
     description: str
@@ -131,12 +159,14 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
     if method not in ("GET", "POST") or (kind == "mutation" and method == "GET"):
         raise DefinitionError(f"{where}: the {kind} {path!r} cannot be called by {method}")
     output = _json_schema(operation.get("responses", {}).get("200", {}))
+    multipart = _multipart(operation, schemas)
     return Operation(
         path=path,
         kind=kind,
         method=cast(Literal["GET", "POST"], method),
         url=url,
-        input=_parameters(operation) if method == "GET" else _body(operation),
+        input=_parameters(operation) if method == "GET" else _body(operation, multipart),
+        files=tuple(_files(multipart)),
         output={"type": "null"} if output is None else output,
         errors=_errors(operation, schemas),
         description=_description(operation),
@@ -188,16 +218,34 @@ def _described(parameter: JSONSchema) -> JSONSchema:
     return schema
 
 
-def _body(operation: JSONSchema) -> JSONSchema | None:
-    """Return the schema of the JSON body; that of the value where the body may also be null.
+def _body(operation: JSONSchema, multipart: JSONSchema) -> JSONSchema | None:
+    """Return the schema of the JSON body, or of the part `input`; that of the value where it may also be null.
 
     An object of which nothing is said is no input: it stands there for its content type.
     """
-    schema = _json_schema(operation.get("requestBody", {}))
+    schema = multipart.get("properties", {}).get("input") or _json_schema(operation.get("requestBody", {}))
     if schema is None or schema == {"type": "object"}:
         return None
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
     return cast(JSONSchema, branches[0]) if len(branches) == 1 else schema
+
+
+def _multipart(operation: JSONSchema, schemas: Mapping[str, JSONSchema]) -> JSONSchema:
+    """Return the schema of a multipart body, an object with a property for each part; empty if it is another."""
+    content = operation.get("requestBody", {}).get("content", {})
+    return _resolved(content.get("multipart/form-data", {}).get("schema", {}), schemas)
+
+
+def _files(multipart: JSONSchema) -> Iterator[FileSchema]:
+    for name, part in multipart.get("properties", {}).items():
+        is_list = part.get("items", {}).get(TYPE) == FILE
+        if is_list or part.get(TYPE) == FILE:
+            yield FileSchema(
+                name=name,
+                is_list=is_list,
+                is_required=name in multipart.get("required", ()),
+                description=" ".join(str(part.get("description", "")).split()),
+            )
 
 
 def _json_schema(holder: JSONSchema) -> JSONSchema | None:

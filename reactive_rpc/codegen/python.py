@@ -8,11 +8,11 @@ folders (`typescript/` is another generator's).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from reactive_rpc.codegen.document import Document, Operation, read_document
+from reactive_rpc.codegen.document import Document, FileSchema, Operation, read_document
 from reactive_rpc.codegen.errors import Errors
 from reactive_rpc.codegen.files import replace_files
 from reactive_rpc.codegen.models import ModelParameter, Models, Signature, render_models
@@ -43,6 +43,7 @@ RESERVED: Final = frozenset(
 
 _RUNTIME: Final = (
     "AsyncClient",
+    "FileInput",
     "Mutation",
     "Procedure",
     "Query",
@@ -132,9 +133,23 @@ class _Client:
         self._final = self._imports.name("typing.Final")
         self._cached = self._imports.name("functools.cached_property")
         self._signatures = {
-            operation.path: models.signature(operation, number, self._imports)
+            operation.path: self._with_files(operation, models.signature(operation, number, self._imports))
             for number, operation in enumerate(document.operations)
         }
+
+    def _with_files(self, operation: Operation, signature: Signature) -> Signature:
+        """Return a signature with the parameters that files are given to."""
+        files = tuple(self._file_parameter(file) for file in operation.files)
+        return replace(signature, parameters=(*files, *signature.parameters))
+
+    def _file_parameter(self, file: FileSchema) -> ModelParameter:
+        kind = "FileInput"
+        if file.is_list:
+            kind = f"{self._imports.name('collections.abc.Sequence')}[{kind}]"
+        elif not file.is_required:
+            kind = f"{kind} | None"
+        name = f"{file.name}_" if file.name == "self" else file.name
+        return ModelParameter(name, file.name, kind, file.is_required, file.description)
 
     def _take(self, wish: str) -> str:
         """Take a class's name, and the same with Sync before it."""
@@ -180,6 +195,7 @@ class _Client:
         kinds = {operation.kind for operation in self._document.operations}
         used |= {"Query", "SyncQuery", "SyncWatch", "Watch"} if "query" in kinds else set()
         used |= {"Mutation", "SyncMutation"} if "mutation" in kinds else set()
+        used |= {"FileInput"} if any(operation.files for operation in self._document.operations) else set()
         parameters = [parameter for one in self._signatures.values() for parameter in one.parameters]
         return used if all(parameter.is_required for parameter in parameters) else used | {"UNSET"}
 
@@ -192,6 +208,7 @@ class _Client:
             f"    method={operation.method!r},\n"
             f"    input={signature.input_model},\n"
             f"    output={signature.validated},\n"
+            f"{_file_names(operation)}"
             f"{self._declared(operation)})"
         )
 
@@ -281,6 +298,12 @@ def _head(start: str, name: str, parameters: tuple[ModelParameter, ...], result:
         for parameter in parameters
     ]
     return [f"    {start} {name}(", "        self,", "        *,", *spelled, f"    ) -> {result}:"]
+
+
+def _file_names(operation: Operation) -> str:
+    """Return the line of the files that a procedure takes; nothing if there are none."""
+    names = [f"{file.name!r}: {'many' if file.is_list else 'one'!r}" for file in operation.files]
+    return f"    files={{{', '.join(names)}}},\n" if names else ""
 
 
 def _arguments(parameters: tuple[ModelParameter, ...]) -> str:

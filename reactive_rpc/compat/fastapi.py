@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import BackgroundTasks, params
+from fastapi import UploadFile as FastAPIUploadFile
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import (
     get_dependant,
@@ -23,19 +24,23 @@ from fastapi.security.base import SecurityBase
 from fastapi.security.http import HTTPBase
 from pydantic import BaseModel
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
+from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 __all__ = [
     "BackgroundTasks",
+    "FastAPIUploadFile",
     "HTTPConnection",
     "Request",
     "RequestParameters",
     "Response",
     "SubDependency",
+    "UploadFile",
     "annotations_of",
     "depends_in",
+    "file_mark_in",
     "is_from_request",
     "notify_route",
     "put_exit_stacks",
@@ -104,6 +109,15 @@ def is_from_request(annotation: Any, default: Any) -> bool:
     return any(isinstance(mark, params.Param | params.Body) for mark in (*_metadata(annotation), default))
 
 
+def file_mark_in(annotation: Any, default: Any) -> Any:
+    """Return `File(...)` of a parameter, as its annotation or its default says; None if neither does.
+
+    >>> file_mark_in(Annotated[UploadFile, params.File(description="the plan")], ...).description
+    'the plan'
+    """
+    return next((mark for mark in (*_metadata(annotation), default) if isinstance(mark, params.File)), None)
+
+
 def request_class_in(kind: object) -> type | None:
     """Return which of the classes that FastAPI gives by annotation alone a class is; None if it is none of them."""
     given = (Request, HTTPConnection, Response, StarletteBackgroundTasks)
@@ -138,7 +152,9 @@ class RequestParameters:
             "BackgroundTasks": dependant.background_tasks_param_name,
             "Query()": dependant.query_params,
             "Path()": dependant.path_params,
-            "Body()": dependant.body_params,
+            "Body()": [field for field in dependant.body_params if not isinstance(field.field_info, params.Form)],
+            "Form()": [field for field in dependant.body_params if type(field.field_info) is params.Form],
+            "File()": [field for field in dependant.body_params if isinstance(field.field_info, params.File)],
             "WebSocket": dependant.websocket_param_name,
         }
         self.others += [name for name, taken in named.items() if taken]

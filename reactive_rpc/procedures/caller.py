@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
 from reactive_rpc.procedures.after_commit import run_after_commit
@@ -12,6 +12,7 @@ from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.procedure import AnyProcedure, Mutation, Query
 from reactive_rpc.procedures.steps import CallOrigin
+from reactive_rpc.procedures.uploads import CallFiles
 
 __all__ = ["Caller"]
 
@@ -56,16 +57,20 @@ class Caller:
             DefinitionError: it is no procedure of this application.
         """
         path = self._calls.registry.path_of(procedure)
-        return await self.call(path, procedure, procedure.handler.bind(args, kwargs))
+        given, files = procedure.handler.bind(args, kwargs)
+        return await self.call(path, procedure, given, files=files)
 
-    async def call(self, path: str, procedure: AnyProcedure, given: object) -> Any:
-        """Call the `procedure` at `path` with what was `given`: a model, or `{field: value}`."""
+    async def call(
+        self, path: str, procedure: AnyProcedure, given: object, *, files: Mapping[str, object] | None = None
+    ) -> Any:
+        """Call the `procedure` at `path` with what was `given`: a model, or `{field: value}`, and files by name."""
         self._require_open()
         input = decode_input(path, procedure, given)
         exchange = Exchange()
         origin = CallOrigin("local", exchange=exchange, overrides=self._overrides)
         if procedure.kind == "mutation":
-            done = await self._calls.mutate(path, procedure, input, self._ctx, origin=origin)
+            uploaded = CallFiles(path, procedure.handler.files, files or {}) if procedure.handler.files else None
+            done = await self._calls.mutate(path, procedure, input, self._ctx, origin=origin, files=uploaded)
             await run_after_commit(path, done.after)
             return procedure.output.from_json(done.body)
         result = await self._calls.query(path, procedure, input, self._ctx, origin=origin)

@@ -53,6 +53,7 @@ from reactive_rpc.procedures.steps import (
     overridden,
     walk,
 )
+from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.protocol.headers import UNKNOWN
 
 __all__ = ["Calls", "MutationResult", "Rights", "watching"]
@@ -326,6 +327,7 @@ class Calls:
         *,
         origin: CallOrigin = LOCAL,
         claim: Claim | None = None,
+        files: CallFiles | None = None,
     ) -> MutationResult:
         """Run a mutation, then apply what it wrote, so that whoever watches is notified before the caller goes on.
 
@@ -333,12 +335,19 @@ class Calls:
 
         Args:
             claim: of an idempotency key, under which the call is made once.
+            files: that come beside the input; None where the procedure takes none.
         """
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)
         first = self.admitted(procedure, ctx)
         dependencies = self._dependencies_of(path, procedure, origin)
         mutate = partial(
-            self._executor.mutate, path, procedure, input, idempotent=idempotent, dependencies=dependencies
+            self._executor.mutate,
+            path,
+            procedure,
+            input,
+            idempotent=idempotent,
+            dependencies=dependencies,
+            files=files,
         )
         with self.raised.checked(path, procedure.raises):
             if procedure.calls or procedure.around_computation:

@@ -36,7 +36,7 @@ Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 MAX_PLANS = 32
 """For so many sets of overrides a procedure remembers its dependencies."""
 
-UNKNOWN_PARTS: Final = ("Path()", "WebSocket")
+UNKNOWN_PARTS: Final = ("Path()", "WebSocket", "Form()", "File()")
 """What no call of a procedure has."""
 
 
@@ -120,7 +120,8 @@ class Plan:
         for each, way in self.all:
             for part in each.takes.others:
                 if part in UNKNOWN_PARTS:
-                    return f"dependency {way} takes {part}, and calls of procedures have none: take it as an input"
+                    as_what = "a parameter of the mutation itself, file: UploadFile" if part == "File()" else "an input"
+                    return f"dependency {way} takes {part}, and calls of procedures have none: take it as {as_what}"
                 if is_cached:
                     return _uncacheable(f"dependency {way} takes {_named(part)}", part)
             for name, kind in each.sessions.items():

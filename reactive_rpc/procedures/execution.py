@@ -43,6 +43,7 @@ from reactive_rpc.procedures.running_call import AfterCommit, RunningCall, refus
 from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, Wrapper, around, walk
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
+from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.procedures.wire_codec import OutputCodec
 from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
@@ -107,6 +108,7 @@ class _Transaction:
     idempotent: IdempotentCall | None
     after_commit: list[AfterCommit]
     dependencies: CallDependencies | None
+    files: CallFiles | None
 
 
 class RunnableHandler(Protocol):
@@ -175,6 +177,12 @@ class _Run:
     input: object
     ctx: object
     dependencies: CallDependencies | None
+    files: CallFiles | None = None
+
+    def arguments(self, session: object) -> dict[str, Any]:
+        """Return those of the function, without its dependencies."""
+        given = self.procedure.handler.arguments(session, self.ctx, self.input)
+        return given if self.files is None else given | self.files.arguments()
 
 
 class Executor:
@@ -338,6 +346,7 @@ class Executor:
         inside: Sequence[ChainPart] = (),
         idempotent: IdempotentCall | None = None,
         dependencies: CallDependencies | None = None,
+        files: CallFiles | None = None,
     ) -> MutationOutput:
         """Run a mutation in one transaction and return its output as JSON, committed.
 
@@ -350,6 +359,7 @@ class Executor:
             inside: the rest of the chain, which runs in the transaction.
             idempotent: finds the answer of an earlier call with the same idempotency key, and stores this one's.
             dependencies: of the handler; None if it takes none.
+            files: of the handler, rewound for each attempt; None if it takes none.
 
         Raises:
             ConflictError: another write came in between at each attempt.
@@ -359,7 +369,7 @@ class Executor:
         refuse_nested_mutation(path)
         with running(RunningCall(path, "mutation", clock=self._clock)) as running_call, self._translating_errors():
             transaction = _Transaction(
-                procedure, input, ctx, call, tuple(inside), idempotent, running_call.after_commit, dependencies
+                procedure, input, ctx, call, tuple(inside), idempotent, running_call.after_commit, dependencies, files
             )
             run: Callable[[], Awaitable[MutationOutput]] = partial(self._mutate, transaction)
             if procedure.around_computation and call is not None:
@@ -420,7 +430,7 @@ class Executor:
             found = None if idempotent is None else idempotent.stored_answer(session)
             if found is not None:
                 return MutationOutput(found, replayed=True)
-            run = _Run(procedure, deepcopy(transaction.input), ctx, transaction.dependencies)
+            run = _Run(procedure, deepcopy(transaction.input), ctx, transaction.dependencies, transaction.files)
             body = _run_sync(run, session)
             if idempotent is not None:
                 idempotent.store_answer(session, body)
@@ -495,7 +505,7 @@ async def _run_transaction(transaction: _Transaction, session: AsyncSession, ctx
     found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
     if found is not None:
         return MutationOutput(found, replayed=True)
-    run = _Run(transaction.procedure, deepcopy(transaction.input), ctx, transaction.dependencies)
+    run = _Run(transaction.procedure, deepcopy(transaction.input), ctx, transaction.dependencies, transaction.files)
     body = await _run_async(run, session)
     if idempotent is not None:
         await session.run_sync(idempotent.store_answer, body)
@@ -511,7 +521,7 @@ async def _run_async(run: _Run, session: AsyncSession) -> bytes:
     body: bytes | None = None
     with error_boundary(procedure.name):
         async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
-            result = await procedure.function(**procedure.handler.arguments(session, run.ctx, run.input), **made)
+            result = await procedure.function(**run.arguments(session), **made)
             await session.flush()
             body = await session.run_sync(lambda _: _encode(procedure, result))
         # INVARIANT (before the caller commits or stores): what `yield` dependencies wrote at their end is part of it.
@@ -524,7 +534,7 @@ def _run_sync(run: _Run, session: Session) -> bytes:
     body: bytes | None = None
     with error_boundary(procedure.name):
         with _NOTHING_MADE if dependencies is None else dependencies.solved_sync(session) as made:
-            result = procedure.function(**procedure.handler.arguments(session, run.ctx, run.input), **made)
+            result = procedure.function(**run.arguments(session), **made)
             session.flush()
             body = _encode(procedure, result)
         session.flush()

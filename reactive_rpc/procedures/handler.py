@@ -18,12 +18,13 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from reactive_rpc.compat.fastapi import SubDependency, depends_in, is_from_request, request_class_in
+from reactive_rpc.compat.fastapi import SubDependency, depends_in, file_mark_in, is_from_request, request_class_in
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.context import Context, context_fault
 from reactive_rpc.procedures.dependencies import session_class_in
 from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message
+from reactive_rpc.procedures.uploads import FileParameter, holds_file, read_file_parameter
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
 __all__ = ["Handler", "Refuse", "has_schema", "hints_of", "read_handler", "session_of"]
@@ -50,6 +51,8 @@ class Handler:
         input_model: of its inputs; None if it takes none.
         fields: the inputs that it takes as plain parameters.
         takes_model: whether it takes the model itself, as `input`.
+        files: the parameters that files are given to.
+        callers: the names of all parameters that callers give, in order.
         dependencies: the parameters that functions make the values of.
         given: `{parameter: class}` of those that are of the request: `Request`, `Response`, `BackgroundTasks`.
         is_async: whether it is a coroutine function.
@@ -63,6 +66,8 @@ class Handler:
     input_model: type[BaseModel] | None
     fields: tuple[str, ...]
     takes_model: bool
+    files: tuple[FileParameter, ...]
+    callers: tuple[str, ...]
     dependencies: tuple[SubDependency, ...]
     given: Mapping[str, type]
     is_async: bool
@@ -79,16 +84,15 @@ class Handler:
             arguments[self.context_name] = ctx
         return arguments
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """Return the input of a call of the procedure with these arguments: a model, or its fields.
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, dict[str, Any]]:
+        """Return the input of a call with these arguments, a model or its fields, and `{parameter: files}`.
 
         Raises:
             TypeError: there are too many, or one is given twice.
         """
-        names = (INPUT,) if self.takes_model else self.fields
-        if len(args) > len(names):
-            raise TypeError(f"takes {len(names)} inputs, and {len(args)} were given by position")
-        given = dict(zip(names, args, strict=False))
+        if len(args) > len(self.callers):
+            raise TypeError(f"takes {len(self.callers)} inputs, and {len(args)} were given by position")
+        given = dict(zip(self.callers, args, strict=False))
         twice = sorted(given.keys() & kwargs.keys())
         if twice:
             raise TypeError(f"{twice[0]!r} is given twice")
@@ -96,11 +100,12 @@ class Handler:
         beside = next((each.name for each in self.dependencies if each.name in given), None)
         if beside is not None:
             raise TypeError(f"{beside!r} is a dependency: no caller gives it; replace it by caller(ctx, overrides=...)")
+        files = {each.name: given.pop(each.name) for each in self.files if each.name in given}
         if not self.takes_model:
-            return given
+            return given, files
         if given.keys() != {INPUT}:
             raise TypeError("takes one input, called `input`")
-        return given[INPUT]
+        return given[INPUT], files
 
 
 def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
@@ -120,14 +125,21 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
     )
     context = next((parameter for parameter in given if parameter != session), "")
     takes_model = INPUT in inputs
+    model = _model(function, hints, inputs, refuse)
+    beside = {} if model is None else model.model_fields
+    twice = next((name for name in parameters.files if name in beside), None)
+    if twice is not None:
+        raise refuse(f"{twice!r} is a file and a field of the input, and callers give both by name: rename one")
     return Handler(
         session=session_of(hints[session], is_async, refuse) if session else None,
         session_name=session,
         context=_context(plain(hints[context]), refuse) if context else None,
         context_name=context,
-        input_model=_model(function, hints, inputs, refuse),
+        input_model=model,
         fields=() if takes_model else tuple(inputs),
         takes_model=takes_model,
+        files=tuple(parameters.files.values()),
+        callers=parameters.callers,
         dependencies=tuple(parameters.dependencies.values()),
         given=parameters.of_request,
         is_async=is_async,
@@ -170,12 +182,18 @@ def session_of(annotation: Any, is_async: bool, refuse: Refuse) -> AnyAsyncSessi
 
 @dataclass(frozen=True, slots=True)
 class _Parameters:
-    """The parameters of a handler, by who gives them: session and context, functions, the request, callers."""
+    """The parameters of a handler, by who gives them: session and context, functions, the request, callers.
+
+    Attributes:
+        callers: the names of inputs and files, in order.
+    """
 
     given: list[str]
     dependencies: dict[str, SubDependency]
     of_request: dict[str, type]
     inputs: dict[str, inspect.Parameter]
+    files: dict[str, FileParameter]
+    callers: tuple[str, ...]
 
 
 def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -> _Parameters:
@@ -184,6 +202,8 @@ def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -
     dependencies: dict[str, SubDependency] = {}
     of_request: dict[str, type] = {}
     inputs: dict[str, inspect.Parameter] = {}
+    files: dict[str, FileParameter] = {}
+    callers: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
             raise refuse(f"{parameter} has no name that a caller could give: write plain parameters")
@@ -192,6 +212,12 @@ def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -
         found = None if _is_session(hints[name]) else depends_in(name, hints[name], parameter.default)
         kind = request_class_in(plain(hints[name]))
         if found is None and kind is None and not _is_given(hints[name]):
+            callers.append(name)
+            if holds_file(hints[name]):
+                files[name] = _file(name, hints[name], parameter, refuse)
+                continue
+            if file_mark_in(hints[name], parameter.default) is not None:
+                raise refuse(f"{name!r} says File(...), and is no file: annotate it as UploadFile, and read that")
             if is_from_request(hints[name], parameter.default):
                 raise refuse(
                     f"{name!r} is taken from the request: take it in a function, and that by Depends; or write it as "
@@ -201,9 +227,9 @@ def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -
             inputs[name] = parameter
             continue
         is_free = parameter.kind is inspect.Parameter.KEYWORD_ONLY or (found is not None and _has_default(parameter))
-        if inputs and not is_free:
+        if callers and not is_free:
             raise refuse(
-                f"{name!r} stands after the input {next(iter(inputs))!r}: what the framework gives comes first, the "
+                f"{name!r} stands after the input {callers[0]!r}: what the framework gives comes first, the "
                 "session, then the context, then dependencies, and then what callers give"
             )
         if found is not None:
@@ -218,7 +244,16 @@ def _sort(function: Callable[..., Any], hints: dict[str, Any], refuse: Refuse) -
         else:
             given.append(name)
     _require_order(given, hints, refuse)
-    return _Parameters(given, dependencies, of_request, inputs)
+    return _Parameters(given, dependencies, of_request, inputs, files, tuple(callers))
+
+
+def _file(name: str, annotation: Any, parameter: inspect.Parameter, refuse: Refuse) -> FileParameter:
+    if name == INPUT:
+        raise refuse("a file cannot be called 'input', as that is the part beside the files: call it otherwise")
+    read = read_file_parameter(name, annotation, parameter.default)
+    if isinstance(read, str):
+        raise refuse(read)
+    return read
 
 
 def _is_session(annotation: Any) -> bool:

@@ -37,13 +37,14 @@ KEY_PATTERN: Final = "^[!#-~]([ -~]*[!#-~])?$"
 """As a regular expression: printable ASCII, without what is taken off at the ends, white space and quotes."""
 
 
-def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
+def claim_of(path: str, ctx: object, key: str, body: bytes, *, files: bytes = b"") -> Claim:
     """Return what a call claims.
 
     Args:
         ctx: whose call it is.
         key: as the caller gave it.
         body: the input as JSON; equal ones may be spelled in different ways.
+        files: the digest of those that come beside it: another file is another input.
 
     Raises:
         BadRequestError: the key is none, or too short for a caller whom nothing names.
@@ -60,7 +61,7 @@ def claim_of(path: str, ctx: object, key: str, body: bytes) -> Claim:
             "characters at least, lest another guess it: send a UUID"
         )
     owner = _owner(path, ctx if identity is None else [identity, getattr(ctx, "tenant", None)])
-    return Claim(_digest(path.encode(), owner, key.encode()), _digest(_normalized(body)))
+    return Claim(_digest(path.encode(), owner, key.encode()), _digest(_normalized(body), files))
 
 
 def _owner(path: str, whose: object) -> bytes:

@@ -192,8 +192,16 @@ class Procedure(Generic[F, P, R_co]):
                     f"invalidate_when names {table!r}, which is no dependency (declared: {declared}): "
                     "add it to dependencies, or drop the predicate"
                 )
+        self._check_files()
         self._check_context()
         self._check_mutation_steps()
+
+    def _check_files(self) -> None:
+        if self.handler.files and self.kind != "mutation":
+            raise self.fault(
+                f"{self.handler.files[0].name!r} is a file, and a {self.kind} takes none: files are for mutations "
+                "alone, so make it one"
+            )
 
     def _check_context(self) -> None:
         asked, given = self.handler.context, self.chain.gives

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic import EncodedBytes, EncodedStr, Secret, SecretBytes, SecretStr, networks
 
+from reactive_rpc.compat.fastapi import UploadFile
 from reactive_rpc.protocol.fidelity import CoreSchema
 from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE, URL
 
@@ -338,6 +339,12 @@ def _function_fault(schema: CoreSchema, found: type | None) -> str | None:
         return (
             "it is decoded whenever it is validated, also where it is bytes already: use bytes, and give the model "
             "model_config = ConfigDict(ser_json_bytes='base64', val_json_bytes='base64')"
+        )
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, type) and issubclass(owner, UploadFile):
+        return (
+            "a file goes beside the input, not in it: let the mutation take it as a parameter of its own, "
+            "file: UploadFile"
         )
     module = getattr(function, "__module__", None) or ""
     if schema["type"] == "function-plain" and module.split(".")[0] == "pydantic" and not _class_mark(found):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ENUM_NAMES", "KEYS", "TYPE", "URL"]
+__all__ = ["ENUM_NAMES", "FILE", "KEYS", "TYPE", "URL"]
 
 TYPE: Final = "x-reactive-type"
 """The name of the type; the part behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
@@ -21,3 +21,6 @@ ENUM_NAMES: Final = "x-enum-varnames"
 """The names of an enum's members, in the order of its values."""
 
 URL: Final = "url"
+
+FILE: Final = "file"
+"""The type of a part of a multipart body that is no JSON."""

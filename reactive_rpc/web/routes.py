@@ -16,11 +16,12 @@ from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
-from reactive_rpc.web.routing.body import BodyLimits
+from reactive_rpc.web.routing.body import BodyLimits, UploadLimits
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
 from reactive_rpc.web.routing.metrics import MetricsEndpoint
 from reactive_rpc.web.routing.router import RPCRouter
+from reactive_rpc.web.routing.uploads import UploadEndpoint
 from reactive_rpc.web.streams.acks import AckEndpoint
 from reactive_rpc.web.streams.events import EventsEndpoint
 from reactive_rpc.web.streams.poll import PollEndpoint
@@ -57,7 +58,9 @@ class Served:
     @property
     def body_limits(self) -> BodyLimits:
         """What a request body may be."""
-        return BodyLimits(self.settings.max_body_bytes, self.settings.body_seconds)
+        given = self.settings
+        uploads = UploadLimits(given.max_upload_bytes, given.max_upload_files, given.upload_seconds)
+        return BodyLimits(given.max_body_bytes, given.body_seconds, uploads)
 
 
 def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
@@ -100,7 +103,8 @@ def _add_procedures(router: RPCRouter, served: Served) -> None:
     body = served.body_limits
     for path, procedure in served.calls.registry.items():
         by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
-        endpoint = ProcedureEndpoint(path, procedure, served.calls, served.ids, body=body, by_token=by_token)
+        made = UploadEndpoint if procedure.handler.files else ProcedureEndpoint
+        endpoint = made(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
 
 

@@ -19,22 +19,39 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.protocol.faults import faults_of, places_of
 
-__all__ = ["BodyLimits", "decode_json_body", "read_json_body", "replay"]
+__all__ = ["BodyLimits", "UploadLimits", "decode_json_body", "read_json_body", "replay"]
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """What a client may send.
+class UploadLimits:
+    """How much one body with files may hold.
 
     Attributes:
-        max_bytes: the largest body.
+        max_bytes: the largest body, files and all.
+        max_files: how many files.
+        seconds: how long it may take to arrive.
+    """
+
+    max_bytes: int
+    max_files: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much a client may send.
+
+    Attributes:
+        max_bytes: the largest body of JSON, also as the part of a body with files.
         seconds: how long it may take to arrive; a body is held before anybody knows whose it is.
+        uploads: of bodies with files.
     """
 
     max_bytes: int
     seconds: float
+    uploads: UploadLimits
 
 
 async def read_json_body(scope: Scope, receive: Receive, *, limits: BodyLimits) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from urllib.parse import parse_qsl
 
@@ -29,6 +29,7 @@ from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.steps import LOCAL, CallOrigin
+from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
@@ -77,9 +78,15 @@ class Endpoint(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Serve one request; `dependencies` are what FastAPI says it depends on."""
+        await self.respond(partial(self.answer, scope, receive, dependencies), scope, receive=receive, send=send)
+
+    async def respond(
+        self, make: Callable[[], Awaitable[Answer]], scope: Scope, *, receive: Receive, send: Send
+    ) -> None:
+        """Send the answer that `make` returns, or the error that it raises; then do the work for after it."""
         try:
             self.require_open()
-            answer = await self.answer(scope, receive, dependencies)
+            answer = await make()
         except ClientDisconnect:
             return
         except Exception as exc:
@@ -117,8 +124,8 @@ class ProcedureEndpoint(Endpoint):
         path: str,
         procedure: AnyProcedure,
         calls: Calls,
-        ids: IdSource,
         *,
+        ids: IdSource,
         body: BodyLimits,
         by_token: bool,
     ) -> None:
@@ -142,17 +149,28 @@ class ProcedureEndpoint(Endpoint):
         text: bytes = scope["query_string"]
         if scope["method"] == "POST":
             text = await read_json_body(scope, receive, limits=self._body)
+        return await self._admitted(scope, replay(text), dependencies, call=partial(self._call, scope, text))
+
+    async def _admitted(
+        self,
+        scope: Scope,
+        receive: Receive,
+        dependencies: list[Dependant],
+        *,
+        call: Callable[[object], Awaitable[Answer]],
+    ) -> Answer:
+        """Resolve the context, and `call` with it."""
         if not dependencies:
-            return await self._call(scope, text, None)
+            return await call(None)
         with self._calls.raised.checked(self.path, self._procedure.raises):  # a context may refuse, too
-            async with resolved(Request(scope, replay(text)), dependencies) as found:
-                return found.add_to(await self._call(scope, text, found.context))
+            async with resolved(Request(scope, receive), dependencies) as found:
+                return found.add_to(await call(found.context))
 
     async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
         if self._takes_exchange:
             exchange = Exchange(Request(scope, replay(text)))
             answer = await self._call_with(scope, text, ctx, origin=origin_of(scope, exchange=exchange))
-            return _with_exchange(answer, exchange, self.path)
+            return self.with_exchange(answer, exchange)
         origin = origin_of(scope) if self._asks_origin else LOCAL  # nobody asks
         return await self._call_with(scope, text, ctx, origin=origin)
 
@@ -175,15 +193,34 @@ class ProcedureEndpoint(Endpoint):
             marks = [*marks, *self._vary]
         return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
-    async def _mutate(self, scope: Scope, text: bytes, ctx: object, *, origin: CallOrigin) -> Answer:
+    async def _mutate(
+        self,
+        scope: Scope,
+        text: bytes,
+        ctx: object,
+        *,
+        origin: CallOrigin,
+        files: CallFiles | None = None,
+        digest: bytes = b"",
+    ) -> Answer:
+        """Run the mutation; `digest` is that of the files."""
         input = decode_json_input(self.path, self._procedure, text)
         key = idempotency_key_of(scope)
-        claim = None if key is None else claim_of(self.path, ctx, key, text)
-        done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=origin, claim=claim)
+        claim = None if key is None else claim_of(self.path, ctx, key, text, files=digest)
+        done = await self._calls.mutate(self.path, self._procedure, input, ctx, origin=origin, claim=claim, files=files)
         replayed = _REPLAYED if done.replayed else ()
         answer = Answer(200, done.body, [*_UNCACHED, (_CURSOR, done.token.encode()), *scope_mark(ctx), *replayed])
         if done.after:
             answer.background.append(partial(run_after_commit, self.path, done.after))
+        return answer
+
+    def with_exchange(self, answer: Answer, exchange: Exchange) -> Answer:
+        """Return an answer with the headers and the status that were set on the response, and the background tasks."""
+        answer.headers.extend(exchange.headers)
+        answer.status = exchange.response.status_code or answer.status
+        background = exchange.take_background()
+        if background:
+            answer.background.append(partial(run_after_commit, self.path, background))
         return answer
 
     def _decoded(self, text: bytes, *, is_posted: bool) -> BaseModel | None:
@@ -227,16 +264,6 @@ class ProcedureEndpoint(Endpoint):
             raise outage
         seconds = b"%d" % math.ceil(self._calls.outage_seconds)
         return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx), *self._vary])
-
-
-def _with_exchange(answer: Answer, exchange: Exchange, path: str) -> Answer:
-    """Return an answer with the headers and the status that were set on the response, and the background tasks."""
-    answer.headers.extend(exchange.headers)
-    answer.status = exchange.response.status_code or answer.status
-    background = exchange.take_background()
-    if background:
-        answer.background.append(partial(run_after_commit, path, background))
-    return answer
 
 
 def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:

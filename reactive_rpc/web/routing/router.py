@@ -12,24 +12,27 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
-from fastapi import APIRouter, Body, Depends, Header, Query
+from fastapi import APIRouter, Body, Depends, File, Header, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
+from reactive_rpc.compat.fastapi import FastAPIUploadFile
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.dependencies import HandlerDependency
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
 from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.uploads import FileParameter
 from reactive_rpc.protocol.envelopes import ErrorEnvelope
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest, Ticket
 from reactive_rpc.protocol.headers import CURSOR, SCOPE, VERSION
+from reactive_rpc.protocol.marks import FILE, TYPE
 from reactive_rpc.web.routing.dependencies import CONTEXT
 from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of
 from reactive_rpc.web.routing.documentation import require_documentable
@@ -146,7 +149,7 @@ class RPCRouter(APIRouter):
             responses=responses,
             openapi_extra={
                 "x-reactive-rpc": {"kind": procedure.kind, "path": path},
-                **(_EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}),
+                **_body_of(procedure, method),
             },
         )
 
@@ -365,9 +368,21 @@ _ACK_EXAMPLE: Any = Body(
 _IDEMPOTENCY = """Has the call made once: sent again under the same key, with the same input, it is not made again, and
 is answered what it was answered the first time. Of a caller whom the context names, shorter keys are taken too."""
 
+_FILE: dict[str, Any] = {
+    "type": "string", "format": "binary", "contentMediaType": "application/octet-stream", TYPE: FILE,
+}  # fmt: skip
+
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say. A docs page sends the
 content type of a body that is documented, and none without."""
+
+
+def _body_of(procedure: AnyProcedure, method: str) -> dict[str, Any]:
+    """Return the body in the OpenAPI document, as far as FastAPI does not write it."""
+    if procedure.handler.files:
+        input = {} if procedure.input is None else {"encoding": {"input": {"contentType": "application/json"}}}
+        return {"requestBody": {"content": {"multipart/form-data": input}}}
+    return _EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}
 
 
 def _route_path(scope: Scope) -> str:
@@ -385,7 +400,7 @@ def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any
 
 
 def _signature(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
-    taken = [*_input_and_context(procedure, method, context), *_dependencies(procedure)]
+    taken = [*_input_and_context(procedure, method, context), *_files(procedure), *_dependencies(procedure)]
     if procedure.kind == "query":
         return taken
     key = Annotated[
@@ -399,6 +414,21 @@ def _signature(procedure: AnyProcedure, method: str, context: ContextDependency)
         ),
     ]
     return [*taken, inspect.Parameter("key", inspect.Parameter.KEYWORD_ONLY, annotation=key, default=None)]
+
+
+def _files(procedure: AnyProcedure) -> list[inspect.Parameter]:
+    """Return the parameters by which FastAPI documents files."""
+    return [_file_parameter(each) for each in procedure.handler.files]
+
+
+def _file_parameter(file: FileParameter) -> inspect.Parameter:
+    schema: dict[str, Any] = _FILE
+    if file.is_list:
+        schema = {"type": "array", "items": _FILE, **({"minItems": 1} if file.is_required else {})}
+    # Its type is that of one file also of a list: nothing but the document asks.
+    annotation: Any = cast(Any, Annotated)[FastAPIUploadFile, WithJsonSchema(schema), file.mark or File()]
+    default = inspect.Parameter.empty if file.is_required else None
+    return inspect.Parameter(file.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
 def _dependencies(procedure: AnyProcedure) -> list[inspect.Parameter]:
@@ -423,7 +453,10 @@ def _input_and_context(procedure: AnyProcedure, method: str, context: ContextDep
     if taken is None:
         return _parameters(context)
     if method == "POST":
-        return _parameters(context, input=Annotated[taken.model, Body(), Marked()])
+        parameters = _parameters(context, input=Annotated[taken.model, Body(), Marked()])
+        if procedure.handler.files and not any(field.is_required() for field in taken.model.model_fields.values()):
+            parameters[0] = parameters[0].replace(default=None)  # the part may be left out
+        return parameters
     parameters = [
         _query_parameter(f"field_{number}", name, field, taken.fields[name])
         for number, (name, field) in enumerate(taken.model.model_fields.items())

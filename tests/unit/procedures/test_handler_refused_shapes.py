@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pytest
-from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Query, Request, Response
+from fastapi import BackgroundTasks, Body, Cookie, Depends, File, Form, Header, Query, Request, Response, UploadFile
 from fastapi import Path as FromPath
 from fastapi.security import APIKeyQuery
 from fastapi.security.base import SecurityBase
@@ -302,6 +303,57 @@ async def takes_the_response(response: Response) -> None: ...
 async def takes_background_tasks(tasks: BackgroundTasks) -> None: ...
 
 
+def of_form(title: Annotated[str, Form()]) -> str:
+    return title
+
+
+def of_file(plan: UploadFile) -> None: ...
+
+
+async def depends_on_a_form(title: Annotated[str, Depends(of_form)]) -> None: ...
+
+
+async def depends_on_a_file(plan: Annotated[None, Depends(of_file)]) -> None: ...
+
+
+class WithFile(BaseModel):
+    plan: UploadFile
+
+
+class WithTitle(BaseModel):
+    title: str
+
+
+async def file_in_a_query(plan: UploadFile) -> None: ...
+
+
+async def file_in_the_input(input: WithFile) -> None: ...
+
+
+async def file_called_input(input: UploadFile) -> None: ...
+
+
+async def file_and_field(title: UploadFile, input: WithTitle) -> None: ...
+
+
+async def files_by_name(plans: dict[str, UploadFile]) -> None: ...
+
+
+async def file_or_text(plan: UploadFile | str) -> None: ...
+
+
+async def optional_file_without_default(plan: UploadFile | None) -> None: ...
+
+
+async def bytes_of_a_file(plan: Annotated[bytes, File()]) -> None: ...
+
+
+async def file_with_alias(plan: Annotated[UploadFile, File(alias="thePlan")]) -> None: ...
+
+
+async def file_after_input_and_context(plan: UploadFile, db: AsyncSession) -> None: ...
+
+
 async def header_as_input(lang: Annotated[str, Header()]) -> None: ...
 
 
@@ -383,6 +435,10 @@ async def too_few(call: CallInfo) -> Answered:
 
 async def wraps(call: CallInfo, next: Next) -> Answered:
     raise NotImplementedError
+
+
+def mutation(function: Callable[..., Any]) -> object:
+    return define.mutation(function)
 
 
 def declared(
@@ -467,6 +523,16 @@ SHAPES: dict[str, Callable[[], object]] = {
     "option: isolation": lambda: define.mutation(isolation="snapshot")(plain),
     "option: public with a context": lambda: define(public=True)(with_context),
     "option: public with a guard": lambda: define.use(with_session)(public=True)(plain),
+    **{
+        f"mutation: {each.__name__}": partial(mutation, each)
+        for each in (
+            depends_on_a_form, depends_on_a_file, file_in_the_input, file_called_input, file_and_field, files_by_name,
+            file_or_text, optional_file_without_default, bytes_of_a_file, file_with_alias,
+            file_after_input_and_context,
+        )
+    },
+    "query: file_in_a_query": lambda: define(file_in_a_query),
+    "uncached query: file_in_a_query": lambda: define(cache=False)(file_in_a_query),
     "mutation: a plain function and a coroutine step": lambda: define.use(with_session).mutation(plain_sync),
 }  # fmt: skip
 
