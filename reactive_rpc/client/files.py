@@ -59,7 +59,7 @@ def files_of(path: str, taken: Mapping[str, Literal["one", "many"]], given: Mapp
 
 
 def _sent(path: str, part: str, given: Any) -> SentFile:
-    spelled: list[Any] = [*given, None, None] if isinstance(given, tuple) else ["", given, None]
+    spelled: list[Any] = [*given, None, None, None] if isinstance(given, tuple) else ["", given, None]
     name, content, media_type = spelled[:3]
     if isinstance(content, bytes):
         return SentFile(part, name or part, content, media_type)
