@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reactive_rpc.client.async_client import AsyncClient, Mutation, Query
-from reactive_rpc.client.files import FileInput
+from reactive_rpc.client.files import FileInput, ReceivedFile
 from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
@@ -21,6 +21,7 @@ __all__ = [
     "Mutation",
     "Procedure",
     "Query",
+    "ReceivedFile",
     "Secret",
     "State",
     "SyncClient",

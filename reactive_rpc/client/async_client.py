@@ -154,7 +154,7 @@ class AsyncClient:
                 "the server cannot read its database; an older result is stored: watch the query to show it as stale",
                 path=procedure.path,
             )
-        return procedure.decode_output(answer.body or b"")
+        return procedure.decode_answer(answer.body or b"", answer.headers)
 
     async def _call_again_and_again(self, path: str, send: Callable[[], Awaitable[CallAnswer]], key: str) -> CallAnswer:
         """Send a mutation until it is answered, a few times; CONFLICT may say that one sent before still runs."""
@@ -266,7 +266,7 @@ class Mutation(Generic[T]):
 
     async def _call(self, arguments: Mapping[str, Any]) -> T:
         key = self._key
-        if key is None and self._client.retry_mutations:
+        if key is None and self._client.retry_mutations and not self._procedure.is_binary:
             key = uuid4().hex
         return await self._client.call(self._procedure, arguments, idempotency_key=key)
 

@@ -1,4 +1,4 @@
-"""Files that are sent: how a caller may give them, and how they go out.
+"""Files: how a caller may give them, how they go out, and those that come back.
 
 A call may be sent more often than once. So a path is opened for each time, and an open file rewound.
 """
@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from reactive_rpc.errors import BadRequestError
 
-__all__ = ["FileContent", "FileInput", "SentFile", "files_of", "opened"]
+__all__ = ["FileContent", "FileInput", "ReceivedFile", "SentFile", "files_of", "opened"]
 
 FileContent: TypeAlias = bytes | IO[bytes] | os.PathLike[str]
 """The bytes themselves, the path of a file, or a file that is open for reading bytes, which is sent from its start."""
@@ -38,6 +39,32 @@ class SentFile:
     name: str
     content: FileContent
     media_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """What a procedure answers that returns a response of its own: bytes.
+
+    Attributes:
+        content: all of it.
+        media_type: of the content, with its parameters; empty if the server does not say it.
+        name: under which the server would have it saved, without folders; None if it does not say it.
+
+    >>> ReceivedFile.of(b"%PDF", {"content-disposition": "attachment; filename*=utf-8''d%C3%A9j%C3%A0.pdf"}).name
+    'déjà.pdf'
+    """
+
+    content: bytes
+    media_type: str
+    name: str | None
+
+    @classmethod
+    def of(cls, content: bytes, headers: Mapping[str, str]) -> ReceivedFile:
+        """Return the file that an answer is."""
+        said = Message()
+        said["content-disposition"] = headers.get("content-disposition", "")
+        name = Path((said.get_filename() or "").replace("\\", "/")).name or None
+        return cls(content, headers.get("content-type", ""), name)
 
 
 def files_of(path: str, taken: Mapping[str, Literal["one", "many"]], given: Mapping[str, Any]) -> list[SentFile]:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from reactive_rpc.client.files import SentFile, files_of
+from reactive_rpc.client.files import ReceivedFile, SentFile, files_of
 from reactive_rpc.client.model import type_adapter
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.errors import BadRequestError, RPCError, WireError
@@ -47,7 +47,7 @@ class Procedure(Generic[T]):
         url: its path, after the server's base: `/rpc/agents/get_all`.
         method: `GET` sends each field of the input as one query parameter, `POST` sends it as JSON, beside the files.
         input: the model that validates the input; None if it takes none.
-        output: the type of its result, as `TypeAdapter` takes it.
+        output: the type of its result, as `TypeAdapter` takes it; `ReceivedFile` if it answers bytes.
         errors: those that it declares.
         files: `{argument: how many}` of those that are files.
     """
@@ -102,6 +102,15 @@ class Procedure(Generic[T]):
         """
         given = {name: arguments[name] for name in self.files if arguments.get(name, UNSET) is not UNSET}
         return files_of(self.path, self.files, given)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether it answers bytes; no answer to a key is kept of such."""
+        return self.output is ReceivedFile
+
+    def decode_answer(self, body: bytes, headers: Mapping[str, str]) -> T:
+        """Return the result that an answer holds: the file that it is, or as `decode_output`."""
+        return cast(T, ReceivedFile.of(body, headers)) if self.is_binary else self.decode_output(body)
 
     def decode_output(self, body: bytes) -> T:
         """Return the result that `body` spells; an empty body is null.

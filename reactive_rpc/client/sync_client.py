@@ -196,7 +196,7 @@ class SyncMutation(Generic[T]):
 
     def _call(self, arguments: Mapping[str, Any]) -> T:
         key = self._key
-        if key is None and self._client.retry_mutations:
+        if key is None and self._client.retry_mutations and not self._procedure.is_binary:
             key = uuid4().hex
         return self._client.call(self._procedure, arguments, idempotency_key=key)
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -57,12 +58,14 @@ class CallAnswer(NamedTuple):
         body: None if the result is the one that the ETag names (304).
         is_stale: whether the server cannot confirm it: its database cannot be read, and this is a stored result.
         version: which it reflects exactly, as the server spells it; None if nobody can tell.
+        headers: all of them, by their names in lower case.
     """
 
     body: bytes | None
     etag: str | None
     is_stale: bool = False
     version: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
@@ -142,7 +145,8 @@ class Transport:
         if not response.is_success:
             error = _error_of(response, response.content)
             raise procedure.typed_error(error) if isinstance(error, RPCError) else error
-        return CallAnswer(response.content, response.headers.get("etag"), is_stale, response.headers.get(VERSION))
+        headers = dict(response.headers)
+        return CallAnswer(response.content, headers.get("etag"), is_stale, headers.get(VERSION), headers)
 
     async def _send(
         self,

@@ -2,7 +2,7 @@
 
 A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query" | "mutation", "path": "a.b"}`; all
 others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a
-multipart body, whose others are files. Output: the 200 response.
+multipart body, whose others are files. Output: the 200 response; with `"binary": true`, bytes.
 Errors: the other responses, as far as their envelope has a constant as its `type`.
 """
 
@@ -78,6 +78,7 @@ class Operation:
         input: the schema of an object; None where it takes nothing.
         files: that it takes beside the input.
         output: the schema of its result.
+        is_binary: whether it answers bytes in the place of a result.
         errors: those that it declares, sorted by name.
         description: for the docstring; may be empty.
     """
@@ -89,6 +90,7 @@ class Operation:
     input: JSONSchema | None
     files: tuple[FileSchema, ...]
     output: JSONSchema
+    is_binary: bool
     errors: tuple[DeclaredErrorSchema, ...]
     description: str
 
@@ -158,7 +160,8 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
         raise DefinitionError(f"{where}: {EXTENSION} holds a path and a kind, 'query' or 'mutation': {extension!r}")
     if method not in ("GET", "POST") or (kind == "mutation" and method == "GET"):
         raise DefinitionError(f"{where}: the {kind} {path!r} cannot be called by {method}")
-    output = _json_schema(operation.get("responses", {}).get("200", {}))
+    is_binary = extension.get("binary") is True
+    output = None if is_binary else _json_schema(operation.get("responses", {}).get("200", {}))
     multipart = _multipart(operation, schemas)
     return Operation(
         path=path,
@@ -168,6 +171,7 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
         input=_parameters(operation) if method == "GET" else _body(operation, multipart),
         files=tuple(_files(multipart)),
         output={"type": "null"} if output is None else output,
+        is_binary=is_binary,
         errors=_errors(operation, schemas),
         description=_description(operation),
     )

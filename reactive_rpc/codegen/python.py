@@ -47,6 +47,7 @@ _RUNTIME: Final = (
     "Mutation",
     "Procedure",
     "Query",
+    "ReceivedFile",
     "SyncClient",
     "SyncMutation",
     "SyncQuery",
@@ -138,9 +139,10 @@ class _Client:
         }
 
     def _with_files(self, operation: Operation, signature: Signature) -> Signature:
-        """Return a signature with the parameters that files are given to."""
+        """Return a signature with the parameters that files are given to, and the file that is answered."""
         files = tuple(self._file_parameter(file) for file in operation.files)
-        return replace(signature, parameters=(*files, *signature.parameters))
+        signature = replace(signature, parameters=(*files, *signature.parameters))
+        return replace(signature, output="ReceivedFile", validated="ReceivedFile") if operation.is_binary else signature
 
     def _file_parameter(self, file: FileSchema) -> ModelParameter:
         kind = "FileInput"
@@ -193,7 +195,10 @@ class _Client:
         """Return what is needed of the client's runtime."""
         used = {"AsyncClient", "Procedure", "SyncClient"}
         kinds = {operation.kind for operation in self._document.operations}
-        used |= {"Query", "SyncQuery", "SyncWatch", "Watch"} if "query" in kinds else set()
+        used |= {"Query", "SyncQuery"} if "query" in kinds else set()
+        is_watched = [operation.kind == "query" and not operation.is_binary for operation in self._document.operations]
+        used |= {"SyncWatch", "Watch"} if any(is_watched) else set()
+        used |= {"ReceivedFile"} if any(operation.is_binary for operation in self._document.operations) else set()
         used |= {"Mutation", "SyncMutation"} if "mutation" in kinds else set()
         used |= {"FileInput"} if any(operation.files for operation in self._document.operations) else set()
         parameters = [parameter for one in self._signatures.values() for parameter in one.parameters]
@@ -236,7 +241,7 @@ class _Client:
         awaited = "" if sync else "await "
         raised = self._raises_docs(operation)
         lines += [*docstring(text + raised, 8), f"        return {awaited}self._call({arguments})"]
-        if is_query:
+        if is_query and not operation.is_binary:
             lines += ["", *_head("def", "watch", signature.parameters, f"{prefix}Watch[{signature.output}]")]
             follow = f"Follow the result: its latest state now and after every change.\n\n{text}"
             lines += [*docstring(follow, 8), f"        return self._watch({arguments})"]

@@ -46,6 +46,7 @@ __all__ = [
     "put_exit_stacks",
     "request_class_in",
     "request_parameters",
+    "response_class_in",
     "sub_dependencies",
 ]
 
@@ -116,6 +117,18 @@ def file_mark_in(annotation: Any, default: Any) -> Any:
     'the plan'
     """
     return next((mark for mark in (*_metadata(annotation), default) if isinstance(mark, params.File)), None)
+
+
+def response_class_in(annotation: Any, depth: int = 5) -> type[Response] | None:
+    """Return the class of responses that an annotation is, or has somewhere inside; None if there is none.
+
+    >>> response_class_in(Annotated[Response | None, ...]).__name__
+    'Response'
+    """
+    if isinstance(annotation, type) and issubclass(annotation, Response):
+        return annotation
+    parts = get_args(annotation) if depth else ()
+    return next((found for part in parts if (found := response_class_in(part, depth - 1)) is not None), None)
 
 
 def request_class_in(kind: object) -> type | None:

@@ -72,7 +72,9 @@ class Caller:
             uploaded = CallFiles(path, procedure.handler.files, files or {}) if procedure.handler.files else None
             done = await self._calls.mutate(path, procedure, input, self._ctx, origin=origin, files=uploaded)
             await run_after_commit(path, done.after)
-            return procedure.output.from_json(done.body)
+            value = procedure.output.from_json(done.body)
+            return value if exchange.returned is None else exchange.returned
         result = await self._calls.query(path, procedure, input, self._ctx, origin=origin)
         await run_after_commit(path, exchange.take_background())
-        return procedure.output.from_json(result.answer())
+        value = procedure.output.from_json(result.answer())
+        return value if exchange.returned is None else exchange.returned

@@ -337,6 +337,12 @@ class Calls:
             claim: of an idempotency key, under which the call is made once.
             files: that come beside the input; None where the procedure takes none.
         """
+        if claim is not None and procedure.response_class is not None:
+            raise PreconditionFailedError(
+                f"an idempotency key was sent, and {path} answers a {procedure.response_class.__name__}, which is not "
+                "kept to be answered again. Nothing was done; leave the key out, and do not send the call again",
+                path=path,
+            )
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)
         first = self.admitted(procedure, ctx)
         dependencies = self._dependencies_of(path, procedure, origin)

@@ -18,11 +18,13 @@ class Exchange:
         request: None for a call in this process.
         response: its headers, its cookies and its status go with the answer.
         background: the work for after the answer.
+        returned: the response that the handler has returned, as the whole answer; None if it returns none.
     """
 
     request: Request | None = None
     response: Response = field(init=False)
     background: BackgroundTasks = field(init=False)
+    returned: Response | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.begin()
@@ -33,6 +35,7 @@ class Exchange:
         del self.response.headers["content-length"]
         self.response.status_code = None  # type: ignore[assignment]  # as FastAPI gives it: nobody has set it
         self.background = BackgroundTasks()
+        self.returned = None
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

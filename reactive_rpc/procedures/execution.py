@@ -26,6 +26,7 @@ from sqlmodel import SQLModel
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.compat.fastapi import Response
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Constraint, ReadSet
@@ -132,6 +133,7 @@ class Runnable(Protocol):
     topics: tuple[Topic | KeyedTopic, ...]
     cache: Cache
     is_cached: bool
+    response_class: type[Response] | None
     around_computation: tuple[Wrapper, ...]
 
     @property
@@ -523,7 +525,8 @@ async def _run_async(run: _Run, session: AsyncSession) -> bytes:
         async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
             result = await procedure.function(**run.arguments(session), **made)
             await session.flush()
-            body = await session.run_sync(lambda _: _encode(procedure, result))
+            value = _beside_response(run, result)
+            body = await session.run_sync(lambda _: _encode(procedure, value))
         # INVARIANT (before the caller commits or stores): what `yield` dependencies wrote at their end is part of it.
         await session.flush()
     return _of_ended(procedure, body)
@@ -536,9 +539,24 @@ def _run_sync(run: _Run, session: Session) -> bytes:
         with _NOTHING_MADE if dependencies is None else dependencies.solved_sync(session) as made:
             result = procedure.function(**run.arguments(session), **made)
             session.flush()
-            body = _encode(procedure, result)
+            body = _encode(procedure, _beside_response(run, result))
         session.flush()
     return _of_ended(procedure, body)
+
+
+def _beside_response(run: _Run, result: object) -> object:
+    """Return the result that is written as JSON: none, if the handler returns a response, which the exchange takes.
+
+    Raises:
+        InternalServerError: it does not return what it is annotated with.
+    """
+    expected = run.procedure.response_class
+    if expected is None or run.dependencies is None or run.dependencies.exchange is None:
+        return result
+    if not isinstance(result, expected):
+        raise InternalServerError(f"{run.procedure.name} returned what its annotation does not allow")
+    run.dependencies.exchange.returned = result
+    return None
 
 
 def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:

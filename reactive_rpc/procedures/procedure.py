@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
+from reactive_rpc.compat.fastapi import Response, response_class_in
 from reactive_rpc.errors import DefinitionError, RPCError
+from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context
 from reactive_rpc.procedures.dependencies import Plan, Plans
@@ -55,6 +57,7 @@ class Procedure(Generic[F, P, R_co]):
         tables: `{table: Table}` of those declared by a model or a `Table`, not by name.
         cache: how results are kept and told of.
         is_cached: whether they are kept at all.
+        response_class: of the response that the handler returns as the whole answer; None if it returns a result.
     """
 
     kind: ClassVar[ProcedureKind]
@@ -83,7 +86,9 @@ class Procedure(Generic[F, P, R_co]):
         }
         self.handler: Handler = read_handler(function, self.fault)
         self.session_class = self.handler.session
-        self.plans = self._plans() if self.handler.dependencies or self.handler.given else None
+        self.response_class = self._response_class()
+        asks_exchange = self.handler.dependencies or self.handler.given or self.response_class
+        self.plans = self._plans() if asks_exchange else None
         self.input, self.output = self._codecs()
         self._check()
 
@@ -144,6 +149,27 @@ class Procedure(Generic[F, P, R_co]):
             self.tables[name] = table
         return name
 
+    def _response_class(self) -> type[Response] | None:
+        """Return the class of the response that the handler returns; None if it returns a result.
+
+        Raises:
+            DefinitionError: a stored result is JSON, and no response; or it is but a part of what is returned.
+        """
+        found: type[Response] | None = response_class_in(self.handler.output)
+        if found is None:
+            return None
+        if plain(self.handler.output) != found:
+            raise self.fault(
+                f"a {found.__name__} is a whole answer, neither a part of one nor left out: return one in every case, "
+                "or values alone"
+            )
+        if self.is_cached:
+            raise self.fault(
+                f"returns a {found.__name__}, and stored results are JSON: say cache=False, and it is made on each "
+                "call; or return the value"
+            )
+        return found
+
     def _plans(self) -> Plans:
         plans = Plans(self.handler.dependencies, self.handler.given, refuse=self.fault, check=self._check_plan)
         self.session_class = self._shared_session(plans.plain)
@@ -180,7 +206,9 @@ class Procedure(Generic[F, P, R_co]):
     def _codecs(self) -> tuple[InputCodec | None, OutputCodec]:
         model = self.handler.input_model
         try:
-            return None if model is None else InputCodec(model), OutputCodec(self.handler.output)
+            # A response goes out beside the result, which then is none.
+            output = OutputCodec(type(None) if self.response_class else self.handler.output)
+            return None if model is None else InputCodec(model), output
         except UnsupportedTypeError as exc:
             raise self.fault(str(exc)) from exc
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from reactive_rpc.compat.fastapi import Response
 from reactive_rpc.errors import DefinitionError, RPCError
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context, can_change
@@ -54,6 +55,7 @@ class KeptContext:
     topic_tables: frozenset[str] = frozenset()
     cache = Cache()
     is_cached = True
+    response_class: type[Response] | None = None
     raises: tuple[type[RPCError], ...] | None = None
     around_computation: tuple[Wrapper, ...] = ()
 

@@ -36,7 +36,7 @@ from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.dependencies import resolved
 from reactive_rpc.web.routing.query_string import fits_query_string
-from reactive_rpc.web.routing.responses import Answer, Headers, error_answer, error_of
+from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
 from reactive_rpc.web.routing.server_request import is_server_request
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
@@ -135,6 +135,8 @@ class ProcedureEndpoint(Endpoint):
         self._body = body
         self._by_token = by_token
         self._methods = methods_of(procedure)
+        if "GET" in self._methods and procedure.response_class is not None:
+            self._methods += ("HEAD",)
         self._asks_origin = bool(procedure.calls) or procedure.plans is not None
         self._takes_exchange = procedure.plans is not None and not procedure.is_cached
         vary = "" if procedure.plans is None or not procedure.is_cached else procedure.plans.plain.vary
@@ -187,6 +189,9 @@ class ProcedureEndpoint(Endpoint):
             return await self._in_outage(scope, input, ctx, origin=origin, outage=outage)
         if self._is_pure and not isinstance(input, EncodedInput):
             self._remember(text, result.query.key[1], is_posted=is_posted)
+        if self._procedure.response_class is not None:
+            result.answer()  # or its error
+            return Answer(200, b"", [_REVALIDATE, *scope_mark(ctx)])
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
         marks = self._marks.of(self._calls.token, self._calls.version_of(result))
         if self._vary:
@@ -215,9 +220,16 @@ class ProcedureEndpoint(Endpoint):
         return answer
 
     def with_exchange(self, answer: Answer, exchange: Exchange) -> Answer:
-        """Return an answer with the headers and the status that were set on the response, and the background tasks."""
+        """Return an answer with the headers and the status that were set on the response, and the background tasks.
+
+        If the handler has returned a response itself, that is the answer, with these headers.
+        """
         answer.headers.extend(exchange.headers)
-        answer.status = exchange.response.status_code or answer.status
+        if exchange.returned is not None:
+            fault = partial(error_of, path=self.path, ids=self._ids)
+            answer = ResponseAnswer(exchange.returned, answer, fault=fault)
+        else:
+            answer.status = exchange.response.status_code or answer.status
         background = exchange.take_background()
         if background:
             answer.background.append(partial(run_after_commit, self.path, background))

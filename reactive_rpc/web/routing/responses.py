@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, reason_of, rpc_error
@@ -17,7 +18,7 @@ from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.statements.concealment import concealed
 
-__all__ = ["Answer", "Headers", "error_answer", "error_of", "rpc_error_of"]
+__all__ = ["Answer", "Headers", "ResponseAnswer", "error_answer", "error_of", "rpc_error_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,54 @@ class Answer:
             self.headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+class ResponseAnswer(Answer):
+    """A response that a handler has returned, ready to be sent.
+
+    Args:
+        response: also one that is sent in parts, or by parts (`Range`).
+        beside: the answer that it takes the place of; of its headers those are added that the response does not say.
+        fault: makes the error of what fails before anything is sent: a file that is not there.
+    """
+
+    __slots__ = ("_fault", "_response")
+
+    def __init__(self, response: Response, beside: Answer, *, fault: Callable[[Exception], RPCError]) -> None:
+        said = {name for name, _ in response.raw_headers} - {b"set-cookie"} | {b"content-type"}
+        super().__init__(response.status_code, b"", [each for each in beside.headers if each[0] not in said])
+        self.background = beside.background
+        self._response = response
+        self._fault = fault
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or the error that came before its start; to HEAD without its body."""
+        is_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message = {**message, "headers": [*message["headers"], *self.headers]}
+            await send(message)
+
+        try:
+            if scope["method"] == "HEAD" and not isinstance(self._response, FileResponse):  # which knows what to do
+                await self._send_head(send_with_headers)
+            else:
+                await self._response(scope, receive, send_with_headers)
+        except Exception as exc:
+            if is_started:
+                raise
+            await error_answer(self._fault(exc))(scope, receive, send)
+
+    async def _send_head(self, send: Send) -> None:
+        response = self._response
+        start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": b""})
+        if response.background is not None:
+            await response.background()
 
 
 def error_answer(error: RPCError) -> Answer:

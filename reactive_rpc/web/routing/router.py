@@ -130,7 +130,11 @@ class RPCRouter(APIRouter):
         responses: dict[int | str, dict[str, Any]] = {**error_responses(procedure.raises), "default": _FAULT}
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
-        if procedure.kind == "query":
+        binary = procedure.response_class
+        if binary is not None:
+            media_type = binary.media_type or "application/octet-stream"
+            responses[200] = {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
+        elif procedure.kind == "query":
             responses[200] = {"headers": _MARKED}
             responses[304] = {
                 "description": "The result still has the ETag given in If-None-Match.", "headers": _MARKED,
@@ -145,10 +149,11 @@ class RPCRouter(APIRouter):
             deprecated=procedure.options.deprecated or None,
             summary=procedure.summary,
             description=procedure.description,
-            response_model=cast(Any, Annotated)[procedure.handler.output, Marked()],
+            response_model=None if binary else cast(Any, Annotated)[procedure.handler.output, Marked()],
+            response_class=JSONResponse if binary is None else Response,
             responses=responses,
             openapi_extra={
-                "x-reactive-rpc": {"kind": procedure.kind, "path": path},
+                "x-reactive-rpc": {"kind": procedure.kind, "path": path, **({"binary": True} if binary else {})},
                 **_body_of(procedure, method),
             },
         )

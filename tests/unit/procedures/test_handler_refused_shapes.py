@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 import pytest
 from fastapi import BackgroundTasks, Body, Cookie, Depends, File, Form, Header, Query, Request, Response, UploadFile
 from fastapi import Path as FromPath
+from fastapi.responses import FileResponse
 from fastapi.security import APIKeyQuery
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, RootModel, SecretStr
@@ -437,6 +438,15 @@ async def wraps(call: CallInfo, next: Next) -> Answered:
     raise NotImplementedError
 
 
+async def returns_a_response() -> FileResponse: ...
+
+
+async def maybe_a_response() -> Response | None: ...
+
+
+async def several_responses() -> dict[str, list[FileResponse]]: ...
+
+
 def mutation(function: Callable[..., Any]) -> object:
     return define.mutation(function)
 
@@ -533,6 +543,9 @@ SHAPES: dict[str, Callable[[], object]] = {
     },
     "query: file_in_a_query": lambda: define(file_in_a_query),
     "uncached query: file_in_a_query": lambda: define(cache=False)(file_in_a_query),
+    "query: returns_a_response": lambda: define(returns_a_response),
+    "uncached query: maybe_a_response": lambda: define(cache=False)(maybe_a_response),
+    "mutation: several_responses": lambda: define.mutation(several_responses),
     "mutation: a plain function and a coroutine step": lambda: define.use(with_session).mutation(plain_sync),
 }  # fmt: skip
 
