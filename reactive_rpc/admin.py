@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
-from reactive_rpc.backends.factory import Backend
+from sqlalchemy import MetaData
+from sqlalchemy.engine import URL
+
+from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.capture_options import Capture
 from reactive_rpc.changes.pruning import Pruner
+from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.health import Health
 from reactive_rpc.lifecycle import Lifecycle
@@ -55,6 +60,7 @@ class Admin:
         lifecycle: Lifecycle,
         backend: Backend,
         capture: Capture,
+        metadata: MetaData | None,
         pruner: Pruner,
         calls: Calls,
         reader: Reader,
@@ -67,6 +73,7 @@ class Admin:
         self._lifecycle = lifecycle
         self._backend = backend
         self._captured_as = capture
+        self._metadata = metadata
         self._pruner = pruner
         self._calls = calls
         self._reader = reader
@@ -115,6 +122,18 @@ class Admin:
             _copies(backend, self._captured_as, self.settings),
             backend.capture.noted_reads(),
         )
+
+    def backend_on(self, url: str | URL) -> Backend:
+        """Return the parts of another address of the database, whose capture installs for this application.
+
+        Args:
+            url: by which somebody connects who may create triggers.
+
+        Raises:
+            DefinitionError: it is no URL of a supported database.
+        """
+        capture = replace(self._captured_as, mode="triggers")
+        return make_backend(url, settings=self.settings, ids=RandomIds(), capture=capture, metadata=self._metadata)
 
     async def run_relay(self) -> None:
         """Do nothing but relay changes to Redis, until cancelled: `reactive-rpc relay` runs this.

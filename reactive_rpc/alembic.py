@@ -7,6 +7,7 @@ In `env.py`:
     context.configure(connection=connection, ..., include_name=include_name, include_object=include_object)
     with context.begin_transaction(), migrating(connection):
         context.run_migrations()
+    install(connection.engine.url, rpc)                  # if the server has Capture(mode="installed")
 
 A server puts its triggers on the new schema before its next answer, and forgets every earlier result (a new epoch).
 SQLite refuses to drop a column that a trigger names: within `migrating` a table's triggers go in the transaction that
@@ -18,18 +19,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reactive_rpc.extras import needs
 
 with needs("alembic", __name__):
     import alembic as _installed  # noqa: F401  # nothing here uses it; without it, nothing here is of use
-    from sqlalchemy import Connection, event
+    from sqlalchemy import URL, Connection, event
 
     from reactive_rpc.backends.sqlite.capture.images import quoted
     from reactive_rpc.backends.sqlite.capture.tables import PREFIX
 
-__all__ = ["include_name", "include_object", "migrating"]
+if TYPE_CHECKING:
+    from reactive_rpc.app import ReactiveRPC
+
+__all__ = ["include_name", "include_object", "install", "migrating"]
 
 _SCHEMA: Final = "reactive_rpc"
 """Ours on PostgreSQL."""
@@ -68,6 +72,21 @@ def include_object(object: Any, name: str | None, type_: str, reflected: bool, c
 def _is_ours(table: str | None) -> bool:
     """Tell whether a table of SQLite's is ours: all have names of one kind."""
     return table is not None and table.startswith(PREFIX)
+
+
+def install(url: str | URL, rpc: ReactiveRPC[Any]) -> None:
+    """Put capture in place after the migrations: for a server with `Capture(mode="installed")`, which does not.
+
+    Args:
+        url: by which the migrations are run, by somebody who may create triggers; of a connection it is
+            `connection.engine.url`.
+        rpc: the application's, whose `Capture(exclude=, images=)` holds.
+
+    Raises:
+        CaptureError: rights are missing, or a table stays locked.
+        ServiceUnavailableError: the database cannot be reached, or stays locked: the migrations must be committed.
+    """
+    rpc.admin.backend_on(url).capture.install()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result_store import ResultStore
 from reactive_rpc.cache.shared_results import SharedResults
 from reactive_rpc.cache.store import MemoryStore
-from reactive_rpc.changes.capture_options import Capture
+from reactive_rpc.changes.capture_options import Capture, refuse_missing_tables
 from reactive_rpc.changes.follower import IDLE_FACTOR, LogFollower
 from reactive_rpc.changes.pruning import Pruner
 from reactive_rpc.clock import Clock, IdSource, RandomIds, SystemClock
@@ -184,20 +184,24 @@ class ReactiveRPC(Generic[L]):
         self._announcer = Announcer(
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
         )
-        self.admin = Admin(
-            settings=settings,
-            health=health,
+        self.admin = self._make_admin(auditor)
+        self.router = make_router(self._served(clock=clock, ids=ids), prefix=prefix, context=context)
+
+    def _make_admin(self, auditor: Auditor) -> Admin:
+        return Admin(
+            settings=self._settings,
+            health=self._health,
             auditor=auditor,
             lifecycle=self._lifecycle,
-            backend=backend,
-            capture=capture,
+            backend=self._backend,
+            capture=self._captured_as,
+            metadata=self._metadata,
             pruner=self._pruner,
             calls=self._calls,
             reader=self._reader,
             executor=self._executor,
             counted=(self._reader, auditor, self._hub, self._executor, self._freshness, self._reauthorization),
         )
-        self.router = make_router(self._served(clock=clock, ids=ids), prefix=prefix, context=context)
 
     def _served(self, *, clock: Clock, ids: IdSource) -> Served:
         return Served(
@@ -236,7 +240,7 @@ class ReactiveRPC(Generic[L]):
         stack.push_async_callback(backend.ephemeral_store.aclose)
         await database.check()
         await backend.ephemeral_store.open()
-        if self._metadata is not None:
+        if self._metadata is not None and self._captured_as.is_managed:
             await database.make_tables(self._metadata)
         if backend.relay is not None and self._settings.relay:
             self._tasks(stack).keep(backend.relay.run(), "relay candidate")
@@ -259,6 +263,8 @@ class ReactiveRPC(Generic[L]):
 
     async def _check_declarations(self) -> None:
         tables = self._log.schema.tables
+        if self._metadata is not None and not self._captured_as.is_managed:
+            refuse_missing_tables(self._metadata, {*tables, *self._log.schema.names})
         self.functions.check_tables(tables)
         self._captured_as.check(tables, self._log.schema.names)
         relations = parse_relations(self._relations, tables)

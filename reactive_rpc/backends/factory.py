@@ -114,6 +114,19 @@ class _Places:
         return f"{self.url.username} {sorted(self.url.query.items())}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Capturing:
+    """How triggers are made.
+
+    Attributes:
+        policy: which values images hold; None is the recorded one.
+        manage: whether they are put in place here.
+    """
+
+    policy: ImagePolicy | None
+    manage: bool = True
+
+
 def make_backend(
     database: str | URL | AsyncEngine,
     *,
@@ -136,15 +149,17 @@ def make_backend(
         DefinitionError: the URL is none, or of a database that is not supported, or one that no relay reads.
     """
     if capture is not None and not isinstance(capture, Capture):
-        raise DefinitionError(f"capture={capture!r}: give Capture(mode='triggers') or Capture(mode='session')")
+        raise DefinitionError(
+            f"capture={capture!r}: give Capture(mode='triggers'), Capture(mode='installed') or Capture(mode='session')"
+        )
     mode = "triggers" if capture is None else capture.mode
     if isinstance(database, AsyncEngine | Engine):
         refuse_engine(database, has_log_url=(log_url or settings.log_url) is not None, capture=mode)
     parsed = _parsed(database.url if isinstance(database, AsyncEngine) else database)
     places = _places(database, parsed, log_url or settings.log_url)
     clock = clock or SystemClock()
-    policy = None if capture is None else capture.policy(metadata)
-    if settings.redis_url is not None and (mode, parsed.get_backend_name()) != ("triggers", "postgresql"):
+    how = _Capturing(None) if capture is None else _Capturing(capture.policy(metadata), manage=capture.is_managed)
+    if settings.redis_url is not None and (mode == "session" or parsed.get_backend_name() != "postgresql"):
         raise DefinitionError(
             "REACTIVE_RPC_REDIS_URL is set, and what is relayed through Redis is the log of a PostgreSQL database with "
             f"triggers; this is {parsed.get_backend_name()} with Capture(mode={mode!r}): unset it"
@@ -152,21 +167,21 @@ def make_backend(
     if mode == "session":
         return _by_session(parsed, settings, ids, clock)
     if settings.redis_url is not None and parsed.get_backend_name() == "postgresql":
-        return _relayed(places, settings, ids, clock, policy)
+        return _relayed(places, settings, ids, clock, how)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite(parsed, settings, ids, policy)
+        return _sqlite(parsed, settings, ids, how)
     if parsed.get_backend_name() == "postgresql":
-        return _postgresql(places, settings, ids, policy)
+        return _postgresql(places, settings, ids, how)
     raise DefinitionError(
         f"{parsed.render_as_string()}: triggers are known for SQLite (sqlite+aiosqlite:///team.db) and PostgreSQL "
         "(postgresql+asyncpg://user@host/team); use one of them, or capture=Capture(mode='session')"
     )
 
 
-def _sqlite(url: URL, settings: Settings, ids: IdSource, policy: ImagePolicy | None) -> Backend:
+def _sqlite(url: URL, settings: Settings, ids: IdSource, how: _Capturing) -> Backend:
     timeout = settings.busy_timeout_seconds
     database = SQLiteDatabase(url, busy_timeout_seconds=timeout, position=POSITION)
-    capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout, policy=policy)
+    capture = SQLiteCapture(database.path, ids=ids, busy_timeout_seconds=timeout, policy=how.policy, manage=how.manage)
     store = SQLiteEphemeralStore(database.path, budget=_budget(settings))
     return Backend(
         database,
@@ -198,9 +213,9 @@ def _places(database: str | URL | AsyncEngine, parsed: URL, log_url: LogURL | No
     return _Places(handlers, direct, is_shared=True)
 
 
-def _postgresql(places: _Places, settings: Settings, ids: IdSource, policy: ImagePolicy | None) -> Backend:
+def _postgresql(places: _Places, settings: Settings, ids: IdSource, how: _Capturing) -> Backend:
     database, url = _postgresql_database(places, settings), places.direct
-    capture = PostgreSQLCapture(url, ids=ids, policy=policy)
+    capture = PostgreSQLCapture(url, ids=ids, policy=how.policy, manage=how.manage)
     log, store = PostgreSQLLog(capture, url), PostgreSQLEphemeralStore(url, budget=_budget(settings))
     answers = answers_on_postgresql(settings.idempotency_seconds)
     return Backend(
@@ -215,7 +230,7 @@ def _postgresql(places: _Places, settings: Settings, ids: IdSource, policy: Imag
     )
 
 
-def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, policy: ImagePolicy | None) -> Backend:
+def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, how: _Capturing) -> Backend:
     """Return the parts for a database that one relay reads for all."""
     redis_url = settings.redis_url or ""
 
@@ -230,9 +245,9 @@ def _relayed(places: _Places, settings: Settings, ids: IdSource, clock: Clock, p
         )
 
     url = places.direct
-    capture = PostgreSQLCapture(url, ids=ids, policy=policy)
+    capture = PostgreSQLCapture(url, ids=ids, policy=how.policy, manage=how.manage)
     relay = Relay(
-        lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids, policy=policy), url),
+        lambda: PostgreSQLLog(PostgreSQLCapture(url, ids=ids, policy=how.policy, manage=how.manage), url),
         new_stream,
         relay_lock(url, settings.redis_namespace),
         poll_interval_seconds=settings.poll_interval_seconds,

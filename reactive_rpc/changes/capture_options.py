@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -15,10 +15,11 @@ from reactive_rpc.changes.image_policy import ImagePolicy
 from reactive_rpc.changes.secrets import says_secret
 from reactive_rpc.errors import DefinitionError
 
-__all__ = ["Capture", "CaptureMode"]
+__all__ = ["Capture", "CaptureMode", "refuse_missing_tables"]
 
-CaptureMode = Literal["triggers", "session"]
-"""`triggers` sees every write, whoever wrote it. `session` sees what this process writes through its mutations."""
+CaptureMode = Literal["triggers", "installed", "session"]
+"""`triggers` sees every write, whoever wrote it, and so does `installed`, by triggers that others have put in place.
+`session` sees what this process writes through its mutations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,10 @@ class Capture:
         ReactiveRPC(url, functions=..., capture=Capture(exclude=[User.email, "audit"], images=[Model.token_count]))
 
     Attributes:
-        mode: `triggers` in the database, which see every writer, or, where the database may not have triggers,
-            `session`: what the mutations of this process write, and nothing else.
+        mode: `triggers` in the database, which see every writer, and which the start puts in place; `installed`, the
+            same triggers, put in place by `reactive-rpc db install` or a migration, which the start verifies, and runs
+            no DDL; or, if the database may not have triggers, `session`: the writes of this process's mutations, and
+            nothing else.
         exclude: whose values are never copied: columns (`User.email`, `"user.email"`) or tables (`User`, `"audit"`).
             What reads them stays right, and is forgotten more often.
         images: columns whose values are copied although their names say secret.
@@ -44,7 +47,7 @@ class Capture:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(CaptureMode):
-            raise DefinitionError(f"Capture(mode={self.mode!r}): say 'triggers' or 'session'")
+            raise DefinitionError(f"Capture(mode={self.mode!r}): say 'triggers', 'installed' or 'session'")
         for option in ("exclude", "images"):
             if isinstance(getattr(self, option), str):
                 raise DefinitionError(f"Capture({option}={getattr(self, option)!r}): give a list")
@@ -61,6 +64,11 @@ class Capture:
         tables = [*SQLModel.metadata.tables.values(), *(metadata.tables.values() if metadata is not None else ())]
         secret = {*_secret_by_type(tables), *_secret_by_model(SQLModel)} - images
         return ImagePolicy(exclude=frozenset(_name("exclude", item) for item in self.exclude) | secret, images=images)
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether the server puts triggers and tables in place; else an administrator does."""
+        return self.mode != "installed"
 
     def check(self, tables: Mapping[str, TableCapture], names: Mapping[str, str]) -> None:
         """Refuse what names nothing in the database.
@@ -81,6 +89,23 @@ class Capture:
                         f"Capture({option}=[{name!r}]) names nothing in the database whose values could be copied: the"
                         f" tables are {', '.join(sorted(tables)) or 'none'}"
                     )
+
+
+def refuse_missing_tables(metadata: MetaData, known: Collection[str]) -> None:
+    """Refuse to start without tables of the application's, for a server that makes none.
+
+    Args:
+        known: the names of the tables that are there.
+
+    Raises:
+        DefinitionError: names them, and the way out.
+    """
+    missing = sorted(name for name in metadata.tables if name not in known)
+    if missing:
+        raise DefinitionError(
+            f"these tables are missing, and a server with Capture(mode='installed') makes none: {', '.join(missing)}. "
+            "Let an administrator create them, by a migration for example, and then run `reactive-rpc db install`"
+        )
 
 
 _WAY_OUT: Final = 'give a column (User.email, "user.email") or a table (User, "user")'

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
+from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.cli.reports import CaptureReport, write
-from reactive_rpc.cli.shared import FormatOption, err, out
+from reactive_rpc.cli.shared import FormatOption, err, load, out
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
 from reactive_rpc.settings import Settings
@@ -22,6 +23,9 @@ database = typer.Typer(no_args_is_help=True, help="Put capture into a database, 
 MAX_HEAD = 90
 """Of a missing statement, so many characters are shown."""
 
+For = Annotated[
+    str, typer.Option("--rpc", help="app.main:rpc, whose Capture(exclude=, images=) holds; else the recorded one does.")
+]
 Url = Annotated[str, typer.Argument(help="The database: postgresql+asyncpg://user@host/db or sqlite:///team.db")]
 
 
@@ -29,9 +33,10 @@ Url = Annotated[str, typer.Argument(help="The database: postgresql+asyncpg://use
 def install(
     url: Url,
     sql: Annotated[bool, typer.Option("--sql", help="Run nothing: print the SQL for an administrator.")] = False,
+    rpc: For = "",
 ) -> None:
-    """Put the outbox and the triggers in place. The server does so at its start; this is for who may not."""
-    source = _source(url)
+    """Put the outbox and the triggers in place. A server does so at its start, unless it may not, or is not to."""
+    source = _source(url, rpc)
     if sql:
         script = source.capture.script()
         if script:
@@ -43,9 +48,9 @@ def install(
 
 
 @database.command()
-def verify(url: Url, format: FormatOption = "text") -> None:
+def verify(url: Url, format: FormatOption = "text", rpc: For = "") -> None:
     """Tell whether every write is seen; exit with 1 where some are not. Runs no DDL, and `install --sql` prints it."""
-    source = _source(url)
+    source = _source(url, rpc)
     try:
         report = _report(source, source.capture.verify())
     except CaptureError as exc:
@@ -61,7 +66,9 @@ def uninstall(url: Url) -> None:
     out.print(f"{source.database.name}: capture is taken out", highlight=False, markup=False, soft_wrap=True)
 
 
-def _source(url: str) -> Backend:
+def _source(url: str, rpc: str = "") -> Backend:
+    if rpc:
+        return cast(ReactiveRPC, load(rpc, ReactiveRPC)).admin.backend_on(url)
     return make_backend(url, settings=Settings(), ids=RandomIds())
 
 

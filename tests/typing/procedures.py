@@ -22,6 +22,7 @@ from reactive_rpc import (
     Cache,
     Caller,
     CallInfo,
+    Capture,
     Change,
     Context,
     DeclaredError,
@@ -428,6 +429,9 @@ if TYPE_CHECKING:
     ReactiveRPC("sqlite+aiosqlite:///x.db")  # error: functions are missing
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, context=not_a_context)  # error: a context is a Login
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, scope="tenant")  # error: no such option
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, capture=Capture(mode="installed"))
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, capture=Capture(mode="none"))  # error: no such mode
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, capture="installed")  # error: Capture(mode="installed")
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store=Kept())
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store=Kept)  # error: an object, not its class
     ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, store="redis://cache:6379/0")  # error: no store

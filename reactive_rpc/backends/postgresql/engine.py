@@ -42,7 +42,7 @@ def refuse_engine(engine: AsyncEngine | Engine, *, has_log_url: bool, capture: s
         )
     if engine.url.drivername not in DRIVERS:
         raise DefinitionError(f"{engine!r}: use postgresql+asyncpg or postgresql+psycopg")
-    if capture != "triggers":
+    if capture == "session":
         raise DefinitionError(f"Capture(mode={capture!r}) follows connections of its own: give the URL, not an engine")
     if isinstance(engine.pool, StaticPool):
         raise DefinitionError(

@@ -99,3 +99,26 @@ def test_a_wrong_database_is_told(tmp_path: Path, url: str, expected: str) -> No
     assert found.returncode == 1
     assert expected in found.stderr
     assert "Traceback" not in found.stderr
+
+
+PROGRAM = """
+from reactive_rpc import Capture, ReactiveRPC
+
+rpc = ReactiveRPC({url!r}, functions={{}}, capture=Capture(mode="installed", exclude=["note.text"]))
+other = 7
+"""
+
+
+def test_an_application_says_what_is_copied(url: str, tmp_path: Path) -> None:
+    """`--rpc` installs by its `Capture(exclude=)`: what was installed without is put right, and verified."""
+    (tmp_path / "main.py").write_text(PROGRAM.format(url=url.replace("sqlite:", "sqlite+aiosqlite:")))
+    assert run(tmp_path, "db", "install", url).returncode == 0
+    assert run(tmp_path, "db", "verify", url, "--rpc", "main:rpc").returncode == 1
+    script = run(tmp_path, "db", "install", url, "--sql", "--rpc", "main:rpc")
+    assert (script.returncode, script.stdout.count("CREATE ") > 0) == (0, True), script.stderr
+    installed = run(tmp_path, "db", "install", url, "--rpc", "main:rpc")
+    assert installed.returncode == 0, installed.stderr
+    for options in ((), ("--rpc", "main:rpc")):
+        assert run(tmp_path, "db", "verify", url, *options).returncode == 0
+    wrong = run(tmp_path, "db", "install", url, "--rpc", "main:other")
+    assert (wrong.returncode, "is a int, not a ReactiveRPC" in wrong.stderr) == (1, True)

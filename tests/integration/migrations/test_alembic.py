@@ -29,8 +29,8 @@ from sqlalchemy.exc import OperationalError, SAWarning, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
-from reactive_rpc.alembic import migrating
+from reactive_rpc import Capture, CaptureError, ReactiveRPC, Settings, define_reactive_function
+from reactive_rpc.alembic import install, migrating
 from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.clock import RandomIds
 
@@ -224,6 +224,31 @@ def test_autogenerate_finds_nothing_of_ours(migrations: Migrations) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SAWarning)  # there are types that SQLAlchemy does not know
         assert "op.drop_table" in migrations.generate()
+
+
+def test_a_migration_installs_for_a_server_that_does_not(migrations: Migrations) -> None:
+    """After the revision `install` puts triggers on the tables as they are now, twice as well as once."""
+    options: dict[str, Any] = {"functions": {}, "capture": Capture(mode="installed", exclude=["team.name"])}
+    rpc: ReactiveRPC[Any] = ReactiveRPC(migrations.url, **options)
+    with pytest.raises(CaptureError, match=r"capture is not in place|is not in WAL mode"):
+        asyncio.run(rpc.admin.open())
+    engine = create_engine(migrations.url.replace("+asyncpg", "+psycopg"), poolclass=NullPool)
+    with engine.connect() as connection:
+        with connection.begin():
+            connection.exec_driver_sql("CREATE TABLE prize (id INTEGER PRIMARY KEY)")
+        for _ in range(2):
+            install(connection.engine.url, rpc)
+
+    async def tables() -> dict[str, Any]:
+        await rpc.admin.open()
+        try:
+            return dict(rpc.admin.report().tables)
+        finally:
+            await rpc.admin.aclose()
+
+    found = asyncio.run(tables())
+    assert {name for name, table in found.items() if table.captured} >= {"team", "member", "prize"}
+    assert found["team"].withheld == {"name"}
 
 
 DROP_SIZE = "ALTER TABLE team DROP COLUMN size"

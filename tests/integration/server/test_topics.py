@@ -237,7 +237,7 @@ async def test_a_topic_called_like_a_table_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_capture_is_refused() -> None:
     """The message says which there are; a database without triggers of ours is sent to the session."""
-    with pytest.raises(DefinitionError, match="'triggers' or 'session'"):
+    with pytest.raises(DefinitionError, match="'triggers', 'installed' or 'session'"):
         Capture(mode="nonsense")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(DefinitionError, match=r"Capture\(mode='session'\)"):
         ReactiveRPC("sqlite:///x.db", functions={}, capture="session")  # type: ignore[call-overload]  # wrong on purpose

@@ -144,13 +144,19 @@ class PostgreSQLCapture:
                     run(connection, statement)
 
     def script(self) -> str:
-        """Return the SQL that `install` would run now; empty if all is in place.
+        """Return the SQL that `install` would run now, and grants to the current role; empty if all is in place.
 
         Raises:
+            CaptureError: there is no SQL that would put it in place.
             ServiceUnavailableError: the database cannot be reached, or is a standby.
         """
-        with self._connected() as connection:
-            return script(wanted_of_administrator(connection, inspect(connection, self.policy)))
+        try:
+            with self._connected() as connection:
+                return script(wanted_of_administrator(connection, inspect(connection, self.policy)))
+        except CaptureError as exc:  # the role may not look at what others have installed
+            if not exc.statements:
+                raise
+            return script(exc.statements)
 
     def noted_reads(self) -> frozenset[str]:
         """Return the tables whose values triggers copy now.
@@ -296,8 +302,8 @@ class PostgreSQLCapture:
     def _refuse_missing(self, connection: psycopg.Connection[Any], found: Findings) -> None:
         if found.statements:
             raise CaptureError(
-                f"capture is not in place on {self._name}. Run `reactive-rpc db install`, or let an administrator"
-                " run, in one transaction:",
+                f"capture is not in place on {self._name}. Run `reactive-rpc db install --rpc main:rpc`, or let an"
+                " administrator run, in one transaction:",
                 statements=wanted_of_administrator(connection, found),
             )
 

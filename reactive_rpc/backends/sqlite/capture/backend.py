@@ -383,7 +383,8 @@ class SQLiteCapture:
     def _refuse_missing(self, found: _SQLiteFindings) -> None:
         if found.statements:
             raise CaptureError(
-                f"capture is not in place on {self.path}. Run `reactive-rpc db install`, or let an administrator run:",
+                f"capture is not in place on {self.path}. Run `reactive-rpc db install --rpc main:rpc`, or let an"
+                " administrator run:",
                 statements=found.statements,
             )
 
