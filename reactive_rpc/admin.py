@@ -23,6 +23,7 @@ from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.execution import Executor, Observer
+from reactive_rpc.procedures.undeclared_reads import undeclared_reads
 from reactive_rpc.report import Report
 from reactive_rpc.settings import Settings
 from reactive_rpc.tasks import Tasks
@@ -121,6 +122,7 @@ class Admin:
             self._calls.registry,
             _copies(backend, self._captured_as, self.settings),
             backend.capture.noted_reads(),
+            undeclared_reads(self._calls.registry, self._calls.registry.context),
         )
 
     def backend_on(self, url: str | URL) -> Backend:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.undeclared_reads import UndeclaredRead
 
 __all__ = ["Report"]
 
@@ -23,6 +24,7 @@ class Report:
         procedures: `{path: procedure}`.
         copies: where values are copied and how long they stay; empty where they are nowhere.
         read: the tables of which values are copied now, as somebody reads them.
+        undeclared_reads: the dependencies that take the request, and are solved on every call.
     """
 
     database: str
@@ -32,3 +34,4 @@ class Report:
     procedures: Mapping[str, AnyProcedure]
     copies: Mapping[str, float]
     read: frozenset[str]
+    undeclared_reads: Sequence[UndeclaredRead]

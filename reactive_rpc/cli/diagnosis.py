@@ -13,7 +13,7 @@ import typer
 from reactive_rpc.app import ReactiveRPC
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.checking import Checker, Drift, TriedQuery, try_calls
-from reactive_rpc.cli.reports import CheckReport, Diagnosis, ProcedureLine, TableLine, write
+from reactive_rpc.cli.reports import CheckReport, Diagnosis, PerCallLine, ProcedureLine, TableLine, write
 from reactive_rpc.cli.shared import FormatOption, Rpc, failure, load
 from reactive_rpc.errors import ReactiveRPCError
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -154,6 +154,10 @@ def _diagnosis(report: Report, outcomes: dict[str, TriedQuery]) -> Diagnosis:
         tables=[_table_line(table, report) for _, table in sorted(report.tables.items())],
         procedures=[
             _procedure_line(path, procedure, report, outcomes) for path, procedure in report.procedures.items()
+        ],
+        solved_per_call=[
+            PerCallLine(dependency=each.dependency, finds_context=each.is_context, procedures=each.paths)
+            for each in report.undeclared_reads
         ],
     )
 

@@ -20,6 +20,7 @@ __all__ = [
     "CheckReport",
     "Diagnosis",
     "Format",
+    "PerCallLine",
     "PrintedReport",
     "ProcedureLine",
     "TableLine",
@@ -96,6 +97,21 @@ class ProcedureLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerCallLine:
+    """A dependency that takes the whole request, so it is solved on every call.
+
+    Attributes:
+        dependency: the way to it: `current_user -> session_of`.
+        finds_context: whether it is solved to find out who calls; else for the handler.
+        procedures: the paths of those whose calls it is solved for.
+    """
+
+    dependency: str
+    finds_context: bool
+    procedures: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What `doctor` found."""
 
@@ -105,6 +121,7 @@ class Diagnosis:
     copies: Mapping[str, float]
     tables: Sequence[TableLine]
     procedures: Sequence[ProcedureLine]
+    solved_per_call: Sequence[PerCallLine] = ()
 
     @property
     def ok(self) -> bool:
@@ -141,6 +158,15 @@ class Diagnosis:
             ("procedure", "kind", "dependencies", "shared by", "cached"),
             ((each.path, each.kind, _declared(each), each.shared_by, _cached(each)) for each in self.procedures),
         )
+        if self.solved_per_call:
+            yield table_of(
+                "Solved on every call, as they take the whole Request: declare the headers and cookies that they read",
+                ("dependency", "finds", "of"),
+                (
+                    (each.dependency, "who calls" if each.finds_context else "an argument", ", ".join(each.procedures))
+                    for each in self.solved_per_call
+                ),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from reactive_rpc.compat.fastapi import (
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["HandlerDependency", "Overrides", "Plan", "Plans", "make_plan"]
+__all__ = ["HandlerDependency", "Overrides", "Plan", "Plans", "label_of", "make_plan"]
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 """`{function: the one that is called in its place}`."""
@@ -228,7 +228,7 @@ def _read(
     above: tuple[Callable[..., Any], ...],
 ) -> HandlerDependency:
     function = overrides.get(found.function, found.function)
-    label = _label(function)
+    label = label_of(function)
     if function in above:
         raise refuse(f"dependency {label} depends on itself")
     if found.has_limit:
@@ -282,7 +282,8 @@ def _below(dependencies: Sequence[HandlerDependency]) -> Iterator[HandlerDepende
         yield from _below(each.inner)
 
 
-def _label(function: Callable[..., Any]) -> str:
+def label_of(function: Callable[..., Any]) -> str:
+    """Return how messages name a function."""
     name = getattr(function, "__name__", None)
     return str(name or type(function).__name__)
 

@@ -25,6 +25,7 @@ class Registry(Mapping[str, AnyProcedure]):
     """`{path: procedure}`, in the order of registration.
 
     Attributes:
+        context: the application's dependency that tells who calls; None if it has none.
         session_steps: what stands for the steps with a session.
 
     Raises:
@@ -33,6 +34,7 @@ class Registry(Mapping[str, AnyProcedure]):
     """
 
     def __init__(self, functions: Functions, *, context: Callable[..., Any] | None) -> None:
+        self.context = context
         self._procedures: dict[str, AnyProcedure] = {}
         self._paths: dict[int, str] = {}
         for path, procedure in _flatten(functions, ()):

@@ -287,6 +287,42 @@ def test_doctor_says_why_a_query_cannot_be_cached(tmp_path: Path) -> None:
     assert "capture   triggers see every write" in found.stdout
 
 
+BY_REQUEST = """
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from main import in_room
+from reactive_rpc import Login, ReactiveRPC, define_reactive_function
+
+def address(request: Request) -> str:
+    return str(request.client)
+
+@define_reactive_function(cache=False)
+async def here(where: Annotated[str, Depends(address)]) -> str:
+    return where
+
+def who(request: Request) -> Login:
+    return Login()
+
+rpc = ReactiveRPC("sqlite:///notes.db", functions={"notes": {"in_room": in_room, "here": here}}, context=who)
+"""
+
+
+def test_doctor_names_dependencies_that_take_the_request(tmp_path: Path) -> None:
+    """With the procedures that they are solved for on every call; without such a dependency nothing is said of any."""
+    write_main(tmp_path)
+    assert "Solved on every call" not in run(tmp_path, "doctor", "main:rpc").stdout
+    (tmp_path / "asking.py").write_text(BY_REQUEST, encoding="utf-8")
+    found = run(tmp_path, "doctor", "asking:rpc")
+    assert found.returncode == 0, found.stderr
+    table = found.stdout.partition("Solved on every call")[2]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "notes." in line]
+    assert rows == [["who", "who calls", "notes.in_room, notes.here"], ["address", "an argument", "notes.here"]]
+    as_data = json.loads(run(tmp_path, "doctor", "asking:rpc", "--format", "json").stdout)
+    assert [line["dependency"] for line in as_data["solved_per_call"]] == ["who", "address"]
+
+
 WATCHED = """
 import asyncio
 import pytest
