@@ -77,7 +77,8 @@ class ReactiveRPC(Generic[L]):
             request; raise an HTTPException 401 in it to refuse. Procedures with `public=True` do without.
         relations: `{"agent": ["organization", "message.from_agent_id"]}`: a change of the first counts as one of the
             others; "auto" for every foreign key, both ways.
-        metadata: its tables are created at start where they are missing; leave it out where migrations do that.
+        metadata: its tables are created at start if they are missing; leave it out if migrations do that. With
+            `Capture(mode="installed")` none is created, and the start is refused if one is missing.
         capture: how writes are seen, and which values are copied beside the tables; see `Capture`.
         log_url: of a PostgreSQL database, its own address, where `database` leads through a pooler in transaction mode
             or only an engine can connect; a URL, or a function that returns one with a password that is good now.

@@ -48,7 +48,7 @@ class ResultStore(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of the connections; idempotent. The store can be opened again. No other call is under way."""
+        """Let go of the connections; idempotent. The store can be opened again. Nobody awaits another call."""
         ...
 
     async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:

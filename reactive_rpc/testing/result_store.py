@@ -46,7 +46,9 @@ class ResultStoreContract:
             for content in (b"7\n", bytes(range(256)), secrets.token_bytes(1024 * 1024)):
                 name = _new_name()
                 await _put(one, name, content=content)
-                assert await _find(other, name) == content, "find returns what was put, unchanged"
+                found = await _find(other, name)
+                assert isinstance(found, bytes), f"find returns bytes, and this is a {type(found).__name__}"
+                assert found == content, "find returns what was put, unchanged"
 
         self._run(check)
 

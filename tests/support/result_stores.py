@@ -66,6 +66,14 @@ class _KeepsText(DictStore):
         return found.decode("utf-8", "replace").encode() if isinstance(found, bytes) else found
 
 
+class _GivesViews(DictStore):
+    """A seeded bug: contents are as the driver of the database returns them."""
+
+    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+        found = await super().find(name, after=after, version=version, lease_seconds=lease_seconds)
+        return memoryview(found) if isinstance(found, bytes) else found  # type: ignore[return-value]  # the bug
+
+
 class _CutsNames(DictStore):
     """A seeded bug: a column of the database is too short for names."""
 
@@ -193,6 +201,7 @@ class _TakesOne(DictStore):
 
 WRONG_STORES: tuple[Callable[[Shelves], DictStore], ...] = (
     _KeepsText,
+    _GivesViews,
     _CutsNames,
     _KeepsTheFirst,
     _GivesOutdated,
