@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from reactive_rpc.procedures.steps import Answered, CallInfo, Next
     from reactive_rpc.procedures.topics import Topic, topic
     from reactive_rpc.settings import Settings
+    from reactive_rpc.web.operations.decorator import reactive
     from reactive_rpc.web.routing.lifespans import combine_lifespans
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "define_reactive_function",
     "now",
     "rate_limit",
+    "reactive",
     "topic",
 ]
 
@@ -115,6 +117,7 @@ _MODULES = {
     "define_reactive_function": "procedures.definer",
     "now": "procedures.now",
     "rate_limit": "procedures.rate_limit",
+    "reactive": "web.operations.decorator",
     "topic": "procedures.topics",
 }
 

@@ -48,7 +48,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
 from reactive_rpc.subscriptions.revocation import REVOKED, Revocation
 from reactive_rpc.tasks import Tasks
-from reactive_rpc.web.routes import Served, make_router
+from reactive_rpc.web.routes import Served, make_operations, make_router
 from reactive_rpc.web.routing.placement import check_placement
 from reactive_rpc.web.routing.responses import rpc_error_of
 from reactive_rpc.web.routing.router import DEFAULT_PREFIX
@@ -205,11 +205,19 @@ class ReactiveRPC(Generic[L]):
         )
 
     def _served(self, *, clock: Clock, ids: IdSource) -> Served:
+        self._operations = make_operations(
+            self._calls,
+            self._executor,
+            self._reader,
+            freshness=self._settings.freshness,
+            require_open=self._lifecycle.require_open,
+        )
         return Served(
             calls=self._calls,
             reader=self._reader,
             hub=self._hub,
             reauthorization=self._reauthorization,
+            operations=self._operations,
             store=self._backend.ephemeral_store,
             health=self._health,
             stats=self.admin.stats,
@@ -224,12 +232,15 @@ class ReactiveRPC(Generic[L]):
         """Open with the application `app` and close with it: `FastAPI(lifespan=rpc.lifespan)`.
 
         Raises:
-            DefinitionError: as for `admin.open`; or the router stands where it, or something else, is never reached.
+            DefinitionError: as for `admin.open`; or the router stands where it, or something else, is never reached;
+            or an endpoint is decorated with `reactive` where its results cannot be kept.
         """
         check_placement(app)
+        self._operations.add_all(app)
         self._calls.app_overrides = app.dependency_overrides
         await self.admin.open()
         install_shortcut(app, self.router)
+        self._operations.open_with(app)
         try:
             yield
         finally:
@@ -261,6 +272,7 @@ class ReactiveRPC(Generic[L]):
         tasks.keep(self._follower.run(), "tail")
         tasks.keep(self._pruner.run(), "prune")
         tasks.keep(self._reauthorization.run(), "reauthorization")
+        stack.enter_context(self._operations.opened(self))
 
     async def _check_declarations(self) -> None:
         tables = self._log.schema.tables

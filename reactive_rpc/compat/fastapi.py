@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,17 +14,22 @@ from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import BackgroundTasks, params
 from fastapi import UploadFile as FastAPIUploadFile
+from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import (
     get_dependant,
+    get_typed_return_annotation,
     get_typed_signature,
     request_body_to_args,
     request_params_to_args,
+    solve_dependencies,
 )
 from fastapi.openapi.models import APIKeyIn
+from fastapi.routing import RouteContext, serialize_response
 from fastapi.security import APIKeyCookie, APIKeyHeader, APIKeyQuery, OAuth2, OpenIdConnect, SecurityScopes
 from fastapi.security.base import SecurityBase
 from fastapi.security.http import HTTPBase
+from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.datastructures import UploadFile
@@ -39,14 +47,21 @@ __all__ = [
     "SubDependency",
     "UploadFile",
     "annotations_of",
+    "as_coroutine_function",
     "depends_in",
+    "effective_route",
+    "effective_route_of",
     "file_mark_in",
     "is_from_request",
     "notify_route",
     "put_exit_stacks",
     "request_class_in",
     "request_parameters",
+    "response_by",
     "response_class_in",
+    "response_class_of",
+    "result_annotation_of",
+    "solve_again",
     "sub_dependencies",
 ]
 
@@ -103,6 +118,11 @@ def sub_dependencies(function: Callable[..., Any]) -> Iterator[SubDependency]:
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return `{parameter: annotation}` as FastAPI resolves them."""
     return {name: each.annotation for name, each in get_typed_signature(function).parameters.items()}
+
+
+def result_annotation_of(function: Callable[..., Any]) -> Any:
+    """Return the annotation of a function's result as FastAPI resolves it; None if there is none."""
+    return get_typed_return_annotation(function)
 
 
 def is_from_request(annotation: Any, default: Any) -> bool:
@@ -192,6 +212,7 @@ class RequestParameters:
         faults: list[Any] = []
         dependant = self._dependant
         sources: tuple[tuple[Any, Mapping[str, Any]], ...] = (
+            (dependant.path_params, request.path_params),
             (dependant.query_params, request.query_params),
             (dependant.header_params, request.headers),
             (dependant.cookie_params, request.cookies),
@@ -281,3 +302,90 @@ def notify_route(scope: Scope, path: str) -> None:
     """Tell FastAPI's telemetry, where it is on, which route serves a request: its path as the application has it."""
     if _notify is not None and scope.get("fastapi.telemetry") is not None:
         _notify(scope=scope, path=path)
+
+
+def as_coroutine_function(function: Callable[..., Any]) -> None:
+    """Have FastAPI await the result of a plain function, on the event loop."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # what asyncio looks at
+
+
+def effective_route(scope: Scope) -> Any:
+    """Return the route that serves a request, with all that the routers add which it is included by."""
+    route = scope.get("route")
+    found = scope.get("fastapi", {}).get("effective_route_context")
+    return found if found is not None and found.original_route is route else route
+
+
+def effective_route_of(context: RouteContext) -> Any:
+    """Return the same of a route that `iter_route_contexts` has found."""
+    return context._effective_route
+
+
+def response_class_of(route: Any) -> type[Response]:
+    """Return the class of a route's responses."""
+    given = route.response_class
+    found: type[Response] = given.value if isinstance(given, DefaultPlaceholder) else given
+    return found
+
+
+def response_by(route: Any, content: Any) -> Response:
+    """Return the answer of a route whose function has returned `content`, as FastAPI makes it.
+
+    Raises:
+        ResponseValidationError: the content does not fit the route's `response_model`.
+    """
+    if isinstance(content, Response):
+        return content
+    is_written = route.response_field is not None and isinstance(route.response_class, DefaultPlaceholder)
+    written = _result_of(
+        serialize_response(
+            field=route.response_field,
+            response_content=content,
+            include=route.response_model_include,
+            exclude=route.response_model_exclude,
+            by_alias=route.response_model_by_alias,
+            exclude_unset=route.response_model_exclude_unset,
+            exclude_defaults=route.response_model_exclude_defaults,
+            exclude_none=route.response_model_exclude_none,
+            is_coroutine=True,
+            dump_json=is_written,
+        )
+    )
+    arguments: dict[str, Any] = {} if route.status_code is None else {"status_code": route.status_code}
+    if is_written:
+        response = Response(written, media_type="application/json", **arguments)
+    else:
+        response = response_class_of(route)(written, **arguments)
+    if not is_body_allowed_for_status_code(response.status_code):
+        response.body = b""
+    return response
+
+
+def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("FastAPI waits for something where it writes the response of a coroutine function")
+
+
+async def solve_again(request: Request, route: Any) -> tuple[dict[str, Any], Response] | None:
+    """Solve the dependencies of a route once more; return the arguments and the response that they add to.
+
+    None if the request does not fit them, though it was let in by them.
+
+    Raises:
+        Exception: whatever a dependency raised.
+    """
+    solved = await solve_dependencies(
+        request=request,
+        dependant=route.dependant,
+        dependency_overrides_provider=route.dependency_overrides_provider,
+        async_exit_stack=request.scope["fastapi_inner_astack"],
+        embed_body_fields=route._embed_body_fields,
+    )
+    return None if solved.errors else (solved.values, solved.response)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextvars import Context as Ambient
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from reactive_rpc.cache.result import CachedResult, HandlerOutcome, ResultKey
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ResultKey
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.captured import UnknownValueError
@@ -38,6 +38,7 @@ __all__ = [
     "EncodedInput",
     "QueryCall",
     "StepCall",
+    "WatchableCall",
     "decode_input",
     "decode_json_input",
     "decode_text_input",
@@ -56,6 +57,30 @@ class EncodedInput(NamedTuple):
 
     canonical: bytes
     decode: Callable[[], BaseModel | None]
+
+
+class WatchableCall(Computable, Protocol):
+    """A call whose result a stream can watch."""
+
+    @property
+    def path(self) -> str:
+        """How metrics and events name what is called."""
+        ...
+
+    @property
+    def wire_key(self) -> str:
+        """How events name the call."""
+        ...
+
+    @property
+    def wire_input(self) -> Any:
+        """The input as JSON's own types; None where there is none."""
+        ...
+
+    @property
+    def pushes_results(self) -> bool:
+        """Whether streams are sent the new result in the place of an invalidation."""
+        ...
 
 
 class QueryCall:

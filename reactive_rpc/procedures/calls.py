@@ -416,7 +416,7 @@ class Calls:
             ) from exc
         rights = _watching.get()
         if rights is not None:
-            return asked.outcome_of(*await self._watch(asked, rights))
+            return asked.outcome_of(*await self.watch(asked, rights))
         result = await self._get(asked, STRICT)
         return asked.outcome_of(result, result.with_bytes())
 
@@ -432,9 +432,10 @@ class Calls:
         if rights is None:
             result = await self._get(asked, STRICT)
             return asked.outcome_of(result, result.with_bytes())
-        return asked.outcome_of(*await self._watch(asked, rights))
+        return asked.outcome_of(*await self.watch(asked, rights))
 
-    async def _watch(self, asked: Computable, rights: Rights) -> tuple[CachedResult, HandlerOutcome]:
+    async def watch(self, asked: Computable, rights: Rights) -> tuple[CachedResult, HandlerOutcome]:
+        """Return the outcome of something that a right rests on, watched for `rights`."""
         try:
             read = await self._reader.watch(asked)
         except PreconditionFailedError:  # nobody can tell what it reads: it is asked again at each recheck

@@ -25,9 +25,9 @@ from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
 from reactive_rpc.procedures.wire_types import MULTI_HOST_URLS
 
-__all__ = ["canonical", "is_pure"]
+__all__ = ["SPELLED", "canonical", "is_pure"]
 
-_SPELLED = (
+SPELLED = (
     datetime, date, time, timedelta, Decimal, Fraction, UUID, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
     PurePath, AnyUrl, *MULTI_HOST_URLS,
 )  # fmt: skip
@@ -125,7 +125,7 @@ def _content(value: Any) -> object:
 
 _SPELLINGS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
     ((SecretStr, SecretBytes), lambda value: _plain(value.get_secret_value())),
-    (_SPELLED, str),
+    (SPELLED, str),
     (bytes, bytes.hex),
     (complex, lambda value: [_plain(value.real), _plain(value.imag)]),
 )

@@ -54,7 +54,7 @@ from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
+__all__ = ["EncodedOutput", "Executor", "MutationOutput", "Observation", "Observer", "Runnable", "order_fields"]
 
 logger = logging.getLogger(__name__)
 
@@ -166,9 +166,20 @@ class Runnable(Protocol):
         """The names of the declared topics in a log."""
         ...
 
-    def fault(self, message: str) -> DefinitionError:
+    def fault(self, message: str, /) -> DefinitionError:
         """Return an error that names it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedOutput:
+    """A result that its function has encoded itself: it is stored as it is.
+
+    Attributes:
+        body: the bytes.
+    """
+
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -579,10 +590,12 @@ def _encode(procedure: Runnable, result: object) -> bytes:
     Raises:
         InternalServerError: it does not fit the type; the faults are logged, the caller is told no values.
     """
+    if isinstance(result, EncodedOutput):
+        return result.body
     adapter = procedure.output.adapter
     try:
         output = adapter.validate_python(result, from_attributes=True)
-        _order_fields(output)
+        order_fields(output)
         body = adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
     except (ValidationError, PydanticSerializationError) as exc:
         message = f"{procedure.name} returned what its annotation does not allow"
@@ -595,7 +608,7 @@ def _encode(procedure: Runnable, result: object) -> bytes:
     return body
 
 
-def _order_fields(output: object) -> None:
+def order_fields(output: object) -> None:
     """Put the attributes of table models into the order of their fields.
 
     SQLAlchemy fills a loaded instance in the order of a set, and pydantic dumps it in that order: the same row would
@@ -608,10 +621,10 @@ def _order_fields(output: object) -> None:
                 state[name] = state.pop(name)
     elif isinstance(output, BaseModel):
         for value in output.__dict__.values():
-            _order_fields(value)
+            order_fields(value)
     elif isinstance(output, list | tuple | set | frozenset):
         for item in output:
-            _order_fields(item)
+            order_fields(item)
     elif isinstance(output, dict):
         for value in output.values():
-            _order_fields(value)
+            order_fields(value)

@@ -92,7 +92,9 @@ def enter_current_call(context: Context) -> None:
 
 def call_depth() -> int:
     """Return how many calls are running above a call made here."""
-    call, found = current_call(), 0
+    call, found = _current.get(), 0
+    if call is None or call.ended:
+        return 0
     while call is not None:
         call, found = call.outer, found + 1
     return found

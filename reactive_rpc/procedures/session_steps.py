@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from reactive_rpc.compat.fastapi import Response
-from reactive_rpc.errors import DefinitionError, RPCError
-from reactive_rpc.procedures.cache_options import Cache
+from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.context import Context, can_change
-from reactive_rpc.procedures.steps import Step, Wrapper
-from reactive_rpc.procedures.topics import KeyedTopic, Topic
+from reactive_rpc.procedures.internal_query import InternalQuery
+from reactive_rpc.procedures.steps import Step
 from reactive_rpc.procedures.wire_codec import OutputCodec, UnsupportedTypeError
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
@@ -35,7 +33,7 @@ class StepHandler:
         return self.step.arguments(session, ctx, input)
 
 
-class KeptContext:
+class KeptContext(InternalQuery):
     """A function with a session that makes a context, of which results are kept: for the executor, a query.
 
     Args:
@@ -49,15 +47,6 @@ class KeptContext:
     Raises:
         DefinitionError: JSON cannot carry the context: results are kept as JSON.
     """
-
-    dependencies: frozenset[str] | None = None
-    topics: tuple[Topic | KeyedTopic, ...] = ()
-    topic_tables: frozenset[str] = frozenset()
-    cache = Cache()
-    is_cached = True
-    response_class: type[Response] | None = None
-    raises: tuple[type[RPCError], ...] | None = None
-    around_computation: tuple[Wrapper, ...] = ()
 
     def __init__(self, name: str, path: str, gives: type[Context] | None) -> None:
         self.name = name

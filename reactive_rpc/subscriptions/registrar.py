@@ -23,7 +23,7 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
     reason_of,
 )
-from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.procedures.call import WatchableCall
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.envelopes import body_of
 from reactive_rpc.protocol.events import Affected, Connected, RefusedQuery
@@ -167,7 +167,7 @@ class Registrar:
             self._reconciler.outdate(query)
         return query, entry
 
-    async def _computed(self, call: QueryCall) -> tuple[WatchedQuery, ReadResult | None]:
+    async def _computed(self, call: WatchableCall) -> tuple[WatchedQuery, ReadResult | None]:
         """Return a new query of a call and its watched entry; None if it cannot be computed just now.
 
         Raises:
@@ -185,7 +185,7 @@ class Registrar:
             logger.error("%s failed while a stream subscribed to it", call.path, exc_info=concealed(exc))
             raise InternalServerError(path=call.path) from exc
 
-    async def _entry_of(self, call: QueryCall) -> ReadResult | None:
+    async def _entry_of(self, call: WatchableCall) -> ReadResult | None:
         try:
             return await self._reader.watch(call)
         except ServiceUnavailableError as exc:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.errors import RPCError
-from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.procedures.call import WatchableCall
 from reactive_rpc.protocol.events import Affected, QueryRef
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stream import Stream
@@ -65,7 +65,7 @@ class Subscription:
     """
 
     ref: QueryRef
-    call: QueryCall | None = None
+    call: WatchableCall | None = None
     error: RPCError | None = None
     passed: tuple[CachedResult | None, ...] = ()
 
@@ -108,7 +108,7 @@ class WatchedQuery:
         named_bytes: the part of that which does not depend on the entry.
     """
 
-    query: QueryCall
+    query: WatchableCall
     affected: Affected
     streams: dict[Stream, None] = field(default_factory=dict)
     state: QueryState = QueryState.NEW

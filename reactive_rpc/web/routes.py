@@ -10,12 +10,15 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import Clock, IdSource
 from reactive_rpc.health import Health
+from reactive_rpc.procedures.cache_options import FreshnessMode
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.context_query import ContextDependencies
+from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
+from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.body import BodyLimits, UploadLimits
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
@@ -30,7 +33,7 @@ from reactive_rpc.web.streams.streaming import StreamAnswers
 from reactive_rpc.web.streams.subscribing import Subscriber
 from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
 
-__all__ = ["Served", "make_router"]
+__all__ = ["Served", "make_operations", "make_router"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class Served:
     reader: Reader
     hub: Hub
     reauthorization: Reauthorization
+    operations: Operations
     store: EphemeralStore
     health: Health
     stats: Callable[[], Mapping[str, float]]
@@ -61,6 +65,26 @@ class Served:
         given = self.settings
         uploads = UploadLimits(given.max_upload_bytes, given.max_upload_files, given.upload_seconds)
         return BodyLimits(given.max_body_bytes, given.body_seconds, uploads)
+
+
+def make_operations(
+    calls: Calls,
+    executor: Executor,
+    reader: Reader,
+    *,
+    freshness: FreshnessMode,
+    require_open: Callable[[], None],
+) -> Operations:
+    """Return the path operations of an application.
+
+    Args:
+        calls: watches the outcomes that rights rest on.
+        executor: runs endpoints.
+        reader: keeps their results.
+        freshness: of results whose `Cache` does not say it.
+        require_open: raises if nothing can be served.
+    """
+    return Operations(executor, reader, freshness=freshness, watch=calls.watch, require_open=require_open)
 
 
 def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
@@ -128,6 +152,7 @@ def _add_streams(router: RPCRouter, served: Served, contexts: ContextDependencie
         tickets=tickets,
         limits=limits,
         reauthorization=served.reauthorization,
+        operations=served.operations,
         body=body,
         max_queries=max_queries,
         dependency_of=contexts.dependency_of,

@@ -119,6 +119,7 @@ def test_what_cannot_be_read_says_what_a_library_or_an_error_of_ours_says(packag
     """A message that is put together where it cannot be followed would be missing: this names each."""
     package.messages()
     assert {re.sub(r"code=\d", "", call).replace(", )", ")") for call in package.unread} == {
+        "HTTPOutcomeError(exc)",  # of the application's own
         "failure(str(exc))",
         "self.fault(fault)",  # of the options: those are read where they are yielded
         "self.fault(str(exc))",

@@ -41,6 +41,7 @@ from reactive_rpc import (
     combine_lifespans,
     define_reactive_function,
     now,
+    reactive,
     topic,
 )
 
@@ -419,7 +420,30 @@ def wrong_errors(error: SeatTaken) -> None:
         """no"""
 
 
+@reactive
+def endpoint(session: Session, me: User, skip: int = 0) -> list[Agent]:
+    return list(session.exec(select(Agent).offset(skip)).all())
+
+
+@reactive(cache=Cache(ttl_seconds=60))
+async def async_endpoint(session: AsyncSession, agent_id: str) -> Agent | None:
+    return await session.get(Agent, agent_id)
+
+
+async def endpoints(db: AsyncSession, session: Session, me: User) -> None:
+    assert_type(endpoint(session, me, skip=1), list[Agent])
+    assert_type(await async_endpoint(db, "a"), Agent | None)
+    endpoint(session, me, skip="1")  # error: wrong type
+    endpoint(session)  # error: me is missing
+    await async_endpoint(session, "a")  # error: the wrong session
+    _ = async_endpoint(db, "a").id  # error: it must be awaited
+
+
 if TYPE_CHECKING:
+    reactive(cache=60)  # error: a Cache
+    reactive(cache=False)  # error: leave the decorator out
+    reactive(ttl_seconds=60)  # error: a Cache has it
+    reactive(rpc=ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}))  # error: a function that returns it
     after_commit(send_mail, "a")  # error: subject is missing
     after_commit(send_mail, "a", subject=1)  # error: wrong type
     after_commit(send_mail("a", subject="b"))  # error: a function, not its result

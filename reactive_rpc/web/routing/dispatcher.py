@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, ByToken, InOutage, RequiredFreshness
+from reactive_rpc.cache.freshness import InOutage
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
@@ -34,10 +34,10 @@ from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STA
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
+from reactive_rpc.web.routing.conditions import is_held, required_freshness
 from reactive_rpc.web.routing.dependencies import resolved
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
-from reactive_rpc.web.routing.server_request import is_server_request
 
 __all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -183,7 +183,12 @@ class ProcedureEndpoint(Endpoint):
         input = self._seen.get((is_posted, text)) or self._decoded(text, is_posted=is_posted)
         try:
             result = await self._calls.query(
-                self.path, self._procedure, input, ctx, origin=origin, freshness=self._required(scope)
+                self.path,
+                self._procedure,
+                input,
+                ctx,
+                origin=origin,
+                freshness=required_freshness(scope, by_token=self._by_token),
             )
         except ServiceUnavailableError as outage:
             return await self._in_outage(scope, input, ctx, origin=origin, outage=outage)
@@ -247,12 +252,6 @@ class ProcedureEndpoint(Endpoint):
             self._seen.clear()
         self._seen[is_posted, text] = EncodedInput(canonical, partial(self._decoded, text, is_posted=is_posted))
 
-    def _required(self, scope: Scope) -> RequiredFreshness:
-        is_shared = is_server_request()
-        if self._by_token:
-            return ByToken(_token_of(scope), is_shared)
-        return STRICT_FOR_SERVER if is_shared else STRICT
-
     async def _in_outage(
         self,
         scope: Scope,
@@ -293,16 +292,9 @@ def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
     etag = result.etag.encode()
-    for name, value in scope["headers"]:
-        if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
-            return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
+    if is_held(scope, etag):
+        return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
     return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE, *headers])
-
-
-def _token_of(scope: Scope) -> str | None:
-    """Return the client's cursor as it was sent, several as one that means nothing; None if there is none."""
-    found = [value for name, value in scope["headers"] if name == _CURSOR]
-    return b" ".join(found).decode("latin-1") if found else None
 
 
 _CURSOR = CURSOR.encode()

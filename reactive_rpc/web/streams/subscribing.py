@@ -26,7 +26,6 @@ from starlette.types import Receive, Scope
 
 from reactive_rpc.cache.result import CachedResult, lasts
 from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
-from reactive_rpc.procedures.call import QueryCall
 from reactive_rpc.procedures.calls import Calls, Rights, watching
 from reactive_rpc.procedures.steps import CallOrigin
 from reactive_rpc.protocol.codes import code_for_status
@@ -40,6 +39,7 @@ from reactive_rpc.subscriptions.reauthorization import SEEN_BYTES, UNDECIDED, Re
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.tasks import background
+from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.answer_headers import scope_of
 from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.routing.callers import caller_of, identity_of, origin_of
@@ -130,6 +130,7 @@ class Subscriber:
     """Turns requests into streams.
 
     Args:
+        operations: asks the application who may watch a URL.
         dependency_of: returns what FastAPI can solve in the place of a function that makes a context.
     """
 
@@ -142,6 +143,7 @@ class Subscriber:
         tickets: Tickets,
         limits: Limits,
         reauthorization: Reauthorization,
+        operations: Operations,
         body: BodyLimits,
         max_queries: int,
         dependency_of: Callable[[OwnContext], OwnContext],
@@ -152,6 +154,7 @@ class Subscriber:
         self._sets = sets
         self._tickets = tickets
         self._reauthorization = reauthorization
+        self._operations = operations
         self._body = body
         self._max_queries = max_queries
         self._dependency_of = dependency_of
@@ -182,7 +185,10 @@ class Subscriber:
         origin = origin_of(scope, "stream")
         with self._reauthorization.watching() as rights:
             async with self._resolved(scope, body, needed, rights=rights) as contexts:
-                subscriptions, view = await self._subscribed(wanted.queries, contexts, origin, rights=rights)
+                bound = await self._subscribed(wanted.queries, contexts, origin, rights=rights)
+            subscriptions, view = await self._with_urls(
+                wanted.queries, bound, contexts=contexts, scope=scope, rights=rights
+            )
             # INVARIANT (whatever a stream rests on is asked again): a step without a context may refuse later, too.
             is_asked = bool(needed.dependencies or needed.contexts or self._have_steps(wanted.queries))
             yield SubscribeRequest(
@@ -258,7 +264,9 @@ class Subscriber:
         return Needed([dependency for dependency in dependencies if dependency.name != CONTEXT], contexts)
 
     def _have_steps(self, queries: Sequence[QueryRef]) -> bool:
-        """Tell whether steps stand before one of the queries."""
+        """Tell whether steps stand before one of the queries, or the application before a URL."""
+        if any(map(_is_url, queries)):
+            return True
         procedures = [self._calls.registry.get(query.path) for query in queries]
         return any(procedure is not None and procedure.chain.steps for procedure in procedures)
 
@@ -288,12 +296,42 @@ class Subscriber:
 
     async def _subscribed(
         self, queries: Sequence[QueryRef], contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
-    ) -> tuple[list[Subscription], StreamView]:
-        """Return each query, bound to the caller or refused, and what the caller may see by that."""
+    ) -> list[Subscription | None]:
+        """Return each query, bound to the caller or refused; None for a URL."""
         for ctx in (contexts.found.context, *contexts.own.values()):
             rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
-        subscriptions = [await self._subscription(ref, contexts, origin, rights=rights) for ref in queries]
+        return [
+            None if _is_url(ref) else await self._subscription(ref, contexts, origin, rights=rights) for ref in queries
+        ]
+
+    async def _with_urls(
+        self,
+        queries: Sequence[QueryRef],
+        bound: Sequence[Subscription | None],
+        *,
+        contexts: ResolvedContexts,
+        scope: Scope,
+        rights: Rights,
+    ) -> tuple[list[Subscription], StreamView]:
+        """Return all that was asked for, its URLs too, and the caller's view of it."""
+        # INVARIANT (after the contexts have let go of what they held): the application is asked with sessions of its
+        # own pool, which many streams that open at once would else wait for in vain.
+        subscriptions = [
+            await self._watched_url(ref, scope, rights=rights) if found is None else found
+            for ref, found in zip(queries, bound, strict=True)
+        ]
         return subscriptions, StreamView(_seen_by(contexts.caller, subscriptions), rights)
+
+    async def _watched_url(self, ref: QueryRef, scope: Scope, *, rights: Rights) -> Subscription:
+        passed: list[CachedResult | None] = []
+        rights.passed = passed
+        try:
+            if ref.input is not None:
+                raise BadRequestError("a URL has its input in its query string: leave the input out", path=ref.path)
+            call = await self._operations.watch(ref.path, scope, rights)
+        except RPCError as exc:
+            return Subscription(ref, error=exc)
+        return Subscription(ref, call=call, passed=tuple(passed))
 
     async def _subscription(
         self, ref: QueryRef, contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
@@ -331,11 +369,16 @@ class Subscriber:
         async def resolve(rights: Rights) -> StreamView:
             try:
                 async with self._resolved(dict(scope), body, needed, rights=rights) as contexts:
-                    return (await self._subscribed(queries, contexts, origin, rights=rights))[1]
+                    bound = await self._subscribed(queries, contexts, origin, rights=rights)
+                return (await self._with_urls(queries, bound, contexts=contexts, scope=scope, rights=rights))[1]
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
 
         return recheck
+
+
+def _is_url(ref: QueryRef) -> bool:
+    return ref.path.startswith("/")
 
 
 def _seen_by(ctx: object, subscriptions: Iterable[Subscription]) -> bytes:
@@ -344,7 +387,7 @@ def _seen_by(ctx: object, subscriptions: Iterable[Subscription]) -> bytes:
 
 
 def _seen(subscription: Subscription) -> bytes:
-    call: QueryCall | None = subscription.call
+    call = subscription.call
     if call is not None:
         return _digest(call.key[2])
     error = subscription.error or InternalServerError()

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from reactive_rpc.testing import running
-from reactive_rpc.web.routing.server_request import is_server_request
+from reactive_rpc.web.routing.conditions import is_server_request
 
 app = FastAPI()
 

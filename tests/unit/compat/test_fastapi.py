@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, get_type_hints
 
-from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Query
+import httpx
+import pytest
+from fastapi import APIRouter, BackgroundTasks, Body, Cookie, Depends, FastAPI, Header, HTTPException, Query
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
+from fastapi.routing import iter_route_contexts
 from fastapi.security import (
     APIKeyCookie,
     APIKeyHeader,
@@ -19,7 +23,9 @@ from fastapi.security import (
     OpenIdConnect,
 )
 from pydantic import BaseModel
+from pydantic import Field as PydanticField
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from reactive_rpc.compat import fastapi as compat_fastapi
 
@@ -140,3 +146,91 @@ def test_parameters_are_read_as_fastapi_reads_them() -> None:
     for function, expected in ((whole, {"payload": {"a": 1, "b": 2}}), (parts, {"a": 1, "b": 2})):
         read = compat_fastapi.request_parameters(function)
         assert asyncio.run(read.read_body(Request(scope, receive))) == (expected, [])
+
+
+def test_a_marked_function_is_awaited_on_the_event_loop() -> None:
+    """Not in a thread: it returns something to await, at once."""
+    threads = []
+
+    def endpoint() -> Any:
+        threads.append(threading.get_ident())
+        return _plain()
+
+    compat_fastapi.as_coroutine_function(endpoint)
+    app = FastAPI()
+    app.get("/")(endpoint)
+    assert (_get(app, "/").json(), threads) == ("plain", [threading.get_ident()])
+
+
+async def _plain() -> str:
+    return "plain"
+
+
+class OtherResponse(JSONResponse): ...
+
+
+class Name(BaseModel):
+    first_name: str = PydanticField(alias="firstName")
+    secret: str = "s"
+
+
+def test_the_route_that_serves_is_the_one_that_stands_there() -> None:
+    """With all that its routers add, the same each time; by it, a result is written as FastAPI writes it."""
+    found: list[Any] = []
+    router = APIRouter()
+
+    @router.get("/a", response_model=Name, response_model_exclude={"secret"}, status_code=203)
+    async def a(request: Request) -> Any:
+        found.append(compat_fastapi.effective_route(request.scope))
+        return {"firstName": "ada", "secret": "x"}
+
+    app = FastAPI()
+    app.include_router(router, prefix="/x")
+    app.include_router(router, prefix="/y", default_response_class=OtherResponse)
+    stands = {each.path: compat_fastapi.effective_route_of(each) for each in iter_route_contexts(app.routes)}
+    for url in ("/x/a", "/x/a", "/y/a"):
+        answer = _get(app, url)
+        assert found[-1] is stands[url]
+        if url == "/x/a":
+            written = compat_fastapi.response_by(found[-1], {"firstName": "ada", "secret": "x"})
+            assert (written.status_code, written.body) == (answer.status_code, answer.content)
+    assert [compat_fastapi.response_class_of(stands[url]) for url in ("/x/a", "/y/a")] == [
+        JSONResponse, OtherResponse,
+    ]  # fmt: skip
+
+
+def test_dependencies_are_solved_once_more() -> None:
+    """From within the request, with its overrides; one that refuses raises, and one that does not fit is told."""
+    again: list[Any] = []
+    refuses: list[int] = []
+
+    def number(response: Response, x_number: Annotated[int, Header()]) -> int:
+        if refuses:
+            raise HTTPException(403)
+        response.headers["x-number"] = str(x_number)
+        return x_number
+
+    async def endpoint(request: Request, number: int = Depends(number)) -> None:
+        route = compat_fastapi.effective_route(request.scope)
+        solved = await compat_fastapi.solve_again(request, route)
+        assert solved is not None
+        again.append((solved[0]["number"], solved[1].headers["x-number"]))
+        request.scope["headers"] = []
+        again.append(await compat_fastapi.solve_again(Request(request.scope), route))
+        refuses.append(1)
+        request.scope["headers"] = [(b"x-number", b"2")]
+        with pytest.raises(HTTPException):
+            await compat_fastapi.solve_again(Request(request.scope), route)
+
+    app = FastAPI()
+    app.get("/")(endpoint)
+    assert _get(app, "/", {"x-number": "1"}).status_code == 200
+    assert again == [(1, "1"), None]
+
+
+def _get(app: FastAPI, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def main() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.get(url, headers=headers)
+
+    return asyncio.run(main())

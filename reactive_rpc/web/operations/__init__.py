@@ -1,0 +1,1 @@
+"""Path operations of the application's own whose results are cached and watched: `@reactive`."""

@@ -1,0 +1,1 @@
+"""Endpoints with `@reactive`, without an application."""
