@@ -25,6 +25,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.anyio
 
 ROLE = "installed_app"
+OWNER = "installed_owner"
 INSTALLED = Capture(mode="installed")
 NOTE = "CREATE TABLE installed_note (id INTEGER PRIMARY KEY, room VARCHAR(20) NOT NULL, text VARCHAR(20) NOT NULL)"
 
@@ -120,6 +121,12 @@ class Place:
             self.run(*grants.split(";\n"))
 
 
+def make_role(name: str) -> str:
+    """Return the SQL that makes a role, if the server has none of that name."""
+    exists = f"EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}')"
+    return f"DO $$ BEGIN IF NOT {exists} THEN CREATE ROLE {name} LOGIN; END IF; END $$"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "sqlite":
@@ -132,8 +139,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     app = make_url(url).set(username=ROLE).render_as_string(hide_password=False)
     made = Place(url, app)
     made.run(
-        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} LOGIN;"
-        " END IF; END $$",
+        make_role(ROLE),
         NOTE,
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + ROLE,
     )
@@ -232,3 +238,24 @@ async def test_the_relay_runs_no_ddl_either(redis_server_url: str, redis_namespa
         assert backend.relay is not None
         assert backend.capture.manage is capture.is_managed
         assert backend.relay._make_log()._capture.manage is capture.is_managed
+
+
+async def test_an_ordinary_owner_may_install(postgresql_url: str) -> None:
+    """A role that migrates, and is neither the database's owner nor a superuser, is trusted once somebody says so."""
+    owner = make_url(postgresql_url).set(username=OWNER).render_as_string(hide_password=False)
+    place = Place(postgresql_url, make_url(postgresql_url).set(username=ROLE).render_as_string(hide_password=False))
+    place.run(*map(make_role, (ROLE, OWNER)), f"GRANT CREATE ON SCHEMA public TO {OWNER}")
+    place.run(f"DO $$ BEGIN EXECUTE 'GRANT CREATE ON DATABASE ' || current_database() || ' TO {OWNER}'; END $$")
+    by_owner = Place(owner, place.app)
+    by_owner.run(NOTE, f"GRANT SELECT, INSERT, UPDATE, DELETE ON installed_note TO {ROLE}")
+    try:
+        by_owner.rpc().admin.backend_on(owner).capture.install()
+        trust = f'GRANT "{ROLE}" TO "{OWNER}"'
+        assert trust in str(await place.refusal())
+        place.run(trust)
+        place.run(*(await place.refusal()).statements)
+        async with place.opened() as rpc:
+            assert [await rpc.caller()(texts, room="a") for _ in range(2)] == [[], []]
+            assert rpc.admin.stats()["hits"] == 1
+    finally:
+        place.run(f"DROP OWNED BY {ROLE}, {OWNER} CASCADE", f"REVOKE {ROLE} FROM {OWNER}")

@@ -16,6 +16,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
+from reactive_rpc.backends.postgresql.capture.names import quoted
 from reactive_rpc.errors import CaptureError
 
 __all__ = ["ROLE", "Owner", "owned_by", "read_owner", "read_strangers", "refuse_strangers"]
@@ -147,12 +148,15 @@ def refuse_strangers(connection: psycopg.Connection[Any]) -> None:
     Raises:
         CaptureError: it is a stranger's; the message names them.
     """
-    strangers = ", ".join(name for (name,) in connection.execute(_STRANGERS.format(_OURS)))
+    strangers = [name for (name,) in connection.execute(_STRANGERS.format(_OURS))]
     if strangers:
+        current = quoted(connection.info.user)
+        trust = "; ".join(f"GRANT {current} TO {quoted(name)}" for name in strangers)
         raise CaptureError(
-            f"the schema {_SCHEMA}, or something in it, belongs to {strangers}, whose triggers and defaults would run"
-            " with this connection's rights: connect as that role, or, if it should not have made them, let an"
-            f" administrator run DROP SCHEMA {_SCHEMA} CASCADE and start again"
+            f"the schema {_SCHEMA}, or something in it, belongs to {', '.join(strangers)}, whose triggers and defaults"
+            f" would run with this connection's rights: connect as that role, or say that it may do all that {current}"
+            f" may: {trust}. If it should not have made them, let an administrator run DROP SCHEMA {_SCHEMA} CASCADE"
+            " and start again"
         )
 
 
