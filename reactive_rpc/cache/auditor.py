@@ -159,10 +159,13 @@ class Auditor:
 
     def _is_sample(self, result: CachedResult) -> bool:
         path = result.query.key[0]
-        if not self._samples or path in self._sampled or not compares_moments(result.read_set):
+        if not self._samples or path in self._sampled:
             return False
-        self._sampled.add(path)
-        return True
+        if result.compares_moments is None:
+            result.compares_moments = compares_moments(result.read_set)
+        if result.compares_moments:
+            self._sampled.add(path)
+        return result.compares_moments
 
     async def drain(self) -> None:
         """Return once everything that was offered has been audited."""

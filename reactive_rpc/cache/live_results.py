@@ -55,9 +55,12 @@ class LiveResults:
     def get(self, key: ResultKey) -> CachedResult | None:
         """Return the result that is stored at `key`, unless time has ended it."""
         result = self._store.get(key)
-        if result is None or result.period is ALWAYS or result.period.holds(self._clock.time()):
-            return result
-        return None
+        return None if result is None or self.is_over(result) else result
+
+    def is_over(self, result: CachedResult) -> bool:
+        """Tell whether time has ended a result, if the timer has not said so yet."""
+        period = result.read_set.period
+        return period is not ALWAYS and not period.holds(self._clock.time())
 
     def add(self, result: CachedResult) -> None:
         """Index and store a result that nothing has touched until now.

@@ -19,7 +19,7 @@ from contextvars import Context
 from dataclasses import asdict
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness, Synced
+from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness, Strict, Synced
 from reactive_rpc.cache.in_flight import Computation, InFlight
 from reactive_rpc.cache.invalidation import DroppedResults, InvalidatedResults, InvalidationObservers
 from reactive_rpc.cache.live_results import LiveResults
@@ -145,25 +145,48 @@ class Reader:
         """
         if isinstance(freshness, InOutage):
             return self._get_in_outage(query.key, freshness)
-        if isinstance(freshness, ByToken) and self.freshness.suffices(freshness.token):
-            stored = self._stored(query.key)
-            if stored is not None:
-                return stored
         if not query.is_cached:
             return await self._run_alone(query)
         arrived_at = self._clock.time()
-        if isinstance(freshness, Synced):
-            version = self._log.version
-        else:
-            version = await self.freshness.sync_to_head(is_server_request=freshness.is_server_request)
-        # INVARIANT (no await between here and the return): the result is live in the step that finds it fresh.
-        stored = self._stored(query.key)
+        stored = await self.find(query.key, freshness=freshness)
         if stored is not None:
             return stored
-        result, outcome = await self._miss(query, version, arrived_at)
+        result, outcome = await self._miss(query, self._log.version, arrived_at)
         if result.outcome is not None:
             return result
         return CachedResult(result.query, outcome, result.version, reflects=self.version_of(result))
+
+    async def find(self, key: ResultKey, *, freshness: Strict | Synced | ByToken) -> CachedResult | None:
+        """Return the result that is stored at a key, as fresh as it must be; None leaves the log read.
+
+        Raises:
+            ServiceUnavailableError: the log cannot be read.
+        """
+        if isinstance(freshness, ByToken) and self.freshness.suffices(freshness.token):
+            stored = self.stored(key)
+            if stored is not None:
+                return stored
+        if not isinstance(freshness, Synced):
+            await self.freshness.sync_to_head(is_server_request=freshness.is_server_request)
+        # INVARIANT (no await between here and the return): the result is live in the step that finds it fresh.
+        return self.stored(key)
+
+    def stored(self, key: ResultKey) -> CachedResult | None:
+        """Return the result that is stored at a key and count the hit; for whoever has read the log for this request.
+
+        Nothing is awaited, so results that are found one after another are right at one version of the log.
+        """
+        result = self._live.get(key)
+        if result is not None:
+            self.stats.hits += 1
+            self.hits_by_path[key[0]] += 1
+            if self._auditor is not None:
+                self._auditor.offer(result)
+        return result
+
+    def holds(self, result: CachedResult) -> bool:
+        """Tell whether a result is still the outcome, as far as this worker has read the log."""
+        return result.live and not self._live.is_over(result)
 
     async def watch(self, query: Computable) -> ReadResult:
         """Return a result of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
@@ -184,7 +207,7 @@ class Reader:
         with self._live.holding(query.key):
             arrived_at = self._clock.time()
             version = await self.freshness.sync_to_head()
-            stored = self._stored(query.key)
+            stored = self.stored(query.key)
             if stored is None:
                 read = await self._miss(query, version, arrived_at)
             else:
@@ -250,15 +273,6 @@ class Reader:
         """Abandon the computations in flight; idempotent."""
         await self._in_flight.aclose()
         await self._live.expiries.aclose()
-
-    def _stored(self, key: ResultKey) -> CachedResult | None:
-        """Return the result that is stored at `key`, and count the hit; the caller knows that it is fresh enough."""
-        result = self._live.get(key)
-        if result is not None:
-            self.stats.hits += 1
-            self.hits_by_path[key[0]] += 1
-            self._audit(result)
-        return result
 
     def _get_in_outage(self, key: ResultKey, allowed: InOutage) -> CachedResult:
         result = self._live.get(key) if self.freshness.age_seconds <= allowed.within_seconds else None

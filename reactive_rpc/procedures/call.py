@@ -22,7 +22,7 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import Period
 from reactive_rpc.errors import BadRequestError, ParseError
 from reactive_rpc.procedures.canonical import canonical
-from reactive_rpc.procedures.context import Context
+from reactive_rpc.procedures.context import Context, expiry_of
 from reactive_rpc.procedures.context_query import ContextQuery
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -42,6 +42,9 @@ __all__ = [
     "decode_input",
     "decode_json_input",
     "decode_text_input",
+    "made_by",
+    "query_key",
+    "step_key",
 ]
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,26 @@ class WatchableCall(Computable, Protocol):
     def pushes_results(self) -> bool:
         """Whether streams are sent the new result in the place of an invalidation."""
         ...
+
+
+def query_key(
+    path: str,
+    procedure: AnyProcedure,
+    canonical_input: bytes,
+    *,
+    ctx: Context,
+    dependencies: CallDependencies | None = None,
+    spelled: bytes | None = None,
+) -> ResultKey:
+    """Return the key of a query's result: a hit needs no more of its call.
+
+    Args:
+        spelled: the canonical context, if it is known.
+    """
+    seen = b"" if procedure.handler.context is None else spelled or canonical(ctx)
+    if dependencies is not None:
+        seen = b"%d:%b%b" % (len(seen), seen, dependencies.seen)
+    return path, canonical_input, seen
 
 
 class QueryCall:
@@ -131,12 +154,9 @@ class QueryCall:
         else:
             canonical_input, self._input = canonical(input), input
         # INVARIANT (the handler gets nothing of the caller that is not in the key): else two callers would share what
-        # only one of them may see.
+        # only one of them may see. `query_key` names the context if, and only if, the handler gets it.
         self._ctx = ctx if procedure.handler.context is not None else None
-        seen = b"" if self._ctx is None else canonical(self._ctx)
-        if dependencies is not None:
-            seen = b"%d:%b%b" % (len(seen), seen, dependencies.seen)
-        self.key: ResultKey = (path, canonical_input, seen)
+        self.key: ResultKey = query_key(path, procedure, canonical_input, ctx=ctx, dependencies=dependencies)
         self._held_bytes: int | None = None
 
     @property
@@ -218,6 +238,45 @@ class QueryCall:
             return False
 
 
+def step_key(step: SessionStep, spelled: bytes, call: CallInfo | None) -> ResultKey:
+    """Return the key of a step's outcome: one that is kept is found by it alone.
+
+    Args:
+        spelled: the canonical context before it.
+        call: if the step takes it.
+    """
+    return step.path, b"" if call is None else canonical([call.path, call.kind, call.given]), spelled
+
+
+class KeptMade(NamedTuple):
+    """The context that a step with a session has made, as it is kept with its outcome.
+
+    Attributes:
+        ctx: the context; None if it makes none.
+        spelled: its canonical form; None if it is not kept, as nobody sees the context as it is: it will expire.
+    """
+
+    ctx: Context | None
+    spelled: bytes | None
+
+
+def made_by(step: SessionStep, result: CachedResult, outcome: HandlerOutcome) -> KeptMade:
+    """Return the context that a step has made, by a result of it and the outcome with its bytes.
+
+    Raises:
+        RPCError: the step has refused.
+    """
+    if result.decoded is not None:
+        kept: KeptMade = result.decoded
+        return kept
+    ctx = step.output.from_json(outcome.answer())
+    made = KeptMade(ctx, None if ctx is None or expiry_of(ctx) is not None else canonical(ctx))
+    # INVARIANT (what is kept cannot be changed): else a step that changes its context changes that of other calls.
+    if step.gives_same:
+        result.decoded = made
+    return made
+
+
 class StepCall:
     """The call of a step with a session: kept by the context before it, and by the call where it takes that.
 
@@ -237,8 +296,7 @@ class StepCall:
         self._executor = executor
         self._ctx = ctx
         self._call = call.without_origin() if step.takes_call else None
-        seen = b"" if self._call is None else canonical([self._call.path, self._call.kind, self._call.given])
-        self.key: ResultKey = (step.path, seen, canonical(ctx))
+        self.key: ResultKey = step_key(step, canonical(ctx), self._call)
 
     @property
     def held_bytes(self) -> int:
@@ -258,10 +316,7 @@ class StepCall:
         Raises:
             RPCError: the step has refused.
         """
-        made = result.decoded[0] if result.decoded is not None else self.step.output.from_json(outcome.answer())
-        # INVARIANT (what is kept cannot be changed): else a step that changes its context changes that of other calls.
-        if self.step.gives_same:
-            result.decoded = (made,)
+        made = made_by(self.step, result, outcome).ctx
         return self._ctx if made is None else made
 
 

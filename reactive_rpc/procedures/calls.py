@@ -8,7 +8,6 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -16,25 +15,22 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from reactive_rpc.cache.freshness import STRICT, SYNCED, RequiredFreshness
+from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.read_set import ReadSet
-from reactive_rpc.errors import (
-    DefinitionError,
-    MethodNotSupportedError,
-    PreconditionFailedError,
-    ServiceUnavailableError,
-)
+from reactive_rpc.errors import DefinitionError, MethodNotSupportedError, PreconditionFailedError
 from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
 from reactive_rpc.procedures.context import Context, Login, expiry_of, valid_at
 from reactive_rpc.procedures.context_query import ContextQuery
-from reactive_rpc.procedures.declared_errors import RaisedErrors
+from reactive_rpc.procedures.declared_errors import DeclaredError, RaisedErrors
 from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.execution import Executor, MutationOutput
+from reactive_rpc.procedures.found_context import ContextNotes, FoundContext
+from reactive_rpc.procedures.guarded_query import GuardedQuery, QueryReads, QueryTerms
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.registry import Registry
@@ -48,7 +44,6 @@ from reactive_rpc.procedures.steps import (
     Outcome,
     RateCounts,
     Step,
-    Wrapper,
     first_with_session,
     overridden,
     walk,
@@ -59,9 +54,6 @@ from reactive_rpc.protocol.headers import UNKNOWN
 __all__ = ["Calls", "MutationResult", "Rights", "watching"]
 
 logger = logging.getLogger(__name__)
-
-ATTEMPTS = 10
-"""How often a query is read for a caller whose context becomes another meanwhile."""
 
 _NO_OVERRIDES: Final[Overrides] = MappingProxyType({})
 
@@ -163,6 +155,9 @@ class Calls:
         self._executor = executor
         self._reader = reader
         self._clock = clock or SystemClock()
+        self._reads = QueryReads(
+            reader, executor, registry, self._clock, rate_limits, admitted=self.admitted, bind=self.bind, get=self._get
+        )
 
     @property
     def raised(self) -> RaisedErrors:
@@ -201,6 +196,11 @@ class Calls:
         dependencies = None if procedure.plans is None else self._dependencies_of(path, procedure, origin)
         return QueryCall(self._executor, path, procedure, input, ctx, dependencies=dependencies)
 
+    @property
+    def is_overridden(self) -> bool:
+        """Whether other functions stand in the place of some, in every call."""
+        return bool(self.app_overrides or self.overrides)
+
     def _overrides_of(self, origin: CallOrigin) -> Overrides:
         if not (self.app_overrides or self.overrides or origin.overrides):
             return _NO_OVERRIDES
@@ -233,56 +233,15 @@ class Calls:
             Exception: as `Reader.get`.
         """
         first = self.admitted(procedure, ctx)
-        if not procedure.calls:
-            return await self._get(self.bind(path, procedure, input, first, origin=origin), freshness)
-        info = CallInfo(path, "query", _decoding(input), origin=origin, rate_limits=self._rate_limits)
-        required = freshness
-        passed: list[CachedResult] = []
-
-        async def step(step: Step, ctx: Context) -> Context:
-            nonlocal required
-            if step.session is None:
-                return valid_at(self._clock.time(), await step.run(ctx, info))
-            asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
-            # A guard is never as stale as a result may be: it has no freshness of its own, and none in an outage.
-            result = await self._get(asked, required if required is SYNCED else STRICT)
-            required = SYNCED
-            passed.append(result)
-            return valid_at(self._clock.time(), asked.outcome_of(result, result.with_bytes()))
-
-        async def read(call: QueryCall) -> tuple[QueryCall, CachedResult]:
-            nonlocal required
-            for _ in range(ATTEMPTS):
-                result = await self._get(call, required)
-                # INVARIANT (who is answered had the right once the data were as they are answered): else somebody who
-                # was shut out after the steps, or in the very commit, would be answered with rows from then on. Live
-                # outcomes hold at the log's version, which the result does not pass; any other is asked for again.
-                if all(outcome.live for outcome in passed):
-                    return call, result
-                result = self._with_own_bytes(result)
-                passed.clear()
-                required, ctx = STRICT, first
-                for part in parts:
-                    ctx = await step(part, ctx) if isinstance(part, Step) else ctx
-                before, call = call, self.bind(path, procedure, input, ctx, origin=origin)
-                if call.key == before.key:
-                    return before, result
-            raise ServiceUnavailableError("what this caller may see changes all the time: ask again", path=path)
-
-        async def last(ctx: Context) -> Outcome:
-            call = self.bind(path, procedure, input, ctx, origin=origin)
-            call, result = await read(call)
-            if any(isinstance(part, Wrapper) for part in parts):
-                result = self._with_own_bytes(result)
-            if result.error is not None:
-                return Outcome("error", result.error, result)
-            return Outcome("handler" if result.query is call else "cache", None, result)
-
+        terms = QueryTerms(path, procedure, input, origin)
+        if not procedure.calls and origin.asked is None:
+            return (await self._reads.read(terms, first, freshness=freshness))[0]
         parts = overridden(procedure.calls, self._overrides_of(origin))
-        with self.raised.checked(path, procedure.raises):
-            outcome = await walk(parts, first, info, step=step, last=last)
-        result: CachedResult = outcome.value
-        return result
+        try:
+            return await GuardedQuery(self._reads, terms, first, freshness=freshness, parts=parts).result()
+        except DeclaredError as error:
+            self.raised.require_declared(path, procedure.raises, error)
+            raise
 
     async def subscribe(
         self, path: str, input: object, ctx: object, *, origin: CallOrigin = LOCAL, rights: Rights | None = None
@@ -402,30 +361,33 @@ class Calls:
     async def context_of(self, query: ContextQuery, solved: dict[str, Any]) -> Context:
         """Return the context that a function with a session makes of what FastAPI has solved for it.
 
-        For a stream (`watching`) its outcome is watched.
+        For a stream (`watching`) its outcome is watched, for a call it is noted (`ContextNotes`).
 
         Raises:
             RPCError: it has refused.
         """
+        rights = _watching.get()
+        if rights is not None:
+            asked = self._context_call(query, solved)
+            return asked.outcome_of(*await self.watch(asked, rights))
+        found = await self._find_context(query, solved)
+        ContextNotes.add(found)
+        return found.made
+
+    async def _find_context(self, query: ContextQuery, solved: dict[str, Any]) -> FoundContext:
+        asked = self._context_call(query, solved)
+        result = await self._get(asked, STRICT)
+        made = asked.outcome_of(result, result.with_bytes())
+        return FoundContext(made, result, self._reader, partial(self._find_context, query, solved))
+
+    def _context_call(self, query: ContextQuery, solved: dict[str, Any]) -> ContextCall:
         try:
-            asked = ContextCall(self._executor, query, solved)
+            return ContextCall(self._executor, query, solved)
         except TypeError as exc:
             raise query.fault(
                 f"{exc}, and the context is kept by the values that it is made of: declare the headers, cookies or "
                 "security schemes that it reads, each as a parameter of its own"
             ) from exc
-        rights = _watching.get()
-        if rights is not None:
-            return asked.outcome_of(*await self.watch(asked, rights))
-        result = await self._get(asked, STRICT)
-        return asked.outcome_of(result, result.with_bytes())
-
-    def _with_own_bytes(self, result: CachedResult) -> CachedResult:
-        """Return a copy that nothing invalidates, in the step that has found the result."""
-        # INVARIANT (whatever awaits before the answer is made has its own bytes): a write lets go of the stored ones.
-        own = copy(result)
-        own.reflects, own.live, own.cached, own.watchers = self.version_of(result), False, False, 0
-        return own
 
     async def _watched(self, step: Step, ctx: Context, info: CallInfo, *, rights: Rights | None) -> Context:
         asked = StepCall(self._executor, self.registry.session_steps.of(step), ctx, call=info)
@@ -489,7 +451,3 @@ async def _guarded(
     outcome = await walk(parts[:at], ctx, info, step=step, last=last)
     output: MutationOutput = outcome.value
     return output
-
-
-def _decoding(input: BaseModel | EncodedInput | None) -> Callable[[], Any]:
-    return input.decode if isinstance(input, EncodedInput) else lambda: input

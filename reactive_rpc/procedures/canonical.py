@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from math import isfinite
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -90,7 +91,35 @@ def _plain(value: Any) -> object:
         return value if isfinite(value) else {"$float": repr(value)}
     if kind is list:
         return [_plain(item) for item in value]
-    return {f"${kind.__module__}.{kind.__qualname__}": _content(value)}
+    shape = _shape_of(kind)  # type: ignore[arg-type]  # a class can be hashed
+    if shape.fields is None:
+        return {shape.tag: _content(value)}
+    _require_nothing_beside(value, shape.names)
+    return {shape.tag: [_plain(getattr(value, name)) for name in shape.fields]}
+
+
+class _Shape(NamedTuple):
+    """How values of a class are spelled.
+
+    Attributes:
+        fields: of a dataclass of its own, and nothing else, in order; None of any other class.
+        names: the same.
+    """
+
+    tag: str
+    fields: tuple[str, ...] | None
+    names: frozenset[str]
+
+
+@lru_cache(maxsize=1024)
+def _shape_of(kind: type) -> _Shape:
+    tag = f"${kind.__module__}.{kind.__qualname__}"
+    # Of its own: a plain subclass may hold more than its fields.
+    is_plain = "__dataclass_fields__" in vars(kind) and not issubclass(kind, _SPELLED_OTHERWISE)
+    if not is_plain or hasattr(kind, "__mapper__"):
+        return _Shape(tag, None, frozenset())
+    fields = tuple(field.name for field in dataclasses.fields(kind))
+    return _Shape(tag, fields, frozenset(fields))
 
 
 def _content(value: Any) -> object:
@@ -108,11 +137,7 @@ def _content(value: Any) -> object:
             return spell(value)
     if isinstance(value, set | frozenset):
         return sorted(canonical(item).decode() for item in value)
-    if "__dataclass_fields__" in vars(type(value)):  # of its own: a plain subclass may hold more than its fields
-        names = [field.name for field in dataclasses.fields(value)]
-        _require_nothing_beside(value, names)
-        return [_plain(getattr(value, name)) for name in names]
-    _require_nothing_beside(value, ())
+    _require_nothing_beside(value, frozenset())
     if isinstance(value, dict):
         return [[_plain(key), _plain(item)] for key, item in value.items()]
     if isinstance(value, list | tuple | deque):
@@ -130,14 +155,20 @@ _SPELLINGS: tuple[tuple[Any, Callable[[Any], object]], ...] = (
     (complex, lambda value: [_plain(value.real), _plain(value.imag)]),
 )
 
+_SPELLED_OTHERWISE: Final = (BaseModel, Enum, SecretStr, SecretBytes, *SPELLED, bytes, complex, set, frozenset)
+"""A dataclass that is one of these too is spelled as that."""
+
+
+_NOTHING: Final[dict[str, object]] = {}
+
 
 def kind_of(value: object) -> str:
     """Return the name of a value's type."""
     return type(value).__qualname__
 
 
-def _require_nothing_beside(value: object, names: Sequence[str]) -> None:
-    beside = getattr(value, "__dict__", {}).keys() - set(names)
+def _require_nothing_beside(value: object, names: frozenset[str]) -> None:
+    beside = getattr(value, "__dict__", _NOTHING).keys() - names
     if beside:
         raise TypeError(
             f"{kind_of(value)} cannot be part of a cache key: it holds {sorted(beside)[0]!r} beside its fields"

@@ -50,6 +50,8 @@ class Procedure(Generic[F, P, R_co]):
         session_class: of the session that it and they take; None if they take none.
         chain: the steps and wrappers that run before and around it.
         calls: of these, in order, those that run on every call.
+        is_wrapped: whether a wrapper is among them.
+        asks_origin: whether any of them, or a dependency, may ask where a call comes from.
         around_computation: the wrappers of each run of the handler.
         dependencies: the tables declared; None if they are taken from what the handler reads.
         topics: the topics declared, each whole or by a key of the input.
@@ -72,6 +74,7 @@ class Procedure(Generic[F, P, R_co]):
         self.options = options
         self.chain = chain
         self.calls = chain.calls
+        self.is_wrapped = any(isinstance(part, Wrapper) for part in self.calls)
         self.around_computation = chain.around_computation
         self.cache = options.cache or Cache()
         self.is_cached = options.cache is not False and self.kind == "query"
@@ -89,6 +92,9 @@ class Procedure(Generic[F, P, R_co]):
         self.response_class = self._response_class()
         asks_exchange = self.handler.dependencies or self.handler.given or self.response_class
         self.plans = self._plans() if asks_exchange else None
+        self.asks_origin = self.plans is not None or any(
+            isinstance(part, Wrapper) or part.call_name for part in self.calls
+        )
         self.input, self.output = self._codecs()
         self._check()
 

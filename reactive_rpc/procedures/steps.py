@@ -29,6 +29,7 @@ from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 __all__ = [
     "LOCAL",
     "Answered",
+    "AskedContext",
     "CallInfo",
     "CallOrigin",
     "CallTransport",
@@ -52,6 +53,28 @@ CallTransport = Literal["http", "stream", "local"]
 Moment = Literal["call", "compute"]
 
 
+class AskedContext(Protocol):
+    """A context that is a query, as it was found for a call."""
+
+    @property
+    def made(self) -> Context:
+        """The context."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether it still is the outcome, as far as this worker has read the log."""
+        ...
+
+    async def again(self) -> AskedContext:
+        """Find it once more, for the same caller.
+
+        Raises:
+            RPCError: it has refused.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CallOrigin:
     """Where a call comes from.
@@ -62,15 +85,21 @@ class CallOrigin:
         raw_headers: the same headers as they came, of which dependencies see those that they declare.
         exchange: the request and the answer, of a call that is not shared; None if it may see nothing.
         overrides: `{function: the one that is called in its place}`.
+        asked: how its context was found, and can be again; None if it rests on no rows.
     """
 
     transport: CallTransport
     headers: Mapping[str, str] = field(default_factory=dict)
     client: str | None = None
-    request_id: str = ""
     raw_headers: Sequence[tuple[bytes, bytes]] = ()
     exchange: Exchange | None = None
     overrides: Overrides = field(default_factory=dict)
+    asked: AskedContext | None = None
+
+    @property
+    def request_id(self) -> str:
+        """Names the request in logs; empty if there is none."""
+        return self.headers.get("x-request-id", "")
 
 
 LOCAL: Final = CallOrigin("local")
@@ -247,10 +276,15 @@ class Step:
             arguments[self.call_name] = call
         return arguments
 
-    async def run(self, ctx: Context, call: CallInfo) -> Context:
-        """Run a step without a session and return the context that follows."""
+    async def run(self, ctx: Context, call: CallInfo | None) -> Context:
+        """Run a step without a session and return the context that follows; `call` is None if it takes none."""
         made = self.function(**self.arguments(None, ctx, call))
         return self.checked(ctx, await made if self.is_async else made)
+
+    def run_now(self, ctx: Context) -> Context:
+        """As `run`, of a step that is no coroutine and takes the context alone."""
+        made = self.function(**{self.context_name: ctx})
+        return ctx if made is None and self.gives is None else self.checked(ctx, made)
 
     async def run_in(self, session: AsyncSession, ctx: Context, call: CallInfo) -> Context:
         """Run a step in the transaction of a mutation."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from starlette.types import Scope
 
 from reactive_rpc.procedures.exchange import Exchange
-from reactive_rpc.procedures.steps import CallOrigin, CallTransport
+from reactive_rpc.procedures.steps import AskedContext, CallOrigin, CallTransport
 from reactive_rpc.subscriptions.limits import CallerKey
 
 __all__ = ["caller_of", "identity_of", "origin_of", "owner_of"]
@@ -34,17 +34,22 @@ class RequestHeaders(Mapping[str, str]):
         return len(list(iter(self)))
 
 
-def origin_of(scope: Scope, transport: CallTransport = "http", *, exchange: Exchange | None = None) -> CallOrigin:
-    """Return where a request comes from, as steps, wrappers and dependencies see it."""
+def origin_of(
+    scope: Scope,
+    transport: CallTransport = "http",
+    *,
+    exchange: Exchange | None = None,
+    asked: AskedContext | None = None,
+) -> CallOrigin:
+    """Return where a request comes from, as steps, wrappers and dependencies see it; `asked` as `CallOrigin` says."""
     client = scope.get("client")
-    headers = RequestHeaders(scope)
     return CallOrigin(
         transport,
-        headers,
-        client[0] if client else None,
-        headers.get("x-request-id", ""),
+        headers=RequestHeaders(scope),
+        client=client[0] if client else None,
         raw_headers=scope["headers"],
         exchange=exchange,
+        asked=asked,
         overrides=getattr(scope.get("app"), "dependency_overrides", {}),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -22,11 +22,12 @@ from starlette.requests import Request
 
 from reactive_rpc.compat.fastapi import put_exit_stacks
 from reactive_rpc.procedures.context_query import STANDS_FOR
+from reactive_rpc.procedures.found_context import ContextNotes, FoundContext
 from reactive_rpc.web.routing.responses import Answer
 
 A = TypeVar("A", bound=Answer)
 
-__all__ = ["CONTEXT", "Resolved", "resolved"]
+__all__ = ["CONTEXT", "NOTHING_RESOLVED", "Resolved", "resolved"]
 
 CONTEXT = "reactive_rpc_context"
 """The name of the parameter through which a documented route asks for the context."""
@@ -40,11 +41,13 @@ class Resolved:
         context: what the context dependency returned; None if there is none.
         headers: what they set on the response: cookies, for example.
         background: what they left to be done once the answer is sent.
+        asked: how the context was found, if it is a query.
     """
 
     context: Any = None
     headers: Sequence[tuple[bytes, bytes]] = ()
     background: StarletteBackgroundTasks | None = None
+    asked: FoundContext | None = None
 
     def add_to(self, answer: A) -> A:
         """Let the headers and the work left behind go with the answer."""
@@ -52,6 +55,9 @@ class Resolved:
         if self.background is not None:
             answer.background.append(self.background)
         return answer
+
+
+NOTHING_RESOLVED: Final = Resolved()
 
 
 @asynccontextmanager
@@ -63,21 +69,23 @@ async def resolved(request: Request, dependencies: Sequence[Dependant]) -> Async
         Exception: whatever a dependency raised: an HTTPException, usually.
     """
     if not dependencies:
-        yield Resolved()
+        yield NOTHING_RESOLVED
         return
     app: FastAPI = request.scope["app"]
     async with AsyncExitStack() as request_stack, AsyncExitStack() as function_stack:
         put_exit_stacks(request, request_stack, function_stack)
-        solved = await solve_dependencies(
-            request=request,
-            dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
-            dependency_overrides_provider=_with_contexts(app, dependencies) if app.dependency_overrides else app,
-            async_exit_stack=request_stack,
-            embed_body_fields=False,
-        )
+        with ContextNotes() as notes:
+            solved = await solve_dependencies(
+                request=request,
+                dependant=Dependant(path=request.scope["path"], dependencies=list(dependencies)),
+                dependency_overrides_provider=_with_contexts(app, dependencies) if app.dependency_overrides else app,
+                async_exit_stack=request_stack,
+                embed_body_fields=False,
+            )
         if solved.errors:
             raise RequestValidationError(solved.errors)
-        yield Resolved(solved.values.get(CONTEXT), solved.response.headers.raw, solved.background_tasks)
+        context = solved.values.get(CONTEXT)
+        yield Resolved(context, solved.response.headers.raw, solved.background_tasks, notes.of(context))
 
 
 def _with_contexts(app: FastAPI, dependencies: Sequence[Dependant]) -> object:

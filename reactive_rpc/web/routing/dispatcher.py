@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi.dependencies.models import Dependant
@@ -25,6 +26,7 @@ from reactive_rpc.procedures.after_commit import run_after_commit
 from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.canonical import is_pure
+from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import AnyProcedure
@@ -35,7 +37,7 @@ from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.conditions import is_held, required_freshness
-from reactive_rpc.web.routing.dependencies import resolved
+from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, resolved
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
 
@@ -76,9 +78,11 @@ class Endpoint(ABC):
         self.path = path
         self._ids = ids
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+    def __call__(
+        self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]
+    ) -> Coroutine[Any, Any, None]:
         """Serve one request; `dependencies` are what FastAPI says it depends on."""
-        await self.respond(partial(self.answer, scope, receive, dependencies), scope, receive=receive, send=send)
+        return self.respond(partial(self.answer, scope, receive, dependencies), scope, receive=receive, send=send)
 
     async def respond(
         self, make: Callable[[], Awaitable[Answer]], scope: Scope, *, receive: Receive, send: Send
@@ -137,7 +141,8 @@ class ProcedureEndpoint(Endpoint):
         self._methods = methods_of(procedure)
         if "GET" in self._methods and procedure.response_class is not None:
             self._methods += ("HEAD",)
-        self._asks_origin = bool(procedure.calls) or procedure.plans is not None
+        self._asks_origin = procedure.asks_origin
+        self._has_steps = bool(procedure.calls)
         self._takes_exchange = procedure.plans is not None and not procedure.is_cached
         vary = "" if procedure.plans is None or not procedure.is_cached else procedure.plans.plain.vary
         self._vary = [(b"vary", vary.encode("latin-1"))] if vary else []
@@ -151,6 +156,8 @@ class ProcedureEndpoint(Endpoint):
         text: bytes = scope["query_string"]
         if scope["method"] == "POST":
             text = await read_json_body(scope, receive, limits=self._body)
+        if not dependencies:
+            return await self._call(scope, text, NOTHING_RESOLVED)
         return await self._admitted(scope, replay(text), dependencies, call=partial(self._call, scope, text))
 
     async def _admitted(
@@ -159,22 +166,34 @@ class ProcedureEndpoint(Endpoint):
         receive: Receive,
         dependencies: list[Dependant],
         *,
-        call: Callable[[object], Awaitable[Answer]],
+        call: Callable[[Resolved], Awaitable[Answer]],
     ) -> Answer:
         """Resolve the context, and `call` with it."""
         if not dependencies:
-            return await call(None)
-        with self._calls.raised.checked(self.path, self._procedure.raises):  # a context may refuse, too
+            return await call(NOTHING_RESOLVED)
+        try:
             async with resolved(Request(scope, receive), dependencies) as found:
-                return found.add_to(await call(found.context))
+                return found.add_to(await call(found))
+        except DeclaredError as error:  # a context may refuse, too
+            self._calls.raised.require_declared(self.path, self._procedure.raises, error)
+            raise
 
-    async def _call(self, scope: Scope, text: bytes, ctx: object) -> Answer:
+    def _call(self, scope: Scope, text: bytes, found: Resolved) -> Awaitable[Answer]:
+        asked = found.asked
         if self._takes_exchange:
-            exchange = Exchange(Request(scope, replay(text)))
-            answer = await self._call_with(scope, text, ctx, origin=origin_of(scope, exchange=exchange))
-            return self.with_exchange(answer, exchange)
-        origin = origin_of(scope) if self._asks_origin else LOCAL  # nobody asks
-        return await self._call_with(scope, text, ctx, origin=origin)
+            return self._call_with_exchange(scope, text, found)
+        is_asked_for = self._asks_origin or asked is not None or (self._has_steps and self._is_overridden(scope))
+        origin = origin_of(scope, asked=asked) if is_asked_for else LOCAL
+        return self._call_with(scope, text, found.context, origin=origin)
+
+    def _is_overridden(self, scope: Scope) -> bool:
+        """Tell whether another function may stand in the place of a step: one that asks where a call comes from."""
+        return self._calls.is_overridden or bool(getattr(scope.get("app"), "dependency_overrides", None))
+
+    async def _call_with_exchange(self, scope: Scope, text: bytes, found: Resolved) -> Answer:
+        exchange = Exchange(Request(scope, replay(text)))
+        origin = origin_of(scope, exchange=exchange, asked=found.asked)
+        return self.with_exchange(await self._call_with(scope, text, found.context, origin=origin), exchange)
 
     async def _call_with(self, scope: Scope, text: bytes, ctx: object, *, origin: CallOrigin) -> Answer:
         if self._procedure.kind == "mutation":

@@ -23,6 +23,7 @@ from reactive_rpc.procedures.uploads import CallFiles, FileParameter
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY
 from reactive_rpc.web.routing.body import BodyLimits
 from reactive_rpc.web.routing.callers import origin_of
+from reactive_rpc.web.routing.dependencies import Resolved
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.multipart import MultipartBody, too_large
 from reactive_rpc.web.routing.responses import Answer
@@ -122,12 +123,12 @@ class UploadEndpoint(ProcedureEndpoint):
         call = partial(self._call_upload, scope, upload)
         return await self._admitted(scope, upload.receive_input, dependencies, call=call)
 
-    async def _call_upload(self, scope: Scope, upload: Upload, ctx: object) -> Answer:
+    async def _call_upload(self, scope: Scope, upload: Upload, found: Resolved) -> Answer:
         body = await upload.read()
         files = CallFiles(self.path, self._procedure.handler.files, body.files)
         exchange = Exchange(Request(scope, upload.receive_input)) if self._takes_exchange else None
         origin = origin_of(scope, exchange=exchange)
-        answer = await self._mutate(scope, body.input, ctx, origin=origin, files=files, digest=body.digest)
+        answer = await self._mutate(scope, body.input, found.context, origin=origin, files=files, digest=body.digest)
         return answer if exchange is None else self.with_exchange(answer, exchange)
 
 
