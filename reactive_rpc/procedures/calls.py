@@ -85,12 +85,14 @@ class Rights:
     Attributes:
         results: an ordered set.
         passed: those that the query now being asked for came by, one for each step; None is one that nobody can watch.
+        is_by_input: whether the step that now runs for it may look at the input.
         is_overtaken: whether a write has overtaken one of them before it could be watched.
         expires_at: until when the contexts on the way hold, in seconds since 1970; `inf` is for ever.
     """
 
     results: dict[CachedResult, None] = field(default_factory=dict)
     passed: list[CachedResult | None] = field(default_factory=list)
+    is_by_input: bool = False
     is_overtaken: bool = False
     expires_at: float = math.inf
 
@@ -269,6 +271,8 @@ class Calls:
             for step in overridden(procedure.chain.steps, self._overrides_of(origin)):
                 if not isinstance(step, Step):
                     continue
+                if rights is not None:
+                    rights.is_by_input = bool(step.call_name)
                 made = await (
                     step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
                 )

@@ -2,7 +2,8 @@
 
 A stream keeps how its context was resolved and its steps were run, and that is done again now and then; at once, and
 before anything more is sent, if a row changes that a step with a session has read. A refusal ends the stream with
-`revoked`; another context ends it so that the client resumes, as whoever it is then; any other failure keeps it.
+`revoked`, be it the context's or, of each query, a step's; another context ends it so that the client resumes, as
+whoever it is then; any other failure keeps it.
 `docs/internals/subscriptions.md` says why, and how a caller is caught who is on the way in.
 """
 
@@ -28,7 +29,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.tasks import background
 
-__all__ = ["SEEN_BYTES", "UNDECIDED", "Reauthorization", "StreamView"]
+__all__ = ["REFUSALS", "SEEN_BYTES", "UNDECIDED", "Reauthorization", "StreamView"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,12 @@ class StreamView:
         seen: `SEEN_BYTES` for who it is, and as many for how each query is seen, in order; equal as long as nothing has
             changed, and `UNDECIDED` if that could not be found out.
         rights: the outcomes of steps that this rests on, watched.
+        refusal: why whoever calls may see nothing of all that was asked for; None if that is not so.
     """
 
     seen: bytes
     rights: Rights
+    refusal: str | None = None
 
     def differs_from(self, before: StreamView) -> bool:
         """Return whether anything is seen otherwise than before, as far as that was found out."""
@@ -246,7 +249,7 @@ class Reauthorization:
             return
         if view.differs_from(before):
             stream.hold()  # what waits for a slow reader was pushed under the rights of before
-            self._hub.end(stream)
+            self._hub.end(stream, None if view.refusal is None else Revoked(reason=view.refusal))
             return
         if view.is_undecided(before):
             raise ServiceUnavailableError("a step could not tell whether the caller may still listen")

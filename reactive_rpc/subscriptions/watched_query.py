@@ -62,12 +62,14 @@ class Subscription:
         call: the query; None if it was refused.
         error: why it was refused; None if it was not.
         passed: the outcomes of the steps by which it was let in; None is one of which nobody can tell when it changes.
+        is_refused_by_input: whether what has refused it may have looked at the input: another may be let in.
     """
 
     ref: QueryRef
     call: WatchableCall | None = None
     error: RPCError | None = None
     passed: tuple[CachedResult | None, ...] = ()
+    is_refused_by_input: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,7 @@ from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
-from reactive_rpc.subscriptions.reauthorization import SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
+from reactive_rpc.subscriptions.reauthorization import REFUSALS, SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import Subscription
 from reactive_rpc.tasks import background
@@ -320,7 +320,7 @@ class Subscriber:
             await self._watched_url(ref, scope, rights=rights) if found is None else found
             for ref, found in zip(queries, bound, strict=True)
         ]
-        return subscriptions, StreamView(_seen_by(contexts.caller, subscriptions), rights)
+        return subscriptions, _view_of(contexts.caller, subscriptions, rights)
 
     async def _watched_url(self, ref: QueryRef, scope: Scope, *, rights: Rights) -> Subscription:
         passed: list[CachedResult | None] = []
@@ -330,7 +330,7 @@ class Subscriber:
                 raise BadRequestError("a URL has its input in its query string: leave the input out", path=ref.path)
             call = await self._operations.watch(ref.path, scope, rights)
         except RPCError as exc:
-            return Subscription(ref, error=exc)
+            return Subscription(ref, error=exc, is_refused_by_input=True)
         return Subscription(ref, call=call, passed=tuple(passed))
 
     async def _subscription(
@@ -338,6 +338,7 @@ class Subscriber:
     ) -> Subscription:
         procedure = self._calls.registry.get(ref.path)
         rights.passed = passed = [*contexts.passed]
+        rights.is_by_input = False
         try:
             ctx = contexts.of(None if procedure is None or procedure.options.public else procedure.chain.dependency)
             call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights)
@@ -349,7 +350,7 @@ class Subscriber:
             error = BadRequestError("the request does not fit what its context asks for", details=details)
             return Subscription(ref, error=error)
         except RPCError as exc:
-            return Subscription(ref, error=exc)
+            return Subscription(ref, error=exc, is_refused_by_input=rights.is_by_input)
         except Exception as exc:  # as where a handler fails: the other queries are none the worse for it
             logger.error("a step of %s failed for a stream", ref.path, exc_info=concealed(exc))
             return Subscription(ref, error=InternalServerError(path=ref.path))
@@ -381,6 +382,10 @@ def _is_url(ref: QueryRef) -> bool:
     return ref.path.startswith("/")
 
 
+def _view_of(ctx: object, subscriptions: Sequence[Subscription], rights: Rights) -> StreamView:
+    return StreamView(_seen_by(ctx, subscriptions), rights, _refusal_of(ctx, subscriptions))
+
+
 def _seen_by(ctx: object, subscriptions: Iterable[Subscription]) -> bytes:
     """Return bytes that differ if the context is another caller's, or a query is seen otherwise, or is refused."""
     return b"".join((_digest(identity_of(ctx)), *map(_seen, subscriptions)))
@@ -392,6 +397,18 @@ def _seen(subscription: Subscription) -> bytes:
         return _digest(call.key[2])
     error = subscription.error or InternalServerError()
     return _digest(error.code) if lasts(error) else UNDECIDED
+
+
+def _refusal_of(ctx: object, subscriptions: Sequence[Subscription]) -> str | None:
+    """Return why a caller who is known may see nothing at all, whatever the input; None if that is not so."""
+    refusals = [
+        each.error
+        for each in subscriptions
+        if each.error is not None and each.error.code in REFUSALS and not each.is_refused_by_input
+    ]
+    if identity_of(ctx) is None or not refusals or len(refusals) < len(subscriptions):
+        return None
+    return refusals[0].message
 
 
 def _digest(seen: object) -> bytes:

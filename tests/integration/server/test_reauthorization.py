@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlmodel import Field, Session, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
+    CallInfo,
     ConflictError,
     Context,
     ForbiddenError,
@@ -68,6 +69,56 @@ async def texts(db: AsyncSession) -> list[str]:
 async def public_texts(db: AsyncSession) -> list[str]:
     """The same."""
     return list((await db.exec(select(Note.text))).all())
+
+
+class Duty(Base, table=True):
+    id: str = Field(primary_key=True)
+    role: str
+    room: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDuty(Login):
+    role: str
+    room: str
+
+
+async def on_duty(ctx: Login, db: AsyncSession) -> OnDuty:
+    duty = await db.get(Duty, ctx.identity)
+    if duty is None:
+        raise UnauthorizedError("not on the staff")
+    return OnDuty(identity=duty.id, role=duty.role, room=duty.room)
+
+
+def chiefs_only(ctx: OnDuty) -> None:
+    if ctx.role != "chief":
+        raise ForbiddenError("for chiefs")
+
+
+def in_own_room(ctx: OnDuty, call: CallInfo) -> None:
+    if ctx.room != call.input.room:
+        raise ForbiddenError("not your room")
+
+
+staff = define_reactive_function.use(on_duty)
+
+
+@staff.use(chiefs_only).query
+async def reports(db: AsyncSession) -> list[str]:
+    """Every text, for chiefs."""
+    return list((await db.exec(select(Note.text))).all())
+
+
+@staff.query
+async def rota(db: AsyncSession, ctx: OnDuty) -> list[str]:
+    """The staff of the caller's room."""
+    return list((await db.exec(select(Duty.id).where(Duty.room == ctx.room))).all())
+
+
+@staff.use(in_own_room).query
+async def shift(db: AsyncSession, room: str) -> list[str]:
+    """The staff of a room."""
+    return list((await db.exec(select(Duty.id).where(Duty.room == room))).all())
 
 
 @dataclass
@@ -221,6 +272,61 @@ def test_a_stream_without_a_login_rests_on_its_steps(file: Path, path: str, cont
                 connection.execute("DELETE FROM gate")
                 connection.execute(note, ("second",))
             assert stream.rest() == []
+
+
+@contextmanager
+def of_staff(file: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Serve the queries of a staff; give the URL, and what writes to their file."""
+    functions = {"staff": {"reports": reports, "rota": rota, "shift": shift}}
+    rpc = rpc_on(file, functions, context=who, settings={"recheck_seconds": 3600})
+    with running(app_of(rpc)) as url, closing(sqlite3.connect(file)) as connection:
+
+        def write(statement: str) -> None:
+            with connection:
+                connection.execute(statement)
+
+        write("INSERT INTO duty VALUES ('ann', 'chief', 'a'), ('bob', 'chief', 'a')")
+        yield url, write
+
+
+REPORTS = {"path": "staff.reports"}
+
+
+def test_a_role_that_is_taken_away_is_told(file: Path) -> None:
+    """The stream ends with `revoked` and the step's own words; whoever keeps the role is told of the next note."""
+    with (
+        of_staff(file) as (url, write),
+        opened(url, ANN, queries=[REPORTS]) as anns,
+        opened(url, BOB, queries=[REPORTS]) as bobs,
+    ):
+        write("UPDATE duty SET role = 'clerk' WHERE id = 'ann'")
+        assert anns.rest() == [("revoked", {"reason": "for chiefs"})]
+        write("INSERT INTO note (tenant, room, text) VALUES ('t', 'a', 'x')")
+        assert bobs.next()[0] == "invalidation"
+
+
+def test_whoever_may_see_something_still_comes_back(file: Path) -> None:
+    """The stream ends without a word; on the next one the query that is lost is refused, and the other goes on."""
+    queries = [REPORTS, {"path": "staff.rota"}]
+    with of_staff(file) as (url, write):
+        with opened(url, ANN, queries=queries) as stream:
+            write("UPDATE duty SET role = 'clerk' WHERE id = 'ann'")
+            assert stream.rest() == []
+        with heard(url, headers=ANN, json={"queries": queries}) as stream:
+            [refused] = stream.next()[1]["errors"]
+            assert (refused["path"], refused["error"]["code"]) == ("staff.reports", "FORBIDDEN")
+            write("DELETE FROM duty WHERE id = 'ann'")
+            assert stream.rest() == [("revoked", {"reason": "not on the staff"})]
+
+
+def test_a_refusal_of_this_input_alone_is_no_end_for_good(file: Path) -> None:
+    """The stream ends without a word: the caller may see another room."""
+    with (
+        of_staff(file) as (url, write),
+        opened(url, ANN, queries=[{"path": "staff.shift", "input": {"room": "a"}}]) as stream,
+    ):
+        write("UPDATE duty SET room = 'b' WHERE id = 'ann'")
+        assert stream.rest() == []
 
 
 def test_the_dependencies_of_the_router_are_asked_too(file: Path) -> None:
