@@ -38,7 +38,7 @@ from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.rate_limit import RateLimits
-from reactive_rpc.procedures.registry import Functions, Registry
+from reactive_rpc.procedures.registry import Functions, Registry, WireCase
 from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.result_sharing import make_shared_results
 from reactive_rpc.settings import Settings
@@ -86,6 +86,8 @@ class ReactiveRPC(Generic[L]):
             through the Redis of the settings, if there is one. Both need `Settings.build`.
         settings: read from the environment if left out.
         prefix: of the router's paths.
+        wire_case: how names are spelled on the wire: as in Python, `get_all`, or in `"camel"` case, `getAll`. Models of
+            your own say it themselves, by `ConfigDict(alias_generator=to_camel)`.
 
     Attributes:
         admin: opens, closes, counts and observes, see `Admin`.
@@ -110,6 +112,7 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        wire_case: WireCase = "python",
     ) -> None: ...
     @overload
     def __init__(
@@ -125,6 +128,7 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        wire_case: WireCase = "python",
     ) -> None: ...
 
     def __init__(
@@ -140,9 +144,10 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        wire_case: WireCase = "python",
     ) -> None:
         settings, health = settings or Settings(), Health()
-        self.functions = Registry(functions, context=context)
+        self.functions = Registry(functions, context=context, wire_case=wire_case)
         if isinstance(database, AsyncEngine):
             self.functions.require_coroutines()
         clock, ids = self._new_clock(), self._new_ids()
@@ -152,13 +157,7 @@ class ReactiveRPC(Generic[L]):
         self._lifecycle = Lifecycle(self._open_parts)
         strict = settings.environment == "development"
         backend = self._backend = make_backend(
-            database,
-            settings=settings,
-            ids=ids,
-            capture=capture,
-            metadata=metadata,
-            log_url=log_url,
-            clock=clock,
+            database, settings=settings, ids=ids, capture=capture, metadata=metadata, log_url=log_url, clock=clock
         )
         self._shared = make_shared_results(store, backend, settings=settings, capture=capture, clock=clock)
         self._database, self._capture, self._log = backend.database, backend.capture, backend.log
@@ -169,7 +168,7 @@ class ReactiveRPC(Generic[L]):
         self._reader = _make_reader(
             backend, settings, self._freshness, shared=self._shared, auditor=auditor, clock=clock
         )
-        self._executor = _make_executor(backend, settings, strict=strict, clock=clock)
+        self._executor = _make_executor(backend, settings, strict=strict, clock=clock, spell=self.functions.spell)
         limits = RateLimits(backend.ephemeral_store, clock=clock, health=health)
         self._calls = Calls(
             self.functions, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
@@ -393,7 +392,9 @@ def _make_reader(
     )
 
 
-def _make_executor(backend: Backend, settings: Settings, *, strict: bool, clock: Clock) -> Executor:
+def _make_executor(
+    backend: Backend, settings: Settings, *, strict: bool, clock: Clock, spell: Callable[[str], str]
+) -> Executor:
     return Executor(
         backend.database,
         backend.log,
@@ -401,6 +402,7 @@ def _make_executor(backend: Backend, settings: Settings, *, strict: bool, clock:
         isolation=settings.isolation,
         clock=clock,
         translate_error=rpc_error_of,
+        spell=spell,
     )
 
 

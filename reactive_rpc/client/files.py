@@ -60,7 +60,12 @@ class ReceivedFile:
 
     @classmethod
     def of(cls, content: bytes, headers: Mapping[str, str]) -> ReceivedFile:
-        """Return the file that an answer is."""
+        """Return the file that an answer is.
+
+        Args:
+            content: all of it.
+            headers: of the answer, by their names in lower case.
+        """
         said = Message()
         said["content-disposition"] = headers.get("content-disposition", "")
         name = Path((said.get_filename() or "").replace("\\", "/")).name or None

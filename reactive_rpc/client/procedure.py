@@ -109,7 +109,12 @@ class Procedure(Generic[T]):
         return self.output is ReceivedFile
 
     def decode_answer(self, body: bytes, headers: Mapping[str, str]) -> T:
-        """Return the result that an answer holds: the file that it is, or as `decode_output`."""
+        """Return the result that an answer holds: the file that it is, or as `decode_output`.
+
+        Args:
+            body: of the answer.
+            headers: of the answer, by their names in lower case.
+        """
         return cast(T, ReceivedFile.of(body, headers)) if self.is_binary else self.decode_output(body)
 
     def decode_output(self, body: bytes) -> T:

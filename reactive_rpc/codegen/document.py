@@ -3,6 +3,7 @@
 A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query" | "mutation", "path": "a.b"}`; all
 others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a
 multipart body, whose others are files. Output: the 200 response; with `"binary": true`, bytes.
+With `"case": "camel"`, its names are in camel case.
 Errors: the other responses, as far as their envelope has a constant as its `type`.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from reactive_rpc.codegen.names import is_attribute
+from reactive_rpc.codegen.names import is_attribute, snake_case
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.protocol.marks import FILE, TYPE
 
@@ -73,7 +74,9 @@ class Operation:
     """One procedure.
 
     Attributes:
-        path: its name: `agents.get_all`.
+        path: its name on the wire: `agents.get_all`.
+        name: the same as Python spells it.
+        is_camel: whether names on the wire are in camel case.
         url: the documented path: `/rpc/agents/get_all`.
         input: the schema of an object; None where it takes nothing.
         files: that it takes beside the input.
@@ -90,6 +93,8 @@ class Operation:
     input: JSONSchema | None
     files: tuple[FileSchema, ...]
     output: JSONSchema
+    name: str
+    is_camel: bool
     is_binary: bool
     errors: tuple[DeclaredErrorSchema, ...]
     description: str
@@ -160,7 +165,7 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
         raise DefinitionError(f"{where}: {EXTENSION} holds a path and a kind, 'query' or 'mutation': {extension!r}")
     if method not in ("GET", "POST") or (kind == "mutation" and method == "GET"):
         raise DefinitionError(f"{where}: the {kind} {path!r} cannot be called by {method}")
-    is_binary = extension.get("binary") is True
+    is_binary, is_camel = extension.get("binary") is True, extension.get("case") == "camel"
     output = None if is_binary else _json_schema(operation.get("responses", {}).get("200", {}))
     multipart = _multipart(operation, schemas)
     return Operation(
@@ -171,6 +176,8 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
         input=_parameters(operation) if method == "GET" else _body(operation, multipart),
         files=tuple(_files(multipart)),
         output={"type": "null"} if output is None else output,
+        name=".".join(map(snake_case, path.split("."))) if is_camel else path,
+        is_camel=is_camel,
         is_binary=is_binary,
         errors=_errors(operation, schemas),
         description=_description(operation),
@@ -267,14 +274,14 @@ def _check_names(operations: list[Operation]) -> None:
     seen: dict[str, Operation] = {}
     for operation in operations:
         where = f"{operation.method} {operation.url}"
-        bad = [name for name in operation.path.split(".") if not is_attribute(name)]
+        bad = [name for name in operation.name.split(".") if not is_attribute(name)]
         if bad:
             raise DefinitionError(f"{where}: {bad[0]!r} in {operation.path!r} is no name that Python can spell")
         if operation.path in seen:
             raise DefinitionError(f"{where}: {operation.path!r} is also the name of {seen[operation.path].url}")
         seen[operation.path] = operation
     for operation in operations:
-        names = operation.path.split(".")
+        names = operation.name.split(".")
         for depth in range(1, len(names)):
             namespace = ".".join(names[:depth])
             if namespace in seen:

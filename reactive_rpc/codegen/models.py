@@ -19,7 +19,7 @@ from datamodel_code_generator.format import Formatter
 from pydantic import BaseModel
 
 from reactive_rpc.codegen.document import REF, DeclaredErrorSchema, Document, JSONSchema, Operation
-from reactive_rpc.codegen.names import TakenNames, camel_case
+from reactive_rpc.codegen.names import TakenNames, camel_case, snake_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
 from reactive_rpc.codegen.spelling import Imports, Speller, branches_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
@@ -92,7 +92,8 @@ def render_models(document: Document) -> Models:
     outputs = [f"output_{number}" for number in range(len(document.operations))]
     outputs += [f"error_{error.type}" for error in document.errors]
     components = mend(_with_holder(document), _HOLDER, returned=outputs)
-    return Models(components, components.pop(_HOLDER)["properties"])
+    is_camel = any(operation.is_camel for operation in document.operations)
+    return Models(components, components.pop(_HOLDER)["properties"], is_camel=is_camel)
 
 
 def _with_holder(document: Document) -> Components:
@@ -126,15 +127,17 @@ class Models:
         components: the mended schemas.
         holder: the schema of each input and output, as `input_{number}` and `output_{number}` of the operation, and of
             the fields of each error, as `error_{type}`.
+        is_camel: whether fields are in camel case on the wire.
 
     Attributes:
         classes: the public names, sorted.
         source: the module, without a header.
     """
 
-    def __init__(self, components: Components, holder: Mapping[str, JSONSchema]) -> None:
+    def __init__(self, components: Components, holder: Mapping[str, JSONSchema], *, is_camel: bool) -> None:
         self._components = components
         self._holder = holder
+        self._is_camel = is_camel
         self._names = _class_names(components)
         self._tree = ast.parse(self._generate())
         self._nodes = {node.name: node for node in self._tree.body if isinstance(node, ast.ClassDef)}
@@ -221,9 +224,14 @@ class Models:
         for line in _own_fields(self._nodes[self._names[component]]):
             name = ast.unparse(line.target)
             wire_name = str(_keyword(line, "alias", name))
+            name = self._python_name(name, schema)
             name = f"{name}_" if name in _OWN else name
             found.append(_ModelField(name, wire_name, schema["properties"][wire_name], wire_name in required, line))
         return found
+
+    def _python_name(self, name: str, schema: JSONSchema) -> str:
+        spelled = snake_case(name)
+        return spelled if self._is_camel and spelled not in schema["properties"] else name
 
     def _render(self) -> str:
         """Return the module's source."""

@@ -6,8 +6,10 @@ import keyword
 import re
 from collections.abc import Iterable
 
-__all__ = ["TakenNames", "camel_case", "is_attribute"]
+__all__ = ["TakenNames", "camel_case", "is_attribute", "snake_case"]
 
+_CAMEL = re.compile(r"[a-z][A-Za-z0-9]*")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -21,6 +23,15 @@ def camel_case(text: str, *, fallback: str = "Client") -> str:
     if not name or name[0].isdigit():
         name = fallback + name
     return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def snake_case(name: str) -> str:
+    """Return a name in camel case as Python spells it; any other as it is.
+
+    >>> snake_case("getAll"), snake_case("userID"), snake_case("line1"), snake_case("ID"), snake_case("get_all")
+    ('get_all', 'user_id', 'line1', 'ID', 'get_all')
+    """
+    return _HUMP.sub("_", name).lower() if _CAMEL.fullmatch(name) else name
 
 
 def is_attribute(name: str) -> bool:

@@ -16,7 +16,7 @@ from reactive_rpc.codegen.document import Document, FileSchema, Operation, read_
 from reactive_rpc.codegen.errors import Errors
 from reactive_rpc.codegen.files import replace_files
 from reactive_rpc.codegen.models import ModelParameter, Models, Signature, render_models
-from reactive_rpc.codegen.names import TakenNames, camel_case
+from reactive_rpc.codegen.names import TakenNames, camel_case, snake_case
 from reactive_rpc.codegen.spelling import Imports, docstring, escaped
 from reactive_rpc.errors import DefinitionError
 
@@ -82,7 +82,7 @@ def generate(document: Mapping[str, Any], target: Path) -> list[Path]:
 
 def _check_top_names(document: Document) -> None:
     for operation in document.operations:
-        top = operation.path.split(".")[0]
+        top = operation.name.split(".")[0]
         if top in RESERVED:
             raise DefinitionError(
                 f"{operation.method} {operation.url}: {top!r} in {operation.path!r} is a name of the client's own"
@@ -124,9 +124,9 @@ class _Client:
         self._names = TakenNames([*_RUNTIME, "errors", "models"])
         self.title = " ".join(document.title.split()) or "the service"
         self.hub = self._take(camel_case(document.title))
-        self._classes = {operation.path: self._take(camel_case(operation.path)) for operation in document.operations}
+        self._classes = {operation.name: self._take(camel_case(operation.name)) for operation in document.operations}
         self._constants = {
-            operation.path: self._names.take("_" + operation.path.replace(".", "_").upper())
+            operation.name: self._names.take("_" + operation.name.replace(".", "_").upper())
             for operation in document.operations
         }
         self._namespaces = self._plan_namespaces()
@@ -134,23 +134,24 @@ class _Client:
         self._final = self._imports.name("typing.Final")
         self._cached = self._imports.name("functools.cached_property")
         self._signatures = {
-            operation.path: self._with_files(operation, models.signature(operation, number, self._imports))
+            operation.name: self._with_files(operation, models.signature(operation, number, self._imports))
             for number, operation in enumerate(document.operations)
         }
 
     def _with_files(self, operation: Operation, signature: Signature) -> Signature:
         """Return a signature with the parameters that files are given to, and the file that is answered."""
-        files = tuple(self._file_parameter(file) for file in operation.files)
+        files = tuple(self._file_parameter(file, is_camel=operation.is_camel) for file in operation.files)
         signature = replace(signature, parameters=(*files, *signature.parameters))
         return replace(signature, output="ReceivedFile", validated="ReceivedFile") if operation.is_binary else signature
 
-    def _file_parameter(self, file: FileSchema) -> ModelParameter:
+    def _file_parameter(self, file: FileSchema, *, is_camel: bool) -> ModelParameter:
         kind = "FileInput"
         if file.is_list:
             kind = f"{self._imports.name('collections.abc.Sequence')}[{kind}]"
         elif not file.is_required:
             kind = f"{kind} | None"
-        name = f"{file.name}_" if file.name == "self" else file.name
+        name = snake_case(file.name) if is_camel else file.name
+        name = f"{name}_" if name == "self" else name
         return ModelParameter(name, file.name, kind, file.is_required, file.description)
 
     def _take(self, wish: str) -> str:
@@ -163,14 +164,14 @@ class _Client:
         """Return `{path: namespace}`; the top, under the empty path, is the hub itself."""
         namespaces = {"": _Namespace(self.hub, "")}
         for operation in self._document.operations:
-            names = operation.path.split(".")
+            names = operation.name.split(".")
             for depth in range(1, len(names)):
                 path = ".".join(names[:depth])
                 if path not in namespaces:
                     class_name = self._take(camel_case(path) + "Namespace")
                     namespaces[path] = _Namespace(class_name, path)
                     namespaces[".".join(names[: depth - 1])].members[names[depth - 1]] = class_name
-            namespaces[".".join(names[:-1])].members[names[-1]] = self._classes[operation.path]
+            namespaces[".".join(names[:-1])].members[names[-1]] = self._classes[operation.name]
         return namespaces
 
     def render(self) -> str:
@@ -207,7 +208,7 @@ class _Client:
     def _constant(self, operation: Operation) -> str:
         signature = self._signature(operation)
         return (
-            f"{self._constants[operation.path]}: {self._final}[Procedure[{signature.output}]] = Procedure(\n"
+            f"{self._constants[operation.name]}: {self._final}[Procedure[{signature.output}]] = Procedure(\n"
             f"    path={operation.path!r},\n"
             f"    url={operation.url!r},\n"
             f"    method={operation.method!r},\n"
@@ -233,7 +234,7 @@ class _Client:
         prefix = "Sync" if sync else ""
         is_query = operation.kind == "query"
         base = f"{prefix}{'Query' if is_query else 'Mutation'}[{signature.output}]"
-        lines = [f"class {prefix}{self._classes[operation.path]}({base}):"]
+        lines = [f"class {prefix}{self._classes[operation.name]}({base}):"]
         text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(signature.parameters)
         lines += [*docstring(f"`{operation.path}`: {operation.kind}.", 4), ""]
         lines += _head("def" if sync else "async def", "__call__", signature.parameters, signature.output)
@@ -291,7 +292,7 @@ class _Client:
         return f"{class_name}({client})" if constant is None else f"{class_name}({client}, {constant})"
 
     def _signature(self, operation: Operation) -> Signature:
-        return self._signatures[operation.path]
+        return self._signatures[operation.name]
 
 
 def _head(start: str, name: str, parameters: tuple[ModelParameter, ...], result: str) -> list[str]:

@@ -383,7 +383,7 @@ def decode_input(path: str, procedure: AnyProcedure, input: object) -> BaseModel
     model = procedure.handler.input_model
     if model is None:
         return None
-    return _validated(path, lambda: model.model_validate({} if input is None else input))
+    return _validated(path, lambda: model.model_validate({} if input is None else procedure.handler.spelled(input)))
 
 
 def decode_json_input(path: str, procedure: AnyProcedure, body: bytes) -> BaseModel | None:

@@ -57,6 +57,7 @@ class Caller:
             DefinitionError: it is no procedure of this application.
         """
         path = self._calls.registry.path_of(procedure)
+        procedure = self._calls.registry.find(path)
         given, files = procedure.handler.bind(args, kwargs)
         return await self.call(path, procedure, given, files=files)
 

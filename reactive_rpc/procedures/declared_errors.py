@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import Field as DataclassField
@@ -132,10 +132,12 @@ class RaisedErrors:
     Args:
         strict: whether one that is not declared is a fault of its own (development); if not, it is answered without its
             type, and logged once (production).
+        spell: gives a field's name on the wire.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, spell: Callable[[str], str] = str) -> None:
         self._strict = strict
+        self._spell = spell
         self._warned: set[tuple[str, type[DeclaredError]]] = set()
 
     @contextmanager
@@ -161,8 +163,15 @@ class RaisedErrors:
         Raises:
             RPCError: as `checked`.
         """
+        self._spell_details(error)
         if raises is not None and type(error) not in raises:
             raise self._answer(path, error) from error
+
+    def _spell_details(self, error: DeclaredError) -> None:
+        """Give the details of an error their names on the wire; those that have them keep them."""
+        fields = type(error).details_model.model_fields
+        if isinstance(error.details, dict):
+            error.details = {self._spell(name) if name in fields else name: it for name, it in error.details.items()}
 
     def _answer(self, path: str, error: DeclaredError) -> RPCError:
         cls = type(error)

@@ -210,6 +210,7 @@ class Executor:
         clock: what handlers are told of the time by `now`, and what waits before one that was overtaken runs again.
         translate_error: turns an exception of a web framework, which a handler may raise beside `RPCError`, into one;
             returns None for any other.
+        spell: gives the name on the wire of a declared error's field.
 
     Attributes:
         attempts: how mutations are tried again.
@@ -225,11 +226,12 @@ class Executor:
         isolation: Isolation = "serializable",
         clock: Clock | None = None,
         translate_error: Callable[[Exception], RPCError | None] = lambda _: None,
+        spell: Callable[[str], str] = str,
     ) -> None:
         self._isolation = isolation
         self._translate_error = translate_error
         self.attempts = Attempts(clock or SystemClock())
-        self.raised = RaisedErrors(strict=strict)
+        self.raised = RaisedErrors(strict=strict, spell=spell)
         self._database = database
         self._log = log
         self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(

@@ -53,6 +53,7 @@ class Handler:
         takes_model: whether it takes the model itself, as `input`.
         files: the parameters that files are given to.
         callers: the names of all parameters that callers give, in order.
+        aliases: `{input: its name on the wire}` of those that have another there than in Python.
         dependencies: the parameters that functions make the values of.
         given: `{parameter: class}` of those that are of the request: `Request`, `Response`, `BackgroundTasks`.
         is_async: whether it is a coroutine function.
@@ -68,6 +69,7 @@ class Handler:
     takes_model: bool
     files: tuple[FileParameter, ...]
     callers: tuple[str, ...]
+    aliases: Mapping[str, str]
     dependencies: tuple[SubDependency, ...]
     given: Mapping[str, type]
     is_async: bool
@@ -83,6 +85,12 @@ class Handler:
         if self.context is not None:
             arguments[self.context_name] = ctx
         return arguments
+
+    def spelled(self, input: object) -> object:
+        """Return an input with its names on the wire, where it is given by those of Python."""
+        if not self.aliases or not isinstance(input, Mapping):
+            return input
+        return {self.aliases.get(name, name): value for name, value in input.items()}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, dict[str, Any]]:
         """Return the input of a call with these arguments, a model or its fields, and `{parameter: files}`.
@@ -140,6 +148,7 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
         takes_model=takes_model,
         files=tuple(parameters.files.values()),
         callers=parameters.callers,
+        aliases={},
         dependencies=tuple(parameters.dependencies.values()),
         given=parameters.of_request,
         is_async=is_async,

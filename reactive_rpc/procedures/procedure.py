@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property, update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
@@ -59,6 +59,7 @@ class Procedure(Generic[F, P, R_co]):
         tables: `{table: Table}` of those declared by a model or a `Table`, not by name.
         cache: how results are kept and told of.
         is_cached: whether they are kept at all.
+        wire_case: how its names are spelled on the wire.
         response_class: of the response that the handler returns as the whole answer; None if it returns a result.
     """
 
@@ -96,6 +97,7 @@ class Procedure(Generic[F, P, R_co]):
             isinstance(part, Wrapper) or part.call_name for part in self.calls
         )
         self.input, self.output = self._codecs()
+        self.wire_case: Literal["python", "camel"] = "python"
         self._check()
 
     def __call__(self, *args: F.args, **kwargs: F.kwargs) -> Any:
@@ -124,7 +126,7 @@ class Procedure(Generic[F, P, R_co]):
     def known_inputs(self) -> Sequence[Mapping[str, Any]]:
         """Inputs that are known to fit: its `examples`, or one made of the first examples of its input's fields."""
         if self.options.examples:
-            return self.options.examples
+            return [cast(Mapping[str, Any], self.handler.spelled(each)) for each in self.options.examples]
         model = self.handler.input_model
         fields = {} if model is None else model.model_fields
         required = {field.alias or name: field.examples for name, field in fields.items() if field.is_required()}
@@ -156,14 +158,14 @@ class Procedure(Generic[F, P, R_co]):
         return name
 
     def _response_class(self) -> type[Response] | None:
-        """Return the class of the response that the handler returns; None if it returns a result.
-
-        Raises:
-            DefinitionError: a stored result is JSON, and no response; or it is but a part of what is returned.
-        """
+        """Return the class of the response that the handler returns; None if it returns a result."""
         found: type[Response] | None = response_class_in(self.handler.output)
-        if found is None:
-            return None
+        if found is not None:
+            self._check_response(found)
+        return found
+
+    def _check_response(self, found: type[Response]) -> None:
+        """Refuse a response where a stored result, which is JSON, would hold it, or where it is but a part of one."""
         if plain(self.handler.output) != found:
             raise self.fault(
                 f"a {found.__name__} is a whole answer, neither a part of one nor left out: return one in every case, "
@@ -174,7 +176,6 @@ class Procedure(Generic[F, P, R_co]):
                 f"returns a {found.__name__}, and stored results are JSON: say cache=False, and it is made on each "
                 "call; or return the value"
             )
-        return found
 
     def _plans(self) -> Plans:
         plans = Plans(self.handler.dependencies, self.handler.given, refuse=self.fault, check=self._check_plan)

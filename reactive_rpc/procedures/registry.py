@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from reactive_rpc.dependencies.relations import TableShape
 from reactive_rpc.dependencies.topics import PREFIX
@@ -14,18 +14,24 @@ from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.definer import root_of
 from reactive_rpc.procedures.procedure import AnyProcedure, Procedure
 from reactive_rpc.procedures.session_steps import SessionSteps
+from reactive_rpc.procedures.wire_case import camel_path, in_camel_case, to_camel
 
-__all__ = ["Functions", "Registry", "procedures_of"]
+__all__ = ["Functions", "Registry", "WireCase", "procedures_of"]
 
 Functions = Sequence[ModuleType] | Mapping[str, Any]
 """`[agents, messages]`, modules; or `{"agents": agents, "v2": {"agents": {"get_all": procedure}}}`, of any depth."""
 
 
+WireCase: TypeAlias = Literal["python", "camel"]
+"""How names are spelled on the wire."""
+
+
 class Registry(Mapping[str, AnyProcedure]):
-    """`{path: procedure}`, in the order of registration.
+    """`{path: procedure}`, in the order of registration, with their names on the wire.
 
     Attributes:
         context: the application's dependency that tells who calls; None if it has none.
+        spell: gives the name on the wire of a name in Python.
         session_steps: what stands for the steps with a session.
 
     Raises:
@@ -33,15 +39,19 @@ class Registry(Mapping[str, AnyProcedure]):
             that is no procedure, or a procedure that asks who calls where nothing tells.
     """
 
-    def __init__(self, functions: Functions, *, context: Callable[..., Any] | None) -> None:
+    def __init__(
+        self, functions: Functions, *, context: Callable[..., Any] | None, wire_case: WireCase = "python"
+    ) -> None:
         self.context = context
         self._procedures: dict[str, AnyProcedure] = {}
         self._paths: dict[int, str] = {}
-        for path, procedure in _flatten(functions, ()):
+        self.spell: Callable[[str], str] = to_camel if wire_case == "camel" else str
+        for name, procedure in _flatten(functions, ()):
+            path = camel_path(name) if wire_case == "camel" else name
             if path in self._procedures:
                 raise DefinitionError(f"two functions are called {path!r}: rename one of them")
             _check_context(path, procedure, context)
-            self._procedures[path] = procedure
+            self._procedures[path] = in_camel_case(path, procedure) if wire_case == "camel" else procedure
             self._paths.setdefault(id(procedure), path)
         for path in self._procedures:
             group = path.rpartition(".")[0]

@@ -29,12 +29,14 @@ class FileParameter:
     """A parameter of a handler that files are given to.
 
     Attributes:
+        part: its name on the wire.
         is_list: whether it takes several.
         is_required: whether one, of a list one at least, must be given.
         mark: what `File(...)` in its annotation says for the OpenAPI document; None if there is none.
     """
 
     name: str
+    part: str
     is_list: bool
     is_required: bool
     mark: Any
@@ -65,15 +67,20 @@ def read_file_parameter(name: str, annotation: Any, default: Any) -> FileParamet
     kind = plain(annotation)
     if mark is not None and mark.alias not in (None, name):
         return f"{name!r} has an alias in File(...), and files are sent by the names of their parameters: leave it out"
-    if get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind):
-        [*others] = (part for part in get_args(kind) if part is not type(None))
-        kind = plain(others[0]) if len(others) == 1 else kind
-        if not has_default:
-            return f"{name!r} may be None, and has no default: write {name}: ... | None = None"
+    kind, may_be_none = _without_none(kind)
+    if may_be_none and not has_default:
+        return f"{name!r} may be None, and has no default: write {name}: ... | None = None"
     is_list = get_origin(kind) is list and _is_file(plain(get_args(kind)[0]))
     if not is_list and not _is_file(kind):
         return f"{name!r} takes files in another shape than UploadFile, UploadFile | None or list[UploadFile]: take one"
-    return FileParameter(name, is_list, not has_default, mark)
+    return FileParameter(name, name, is_list, not has_default, mark)
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """Return the other part of a union with None, and whether it was one."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    others = [part for part in parts if part is not type(None)]
+    return (plain(others[0]) if len(others) == 1 else kind), len(others) < len(parts)
 
 
 def _is_file(kind: Any) -> bool:
@@ -124,15 +131,15 @@ def _faults(parameters: tuple[FileParameter, ...], given: Mapping[str, object]) 
         value = given.get(each.name)
         if value is None or value == []:
             if each.is_required:
-                yield _fault(each.name, "a file is required", "missing")
+                yield _fault(each.part, "a file is required", "missing")
         elif isinstance(value, list) is not each.is_list:
-            yield _fault(each.name, "a list of files is taken" if each.is_list else "one file is taken", "file_type")
+            yield _fault(each.part, "a list of files is taken" if each.is_list else "one file is taken", "file_type")
         else:
             for file in value if isinstance(value, list) else [value]:
                 if not isinstance(file, UploadFile):
-                    yield _fault(each.name, f"no UploadFile, but of {type(file).__name__}", "file_type")
+                    yield _fault(each.part, f"no UploadFile, but of {type(file).__name__}", "file_type")
                 elif not file.file.seekable():
-                    yield _fault(each.name, "cannot be rewound, for another attempt: give a seekable file", "file_type")
+                    yield _fault(each.part, "cannot be rewound, for another attempt: give a seekable file", "file_type")
 
 
 def _fault(name: str, message: str, kind: str) -> dict[str, Any]:

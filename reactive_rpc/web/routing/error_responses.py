@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field, create_model
 
 from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.declared_errors import DeclaredError
+from reactive_rpc.procedures.registry import WireCase
+from reactive_rpc.procedures.wire_case import with_camel_names
 from reactive_rpc.protocol.codes import CODES
 from reactive_rpc.protocol.envelopes import ErrorBody, ErrorEnvelope
 from reactive_rpc.web.routing.openapi_marks import Marked
@@ -23,14 +25,14 @@ from reactive_rpc.web.routing.openapi_marks import Marked
 __all__ = ["error_responses"]
 
 
-def error_responses(raises: Sequence[type[RPCError]]) -> dict[int | str, dict[str, Any]]:
+def error_responses(raises: Sequence[type[RPCError]], *, wire_case: WireCase) -> dict[int | str, dict[str, Any]]:
     """Return the responses of these errors: `{status: response}`, as FastAPI takes them."""
     by_status: dict[int, dict[type[BaseModel], str]] = defaultdict(dict)
     for error in raises:
         code = CODES.get(error.code)
         status = code.http if code else HTTPStatus.INTERNAL_SERVER_ERROR.value
         is_declared = issubclass(error, DeclaredError)
-        envelope = _declared(cast(Any, error)) if is_declared else _plain(error.code)
+        envelope = _declared(cast(Any, error), wire_case) if is_declared else _plain(error.code)
         by_status[status][envelope] = f"`{error.__name__}`" if is_declared else f"`{error.code}`"
     return {
         status: {
@@ -45,8 +47,9 @@ def error_responses(raises: Sequence[type[RPCError]]) -> dict[int | str, dict[st
 
 
 @cache
-def _declared(error: type[DeclaredError]) -> type[BaseModel]:
-    name, details = error.__name__, (error.details_model, _described("details"))
+def _declared(error: type[DeclaredError], wire_case: WireCase) -> type[BaseModel]:
+    model = with_camel_names(error.details_model) if wire_case == "camel" else error.details_model
+    name, details = error.__name__, (model, _described("details"))
     return _envelope(name, code=error.code, said=error.said, type=(Literal[name], _described("type")), details=details)
 
 

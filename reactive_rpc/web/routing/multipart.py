@@ -68,7 +68,7 @@ class MultipartBody:
     ) -> None:
         self.input = b""
         self.files: dict[str, UploadFile | list[UploadFile]] = {}
-        self._parameters = {each.name: each for each in parameters}
+        self._parameters = {each.part: each for each in parameters}
         self._limits = limits
         self._is_digested = is_digested
         self._digest = sha256()
@@ -208,10 +208,11 @@ class MultipartBody:
             self._add(part, part.file)
 
     def _add(self, part: _Part, file: UploadFile) -> None:
-        if self._parameters[part.name].is_list:
-            cast(list[UploadFile], self.files.setdefault(part.name, [])).append(file)
+        parameter = self._parameters[part.name]
+        if parameter.is_list:
+            cast(list[UploadFile], self.files.setdefault(parameter.name, [])).append(file)
         else:
-            self.files[part.name] = file
+            self.files[parameter.name] = file
         if part.digest is not None:
             for one in (part.name, file.filename or "", file.content_type or ""):
                 encoded = one.encode()

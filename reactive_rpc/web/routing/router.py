@@ -127,7 +127,10 @@ class RPCRouter(APIRouter):
         require_documentable(procedure)
         method = methods_of(procedure)[0]
         context = self._context_of(procedure)
-        responses: dict[int | str, dict[str, Any]] = {**error_responses(procedure.raises), "default": _FAULT}
+        responses: dict[int | str, dict[str, Any]] = {
+            **error_responses(procedure.raises, wire_case=procedure.wire_case),
+            "default": _FAULT,
+        }
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
         binary = procedure.response_class
@@ -153,7 +156,7 @@ class RPCRouter(APIRouter):
             response_class=JSONResponse if binary is None else Response,
             responses=responses,
             openapi_extra={
-                "x-reactive-rpc": {"kind": procedure.kind, "path": path, **({"binary": True} if binary else {})},
+                "x-reactive-rpc": {"kind": procedure.kind, "path": path, **_marks_of(procedure)},
                 **_body_of(procedure, method),
             },
         )
@@ -382,6 +385,11 @@ _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type
 content type of a body that is documented, and none without."""
 
 
+def _marks_of(procedure: AnyProcedure) -> dict[str, Any]:
+    binary = {} if procedure.response_class is None else {"binary": True}
+    return binary if procedure.wire_case == "python" else {**binary, "case": procedure.wire_case}
+
+
 def _body_of(procedure: AnyProcedure, method: str) -> dict[str, Any]:
     """Return the body in the OpenAPI document, as far as FastAPI does not write it."""
     if procedure.handler.files:
@@ -406,7 +414,7 @@ def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any
 
 def _signature(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
     taken = [*_input_and_context(procedure, method, context), *_files(procedure), *_dependencies(procedure)]
-    if procedure.kind == "query":
+    if procedure.kind == "query" or procedure.response_class is not None:  # whose answers are not kept
         return taken
     key = Annotated[
         str,  # left out, or a text: a header is never null
@@ -433,7 +441,7 @@ def _file_parameter(file: FileParameter) -> inspect.Parameter:
     # Its type is that of one file also of a list: nothing but the document asks.
     annotation: Any = cast(Any, Annotated)[FastAPIUploadFile, WithJsonSchema(schema), file.mark or File()]
     default = inspect.Parameter.empty if file.is_required else None
-    return inspect.Parameter(file.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+    return inspect.Parameter(file.part, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
 def _dependencies(procedure: AnyProcedure) -> list[inspect.Parameter]:

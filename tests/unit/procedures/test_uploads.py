@@ -12,7 +12,7 @@ from reactive_rpc.compat.fastapi import UploadFile
 from reactive_rpc.errors import BadRequestError
 from reactive_rpc.procedures.uploads import CallFiles, FileParameter
 
-TAKEN = (FileParameter("file", is_list=False, is_required=True, mark=None),)
+TAKEN = (FileParameter("file", "file", is_list=False, is_required=True, mark=None),)
 
 
 class Named(UploadFile):

@@ -17,8 +17,8 @@ from reactive_rpc.web.routing.multipart import MultipartBody
 pytestmark = pytest.mark.anyio
 
 TAKEN = (
-    FileParameter("one", is_list=False, is_required=True, mark=None),
-    FileParameter("many", is_list=True, is_required=False, mark=None),
+    FileParameter("one", "one", is_list=False, is_required=True, mark=None),
+    FileParameter("many", "many", is_list=True, is_required=False, mark=None),
 )
 LIMITS = BodyLimits(100, 1.0, UploadLimits(max_bytes=10_000, max_files=5, seconds=1.0))
 CONTENT_TYPE = b'multipart/form-data; boundary="x-y"'
