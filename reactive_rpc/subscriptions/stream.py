@@ -214,8 +214,10 @@ class Stream:
         return self._is_held
 
     def hold(self) -> None:
-        """Send nothing more until `release`: the right to it is being asked for again."""
-        self._is_held = True
+        """Send nothing more until `release`: the right to it is being asked for again; nothing, if it is closed."""
+        # INVARIANT (a closed stream is not held): nobody asks for its right again, so its last event would not be sent,
+        # and a long poll would wait for as long as it may.
+        self._is_held = self._closed_at is None
 
     def release(self) -> None:
         """Send what has waited since `hold`."""

@@ -45,8 +45,13 @@ pytestmark = pytest.mark.anyio
 PEOPLE: Final = ("ann", "bob", "cyd")
 DOSSIERS: Final = ("x", "y")
 TURNS: Final = 40
-SETTINGS: Final = {"recheck_seconds": 0.0, "ack_retry_seconds": (0.5, 0.5, 0.5), "stream_opens_per_second": 1000.0}
-"""Nothing but rows has a stream asked again; and nobody waits for a turn."""
+SETTINGS: Final = {
+    "recheck_seconds": 0.0,
+    "ack_retry_seconds": (0.5, 0.5, 0.5),
+    "stream_opens_per_second": 1000.0,
+    "poll_wait_seconds": 600.0,
+}
+"""Nothing but rows has a stream asked again; nobody waits for a turn; and a poll that nobody answers is found."""
 
 
 class Employee(Base, table=True):

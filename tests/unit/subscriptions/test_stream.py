@@ -391,3 +391,28 @@ async def test_a_poll_is_answered_with_what_waits(client: Clients) -> None:
     assert await waiting == [Revoked(reason="gone")]
     assert await c.stream.collect(25) == []
     await until(lambda: c.clock.sleepers == 0)
+
+
+async def test_a_long_poll_that_is_closed_does_not_wait_for_a_right(client: Clients) -> None:
+    """A write puts the right in doubt once more, between the end of the stream and the poll's next step."""
+    c = client(acks=False)
+    c.stream.hold()
+    collecting = asyncio.create_task(c.stream.collect(25.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    c.stream.close()
+    c.stream.hold()
+    await until(collecting.done)
+    assert collecting.result() == []
+    assert not c.stream.is_held
+
+
+async def test_the_last_event_of_a_stream_is_sent_whatever_is_written_after_it(client: Clients) -> None:
+    """`revoked` tells why the stream ends; a write that touches the right again holds nothing back."""
+    c = client(acks=False)
+    c.read()
+    c.stream.hold()
+    c.stream.close(revoked_frame(Revoked(reason="gone")))
+    c.stream.hold()
+    await c.ended()
+    assert c.got == ["revoked"]
