@@ -33,14 +33,15 @@ if TYPE_CHECKING:
     )
     from reactive_rpc.procedures.after_commit import after_commit
     from reactive_rpc.procedures.cache_options import Cache
-    from reactive_rpc.procedures.caller import Caller
+    from reactive_rpc.procedures.caller import Caller, current_caller
     from reactive_rpc.procedures.context import Context, Login, Tenant, by_tenant
     from reactive_rpc.procedures.declared_errors import DeclaredError
     from reactive_rpc.procedures.definer import Definer, define_reactive_function
     from reactive_rpc.procedures.now import now
-    from reactive_rpc.procedures.procedure import Mutation, Query
+    from reactive_rpc.procedures.procedure import Mutation, Query, Subscription
     from reactive_rpc.procedures.rate_limit import rate_limit
     from reactive_rpc.procedures.steps import Answered, CallInfo, Next
+    from reactive_rpc.procedures.streamed import Tracked, tracked
     from reactive_rpc.procedures.topics import Topic, topic
     from reactive_rpc.settings import Settings
     from reactive_rpc.web.operations.decorator import reactive
@@ -75,19 +76,23 @@ __all__ = [
     "ServiceUnavailableError",
     "Settings",
     "StoredResult",
+    "Subscription",
     "Tenant",
     "TooManyRequestsError",
     "Topic",
+    "Tracked",
     "UnauthorizedError",
     "UnprocessableContentError",
     "after_commit",
     "by_tenant",
     "combine_lifespans",
+    "current_caller",
     "define_reactive_function",
     "now",
     "rate_limit",
     "reactive",
     "topic",
+    "tracked",
 ]
 
 _MODULES = {
@@ -109,16 +114,20 @@ _MODULES = {
     "ResultStore": "cache.result_store",
     "Settings": "settings",
     "StoredResult": "cache.result_store",
+    "Subscription": "procedures.procedure",
     "Tenant": "procedures.context",
     "Topic": "procedures.topics",
+    "Tracked": "procedures.streamed",
     "after_commit": "procedures.after_commit",
     "by_tenant": "procedures.context",
     "combine_lifespans": "web.routing.lifespans",
+    "current_caller": "procedures.caller",
     "define_reactive_function": "procedures.definer",
     "now": "procedures.now",
     "rate_limit": "procedures.rate_limit",
     "reactive": "web.operations.decorator",
     "topic": "procedures.topics",
+    "tracked": "procedures.streamed",
 }
 
 

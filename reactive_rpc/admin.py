@@ -23,6 +23,7 @@ from reactive_rpc.procedures.caller import Caller
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.clock_dependence import clock_dependencies
 from reactive_rpc.procedures.execution import Executor, Observer
+from reactive_rpc.procedures.ongoing_calls import OngoingCalls
 from reactive_rpc.procedures.undeclared_reads import undeclared_reads
 from reactive_rpc.report import Report
 from reactive_rpc.settings import Settings
@@ -64,6 +65,7 @@ class Admin:
         metadata: MetaData | None,
         pruner: Pruner,
         calls: Calls,
+        ongoing: OngoingCalls,
         reader: Reader,
         executor: Executor,
         counted: Sequence[Counted],
@@ -77,6 +79,7 @@ class Admin:
         self._metadata = metadata
         self._pruner = pruner
         self._calls = calls
+        self._ongoing = ongoing
         self._reader = reader
         self._executor = executor
         self._counted = counted
@@ -161,7 +164,7 @@ class Admin:
             input: as a client gives it.
             ctx: None is nobody.
         """
-        caller = Caller(self._calls, ctx, require_open=self._lifecycle.require_open)
+        caller = Caller(self._calls, self._ongoing, ctx, require_open=self._lifecycle.require_open)
         return await caller.call(path, self._calls.registry.find(path), input)
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:

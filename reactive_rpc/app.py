@@ -32,12 +32,12 @@ from reactive_rpc.health import Health, Part
 from reactive_rpc.lifecycle import Lifecycle
 from reactive_rpc.procedures.announcements import Announcer
 from reactive_rpc.procedures.caller import Caller
-from reactive_rpc.procedures.calls import Calls
+from reactive_rpc.procedures.calls import make_calls
 from reactive_rpc.procedures.context import Login
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.execution import Executor
-from reactive_rpc.procedures.rate_limit import RateLimits
+from reactive_rpc.procedures.ongoing_calls import OngoingCalls
 from reactive_rpc.procedures.registry import Functions, Registry, WireCase
 from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.result_sharing import make_shared_results
@@ -151,8 +151,7 @@ class ReactiveRPC(Generic[L]):
         if isinstance(database, AsyncEngine):
             self.functions.require_coroutines()
         clock, ids = self._new_clock(), self._new_ids()
-        self._relations: Relations = relations or {}
-        self._metadata, self._captured_as = metadata, capture
+        self._relations, self._metadata, self._captured_as = relations or {}, metadata, capture
         self._settings, self._health = settings, health
         self._lifecycle = Lifecycle(self._open_parts)
         strict = settings.environment == "development"
@@ -169,17 +168,18 @@ class ReactiveRPC(Generic[L]):
             backend, settings, self._freshness, shared=self._shared, auditor=auditor, clock=clock
         )
         self._executor = _make_executor(backend, settings, strict=strict, clock=clock, spell=self.functions.spell)
-        limits = RateLimits(backend.ephemeral_store, clock=clock, health=health)
-        self._calls = Calls(
-            self.functions, self._executor, self._reader, answers=backend.answers, clock=clock, rate_limits=limits
-        )
+        self._calls = make_calls(
+            self.functions, self._executor, self._reader, store=backend.ephemeral_store,
+            answers=backend.answers, health=health, clock=clock,
+        )  # fmt: skip
+        self._ongoing = OngoingCalls(self._calls, self._reader, recheck_seconds=settings.recheck_seconds)
         self._hub = _make_hub(backend, settings, reader=self._reader, clock=clock, ids=ids)
         self._reauthorization = Reauthorization(
             self._hub, self._reader, clock=clock, recheck_seconds=settings.recheck_seconds
         )
         self._log.subscribe(self._reader.apply)
-        self._log.subscribe(Revocation(self._hub, self._reauthorization).on_batch)
-        self._follower = _make_follower(backend, self._freshness, self._hub, clock=clock)
+        self._log.subscribe(Revocation(self._hub, self._reauthorization, self._ongoing).on_batch)
+        self._follower = _make_follower(backend, self._freshness, hub=self._hub, ongoing=self._ongoing, clock=clock)
         self._pruner = _make_pruner(backend, settings, clock=clock)
         self._announcer = Announcer(
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
@@ -198,6 +198,7 @@ class ReactiveRPC(Generic[L]):
             metadata=self._metadata,
             pruner=self._pruner,
             calls=self._calls,
+            ongoing=self._ongoing,
             reader=self._reader,
             executor=self._executor,
             counted=(self._reader, auditor, self._hub, self._executor, self._freshness, self._reauthorization),
@@ -213,6 +214,7 @@ class ReactiveRPC(Generic[L]):
         )
         return Served(
             calls=self._calls,
+            ongoing=self._ongoing,
             reader=self._reader,
             hub=self._hub,
             reauthorization=self._reauthorization,
@@ -298,7 +300,7 @@ class ReactiveRPC(Generic[L]):
             overrides: `{function: the one that is called in its place}`, of dependencies of handlers and of steps, in
                 these calls alone. Results that are made with them are given to no others.
         """
-        return Caller(self._calls, ctx, require_open=self._lifecycle.require_open, overrides=overrides)
+        return Caller(self._calls, self._ongoing, ctx, require_open=self._lifecycle.require_open, overrides=overrides)
 
     @property
     def overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -428,14 +430,20 @@ def _make_hub(backend: Backend, settings: Settings, *, reader: Reader, clock: Cl
     )
 
 
-def _make_follower(backend: Backend, freshness: Freshness, hub: Hub, *, clock: Clock) -> LogFollower:
+def _make_follower(
+    backend: Backend, freshness: Freshness, *, hub: Hub, ongoing: OngoingCalls, clock: Clock
+) -> LogFollower:
+    def lose() -> None:
+        hub.end_all()
+        ongoing.recheck_all()
+
     return LogFollower(
         freshness.sync_to_head,
         lambda: freshness.age_seconds,
         clock=clock,
         interval_seconds=backend.poll_interval_seconds,
         streams=hub.open_streams,
-        on_lost=hub.end_all,
+        on_lost=lose,
     )
 
 

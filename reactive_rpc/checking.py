@@ -133,12 +133,13 @@ async def try_calls(
     Raises:
         DefinitionError: `calls` names something that is no query.
     """
-    unknown = calls.keys() - {path for path, procedure in rpc.functions.items() if procedure.kind == "query"}
+    tried = {path for path, each in rpc.functions.items() if each.kind == "query" and not each.is_streamed}
+    unknown = calls.keys() - tried
     if unknown:
-        raise rpc.functions.find(min(unknown)).fault("is a mutation: only queries are tried")
+        raise rpc.functions.find(min(unknown)).fault("is no query with one result: only such are tried")
     outcomes = {}
     for path, procedure in rpc.functions.items():
-        if procedure.kind == "query":
+        if path in tried:
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
             wanting = _wanting(procedure, inputs, contexts)
             if wanting is not None:

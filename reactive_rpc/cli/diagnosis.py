@@ -178,8 +178,8 @@ def _table_line(table: TableCapture, report: Report) -> TableLine:
 def _procedure_line(
     path: str, procedure: AnyProcedure, report: Report, outcomes: dict[str, TriedQuery]
 ) -> ProcedureLine:
-    if procedure.kind == "mutation":
-        return ProcedureLine(path=path, kind="mutation")
+    if procedure.kind != "query" or procedure.is_streamed:
+        return ProcedureLine(path=path, kind="streamed query" if procedure.kind == "query" else procedure.kind)
     declared = procedure.dependencies
     cached, why = _cached(procedure, report, outcomes[path])
     return ProcedureLine(

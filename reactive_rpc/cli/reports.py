@@ -240,13 +240,13 @@ class CaptureReport:
 
 
 def _declared(line: ProcedureLine) -> str:
-    if line.kind == "mutation":
+    if line.kind != "query":
         return ""
     return "observed" if line.dependencies is None else ", ".join(line.dependencies) or "none"
 
 
 def _cached(line: ProcedureLine) -> str:
-    if line.kind == "mutation":
+    if line.kind != "query":
         return "never"
     if line.cached is None:
         return line.why

@@ -6,7 +6,7 @@ A result is kept by the path, the input and the context that the handler gets: t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import Context as Ambient
 from dataclasses import replace
 from hashlib import blake2b
@@ -30,6 +30,7 @@ from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.procedures.session_steps import SessionStep
 from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import CallInfo
+from reactive_rpc.procedures.streamed import StreamedItem
 from reactive_rpc.protocol.faults import faults_of, places_of
 from reactive_rpc.statements.recorder import Trace
 
@@ -220,6 +221,18 @@ class QueryCall:
             depth=self.depth,
             clock=clock,
             trace=trace,
+        )
+
+    async def stream(self, emit: Callable[[StreamedItem], Awaitable[None]]) -> None:
+        """Run the handler of a procedure that yields, and give each value to `emit`; see `Executor.stream`."""
+        await self._executor.stream(
+            self.path,
+            self.procedure,
+            self.input,
+            ctx=self._ctx,
+            emit=emit,
+            dependencies=self._dependencies,
+            depth=self.depth,
         )
 
     def _keep(self, change: Change) -> bool:

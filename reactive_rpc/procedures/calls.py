@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,9 +17,11 @@ from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
+from reactive_rpc.changes.ephemeral_store import EphemeralStore
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.errors import DefinitionError, MethodNotSupportedError, PreconditionFailedError
+from reactive_rpc.health import Health
 from reactive_rpc.procedures.call import ContextCall, EncodedInput, QueryCall, StepCall, decode_json_input
 from reactive_rpc.procedures.context import Context, Login, expiry_of, valid_at
 from reactive_rpc.procedures.context_query import ContextQuery
@@ -32,8 +32,11 @@ from reactive_rpc.procedures.execution import Executor, MutationOutput
 from reactive_rpc.procedures.found_context import ContextNotes, FoundContext
 from reactive_rpc.procedures.guarded_query import GuardedQuery, QueryReads, QueryTerms
 from reactive_rpc.procedures.idempotency import IdempotentCall
+from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.rate_limit import RateLimits
 from reactive_rpc.procedures.registry import Registry
+from reactive_rpc.procedures.rights import Rights, watching_rights
 from reactive_rpc.procedures.running_call import AfterCommit, current_call, refuse_recursion
 from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import (
@@ -51,7 +54,11 @@ from reactive_rpc.procedures.steps import (
 from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.protocol.headers import UNKNOWN
 
-__all__ = ["Calls", "MutationResult", "Rights", "watching"]
+__all__ = [
+    "Calls",
+    "MutationResult",
+    "make_calls",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -76,54 +83,6 @@ class MutationResult:
     token: str
     replayed: bool = False
     after: tuple[AfterCommit, ...] = ()
-
-
-@dataclass(slots=True)
-class Rights:
-    """The outcomes of steps with a session that a stream rests on, each watched once for it.
-
-    Attributes:
-        results: an ordered set.
-        passed: those that the query now being asked for came by, one for each step; None is one that nobody can watch.
-        is_by_input: whether the step that now runs for it may look at the input.
-        is_overtaken: whether a write has overtaken one of them before it could be watched.
-        expires_at: until when the contexts on the way hold, in seconds since 1970; `inf` is for ever.
-    """
-
-    results: dict[CachedResult, None] = field(default_factory=dict)
-    passed: list[CachedResult | None] = field(default_factory=list)
-    is_by_input: bool = False
-    is_overtaken: bool = False
-    expires_at: float = math.inf
-
-    @property
-    def hold(self) -> bool:
-        """Whether every one still is the outcome."""
-        return not self.is_overtaken and all(result.live for result in self.results)
-
-    @property
-    def held_bytes(self) -> int:
-        """What the outcomes take in memory: they cannot be evicted while a stream rests on them."""
-        return sum(result.held_bytes for result in self.results)
-
-    def take(self) -> Rights:
-        """Return the same, for whoever now unwatches them; nothing is left here to be unwatched."""
-        taken = Rights(self.results, is_overtaken=self.is_overtaken, expires_at=self.expires_at)
-        self.results = {}
-        return taken
-
-
-_watching: ContextVar[Rights | None] = ContextVar("reactive_rpc_watching", default=None)
-
-
-@contextmanager
-def watching(rights: Rights) -> Iterator[None]:
-    """Have contexts that are queries watched, for a stream, while FastAPI solves its dependencies in here."""
-    token = _watching.set(rights)
-    try:
-        yield
-    finally:
-        _watching.reset(token)
 
 
 class Calls:
@@ -156,9 +115,9 @@ class Calls:
         self._answers = answers
         self._executor = executor
         self._reader = reader
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._reads = QueryReads(
-            reader, executor, registry, self._clock, rate_limits, admitted=self.admitted, bind=self.bind, get=self._get
+            reader, executor, registry, self.clock, rate_limits, admitted=self.admitted, bind=self.bind, get=self._get
         )
 
     @property
@@ -203,6 +162,14 @@ class Calls:
         """Whether other functions stand in the place of some, in every call."""
         return bool(self.app_overrides or self.overrides)
 
+    def info(self, path: str, procedure: AnyProcedure, input: BaseModel | None, *, origin: CallOrigin) -> CallInfo:
+        """Return what steps and wrappers see of a call."""
+        return CallInfo(path, procedure.kind, lambda: input, origin=origin, rate_limits=self._rate_limits)
+
+    def parts(self, procedure: AnyProcedure, origin: CallOrigin) -> tuple[ChainPart, ...]:
+        """Return the steps and wrappers of a call, as they are overridden for it."""
+        return overridden(procedure.calls, self._overrides_of(origin))
+
     def _overrides_of(self, origin: CallOrigin) -> Overrides:
         if not (self.app_overrides or self.overrides or origin.overrides):
             return _NO_OVERRIDES
@@ -238,7 +205,7 @@ class Calls:
         terms = QueryTerms(path, procedure, input, origin)
         if not procedure.calls and origin.asked is None:
             return (await self._reads.read(terms, first, freshness=freshness))[0]
-        parts = overridden(procedure.calls, self._overrides_of(origin))
+        parts = self.parts(procedure, origin)
         try:
             return await GuardedQuery(self._reads, terms, first, freshness=freshness, parts=parts).result()
         except DeclaredError as error:
@@ -246,40 +213,66 @@ class Calls:
             raise
 
     async def subscribe(
-        self, path: str, input: object, ctx: object, *, origin: CallOrigin = LOCAL, rights: Rights | None = None
+        self,
+        path: str,
+        input: object,
+        ctx: object,
+        *,
+        origin: CallOrigin = LOCAL,
+        rights: Rights | None = None,
+        kind: ProcedureKind = "query",
     ) -> QueryCall:
         """Run the steps of a query that a client names, and return its call.
 
         Args:
             input: as JSON's own types.
+            kind: of the procedure.
             rights: takes the outcomes that the steps came to, watched; whoever gives it unwatches them.
 
         Raises:
             NotFoundError: there is no such procedure.
-            MethodNotSupportedError: it is a mutation.
+            MethodNotSupportedError: it is no such procedure.
             BadRequestError: the input does not fit.
             RPCError: a step has refused.
         """
         procedure = self.registry.find(path)
-        if procedure.kind == "mutation":
-            raise MethodNotSupportedError(f"{path} is a mutation: only queries can be watched", path=path)
+        if procedure.kind != kind:
+            raise MethodNotSupportedError(f"{path} is a {procedure.kind}: only queries can be watched", path=path)
         body = b"" if input is None else json.dumps(input).encode()  # it came as JSON, and is read as a call's is
         decoded = decode_json_input(path, procedure, body)
+        return await self.pass_steps(path, procedure, decoded, ctx=ctx, origin=origin, rights=rights)
+
+    async def pass_steps(
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        decoded: BaseModel | None,
+        *,
+        ctx: object,
+        origin: CallOrigin = LOCAL,
+        rights: Rights | None = None,
+    ) -> QueryCall:
+        """Run the steps of a procedure that is watched or yields, and return its call; see `subscribe`."""
         found = self.admitted(procedure, ctx)
-        info = CallInfo(path, "query", lambda: decoded, origin=origin, rate_limits=self._rate_limits)
+        info = self.info(path, procedure, decoded, origin=origin)
         with self.raised.checked(path, procedure.raises):
             for step in overridden(procedure.chain.steps, self._overrides_of(origin)):
-                if not isinstance(step, Step):
-                    continue
-                if rights is not None:
-                    rights.is_by_input = bool(step.call_name)
-                made = await (
-                    step.run(found, info) if step.session is None else self._watched(step, found, info, rights=rights)
-                )
-                found = valid_at(self._clock.time(), made)
-                if rights is not None:
-                    rights.expires_at = min(rights.expires_at, expiry_of(made) or math.inf)
+                if isinstance(step, Step):
+                    found = await self.stepped(step, found, info, rights=rights)
         return self.bind(path, procedure, decoded, found, origin=origin)
+
+    async def stepped(self, step: Step, ctx: Context, info: CallInfo, *, rights: Rights | None) -> Context:
+        """Run a step for a stream, and return the context that follows."""
+        if rights is not None:
+            rights.is_by_input = bool(step.call_name)
+        if step.session is None:
+            made = await step.run(ctx, info)
+        else:
+            made = await self._watched(step, ctx, info, rights=rights)
+        found = valid_at(self.clock.time(), made)
+        if rights is not None:
+            rights.expires_at = min(rights.expires_at, expiry_of(made) or math.inf)
+        return found
 
     async def mutate(
         self,
@@ -320,9 +313,9 @@ class Calls:
         )
         with self.raised.checked(path, procedure.raises):
             if procedure.calls or procedure.around_computation:
-                info = CallInfo(path, "mutation", lambda: input, origin=origin, rate_limits=self._rate_limits)
-                parts = overridden(procedure.calls, self._overrides_of(origin))
-                output = await _guarded(parts, first, info, clock=self._clock, mutate=partial(mutate, call=info))
+                info = self.info(path, procedure, input, origin=origin)
+                parts = self.parts(procedure, origin)
+                output = await _guarded(parts, first, info, clock=self.clock, mutate=partial(mutate, call=info))
             else:
                 output = await mutate(first)
         try:
@@ -349,7 +342,7 @@ class Calls:
             )
         if not isinstance(ctx, Login) or ctx.expires_at is None:
             return ctx
-        return valid_at(self._clock.time(), ctx)
+        return valid_at(self.clock.time(), ctx)
 
     def require_current(self, ctx: object) -> float:
         """Let only a context through that has not expired; return until when it holds, `inf` is for ever.
@@ -359,7 +352,7 @@ class Calls:
             DefinitionError: nobody can tell, as its moment has no offset.
         """
         if isinstance(ctx, Context):
-            valid_at(self._clock.time(), ctx)
+            valid_at(self.clock.time(), ctx)
         return expiry_of(ctx) or math.inf
 
     async def context_of(self, query: ContextQuery, solved: dict[str, Any]) -> Context:
@@ -370,7 +363,7 @@ class Calls:
         Raises:
             RPCError: it has refused.
         """
-        rights = _watching.get()
+        rights = watching_rights()
         if rights is not None:
             asked = self._context_call(query, solved)
             return asked.outcome_of(*await self.watch(asked, rights))
@@ -455,3 +448,18 @@ async def _guarded(
     outcome = await walk(parts[:at], ctx, info, step=step, last=last)
     output: MutationOutput = outcome.value
     return output
+
+
+def make_calls(
+    registry: Registry,
+    executor: Executor,
+    reader: Reader,
+    *,
+    store: EphemeralStore,
+    answers: Answers | None,
+    health: Health,
+    clock: Clock,
+) -> Calls:
+    """Return the calls of an application, counted in `store` by the steps that limit them."""
+    limits = RateLimits(store, clock=clock, health=health)
+    return Calls(registry, executor, reader, answers=answers, clock=clock, rate_limits=limits)

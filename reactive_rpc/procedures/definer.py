@@ -36,12 +36,22 @@ from reactive_rpc.procedures.options import (
     MutationOptions,
     ProcedureKind,
     QueryOptions,
+    SubscriptionOptions,
     resolve_options,
 )
-from reactive_rpc.procedures.procedure import Mutation, Procedure, Query, SyncMutation, SyncQuery, refusal
+from reactive_rpc.procedures.procedure import (
+    Mutation,
+    Procedure,
+    Query,
+    StreamedQuery,
+    Subscription,
+    SyncMutation,
+    SyncQuery,
+    refusal,
+)
 from reactive_rpc.procedures.steps import Chain, Moment, WrapperFunction
 
-__all__ = ["Definer", "MutationDefiner", "QueryDefiner", "define_reactive_function"]
+__all__ = ["Definer", "MutationDefiner", "QueryDefiner", "SubscriptionDefiner", "define_reactive_function"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,8 +68,8 @@ class _KindDefiner(Generic[C]):
     """The base of the definers of all kinds."""
 
     _kind: ClassVar[ProcedureKind]
-    _classes: ClassVar[tuple[type[Procedure[..., ..., Any]], type[Procedure[..., ..., Any]]]]
-    """Of a coroutine function, and of a plain one."""
+    _classes: ClassVar[tuple[type[Procedure[..., ..., Any]], ...]]
+    """Of a coroutine function, of a plain one, and of an async generator."""
 
     def __init__(self, chain: Chain, by_kind: OfKind, given: Given | None = None) -> None:
         self._chain = chain
@@ -68,22 +78,26 @@ class _KindDefiner(Generic[C]):
 
     def _decorate(self, function: Callable[..., Any] | None, options: Mapping[str, Any]) -> Any:
         if function is None:
-            kind: Any = {"query": QueryDefiner, "mutation": MutationDefiner}[self._kind]
+            kind: Any = _DEFINERS[self._kind]
             return kind(self._chain, self._by_kind, {**self._given, **_given(options)})
 
         def fault(message: str) -> DefinitionError:
             return refusal(function, message)
 
         effective = resolve_options(self._kind, self._by_kind.get(self._kind, {}), self._given, fault=fault)
-        made = self._classes[0 if inspect.iscoroutinefunction(function) else 1]
-        return made(function, effective, self._chain)
+        of_coroutine, of_function, of_generator = self._classes
+        if inspect.isasyncgenfunction(function):
+            return of_generator(function, effective, self._chain)
+        return (of_coroutine if inspect.iscoroutinefunction(function) else of_function)(
+            function, effective, self._chain
+        )
 
 
 class QueryDefiner(_KindDefiner[C]):
     """Makes queries of functions; see `Definer` for the options."""
 
     _kind = "query"
-    _classes = (Query, SyncQuery)
+    _classes = (Query, SyncQuery, StreamedQuery)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
@@ -110,6 +124,20 @@ class QueryDefiner(_KindDefiner[C]):
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Query[P, P, R]: ...  # type: ignore[overload-overlap]  # the first that fits counts
     @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+        self, function: Callable[Concatenate[AsyncSession, C, P], AsyncIterator[R]], /
+    ) -> StreamedQuery[Concatenate[AsyncSession, C, P], P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+        self, function: Callable[Concatenate[AsyncSession, P], AsyncIterator[R]], /
+    ) -> StreamedQuery[Concatenate[AsyncSession, P], P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+        self, function: Callable[Concatenate[C, P], AsyncIterator[R]], /
+    ) -> StreamedQuery[Concatenate[C, P], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncIterator[R]], /) -> StreamedQuery[P, P, R]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+    @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]  # the first that fits counts
         self, function: Callable[Concatenate[Session, C, P], R], /
     ) -> SyncQuery[Concatenate[Session, C, P], P, R]: ...
@@ -133,7 +161,7 @@ class MutationDefiner(_KindDefiner[C]):
     """Makes mutations of functions; see `Definer` for the options."""
 
     _kind = "mutation"
-    _classes = (Mutation, SyncMutation)
+    _classes = (Mutation, SyncMutation, Mutation)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
@@ -179,12 +207,53 @@ class MutationDefiner(_KindDefiner[C]):
         return self._decorate(function, options)
 
 
+class SubscriptionDefiner(_KindDefiner[C]):
+    """Makes subscriptions of async generators; see `Definer` for the options."""
+
+    _kind = "subscription"
+    _classes = (Subscription, Subscription, Subscription)
+
+    @overload
+    @deprecated("a subscription lasts for hours, and takes no session: refused at start")
+    def __call__(
+        self, function: Callable[Concatenate[AsyncSession, P], AsyncIterator[R]], /
+    ) -> Subscription[Concatenate[AsyncSession, P], P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[C, P], AsyncIterator[R]], /
+    ) -> Subscription[Concatenate[C, P], P, R]: ...
+    @overload
+    @deprecated("ctx is not the context that the steps of this definer give: refused at start")
+    def __call__(
+        self, function: Callable[Concatenate[X, P], AsyncIterator[R]], /
+    ) -> Subscription[Concatenate[X, P], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncIterator[R]], /) -> Subscription[P, P, R]: ...
+    @overload
+    def __call__(self, /, **options: Unpack[SubscriptionOptions]) -> SubscriptionDefiner[C]: ...
+
+    def __call__(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a subscription of a function; without one, return the definer that these options belong to."""
+        return self._decorate(function, options)
+
+
+_DEFINERS: Final[Mapping[ProcedureKind, Any]] = {
+    "query": QueryDefiner,
+    "mutation": MutationDefiner,
+    "subscription": SubscriptionDefiner,
+}
+
+
 class Definer(QueryDefiner[C]):
     """Makes procedures, and remembers the steps, wrappers and options that they share.
 
-    A definer is a decorator, and makes a query: `@define_reactive_function`. `.mutation` is its other kind. A handler
-    takes, in this order, a session, a context and inputs; any of them may be left out, and the annotations of the first
-    two say what they are.
+    A definer is a decorator, and makes a query: `@define_reactive_function`. `.mutation` and `.subscription` are its
+    other kinds. A handler takes, in this order, a session, a context and inputs; any of them may be left out, and the
+    annotations of the first two say what they are.
+
+    A handler may be an async generator: that of a subscription is, takes no session, and yields for as long as its
+    client listens (`current_caller().live(query)` follows a query); that of a query with `cache=False` yields the
+    results of one snapshot.
 
     Options of every procedure:
         public: no login is asked for: the application's context is not resolved, and steps get an empty `Context`.
@@ -228,6 +297,11 @@ class Definer(QueryDefiner[C]):
     def mutation(self) -> MutationDefiner[C]:
         """Make mutations, each of which runs in one transaction."""
         return MutationDefiner(self._chain, self._by_kind)
+
+    @property
+    def subscription(self) -> SubscriptionDefiner[C]:
+        """Make subscriptions, which yield values for as long as their client listens."""
+        return SubscriptionDefiner(self._chain, self._by_kind)
 
     @overload
     def use(self, step: Callable[Concatenate[C, ...], D], /) -> Definer[D]: ...
@@ -297,6 +371,7 @@ class Definer(QueryDefiner[C]):
         *,
         query: QueryOptions | None = None,
         mutation: MutationOptions | None = None,
+        subscription: SubscriptionOptions | None = None,
         tags: Sequence[str] = (),
         raises: Sequence[type[RPCError]] = (),
     ) -> Self:
@@ -305,8 +380,9 @@ class Definer(QueryDefiner[C]):
         Args:
             query: the options of its queries.
             mutation: those of its mutations.
-            tags: of both; they add up.
-            raises: of both; they add up.
+            subscription: those of its subscriptions.
+            tags: of all; they add up.
+            raises: of all; they add up.
 
         Raises:
             DefinitionError: an option is none of its kind.
@@ -315,7 +391,9 @@ class Definer(QueryDefiner[C]):
             name: value for name, value in (("tags", tags), ("raises", raises)) if not isinstance(value, tuple) or value
         }
         by_kind: dict[ProcedureKind, Given] = {}
-        kinds: tuple[tuple[ProcedureKind, Any], ...] = (("query", query), ("mutation", mutation))
+        kinds: tuple[tuple[ProcedureKind, Any], ...] = (
+            ("query", query), ("mutation", mutation), ("subscription", subscription),
+        )  # fmt: skip
         for kind, options in kinds:
             given = _given({**common, **(options or {})})
             before = self._by_kind.get(kind, {})

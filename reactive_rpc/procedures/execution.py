@@ -7,9 +7,9 @@ output model asks for and the handler did not load is then loaded, and counted a
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,7 @@ from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.running_call import AfterCommit, RunningCall, refuse_nested_mutation, running
 from reactive_rpc.procedures.solving import CallDependencies
 from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, Wrapper, around, walk
+from reactive_rpc.procedures.streamed import StreamedItem, Tracked
 from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.procedures.wire_codec import OutputCodec
@@ -117,7 +118,7 @@ class RunnableHandler(Protocol):
 
     @property
     def is_async(self) -> bool:
-        """Whether it is a coroutine function."""
+        """Whether it is a coroutine function, or an async generator."""
         ...
 
     def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
@@ -198,6 +199,16 @@ class _Run:
         return given if self.files is None else given | self.files.arguments()
 
 
+@dataclass(frozen=True, slots=True)
+class _StreamedRun:
+    """A handler that yields, with all that it gets beside a session."""
+
+    procedure: AnyProcedure
+    input: BaseModel | None
+    ctx: Context | None
+    dependencies: CallDependencies | None
+
+
 class Executor:
     """Runs handlers on one database.
 
@@ -237,6 +248,7 @@ class Executor:
         self._at_once: defaultdict[int, CapacityLimiter] = defaultdict(
             partial(CapacityLimiter, database.queries_at_once)
         )
+        self._streamed_at_once = CapacityLimiter(max(1, database.queries_at_once // 2))
         self._strict = strict
         self._clock = clock or SystemClock()
         self._warned: set[tuple[str, str]] = set()
@@ -390,6 +402,62 @@ class Executor:
             if procedure.around_computation and call is not None:
                 run = partial(around, procedure.around_computation, call.without_origin(), run)
             return await self.attempts.run(path, run, at_most=procedure.options.attempts)
+
+    async def stream(
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        input: BaseModel | None,
+        *,
+        ctx: Context | None,
+        emit: Callable[[StreamedItem], Awaitable[None]],
+        dependencies: CallDependencies | None = None,
+        depth: int = 0,
+    ) -> None:
+        """Run a handler that yields, and give each value to `emit`, which may wait for whoever takes it.
+
+        The values of a query are those of one snapshot, whose connection is held until the end; so only half of the
+        queries that may run at once may be such. A cancelled caller ends the handler where it stands.
+
+        Raises:
+            InternalServerError: a value is not as the procedure's annotation says.
+            ServiceUnavailableError: the database is locked or gone.
+            Exception: whatever the handler or `emit` raised.
+        """
+        run = _StreamedRun(procedure, deepcopy(input), deepcopy(ctx), dependencies)
+        if procedure.kind == "subscription":
+            await self._emit_all(run, None, emit)
+            return
+        recorder = Recorder(self._log.schema)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._streamed_at_once)
+            await stack.enter_async_context(self._at_once[depth])
+            # What it calls is read for nobody who could be told of a change, and may be called without end.
+            call = RunningCall(path, "query", clock=self._clock, inner=deque(maxlen=0))
+            stack.enter_context(running(call))
+            token = current_recorder.set(recorder)
+            stack.callback(current_recorder.reset, token)
+            at_least = self._log.version
+            reading = self._database.read(recorder, at_least=at_least, **_asked(procedure))
+            await self._emit_all(run, await stack.enter_async_context(reading), emit)
+
+    async def _emit_all(
+        self, run: _StreamedRun, session: AsyncSession | None, emit: Callable[[StreamedItem], Awaitable[None]]
+    ) -> None:
+        procedure, dependencies = run.procedure, run.dependencies
+        arguments = procedure.handler.arguments(session, run.ctx, run.input)
+        async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
+            values = procedure.function(**arguments, **made)
+            try:
+                while True:
+                    with self._translating_errors(), error_boundary(procedure.name):
+                        try:
+                            value = await anext(values)
+                        except StopAsyncIteration:
+                            return
+                    await emit(await _encoded_item(procedure, value, session))
+            finally:
+                await values.aclose()
 
     async def _mutate(self, transaction: _Transaction) -> MutationOutput:
         procedure, call = transaction.procedure, transaction.call
@@ -584,6 +652,16 @@ def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:
             "no result that could be answered"
         )
     return body
+
+
+async def _encoded_item(procedure: AnyProcedure, value: object, session: AsyncSession | None) -> StreamedItem:
+    id, data = (value.id, value.data) if isinstance(value, Tracked) else (None, value)
+    if (id is not None) != procedure.handler.has_ids:
+        says = "tracked(id, data)" if procedure.handler.has_ids else "values without ids"
+        raise InternalServerError(f"{procedure.name} says that it yields {says}, and yielded a {type(value).__name__}")
+    if session is None:
+        return StreamedItem(_encode(procedure, data), id)
+    return StreamedItem(await session.run_sync(lambda _: _encode(procedure, data)), id)
 
 
 def _encode(procedure: Runnable, result: object) -> bytes:

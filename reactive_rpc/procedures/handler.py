@@ -24,6 +24,7 @@ from reactive_rpc.procedures.annotations import plain
 from reactive_rpc.procedures.context import Context, context_fault
 from reactive_rpc.procedures.dependencies import session_class_in
 from reactive_rpc.procedures.mapped_context import mapped_class_in, mapped_context_message
+from reactive_rpc.procedures.streamed import item_of, yields
 from reactive_rpc.procedures.uploads import FileParameter, holds_file, read_file_parameter
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, session_fault
 
@@ -56,8 +57,10 @@ class Handler:
         aliases: `{input: its name on the wire}` of those that have another there than in Python.
         dependencies: the parameters that functions make the values of.
         given: `{parameter: class}` of those that are of the request: `Request`, `Response`, `BackgroundTasks`.
-        is_async: whether it is a coroutine function.
-        output: the annotation of its result.
+        is_async: whether it is a coroutine function, or an async generator.
+        is_generator: whether it yields its results, one after another.
+        has_ids: whether these have ids.
+        output: the annotation of its result; of one of them, if it yields several.
     """
 
     session: AnyAsyncSession | AnySession | None
@@ -73,6 +76,8 @@ class Handler:
     dependencies: tuple[SubDependency, ...]
     given: Mapping[str, type]
     is_async: bool
+    is_generator: bool
+    has_ids: bool
     output: Any
 
     def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
@@ -125,7 +130,9 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
     hints = hints_of(function, refuse)
     if "return" not in hints:
         raise refuse("the result is not annotated: say what it returns (-> list[Agent]), clients are typed by it")
-    is_async = inspect.iscoroutinefunction(function)
+    is_generator = inspect.isasyncgenfunction(function)
+    is_async = is_generator or inspect.iscoroutinefunction(function)
+    output, has_ids = _output(function, hints["return"], refuse, is_generator=is_generator)
     parameters = _sort(function, hints, refuse)
     given, inputs = parameters.given, parameters.inputs
     session = next(
@@ -152,8 +159,24 @@ def read_handler(function: Callable[..., Any], refuse: Refuse) -> Handler:
         dependencies=tuple(parameters.dependencies.values()),
         given=parameters.of_request,
         is_async=is_async,
-        output=hints["return"],
+        is_generator=is_generator,
+        has_ids=has_ids,
+        output=output,
     )
+
+
+def _output(function: Callable[..., Any], annotation: Any, refuse: Refuse, *, is_generator: bool) -> tuple[Any, bool]:
+    """Return the annotation of a result, or of one of those that the function yields, and whether these have ids."""
+    if inspect.isgeneratorfunction(function):
+        raise refuse("a plain generator cannot wait for the client: write async def with yield")
+    if not is_generator:
+        if yields(annotation):
+            raise refuse("it returns an iterator: write it as an async generator, which yields each value itself")
+        return annotation, False
+    item = item_of(annotation) if yields(annotation) else None
+    if item is None:
+        raise refuse("it yields its results: annotate one of them (-> AsyncIterator[Agent]), clients are typed by it")
+    return item
 
 
 def hints_of(function: Callable[..., Any], refuse: Refuse) -> dict[str, Any]:

@@ -29,11 +29,12 @@ __all__ = [
     "ProcedureKind",
     "ProcedureOptions",
     "QueryOptions",
+    "SubscriptionOptions",
     "TableRef",
     "resolve_options",
 ]
 
-ProcedureKind = Literal["query", "mutation"]
+ProcedureKind = Literal["query", "mutation", "subscription"]
 Predicate = Callable[[Change, Any], bool]
 TableRef = str | type | Table
 Dependency = TableRef | Topic | KeyedTopic
@@ -65,9 +66,14 @@ class MutationOptions(CommonOptions, total=False):
     attempts: int
 
 
+class SubscriptionOptions(CommonOptions, total=False):
+    """The options of a subscription."""
+
+
 OPTIONS: Mapping[ProcedureKind, frozenset[str]] = {
     "query": frozenset(QueryOptions.__annotations__),
     "mutation": frozenset(MutationOptions.__annotations__),
+    "subscription": frozenset(SubscriptionOptions.__annotations__),
 }
 
 

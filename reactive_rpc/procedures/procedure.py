@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import cached_property, update_wrapper
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_args
 
 from sqlalchemy import Table
 from sqlalchemy.orm import Session
@@ -23,7 +23,36 @@ from reactive_rpc.procedures.topics import KeyedTopic, Topic
 from reactive_rpc.procedures.wire_codec import InputCodec, OutputCodec, UnsupportedTypeError
 from reactive_rpc.statements.sessions import session_fault
 
-__all__ = ["AnyProcedure", "Mutation", "Procedure", "Query", "SyncMutation", "SyncQuery", "place_of", "refusal"]
+__all__ = [
+    "AnyProcedure",
+    "Mutation",
+    "Procedure",
+    "Query",
+    "StreamedQuery",
+    "Subscription",
+    "SyncMutation",
+    "SyncQuery",
+    "place_of",
+    "refusal",
+]
+
+LAST_EVENT_ID: Final = "last_event_id"
+"""The input of a subscription that is filled from the header of this name."""
+
+TICKET: Final = "ticket"
+"""What no input of a subscription may be called: a client that can set no headers sends a ticket by this name."""
+
+_NO_SESSION: Final = (
+    "a subscription lasts for hours, and would hold a connection as long. Read by current_caller(), which takes one "
+    "for each call, or in a step before it"
+)
+_NOT_STREAMED: Final = {
+    "Response": (
+        "whose headers are sent before the first value: set them in a dependency of the router, or return one result"
+    ),
+    "BackgroundTasks": "which would wait for the last value: do the work where it yields, or in a mutation",
+}
+"""What no handler that yields can be given, and why."""
 
 F = ParamSpec("F")
 """The parameters of the function itself."""
@@ -41,7 +70,7 @@ class Procedure(Generic[F, P, R_co]):
         chain: the steps and wrappers of its definer.
 
     Attributes:
-        kind: `query` or `mutation`.
+        kind: `query`, `mutation` or `subscription`.
         name: the function's own name; its path is given where it is registered.
         handler: how the function wants to be called.
         input: reads the input; None if the handler takes none.
@@ -108,6 +137,11 @@ class Procedure(Generic[F, P, R_co]):
         return f"<{self.kind} {self.name}>"
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether it answers with several values, one after another."""
+        return self.handler.is_generator
+
+    @property
     def topic_tables(self) -> frozenset[str]:
         """What the topics declared are called in a log."""
         return frozenset(ref.table if isinstance(ref, Topic) else ref.topic.table for ref in self.topics)
@@ -166,6 +200,10 @@ class Procedure(Generic[F, P, R_co]):
 
     def _check_response(self, found: type[Response]) -> None:
         """Refuse a response where a stored result, which is JSON, would hold it, or where it is but a part of one."""
+        if self.is_streamed:
+            raise self.fault(
+                f"it yields a {found.__name__}, which is a whole answer: yield values, or return a StreamingResponse"
+            )
         if plain(self.handler.output) != found:
             raise self.fault(
                 f"a {found.__name__} is a whole answer, neither a part of one nor left out: return one in every case, "
@@ -186,6 +224,18 @@ class Procedure(Generic[F, P, R_co]):
         fault = plan.fault(is_cached=self.is_cached, is_async=self.handler.is_async)
         if fault is not None:
             raise self.fault(fault)
+        if self.is_streamed:
+            self._check_streamed_plan(plan)
+
+    def _check_streamed_plan(self, plan: Plan) -> None:
+        takers = {kind.__name__: repr(name) for name, kind in plan.given.items()}
+        for each, way in plan.all:
+            takers.update(dict.fromkeys(each.takes.others, f"dependency {way}"))
+            if each.sessions and self.kind == "subscription":
+                raise self.fault(f"dependency {way} takes a session: {_NO_SESSION}")
+        for part, why in _NOT_STREAMED.items():
+            if part in takers:
+                raise self.fault(f"{takers[part]} takes {part}, {why}")
 
     def _shared_session(self, plan: Plan) -> Any:
         """Return the class of the one session that handler and dependencies are given.
@@ -228,8 +278,53 @@ class Procedure(Generic[F, P, R_co]):
                     "add it to dependencies, or drop the predicate"
                 )
         self._check_files()
+        self._check_streamed()
         self._check_context()
         self._check_mutation_steps()
+
+    def _check_streamed(self) -> None:
+        handler = self.handler
+        if self.kind == "subscription":
+            if not handler.is_generator:
+                raise self.fault(
+                    "a subscription is an async generator: write async def with yield, -> AsyncIterator[Message]"
+                )
+            if handler.session is not None:
+                raise self.fault(f"{handler.session_name!r} is a session: {_NO_SESSION}")
+            if handler.input_model is not None and TICKET in handler.input_model.model_fields:
+                raise self.fault(
+                    f"{TICKET!r} is the parameter of the URL by which browsers prove who they are: give the input "
+                    "another name"
+                )
+            self._check_last_event_id()
+        elif handler.has_ids:
+            raise self.fault(
+                f"a {self.kind} is not resumed, so its values have no ids: yield them without tracked(...)"
+            )
+        elif handler.is_generator and self.kind == "mutation":
+            raise self.fault(
+                "a mutation yields: it is one transaction with one result. Return that; what lasts longer is a "
+                "subscription"
+            )
+        elif handler.is_generator and self.is_cached:
+            raise self.fault(
+                "it yields its results, and those of a streamed query are not kept: say cache=False, or return a list"
+            )
+
+    def _check_last_event_id(self) -> None:
+        model = self.handler.input_model
+        field = None if model is None else model.model_fields.get(LAST_EVENT_ID)
+        if field is None:
+            return
+        if (
+            set(get_args(field.annotation)) != {str, type(None)}
+            or field.is_required()
+            or field.get_default() is not None
+        ):
+            raise self.fault(
+                f"{LAST_EVENT_ID!r} is the id of the last value that a client received, None if it comes for the first "
+                f"time: write {LAST_EVENT_ID}: str | None = None"
+            )
 
     def _check_files(self) -> None:
         if self.handler.files and self.kind != "mutation":
@@ -302,6 +397,26 @@ class SyncMutation(Mutation[F, P, R_co]):
     """A mutation whose handler is a plain function, run in a thread."""
 
     def __call__(self, *args: F.args, **kwargs: F.kwargs) -> R_co:  # type: ignore[override]  # the function's own result
+        """Call the function itself, for a unit test of it."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # as its definer's overloads say
+
+
+class StreamedQuery(Procedure[F, P, R_co]):
+    """A query that yields its results, one after another; none is kept."""
+
+    kind = "query"
+
+    def __call__(self, *args: F.args, **kwargs: F.kwargs) -> AsyncIterator[R_co]:
+        """Call the function itself, for a unit test of it."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # as its definer's overloads say
+
+
+class Subscription(Procedure[F, P, R_co]):
+    """A subscription: it yields values for as long as the client listens."""
+
+    kind = "subscription"
+
+    def __call__(self, *args: F.args, **kwargs: F.kwargs) -> AsyncIterator[R_co]:
         """Call the function itself, for a unit test of it."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # as its definer's overloads say
 

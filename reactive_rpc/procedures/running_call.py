@@ -7,6 +7,7 @@ everything since then covers it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
@@ -43,7 +44,7 @@ class RunningCall:
     path: str
     kind: Literal["query", "mutation"]
     key: ResultKey | None = None
-    inner: list[ReadSet] = field(default_factory=list)
+    inner: list[ReadSet] | deque[ReadSet] = field(default_factory=list)
     outer: RunningCall | None = None
     ended: bool = False
     clock: Clock = field(default_factory=SystemClock)

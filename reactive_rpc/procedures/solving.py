@@ -35,6 +35,7 @@ from reactive_rpc.protocol.faults import faults_of, places_of
 __all__ = ["CallDependencies"]
 
 T = TypeVar("T")
+AnyGivenSession = AsyncSession | Session | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,11 @@ class CallDependencies:
         return self._plan.is_shareable
 
     @asynccontextmanager
-    async def solved(self, session: AsyncSession) -> AsyncIterator[dict[str, Any]]:
+    async def solved(self, session: AsyncSession | None) -> AsyncIterator[dict[str, Any]]:
         """Give `{parameter: value}` for a coroutine handler; leave by ending its `yield` dependencies.
+
+        Args:
+            session: None where no dependency takes one.
 
         Raises:
             BadRequestError: a header, a cookie or something else that a dependency takes is missing or wrong.
@@ -101,7 +105,7 @@ class CallDependencies:
         if self.exchange is not None and call is not None and call.kind == "mutation":
             call.after_commit.extend(self.exchange.take_background())
 
-    def _solving(self, session: AsyncSession | Session) -> Generator[_Invocation, Any, dict[str, Any]]:
+    def _solving(self, session: AnyGivenSession) -> Generator[_Invocation, Any, dict[str, Any]]:
         if self.exchange is not None:
             self.exchange.begin()
         made: dict[object, Any] = {}
@@ -111,7 +115,7 @@ class CallDependencies:
         return values
 
     def _values(
-        self, dependencies: Sequence[HandlerDependency], session: AsyncSession | Session, made: dict[object, Any]
+        self, dependencies: Sequence[HandlerDependency], session: AnyGivenSession, made: dict[object, Any]
     ) -> Generator[_Invocation, Any, dict[str, Any]]:
         values = {}
         for each in dependencies:
@@ -124,7 +128,7 @@ class CallDependencies:
         return values
 
     def _value(
-        self, dependency: HandlerDependency, session: AsyncSession | Session, made: dict[object, Any]
+        self, dependency: HandlerDependency, session: AnyGivenSession, made: dict[object, Any]
     ) -> Generator[_Invocation, Any, Any]:
         arguments = yield from self._values(dependency.inner, session, made)
         arguments |= {name: _session_of(kind, session) for name, kind in dependency.sessions.items()}
@@ -187,7 +191,7 @@ class CallDependencies:
 _OF_ANSWERS = ("Response", "BackgroundTasks")
 
 
-def _session_of(kind: type, session: AsyncSession | Session) -> AsyncSession | Session:
+def _session_of(kind: type, session: AnyGivenSession) -> AnyGivenSession:
     if isinstance(session, AsyncSession) and issubclass(kind, Session):
         return session.sync_session
     return session
@@ -219,7 +223,7 @@ def _drive_sync(
         made = invoke(invocation)
 
 
-async def _invoke(stack: AsyncExitStack, session: AsyncSession, invocation: _Invocation) -> Any:
+async def _invoke(stack: AsyncExitStack, session: AsyncSession | None, invocation: _Invocation) -> Any:
     function, arguments = invocation.function, invocation.arguments
     if invocation.is_async:
         if invocation.is_generator:
@@ -228,7 +232,7 @@ async def _invoke(stack: AsyncExitStack, session: AsyncSession, invocation: _Inv
     uses_session = any(isinstance(value, Session) for value in arguments.values())
 
     async def run(work: Callable[[], T]) -> T:
-        return await (session.run_sync(lambda _: work()) if uses_session else in_own_thread(work))
+        return await (session.run_sync(lambda _: work()) if uses_session and session else in_own_thread(work))
 
     if invocation.is_generator:
         return await stack.enter_async_context(_Elsewhere(contextmanager(function)(**arguments), run))

@@ -24,6 +24,7 @@ from reactive_rpc.procedures.context import Context, context_fault
 from reactive_rpc.procedures.dependencies import Overrides
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.handler import hints_of, session_of
+from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
 __all__ = [
@@ -125,7 +126,7 @@ class CallInfo:
 
     Args:
         path: of the procedure.
-        kind: `query` or `mutation`.
+        kind: of the procedure.
         input: returns the validated input, or None; asked when somebody wants to know.
         origin: where the call comes from; None if nobody may know.
         rate_limits: where calls are counted; None where nobody counts any.
@@ -136,14 +137,14 @@ class CallInfo:
     def __init__(
         self,
         path: str,
-        kind: Literal["query", "mutation"],
+        kind: ProcedureKind,
         input: Callable[[], Any],
         *,
         origin: CallOrigin | None = None,
         rate_limits: RateCounts | None = None,
     ) -> None:
         self.path = path
-        self.kind: Literal["query", "mutation"] = kind
+        self.kind: ProcedureKind = kind
         self._origin = origin
         self._rate_limits = rate_limits
         self._read_input: Callable[[], Any] | None = input

@@ -6,7 +6,17 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CURSOR", "IDEMPOTENCY_KEY", "REPLAYED", "SCOPE", "STALE", "STALE_SECONDS", "UNKNOWN", "VERSION"]
+__all__ = [
+    "CURSOR",
+    "HEARTBEAT_SECONDS",
+    "IDEMPOTENCY_KEY",
+    "REPLAYED",
+    "SCOPE",
+    "STALE",
+    "STALE_SECONDS",
+    "UNKNOWN",
+    "VERSION",
+]
 
 CURSOR: Final = "reactive-cursor"
 """Goes both ways. An answer names the version that it reflects at most. A client sends back the highest that it has
@@ -36,3 +46,6 @@ STALE_SECONDS: Final = "reactive-stale-seconds"
 
 UNKNOWN: Final = "unknown"
 """Said as a cursor: there is more than can be named. A commit could not be found in the log yet, for example."""
+
+HEARTBEAT_SECONDS: Final = "reactive-heartbeat-seconds"
+"""How long a subscription may be silent: one that has said nothing for longer is not heard any more."""

@@ -44,7 +44,7 @@ def encode_event(name: str, data: bytes, id: str | None = None, retry_ms: int | 
     r"""Return one event as it goes onto the wire.
 
     Args:
-        name: for `addEventListener`; no CR, LF or NUL.
+        name: for `addEventListener`; no CR, LF or NUL. That of `message` is left out, as it is the default.
         data: UTF-8; each of its lines becomes a `data:` line, so that CR and CRLF arrive as LF.
         id: the next `Last-Event-ID`; no CR, LF or NUL.
         retry_ms: how long the client waits before it reconnects.
@@ -55,7 +55,7 @@ def encode_event(name: str, data: bytes, id: str | None = None, retry_ms: int | 
     >>> encode_event("gap", b"{}", id="Xk3:17")
     b'event: gap\nid: Xk3:17\ndata: {}\n\n'
     """
-    head = f"event: {_checked('name', name)}\n"
+    head = "" if name == "message" else f"event: {_checked('name', name)}\n"
     if id is not None:
         head += f"id: {_checked('id', id)}\n"
     if retry_ms is not None:

@@ -31,7 +31,7 @@ from reactive_rpc.subscriptions.replays import Replays
 from reactive_rpc.subscriptions.stats import HubStats
 from reactive_rpc.subscriptions.stream import Recheck, Stream, StreamOptions
 from reactive_rpc.subscriptions.watched_queries import WatchedQueries
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.subscriptions.writer import Flusher
 from reactive_rpc.tasks import Tasks
 
@@ -144,7 +144,7 @@ class Hub:
 
     async def connect(
         self,
-        subscriptions: Sequence[Subscription],
+        subscriptions: Sequence[RequestedQuery],
         cursor: Cursor | None,
         *,
         acks: bool,
@@ -169,6 +169,53 @@ class Hub:
             ServiceUnavailableError: the server drains, holds as much as it may, or the database cannot be read.
             TooManyRequestsError: the caller holds as much as it may.
         """
+        stream = self._added(acks=acks, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes)
+        try:
+            connected = await self._registrar.register(stream, subscriptions, cursor)
+        except BaseException as exc:
+            self.stats.refused += isinstance(exc, ServiceUnavailableError)
+            self.disconnect(stream)
+            raise
+        connected.scope, connected.limits = scope, limits
+        connected.heartbeat_seconds = self._heartbeats.seconds or None
+        self.stats.opened += 1
+        self._heartbeats.add(stream)
+        return stream, connected.encode(retry_ms=self._retry_ms())
+
+    def connect_writer(
+        self,
+        *,
+        identity: str | None,
+        caller: CallerKey,
+        recheck: Recheck | None,
+        request_bytes: int,
+    ) -> tuple[Stream, bytes]:
+        """Open a stream that watches nothing, for a writer of its own (`Stream.put`); the rest as `connect`."""
+        stream = self._added(acks=False, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes)
+        self.stats.opened += 1
+        self._heartbeats.add(stream)
+        return stream, b"retry: %d\n\n" % self._retry_ms()
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How long a stream may be silent; 0 is for ever."""
+        return self._heartbeats.seconds
+
+    def _added(
+        self,
+        *,
+        acks: bool,
+        identity: str | None,
+        caller: CallerKey | None,
+        recheck: Recheck | None,
+        request_bytes: int,
+    ) -> Stream:
+        """Return a new stream that stands in the tables.
+
+        Raises:
+            ServiceUnavailableError: the server drains, or holds as much as it may.
+            TooManyRequestsError: the caller holds as much as it may.
+        """
         if self._is_draining:
             self.stats.refused += 1
             raise ServiceUnavailableError("the server is about to stop: connect again, to another one")
@@ -187,18 +234,10 @@ class Hub:
         # one query while the next is computed. Whatever raises takes it out of both again.
         self._streams[stream.id] = stream
         self._queries.add_stream(stream)
-        try:
-            connected = await self._registrar.register(stream, subscriptions, cursor)
-        except BaseException as exc:
-            self.stats.refused += isinstance(exc, ServiceUnavailableError)
-            self.disconnect(stream)
-            raise
-        connected.scope, connected.limits = scope, limits
-        connected.heartbeat_seconds = self._heartbeats.seconds or None
-        self.stats.opened += 1
-        self._heartbeats.add(stream)
-        retry_ms = random.randint(*self._reconnect_milliseconds)  # noqa: S311  # jitter, no secret
-        return stream, connected.encode(retry_ms=retry_ms)
+        return stream
+
+    def _retry_ms(self) -> int:
+        return random.randint(*self._reconnect_milliseconds)  # noqa: S311  # jitter, no secret
 
     def disconnect(self, stream: Stream) -> None:
         """Forget a stream and the queries that only it watched; idempotent."""

@@ -22,7 +22,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import RPCError, ServiceUnavailableError, reason_of
-from reactive_rpc.procedures.calls import Rights
+from reactive_rpc.procedures.rights import Rights
 from reactive_rpc.protocol.events import Revoked
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
@@ -134,7 +134,7 @@ class Reauthorization:
         try:
             yield rights
         finally:
-            self._let_go(rights)
+            self.let_go(rights)
 
     def recheck(self, stream: Stream) -> None:
         """Ask one stream again, soon."""
@@ -279,7 +279,8 @@ class Reauthorization:
         if self._wake is not None:
             self._wake.set()
 
-    def _let_go(self, rights: Rights) -> None:
+    def let_go(self, rights: Rights) -> None:
+        """Unwatch outcomes on which nobody rests any more."""
         for result in rights.take().results:
             self._reader.unwatch(result)
 
@@ -289,7 +290,7 @@ class Reauthorization:
             streams.pop(stream, None)
             if not streams:
                 self._resting.pop(result, None)
-        self._let_go(view.rights)
+        self.let_go(view.rights)
 
     def _disconnected(self, stream: Stream) -> None:
         self._urgent.pop(stream, None)

@@ -34,7 +34,7 @@ from reactive_rpc.subscriptions.reconciler import Reconciler
 from reactive_rpc.subscriptions.replays import Missed, Replays
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.subscriptions.watched_queries import WatchedQueries
-from reactive_rpc.subscriptions.watched_query import QueryState, Subscription, WatchedQuery
+from reactive_rpc.subscriptions.watched_query import QueryState, RequestedQuery, WatchedQuery
 
 __all__ = ["Registrar"]
 
@@ -76,7 +76,9 @@ class Registrar:
         self._log = log
         self._reader = reader
 
-    async def register(self, stream: Stream, subscriptions: Sequence[Subscription], cursor: Cursor | None) -> Connected:
+    async def register(
+        self, stream: Stream, subscriptions: Sequence[RequestedQuery], cursor: Cursor | None
+    ) -> Connected:
         """Register every query for a stream that the table knows, and return its first event.
 
         Args:
@@ -141,7 +143,7 @@ class Registrar:
             version=self._reader.freshness.token,
         )
 
-    async def _register(self, stream: Stream, subscription: Subscription) -> tuple[WatchedQuery, CachedResult | None]:
+    async def _register(self, stream: Stream, subscription: RequestedQuery) -> tuple[WatchedQuery, CachedResult | None]:
         """Compute one query and have the stream show it, with nothing awaited between the two.
 
         None instead of an entry is a query that cannot be computed just now.
@@ -206,7 +208,7 @@ class Registrar:
                 self._reader.unwatch(entry)
             raise
 
-    def _is_stale(self, subscription: Subscription, entry: CachedResult, missed: Missed | None) -> bool:
+    def _is_stale(self, subscription: RequestedQuery, entry: CachedResult, missed: Missed | None) -> bool:
         """Compare by ETag, and by changes since `missed` was read; `missed` is held against all of them together."""
         etag = subscription.ref.etag
         if etag is not None and etag != entry.etag:
@@ -233,7 +235,7 @@ def _has_ticked(entry: CachedResult, cursor: Cursor | None) -> bool:
     return cursor.moment is None or entry.period.since * 1000 > cursor.moment
 
 
-def _refused(subscription: Subscription, error: RPCError) -> RefusedQuery:
+def _refused(subscription: RequestedQuery, error: RPCError) -> RefusedQuery:
     body = body_of(error).model_copy(update={"path": subscription.ref.path, "request_id": None})
     key = subscription.call.wire_key if subscription.call else None
     return RefusedQuery(path=subscription.ref.path, input=subscription.ref.input, key=key, error=body)

@@ -18,7 +18,7 @@ from reactive_rpc.protocol.events import Affected, QueryRef
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stream import Stream
 
-__all__ = ["Pending", "QueryState", "Subscription", "WatchedQuery"]
+__all__ = ["Pending", "QueryState", "RequestedQuery", "WatchedQuery"]
 
 WATCHED_QUERY_BYTES = 700
 """The weight of a watched query beside its call and its entry."""
@@ -54,7 +54,7 @@ _FOLLOWERS: tuple[tuple[QueryState, ...], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class RequestedQuery:
     """One query of a set, bound to its caller, or refused before that.
 
     Attributes:

@@ -14,13 +14,14 @@ from reactive_rpc.procedures.cache_options import FreshnessMode
 from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.ongoing_calls import OngoingCalls
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
 from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.body import BodyLimits, UploadLimits
-from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.routing.dispatcher import Endpoint, ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
 from reactive_rpc.web.routing.metrics import MetricsEndpoint
 from reactive_rpc.web.routing.router import RPCRouter
@@ -29,6 +30,7 @@ from reactive_rpc.web.streams.acks import AckEndpoint
 from reactive_rpc.web.streams.events import EventsEndpoint
 from reactive_rpc.web.streams.poll import PollEndpoint
 from reactive_rpc.web.streams.sets import SetsEndpoint, StoredSets
+from reactive_rpc.web.streams.streamed_calls import StreamedQueryEndpoint, SubscriptionEndpoint
 from reactive_rpc.web.streams.streaming import StreamAnswers
 from reactive_rpc.web.streams.subscribing import Subscriber
 from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
@@ -47,6 +49,7 @@ class Served:
     """
 
     calls: Calls
+    ongoing: OngoingCalls
     reader: Reader
     hub: Hub
     reauthorization: Reauthorization
@@ -102,8 +105,10 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
         ids=served.ids,
         require_open=served.require_open,
     )
-    _add_procedures(router, served)
-    _add_streams(router, served, contexts)
+    subscriber = _make_subscriber(served, contexts)
+    answers = StreamAnswers(served.hub, drain_seconds=served.settings.drain_seconds)
+    _add_procedures(router, served, subscriber=subscriber, answers=answers)
+    _add_events(router, served, subscriber=subscriber, answers=answers)
     ids, health = served.ids, served.health
     router.add_health(
         HealthEndpoint("health", ids, health, question="ready"),
@@ -123,47 +128,53 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
     return router
 
 
-def _add_procedures(router: RPCRouter, served: Served) -> None:
+def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> None:
     body = served.body_limits
     for path, procedure in served.calls.registry.items():
-        by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
-        made = UploadEndpoint if procedure.handler.files else ProcedureEndpoint
-        endpoint = made(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
+        endpoint: Endpoint
+        if procedure.is_streamed:
+            made = SubscriptionEndpoint if procedure.kind == "subscription" else StreamedQueryEndpoint
+            endpoint = made(path, procedure, served.ids, subscriber=subscriber, answers=answers, body=body)
+        else:
+            by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
+            called = UploadEndpoint if procedure.handler.files else ProcedureEndpoint
+            endpoint = called(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
 
 
-def _add_streams(router: RPCRouter, served: Served, contexts: ContextDependencies) -> None:
-    settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
-    body, max_queries = served.body_limits, settings.max_queries_per_stream
-    sets = StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds)
+def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscriber:
+    settings, clock = served.settings, served.clock
     plans = [each.plans for each in served.calls.registry.values() if each.plans is not None]
     keyed_headers = frozenset(name for each in plans for name in each.plain.headers)
-    tickets = Tickets(served.store, ttl_seconds=settings.ticket_seconds, keyed_headers=keyed_headers)
-    limits = Limits(
-        clock=clock,
-        max_streams=settings.max_streams,
-        max_streams_per_identity=settings.max_streams_per_identity,
-        stream_opens_per_second=settings.stream_opens_per_second,
-    )
-    subscriber = Subscriber(
-        hub,
+    return Subscriber(
+        served.hub,
         served.calls,
-        sets=sets,
-        tickets=tickets,
-        limits=limits,
+        served.ongoing,
+        sets=StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds),
+        tickets=Tickets(served.store, ttl_seconds=settings.ticket_seconds, keyed_headers=keyed_headers),
+        limits=Limits(
+            clock=clock,
+            max_streams=settings.max_streams,
+            max_streams_per_identity=settings.max_streams_per_identity,
+            stream_opens_per_second=settings.stream_opens_per_second,
+        ),
         reauthorization=served.reauthorization,
         operations=served.operations,
-        body=body,
-        max_queries=max_queries,
+        body=served.body_limits,
+        max_queries=settings.max_queries_per_stream,
         dependency_of=contexts.dependency_of,
     )
-    answers = StreamAnswers(hub, drain_seconds=settings.drain_seconds)
+
+
+def _add_events(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> None:
+    settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
+    body, limits, max_queries = served.body_limits, subscriber.limits, settings.max_queries_per_stream
     router.add_events(
         EventsEndpoint("events", subscriber, answers, ids),
         poll=PollEndpoint(
             "events/poll", subscriber, answers, ids, clock=clock, wait_seconds=settings.poll_wait_seconds
         ),
-        sets=SetsEndpoint("events/sets", sets, limits, ids, body=body, max_queries=max_queries),
-        ticket=TicketEndpoint("events/ticket", tickets, limits, ids, body=body),
+        sets=SetsEndpoint("events/sets", subscriber.sets, limits, ids, body=body, max_queries=max_queries),
+        ticket=TicketEndpoint("events/ticket", subscriber.tickets, limits, ids, body=body),
         ack=AckEndpoint("events/ack", hub, ids, body=body),
     )

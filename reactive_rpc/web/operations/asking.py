@@ -27,9 +27,9 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
     rpc_error,
 )
-from reactive_rpc.procedures.calls import Rights
 from reactive_rpc.procedures.context_isolation import isolated_context
 from reactive_rpc.procedures.operation_call import OperationCall
+from reactive_rpc.procedures.rights import Rights
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.tasks import background

@@ -24,9 +24,9 @@ from reactive_rpc.compat.fastapi import effective_route, solve_again
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError, reason_of
 from reactive_rpc.procedures.arguments import Arguments
 from reactive_rpc.procedures.cache_options import FreshnessMode
-from reactive_rpc.procedures.calls import Rights
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.operation_call import OperationCall
+from reactive_rpc.procedures.rights import Rights
 from reactive_rpc.protocol.headers import STALE, STALE_SECONDS
 from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.web.operations.asking import ASKED, Question, StateKeeper, ask

@@ -133,6 +133,8 @@ class RPCRouter(APIRouter):
         }
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
+        if procedure.is_streamed:
+            responses[200] = {"description": _STREAMED[procedure.kind]}
         binary = procedure.response_class
         if binary is not None:
             media_type = binary.media_type or "application/octet-stream"
@@ -153,7 +155,7 @@ class RPCRouter(APIRouter):
             summary=procedure.summary,
             description=procedure.description,
             response_model=None if binary else cast(Any, Annotated)[procedure.handler.output, Marked()],
-            response_class=JSONResponse if binary is None else Response,
+            response_class=_response_class(procedure),
             responses=responses,
             openapi_extra={
                 "x-reactive-rpc": {"kind": procedure.kind, "path": path, **_marks_of(procedure)},
@@ -380,14 +382,36 @@ _FILE: dict[str, Any] = {
     "type": "string", "format": "binary", "contentMediaType": "application/octet-stream", TYPE: FILE,
 }  # fmt: skip
 
+
+class _EventsResponse(JSONResponse):
+    media_type = "text/event-stream"
+
+
+class _LinesResponse(JSONResponse):
+    media_type = "application/jsonl"
+
+
+_RESPONSES: Mapping[str, type[Response]] = {"subscription": _EventsResponse, "query": _LinesResponse}
+_STREAMED: Mapping[str, str] = {
+    "subscription": "Server-sent events, each with one value as its data; this is the schema of one.",
+    "query": "Lines of JSON, each with one value; this is the schema of one.",
+}
+
 _EMPTY_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 """It means nothing, and must be said to be JSON: that is what other sites' pages may not say. A docs page sends the
 content type of a body that is documented, and none without."""
 
 
 def _marks_of(procedure: AnyProcedure) -> dict[str, Any]:
-    binary = {} if procedure.response_class is None else {"binary": True}
-    return binary if procedure.wire_case == "python" else {**binary, "case": procedure.wire_case}
+    """Return what a generator of clients must know, beside the schemas."""
+    marks: dict[str, Any] = {}
+    if procedure.response_class is not None:
+        marks["binary"] = True
+    if procedure.is_streamed and procedure.kind == "query":
+        marks["streams"] = True
+    if procedure.wire_case != "python":
+        marks["case"] = procedure.wire_case
+    return marks
 
 
 def _body_of(procedure: AnyProcedure, method: str) -> dict[str, Any]:
@@ -412,9 +436,15 @@ def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any
     return bool(known), {"path": path, "input": dict(known[0]) if known else {}}
 
 
+def _response_class(procedure: AnyProcedure) -> type[Response]:
+    if procedure.response_class is not None:
+        return Response
+    return _RESPONSES[procedure.kind] if procedure.is_streamed else JSONResponse
+
+
 def _signature(procedure: AnyProcedure, method: str, context: ContextDependency) -> list[inspect.Parameter]:
     taken = [*_input_and_context(procedure, method, context), *_files(procedure), *_dependencies(procedure)]
-    if procedure.kind == "query" or procedure.response_class is not None:  # whose answers are not kept
+    if procedure.kind != "mutation" or procedure.response_class is not None:  # whose answers are not kept
         return taken
     key = Annotated[
         str,  # left out, or a text: a header is never null

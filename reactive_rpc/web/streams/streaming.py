@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from typing import Any
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -24,9 +25,9 @@ from reactive_rpc.compat.sse_starlette import server_exit
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
 from reactive_rpc.tasks import Tasks, end_task
-from reactive_rpc.web.routing.responses import Answer
+from reactive_rpc.web.routing.responses import Answer, Headers
 
-__all__ = ["StreamAnswers"]
+__all__ = ["StreamAnswers", "until_gone"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,18 @@ class StreamAnswers:
         self.tasks = Tasks()
         self._draining: asyncio.Task[None] | None = None
 
-    def answer(self, stream: Stream, first: bytes) -> Answer:
+    def answer(
+        self, stream: Stream, first: bytes, *, headers: Headers = (), writer: asyncio.Task[Any] | None = None
+    ) -> Answer:
         """Return the answer that is a stream of the hub; it is disconnected when the answer has ended.
 
         Args:
             stream: not written to by anybody else.
             first: its first frame.
+            headers: beside those of every stream.
+            writer: a task that puts events into the stream, which is ended with the answer; None if the hub does.
         """
-        return _StreamAnswer(self, stream, first)
+        return _StreamAnswer(self, stream, first, headers=headers, writer=writer)
 
     def opened(self) -> None:
         """Count an answer that begins."""
@@ -83,11 +88,20 @@ class StreamAnswers:
 
 
 class _StreamAnswer(Answer):
-    __slots__ = ("_answers", "_stream")
+    __slots__ = ("_answers", "_stream", "_writer")
 
-    def __init__(self, answers: StreamAnswers, stream: Stream, first: bytes) -> None:
-        super().__init__(200, b"", _HEADERS)
+    def __init__(
+        self,
+        answers: StreamAnswers,
+        stream: Stream,
+        first: bytes,
+        *,
+        headers: Headers,
+        writer: asyncio.Task[Any] | None,
+    ) -> None:
+        super().__init__(200, b"", [*_HEADERS, *headers])
         self._answers = answers
+        self._writer = writer
         self._stream = stream
         stream.say(first)
 
@@ -95,7 +109,7 @@ class _StreamAnswer(Answer):
         """Send the frames as they come."""
         stream = self._stream
         self._answers.opened()
-        leaving = self._answers.tasks.start(_until_gone(receive), "disconnect", is_awaited=True)
+        leaving = self._answers.tasks.start(until_gone(receive), "disconnect", is_awaited=True)
         leaving.add_done_callback(lambda _: stream.abort())
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
@@ -104,10 +118,11 @@ class _StreamAnswer(Answer):
                 await _ended(send)
         finally:
             self._answers.ended(stream)
-            await end_task(leaving)
+            await end_task(leaving, *filter(None, (self._writer,)))
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has gone away; its request has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -9,7 +9,7 @@ have a context of their own are watched by that one, as they are called.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -19,14 +19,20 @@ from typing import Any, Generic, TypeVar
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from reactive_rpc.cache.result import CachedResult, lasts
 from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
-from reactive_rpc.procedures.calls import Calls, Rights, watching
+from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.procedures.calls import Calls
+from reactive_rpc.procedures.exchange import Exchange
+from reactive_rpc.procedures.ongoing_calls import OngoingCall, OngoingCalls
+from reactive_rpc.procedures.options import ProcedureKind
+from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.rights import RightGuard, Rights, watching
 from reactive_rpc.procedures.steps import CallOrigin
 from reactive_rpc.protocol.codes import code_for_status
 from reactive_rpc.protocol.cursors import Cursor
@@ -37,7 +43,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
 from reactive_rpc.subscriptions.reauthorization import REFUSALS, SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.tasks import background
 from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.answer_headers import scope_of
@@ -48,7 +54,7 @@ from reactive_rpc.web.routing.dispatcher import parameters_of
 from reactive_rpc.web.streams.sets import StoredSets, require_at_most
 from reactive_rpc.web.streams.tickets import Tickets
 
-__all__ = ["SubscribeRequest", "Subscriber"]
+__all__ = ["StreamedRequest", "SubscribeRequest", "Subscriber"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +81,25 @@ class SubscribeRequest(Generic[W]):
 
     wanted: W
     cursor: Cursor | None
-    subscriptions: list[Subscription]
+    subscriptions: list[RequestedQuery]
+    caller: CallerKey
+    identity: str | None
+    found: Resolved
+    recheck: Recheck | None
+    request_bytes: int
+    view: StreamView
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedRequest:
+    """A call of a procedure that yields, of a caller who has been let through; see `SubscribeRequest`.
+
+    Attributes:
+        call: with the context that its steps have made.
+    """
+
+    call: QueryCall
     caller: CallerKey
     identity: str | None
     found: Resolved
@@ -138,6 +162,7 @@ class Subscriber:
         self,
         hub: Hub,
         calls: Calls,
+        ongoing: OngoingCalls,
         *,
         sets: StoredSets,
         tickets: Tickets,
@@ -151,8 +176,9 @@ class Subscriber:
         self.hub = hub
         self.limits = limits
         self._calls = calls
-        self._sets = sets
-        self._tickets = tickets
+        self._ongoing = ongoing
+        self.sets = sets
+        self.tickets = tickets
         self._reauthorization = reauthorization
         self._operations = operations
         self._body = body
@@ -173,7 +199,7 @@ class Subscriber:
             Exception: whatever else is wrong with the request, and whatever a dependency raises.
         """
         if ticket is not None:
-            scope["headers"] = await self._tickets.redeem(ticket, scope["headers"], dependencies)
+            await self.redeem(ticket, scope, dependencies)
         body = b""
         if scope["method"] == "POST":
             body = await read_json_body(scope, receive, limits=self._body)
@@ -203,6 +229,82 @@ class Subscriber:
                 view=view,
                 generation=generation,
             )
+
+    async def stream_call(
+        self,
+        path: str,
+        procedure: AnyProcedure,
+        input: BaseModel | None,
+        *,
+        scope: Scope,
+        body: bytes,
+        dependencies: list[Dependant],
+        serve: Callable[[StreamedRequest], Awaitable[None]],
+    ) -> None:
+        """Let the caller of a procedure that yields through, and have `serve` make all of the call.
+
+        Its wrappers enclose that. What resolving the context held is let go of before.
+
+        Raises:
+            Exception: whatever a dependency, a step, a wrapper or `serve` raised.
+        """
+        ref = QueryRef(path=path, input=None if input is None else input.model_dump(mode="json", by_alias=True))
+        needed = self._needed([ref], dependencies)
+        is_asked = bool(needed.dependencies or needed.contexts or procedure.chain.steps)
+        generation = self._reauthorization.generation
+        exchange = Exchange(Request(scope, replay(body)))
+        origin = origin_of(scope, exchange=exchange)
+        with self._reauthorization.watching() as rights:
+            async with self._resolved(scope, body, needed, rights=rights) as contexts:
+                ctx = contexts.of(None if procedure.options.public else procedure.chain.dependency)
+                rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
+
+            async def served(call: QueryCall) -> None:
+                await serve(
+                    StreamedRequest(
+                        call=call,
+                        caller=caller_of(scope, contexts.caller),
+                        identity=identity_of(contexts.caller),
+                        found=contexts.found,
+                        recheck=self._recheck(scope, body, needed, (ref,), called=procedure.kind) if is_asked else None,
+                        request_bytes=_size_of(scope, body) + rights.held_bytes if is_asked else 0,
+                        view=StreamView(_seen_by(contexts.caller, [RequestedQuery(ref, call)]), rights),
+                        generation=generation,
+                    )
+                )
+
+            await self._ongoing.stream(OngoingCall(path, procedure, input, ctx, origin), serve=served, rights=rights)
+
+    def connect_writer(self, request: StreamedRequest) -> tuple[Stream, bytes]:
+        """Open the stream of a call and return it with its first frame; see `connect`."""
+        stream, first = self.hub.connect_writer(
+            identity=request.identity,
+            caller=request.caller,
+            recheck=request.recheck,
+            request_bytes=request.request_bytes,
+        )
+        self._reauthorization.admit(stream, request.view, generation=request.generation)
+        return stream, first
+
+    def guard(self, request: StreamedRequest) -> RightGuard:
+        """Return a guard of values that are sent without a stream of the hub's."""
+
+        async def renew(rights: Rights) -> object:
+            if request.recheck is None:
+                return request.view.seen
+            return (await request.recheck(rights)).seen
+
+        guard = self._ongoing.guards.guard(request.call.path, renew, request.view.rights)
+        guard.seen = request.view.seen
+        return guard
+
+    async def redeem(self, ticket: str, scope: Scope, dependencies: list[Dependant]) -> None:
+        """Let a request have the headers that a ticket stands for.
+
+        Raises:
+            UnauthorizedError: the ticket is no good.
+        """
+        scope["headers"] = await self.tickets.redeem(ticket, scope["headers"], dependencies)
 
     async def connect(self, request: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
         """Open the stream that was asked for and return it with its first frame; whoever gets it must disconnect it.
@@ -248,7 +350,7 @@ class Subscriber:
             raise BadRequestError(f"name a stored set: GET {path}?set=... (POST /rpc/events/sets stores one)")
         spelled: dict[str, Any] = {name: parameters[name] for name in model.model_fields if name in parameters}
         try:
-            return model.model_validate({**spelled, "queries": await self._sets.get(parameters["set"])})
+            return model.model_validate({**spelled, "queries": await self.sets.get(parameters["set"])})
         except ValidationError as exc:
             faults = faults_of(exc.errors())
             raise BadRequestError(f"the parameters of the URL do not fit: {places_of(faults)}", details=faults) from exc
@@ -295,24 +397,31 @@ class Subscriber:
             yield ResolvedContexts(found, own, rights.passed)
 
     async def _subscribed(
-        self, queries: Sequence[QueryRef], contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
-    ) -> list[Subscription | None]:
+        self,
+        queries: Sequence[QueryRef],
+        contexts: ResolvedContexts,
+        origin: CallOrigin,
+        *,
+        rights: Rights,
+        kind: ProcedureKind = "query",
+    ) -> list[RequestedQuery | None]:
         """Return each query, bound to the caller or refused; None for a URL."""
         for ctx in (contexts.found.context, *contexts.own.values()):
             rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
         return [
-            None if _is_url(ref) else await self._subscription(ref, contexts, origin, rights=rights) for ref in queries
+            None if _is_url(ref) else await self._subscription(ref, contexts, origin, rights=rights, kind=kind)
+            for ref in queries
         ]
 
     async def _with_urls(
         self,
         queries: Sequence[QueryRef],
-        bound: Sequence[Subscription | None],
+        bound: Sequence[RequestedQuery | None],
         *,
         contexts: ResolvedContexts,
         scope: Scope,
         rights: Rights,
-    ) -> tuple[list[Subscription], StreamView]:
+    ) -> tuple[list[RequestedQuery], StreamView]:
         """Return all that was asked for, its URLs too, and the caller's view of it."""
         # INVARIANT (after the contexts have let go of what they held): the application is asked with sessions of its
         # own pool, which many streams that open at once would else wait for in vain.
@@ -322,7 +431,7 @@ class Subscriber:
         ]
         return subscriptions, _view_of(contexts.caller, subscriptions, rights)
 
-    async def _watched_url(self, ref: QueryRef, scope: Scope, *, rights: Rights) -> Subscription:
+    async def _watched_url(self, ref: QueryRef, scope: Scope, *, rights: Rights) -> RequestedQuery:
         passed: list[CachedResult | None] = []
         rights.passed = passed
         try:
@@ -330,33 +439,44 @@ class Subscriber:
                 raise BadRequestError("a URL has its input in its query string: leave the input out", path=ref.path)
             call = await self._operations.watch(ref.path, scope, rights)
         except RPCError as exc:
-            return Subscription(ref, error=exc, is_refused_by_input=True)
-        return Subscription(ref, call=call, passed=tuple(passed))
+            return RequestedQuery(ref, error=exc, is_refused_by_input=True)
+        return RequestedQuery(ref, call=call, passed=tuple(passed))
 
     async def _subscription(
-        self, ref: QueryRef, contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights
-    ) -> Subscription:
+        self, ref: QueryRef, contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights, kind: ProcedureKind
+    ) -> RequestedQuery:
         procedure = self._calls.registry.get(ref.path)
         rights.passed = passed = [*contexts.passed]
         rights.is_by_input = False
         try:
             ctx = contexts.of(None if procedure is None or procedure.options.public else procedure.chain.dependency)
-            call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights)
-            return Subscription(ref, call=call, passed=tuple(passed))
+            call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights, kind=kind)
+            return RequestedQuery(ref, call=call, passed=tuple(passed))
         except HTTPException as exc:
-            return Subscription(ref, error=rpc_error(code_for_status(exc.status_code), str(exc.detail)))
+            return RequestedQuery(ref, error=rpc_error(code_for_status(exc.status_code), str(exc.detail)))
         except RequestValidationError as exc:
             details = faults_of(exc.errors())
             error = BadRequestError("the request does not fit what its context asks for", details=details)
-            return Subscription(ref, error=error)
+            return RequestedQuery(ref, error=error)
         except RPCError as exc:
-            return Subscription(ref, error=exc, is_refused_by_input=rights.is_by_input)
+            return RequestedQuery(ref, error=exc, is_refused_by_input=rights.is_by_input)
         except Exception as exc:  # as where a handler fails: the other queries are none the worse for it
             logger.error("a step of %s failed for a stream", ref.path, exc_info=concealed(exc))
-            return Subscription(ref, error=InternalServerError(path=ref.path))
+            return RequestedQuery(ref, error=InternalServerError(path=ref.path))
 
-    def _recheck(self, scope: Scope, body: bytes, needed: Needed, queries: Sequence[QueryRef]) -> Recheck:
+    def _recheck(
+        self,
+        scope: Scope,
+        body: bytes,
+        needed: Needed,
+        queries: Sequence[QueryRef],
+        *,
+        called: ProcedureKind | None = None,
+    ) -> Recheck:
         """Return a function that resolves the dependencies and runs the steps again, from the request of the stream.
+
+        Where it is a call, of such a procedure, that raises what its steps do; else a query that is refused is one of
+        several, and the others go on.
 
         They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
         work that they leave behind belong to an answer, and there is none.
@@ -370,7 +490,10 @@ class Subscriber:
         async def resolve(rights: Rights) -> StreamView:
             try:
                 async with self._resolved(dict(scope), body, needed, rights=rights) as contexts:
-                    bound = await self._subscribed(queries, contexts, origin, rights=rights)
+                    bound = await self._subscribed(queries, contexts, origin, rights=rights, kind=called or "query")
+                for refused in bound if called else ():
+                    if refused is not None and refused.error is not None:
+                        raise refused.error
                 return (await self._with_urls(queries, bound, contexts=contexts, scope=scope, rights=rights))[1]
             except HTTPException as exc:
                 raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
@@ -382,16 +505,16 @@ def _is_url(ref: QueryRef) -> bool:
     return ref.path.startswith("/")
 
 
-def _view_of(ctx: object, subscriptions: Sequence[Subscription], rights: Rights) -> StreamView:
+def _view_of(ctx: object, subscriptions: Sequence[RequestedQuery], rights: Rights) -> StreamView:
     return StreamView(_seen_by(ctx, subscriptions), rights, _refusal_of(ctx, subscriptions))
 
 
-def _seen_by(ctx: object, subscriptions: Iterable[Subscription]) -> bytes:
+def _seen_by(ctx: object, subscriptions: Iterable[RequestedQuery]) -> bytes:
     """Return bytes that differ if the context is another caller's, or a query is seen otherwise, or is refused."""
     return b"".join((_digest(identity_of(ctx)), *map(_seen, subscriptions)))
 
 
-def _seen(subscription: Subscription) -> bytes:
+def _seen(subscription: RequestedQuery) -> bytes:
     call = subscription.call
     if call is not None:
         return _digest(call.key[2])
@@ -399,7 +522,7 @@ def _seen(subscription: Subscription) -> bytes:
     return _digest(error.code) if lasts(error) else UNDECIDED
 
 
-def _refusal_of(ctx: object, subscriptions: Sequence[Subscription]) -> str | None:
+def _refusal_of(ctx: object, subscriptions: Sequence[RequestedQuery]) -> str | None:
     """Return why a caller who is known may see nothing at all, whatever the input; None if that is not so."""
     refusals = [
         each.error

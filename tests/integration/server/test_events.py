@@ -19,7 +19,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.stream import Stream
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.testing import running
 from tests.support.waiting import until
 
@@ -58,7 +58,7 @@ def test_an_event_names_no_table_that_only_others_watch(file: Path) -> None:
 async def connect(server: Server, *queries: QueryRef, cursor: str | None = None) -> tuple[Stream, Connected]:
     """Open a stream that is not acknowledged, and return it with its first event."""
     rpc = server.rpc
-    subscriptions = [Subscription(ref, call=await rpc._calls.subscribe(ref.path, ref.input, None)) for ref in queries]
+    subscriptions = [RequestedQuery(ref, call=await rpc._calls.subscribe(ref.path, ref.input, None)) for ref in queries]
     stream, frame = await rpc._hub.connect(subscriptions, Cursor.parse(cursor) if cursor else None, acks=False)
     connected = decode_event(SSEDecoder().feed(frame)[0])
     assert isinstance(connected, Connected)

@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from reactive_rpc import define_reactive_function
 from reactive_rpc.cache.freshness import STRICT
 from reactive_rpc.protocol.events import QueryRef
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.testing import running
 from tests.support.waiting import wait_until
 
@@ -175,7 +175,7 @@ async def test_what_is_watched_counts_as_it_weighs(file: Path, length: int) -> N
 
         async def watch(rooms: list[str]) -> None:
             calls = [await caller.subscribe("notes.in_room", {"room": room}, None) for room in rooms]
-            await hub.connect([Subscription(QueryRef(path=call.path), call) for call in calls], None, acks=False)
+            await hub.connect([RequestedQuery(QueryRef(path=call.path), call) for call in calls], None, acks=False)
 
         await watch([f"warm {number}" for number in range(5)])
         before = hub.watched_bytes

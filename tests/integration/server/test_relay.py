@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from reactive_rpc import Capture, DefinitionError, ReactiveRPC, Settings
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, Revoked, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.testing.redis import RedisServer
 from tests.support.processes import Process
 from tests.support.waiting import until
@@ -143,7 +143,7 @@ async def test_revocation_reaches_the_other_worker(
         hub = two.rpc._hub
         call = await two.rpc._calls.subscribe("notes.in_room", IN_R, None)
         ref = QueryRef(path="notes.in_room", input=IN_R)
-        stream, first = await hub.connect([Subscription(ref, call)], None, acks=False, identity="ada")
+        stream, first = await hub.connect([RequestedQuery(ref, call)], None, acks=False, identity="ada")
         try:
             [connected] = SSEDecoder().feed(first)
             assert isinstance(decode_event(connected), Connected)

@@ -33,7 +33,7 @@ from reactive_rpc.procedures.guarded_query import GuardedQuery
 from reactive_rpc.subscriptions.reauthorization import StreamView
 from reactive_rpc.subscriptions.registrar import Registrar
 from reactive_rpc.subscriptions.stream import Stream
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from tests.support.waiting import became
 
 from . import postgresql_rooms, rooms
@@ -494,7 +494,7 @@ def steps_do_not_count_for_who_comes_back(monkeypatch: pytest.MonkeyPatch) -> No
     """A client that resumes is events_sent of the rows that the handler reads alone."""
     register = Registrar.register
 
-    def of_handlers(self: Registrar, stream: Stream, subscriptions: Sequence[Subscription], cursor: Any) -> Any:
+    def of_handlers(self: Registrar, stream: Stream, subscriptions: Sequence[RequestedQuery], cursor: Any) -> Any:
         return register(self, stream, [replace(one, passed=()) for one in subscriptions], cursor)
 
     monkeypatch.setattr(Registrar, "register", of_handlers)

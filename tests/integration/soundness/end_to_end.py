@@ -25,7 +25,7 @@ from reactive_rpc import ReactiveRPC, Settings, define_reactive_function
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Connected, Invalidation, QueryRef, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from tests.support.calls import by_path
 
 from .generator import Generator
@@ -104,7 +104,7 @@ class Client:
         calls = [await caller.subscribe(path, {"seed": seed}, None) for path, seed in self.queries]
         self._names = {call.wire_key: query for call, query in zip(calls, self.queries, strict=True)}
         refs = [QueryRef(path=path, input={"seed": seed}) for path, seed in self.queries]
-        subscriptions = [Subscription(ref, call=call) for ref, call in zip(refs, calls, strict=True)]
+        subscriptions = [RequestedQuery(ref, call=call) for ref, call in zip(refs, calls, strict=True)]
         self._stream, first = await hub.connect(subscriptions, cursor, acks=False)
         self._hear(first)
         listener = asyncio.create_task(self._listen())

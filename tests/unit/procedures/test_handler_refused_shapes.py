@@ -6,8 +6,6 @@ change, write it anew: `REACTIVE_WRITE_GOLDEN=1 pytest tests/unit/procedures/tes
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -41,6 +39,8 @@ from reactive_rpc import (
     by_tenant,
     define_reactive_function,
 )
+
+from .shapes import check_against, message_of
 
 GOLDEN = Path(__file__).with_name("refused_shapes.txt")
 
@@ -110,7 +110,7 @@ async def missing_attribute(db: AsyncSession) -> list[str]:
     return []
 
 
-missing_attribute.__annotations__["return"] = "re.Missing"
+missing_attribute.__annotations__["return"] = "Path.Missing"
 
 
 async def unannotated_input(item_id) -> None: ...  # type: ignore[no-untyped-def]
@@ -550,28 +550,14 @@ SHAPES: dict[str, Callable[[], object]] = {
 }  # fmt: skip
 
 
-def message_of(make: Callable[[], object]) -> str:
-    """Return what a shape is refused with; lines of this file without their numbers."""
-    with pytest.raises(DefinitionError) as raised:
-        make()
-    said = str(raised.value).replace(__name__, "app")
-    return re.sub(r"(\.py:)\d+", r"\1..", said)
-
-
 def test_each_shape_is_refused_with_its_message() -> None:
     """And no message has changed without somebody reading it."""
-    messages = {name: message_of(make) for name, make in SHAPES.items()}
-    written = "".join(
-        f"{name}\n    {message.replace(chr(10), chr(10) + '    ').rstrip()}\n\n" for name, message in messages.items()
-    )
-    if "REACTIVE_WRITE_GOLDEN" in os.environ:
-        GOLDEN.write_text(written, encoding="utf-8")
-    assert written == GOLDEN.read_text(encoding="utf-8")
+    check_against(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_each_message_names_what_is_wrong(name: str) -> None:
     """The function, the step or the option."""
     what = name.partition(": ")[2]
-    message = message_of(SHAPES[name])
+    message = message_of(SHAPES[name], __name__)
     assert what in message or name.startswith(("option", "definer", "wrapper", "step: ", "mutation")), message

@@ -15,7 +15,7 @@ from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.holdings import Bounds
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import Stream
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.testing import FakeClock, SequentialIds
 from tests.unit.cache.scripted import RowQuery, ScriptedLog, ScriptedReader, until
 
@@ -107,7 +107,7 @@ class ScriptedHub(ScriptedReader):
     ) -> Listener:
         """Open a stream on `queries` and read it."""
         subscriptions = [
-            Subscription(QueryRef(path=query.path, input=query.wire_input, etag=etag), cast(QueryCall, query))
+            RequestedQuery(QueryRef(path=query.path, input=query.wire_input, etag=etag), cast(QueryCall, query))
             for query in queries
         ]
         stream, frame = await self.hub.connect(

@@ -16,7 +16,7 @@ from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import Gap, Invalidation, QueryRef, Revoked
 from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.refresher import AT_ONCE, RETRY_SECONDS
-from reactive_rpc.subscriptions.watched_query import Subscription
+from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from tests.unit.cache.scripted import change, until
 
 from .scripted_hub import Listener, ScriptedHub
@@ -219,7 +219,7 @@ async def test_one_query_twice_in_a_set_is_told_once(w: ScriptedHub) -> None:
 async def test_a_slow_reader_gets_a_gap_and_delays_nobody(w: ScriptedHub) -> None:
     """Past the bound one gap takes the place of all that waits; the others hear everything."""
     quick = await w.connect(w.row(1))
-    slow, _ = await w.hub.connect([Subscription(QueryRef(path="p"), cast(QueryCall, w.row(1)))], None, acks=False)
+    slow, _ = await w.hub.connect([RequestedQuery(QueryRef(path="p"), cast(QueryCall, w.row(1)))], None, acks=False)
     for n in range(20):
         await w.write(1)
         await until(lambda n=n: len(quick.frames) == n + 1)  # type: ignore[misc]  # a lambda's default

@@ -35,7 +35,7 @@ from reactive_rpc.subscriptions.reconciler import Reconciler
 from reactive_rpc.subscriptions.refresher import AT_ONCE
 from reactive_rpc.subscriptions.registrar import Registrar
 from reactive_rpc.subscriptions.stream import Stream
-from reactive_rpc.subscriptions.watched_query import Pending, Subscription, WatchedQuery
+from reactive_rpc.subscriptions.watched_query import Pending, RequestedQuery, WatchedQuery
 from reactive_rpc.testing import FakeClock, SequentialIds
 from tests.unit.cache.scripted import RowQuery, ScriptedLog
 
@@ -134,7 +134,7 @@ class Client:
             refuses = row in self.world.refusing
             etag = etag_of(self.held[row], refuses=refuses) if self.has_etags and row in self.held else None
             ref = QueryRef(path=query.path, input=query.wire_input, etag=etag)
-            subscriptions.append(Subscription(ref, cast(QueryCall, query)))
+            subscriptions.append(RequestedQuery(ref, cast(QueryCall, query)))
         try:
             self.stream, first = await self.worker.hub.connect(subscriptions, self.cursor, acks=self.acks)
         except ServiceUnavailableError:
@@ -376,7 +376,7 @@ def _resumes_by_etag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> set[CachedResult]:
         return set()
 
-    def is_stale(self: Registrar, subscription: Subscription, entry: CachedResult, missed: object) -> bool:
+    def is_stale(self: Registrar, subscription: RequestedQuery, entry: CachedResult, missed: object) -> bool:
         return False
 
     monkeypatch.setattr(ChangeMatcher, "touched_among", untouched)
