@@ -1,7 +1,7 @@
 """The arguments of a path operation: compared for the key, and given to the endpoint as they were compared.
 
 A row of a mapped class counts by its primary key and the columns that are loaded. The endpoint gets a copy of it, in
-the session that is watched: whatever the copy lacks is loaded there, and counts as read.
+the session that is watched: whatever the copy lacks is loaded there, and counts as read (docs/internals/endpoints.md).
 """
 
 from __future__ import annotations

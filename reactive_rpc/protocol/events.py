@@ -51,7 +51,9 @@ def _is_none(value: object) -> bool:
 class QueryRef(BaseModel):
     """A query that a client shows."""
 
-    path: str = Field(description="The procedure: agents.get_all, for example.")
+    path: str = Field(
+        description="The procedure: agents.get_all, for example. Or the URL of an endpoint, from the path on."
+    )
     input: Any = Field(default=None, description="Its input; null where it takes none.")
     etag: str | None = Field(default=None, description="The ETag of the result that the client holds.")
 

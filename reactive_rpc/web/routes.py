@@ -151,7 +151,12 @@ def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscribe
         served.calls,
         served.ongoing,
         sets=StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds),
-        tickets=Tickets(served.store, ttl_seconds=settings.ticket_seconds, keyed_headers=keyed_headers),
+        tickets=Tickets(
+            served.store,
+            ttl_seconds=settings.ticket_seconds,
+            keyed_headers=keyed_headers,
+            endpoint_headers=served.operations.header_names,
+        ),
         limits=Limits(
             clock=clock,
             max_streams=settings.max_streams,

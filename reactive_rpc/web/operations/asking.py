@@ -2,6 +2,7 @@
 
 Its middlewares, its routing and its dependencies answer, with the credentials of the stream. The endpoint is not run:
 it leaves its call in the `Question`, and whatever refuses before it, or answers in its place, leaves none.
+docs/internals/endpoints.md argues why that is enough.
 """
 
 from __future__ import annotations

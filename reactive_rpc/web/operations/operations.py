@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.utils import is_body_allowed_for_status_code
+from starlette.background import BackgroundTasks
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -139,6 +140,10 @@ class Operations:
         for operation, route in decorated_routes(app):
             self.add(operation, route)
 
+    def header_names(self) -> frozenset[str]:
+        """Return the headers that dependencies of endpoints declare, in lower case: a ticket carries them."""
+        return frozenset(name for _, rights in self._routes.values() if rights is not None for name in rights.headers)
+
     def opened(self, rpc: object) -> AbstractContextManager[None]:
         """Have path operations find this while `rpc`, which it belongs to, is open."""
         return opened(rpc, self)
@@ -230,8 +235,11 @@ class Operations:
             question.call = await self._watchable(solved, question.rights)
         else:
             question.refusal = "another ReactiveRPC keeps its answers: watch it at the events of that one"
-        # A middleware that keeps responses must not keep this one.
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"cache-control": "no-store"})
+        # A middleware that keeps responses must not keep this one. With work of its own, though there is none, FastAPI
+        # leaves out that of dependencies: it belongs to an answer, and may take longer than a question may.
+        return Response(
+            status_code=HTTPStatus.NO_CONTENT, headers={"cache-control": "no-store"}, background=BackgroundTasks()
+        )
 
     async def _watchable(self, solved: _Solved, rights: Rights) -> OperationCall:
         """Return the call of a request, and watch all that its dependencies read."""

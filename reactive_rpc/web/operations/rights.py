@@ -57,6 +57,7 @@ class OperationRights(InternalQuery):
 
     Attributes:
         names: the parameters of the endpoint that dependencies make.
+        headers: that they declare, in lower case.
 
     Raises:
         DefinitionError: one of them cannot be solved outside of FastAPI.
@@ -74,7 +75,8 @@ class OperationRights(InternalQuery):
         own = [each for each in sub_dependencies(operation.function) if each.name not in operation.sessions]
         guards = [depends_in(f"guard_{number}", Any, mark) for number, mark in enumerate(route.route.dependencies)]
         self.names = tuple(each.name for each in own)
-        self._plans = Plans([*filter(None, guards), *own], {}, refuse=route.fault, check=lambda _: None)
+        self._plans = plans = Plans([*filter(None, guards), *own], {}, refuse=route.fault, check=lambda _: None)
+        self.headers = plans.plain.headers
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from urllib.parse import unquote_to_bytes
 
@@ -46,13 +46,19 @@ class Tickets:
 
     Args:
         keyed_headers: those that dependencies of handlers declare, which are carried too.
-
+        endpoint_headers: returns those that dependencies of watched endpoints declare; likewise.
     """
 
     def __init__(
-        self, store: EphemeralStore, *, ttl_seconds: float, keyed_headers: frozenset[str] = frozenset()
+        self,
+        store: EphemeralStore,
+        *,
+        ttl_seconds: float,
+        keyed_headers: frozenset[str] = frozenset(),
+        endpoint_headers: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        self._keyed_headers = frozenset(name.encode("latin-1") for name in keyed_headers)
+        self._keyed_headers = keyed_headers
+        self._endpoint_headers = endpoint_headers
         self._store = store
         self._ttl_seconds = ttl_seconds
 
@@ -67,7 +73,8 @@ class Tickets:
             ServiceUnavailableError: there is no room, or the ephemeral store cannot be reached.
         """
         ticket = secrets.token_urlsafe(32)
-        carried = _credentials(dependencies) | _declared(dependencies) | self._keyed_headers
+        declared = {name.encode("latin-1") for name in self._keyed_headers | self._endpoint_headers()}
+        carried = _credentials(dependencies) | _declared(dependencies) | declared
         content = json.dumps([[name.decode(), value.decode("latin-1")] for name, value in headers if name in carried])
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = nonce + AESGCM(_key(ticket)).encrypt(nonce, content.encode(), None)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, select
@@ -24,6 +24,9 @@ __all__ = [
     "METADATA", "AsyncSessionDep", "CurrentUser", "Existing", "Seat", "SeatPublic", "SessionDep", "User", "existing",
     "get_current_user", "get_db", "ran", "router",
 ]  # fmt: skip
+
+
+SYNC_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Kept(SQLModel, registry=registry()):
@@ -157,12 +160,17 @@ async def existing(
     functions: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Existing]:
-    """Open an application on a file, with two users of one organization and one of another, and a seat of each."""
-    engine = create_engine(f"sqlite:///{file}")
-    async_engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    """Open an application on a file, or on the database of `url`, with users of two organizations and seats."""
+    url = make_url(options.pop("url", f"sqlite+aiosqlite:///{file}"))
+    engine = create_engine(url.set(drivername=SYNC_DRIVERS[url.get_backend_name()]))
+    async_engine = create_async_engine(url)
     settings = Settings(busy_timeout_seconds=0.2, **options.pop("settings", {}))
     rpc = ReactiveRPC(
-        f"sqlite+aiosqlite:///{file}", functions=functions or {}, metadata=METADATA, settings=settings, **options
+        url.render_as_string(hide_password=False),
+        functions=functions or {},
+        metadata=METADATA,
+        settings=settings,
+        **options,
     )
     app = make_app(rpc)
     app.state.engine, app.state.async_engine = engine, async_engine

@@ -20,9 +20,11 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 
 from benchmarks.path_counters import Counter
 from reactive_rpc import Cache, DefinitionError, ReactiveRPC, now, reactive
+from reactive_rpc.protocol.headers import STALE, STALE_SECONDS
 
 from . import endpoints
 from .endpoints import AsyncSessionDep, CurrentUser, Existing, Seat, SessionDep, User, existing, ran
+from .test_outage import gone
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +153,12 @@ def dependent(seats: Annotated[list[Seat], Depends(endpoints.read_seats)]) -> in
 @reactive
 async def some_names(session: AsyncSessionDep, skip: int = 0, x_org: Annotated[str, Header()] = "a") -> list[str]:
     return list((await session.exec(select(Seat.name).where(Seat.org == x_org).offset(skip))).all())
+
+
+@router.get("/by-token")
+@reactive(cache=Cache(freshness="token"))
+async def by_token(session: AsyncSessionDep) -> list[str]:
+    return list((await session.exec(select(Seat.name))).all())
 
 
 @router.get("/outage")
@@ -319,17 +327,53 @@ async def test_two_that_ask_at_once_have_it_run_once(app: Existing) -> None:
     assert (len({answer.content for answer in answers}), ran) == (1, ["read_seats"])
 
 
+async def test_it_is_the_same_on_postgresql(file: Path, postgresql_url: str, anyio_backend: str) -> None:
+    """By sync and async sessions: kept, until a row changes that was read, for each user."""
+    async with existing(file, url=postgresql_url) as app:
+        for url, name in ((SEATS, "read_seats"), (f"{SEATS}/1", "read_seat")):
+            first = await app.get(url)
+            assert (first.status_code, app.runs) == (200, [name])
+            await app.get(url)
+            assert app.runs == []
+            await app.get(url, "al")
+            assert app.runs == [name]
+            app.write(Seat(id=1, org="a", name=f"of {name}"))
+            again = await app.get(url)
+            assert (f"of {name}" in again.text, app.runs) == (True, [name])
+        missing = [(await app.get(f"{SEATS}/7")).status_code, (await app.get(f"{SEATS}/7")).status_code]
+        assert (missing, app.runs) == ([404, 404], [])
+
+
+async def test_an_outage_is_bridged_if_the_endpoint_says_so(file: Path, anyio_backend: str) -> None:
+    """Marked as stale; an endpoint that does not say so is answered 503 by the application's own handler."""
+    async with existing(file, application) as app:
+        for url in ("/more/outage", "/more/names"):
+            await app.get(url)
+        with gone(file):
+            bridged, refused = [await app.get(url) for url in ("/more/outage", "/more/names")]
+        assert (bridged.json(), bridged.headers[STALE], STALE_SECONDS in bridged.headers) == (
+            ["one", "two"],
+            "true",
+            True,
+        )
+        assert (refused.status_code, refused.headers["retry-after"], refused.headers["x-handler"]) == (503, "1", "own")
+        assert STALE not in (await app.get("/more/outage")).headers
+
+
 async def test_a_hit_costs_one_look_at_the_log(file: Path, anyio_backend: str) -> None:
     """Beside FastAPI's own work: no session of ours, no task, no thread, and fewer calls than a procedure's hit."""
     counter = Counter()
     with counter.following_sqlite(), counter.following_calls():
         async with existing(file, application, settings={"poll_interval_seconds": 3600}) as app:
-            for _ in range(3):
-                await app.get("/more/names?skip=1")
+            for url in ("/more/names?skip=1", "/more/by-token") * 3:
+                await app.get(url)
             with counter.counting() as passed:
                 await app.get("/more/names?skip=1")
+            with counter.counting() as passed_by_token:
+                await app.get("/more/by-token")
     assert (passed.statements, passed.round_trips) == (["PRAGMA data_version"], 0)
     assert passed.functions <= 72
+    assert passed_by_token.statements == []
 
 
 async def test_a_function_is_called_as_it_is(app: Existing) -> None:

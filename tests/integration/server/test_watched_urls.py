@@ -52,6 +52,7 @@ def by_cookie(session: Annotated[str, Cookie()]) -> str:
 
 
 def counted(tasks: BackgroundTasks, request: Request) -> None:
+    tasks.add_task(ran.append, "task")
     if request.headers.get("x-busy") in BUSY:
         raise HTTPException(BUSY[request.headers["x-busy"]], "later")
 
@@ -136,6 +137,22 @@ TIMES = count()
 PLACE: ContextVar[str] = ContextVar("place")
 
 
+def vanishing(request: Request, session: SessionDep, x_user: Annotated[str, Header()]) -> str:
+    """Lose the user in the very moment in which it was found."""
+    if session.get(User, x_user) is None:
+        raise HTTPException(403, "who are you?")
+    with Session(request.app.state.engine) as other:
+        other.delete(other.get_one(User, x_user))
+        other.commit()
+    return x_user
+
+
+@router.get("/vanishing")
+@reactive
+def of_vanishing(session: SessionDep, user: Annotated[str, Depends(vanishing)]) -> list[str]:
+    return list(session.exec(select(Seat.name)).all())
+
+
 @router.get("/noted")
 @reactive
 def noted(session: SessionDep, user: Annotated[str, Depends(writing)]) -> list[str]:
@@ -192,7 +209,11 @@ def application(rpc: ReactiveRPC) -> FastAPI:
         asked.append(str(request.url).removeprefix("http://test"))
         if request.url.path.startswith("/secret") and request.headers.get("x-gate") != "open":
             return Response("closed", 403)
-        return await call_next(request)
+        answer = await call_next(request)
+        return Response("too late", 403) if request.headers.get("x-gate") == "late" and is_endpoint(request) else answer
+
+    def is_endpoint(request: Request) -> bool:
+        return not request.url.path.startswith("/rpc")
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=gate)
     app.add_middleware(Naming)
@@ -280,6 +301,27 @@ async def test_a_url_is_watched_until_it_is_answered_otherwise(app: Existing) ->
     async with Watching(app, SEATS, user="bob") as stream:
         await until(lambda: stream.sent)
         assert stream.keys != [one]
+
+
+async def test_whoever_comes_back_is_told_of_what_was_missed(app: Existing) -> None:
+    """By the cursor, or by the ETag of the answer that it holds, which is that of a GET."""
+    etag = (await app.get(SEATS)).headers["etag"]
+    async with Watching(app, SEATS) as stream:
+        await until(lambda: stream.sent)
+        cursor = stream.connected["cursor"]
+    for written, is_stale in ((User(id="new", org="c"), False), (Seat(id=9, org="a", name="nine"), True)):
+        app.write(written)
+        for query, resumed in (({"path": SEATS}, {"cursor": cursor}), ({"path": SEATS, "etag": etag}, {})):
+            said = await _connected(app, query, **resumed)
+            assert [each["key"] for each in said["stale"]] == (said["queries"] if is_stale else []), said
+
+
+async def _connected(app: Existing, query: dict[str, Any], **resumed: str) -> dict[str, Any]:
+    """Open a stream of ada's that resumes, and return its first event."""
+    async with InProcessStream(app.app, [query], {"x-user": "ada"}, note=lambda: None, **resumed) as again:
+        await until(lambda: again.sent)
+        said: dict[str, Any] = json.loads(again.sent[0][1].data)
+        return said
 
 
 async def test_a_redirect_elsewhere_is_another_answer(app: Existing) -> None:
@@ -405,6 +447,14 @@ async def test_the_application_is_asked_with_the_credentials_of_the_stream(app: 
         await until(stream.task.done)
 
 
+async def test_a_refusal_after_the_endpoint_is_one_too(app: Existing) -> None:
+    """A middleware may look at the answer first."""
+    assert (await app.get(SEATS, **{"x-gate": "late"})).status_code == 403
+    async with Watching(app, SEATS, **{"x-gate": "late"}) as stream:
+        await until(lambda: stream.sent)
+        assert stream.refusals == {SEATS: ("FORBIDDEN", "Forbidden")}
+
+
 async def test_a_right_that_is_lost_ends_the_watch_before_anything_is_sent(app: Existing) -> None:
     """The commit that takes it away has the stream asked again at once; what it wrote besides is not told."""
     async with Watching(app, SEATS) as stream, Watching(app, SEATS, user="al") as other:
@@ -420,6 +470,13 @@ async def test_a_right_that_is_lost_ends_the_watch_before_anything_is_sent(app: 
     async with Watching(app, SEATS) as stream:
         await until(lambda: stream.sent)
         assert stream.refusals == {SEATS: ("FORBIDDEN", "who are you?")}
+
+
+async def test_a_right_that_is_lost_on_the_way_in_is_asked_for_again(app: Existing) -> None:
+    """FastAPI let the caller in, and a moment later it is watched: in between it was lost."""
+    async with Watching(app, "/more/vanishing") as stream:
+        await until(lambda: stream.sent)
+        assert stream.refusals == {"/more/vanishing": ("FORBIDDEN", "who are you?")}
 
 
 async def test_a_right_that_nobody_can_watch_is_asked_for_again_and_again(file: Path, anyio_backend: str) -> None:
@@ -440,10 +497,10 @@ async def test_what_a_middleware_has_left_is_not_believed_again(file: Path, anyi
     valid.add("t")
     async with (
         existing(file, application, settings=QUICK) as app,
-        Watching(app, "/more/believing", **{"x-token": "t"}) as stream,
+        InProcessStream(_with_state(app), [{"path": "/more/believing"}], {"x-token": "t"}, note=lambda: None) as stream,
     ):
         await until(lambda: stream.sent)
-        assert stream.refusals == {}
+        assert json.loads(stream.sent[0][1].data)["errors"] == []
         await until(lambda: app.rpc.admin.stats()["rechecks"] > 2)
         assert not stream.task.done()
         valid.clear()
@@ -452,15 +509,23 @@ async def test_what_a_middleware_has_left_is_not_believed_again(file: Path, anyi
 
 async def test_what_the_lifespan_yields_is_there(file: Path, anyio_backend: str) -> None:
     """`request.state`, as the server gives it with each request."""
-    async with existing(file, application) as app:
+    async with (
+        existing(file, application) as app,
+        InProcessStream(
+            _with_state(app, greeting="hello"), [{"path": "/more/greeted"}], {}, note=lambda: None
+        ) as stream,
+    ):
+        await until(lambda: stream.sent)
+        assert json.loads(stream.sent[0][1].data)["errors"] == []
 
-        async def served(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["state"] = {**scope.get("state", {}), "greeting": "hello"}
-            await app.app(scope, receive, send)
 
-        async with InProcessStream(cast(FastAPI, served), [{"path": "/more/greeted"}], {}, note=lambda: None) as stream:
-            await until(lambda: stream.sent)
-            assert json.loads(stream.sent[0][1].data)["errors"] == []
+def _with_state(app: Existing, **state: str) -> FastAPI:
+    """Give the application as a server calls it: with a copy of all that its lifespan has yielded."""
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        await app.app({**scope, "state": dict(state)}, receive, send)
+
+    return cast(FastAPI, served)
 
 
 @pytest.mark.parametrize("url", ["/more/noted", "/more/hiding"])
@@ -537,6 +602,16 @@ async def test_a_url_is_watched_where_its_answers_are_kept(file: Path, tmp_path:
             await until(lambda: "invalidation" in there.names)
 
 
+async def test_work_that_a_dependency_leaves_belongs_to_an_answer(app: Existing) -> None:
+    """It is done after a GET, and not when the application is asked for a stream."""
+    await app.get("/more/busy")
+    assert ran == ["task"]
+    ran.clear()
+    async with Watching(app, "/more/busy") as stream:
+        await until(lambda: stream.sent)
+    assert ran == []
+
+
 async def test_a_set_and_a_poll_name_urls_too(app: Existing) -> None:
     """They are stored as they are, and asked for by whoever uses the set."""
     queries = [{"path": SEATS}]
@@ -549,9 +624,20 @@ async def test_a_set_and_a_poll_name_urls_too(app: Existing) -> None:
     assert "who are you?" in stranger.text
 
 
+async def test_a_ticket_carries_the_headers_that_endpoints_declare(app: Existing) -> None:
+    """So that a browser's EventSource, which sends none, watches as its user."""
+    stored = await app.client.post("/rpc/events/sets", json={"queries": [{"path": SEATS}]})
+    issued = await app.client.post("/rpc/events/ticket", json={}, headers={"x-user": "ada", "x-other": "not declared"})
+    parameters = {"set": stored.json()["set"], "ticket": issued.json()["ticket"], "wait": 0}
+    polled = await app.client.get("/rpc/events/poll", params=parameters)
+    assert "connected" in polled.text
+    assert "who are you?" not in polled.text
+
+
 async def test_nothing_but_its_middlewares_and_dependencies_is_asked(app: Existing) -> None:
     """One GET for each URL; its answer may be kept by nobody."""
     seen: list[tuple[int, str | None]] = []
+    sent: list[str] = []
 
     class Seen:
         def __init__(self, inner: Any) -> None:
@@ -563,10 +649,13 @@ async def test_nothing_but_its_middlewares_and_dependencies_is_asked(app: Existi
                     seen.append((message["status"], dict(message["headers"]).get(b"cache-control", b"").decode()))
                 await send(message)
 
+            if scope["path"] == SEATS:
+                sent.extend(sorted(name.decode() for name, _ in scope["headers"]))
             await self.inner(scope, receive, note)
 
     app.app.middleware_stack = Seen(app.app.middleware_stack)
     asked.clear()
-    async with Watching(app, SEATS) as stream:
+    async with Watching(app, SEATS, **{"if-none-match": "*", "accept": "text/event-stream", "x-other": "1"}) as stream:
         await until(lambda: stream.sent)
+    assert sent == ["x-other", "x-user"], "those that say something of the request for events stay there"
     assert (asked, seen) == (["/rpc/events", SEATS], [(204, "no-store")])

@@ -15,7 +15,7 @@ from sqlalchemy import JSON, Column, ForeignKey, create_engine
 from sqlalchemy.orm import Mapped, column_property, mapped_column, registry, relationship
 from sqlmodel import Field, Session, SQLModel
 
-from reactive_rpc.procedures.arguments import Arguments
+from reactive_rpc.procedures.arguments import Arguments, CopiedRow
 
 
 class Base(SQLModel, registry=registry()):
@@ -136,6 +136,7 @@ def test_rows_count_by_class_key_and_loaded_columns(session: Session) -> None:
     for one, two in combinations(rows, 2):
         assert compared(one) != compared(two)
     assert compared(ada) == compared(session.get_one(Person, 1))
+    assert compared(ada) != compared(CopiedRow.of(ada).compared), "a tuple that looks like a row is none"
     before = compared(ada)
     ada.rights = ["read", "write"]
     assert compared(ada) != before
