@@ -23,6 +23,7 @@ BENCHMARKS = (
     "commit_to_clients",
     "relay",
     "paths",
+    "type_checks",
 )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, assert_type
 
-from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request
+from fastapi import BackgroundTasks, Depends, FastAPI, File, Header, Request, UploadFile
+from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from pydantic import Field as PydanticField
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
@@ -243,6 +244,36 @@ async def greet_later(
     greeter: Greeter = Depends(greeter),  # noqa: B008
 ) -> int:
     return 1
+
+
+@user.mutation
+async def upload(db: AsyncSession, ctx: User, file: UploadFile, title: str = "") -> int:
+    return 1
+
+
+@define_reactive_function.mutation
+async def upload_all(
+    files: Annotated[list[UploadFile], File(description="The plans.")], cover: UploadFile | None = None
+) -> int:
+    return len(files)
+
+
+@define_reactive_function(cache=False)
+async def manual(name: str = "manual.pdf") -> FileResponse:
+    return FileResponse(name)
+
+
+async def files(me: User, file: UploadFile) -> None:
+    call = rpc.caller(me)
+    assert_type(await call(upload, file, title="Attic"), int)
+    assert_type(await call(upload_all, files=[file], cover=file), int)
+    assert_type(await call(manual), FileResponse)
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, wire_case="camel")
+    await call(upload)  # error: file is missing
+    await call(upload, file=b"plan")  # error: an UploadFile
+    await call(upload_all, files=file)  # error: a list of them
+    _ = (await call(manual)).content  # error: no bytes, but the response
+    ReactiveRPC("sqlite+aiosqlite:///x.db", functions={}, wire_case="kebab")  # error: no such case
 
 
 def send_mail(to: str, *, subject: str) -> None: ...
