@@ -38,6 +38,8 @@ TWICE: dict[str, int] = {
     "Mutation": 2,
     "Procedure": 2,
     "Query": 2,
+    "StreamedQuery": 2,
+    "Subscription": 2,
     "SyncMutation": 2,
     "SyncQuery": 2,
 }

@@ -15,6 +15,9 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.event_reader import EventReader
+from reactive_rpc.client.item_reader import ItemReader
+from reactive_rpc.client.iterators import EventIterator, ItemIterator
 from reactive_rpc.client.live import Live, Means
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.retrying import is_transient, retry_after_seconds
@@ -23,7 +26,7 @@ from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import BadRequestError, ConflictError, ReactiveRPCError, ServiceUnavailableError, WireError
 
-__all__ = ["AsyncClient", "Mutation", "Query"]
+__all__ = ["AsyncClient", "Mutation", "Query", "StreamedQuery", "Subscription"]
 
 T = TypeVar("T")
 
@@ -99,7 +102,7 @@ class AsyncClient:
         await self._live.open()
 
     async def aclose(self) -> None:
-        """End every watch, stream and task; idempotent."""
+        """End every watch, iterator, stream and task; idempotent."""
         if self._state != "open":
             self._state = "closed"
             return
@@ -114,12 +117,28 @@ class AsyncClient:
     def set_token(self, token: str | None) -> None:
         """Be the caller of `token` from now on; None is nobody.
 
-        Every watch is fetched again, the stream opened anew.
+        Every watch is fetched again, the stream opened anew. Subscriptions begin again, without the last id of the
+        caller before; a streamed query that is being read goes on as the caller who asked. If it is the same caller,
+        whose token is about to expire, see `renew_token`.
         """
+        self._set_token(token, is_renewed=False)
+
+    def renew_token(self, token: str) -> None:
+        """Send a newer `token` of the same caller from now on.
+
+        As `set_token`, but subscriptions miss nothing, and are told nothing twice: their connections stay until the
+        server ends them, as the token expires with which they were opened, and then go on after the last value.
+
+        Args:
+            token: of the caller who the client is already.
+        """
+        self._set_token(token, is_renewed=True)
+
+    def _set_token(self, token: str | None, *, is_renewed: bool) -> None:
         self._token = token
         if self._transport is not None and self._live is not None and self._state == "open":
             self._transport.set_token(token)
-            self._live.reidentify()
+            self._live.reidentify(is_renewed=is_renewed)
 
     async def call(
         self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None
@@ -181,6 +200,34 @@ class AsyncClient:
         """
         _, live = self._opened()
         return Watch(live, procedure, procedure.encode_input(arguments))
+
+    def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> EventIterator[T]:
+        """Return the values of a subscription, to be iterated over; nothing is sent before the first is wanted.
+
+        Args:
+            procedure: the subscription, of a generated client.
+            arguments: its input by name, `{field: value}`.
+
+        Raises:
+            BadRequestError: the input does not fit.
+        """
+        transport, live = self._opened()
+        fields = procedure.encode_input(arguments)
+        reader = EventReader(transport, procedure, fields, clock=self._clock, new_backoff=self._new_backoff)
+        return EventIterator(live, reader)
+
+    def iterate_items(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> ItemIterator[T]:
+        """Return the values of a streamed query, to be iterated over; nothing is sent before the first is wanted.
+
+        Args:
+            procedure: the query, of a generated client.
+            arguments: its input by name, `{field: value}`.
+
+        Raises:
+            BadRequestError: the input does not fit.
+        """
+        transport, live = self._opened()
+        return ItemIterator(live, ItemReader(transport, procedure, procedure.encode_input(arguments)))
 
     async def login_with_password(self, url: str, *, username: str, password: str) -> None:
         """Log in by OAuth2's password flow at `url`, and be that caller from now on; errors as in `call`.
@@ -283,3 +330,25 @@ class Query(Generic[T]):
 
     def _watch(self, arguments: Mapping[str, Any]) -> Watch[T]:
         return self._client.watch(self._procedure, arguments)
+
+
+class StreamedQuery(Generic[T]):
+    """A streamed query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    def _call(self, arguments: Mapping[str, Any]) -> ItemIterator[T]:
+        return self._client.iterate_items(self._procedure, arguments)
+
+
+class Subscription(Generic[T]):
+    """A subscription (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    def _call(self, arguments: Mapping[str, Any]) -> EventIterator[T]:
+        return self._client.iterate_events(self._procedure, arguments)

@@ -1,8 +1,8 @@
-"""Keep every watched query right: streams for all of them, and fetches if those say so.
+"""Keep every watched query right: streams for all of them, and fetches if those say so. Run readers, too.
 
 One runner task owns one task group; in it live the lanes (one stream each, see `lane.py`), the task that spreads the
-queries over them, at most one fetch an entry, and the acknowledger. A runner of its own, rather than a task group
-entered by `open`, lets `aclose` be called from any task.
+queries over them, at most one fetch an entry, the acknowledger, and the readers of answers that come bit by bit. A
+runner of its own, rather than a task group entered by `open`, lets `aclose` be called from any task.
 
 A query joins a stream when its first fetch has ended: its ETag then lets the server confirm it. If the caller changes
 while a fetch is under way, the fetch asks again as the new one. `docs/internals/client.md` argues why.
@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from reactive_rpc.client.answer_reader import AnswerReader
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
 from reactive_rpc.client.lane import ClientStream, Lane, report
@@ -51,7 +52,7 @@ pool with a thousand waiting requests gives each of them its turn so slowly that
 
 
 class Live:
-    """The watches of one client; a `Host` of its lanes. Belongs to one event loop; not safe across threads."""
+    """The watches and readers of a client; a `Host` of its lanes. Belongs to one event loop, and to its thread."""
 
     def __init__(
         self, transport: Transport, *, clock: Clock, new_backoff: Callable[..., Backoff], events: Means = "auto"
@@ -77,6 +78,7 @@ class Live:
         self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._stop = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
+        self._readers: set[AnswerReader[Any]] = set()
 
     async def open(self) -> None:
         """Start the tasks."""
@@ -108,13 +110,31 @@ class Live:
         self.subscriptions.release(entry)
         self._changed.set()
 
-    def reidentify(self) -> None:
-        """Begin anew with the transport's new credentials: no stream, no cursor, every result invalidated."""
+    def read(self, reader: AnswerReader[Any]) -> None:
+        """Start a reader's task; if the client is closed, the reader hears so."""
+        if self.group is None:
+            reader.end()
+            return
+        self._readers.add(reader)
+        self.group.start_soon(self._run_reader, reader, name="reactive_rpc.client.reader")
+
+    async def _run_reader(self, reader: AnswerReader[Any]) -> None:
+        await reader.run()
+        self._readers.discard(reader)
+
+    def reidentify(self, *, is_renewed: bool = False) -> None:
+        """Begin anew with the transport's new credentials: no stream, no cursor, every result invalidated.
+
+        Args:
+            is_renewed: the caller is the same, so readers go on.
+        """
         self.caller += 1
         self.refusal = None
         for lane in self.lanes:
             lane.reidentify()
         self.subscriptions.reidentify()
+        for reader in () if is_renewed else self._readers:
+            reader.reidentify()
         self._fetch_wanted()
         self._changed.set()
 
@@ -132,6 +152,8 @@ class Live:
             self.group = None
             for entry in self.subscriptions:
                 entry.end()
+            for reader in self._readers:
+                reader.end()
 
     # -- streams
 

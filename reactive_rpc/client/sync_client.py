@@ -21,10 +21,11 @@ from reactive_rpc.client.async_client import AsyncClient
 from reactive_rpc.client.live import Means
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.state import State
+from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock
 
-__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncWatch"]
+__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncStreamedQuery", "SyncSubscription", "SyncWatch"]
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class SyncClient:
         self._portal = portal
 
     def close(self) -> None:
-        """End every watch, stream and task, and the thread; idempotent."""
+        """End every watch, iterator, stream and task, and the thread; idempotent."""
         # The portal goes first: a watch that ends because of the close must not wait for a thread that is gone.
         self._portal = None
         self._stack.close()
@@ -81,6 +82,10 @@ class SyncClient:
     def set_token(self, token: str | None) -> None:
         """Be the caller of `token` from now on; None is nobody."""
         self._opened().call(self._client.set_token, token)
+
+    def renew_token(self, token: str) -> None:
+        """Send a newer token of the same caller from now on; see `AsyncClient.renew_token`."""
+        self._opened().call(self._client.renew_token, token)
 
     def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None) -> T:
         """Call a procedure and return its typed result; the rest as in `AsyncClient.call`."""
@@ -91,6 +96,14 @@ class SyncClient:
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncWatch[T]:
         """Return a watch of a query, to be entered; arguments and errors as in `AsyncClient.watch`."""
         return SyncWatch(self, self._opened().call(self._client.watch, procedure, arguments))
+
+    def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncEventIterator[T]:
+        """Return the values of a subscription; arguments and errors as in `AsyncClient.iterate_events`."""
+        return SyncEventIterator(self, self._opened().call(self._client.iterate_events, procedure, arguments))
+
+    def iterate_items(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncItemIterator[T]:
+        """Return the values of a streamed query; arguments and errors as in `AsyncClient.iterate_items`."""
+        return SyncItemIterator(self, self._opened().call(self._client.iterate_items, procedure, arguments))
 
     def login_with_password(self, url: str, *, username: str, password: str) -> None:
         """Log in by OAuth2's password flow; arguments and errors as in `AsyncClient.login_with_password`."""
@@ -213,3 +226,25 @@ class SyncQuery(Generic[T]):
 
     def _watch(self, arguments: Mapping[str, Any]) -> SyncWatch[T]:
         return self._client.watch(self._procedure, arguments)
+
+
+class SyncStreamedQuery(Generic[T]):
+    """A streamed query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    def _call(self, arguments: Mapping[str, Any]) -> SyncItemIterator[T]:
+        return self._client.iterate_items(self._procedure, arguments)
+
+
+class SyncSubscription(Generic[T]):
+    """A subscription (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
+
+    def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
+        self._client = client
+        self._procedure = procedure
+
+    def _call(self, arguments: Mapping[str, Any]) -> SyncEventIterator[T]:
+        return self._client.iterate_events(self._procedure, arguments)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
+import anyio
 import httpx
 from pydantic import ValidationError
 
 from reactive_rpc.client.files import SentFile, opened
 from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.retrying import OPEN_SECONDS
 from reactive_rpc.client.token import Token
 from reactive_rpc.errors import ConnectionFailedError, RPCError, WireError, rpc_error
 from reactive_rpc.protocol.codes import code_for_status
@@ -23,7 +25,18 @@ from reactive_rpc.protocol.envelopes import decode_error
 from reactive_rpc.protocol.events import Ack, Polled, SubscriptionRequest
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, STALE, UNKNOWN, VERSION
 
-__all__ = ["MAX_RETRY_AFTER_SECONDS", "CallAnswer", "Transport", "new_http_client"]
+__all__ = [
+    "EVENT_STREAM",
+    "JSON_LINES",
+    "MAX_RETRY_AFTER_SECONDS",
+    "CallAnswer",
+    "StreamedAnswer",
+    "Transport",
+    "new_http_client",
+]
+
+EVENT_STREAM: Final = "text/event-stream"
+JSON_LINES: Final = "application/jsonl"
 
 _JSON: Final = {"content-type": "application/json"}
 
@@ -66,6 +79,13 @@ class CallAnswer(NamedTuple):
     is_stale: bool = False
     version: str | None = None
     headers: Mapping[str, str] = MappingProxyType({})
+
+
+class StreamedAnswer(NamedTuple):
+    """A successful answer that is still coming."""
+
+    headers: httpx.Headers
+    chunks: AsyncIterator[bytes]
 
 
 def new_http_client(timeout_seconds: float) -> httpx.AsyncClient:
@@ -127,26 +147,84 @@ class Transport:
             WireError: the answer is none of this protocol.
         """
         headers = self.headers if etag is None else {**self.headers, "if-none-match": etag}
-        token, era = UNKNOWN if was_notified else self._token.value, self._token.era
-        if token is not None:
-            headers = {**headers, CURSOR: token}
         if idempotency_key is not None:
             headers = {**headers, IDEMPOTENCY_KEY: idempotency_key}
-        cursor: str | None = UNKNOWN
-        try:
-            response = await self._send(procedure, fields, headers, files=files)
-            cursor = response.headers.get(CURSOR, UNKNOWN if response.is_server_error else None)
-        finally:
-            # Without an answer, or with a gateway's, the server may have written, and nobody has said how far.
-            self._token.learn(cursor, era=era)
+        response = await self._exchange(procedure, fields, headers, was_notified=was_notified, files=files)
         is_stale = STALE in response.headers
         if response.status_code == 304 and etag is not None:
             return CallAnswer(None, etag, is_stale, response.headers.get(VERSION))
         if not response.is_success:
-            error = _error_of(response, response.content)
-            raise procedure.typed_error(error) if isinstance(error, RPCError) else error
+            raise _refusal(procedure, response, response.content)
         headers = dict(response.headers)
         return CallAnswer(response.content, headers.get("etag"), is_stale, headers.get(VERSION), headers)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        procedure: Procedure[Any],
+        fields: dict[str, Any] | None,
+        *,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[StreamedAnswer]:
+        """Call a procedure whose answer comes bit by bit; errors as in `call`, also while reading.
+
+        Args:
+            procedure: the one that is called.
+            fields: its encoded input.
+            media_type: of the answer. An event stream may be silent for any time, once it has begun.
+            headers: sent with the others.
+        """
+        # What is compressed on its way tends to wait there for more.
+        wanted = {"accept": media_type, "accept-encoding": "identity", "cache-control": "no-store"}
+        headers = {**self.headers, **wanted, **(headers or {})}
+        is_endless = media_type == EVENT_STREAM
+        where = self._base_url + procedure.url
+        try:
+            with anyio.fail_after(OPEN_SECONDS if is_endless else None):
+                response = await self._exchange(procedure, fields, headers, stream=True, is_endless=is_endless)
+        except TimeoutError as exc:
+            raise ConnectionFailedError(f"{where} did not begin its answer within {OPEN_SECONDS:g} s") from exc
+        try:
+            with _network_errors(where):
+                if response.status_code != 200:
+                    raise _refusal(procedure, response, await response.aread())
+            found = response.headers.get("content-type", "")
+            if not found.startswith(media_type):
+                raise WireError(f"{where} answered with {found!r} instead of {media_type!r}")
+            if not (is_endless or _has_framed_end(response)):
+                raise WireError(
+                    f"{where} answered without saying how long it is, or in chunks, so a cut would look like its end: "
+                    "a proxy on the way must speak HTTP/1.1"
+                )
+            async with aclosing(_chunks(response, where)) as chunks:
+                yield StreamedAnswer(response.headers, chunks)
+        finally:
+            await response.aclose()
+
+    async def _exchange(
+        self,
+        procedure: Procedure[Any],
+        fields: dict[str, Any] | None,
+        headers: Mapping[str, str],
+        *,
+        was_notified: bool = False,
+        files: Sequence[SentFile] = (),
+        stream: bool = False,
+        is_endless: bool = False,
+    ) -> httpx.Response:
+        """Send a call with the token, and learn the one of the answer."""
+        token, era = UNKNOWN if was_notified else self._token.value, self._token.era
+        if token is not None:
+            headers = {**headers, CURSOR: token}
+        cursor: str | None = UNKNOWN
+        try:
+            response = await self._send(procedure, fields, headers, files=files, stream=stream, is_endless=is_endless)
+            cursor = response.headers.get(CURSOR, UNKNOWN if response.is_server_error else None)
+            return response
+        finally:
+            # Without an answer, or with a gateway's, the server may have written, and nobody has said how far.
+            self._token.learn(cursor, era=era)
 
     async def _send(
         self,
@@ -155,23 +233,35 @@ class Transport:
         headers: Mapping[str, str],
         *,
         files: Sequence[SentFile],
+        stream: bool,
+        is_endless: bool,
     ) -> httpx.Response:
         """Send a call: by GET if the input fits into a URL, else by POST, which every query answers too."""
         where = self._base_url + procedure.url
+        timeout = self._endless_timeout if is_endless else self._http.timeout
         with _network_errors(where):
             if procedure.method == "GET":
                 query = urlencode(_query_string(fields), quote_via=quote)
                 url = f"{where}?{query}" if query else where
                 if len(url) <= MAX_URL_BYTES:
-                    response = await self._http.get(url, headers=headers)
+                    request = self._http.build_request("GET", url, headers=headers, timeout=timeout)
+                    response = await self._http.send(request, stream=stream)
                     if response.status_code not in _TOO_LONG:
                         return response
+                    await response.aclose()
             if procedure.files:
                 input = ("input", (None, json.dumps(fields or {}), "application/json"))
                 with opened(files) as parts:
                     return await self._http.post(where, files=[input, *parts], headers=headers)
             body = b"" if fields is None else json.dumps(fields).encode()
-            return await self._http.post(where, content=body, headers={**headers, **_JSON})
+            request = self._http.build_request(
+                "POST", where, content=body, headers={**headers, **_JSON}, timeout=timeout
+            )
+            return await self._http.send(request, stream=stream)
+
+    @property
+    def _endless_timeout(self) -> httpx.Timeout:
+        return httpx.Timeout(self._http.timeout.connect, read=None)
 
     async def post_form(self, url: str, form: Mapping[str, str]) -> bytes:
         """Post a form (a login) and return the body; errors as in `call`."""
@@ -187,21 +277,21 @@ class Transport:
     async def events(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open an event stream and yield its chunks; errors as in `call`, also while reading."""
         # What is compressed on its way tends to wait there for more.
-        encoding = {"accept": "text/event-stream", "accept-encoding": "identity", "cache-control": "no-store"}
+        encoding = {"accept": EVENT_STREAM, "accept-encoding": "identity", "cache-control": "no-store"}
         headers = {**self.headers, **_JSON, **encoding}
         opening = self._http.stream(
             "POST",
             self._events_url,
             content=request.model_dump_json().encode(),
             headers=headers,
-            timeout=httpx.Timeout(self._http.timeout.connect, read=None),
+            timeout=self._endless_timeout,
         )
         with _network_errors(self._events_url):
             async with opening as response:
                 if response.status_code != 200:
                     raise _error_of(response, await response.aread())
                 media_type = response.headers.get("content-type", "")
-                if not media_type.startswith("text/event-stream"):
+                if not media_type.startswith(EVENT_STREAM):
                     raise WireError(f"{self._events_url} answered with {media_type!r} instead of an event stream")
                 yield response.aiter_bytes()
 
@@ -234,6 +324,19 @@ class Transport:
             )
         if not response.is_success:
             raise _error_of(response, response.content)
+
+
+def _has_framed_end(response: httpx.Response) -> bool:
+    """Tell whether an end can be told from a cut: of a connection that HTTP/1 just closes it cannot (RFC 9112, 6.3)."""
+    if not response.extensions.get("http_version", b"").startswith(b"HTTP/1"):
+        return True
+    return "content-length" in response.headers or "transfer-encoding" in response.headers
+
+
+async def _chunks(response: httpx.Response, where: str) -> AsyncGenerator[bytes]:
+    with _network_errors(where):
+        async for chunk in response.aiter_bytes():
+            yield chunk
 
 
 @contextmanager
@@ -269,6 +372,12 @@ def _error_of(response: httpx.Response, body: bytes) -> RPCError | WireError:
     if seconds is not None:
         error.headers["retry-after"] = f"{seconds:g}"
     return error
+
+
+def _refusal(procedure: Procedure[Any], response: httpx.Response, body: bytes) -> RPCError | WireError:
+    """Return the error that an answer tells of, as the one that the procedure declares."""
+    error = _error_of(response, body)
+    return procedure.typed_error(error) if isinstance(error, RPCError) else error
 
 
 def _retry_after_seconds(headers: httpx.Headers) -> float | None:

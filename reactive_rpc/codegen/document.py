@@ -1,10 +1,10 @@
 """What an OpenAPI document says about procedures.
 
-A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query" | "mutation", "path": "a.b"}`; all
-others are somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a
-multipart body, whose others are files. Output: the 200 response; with `"binary": true`, bytes.
-With `"case": "camel"`, its names are in camel case.
-Errors: the other responses, as far as their envelope has a constant as its `type`.
+A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "query", "path": "a.b"}`; all others are
+somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a multipart
+body, whose others are files. Output: the 200 response; with `"binary": true`, bytes; of a subscription, and of a query
+with `"streams": true`, it is one of the values that come one after another. With `"case": "camel"`, its names are in
+camel case. Errors: the other responses, as far as their envelope has a constant as its `type`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ JSONSchema = Mapping[str, Any]
 EXTENSION: Final = "x-reactive-rpc"
 REF: Final = "#/components/schemas/"
 _PREFIX: Final = re.compile(r"^.*?/rpc(?=/|$)")
+_KINDS: Final = ("query", "mutation", "subscription")
+_NOTHING: Final[JSONSchema] = {"type": "null"}
 _METHODS: Final = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
 
 
@@ -77,17 +79,19 @@ class Operation:
         path: its name on the wire: `agents.get_all`.
         name: the same as Python spells it.
         is_camel: whether names on the wire are in camel case.
+        streams: whether it answers with several values, one after another.
         url: the documented path: `/rpc/agents/get_all`.
         input: the schema of an object; None where it takes nothing.
         files: that it takes beside the input.
-        output: the schema of its result.
+        output: the schema of its result, or of one of its values.
         is_binary: whether it answers bytes in the place of a result.
         errors: those that it declares, sorted by name.
         description: for the docstring; may be empty.
     """
 
     path: str
-    kind: Literal["query", "mutation"]
+    kind: Literal["query", "mutation", "subscription"]
+    streams: bool
     method: Literal["GET", "POST"]
     url: str
     input: JSONSchema | None
@@ -161,21 +165,26 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
     extension = operation[EXTENSION]
     where = f"{method} {url}"
     path, kind = extension.get("path"), extension.get("kind")
-    if not isinstance(path, str) or kind not in ("query", "mutation"):
-        raise DefinitionError(f"{where}: {EXTENSION} holds a path and a kind, 'query' or 'mutation': {extension!r}")
+    if not isinstance(path, str) or kind not in _KINDS:
+        raise DefinitionError(
+            f"{where}: {EXTENSION} holds a path and a kind, one of {', '.join(map(repr, _KINDS))}: {extension!r}; if a "
+            "newer reactive_rpc wrote the document, generate with that release"
+        )
     if method not in ("GET", "POST") or (kind == "mutation" and method == "GET"):
         raise DefinitionError(f"{where}: the {kind} {path!r} cannot be called by {method}")
+    streams = kind == "subscription" or extension.get("streams") is True
     is_binary, is_camel = extension.get("binary") is True, extension.get("case") == "camel"
-    output = None if is_binary else _json_schema(operation.get("responses", {}).get("200", {}))
+    output = _item(where, kind, operation) if streams else _NOTHING if is_binary else _result(operation)
     multipart = _multipart(operation, schemas)
     return Operation(
         path=path,
         kind=kind,
+        streams=streams,
         method=cast(Literal["GET", "POST"], method),
         url=url,
         input=_parameters(operation) if method == "GET" else _body(operation, multipart),
         files=tuple(_files(multipart)),
-        output={"type": "null"} if output is None else output,
+        output=output,
         name=".".join(map(snake_case, path.split("."))) if is_camel else path,
         is_camel=is_camel,
         is_binary=is_binary,
@@ -184,10 +193,32 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
     )
 
 
+def _result(operation: JSONSchema) -> JSONSchema:
+    """Return the schema of the answer; nothing is null."""
+    output = _json_schema(_success(operation))
+    return _NOTHING if output is None else output
+
+
+def _item(where: str, kind: str, operation: JSONSchema) -> JSONSchema:
+    """Return the schema of one of the values that come one after another."""
+    media_type = "text/event-stream" if kind == "subscription" else "application/jsonl"
+    schema = _json_schema(_success(operation), media_type)
+    if schema is None:
+        raise DefinitionError(
+            f"{where}: its 200 response has no schema of {media_type!r}, which says the type of one value; if a newer "
+            "reactive_rpc wrote the document, generate with that release"
+        )
+    return schema
+
+
+def _success(operation: JSONSchema) -> JSONSchema:
+    return cast(JSONSchema, operation.get("responses", {}).get("200", {}))
+
+
 def _errors(operation: JSONSchema, schemas: Mapping[str, JSONSchema]) -> tuple[DeclaredErrorSchema, ...]:
     found = {}
-    for response in operation.get("responses", {}).values():
-        schema = _json_schema(response) or {}
+    contents = [each.get("content", {}) for each in operation.get("responses", {}).values()]
+    for schema in [each.get("schema", {}) for content in contents for each in content.values()]:
         for branch in [*schema.get("anyOf", ()), *schema.get("oneOf", ()), schema]:
             error = _error(_resolved(branch, schemas), schemas)
             if error is not None:
@@ -259,8 +290,8 @@ def _files(multipart: JSONSchema) -> Iterator[FileSchema]:
             )
 
 
-def _json_schema(holder: JSONSchema) -> JSONSchema | None:
-    return cast("JSONSchema | None", holder.get("content", {}).get("application/json", {}).get("schema"))
+def _json_schema(holder: JSONSchema, media_type: str = "application/json") -> JSONSchema | None:
+    return cast("JSONSchema | None", holder.get("content", {}).get(media_type, {}).get("schema"))
 
 
 def _description(operation: JSONSchema) -> str:

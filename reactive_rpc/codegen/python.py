@@ -30,31 +30,38 @@ RESERVED: Final = frozenset(
         "cached_property",
         "call",
         "close",
+        "iterate_events",
+        "iterate_items",
         "login",
         "login_with_password",
         "open",
         "portal",
         "prefix",
+        "renew_token",
         "set_token",
         "watch",
     }
 )
 """What a hub calls its own: no procedure and no namespace at the top may have these names."""
 
+_TWINS: Final = (
+    "EventIterator", "ItemIterator", "Mutation", "Query", "StreamedQuery", "Subscription", "Watch",
+)  # fmt: skip
+"""What the runtime has twice: of the sync client, each name begins with `Sync`."""
+
 _RUNTIME: Final = (
-    "AsyncClient",
-    "FileInput",
-    "Mutation",
-    "Procedure",
-    "Query",
-    "ReceivedFile",
-    "SyncClient",
-    "SyncMutation",
-    "SyncQuery",
-    "SyncWatch",
-    "UNSET",
-    "Watch",
-)
+    "AsyncClient", "FileInput", "Procedure", "ReceivedFile", "SyncClient", "UNSET",
+    *_TWINS, *(f"Sync{name}" for name in _TWINS),
+)  # fmt: skip
+
+
+_KINDS: Final = {
+    "Query": "query",
+    "StreamedQuery": "streamed query",
+    "Mutation": "mutation",
+    "Subscription": "subscription",
+}
+"""What a docstring calls the kind of procedure that each class of the runtime is for."""
 
 
 def generate(document: Mapping[str, Any], target: Path) -> list[Path]:
@@ -195,12 +202,10 @@ class _Client:
     def _used_runtime(self) -> set[str]:
         """Return what is needed of the client's runtime."""
         used = {"AsyncClient", "Procedure", "SyncClient"}
-        kinds = {operation.kind for operation in self._document.operations}
-        used |= {"Query", "SyncQuery"} if "query" in kinds else set()
-        is_watched = [operation.kind == "query" and not operation.is_binary for operation in self._document.operations]
-        used |= {"SyncWatch", "Watch"} if any(is_watched) else set()
+        for operation in self._document.operations:
+            base, beside = _runtime_of(operation)
+            used |= {f"{prefix}{name}" for name in (base, beside) if name for prefix in ("", "Sync")}
         used |= {"ReceivedFile"} if any(operation.is_binary for operation in self._document.operations) else set()
-        used |= {"Mutation", "SyncMutation"} if "mutation" in kinds else set()
         used |= {"FileInput"} if any(operation.files for operation in self._document.operations) else set()
         parameters = [parameter for one in self._signatures.values() for parameter in one.parameters]
         return used if all(parameter.is_required for parameter in parameters) else used | {"UNSET"}
@@ -232,17 +237,18 @@ class _Client:
         """Return the class of one procedure."""
         signature = self._signature(operation)
         prefix = "Sync" if sync else ""
-        is_query = operation.kind == "query"
-        base = f"{prefix}{'Query' if is_query else 'Mutation'}[{signature.output}]"
-        lines = [f"class {prefix}{self._classes[operation.name]}({base}):"]
-        text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(signature.parameters)
-        lines += [*docstring(f"`{operation.path}`: {operation.kind}.", 4), ""]
-        lines += _head("def" if sync else "async def", "__call__", signature.parameters, signature.output)
+        base, beside = _runtime_of(operation)
+        iterator = beside if operation.streams else None
+        lines = [f"class {prefix}{self._classes[operation.name]}({prefix}{base}[{signature.output}]):"]
+        lines += [*docstring(f"`{operation.path}`: {_KINDS[base]}.", 4), ""]
+        result = f"{prefix}{iterator}[{signature.output}]" if iterator else signature.output
+        is_awaited = not (sync or iterator)
+        lines += _head("async def" if is_awaited else "def", "__call__", signature.parameters, result)
         arguments = _arguments(signature.parameters)
-        awaited = "" if sync else "await "
-        raised = self._raises_docs(operation)
-        lines += [*docstring(text + raised, 8), f"        return {awaited}self._call({arguments})"]
-        if is_query and not operation.is_binary:
+        text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(signature.parameters)
+        lines += docstring(text + self._raises_docs(operation), 8)
+        lines += [f"        return {'await ' if is_awaited else ''}self._call({arguments})"]
+        if beside == "Watch":
             lines += ["", *_head("def", "watch", signature.parameters, f"{prefix}Watch[{signature.output}]")]
             follow = f"Follow the result: its latest state now and after every change.\n\n{text}"
             lines += [*docstring(follow, 8), f"        return self._watch({arguments})"]
@@ -293,6 +299,19 @@ class _Client:
 
     def _signature(self, operation: Operation) -> Signature:
         return self._signatures[operation.name]
+
+
+def _runtime_of(operation: Operation) -> tuple[str, str | None]:
+    """Return the runtime's class of a procedure, and that of what it may give: an iterator, or a watch."""
+    match operation.kind:
+        case "subscription":
+            return "Subscription", "EventIterator"
+        case "query" if operation.streams:
+            return "StreamedQuery", "ItemIterator"
+        case "query":
+            return "Query", None if operation.is_binary else "Watch"
+        case "mutation":
+            return "Mutation", None
 
 
 def _head(start: str, name: str, parameters: tuple[ModelParameter, ...], result: str) -> list[str]:

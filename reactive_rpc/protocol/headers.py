@@ -10,6 +10,7 @@ __all__ = [
     "CURSOR",
     "HEARTBEAT_SECONDS",
     "IDEMPOTENCY_KEY",
+    "LAST_EVENT_ID",
     "REPLAYED",
     "SCOPE",
     "STALE",
@@ -49,3 +50,6 @@ UNKNOWN: Final = "unknown"
 
 HEARTBEAT_SECONDS: Final = "reactive-heartbeat-seconds"
 """How long a subscription may be silent: one that has said nothing for longer is not heard any more."""
+
+LAST_EVENT_ID: Final = "last-event-id"
+"""The id of the last value of a subscription that a client has received, so that the handler goes on after it."""

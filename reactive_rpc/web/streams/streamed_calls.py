@@ -29,6 +29,7 @@ from reactive_rpc.procedures.rights import RightGuard
 from reactive_rpc.procedures.streamed import StreamedItem
 from reactive_rpc.protocol.envelopes import encode_error
 from reactive_rpc.protocol.headers import HEARTBEAT_SECONDS
+from reactive_rpc.protocol.json_lines import encode_line
 from reactive_rpc.protocol.sse import encode_event
 from reactive_rpc.subscriptions.frame import Frame
 from reactive_rpc.subscriptions.stream import READER_STALLED_SECONDS, Stream
@@ -43,9 +44,6 @@ from reactive_rpc.web.streams.tickets import take_ticket
 __all__ = ["StreamedQueryEndpoint", "SubscriptionEndpoint"]
 
 logger = logging.getLogger(__name__)
-
-ERROR_LINE: Final = b'{"error":'
-"""What the last line of a streamed query begins with if it failed, and no other: a value's gets a space before it."""
 
 
 class _StreamedEndpoint(Endpoint):
@@ -256,8 +254,7 @@ class _LineSink:
     async def emit(self, item: StreamedItem) -> None:
         await self._guard.require()
         self._require_begun()
-        # A value that looks like the error is told from it by a space, which JSON does not count.
-        await self._send.send((b" " if item.body.startswith(ERROR_LINE) else b"") + item.body + b"\n")
+        await self._send.send(encode_line(item.body))
 
     async def fail(self, error: RPCError) -> None:
         await self._send.send(encode_error(error) + b"\n")
