@@ -8,12 +8,20 @@ from typing import Final
 
 from reactive_rpc.client import (
     AsyncClient,
+    EventIterator,
+    ItemIterator,
     Mutation,
     Procedure,
     Query,
+    StreamedQuery,
+    Subscription,
     SyncClient,
+    SyncEventIterator,
+    SyncItemIterator,
     SyncMutation,
     SyncQuery,
+    SyncStreamedQuery,
+    SyncSubscription,
     SyncWatch,
     UNSET,
     Watch,
@@ -98,6 +106,36 @@ _MEMORY_RECENT: Final[Procedure[list[models.Memory]]] = Procedure(
     method='GET',
     input=models.MemoryRecentInput,
     output=list[models.Memory],
+    errors=(errors.AgentNotFound,),
+)
+
+
+_MESSAGES_EVENTS: Final[Procedure[models.Message]] = Procedure(
+    path='messages.events',
+    url='/rpc/messages.events',
+    method='GET',
+    input=models.MessagesEventsInput,
+    output=models.Message,
+    errors=(errors.AgentNotFound,),
+)
+
+
+_MESSAGES_EXPORT: Final[Procedure[models.Message]] = Procedure(
+    path='messages.export',
+    url='/rpc/messages.export',
+    method='GET',
+    input=None,
+    output=models.Message,
+    errors=(errors.AgentNotFound,),
+)
+
+
+_MESSAGES_GET_AFTER: Final[Procedure[list[models.Message]]] = Procedure(
+    path='messages.get_after',
+    url='/rpc/messages.get_after',
+    method='GET',
+    input=models.MessagesGetAfterInput,
+    output=list[models.Message],
     errors=(errors.AgentNotFound,),
 )
 
@@ -367,6 +405,93 @@ class MemoryRecent(Query[list[models.Memory]]):
         })
 
 
+class MessagesEvents(Subscription[models.Message]):
+    """`messages.events`: subscription."""
+
+    def __call__(
+        self,
+        *,
+        agent_id: str,
+        last_event_id: str | None = UNSET,
+    ) -> EventIterator[models.Message]:
+        """The messages that an agent has sent or received, oldest first, and then each as it is sent.
+
+        It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
+        missed, and nothing told twice.
+
+        Args:
+            agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({
+            'agent_id': agent_id,
+            'last_event_id': last_event_id,
+        })
+
+
+class MessagesExport(StreamedQuery[models.Message]):
+    """`messages.export`: streamed query."""
+
+    def __call__(self) -> ItemIterator[models.Message]:
+        """All messages that the agents of your organization have sent, oldest first, one a line.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({})
+
+
+class MessagesGetAfter(Query[list[models.Message]]):
+    """`messages.get_after`: query."""
+
+    async def __call__(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> list[models.Message]:
+        """The messages that an agent has sent or received, oldest first: those after one, or all from the first.
+
+        Args:
+            agent_id: An agent of your organization.
+            after: The last message that is known already.
+            limit: How many at most. Default: 50.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return await self._call({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
+    def watch(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> Watch[list[models.Message]]:
+        """Follow the result: its latest state now and after every change.
+
+        The messages that an agent has sent or received, oldest first: those after one, or all from the first.
+
+        Args:
+            agent_id: An agent of your organization.
+            after: The last message that is known already.
+            limit: How many at most. Default: 50.
+        """
+        return self._watch({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
+
 class MessagesGetAll(Query[list[models.Message]]):
     """`messages.get_all`: query."""
 
@@ -502,6 +627,9 @@ class MessagesNamespace:
     """The procedures under `messages`."""
 
     def __init__(self, client: AsyncClient) -> None:
+        self.events: Final = MessagesEvents(client, _MESSAGES_EVENTS)
+        self.export: Final = MessagesExport(client, _MESSAGES_EXPORT)
+        self.get_after: Final = MessagesGetAfter(client, _MESSAGES_GET_AFTER)
         self.get_all: Final = MessagesGetAll(client, _MESSAGES_GET_ALL)
         self.send: Final = MessagesSend(client, _MESSAGES_SEND)
 
@@ -786,6 +914,93 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
         })
 
 
+class SyncMessagesEvents(SyncSubscription[models.Message]):
+    """`messages.events`: subscription."""
+
+    def __call__(
+        self,
+        *,
+        agent_id: str,
+        last_event_id: str | None = UNSET,
+    ) -> SyncEventIterator[models.Message]:
+        """The messages that an agent has sent or received, oldest first, and then each as it is sent.
+
+        It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
+        missed, and nothing told twice.
+
+        Args:
+            agent_id: An agent of your organization.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({
+            'agent_id': agent_id,
+            'last_event_id': last_event_id,
+        })
+
+
+class SyncMessagesExport(SyncStreamedQuery[models.Message]):
+    """`messages.export`: streamed query."""
+
+    def __call__(self) -> SyncItemIterator[models.Message]:
+        """All messages that the agents of your organization have sent, oldest first, one a line.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({})
+
+
+class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
+    """`messages.get_after`: query."""
+
+    def __call__(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> list[models.Message]:
+        """The messages that an agent has sent or received, oldest first: those after one, or all from the first.
+
+        Args:
+            agent_id: An agent of your organization.
+            after: The last message that is known already.
+            limit: How many at most. Default: 50.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
+    def watch(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> SyncWatch[list[models.Message]]:
+        """Follow the result: its latest state now and after every change.
+
+        The messages that an agent has sent or received, oldest first: those after one, or all from the first.
+
+        Args:
+            agent_id: An agent of your organization.
+            after: The last message that is known already.
+            limit: How many at most. Default: 50.
+        """
+        return self._watch({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
+
 class SyncMessagesGetAll(SyncQuery[list[models.Message]]):
     """`messages.get_all`: query."""
 
@@ -921,6 +1136,9 @@ class SyncMessagesNamespace:
     """The procedures under `messages`."""
 
     def __init__(self, client: SyncClient) -> None:
+        self.events: Final = SyncMessagesEvents(client, _MESSAGES_EVENTS)
+        self.export: Final = SyncMessagesExport(client, _MESSAGES_EXPORT)
+        self.get_after: Final = SyncMessagesGetAfter(client, _MESSAGES_GET_AFTER)
         self.get_all: Final = SyncMessagesGetAll(client, _MESSAGES_GET_ALL)
         self.send: Final = SyncMessagesSend(client, _MESSAGES_SEND)
 

@@ -104,6 +104,17 @@ class Message(Model):
     created_at: datetime
 
 
+class MessagesEventsInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
+    last_event_id: str | None = None
+
+
+class MessagesGetAfterInput(Model):
+    agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
+    after: Annotated[str | None, Field(description='The last message that is known already.', min_length=1, max_length=64)] = None
+    limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
+
+
 class MessagesGetAllInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
@@ -150,6 +161,8 @@ DeleteInput.model_rebuild()
 Memory.model_rebuild()
 MemoryRecentInput.model_rebuild()
 Message.model_rebuild()
+MessagesEventsInput.model_rebuild()
+MessagesGetAfterInput.model_rebuild()
 MessagesGetAllInput.model_rebuild()
 Organization.model_rebuild()
 SendInput.model_rebuild()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.functions.tenancy import AgentId, Id, find_agent, procedure
-from app.models import Message, new_id, now
-from reactive_rpc import NotFoundError, Tenant
+from app.models import Agent, Message, new_id, now
+from reactive_rpc import NotFoundError, Tenant, Tracked, current_caller, tracked
 
-__all__ = ["get_all", "send"]
+__all__ = ["events", "export", "get_after", "get_all", "send"]
+
+PAGE: Final = 200
+"""How many messages a subscription reads at once."""
+
+MOMENT: Final = timedelta(microseconds=1)
+"""The least by which databases tell two moments apart."""
 
 Limit = Annotated[int, Field(ge=1, le=200, description="How many at most.")]
+After = Annotated[Id | None, Field(description="The last message that is known already.")]
 Before = Annotated[Id | None, Field(description="The last message of the page before this one.")]
 Receiver = Annotated[
     Id | None,
@@ -33,12 +43,54 @@ async def get_all(
     For the next page, give the last message's id as `before`.
     """
     agent = await find_agent(db, ctx, agent_id)
-    theirs = or_(col(Message.from_agent_id) == agent.id, col(Message.to_agent_id) == agent.id)
+    theirs = _of(agent.id)
     page = select(Message).where(theirs)
     if before is not None:
         page = page.where(_older_than(await _find(db, before, theirs)))
     newest_first = page.order_by(col(Message.created_at).desc(), col(Message.id).desc())
     return list((await db.exec(newest_first.limit(limit))).all())
+
+
+@procedure.query
+async def get_after(
+    db: AsyncSession, ctx: Tenant, agent_id: AgentId, after: After = None, limit: Limit = 50
+) -> list[Message]:
+    """The messages that an agent has sent or received, oldest first: those after one, or all from the first."""
+    agent = await find_agent(db, ctx, agent_id)
+    theirs = _of(agent.id)
+    page = select(Message).where(theirs)
+    if after is not None:
+        page = page.where(_newer_than(await _find(db, after, theirs)))
+    oldest_first = page.order_by(col(Message.created_at), col(Message.id))
+    return list((await db.exec(oldest_first.limit(limit))).all())
+
+
+@procedure.subscription
+async def events(ctx: Tenant, agent_id: AgentId, last_event_id: str | None = None) -> AsyncIterator[Tracked[Message]]:
+    """The messages that an agent has sent or received, oldest first, and then each as it is sent.
+
+    It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
+    missed, and nothing told twice.
+    """
+    after = last_event_id
+    while True:
+        following = current_caller().live(get_after, agent_id=agent_id, after=after, limit=PAGE)
+        async with aclosing(following) as pages:
+            page = await anext(pages)
+            while not page:
+                page = await anext(pages)
+        for message in page:
+            yield tracked(message.id, message)
+        after = page[-1].id
+
+
+@procedure.query(cache=False)
+async def export(db: AsyncSession, ctx: Tenant) -> AsyncIterator[Message]:
+    """All messages that the agents of your organization have sent, oldest first, one a line."""
+    ours = select(Agent.id).where(Agent.organization_id == ctx.tenant)
+    sent = select(Message).where(col(Message.from_agent_id).in_(ours))
+    async for message in await db.stream_scalars(sent.order_by(col(Message.created_at), col(Message.id))):
+        yield message
 
 
 @procedure.mutation
@@ -50,10 +102,29 @@ async def send(
     if to_agent_id is not None:
         await find_agent(db, ctx, to_agent_id)
     message = Message(
-        id=new_id("message"), from_agent_id=from_agent_id, to_agent_id=to_agent_id, body=body, created_at=now()
+        id=new_id("message"),
+        from_agent_id=from_agent_id,
+        to_agent_id=to_agent_id,
+        body=body,
+        created_at=await _next_moment(db, from_agent_id, to_agent_id),
     )
     db.add(message)
     return message
+
+
+async def _next_moment(db: AsyncSession, *agent_ids: str | None) -> datetime:
+    """Return the present, or a moment after the newest message of these agents, if a clock is behind.
+
+    Mutations are serializable, and this one reads what another that runs beside it writes. So of the two messages of
+    one agent, the later one is also committed later, and whoever has read up to it has missed nothing.
+    """
+    theirs = or_(*(_of(each) for each in agent_ids if each is not None))
+    newest: datetime | None = (await db.exec(select(func.max(Message.created_at)).where(theirs))).one()
+    return now() if newest is None else max(now(), newest + MOMENT)
+
+
+def _of(agent_id: str) -> ColumnElement[bool]:
+    return or_(col(Message.from_agent_id) == agent_id, col(Message.to_agent_id) == agent_id)
 
 
 async def _find(db: AsyncSession, message_id: str, theirs: ColumnElement[bool]) -> Message:
@@ -61,6 +132,12 @@ async def _find(db: AsyncSession, message_id: str, theirs: ColumnElement[bool]) 
     if message is None:
         raise NotFoundError(f"no message {message_id!r}")
     return message
+
+
+def _newer_than(message: Message) -> ColumnElement[bool]:
+    """The other side of the border of `_older_than`."""
+    moment = col(Message.created_at)
+    return or_(moment > message.created_at, and_(moment == message.created_at, col(Message.id) > message.id))
 
 
 def _older_than(message: Message) -> ColumnElement[bool]:

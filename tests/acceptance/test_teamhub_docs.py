@@ -21,12 +21,16 @@ PROCEDURES = {
     "agents.update",
     "agents.delete",
     "messages.get_all",
+    "messages.get_after",
+    "messages.events",
+    "messages.export",
     "messages.send",
     "memory.recent",
     "memory.add",
     "tools.available",
     "organizations.get_mine",
 }
+STREAMED = {"messages.events": "text/event-stream", "messages.export": "application/jsonl"}
 
 
 @pytest.fixture
@@ -71,7 +75,9 @@ def test_every_procedure_is_documented_and_asks_for_a_login(document: dict[str, 
         assert operation["summary"]
         assert operation["description"]
         assert operation["security"] == [{"OAuth2PasswordBearer": []}]
-        assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+        [(media_type, content)] = operation["responses"]["200"]["content"].items()
+        assert media_type == STREAMED.get(operation["operationId"], "application/json")
+        assert content["schema"]
 
 
 def test_authorize_posts_to_the_login(document: dict[str, Any]) -> None:

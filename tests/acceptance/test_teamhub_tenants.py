@@ -17,6 +17,7 @@ OF_AN_AGENT = (
     "agents.update",
     "agents.delete",
     "messages.get_all",
+    "messages.get_after",
     "memory.recent",
     "memory.add",
 )
