@@ -252,7 +252,7 @@ def test_queries_are_tried_for_each_context(tmp_path: Path, contexts: list[str],
     [
         ("[1]", "write {"),
         ("{", "calls.json"),
-        ('{"notes.add": [{}]}', "is a mutation"),
+        ('{"notes.add": [{}]}', "is no query with one result"),
         ('{"notes.none": [{}]}', "No procedure found on path 'notes.none'"),
     ],
 )
