@@ -133,10 +133,10 @@ class RPCRouter(APIRouter):
         }
         if procedure.is_cached:
             self._examples.append(_example_of(path, procedure))
+        binary = procedure.response_class
         if procedure.is_streamed:
             responses[200] = {"description": _STREAMED[procedure.kind]}
-        binary = procedure.response_class
-        if binary is not None:
+        elif binary is not None:
             media_type = binary.media_type or "application/octet-stream"
             responses[200] = {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
         elif procedure.kind == "query":
