@@ -234,7 +234,7 @@ class ReactiveRPC(Generic[L]):
 
         Raises:
             DefinitionError: as for `admin.open`; or the router stands where it, or something else, is never reached;
-            or an endpoint is decorated with `reactive` where its results cannot be kept.
+                or an endpoint is decorated with `reactive` where its results cannot be kept.
         """
         check_placement(app)
         self._operations.add_all(app)
