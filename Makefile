@@ -47,7 +47,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	MYPYPATH=.ci:docs/site $(BIN)/mypy --explicit-package-bases \
-		--exclude 'tests/typing/(calls|procedures)\.py' tests benchmarks .ci/*.py docs/site
+		--exclude 'tests/typing/(calls|procedures|yielding)\.py' tests benchmarks .ci/*.py docs/site
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/actionlint -shellcheck= -pyflakes=

@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-FILES = ("calls.py", "procedures.py")
+FILES = ("calls.py", "procedures.py", "yielding.py")
 
 Lines = dict[str, set[int]]
 """`{file: numbers of lines}`."""

@@ -22,6 +22,7 @@ class InProcessStream(Generic[T]):
     """One request for events, sent to an application as a server sends it; ended with the block.
 
     Args:
+        queries: to be watched; None where the request is another, a subscription's for example.
         note: called as each event is sent; what it returns is kept beside the event.
 
     Attributes:
@@ -34,7 +35,7 @@ class InProcessStream(Generic[T]):
     def __init__(
         self,
         app: FastAPI,
-        queries: list[dict[str, Any]],
+        queries: list[dict[str, Any]] | None,
         headers: Mapping[str, str],
         *,
         note: Callable[[], T],
@@ -46,7 +47,7 @@ class InProcessStream(Generic[T]):
         self.body = b""
         self._note = note
         self._decoder = SSEDecoder()
-        self._request = json.dumps({"queries": queries, **request}).encode()
+        self._request = json.dumps(request if queries is None else {"queries": queries, **request}).encode()
         self._is_read = False
         self._gone = asyncio.Event()
         self.is_stuck = False

@@ -23,7 +23,7 @@ from fastapi import Header
 from sqlmodel import Field
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from reactive_rpc import Cache, CallInfo, ForbiddenError, Login, NotFoundError, UnauthorizedError
+from reactive_rpc import Cache, CallInfo, ForbiddenError, Login, NotFoundError, UnauthorizedError, current_caller
 from reactive_rpc import define_reactive_function as define
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.result import CachedResult
@@ -118,7 +118,15 @@ QUERIES: Final = {
     "own": staff.query(cache=PUSH)(text_for),
     "badge": define.context(badge).query(text_for),
 }
-FUNCTIONS: Final = {"d": QUERIES}
+
+
+@staff.use(cleared).subscription
+async def follow(id: str) -> AsyncIterator[int]:
+    async for text in current_caller().live(QUERIES["shared"], id=id):
+        yield text
+
+
+FUNCTIONS: Final = {"d": {**QUERIES, "follow": follow}}
 
 Wanted = tuple[str, str]
 """A query: its path, and which dossier."""
@@ -353,6 +361,53 @@ class Client:
                 self.stale.discard(wanted)
 
 
+class Follower:
+    """Somebody who subscribes to the text of a dossier, at one worker after the other."""
+
+    def __init__(self, game: Game, person: str, dossier: str) -> None:
+        self.game = game
+        self.person = person
+        self.dossier = dossier
+        self.rng = random.Random(game.rng.random())
+        self.shown: object = None
+
+    @property
+    def shows_the_truth(self) -> bool:
+        """Whether it was sent the text as it is."""
+        return self.shown == self.game.states[-1].texts[self.dossier]
+
+    def report(self) -> str:
+        """Say what it shows."""
+        return f"{self.person} was never sent {self.game.states[-1].texts}, of {self.dossier} {self.shown} alone"
+
+    async def run(self) -> None:
+        """Subscribe, listen, and subscribe again."""
+        while not self.game.is_over:
+            known = len(self.game.states)
+            worker = self.rng.choice(self.game.workers)
+            stream = InProcessStream(
+                worker.app, None, {"caller": self.person}, note=partial(applied, worker), path="/rpc/d.follow",
+                id=self.dossier,
+            )  # fmt: skip
+            async with stream:
+                leaves_after = self.rng.choice((1, 3, 1000))
+                while leaves_after and stream.status == 200 and await self._listened(stream):
+                    leaves_after -= 1
+            if stream.status != 200:
+                await became(lambda: self.game.is_over or len(self.game.states) > known, within_seconds=30)  # noqa: B023
+
+    async def _listened(self, stream: InProcessStream[int]) -> bool:
+        """Take the next event; tell whether more may come."""
+        await became(lambda: stream.sent or stream.task.done() or self.game.is_over, within_seconds=30)
+        if not stream.sent:
+            return False
+        version, event = stream.sent.pop(0)
+        if event.event == "message":
+            self.game.events_sent.append((version, self.person, ("d.shared", self.dossier), "value"))
+            self.shown = json.loads(event.data)
+        return event.event == "message"
+
+
 def applied(worker: Opened) -> int:
     """Return the version that a worker has applied."""
     return worker.rpc._log.version
@@ -369,10 +424,11 @@ async def play(game: Game) -> list[str]:
     rng = game.rng
     await game.commit(*(change_to(employed_as, person, "chief") for person in PEOPLE))
     wanted = [(f"d.{name}", dossier) for name in QUERIES for dossier in DOSSIERS]
-    clients = [
+    clients: list[Client | Follower] = [
         Client(game, rng.choice(PEOPLE), rng.sample(wanted, rng.randint(1, 5)), polls=not n % 3, acks=n % 2 == 0)
         for n in range(6)
     ]
+    clients += [Follower(game, rng.choice(PEOPLE), rng.choice(DOSSIERS)) for _ in range(2)]
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.run())
@@ -400,7 +456,7 @@ async def play(game: Game) -> list[str]:
 async def play_right(game: Game) -> None:
     """Play a game in which nothing may be wrong, and something must be told."""
     assert await play(game) == [], f"seed {game.seed}"
-    assert {name for *_, name in game.events_sent} >= {"invalidation", "result"}
+    assert {name for *_, name in game.events_sent} >= {"invalidation", "result", "value"}
 
 
 def change_to(make: Callable[..., Any], *arguments: object) -> Callable[[State], Any]:

@@ -33,6 +33,7 @@ from reactive_rpc import (
     current_caller,
     define_reactive_function,
 )
+from reactive_rpc.procedures.rights import RightGuard
 from reactive_rpc.testing import running
 from reactive_rpc.testing.postgresql import PostgreSQLServer
 from reactive_rpc.web.streams import streamed_calls
@@ -367,6 +368,20 @@ async def test_in_this_process(file: Path) -> None:
         assert SEEN[-1] == "guarded ended"
         with pytest.raises(DefinitionError, match=r"async for \.\.\. in call\.stream"):
             await call(export)  # type: ignore[call-overload]  # refused at run time, too
+
+
+@pytest.mark.seeded_bug
+async def test_a_guard_that_never_asks_is_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values go on long after the right is gone, which the test before would tell."""
+    monkeypatch.setattr(RightGuard, "_holds", lambda self: True)
+    async with serving(file, FUNCTIONS, context=get_login) as server:
+        server.write("INSERT INTO keeper VALUES ('ada')")
+        async with aclosing(server.rpc.caller(Login(identity="ada")).stream(guarded, count=10**9)) as values:
+            await anext(values)
+            server.write("DELETE FROM keeper")
+            await server.client.get("/rpc/s.count")  # reads the log
+            assert await anext(values)
+            assert await anext(values)
 
 
 async def test_a_revocation_asks_for_the_right_again(file: Path) -> None:
