@@ -318,8 +318,8 @@ def results_are_found_by_a_context_before(monkeypatch: pytest.MonkeyPatch) -> No
         keys["last"] = found.spelled or b""
         return found
 
-    def key(*arguments: Any, spelled: bytes | None = None) -> Any:
-        return query_key(*arguments, spelled=keys["last"])
+    def key(path: str, procedure: Any, canonical_input: bytes, *, ctx: Any, **options: Any) -> Any:
+        return query_key(path, procedure, canonical_input, ctx=ctx, **{**options, "spelled": keys["last"]})
 
     monkeypatch.setattr(guarded_query, "made_by", made)
     monkeypatch.setattr(guarded_query, "query_key", key)

@@ -111,8 +111,9 @@ async def text_for(db: AsyncSession, ctx: Employed, id: str) -> str:
 
 PUSH = Cache(push="result")
 staff = define.use(employed)
+shared = staff.use(cleared).query(text_of)
 QUERIES: Final = {
-    "shared": staff.use(cleared).query(text_of),
+    "shared": shared,
     "pushed": staff.use(cleared).query(cache=PUSH)(text_of),
     "chief": staff.use(chiefs_only).query(cache=PUSH)(text_of),
     "own": staff.query(cache=PUSH)(text_for),
@@ -122,7 +123,7 @@ QUERIES: Final = {
 
 @staff.use(cleared).subscription
 async def follow(id: str) -> AsyncIterator[int]:
-    async for text in current_caller().live(QUERIES["shared"], id=id):
+    async for text in current_caller().live(shared, id=id):
         yield text
 
 
