@@ -151,9 +151,9 @@ class ReactiveRPC(Generic[L]):
         if isinstance(database, AsyncEngine):
             self.functions.require_coroutines()
         clock, ids = self._new_clock(), self._new_ids()
-        self._relations, self._metadata, self._captured_as = relations or {}, metadata, capture
-        self._settings, self._health = settings, health
-        self._lifecycle = Lifecycle(self._open_parts)
+        self._relations: Relations = relations or {}
+        self._metadata, self._captured_as = metadata, capture
+        self._settings, self._health, self._lifecycle = settings, health, Lifecycle(self._open_parts)
         strict = settings.environment == "development"
         backend = self._backend = make_backend(
             database, settings=settings, ids=ids, capture=capture, metadata=metadata, log_url=log_url, clock=clock
