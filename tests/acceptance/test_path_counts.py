@@ -43,16 +43,16 @@ class Bound:
 
 SQLITE = {
     # path            statements  round trips  functions  modules  peak, KiB
-    "hit": Bound(1, 0, 78, 27, 21),
-    "miss": Bound(6, 12, 254, 53, 66),
-    "mutation": Bound(11, 14, 143, 45, 68),
-    "event": Bound(12, 12, 301, 59, 41),
+    "hit": Bound(1, 0, 72, 26, 21),
+    "miss": Bound(6, 12, 261, 55, 66),
+    "mutation": Bound(11, 14, 148, 47, 68),
+    "event": Bound(12, 12, 304, 60, 41),
 }
 POSTGRESQL = {
-    "hit": Bound(1, 1, 92, 31),
-    "miss": Bound(7, 7, 294, 58),
-    "mutation": Bound(7, 7, 157, 49),
-    "event": Bound(9, 9, 363, 63),
+    "hit": Bound(1, 1, 86, 31),
+    "miss": Bound(7, 7, 301, 60),
+    "mutation": Bound(7, 7, 162, 51),
+    "event": Bound(9, 9, 366, 64),
 }
 PATHS = list(SQLITE)
 
