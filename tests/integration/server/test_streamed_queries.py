@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import httpx
 import psycopg
 import pytest
-from fastapi import Header
+from fastapi import Depends, Header
 from sqlmodel import Field, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -131,8 +131,35 @@ async def counted(ctx: Login) -> AsyncIterator[int]:
     yield await current_caller()(count)
 
 
+def newest(session: Annotated[AsyncSession, Depends(lambda: None)]) -> int:
+    SEEN.append("session")
+    return id(session)
+
+
+def held(x_name: Annotated[str, Header()] = "nobody") -> Iterator[str]:
+    try:
+        yield x_name
+    finally:
+        SEEN.append("let go")
+
+
+@define_reactive_function.query(cache=False, public=True)
+async def by_dependencies(
+    db: AsyncSession, of_session: Annotated[int, Depends(newest)], name: Annotated[str, Depends(held)]
+) -> AsyncIterator[str]:
+    SEEN.append("yields")
+    yield f"{name} {of_session == id(db)}"
+
+
 FUNCTIONS = {
-    "s": {"export": export, "guarded": guarded, "objects": objects, "count": count, "counted": counted},
+    "s": {
+        "export": export,
+        "guarded": guarded,
+        "objects": objects,
+        "count": count,
+        "counted": counted,
+        "by": by_dependencies,
+    },
 }
 ADA = {"authorization": "Bearer ada"}
 
@@ -322,6 +349,13 @@ def test_it_reads_by_its_caller(database: Database, url: str) -> None:
     database.add_notes(3)
     with lines_of(url, "counted", headers=ADA) as (_, lines):
         assert list(lines) == ["3"]
+
+
+def test_it_takes_dependencies(url: str) -> None:
+    """Of headers, with its own session, and with an end."""
+    with lines_of(url, "by", headers={"x-name": "ada"}) as (_, lines):
+        assert [json.loads(line) for line in lines] == ["ada True"]
+    wait_until(lambda: SEEN == ["session", "yields", "let go"], lambda: str(SEEN))
 
 
 def test_it_is_documented(url: str) -> None:

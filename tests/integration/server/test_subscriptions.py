@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Header
+from fastapi import Depends, FastAPI, Header, Request
 from sqlmodel import Field, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -155,6 +155,35 @@ async def limited() -> AsyncIterator[int]:
     yield 1
 
 
+def language(accept_language: Annotated[str, Header()] = "en") -> str:
+    return accept_language
+
+
+def address(request: Request) -> str:
+    return request.url.path
+
+
+def held() -> Iterator[str]:
+    SEEN.append("held")
+    try:
+        yield "held"
+    finally:
+        SEEN.append("let go")
+
+
+@define_reactive_function.subscription(public=True)
+async def by_dependencies(
+    request: Request,
+    spoken: Annotated[str, Depends(language)],
+    path: Annotated[str, Depends(address)],
+    what: Annotated[str, Depends(held)],
+    count: int,
+) -> AsyncIterator[str]:
+    for _ in range(count):
+        SEEN.append("yields")
+        yield f"{spoken} {path} {what} {request.method}"
+
+
 def machine(x_machine: Annotated[str, Header()]) -> Login:
     return Login(identity=f"machine {x_machine}")
 
@@ -181,6 +210,7 @@ FUNCTIONS = {
         "limited": limited,
         "of_machine": of_machine,
         "add": add,
+        "by_dependencies": by_dependencies,
     }
 }
 ADA = {"authorization": "Bearer ada"}
@@ -404,6 +434,14 @@ def test_steps_stand_before_it(url: str) -> None:
     with subscribed(url, "of_machine", headers={"x-machine": "7"}) as stream:
         assert stream.next()[1] == "machine 7"
     assert httpx.get(f"{url}/rpc/s.of_machine", headers=ADA).status_code == 400
+
+
+def test_it_takes_dependencies(url: str) -> None:
+    """Of headers, of the whole request, and with an end: solved once, and let go of when it has ended."""
+    with subscribed(url, "by_dependencies", params={"count": 2}, headers={"accept-language": "de"}) as stream:
+        assert [stream.next()[1] for _ in range(2)] == ["de /rpc/s.by_dependencies held GET"] * 2
+        assert stream.next()[0] == "ended"
+    assert SEEN == ["held", "yields", "yields", "let go"]
 
 
 def test_silence_is_told_apart_from_a_dead_connection(file: Path) -> None:
