@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import httpx
 import psycopg
@@ -12,12 +15,14 @@ from sqlalchemy import make_url
 
 from app.seed import PASSWORD
 from app.server_process import serving
+from generated_client import Message, TeamHub
 from reactive_rpc.protocol.events import Connected, Event, Invalidation, decode_event
 from reactive_rpc.protocol.sse import SSEDecoder
 
 from .conftest import SECRET, log_in
 
 AGENT = {"agent_id": "agent-0001"}
+SENDERS, EACH_SENDS = 4, 15
 
 
 def run(url: str, *arguments: str) -> str:
@@ -74,3 +79,46 @@ def test_teamhub_runs_on_postgresql(postgresql_url: str) -> None:
         assert ada.get("agents.get_one", **AGENT).json()["name"] == "Renamed by psycopg"
         verify = "from reactive_rpc.cli import main; main()"
         assert "6 of 6 tables are captured" in run(postgresql_url, "-c", verify, "db", "verify", postgresql_url)
+
+
+async def send(url: str, sender: str) -> list[str]:
+    """Send messages to one agent, and return their ids."""
+    async with TeamHub(url) as hub:
+        await hub.login(username="ada@org-01.example", password=PASSWORD)
+        sent = [
+            await hub.messages.send(from_agent_id=sender, to_agent_id="agent-0001", body=str(number))
+            for number in range(EACH_SENDS)
+        ]
+    return [message.id for message in sent]
+
+
+async def listen(hub: TeamHub, newest: str, expected: int) -> list[Message]:
+    """Follow the messages of that agent after one of them, by connections of one message each."""
+    heard: list[Message] = []
+    while len(heard) < expected:
+        async for message in hub.messages.events(agent_id="agent-0001", last_event_id=newest):
+            heard.append(message)
+            newest = message.id
+            break
+    return heard
+
+
+async def send_and_listen(urls: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the ids of what was sent to the servers at once, and of what was heard, in order."""
+    async with TeamHub(urls[0]) as hub:
+        await hub.login(username="ada@org-01.example", password=PASSWORD)
+        (newest,) = await hub.messages.get_all(agent_id="agent-0001", limit=1)
+        senders = [send(urls[number % len(urls)], f"agent-{number + 2:04}") for number in range(SENDERS)]
+        heard, *sent = await asyncio.gather(listen(hub, newest.id, SENDERS * EACH_SENDS), *senders)
+        return {id for ids in sent for id in ids}, [message.id for message in heard]
+
+
+def test_no_message_is_missed_that_is_committed_late(postgresql_url: str) -> None:
+    """Several send at once, by two servers; whoever goes on after each message hears every one, and once."""
+    run(postgresql_url, "-m", "app.seed")
+    environment = {"TEAMHUB_SECRET": SECRET}
+    with ExitStack() as stack:
+        urls = [stack.enter_context(serving(postgresql_url, environment=environment)) for _ in range(2)]
+        sent, heard = asyncio.run(asyncio.wait_for(send_and_listen(urls), 120))
+    assert len(heard) == len(set(heard))
+    assert set(heard) == sent
