@@ -109,7 +109,7 @@ async def send_and_listen(urls: Sequence[str]) -> tuple[set[str], list[str]]:
         await hub.login(username="ada@org-01.example", password=PASSWORD)
         (newest,) = await hub.messages.get_all(agent_id="agent-0001", limit=1)
         senders = [send(urls[number % len(urls)], f"agent-{number + 2:04}") for number in range(SENDERS)]
-        heard, *sent = await asyncio.gather(listen(hub, newest.id, SENDERS * EACH_SENDS), *senders)
+        heard, sent = await asyncio.gather(listen(hub, newest.id, SENDERS * EACH_SENDS), asyncio.gather(*senders))
         return {id for ids in sent for id in ids}, [message.id for message in heard]
 
 
