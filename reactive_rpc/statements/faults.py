@@ -315,7 +315,7 @@ def _sets_isolation(writes: bool) -> InternalServerError:
         return InternalServerError("a query runs on one snapshot, REPEATABLE READ: it may not set its own isolation")
     return InternalServerError(
         "the transaction of a mutation has begun before its handler runs, so its isolation is declared: "
-        "define_reactive_function(kind='mutation', isolation='serializable' | 'repeatable_read' | 'read_committed')"
+        "define_reactive_function.mutation(isolation='serializable' | 'repeatable_read' | 'read_committed')"
     )
 
 
@@ -326,7 +326,7 @@ def query_wrote(words: str) -> QueryWroteError:
     if command is not None and command.startswith("SELECT FOR"):
         return QueryWroteError(
             f"a query may not lock rows, and this one executes {command}: what it reads is one snapshot as it is. "
-            "Leave with_for_update() out, or define the function with kind='mutation'"
+            "Leave with_for_update() out, or define the function with define_reactive_function.mutation"
         )
     what = f", and this one executes {command}" if command else ""
-    return QueryWroteError(f"a query may not write{what}: define the function with kind='mutation'")
+    return QueryWroteError(f"a query may not write{what}: define the function with define_reactive_function.mutation")

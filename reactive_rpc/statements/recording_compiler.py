@@ -242,17 +242,17 @@ class RecordingCompiler(CompilerHooks):
 
     def visit_insert(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse a write, also one inside of a CTE."""
-        self.rendering.refuse("writes (INSERT): define it with kind='mutation'")
+        self.rendering.refuse("writes (INSERT): define it with define_reactive_function.mutation")
         return self.renderer.visit_insert(*args, **kwargs)
 
     def visit_update(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse a write, also one inside of a CTE."""
-        self.rendering.refuse("writes (UPDATE): define it with kind='mutation'")
+        self.rendering.refuse("writes (UPDATE): define it with define_reactive_function.mutation")
         return self.renderer.visit_update(*args, **kwargs)
 
     def visit_delete(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse a write, also one inside of a CTE."""
-        self.rendering.refuse("writes (DELETE): define it with kind='mutation'")
+        self.rendering.refuse("writes (DELETE): define it with define_reactive_function.mutation")
         return self.renderer.visit_delete(*args, **kwargs)
 
     def visit_textclause(self, *args: Any, **kwargs: Any) -> Any:

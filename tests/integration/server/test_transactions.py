@@ -86,7 +86,7 @@ async def test_a_query_that_writes_is_refused(file: Path, name: str) -> None:
         for _ in range(2):
             answer = await server.call(f"notes.{name}", NOTE)
             assert answer.status_code == 500
-            assert "kind='mutation'" in error_of(answer)["message"]
+            assert "define_reactive_function.mutation" in error_of(answer)["message"]
         assert server.rows() == []
         assert server.rows("SELECT name FROM sqlite_master WHERE name = 'mine'") == []
         assert server.rpc.admin.stats()["stored"] == 0
