@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
@@ -33,9 +34,12 @@ from reactive_rpc.subscriptions.stream import Recheck, Stream, StreamOptions
 from reactive_rpc.subscriptions.watched_queries import WatchedQueries
 from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.subscriptions.writer import Flusher
+from reactive_rpc.subscriptions.written_stream import WrittenStream
 from reactive_rpc.tasks import Tasks
 
 __all__ = ["Hub"]
+
+S = TypeVar("S", bound=Stream)
 
 DRAIN_STEP_SECONDS = 0.05
 """How often some of the streams are ended while the server drains."""
@@ -169,7 +173,9 @@ class Hub:
             ServiceUnavailableError: the server drains, holds as much as it may, or the database cannot be read.
             TooManyRequestsError: the caller holds as much as it may.
         """
-        stream = self._added(acks=acks, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes)
+        stream = self._added(
+            Stream, acks=acks, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes
+        )
         try:
             connected = await self._registrar.register(stream, subscriptions, cursor)
         except BaseException as exc:
@@ -189,9 +195,11 @@ class Hub:
         caller: CallerKey,
         recheck: Recheck | None,
         request_bytes: int,
-    ) -> tuple[Stream, bytes]:
-        """Open a stream that watches nothing, for a writer of its own (`Stream.put`); the rest as `connect`."""
-        stream = self._added(acks=False, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes)
+    ) -> tuple[WrittenStream, bytes]:
+        """Open a stream that watches nothing, for a writer of its own; the rest as `connect`."""
+        stream = self._added(
+            WrittenStream, acks=False, identity=identity, caller=caller, recheck=recheck, request_bytes=request_bytes
+        )
         self.stats.opened += 1
         self._heartbeats.add(stream)
         return stream, b"retry: %d\n\n" % self._retry_ms()
@@ -203,14 +211,15 @@ class Hub:
 
     def _added(
         self,
+        kind: type[S],
         *,
         acks: bool,
         identity: str | None,
         caller: CallerKey | None,
         recheck: Recheck | None,
         request_bytes: int,
-    ) -> Stream:
-        """Return a new stream that stands in the tables.
+    ) -> S:
+        """Return a new stream of a `kind` that stands in the tables.
 
         Raises:
             ServiceUnavailableError: the server drains, or holds as much as it may.
@@ -219,7 +228,7 @@ class Hub:
         if self._is_draining:
             self.stats.refused += 1
             raise ServiceUnavailableError("the server is about to stop: connect again, to another one")
-        stream = Stream(
+        stream = kind(
             self._ids.new_id(),
             self._options,
             acks=acks,

@@ -112,7 +112,6 @@ class Stream:
         "_blocked_at",
         "_closed_at",
         "_comment",
-        "_drained",
         "_due_at",
         "_held_bytes",
         "_is_held",
@@ -168,7 +167,6 @@ class Stream:
         self._tries = 0
         self._writer: Writer | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
         self._state = UNREAD
         self._blocked_at = 0.0
         self._closed_at: float | None = None
@@ -209,21 +207,6 @@ class Stream:
             self._waiting.append(frame)
             self._held_bytes += size_bytes
         self._queue()
-
-    async def put(self, frame: Frame) -> None:
-        """Queue a frame of any size, and wait until it is sent: for a writer who waits for its reader.
-
-        Of a stream that is closed this does not return: whoever writes to it is cancelled as its answer ends.
-        """
-        if self._closed_at is None:
-            self._waiting.append(frame)
-            self._held_bytes += len(frame.wire)
-            self._queue()
-        self._drained = asyncio.get_running_loop().create_future()
-        try:
-            await self._drained
-        finally:
-            self._drained = None
 
     @property
     def is_held(self) -> bool:
@@ -378,8 +361,6 @@ class Stream:
                 return
         if self._state is QUEUED:  # unless its own send has aborted it
             self._transition(IDLE)
-            if self._drained is not None and not self._drained.done() and not self._waiting:
-                self._drained.set_result(None)
         if self._closed_at is not None:
             writer.wake()
 

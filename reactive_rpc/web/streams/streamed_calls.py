@@ -32,7 +32,8 @@ from reactive_rpc.protocol.headers import HEARTBEAT_SECONDS
 from reactive_rpc.protocol.json_lines import encode_line
 from reactive_rpc.protocol.sse import encode_event
 from reactive_rpc.subscriptions.frame import Frame
-from reactive_rpc.subscriptions.stream import READER_STALLED_SECONDS, Stream
+from reactive_rpc.subscriptions.stream import READER_STALLED_SECONDS
+from reactive_rpc.subscriptions.written_stream import WrittenStream
 from reactive_rpc.tasks import Tasks, end_task
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body
 from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of, parameters_of
@@ -205,7 +206,7 @@ class _Sink(Protocol):
 class _EventSink:
     """Sends events; the hub holds or ends the stream as the right to it is lost."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: WrittenStream) -> None:
         self._stream = stream
 
     async def emit(self, item: StreamedItem) -> None:

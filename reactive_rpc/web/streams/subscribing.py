@@ -44,6 +44,7 @@ from reactive_rpc.subscriptions.limits import CallerKey, Limits
 from reactive_rpc.subscriptions.reauthorization import REFUSALS, SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import RequestedQuery
+from reactive_rpc.subscriptions.written_stream import WrittenStream
 from reactive_rpc.tasks import background
 from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.answer_headers import scope_of
@@ -275,7 +276,7 @@ class Subscriber:
 
             await self._ongoing.stream(OngoingCall(path, procedure, input, ctx, origin), serve=served, rights=rights)
 
-    def connect_writer(self, request: StreamedRequest) -> tuple[Stream, bytes]:
+    def connect_writer(self, request: StreamedRequest) -> tuple[WrittenStream, bytes]:
         """Open the stream of a call and return it with its first frame; see `connect`."""
         stream, first = self.hub.connect_writer(
             identity=request.identity,
