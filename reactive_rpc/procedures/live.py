@@ -10,11 +10,11 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.procedures.resting import Resting
 from reactive_rpc.procedures.rights import Rights
 from reactive_rpc.tasks import background
 
@@ -35,8 +35,7 @@ class Followers:
     def __init__(self, reader: Reader, clock: Clock) -> None:
         self._reader = reader
         self._clock = clock
-        self._resting: dict[CachedResult, dict[asyncio.Event, None]] = {}
-        reader.invalidations.add(self._on_invalidated)
+        self._resting = Resting(reader, asyncio.Event.set)
 
     def __len__(self) -> int:
         return len(self._resting)
@@ -65,9 +64,8 @@ class Followers:
 
     def recheck_all(self) -> None:
         """Have all who follow ask again: somebody was revoked, or nobody can tell any more whether a result holds."""
-        for followers in self._resting.values():
-            for changed in followers:
-                changed.set()
+        for changed in self._resting.everyone:
+            changed.set()
 
     @contextmanager
     def _watching(self, changed: asyncio.Event) -> Iterator[Rights]:
@@ -75,20 +73,14 @@ class Followers:
         try:
             yield rights
         finally:
-            for result in rights.take().results:
-                followers = self._resting.get(result, {})
-                followers.pop(changed, None)
-                if not followers:
-                    self._resting.pop(result, None)
-                self._reader.unwatch(result)
+            self._resting.remove(changed, rights)
 
     def _rest(self, rights: Rights, result: CachedResult, changed: asyncio.Event) -> bool:
         """Have `changed` set when the result or a right to it may be another; tell whether all are as they were."""
         if not result.live:  # a write has overtaken it, and it is not watched
             return False
         rights.results[result] = None
-        for each in rights.results:
-            self._resting.setdefault(each, {})[changed] = None
+        self._resting.add(changed, rights)
         return rights.hold
 
     async def _change(self, changed: asyncio.Event, expires_at: float) -> None:
@@ -99,8 +91,3 @@ class Followers:
         expiry = background(self._clock.sleep(seconds), "login expires")
         async with expiry as expired, background(changed.wait(), "result changes") as waiting:
             await asyncio.wait({expired, waiting}, return_when=asyncio.FIRST_COMPLETED)
-
-    def _on_invalidated(self, invalidated: InvalidatedResults) -> None:
-        for result in invalidated.results:
-            for changed in self._resting.get(result, ()):
-                changed.set()

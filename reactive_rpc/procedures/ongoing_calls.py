@@ -80,7 +80,7 @@ class OngoingCalls:
     def __init__(self, calls: Calls, reader: Reader, *, recheck_seconds: float) -> None:
         self._calls = calls
         self.followers = Followers(reader, calls.clock)
-        self.guards = RightGuards(calls.clock, recheck_seconds=recheck_seconds, unwatch=reader.unwatch)
+        self.guards = RightGuards(reader, calls.clock, recheck_seconds=recheck_seconds)
 
     def recheck_all(self) -> None:
         """Have the right of every call asked for again before its next value."""

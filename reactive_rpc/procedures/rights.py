@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import ServiceUnavailableError
@@ -50,6 +51,11 @@ class Rights:
         taken = Rights(self.results, is_overtaken=self.is_overtaken, expires_at=self.expires_at)
         self.results = {}
         return taken
+
+    def let_go(self, reader: Reader) -> None:
+        """Unwatch the outcomes: nobody rests on them any more."""
+        for result in self.take().results:
+            reader.unwatch(result)
 
 
 _watching: ContextVar[Rights | None] = ContextVar("reactive_rpc_watching", default=None)
@@ -104,7 +110,7 @@ class RightGuard:
         # INVARIANT (no await between the last look and the value): in that step nothing that the rights rest on has
         # changed, as far as the log has been read.
         while not self._holds():
-            self._guards.let_go(self.rights)
+            self.rights.let_go(self._guards.reader)
             self.rights = Rights()
             self._asked_at = self._guards.clock.monotonic()
             if await self._renew(self.rights) != self.seen:
@@ -123,26 +129,26 @@ class RightGuard:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._guards.open.discard(self)
-        self._guards.let_go(self.rights)
+        self.rights.let_go(self._guards.reader)
 
 
 class RightGuards:
     """The guards of a worker. Used on one event loop.
 
     Args:
+        reader: watches the outcomes.
         clock: tells when a context expires.
         recheck_seconds: how often a right is asked for again although nothing says that it was lost; 0 is never.
-        unwatch: an outcome.
 
     Attributes:
         open: those under which values are sent now.
     """
 
-    def __init__(self, clock: Clock, *, recheck_seconds: float, unwatch: Callable[[CachedResult], object]) -> None:
+    def __init__(self, reader: Reader, clock: Clock, *, recheck_seconds: float) -> None:
+        self.reader = reader
         self.clock = clock
         self.recheck_seconds = recheck_seconds
         self.open: set[RightGuard] = set()
-        self._unwatch = unwatch
 
     def guard(self, path: str, renew: Callable[[Rights], Awaitable[object]], rights: Rights) -> RightGuard:
         """Return a guard, to be entered."""
@@ -152,8 +158,3 @@ class RightGuards:
         """Have every right asked for again before the next value: somebody was revoked, or nobody can tell any more."""
         for guard in self.open:
             guard.rights.is_overtaken = True
-
-    def let_go(self, rights: Rights) -> None:
-        """Unwatch outcomes on which nobody rests any more."""
-        for result in rights.take().results:
-            self._unwatch(result)

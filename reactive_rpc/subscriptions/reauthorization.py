@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import RPCError, ServiceUnavailableError, reason_of
+from reactive_rpc.procedures.resting import Resting
 from reactive_rpc.procedures.rights import Rights
 from reactive_rpc.protocol.events import Revoked
 from reactive_rpc.statements.concealment import concealed
@@ -97,7 +96,6 @@ class Reauthorization:
         self.failures = 0
         self._hub = hub
         self._reader = reader
-        self._resting: dict[CachedResult, dict[Stream, None]] = {}
         self._retry_at = math.inf
         self._clock = clock
         self._seconds = recheck_seconds
@@ -109,7 +107,9 @@ class Reauthorization:
         self._waits_until = math.inf
         self._wake: asyncio.Event | None = None
         hub.on_disconnect(self._disconnected)
-        reader.invalidations.add(self._on_invalidated)
+        # INVARIANT (held in the step that drops an outcome): what that batch pushes to a stream waits in it, and leaves
+        # only if the right to it is found again.
+        self._resting = Resting(reader, self._hold)
 
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
@@ -134,7 +134,7 @@ class Reauthorization:
         try:
             yield rights
         finally:
-            self.let_go(rights)
+            rights.let_go(self._reader)
 
     def recheck(self, stream: Stream) -> None:
         """Ask one stream again, soon."""
@@ -253,15 +253,14 @@ class Reauthorization:
             return
         if view.is_undecided(before):
             raise ServiceUnavailableError("a step could not tell whether the caller may still listen")
-        self._leave(stream, before)
+        self._resting.remove(stream, before.rights)
         self._rest(stream, view)
 
     def _rest(self, stream: Stream, view: StreamView) -> None:
         """Have a stream rest on a view: send to it while that holds, else ask again first."""
         # INVARIANT (no await in here): from the step that finds the outcomes live, each invalidation finds the stream.
         view = stream.view = replace(view, rights=view.rights.take())
-        for result in view.rights.results:
-            self._resting.setdefault(result, {})[stream] = None
+        self._resting.add(stream, view.rights)
         if view.rights.hold:
             stream.release()
         else:
@@ -279,34 +278,13 @@ class Reauthorization:
         if self._wake is not None:
             self._wake.set()
 
-    def let_go(self, rights: Rights) -> None:
-        """Unwatch outcomes on which nobody rests any more."""
-        for result in rights.take().results:
-            self._reader.unwatch(result)
-
-    def _leave(self, stream: Stream, view: StreamView) -> None:
-        for result in view.rights.results:
-            streams = self._resting.get(result, {})
-            streams.pop(stream, None)
-            if not streams:
-                self._resting.pop(result, None)
-        self.let_go(view.rights)
-
     def _disconnected(self, stream: Stream) -> None:
         self._urgent.pop(stream, None)
         self._due.pop(stream, None)
         if isinstance(stream.view, StreamView):
-            self._leave(stream, stream.view)
+            self._resting.remove(stream, stream.view.rights)
             # INVARIANT (it has no view any more): a recheck that is under way must not have it rest on another.
             stream.view = None
-
-    def _on_invalidated(self, invalidated: InvalidatedResults) -> None:
-        """Hold the streams that rest on an outcome which may be another now, and ask again."""
-        # INVARIANT (in the step that drops the results): what this batch pushes to a stream waits in it, and leaves
-        # only if the right to it is found again.
-        for result in invalidated.results:
-            for stream in self._resting.get(result, ()):
-                self._hold(stream)
 
     async def _wait(self, wake: asyncio.Event) -> None:
         """Wait until somebody asks for a recheck, a context expires, or for the next look."""
