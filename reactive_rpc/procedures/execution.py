@@ -1,61 +1,51 @@
-"""Running a handler: a fresh session for every call, validated output, one transaction for a mutation.
-
-The output is validated and encoded while the session is open, inside SQLAlchemy's greenlet: an attribute that the
-output model asks for and the handler did not load is then loaded, and counted as read, instead of failing.
-"""
+"""Running handlers: a fresh session for every call, one snapshot for a query, one transaction for a mutation."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any
 
 from anyio import CapacityLimiter
-from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
-from sqlmodel import SQLModel
 
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.compat.fastapi import Response
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Constraint, ReadSet
 from reactive_rpc.dependencies.topics import constraint_on
-from reactive_rpc.errors import DefinitionError, InternalServerError, RPCError
+from reactive_rpc.errors import InternalServerError, RPCError
 from reactive_rpc.procedures.attempts import Attempts
-from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.procedures.context import Context, valid_at
 from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
 from reactive_rpc.procedures.declared_errors import RaisedErrors
+from reactive_rpc.procedures.encoding import encode_output
 from reactive_rpc.procedures.error_boundary import error_boundary
 from reactive_rpc.procedures.idempotency import IdempotentCall
 from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.runnable import Runnable
 from reactive_rpc.procedures.running_call import AfterCommit, RunningCall, refuse_nested_mutation, running
-from reactive_rpc.procedures.solving import CallDependencies
-from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, Wrapper, around, walk
-from reactive_rpc.procedures.streamed import StreamedItem, Tracked
-from reactive_rpc.procedures.topics import KeyedTopic, Topic
+from reactive_rpc.procedures.solving import NOTHING_MADE, CallDependencies
+from reactive_rpc.procedures.steps import CallInfo, ChainPart, Outcome, Step, around, walk
+from reactive_rpc.procedures.streamed_run import Emit, StreamedRun
+from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.procedures.uploads import CallFiles
-from reactive_rpc.procedures.wire_codec import OutputCodec
-from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
 from reactive_rpc.statements.faults import SchemaMovedError
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
-from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["EncodedOutput", "Executor", "MutationOutput", "Observation", "Observer", "Runnable", "order_fields"]
+__all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,76 +103,6 @@ class _Transaction:
     files: CallFiles | None
 
 
-class RunnableHandler(Protocol):
-    """How a function wants to be called."""
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it is a coroutine function, or an async generator."""
-        ...
-
-    def arguments(self, session: object, ctx: object, input: Any) -> dict[str, Any]:
-        """Return its arguments."""
-        ...
-
-
-class Runnable(Protocol):
-    """The executor runs it as a query: a procedure, or a step with a session; see `Procedure`."""
-
-    name: str
-    dependencies: frozenset[str] | None
-    topics: tuple[Topic | KeyedTopic, ...]
-    cache: Cache
-    is_cached: bool
-    response_class: type[Response] | None
-    around_computation: tuple[Wrapper, ...]
-
-    @property
-    def raises(self) -> tuple[type[RPCError], ...] | None:
-        """The errors that it declares; None where its procedures do."""
-        ...
-
-    @property
-    def session_class(self) -> AnyAsyncSession | AnySession | None:
-        """The class of the session that it takes; None if it takes none."""
-        ...
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The function that is run."""
-        ...
-
-    @property
-    def handler(self) -> RunnableHandler:
-        """How it wants to be called."""
-        ...
-
-    @property
-    def output(self) -> OutputCodec:
-        """Validates and encodes its result."""
-        ...
-
-    @property
-    def topic_tables(self) -> frozenset[str]:
-        """The names of the declared topics in a log."""
-        ...
-
-    def fault(self, message: str, /) -> DefinitionError:
-        """Return an error that names it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedOutput:
-    """A result that its function has encoded itself: it is stored as it is.
-
-    Attributes:
-        body: the bytes.
-    """
-
-    body: bytes
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
     """A function that is run once, with all that it gets beside a session."""
@@ -197,16 +117,6 @@ class _Run:
         """Return those of the function, without its dependencies."""
         given = self.procedure.handler.arguments(session, self.ctx, self.input)
         return given if self.files is None else given | self.files.arguments()
-
-
-@dataclass(frozen=True, slots=True)
-class _StreamedRun:
-    """A handler that yields, with all that it gets beside a session."""
-
-    procedure: AnyProcedure
-    input: BaseModel | None
-    ctx: Context | None
-    dependencies: CallDependencies | None
 
 
 class Executor:
@@ -410,7 +320,7 @@ class Executor:
         input: BaseModel | None,
         *,
         ctx: Context | None,
-        emit: Callable[[StreamedItem], Awaitable[None]],
+        emit: Emit,
         dependencies: CallDependencies | None = None,
         depth: int = 0,
     ) -> None:
@@ -424,9 +334,9 @@ class Executor:
             ServiceUnavailableError: the database is locked or gone.
             Exception: whatever the handler or `emit` raised.
         """
-        run = _StreamedRun(procedure, deepcopy(input), deepcopy(ctx), dependencies)
+        run = StreamedRun(procedure, deepcopy(input), deepcopy(ctx), dependencies)
         if procedure.kind == "subscription":
-            await self._emit_all(run, None, emit)
+            await run.emit_all(None, emit, self._translating_errors)
             return
         recorder = Recorder(self._log.schema)
         async with AsyncExitStack() as stack:
@@ -439,25 +349,7 @@ class Executor:
             stack.callback(current_recorder.reset, token)
             at_least = self._log.version
             reading = self._database.read(recorder, at_least=at_least, **_asked(procedure))
-            await self._emit_all(run, await stack.enter_async_context(reading), emit)
-
-    async def _emit_all(
-        self, run: _StreamedRun, session: AsyncSession | None, emit: Callable[[StreamedItem], Awaitable[None]]
-    ) -> None:
-        procedure, dependencies = run.procedure, run.dependencies
-        arguments = procedure.handler.arguments(session, run.ctx, run.input)
-        async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
-            values = procedure.function(**arguments, **made)
-            try:
-                while True:
-                    with self._translating_errors(), error_boundary(procedure.name):
-                        try:
-                            value = await anext(values)
-                        except StopAsyncIteration:
-                            return
-                    await emit(await _encoded_item(procedure, value, session))
-            finally:
-                await values.aclose()
+            await run.emit_all(await stack.enter_async_context(reading), emit, self._translating_errors)
 
     async def _mutate(self, transaction: _Transaction) -> MutationOutput:
         procedure, call = transaction.procedure, transaction.call
@@ -595,19 +487,15 @@ async def _run_transaction(transaction: _Transaction, session: AsyncSession, ctx
     return MutationOutput(body, after=tuple(transaction.after_commit))
 
 
-_NOTHING_MADE: Final[nullcontext[Mapping[str, Any]]] = nullcontext(MappingProxyType({}))
-"""For a handler without dependencies."""
-
-
 async def _run_async(run: _Run, session: AsyncSession) -> bytes:
     procedure, dependencies = run.procedure, run.dependencies
     body: bytes | None = None
     with error_boundary(procedure.name):
-        async with _NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
+        async with NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
             result = await procedure.function(**run.arguments(session), **made)
             await session.flush()
             value = _beside_response(run, result)
-            body = await session.run_sync(lambda _: _encode(procedure, value))
+            body = await session.run_sync(lambda _: encode_output(procedure, value))
         # INVARIANT (before the caller commits or stores): what `yield` dependencies wrote at their end is part of it.
         await session.flush()
     return _of_ended(procedure, body)
@@ -617,10 +505,10 @@ def _run_sync(run: _Run, session: Session) -> bytes:
     procedure, dependencies = run.procedure, run.dependencies
     body: bytes | None = None
     with error_boundary(procedure.name):
-        with _NOTHING_MADE if dependencies is None else dependencies.solved_sync(session) as made:
+        with NOTHING_MADE if dependencies is None else dependencies.solved_sync(session) as made:
             result = procedure.function(**run.arguments(session), **made)
             session.flush()
-            body = _encode(procedure, _beside_response(run, result))
+            body = encode_output(procedure, _beside_response(run, result))
         session.flush()
     return _of_ended(procedure, body)
 
@@ -652,59 +540,3 @@ def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:
             "no result that could be answered"
         )
     return body
-
-
-async def _encoded_item(procedure: AnyProcedure, value: object, session: AsyncSession | None) -> StreamedItem:
-    id, data = (value.id, value.data) if isinstance(value, Tracked) else (None, value)
-    if (id is not None) != procedure.handler.has_ids:
-        says = "tracked(id, data)" if procedure.handler.has_ids else "values without ids"
-        raise InternalServerError(f"{procedure.name} says that it yields {says}, and yielded a {type(value).__name__}")
-    if session is None:
-        return StreamedItem(_encode(procedure, data), id)
-    return StreamedItem(await session.run_sync(lambda _: _encode(procedure, data)), id)
-
-
-def _encode(procedure: Runnable, result: object) -> bytes:
-    """Return `result` as the JSON that the procedure's output type declares.
-
-    Raises:
-        InternalServerError: it does not fit the type; the faults are logged, the caller is told no values.
-    """
-    if isinstance(result, EncodedOutput):
-        return result.body
-    adapter = procedure.output.adapter
-    try:
-        output = adapter.validate_python(result, from_attributes=True)
-        order_fields(output)
-        body = adapter.dump_json(output, by_alias=True, warnings="error")  # an instance may never have been validated
-    except (ValidationError, PydanticSerializationError) as exc:
-        message = f"{procedure.name} returned what its annotation does not allow"
-        logger.error("%s: %s", message, said_by(exc))
-        raise InternalServerError(message) from exc
-    if unfit := procedure.output.unfit(output, body):
-        message = f"{procedure.name} returned what would arrive as another value, at {unfit.where or 'the result'}"
-        logger.error("%s: %s", message, unfit.message)
-        raise InternalServerError(message)
-    return body
-
-
-def order_fields(output: object) -> None:
-    """Put the attributes of table models into the order of their fields.
-
-    SQLAlchemy fills a loaded instance in the order of a set, and pydantic dumps it in that order: the same row would
-    have other bytes, and another ETag, in every process.
-    """
-    if isinstance(output, SQLModel) and hasattr(output, "__table__"):
-        state: dict[str, Any] = vars(output)
-        for name in type(output).model_fields:
-            if name in state:
-                state[name] = state.pop(name)
-    elif isinstance(output, BaseModel):
-        for value in output.__dict__.values():
-            order_fields(value)
-    elif isinstance(output, list | tuple | set | frozenset):
-        for item in output:
-            order_fields(item)
-    elif isinstance(output, dict):
-        for value in output.values():
-            order_fields(value)

@@ -10,7 +10,8 @@ from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
 from reactive_rpc.procedures.arguments import Arguments
-from reactive_rpc.procedures.execution import Executor, Runnable
+from reactive_rpc.procedures.execution import Executor
+from reactive_rpc.procedures.runnable import Runnable
 from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.statements.recorder import Trace
 

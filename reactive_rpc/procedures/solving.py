@@ -13,11 +13,12 @@ from contextlib import (
     ExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, TypeVar
 
 from anyio import from_thread
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,10 +33,13 @@ from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.running_call import current_call
 from reactive_rpc.protocol.faults import faults_of, places_of
 
-__all__ = ["CallDependencies"]
+__all__ = ["NOTHING_MADE", "CallDependencies"]
 
 T = TypeVar("T")
 AnyGivenSession = AsyncSession | Session | None
+
+NOTHING_MADE: Final[nullcontext[Mapping[str, Any]]] = nullcontext(MappingProxyType({}))
+"""For a handler without dependencies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from reactive_rpc.compat.fastapi import response_by, response_class_of
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.arguments import Arguments
-from reactive_rpc.procedures.execution import EncodedOutput, order_fields
+from reactive_rpc.procedures.encoding import EncodedOutput, order_fields
 from reactive_rpc.procedures.internal_query import InternalQuery
 from reactive_rpc.procedures.wire_codec import OutputCodec
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession

@@ -23,8 +23,9 @@ from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.arguments import Arguments
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.dependencies import Overrides, Plan, Plans
+from reactive_rpc.procedures.encoding import EncodedOutput
 from reactive_rpc.procedures.exchange import Exchange
-from reactive_rpc.procedures.execution import EncodedOutput, Executor
+from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.internal_query import InternalQuery
 from reactive_rpc.procedures.running_call import call_depth
 from reactive_rpc.procedures.solving import CallDependencies
