@@ -28,13 +28,16 @@ from reactive_rpc.compat.fastapi import (
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.annotations import plain
 
-__all__ = ["HandlerDependency", "Overrides", "Plan", "Plans", "label_of", "make_plan"]
+__all__ = ["OF_ANSWERS", "HandlerDependency", "Overrides", "Plan", "Plans", "caller_part_in", "label_of", "make_plan"]
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 """`{function: the one that is called in its place}`."""
 
 MAX_PLANS = 32
 """For so many sets of overrides a procedure remembers its dependencies."""
+
+OF_ANSWERS: Final = ("Response", "BackgroundTasks")
+"""What is of the answer, and says nothing of who asks."""
 
 UNKNOWN_PARTS: Final = ("Path()", "WebSocket", "Form()", "File()")
 """What no call of a procedure has."""
@@ -274,6 +277,24 @@ def session_class_in(annotation: object) -> type | None:
     """Return the class of the session that an annotation asks for; None if it asks for something else."""
     kind = plain(annotation)
     return kind if isinstance(kind, type) and issubclass(kind, AsyncSession | Session) else None
+
+
+def caller_part_in(found: SubDependency, above: tuple[Callable[..., Any], ...] = ()) -> str | None:
+    """Return the part of a request that decides about a dependency, or about one below it; None if none is declared.
+
+    A whole `Request` is none: it may be asked for the application's state alone.
+    """
+    if found.function in above:
+        return None
+    try:
+        takes, inner = request_parameters(found.function), list(sub_dependencies(found.function))
+    except Exception:  # FastAPI says so when the route is added
+        return None
+    parts = [*takes.headers, *takes.cookies, *(each for each in takes.others if each not in ("Request", *OF_ANSWERS))]
+    if parts:
+        return parts[0]
+    below = (caller_part_in(each, (*above, found.function)) for each in inner)
+    return next(filter(None, below), None)
 
 
 def _below(dependencies: Sequence[HandlerDependency]) -> Iterator[HandlerDependency]:

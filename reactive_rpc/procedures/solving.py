@@ -28,7 +28,7 @@ from reactive_rpc.compat.fastapi import HTTPConnection, Request, Response
 from reactive_rpc.errors import BadRequestError, InternalServerError
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.procedures.context_isolation import in_own_thread
-from reactive_rpc.procedures.dependencies import HandlerDependency, Plan
+from reactive_rpc.procedures.dependencies import OF_ANSWERS, HandlerDependency, Plan
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.running_call import current_call
 from reactive_rpc.protocol.faults import faults_of, places_of
@@ -164,7 +164,7 @@ class CallDependencies:
         real = None if self.exchange is None else self.exchange.request
         if real is not None:
             return real
-        beyond = [part for part in dependency.takes.others if part not in _OF_ANSWERS]
+        beyond = [part for part in dependency.takes.others if part not in OF_ANSWERS]
         if beyond:
             self._refuse_without_request(f"dependency {dependency.label}", beyond[0])
         # INVARIANT (the request holds nothing but what stands in the key): whatever a dependency, or a security scheme
@@ -190,9 +190,6 @@ class CallDependencies:
             "none: call it over HTTP, or give caller(ctx, overrides={...})",
             path=self._path,
         )
-
-
-_OF_ANSWERS = ("Response", "BackgroundTasks")
 
 
 def _session_of(kind: type, session: AnyGivenSession) -> AnyGivenSession:

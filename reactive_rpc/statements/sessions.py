@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import Session as SQLAlchemySession
+from sqlalchemy.orm import scoped_session
 
-__all__ = ["WRITING", "AnyAsyncSession", "AnySession", "session_fault"]
+__all__ = ["WRITING", "AnyAsyncSession", "AnySession", "database_of", "lost_of", "session_fault", "sync_session_of"]
 
 AnyAsyncSession = type[SQLAlchemyAsyncSession]
 AnySession = type[SQLAlchemySession]
@@ -40,3 +41,50 @@ def session_fault(session: AnyAsyncSession | AnySession) -> str | None:
             "that is watched: take a session class without it"
         )
     return None
+
+
+_ADDS_TO_STATEMENTS: Final = ("do_orm_execute", "after_begin", "after_transaction_create")
+"""The events of sessions whose listeners say what statements may see: a filter, a setting for row-level security."""
+
+_LIBRARIES: Final = ("sqlalchemy", "sqlmodel")
+
+
+def sync_session_of(given: object) -> SQLAlchemySession | None:
+    """Return the session that an application's own is, or holds; None if it is none."""
+    held = given() if isinstance(given, scoped_session) else given
+    held = held.sync_session if isinstance(held, SQLAlchemyAsyncSession) else held
+    return held if isinstance(held, SQLAlchemySession) else None
+
+
+def lost_of(session: SQLAlchemySession, kind: AnyAsyncSession | AnySession) -> str | None:
+    """Return what an application's own session has that one of a class, as we make it, has not; None if nothing.
+
+    Each may say what its statements see: of one tenant alone, for example.
+
+    >>> lost_of(SQLAlchemySession(info={"tenant": "a"}), SQLAlchemySession)
+    "'tenant' in its info"
+    """
+    if session.info:
+        return f"{', '.join(map(repr, session.info))} in its info"
+    if session.bind is not None and session.bind.get_execution_options().get("schema_translate_map"):
+        return "a schema_translate_map"
+    sync = kind.sync_session_class if issubclass(kind, SQLAlchemyAsyncSession) else kind
+    for own in type(session).__mro__[: -len(sync.__mro__)] if isinstance(session, sync) else ():
+        if own.__module__.partition(".")[0] not in _LIBRARIES and any(not name.startswith("__") for name in vars(own)):
+            return f"the class {own.__name__}, which its annotation does not say"
+    for event in _ADDS_TO_STATEMENTS:
+        listening = list(getattr(session.dispatch, event))
+        if listening and not set(listening) <= set(getattr(sync(None).dispatch, event)):
+            return f"a listener for {event} of its own"
+    return None
+
+
+def database_of(session: SQLAlchemySession) -> tuple[str | None, str | None] | None:
+    """Return the names of the database and of the role that a session uses; None if it has not one for all.
+
+    >>> database_of(SQLAlchemySession())
+    """
+    if session.bind is None:
+        return None
+    url = session.bind.engine.url
+    return url.database, url.username

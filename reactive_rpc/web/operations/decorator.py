@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.procedures.cache_options import Cache
 from reactive_rpc.web.operations.opened import find_open
-from reactive_rpc.web.operations.path_operation import PathOperation
+from reactive_rpc.web.operations.path_operation import PathOperation, SolvedRequest
 
 __all__ = ["reactive"]
 
@@ -60,8 +59,8 @@ def reactive(
             "writes it for HTTP: leave push out, and clients fetch the URL again"
         )
 
-    async def answer(operation: PathOperation, *, request: Request, response: Response, arguments: Any) -> Response:
-        return await find_open(rpc).answer(operation, request=request, response=response, arguments=arguments)
+    async def answer(operation: PathOperation, found: SolvedRequest) -> Response:
+        return await find_open(rpc).answer(operation, found)
 
     def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
         return PathOperation(decorated, cache or Cache(), answer).endpoint()

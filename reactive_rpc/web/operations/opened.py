@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from reactive_rpc.errors import DefinitionError
-from reactive_rpc.web.operations.path_operation import PathOperation
+from reactive_rpc.web.operations.path_operation import PathOperation, SolvedRequest
 
 __all__ = ["Answering", "find_open", "opened"]
 
@@ -22,9 +21,7 @@ __all__ = ["Answering", "find_open", "opened"]
 class Answering(Protocol):
     """Answers requests to path operations."""
 
-    async def answer(
-        self, operation: PathOperation, *, request: Request, response: Response, arguments: dict[str, Any]
-    ) -> Response:
+    async def answer(self, operation: PathOperation, found: SolvedRequest) -> Response:
         """Answer a request that FastAPI has let through; see `Operations.answer`."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from reactive_rpc.procedures.arguments import Arguments
 from reactive_rpc.procedures.encoding import EncodedOutput, order_fields
 from reactive_rpc.procedures.internal_query import InternalQuery
 from reactive_rpc.procedures.wire_codec import OutputCodec
-from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
+from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession, database_of, lost_of, sync_session_of
 from reactive_rpc.web.operations.outcome import HTTPOutcomeError, PassedOnError, StoredAnswer
 from reactive_rpc.web.operations.path_operation import PathOperation
 
@@ -56,6 +56,7 @@ class OperationRoute(InternalQuery):
         self.name = operation.name
         self.cache = operation.cache
         self.handler = OperationHandler(operation.is_async)
+        self._database: tuple[str | None, str | None] | None = None
         if set(route.methods) - {"GET", "HEAD"}:
             raise self.fault(
                 f"@reactive keeps what it answers to {', '.join(sorted(route.methods))} {route.path_format}, and only "
@@ -69,7 +70,7 @@ class OperationRoute(InternalQuery):
             )
 
     @property
-    def session_class(self) -> AnyAsyncSession | AnySession | None:
+    def session_class(self) -> AnyAsyncSession | AnySession:
         """The class of the session that the endpoint takes."""
         return self.operation.session_class
 
@@ -81,6 +82,31 @@ class OperationRoute(InternalQuery):
     def fault(self, message: str) -> DefinitionError:
         """Return an error with `message` that names the endpoint."""
         return self.operation.fault(message)
+
+    def require_replaceable(self, sessions: Sequence[object]) -> None:
+        """Hold the sessions that the application has made against the one that the endpoint is given in their place.
+
+        Raises:
+            DefinitionError: one of them may see other rows than ours.
+        """
+        for given in sessions:
+            session = sync_session_of(given)
+            if session is None:
+                continue
+            lost = lost_of(session, self.session_class)
+            if lost is not None:
+                raise self.fault(
+                    f"its session has {lost}, and the endpoint reads through a session of ours, which has not: take "
+                    "what decides about the rows as an argument of the endpoint, and select by it; or leave @reactive "
+                    "out"
+                )
+            database = database_of(session)
+            self._database = database if self._database is None else self._database
+            if database is not None and database != self._database:
+                raise self.fault(
+                    "its sessions are of several databases, or of several roles, and the endpoint reads from one: "
+                    "leave @reactive out"
+                )
 
     async def _run(self, session: Any, arguments: Arguments) -> EncodedOutput:
         given = arguments.given_to(session.sync_session)

@@ -34,7 +34,7 @@ from reactive_rpc.web.operations.asking import ASKED, Question, StateKeeper, ask
 from reactive_rpc.web.operations.opened import opened
 from reactive_rpc.web.operations.operation_route import OperationRoute
 from reactive_rpc.web.operations.outcome import HTTPOutcomeError, PassedOnError, StoredAnswer
-from reactive_rpc.web.operations.path_operation import OPERATION, PathOperation
+from reactive_rpc.web.operations.path_operation import OPERATION, PathOperation, SolvedRequest
 from reactive_rpc.web.operations.placement import decorated_routes
 from reactive_rpc.web.operations.rights import OperationRights, RightsCall
 from reactive_rpc.web.routing.answer_headers import Marks
@@ -155,31 +155,26 @@ class Operations:
         if self._routes and stack is not None and not isinstance(stack, StateKeeper):
             app.middleware_stack = StateKeeper(stack)
 
-    async def answer(
-        self, operation: PathOperation, *, request: Request, response: Response, arguments: dict[str, Any]
-    ) -> Response:
+    async def answer(self, operation: PathOperation, found: SolvedRequest) -> Response:
         """Answer a request that FastAPI has let through.
 
-        Args:
-            operation: the endpoint that was called.
-            request: as FastAPI has it.
-            response: that dependencies add to.
-            arguments: of the endpoint, but for its sessions.
-
         Raises:
+            DefinitionError: a session of ours cannot take the place of one of them.
             HTTPException: raised by the endpoint, for the application's own handlers.
             Exception: whatever the endpoint raised by accident.
         """
         self._require_open()
-        found = effective_route(request.scope)
-        if getattr(found.endpoint, OPERATION, None) is not operation:
+        scope = found.request.scope
+        placed = effective_route(scope)
+        if getattr(placed.endpoint, OPERATION, None) is not operation:
             raise operation.fault(
-                f"{found.path_format} depends on it, and would be given a whole response of HTTP: let both call a "
+                f"{placed.path_format} depends on it, and would be given a whole response of HTTP: let both call a "
                 "function that is not decorated"
             )
-        route, rights = self.add(operation, found)
-        solved = _Solved(route, rights, request, arguments, response)
-        question: Question | None = request.scope.get(ASKED)
+        route, rights = self.add(operation, placed)
+        route.require_replaceable(found.sessions)
+        solved = _Solved(route, rights, found.request, found.arguments, found.response)
+        question: Question | None = scope.get(ASKED)
         try:
             return await (self._answer(solved) if question is None else self._leave_call(solved, question))
         except ServiceUnavailableError as exc:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, Request, Response, WebSocket
+from fastapi import BackgroundTasks, Depends, Header, Request, Response, WebSocket
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.engine import Connection
@@ -57,6 +57,10 @@ def get_db() -> Session:
     raise NotImplementedError
 
 
+def get_tenant_db(x_tenant: Annotated[str, Header()]) -> Session:
+    raise NotImplementedError
+
+
 def get_any() -> Any:
     raise NotImplementedError
 
@@ -72,6 +76,9 @@ def connection(session: SessionDep, other: Annotated[Connection, Depends(get_any
 
 
 def async_session(session: AsyncSessionDep) -> None: ...
+
+
+def of_caller(session: Annotated[Session, Depends(get_tenant_db)]) -> None: ...
 
 
 async def sync_session(session: SessionDep) -> None: ...
@@ -158,10 +165,10 @@ async def procedure(db: AsyncSession) -> int:
 
 
 FUNCTIONS: list[Callable[..., Any]] = [
-    no_session, connection, async_session, sync_session, two_sessions, two_classes, takes_request, takes_connection,
-    takes_web_socket, takes_response, takes_tasks, takes_scopes, takes_service, takes_optional_service, takes_function,
-    takes_services, takes_model, takes_rows, takes_pair, broken_annotation, variadic, keywords, positional, yielding,
-    yielding_async,
+    no_session, of_caller, connection, async_session, sync_session, two_sessions, two_classes, takes_request,
+    takes_connection, takes_web_socket, takes_response, takes_tasks, takes_scopes, takes_service,
+    takes_optional_service, takes_function, takes_services, takes_model, takes_rows, takes_pair, broken_annotation,
+    variadic, keywords, positional, yielding, yielding_async,
 ]  # fmt: skip
 
 SHAPES: dict[str, Callable[[], object]] = {
