@@ -7,7 +7,7 @@ predicate that raises, or one that would be asked about a whole table, narrows n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from reactive_rpc.cache.result import CachedResult, Computable
 from reactive_rpc.cache.stats import Stats
@@ -44,6 +44,20 @@ class ChangeMatcher:
         """Tell whether anything applied after `version` touches the result; True if memory does not reach back."""
         changes = self._log.changes_since(version)
         return changes is None or self._touched(changes, result, is_later=version >= result.version)
+
+    @property
+    def version(self) -> int:
+        """The log's: what it leads to has been held against every live result."""
+        return self._log.version
+
+    def touched_twice_since(self, version: int, results: Collection[CachedResult]) -> bool:
+        """Tell whether two changes applied after `version` touch any of the results; True if memory ends before."""
+        changes = self._log.changes_since(version)
+        if changes is None:
+            return True
+        all = (*changes, *widen(changes, self.relations))
+        touches = (change for change in all if any(result.read_set.touched_by([change]) for result in results))
+        return next(touches, None) is not None and next(touches, None) is not None
 
     def touched_by(self, changes: Iterable[Change], result: CachedResult) -> bool:
         """Tell whether one of `changes`, which came before the result or after, touches it."""

@@ -90,6 +90,17 @@ class Broadcaster:
                 )
             stream.push(frame)
 
+    def notify_stream(self, stream: Stream) -> None:
+        """Push an invalidation of everything that one stream shows."""
+        shown = sorted(self._queries.shown_by(stream), key=lambda query: query.query.key)
+        if shown:
+            version = self._queries.notified_up_to(stream, self._log.version)
+            affected = [query.affected for query in shown]
+            frame = invalidation_frame(
+                version, self.cursor(version), affected, set(), self._ids.new_id(), shown_at=None
+            )
+            stream.push(frame)
+
     def notify_gap(self, version: int, reason: str) -> None:
         """Push a gap to every stream: it stands for whatever they have not been notified of."""
         frame = gap_frame(version, self.cursor(version), reason)

@@ -286,6 +286,10 @@ class Hub:
             self.stats.revoked += 1
             stream.close(revoked_frame(event))
 
+    def notify_stream(self, stream: Stream) -> None:
+        """Tell a stream that all it shows may have been answered otherwise meanwhile."""
+        self._broadcaster.notify_stream(stream)
+
     def end_all(self) -> None:
         """End every stream so that its client resumes: nobody knows of which changes it ought to be notified."""
         for stream in tuple(self._streams.values()):

@@ -43,6 +43,9 @@ TIMEOUT_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 """After how long a stream that is held is asked again, if it could not be."""
 
+NEVER = -1
+"""A version before all others: that of a stream whose right was overtaken before it could be watched."""
+
 SEEN_BYTES = 16
 UNDECIDED = bytes(SEEN_BYTES)
 
@@ -96,6 +99,7 @@ class Reauthorization:
         self.failures = 0
         self._hub = hub
         self._reader = reader
+        self._held_at: dict[Stream, int] = {}
         self._retry_at = math.inf
         self._clock = clock
         self._seconds = recheck_seconds
@@ -109,7 +113,7 @@ class Reauthorization:
         hub.on_disconnect(self._disconnected)
         # INVARIANT (held in the step that drops an outcome): what that batch pushes to a stream waits in it, and leaves
         # only if the right to it is found again.
-        self._resting = Resting(reader, self._hold)
+        self._resting = Resting(reader, self._on_doubt)
 
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
@@ -253,8 +257,15 @@ class Reauthorization:
             return
         if view.is_undecided(before):
             raise ServiceUnavailableError("a step could not tell whether the caller may still listen")
+        # INVARIANT (what a call was answered meanwhile is invalidated): of two changes, the first may have taken a
+        # right away that the second gave back. Somebody who was refused between them would keep that for ever.
+        is_doubtful = not before.rights.hold and self._reader.matcher.touched_twice_since(
+            self._held_at.get(stream, NEVER), (*before.rights.results, *view.rights.results)
+        )
         self._resting.remove(stream, before.rights)
         self._rest(stream, view)
+        if is_doubtful:
+            self._hub.notify_stream(stream)
 
     def _rest(self, stream: Stream, view: StreamView) -> None:
         """Have a stream rest on a view: send to it while that holds, else ask again first."""
@@ -262,6 +273,7 @@ class Reauthorization:
         view = stream.view = replace(view, rights=view.rights.take())
         self._resting.add(stream, view.rights)
         if view.rights.hold:
+            self._held_at.pop(stream, None)
             stream.release()
         else:
             self._hold(stream)
@@ -281,10 +293,16 @@ class Reauthorization:
     def _disconnected(self, stream: Stream) -> None:
         self._urgent.pop(stream, None)
         self._due.pop(stream, None)
+        self._held_at.pop(stream, None)
         if isinstance(stream.view, StreamView):
             self._resting.remove(stream, stream.view.rights)
             # INVARIANT (it has no view any more): a recheck that is under way must not have it rest on another.
             stream.view = None
+
+    def _on_doubt(self, stream: Stream) -> None:
+        """Hold a stream that rests on an outcome which may be another now, and ask again."""
+        self._held_at.setdefault(stream, self._reader.matcher.version)  # that of before this batch
+        self._hold(stream)
 
     async def _wait(self, wake: asyncio.Event) -> None:
         """Wait until somebody asks for a recheck, a context expires, or for the next look."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -28,10 +29,11 @@ from reactive_rpc import (
     by_tenant,
     define_reactive_function,
 )
-from reactive_rpc.testing import running
-from tests.support.waiting import wait_until
+from reactive_rpc.testing import FakeClock, running
+from tests.support.waiting import until, wait_until
 
-from .rooms import ROOMS, Base, Note, app_of, rpc_on, who
+from .in_process import InProcessStream
+from .rooms import ROOMS, Base, Note, app_of, rpc_on, serving, who
 from .streams import DEADLINE_SECONDS, Heard, heard, in_background, in_rooms
 
 ANN = {"authorization": "Bearer ann@t"}
@@ -425,3 +427,30 @@ def test_a_flush_asks_everybody_again(file: Path) -> None:
         copy.replace(file)
         assert [name for name, _ in anns.rest() if name != "gap"] == ["revoked"]
         assert bobs.next()[0] == "gap"
+
+
+@pytest.mark.anyio
+async def test_who_may_have_been_shut_out_meanwhile_asks_again(file: Path) -> None:
+    """Two commits shut everybody out and let them in again before the stream is asked: a call between was refused.
+
+    One commit after which the caller may see the same was no such moment, and nothing is told of it.
+    """
+    async with serving(file, {"test": {"texts": texts}}, clock=FakeClock(), settings={"recheck_seconds": 0}) as server:
+        log = server.rpc._freshness
+        server.write("INSERT INTO gate VALUES ('a')")
+        async with InProcessStream(server.app, [{"path": "test.texts"}], {}, note=lambda: None) as stream:
+            await until(lambda: stream.names == ["connected"])
+            server.write("INSERT INTO gate VALUES ('b')")
+            await log.sync_to_head()
+            await until(lambda: server.rpc.admin.stats()["rechecks"] == 1)
+            server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+            await log.sync_to_head()
+            await until(lambda: len(stream.sent) > 1)
+            assert json.loads(stream.sent[1][1].data)["tables"] == ["note"]
+            server.write("DELETE FROM gate")
+            server.write("INSERT INTO gate VALUES ('c')")
+            await log.sync_to_head()
+            await until(lambda: len(stream.sent) > 2)
+            assert stream.names == ["connected", "invalidation", "invalidation"]
+            [affected] = json.loads(stream.sent[2][1].data)["affected"]
+            assert affected["path"] == "test.texts"
