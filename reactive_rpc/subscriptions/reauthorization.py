@@ -113,7 +113,7 @@ class Reauthorization:
         hub.on_disconnect(self._disconnected)
         # INVARIANT (held in the step that drops an outcome): what that batch pushes to a stream waits in it, and leaves
         # only if the right to it is found again.
-        self._resting = Resting(reader, self._on_doubt)
+        self._resting = Resting(reader, self._on_invalidated)
 
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
@@ -259,12 +259,12 @@ class Reauthorization:
             raise ServiceUnavailableError("a step could not tell whether the caller may still listen")
         # INVARIANT (what a call was answered meanwhile is invalidated): of two changes, the first may have taken a
         # right away that the second gave back. Somebody who was refused between them would keep that for ever.
-        is_doubtful = not before.rights.hold and self._reader.matcher.touched_twice_since(
+        may_have_differed = not before.rights.hold and self._reader.matcher.touched_twice_since(
             self._held_at.get(stream, NEVER), (*before.rights.results, *view.rights.results)
         )
         self._resting.remove(stream, before.rights)
         self._rest(stream, view)
-        if is_doubtful:
+        if may_have_differed:
             self._hub.notify_stream(stream)
 
     def _rest(self, stream: Stream, view: StreamView) -> None:
@@ -299,7 +299,7 @@ class Reauthorization:
             # INVARIANT (it has no view any more): a recheck that is under way must not have it rest on another.
             stream.view = None
 
-    def _on_doubt(self, stream: Stream) -> None:
+    def _on_invalidated(self, stream: Stream) -> None:
         """Hold a stream that rests on an outcome which may be another now, and ask again."""
         self._held_at.setdefault(stream, self._reader.matcher.version)  # that of before this batch
         self._hold(stream)
