@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +13,8 @@ from fastapi.responses import JSONResponse, Response
 
 from reactive_rpc import NotFoundError, ReactiveRPC, define_reactive_function
 from reactive_rpc.client import ReceivedFile
-from reactive_rpc.codegen import generate
-from reactive_rpc.testing import running
 
-from .test_uploads import checked
+from .generated import TypeCheckers, served
 
 pytestmark = pytest.mark.anyio
 
@@ -67,24 +63,14 @@ def prints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Modu
     folder = tmp_path_factory.mktemp("prints")
     app = application(folder / "prints.db")
     schemathesis.openapi.from_dict(app.openapi()).validate()
-    generate(app.openapi(), folder / "prints_client")
-    sys.path.insert(0, str(folder))
-    with running(app) as url:
-        yield url, importlib.import_module("prints_client")
-    sys.path.remove(str(folder))
+    with served(app, folder, "prints_client") as (url, client):
+        yield url, client
 
 
-def test_files_are_strictly_typed(prints: tuple[str, ModuleType], pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_files_are_strictly_typed(prints: tuple[str, ModuleType], type_checkers: TypeCheckers) -> None:
     """mypy --strict and pyright accept the package and its use; there is nothing to watch."""
-    folder = Path(str(prints[1].__file__)).parents[1]
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--cache-dir", str(cache)]
-    pyright = ["pyright", "--pythonpath", sys.executable]
-    (folder / "use.py").write_text(USE)
-    (folder / "misuse.py").write_text(MISUSE)
-    assert checked(folder, *mypy, "-p", "prints_client", "-m", "use") == ""
-    assert checked(folder, *pyright, "prints_client", "use.py") == ""
-    for said in (checked(folder, *mypy, "-m", "misuse"), checked(folder, *pyright, "misuse.py")):
+    assert type_checkers.faults_of(prints[1], USE) == ""
+    for said in type_checkers.said_of_misuse(prints[1], MISUSE):
         assert said.count("error:") == 1
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from copy import deepcopy
@@ -35,10 +31,11 @@ from reactive_rpc import (
     define_reactive_function,
 )
 from reactive_rpc.codegen import generate
-from reactive_rpc.testing import running
+from tests.support.golden import check_against
 from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[2]
+from .generated import TypeCheckers, served
+
 GOLDEN = Path(__file__).with_name("declared_errors_client.txt")
 
 
@@ -183,11 +180,8 @@ def application(file: Path) -> FastAPI:
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     folder = tmp_path_factory.mktemp("seats")
     app = application(folder / "seats.db")
-    generate(app.openapi(), folder / "seats_client")
-    sys.path.insert(0, str(folder))
-    with running(app) as url:
-        yield Office(url, folder / "seats.db", importlib.import_module("seats_client"))
-    sys.path.remove(str(folder))
+    with served(app, folder, "seats_client") as (url, client):
+        yield Office(url, folder / "seats.db", client)
 
 
 @pytest.fixture(autouse=True)
@@ -211,31 +205,13 @@ def test_the_document_is_valid(tmp_path: Path) -> None:
 def test_what_is_generated(office: Office) -> None:
     """The module of the errors, as it stands; `REACTIVE_WRITE_GOLDEN=1` writes it anew."""
     written = (Path(str(office.client.__file__)).parent / "errors.py").read_text()
-    if "REACTIVE_WRITE_GOLDEN" in os.environ:
-        GOLDEN.write_text(written, encoding="utf-8")
-    assert written == GOLDEN.read_text(encoding="utf-8")
+    check_against(GOLDEN, written)
 
 
-def checked(folder: Path, *command: str) -> str:
-    """Return what a type checker says of files in a folder; empty where it has nothing to say."""
-    environment = {**os.environ, "MYPYPATH": f"{folder}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def test_the_errors_are_strictly_typed(office: Office, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_the_errors_are_strictly_typed(office: Office, type_checkers: TypeCheckers) -> None:
     """mypy --strict and pyright accept the package and its right use; each wrong use is an error."""
-    folder = Path(str(office.client.__file__)).parents[1]
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--cache-dir", str(cache)]
-    pyright = ["pyright", "--pythonpath", sys.executable]
-    (folder / "use.py").write_text(USE)
-    (folder / "misuse.py").write_text(MISUSE)
-    assert checked(folder, *mypy, "-p", "seats_client", "-m", "use") == ""
-    assert checked(folder, *pyright, "seats_client", "use.py") == ""
-    for said in (checked(folder, *mypy, "-m", "misuse"), checked(folder, *pyright, "misuse.py")):
+    assert type_checkers.faults_of(office.client, USE) == ""
+    for said in type_checkers.said_of_misuse(office.client, MISUSE):
         assert said.count("error:") == 2
         assert ":6" in said
         assert ":7" in said

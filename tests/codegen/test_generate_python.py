@@ -27,6 +27,7 @@ from reactive_rpc.codegen.python import RESERVED
 from reactive_rpc.errors import BadRequestError, ConnectionFailedError, DefinitionError, NotFoundError, WireError
 
 from .document_app import build_document
+from .generated import importable
 
 URL = "http://hub.test"
 TEXT_BODY = {"content": {"application/json": {"schema": {"type": "string"}}}}
@@ -89,9 +90,8 @@ def package(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     """The generated package, imported."""
     folder = tmp_path_factory.mktemp("generated")
     generate(document, folder / "team_client")
-    sys.path.insert(0, str(folder))
-    yield importlib.import_module("team_client")
-    sys.path.remove(str(folder))
+    with importable(folder):
+        yield importlib.import_module("team_client")
 
 
 def read_all(folder: Path) -> dict[str, bytes]:

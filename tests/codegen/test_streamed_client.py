@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -30,10 +26,11 @@ from reactive_rpc import (
 )
 from reactive_rpc.codegen import generate
 from reactive_rpc.errors import ConnectionFailedError, NotFoundError
-from reactive_rpc.testing import running
+from tests.support.golden import check_against
 from tests.support.waiting import until, wait_until
 
-ROOT = Path(__file__).parents[2]
+from .generated import TypeCheckers, served
+
 GOLDEN = Path(__file__).with_name("streamed_client.txt")
 
 ROWS = 20_000
@@ -200,11 +197,8 @@ class Office:
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     folder = tmp_path_factory.mktemp("hall")
     app = application(folder / "seats.db")
-    generate(app.openapi(), folder / "hall_client")
-    sys.path.insert(0, str(folder))
-    with running(app) as url:
-        yield Office(url, importlib.import_module("hall_client"))
-    sys.path.remove(str(folder))
+    with served(app, folder, "hall_client") as (url, client):
+        yield Office(url, client)
 
 
 @pytest.fixture(autouse=True)
@@ -219,31 +213,13 @@ def calls() -> Iterator[Calls]:
 def test_what_is_generated(office: Office) -> None:
     """The module of the client, as it stands; `REACTIVE_WRITE_GOLDEN=1` writes it anew."""
     written = (Path(str(office.client.__file__)).parent / "client.py").read_text()
-    if "REACTIVE_WRITE_GOLDEN" in os.environ:
-        GOLDEN.write_text(written, encoding="utf-8")
-    assert written == GOLDEN.read_text(encoding="utf-8")
+    check_against(GOLDEN, written)
 
 
-def checked(folder: Path, *command: str) -> str:
-    """Return what a type checker says of files in a folder; empty where it has nothing to say."""
-    environment = {**os.environ, "MYPYPATH": f"{folder}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def test_the_iterators_are_strictly_typed(office: Office, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_the_iterators_are_strictly_typed(office: Office, type_checkers: TypeCheckers) -> None:
     """mypy --strict and pyright accept the package and its right use; each wrong use is an error."""
-    folder = Path(str(office.client.__file__)).parents[1]
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--cache-dir", str(cache)]
-    pyright = ["pyright", "--pythonpath", sys.executable]
-    (folder / "use.py").write_text(USE)
-    (folder / "misuse.py").write_text(MISUSE)
-    assert checked(folder, *mypy, "-p", "hall_client", "-m", "use") == ""
-    assert checked(folder, *pyright, "hall_client", "use.py") == ""
-    for said in (checked(folder, *mypy, "-m", "misuse"), checked(folder, *pyright, "misuse.py")):
+    assert type_checkers.faults_of(office.client, USE) == ""
+    for said in type_checkers.said_of_misuse(office.client, MISUSE):
         wrong = {line for line in range(6, 13) if f"misuse.py:{line}:" in said}
         assert wrong == set(range(6, 13)), said
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +16,10 @@ from pydantic import BaseModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import BadRequestError, ReactiveRPC, define_reactive_function
-from reactive_rpc.codegen import generate
-from reactive_rpc.testing import running
+
+from .generated import TypeCheckers, served
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parents[2]
 
 
 class About(BaseModel):
@@ -101,11 +95,8 @@ def application(file: Path) -> FastAPI:
 def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ModuleType]]:
     folder = tmp_path_factory.mktemp("plans")
     app = application(folder / "plans.db")
-    generate(app.openapi(), folder / "plans_client")
-    sys.path.insert(0, str(folder))
-    with running(app) as url:
-        yield url, importlib.import_module("plans_client")
-    sys.path.remove(str(folder))
+    with served(app, folder, "plans_client") as (url, client):
+        yield url, client
 
 
 def test_the_document_is_valid(tmp_path: Path) -> None:
@@ -113,26 +104,10 @@ def test_the_document_is_valid(tmp_path: Path) -> None:
     schemathesis.openapi.from_dict(application(tmp_path / "x.db").openapi()).validate()
 
 
-def checked(folder: Path, *command: str) -> str:
-    """Return what a type checker says of files in a folder; empty where it has nothing to say."""
-    environment = {**os.environ, "MYPYPATH": f"{folder}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def test_files_are_strictly_typed(plans: tuple[str, ModuleType], pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_files_are_strictly_typed(plans: tuple[str, ModuleType], type_checkers: TypeCheckers) -> None:
     """mypy --strict and pyright accept the package and its right use; each wrong use is an error."""
-    folder = Path(str(plans[1].__file__)).parents[1]
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--cache-dir", str(cache)]
-    pyright = ["pyright", "--pythonpath", sys.executable]
-    (folder / "use.py").write_text(USE)
-    (folder / "misuse.py").write_text(MISUSE)
-    assert checked(folder, *mypy, "-p", "plans_client", "-m", "use") == ""
-    assert checked(folder, *pyright, "plans_client", "use.py") == ""
-    for said in (checked(folder, *mypy, "-m", "misuse"), checked(folder, *pyright, "misuse.py")):
+    assert type_checkers.faults_of(plans[1], USE) == ""
+    for said in type_checkers.said_of_misuse(plans[1], MISUSE):
         assert [line in said for line in (":5", ":6", ":7", ":8")] == [True] * 4
         assert said.count("error:") == 4
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from reactive_rpc import ConflictError, DeclaredError, ReactiveRPC, define_reactive_function
-from reactive_rpc.codegen import generate
-from reactive_rpc.testing import running
 
-from .test_uploads import checked
+from .generated import TypeCheckers, served
 
 pytestmark = pytest.mark.anyio
 
@@ -86,21 +82,13 @@ def application(file: Path) -> FastAPI:
 def cased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ModuleType]]:
     folder = tmp_path_factory.mktemp("cased")
     app = application(folder / "cased.db")
-    generate(app.openapi(), folder / "cased_client")
-    sys.path.insert(0, str(folder))
-    with running(app) as url:
-        yield url, importlib.import_module("cased_client")
-    sys.path.remove(str(folder))
+    with served(app, folder, "cased_client") as (url, client):
+        yield url, client
 
 
-def test_names_are_pythons(cased: tuple[str, ModuleType], pytestconfig: pytest.Config, tmp_path: Path) -> None:
+def test_names_are_pythons(cased: tuple[str, ModuleType], type_checkers: TypeCheckers) -> None:
     """Of namespaces, procedures, arguments, fields and errors, as checkers see them."""
-    folder = Path(str(cased[1].__file__)).parents[1]
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--no-error-summary", "--cache-dir", str(cache)]
-    (folder / "use.py").write_text(USE)
-    assert checked(folder, *mypy, "-p", "cased_client", "-m", "use") == ""
-    assert checked(folder, "pyright", "--pythonpath", sys.executable, "cased_client", "use.py") == ""
+    assert type_checkers.faults_of(cased[1], USE) == ""
 
 
 async def test_calls_and_watches(cased: tuple[str, ModuleType]) -> None:

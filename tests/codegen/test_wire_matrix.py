@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +26,7 @@ from reactive_rpc.errors import BadRequestError
 from reactive_rpc.procedures import wire_types
 from reactive_rpc.protocol.fidelity import is_same
 
+from .generated import TypeCheckers, importable
 from .wire_matrix import LEAVES, WRAPPERS, Cell, as_client, cells, input_of
 
 ROOT = Path(__file__).parents[2]
@@ -119,34 +117,19 @@ async def connected(world: WireMatrix) -> AsyncIterator[Any]:
         yield hub
 
 
-def checked(folder: Path, *command: str) -> str:
-    """Return what a type checker says of a package; empty where it has nothing to say."""
-    environment = {**os.environ, "MYPYPATH": f"{folder}:{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def test_the_generated_code_is_strictly_typed(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_the_generated_code_is_strictly_typed(tmp_path: Path, type_checkers: TypeCheckers) -> None:
     """mypy --strict and pyright accept what is generated for every type alone, optional and beside text."""
     chosen = [cell for cell in cells() if cell.name.endswith(("_alone", "_optional", "_or_str"))]
-    sys.path.insert(0, str(tmp_path))
-    build(tmp_path, chosen, "alone_client")
-    sys.path.remove(str(tmp_path))
-    cache = pytestconfig.cache.mkdir("mypy_typing") if pytestconfig.cache else tmp_path / "cache"
-    mypy = ["mypy", "--strict", "--config-file=", "--cache-dir", str(cache), "-p", "alone_client"]
-    assert checked(tmp_path, *mypy) == ""
-    assert checked(tmp_path, "pyright", "--pythonpath", sys.executable, "alone_client") == ""
+    with importable(tmp_path):
+        assert type_checkers.faults_of(build(tmp_path, chosen, "alone_client").client) == ""
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WireMatrix]:
     """The application of the whole matrix."""
     folder = tmp_path_factory.mktemp("matrix")
-    sys.path.insert(0, str(folder))
-    yield build(folder, list(cells()), "matrix_client")
-    sys.path.remove(str(folder))
+    with importable(folder):
+        yield build(folder, list(cells()), "matrix_client")
 
 
 async def differences(world: WireMatrix) -> list[str]:
@@ -240,10 +223,7 @@ def test_every_tree_of_types_arrives_or_is_refused(trees: list[tuple[Any, tuple[
     """The same of types within types within types, as hypothesis draws them."""
     with TemporaryDirectory() as folder:
         package = f"trees_{uuid4().hex}"
-        sys.path.insert(0, folder)
-        try:
-            types = [Cell(f"t{number}", *tree) for number, tree in enumerate(trees)]
+        types = [Cell(f"t{number}", *tree) for number, tree in enumerate(trees)]
+        with importable(Path(folder)):
             found = anyio.run(differences, build(Path(folder), types, package))
-        finally:
-            sys.path.remove(folder)
     assert not found, "\n".join(found)

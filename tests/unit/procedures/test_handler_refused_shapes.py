@@ -39,8 +39,7 @@ from reactive_rpc import (
     by_tenant,
     define_reactive_function,
 )
-
-from .shapes import check_against, message_of
+from tests.support.golden import check_messages, message_of
 
 GOLDEN = Path(__file__).with_name("refused_shapes.txt")
 
@@ -554,7 +553,7 @@ SHAPES: dict[str, Callable[[], object]] = {
 
 def test_each_shape_is_refused_with_its_message() -> None:
     """And no message has changed without somebody reading it."""
-    check_against(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
+    check_messages(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -15,8 +15,7 @@ from fastapi.responses import FileResponse
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import DefinitionError, Login, Tracked, define_reactive_function, tracked
-
-from .shapes import check_against, message_of
+from tests.support.golden import check_messages, message_of
 
 GOLDEN = Path(__file__).with_name("streamed_refused_shapes.txt")
 
@@ -156,7 +155,7 @@ SHAPES = {
 
 def test_each_shape_is_refused_with_its_message() -> None:
     """And no message has changed without somebody reading it."""
-    check_against(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
+    check_messages(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
 
 
 @pytest.mark.parametrize("name", SHAPES)

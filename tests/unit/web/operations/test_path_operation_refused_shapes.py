@@ -6,8 +6,6 @@ change, write it anew: `REACTIVE_WRITE_GOLDEN=1 pytest tests/unit/web/operations
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +23,8 @@ from sqlmodel import Field, Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.requests import HTTPConnection
 
-from reactive_rpc import Cache, DefinitionError, define_reactive_function, reactive
+from reactive_rpc import Cache, define_reactive_function, reactive
+from tests.support.golden import check_messages, message_of
 
 GOLDEN = Path(__file__).with_name("refused_shapes.txt")
 
@@ -184,20 +183,9 @@ SHAPES: dict[str, Callable[[], object]] = {
 }
 
 
-def message_of(make: Callable[[], object]) -> str:
-    """Return what a shape is refused with; lines of this file without their numbers."""
-    with pytest.raises(DefinitionError) as raised:
-        make()
-    said = str(raised.value).replace(__name__, "app")
-    return re.sub(r" at 0x[0-9a-f]+", "", re.sub(r"(\.py:)\d+", r"\1..", said))
-
-
 def test_each_shape_is_refused_with_its_message() -> None:
     """And no message has changed without somebody reading it."""
-    written = "".join(f"{name}\n    {message_of(make)}\n\n" for name, make in SHAPES.items())
-    if "REACTIVE_WRITE_GOLDEN" in os.environ:
-        GOLDEN.write_text(written, encoding="utf-8")
-    assert written == GOLDEN.read_text(encoding="utf-8")
+    check_messages(GOLDEN, {name: message_of(make, __name__) for name, make in SHAPES.items()})
 
 
 def takes_much(
