@@ -41,6 +41,7 @@ __all__ = [
     "BackgroundTasks",
     "FastAPIUploadFile",
     "HTTPConnection",
+    "JSONContent",
     "Request",
     "RequestParameters",
     "Response",
@@ -85,6 +86,21 @@ class SubDependency:
     use_cache: bool
     has_limit: bool
     mark: Any
+
+
+class JSONContent(dict[str, Any]):
+    """The `content` of a documented response whose `model` is sent as JSON, whatever the route answers otherwise.
+
+    FastAPI documents each model in `responses` under the media type of the route's response class. It copies this dict
+    and asks the copy for that media type by `setdefault`, so the dict answers with its entry of JSON.
+
+    >>> JSONContent().setdefault("text/event-stream", {}), JSONContent({"application/json": 1}).setdefault("text/csv")
+    ({}, 1)
+    """
+
+    def setdefault(self, key: str, default: Any = None, /) -> Any:
+        """Return the entry of JSON, whatever `key` is; put `default` there if there is none."""
+        return super().setdefault("application/json", default)
 
 
 def depends_in(name: str, annotation: Any, default: Any) -> SubDependency | None:

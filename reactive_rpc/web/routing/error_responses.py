@@ -1,6 +1,7 @@
 """The errors that a procedure declares, as responses of its OpenAPI operation: one for each HTTP status.
 
 Each error has an envelope of its own, in which code and type are constants: a union of them can be told apart.
+Envelopes are JSON, also those of a procedure whose results are lines or events.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, Field, create_model
 
+from reactive_rpc.compat.fastapi import JSONContent
 from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.registry import WireCase
@@ -38,6 +40,7 @@ def error_responses(raises: Sequence[type[RPCError]], *, wire_case: WireCase) ->
         status: {
             "model": cast(Any, Annotated)[reduce(or_, cast(Any, envelopes)), Marked()],
             "description": f"{' or '.join(envelopes.values())}.",
+            "content": JSONContent(),
         }
         for status, envelopes in sorted(by_status.items())
     }

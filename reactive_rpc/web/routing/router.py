@@ -22,7 +22,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
-from reactive_rpc.compat.fastapi import FastAPIUploadFile
+from reactive_rpc.compat.fastapi import FastAPIUploadFile, JSONContent
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.dependencies import HandlerDependency
@@ -331,7 +331,7 @@ class RPCRouter(APIRouter):
         return targets
 
 
-_FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong."}
+_FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong.", "content": JSONContent()}
 
 _MARKED: dict[str, Any] = {
     name: {"description": description, "schema": {"type": "string"}}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,12 @@ from sqlmodel import Field, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
+    Answered,
+    CallInfo,
     DefinitionError,
     ForbiddenError,
     Login,
+    Next,
     NotFoundError,
     ReactiveRPC,
     RPCError,
@@ -36,11 +40,13 @@ from reactive_rpc.web.streams import streamed_calls
 from tests.support.waiting import idle, wait_until
 
 from . import postgresql_rooms
-from .rooms import Base, Note, app_of, error_of, opened, rpc_on, serving, write
+from .rooms import Base, Note, app_of, error_of, opened, rpc_on, serving
 from .streams import DEADLINE_SECONDS
-from .yielding import SEEN, get_login, noted
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("seen")]
+pytestmark = pytest.mark.anyio
+
+SEEN: list[str] = []
+"""What handlers and wrappers did."""
 
 
 class Keeper(Base, table=True):
@@ -52,10 +58,29 @@ class Member(Login):
     pass
 
 
+@pytest.fixture(autouse=True)
+def seen() -> list[str]:
+    """Begin anew."""
+    SEEN.clear()
+    return SEEN
+
+
+def get_login(authorization: Annotated[str, Header()] = "") -> Login:
+    if not authorization:
+        raise UnauthorizedError("log in")
+    return Login(identity=authorization.removeprefix("Bearer "))
+
+
 async def keeper(ctx: Login, db: AsyncSession) -> Member:
     if await db.get(Keeper, ctx.identity) is None:
         raise ForbiddenError("for keepers")
     return Member(identity=ctx.identity)
+
+
+async def noted(call: CallInfo, next: Next) -> Answered:
+    answer = await next()
+    SEEN.append(f"{call.kind} {call.path} {answer.source}")
+    return answer
 
 
 @define_reactive_function.wrap(noted).query(cache=False, public=True)
@@ -157,7 +182,9 @@ class Database:
     def write(self, *statements: str) -> None:
         """Write in one transaction."""
         if self.kind == "sqlite":
-            write(Path(self.where), *statements)
+            with closing(sqlite3.connect(self.where)) as file, file:
+                for statement in statements:
+                    file.execute(statement)
             return
         with psycopg.connect(postgresql_rooms.with_driver(self.where, "postgresql")) as connection:
             for statement in statements:
@@ -332,12 +359,15 @@ def test_it_takes_dependencies(url: str) -> None:
 
 
 def test_it_is_documented(url: str) -> None:
-    """By the schema of a value."""
+    """By the schema of a value, as lines; its errors as JSON, which they are."""
     operation = httpx.get(f"{url}/openapi.json").json()["paths"]["/rpc/s.export"]["get"]
     assert operation["x-reactive-rpc"] == {"kind": "query", "path": "s.export", "streams": True}
     content = operation["responses"]["200"]["content"]
     assert list(content) == ["application/jsonl"]
     assert content["application/jsonl"]["schema"]["$ref"].endswith("/Note")
+    errors = operation["responses"]["default"]["content"]
+    assert list(errors) == ["application/json"]
+    assert errors["application/json"]["schema"]["$ref"].endswith("/ErrorEnvelope")
 
 
 def test_it_is_not_watched(url: str) -> None:

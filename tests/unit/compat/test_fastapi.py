@@ -199,6 +199,31 @@ def test_the_route_that_serves_is_the_one_that_stands_there() -> None:
     ]  # fmt: skip
 
 
+def test_a_model_is_documented_as_json_whatever_its_route_answers() -> None:
+    """Without `JSONContent`, FastAPI documents it under the media type of the route."""
+
+    class Fault(BaseModel):
+        text: str
+
+    class Lines(JSONResponse):
+        media_type = "application/jsonl"
+
+    app = FastAPI()
+    faults: dict[int | str, dict[str, Any]] = {
+        404: {"model": Fault, "content": compat_fastapi.JSONContent()}, 409: {"model": Fault},
+    }  # fmt: skip
+
+    @app.get("/", response_class=Lines, responses=faults)
+    async def endpoint() -> int:
+        return 1
+
+    responses = app.openapi()["paths"]["/"]["get"]["responses"]
+    fault = {"schema": {"$ref": "#/components/schemas/Fault"}}
+    assert responses["404"]["content"] == {"application/json": fault}
+    assert responses["409"]["content"] == {"application/jsonl": fault}
+    assert list(responses["200"]["content"]) == ["application/jsonl"]
+
+
 def test_dependencies_are_solved_once_more() -> None:
     """From within the request, with its overrides; one that refuses raises, and one that does not fit is told."""
     again: list[Any] = []
