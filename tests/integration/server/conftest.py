@@ -8,11 +8,19 @@ from pathlib import Path
 import pytest
 
 from .rooms import Server, serving
+from .yielding import SEEN
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "rooms.db"
+
+
+@pytest.fixture
+def seen() -> list[str]:
+    """Begin anew."""
+    SEEN.clear()
+    return SEEN
 
 
 @pytest.fixture

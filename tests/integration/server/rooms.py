@@ -201,3 +201,10 @@ def lines(response: httpx.Response) -> Iterator[str]:
     """Yield the texts of the notes in an answer."""
     assert response.status_code == 200, response.text
     return (note["text"] for note in response.json())
+
+
+def write(file: Path, *statements: str) -> None:
+    """Commit statements together, as another process does."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)

@@ -5,9 +5,7 @@ Each is held twice: as it is, and with the bugs put in that would break it.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +28,7 @@ from reactive_rpc.procedures.found_context import FoundContext
 from reactive_rpc.procedures.guarded_query import GuardedQuery
 from reactive_rpc.testing import FakeClock
 
-from .rooms import Base, Note, serving
+from .rooms import Base, Note, serving, write
 
 pytestmark = pytest.mark.anyio
 
@@ -71,13 +69,6 @@ def its_role(ctx: Holder) -> Role:
 
 async def texts(db: AsyncSession) -> list[str]:
     return list((await db.exec(select(Note.text).order_by(Note.text))).all())
-
-
-def write(file: Path, *statements: str) -> None:
-    """Commit statements together, as another process does."""
-    with closing(sqlite3.connect(file)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def said(answer: httpx.Response) -> object:

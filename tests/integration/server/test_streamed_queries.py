@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, aclosing, closing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +18,9 @@ from sqlmodel import Field, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
-    Answered,
-    CallInfo,
     DefinitionError,
     ForbiddenError,
     Login,
-    Next,
     NotFoundError,
     ReactiveRPC,
     RPCError,
@@ -40,13 +36,11 @@ from reactive_rpc.web.streams import streamed_calls
 from tests.support.waiting import idle, wait_until
 
 from . import postgresql_rooms
-from .rooms import Base, Note, app_of, error_of, opened, rpc_on, serving
+from .rooms import Base, Note, app_of, error_of, opened, rpc_on, serving, write
 from .streams import DEADLINE_SECONDS
+from .yielding import SEEN, get_login, noted
 
-pytestmark = pytest.mark.anyio
-
-SEEN: list[str] = []
-"""What handlers and wrappers did."""
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("seen")]
 
 
 class Keeper(Base, table=True):
@@ -58,29 +52,10 @@ class Member(Login):
     pass
 
 
-@pytest.fixture(autouse=True)
-def seen() -> list[str]:
-    """Begin anew."""
-    SEEN.clear()
-    return SEEN
-
-
-def get_login(authorization: Annotated[str, Header()] = "") -> Login:
-    if not authorization:
-        raise UnauthorizedError("log in")
-    return Login(identity=authorization.removeprefix("Bearer "))
-
-
 async def keeper(ctx: Login, db: AsyncSession) -> Member:
     if await db.get(Keeper, ctx.identity) is None:
         raise ForbiddenError("for keepers")
     return Member(identity=ctx.identity)
-
-
-async def noted(call: CallInfo, next: Next) -> Answered:
-    answer = await next()
-    SEEN.append(f"{call.kind} {call.path} {answer.source}")
-    return answer
 
 
 @define_reactive_function.wrap(noted).query(cache=False, public=True)
@@ -182,9 +157,7 @@ class Database:
     def write(self, *statements: str) -> None:
         """Write in one transaction."""
         if self.kind == "sqlite":
-            with closing(sqlite3.connect(self.where)) as file, file:
-                for statement in statements:
-                    file.execute(statement)
+            write(Path(self.where), *statements)
             return
         with psycopg.connect(postgresql_rooms.with_driver(self.where, "postgresql")) as connection:
             for statement in statements:

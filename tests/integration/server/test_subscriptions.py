@@ -6,9 +6,8 @@ import asyncio
 import json
 import signal
 import socket
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +19,10 @@ from sqlmodel import Field, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import (
-    Answered,
-    CallInfo,
     DeclaredError,
     DefinitionError,
     ForbiddenError,
     Login,
-    Next,
     NotFoundError,
     ReactiveRPC,
     Tracked,
@@ -40,10 +36,11 @@ from reactive_rpc.testing import FakeClock, running
 from tests.support.processes import Uvicorn
 from tests.support.waiting import forever, until, wait_until
 
-from .rooms import JSON, Base, Note, app_of, error_of, rpc_on, serving
+from .rooms import JSON, Base, Note, app_of, error_of, rpc_on, serving, write
 from .streams import DEADLINE_SECONDS, Heard
+from .yielding import SEEN, get_login, noted
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("seen")]
 
 
 class Guest(Base, table=True):
@@ -62,34 +59,11 @@ class Full(DeclaredError, code="CONFLICT"):
     room: str
 
 
-SEEN: list[str] = []
-"""What handlers and wrappers did."""
-
-
-@pytest.fixture(autouse=True)
-def seen() -> list[str]:
-    """Begin anew."""
-    SEEN.clear()
-    return SEEN
-
-
-def get_login(authorization: Annotated[str, Header()] = "") -> Login:
-    if not authorization:
-        raise UnauthorizedError("log in")
-    return Login(identity=authorization.removeprefix("Bearer "))
-
-
 async def member(ctx: Login, db: AsyncSession) -> Member:
     guest = await db.get(Guest, ctx.identity)
     if guest is None:
         raise ForbiddenError("for guests")
     return Member(identity=guest.name, role=guest.role)
-
-
-async def noted(call: CallInfo, next: Next) -> Answered:
-    answer = await next()
-    SEEN.append(f"{call.kind} {call.path} {answer.source}")
-    return answer
 
 
 members = define_reactive_function.use(member)
@@ -218,13 +192,6 @@ ADA = {"authorization": "Bearer ada"}
 
 def rpc_with(file: Path, **options: Any) -> ReactiveRPC:
     return rpc_on(file, FUNCTIONS, **{"context": get_login, **options})
-
-
-def write(file: Path, *statements: str) -> None:
-    """Write in one transaction of somebody else's."""
-    with closing(sqlite3.connect(file)) as connection, connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def note(text: str, room: str = "a") -> str:
