@@ -76,6 +76,14 @@ class RequestSettings(_Group):
     upload_seconds: PositiveFloat = 300.0
     """How long the body of an upload may take to arrive (408)."""
 
+    max_uploads: PositiveInt = 64
+    """How many uploads one worker takes at once, from the first byte of each until its answer is sent (503): so many
+    times `max_upload_bytes` may be on its disk."""
+
+    max_uploads_per_identity: PositiveInt = 16
+    """How many uploads one worker takes at once from one caller (429). Callers whom the context does not name count by
+    their address."""
+
     metrics: bool = True
     """Whether `<prefix>/metrics` is served, for Prometheus. It shows counts and the paths of procedures to anybody who
     may reach the router: guard it by the dependencies that the router is included with, or turn it off."""

@@ -17,7 +17,7 @@ from typing import Literal
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
 
-__all__ = ["BURST_SECONDS", "RETRY_SECONDS", "CallerKey", "Limits", "named", "retry_after"]
+__all__ = ["BURST_SECONDS", "RETRY_SECONDS", "CallerKey", "Limits", "Places", "named", "retry_after"]
 
 CallerKey = tuple[Literal["identity", "address"], str]
 """Whom a limit counts: by the identity of the context, or, if that names nobody, by the address of the client."""
@@ -47,11 +47,16 @@ class Limits:
     def __init__(
         self, *, clock: Clock, max_streams: int, max_streams_per_identity: int, stream_opens_per_second: float
     ) -> None:
-        self._max_streams = max_streams
+        self._places = Places(
+            max_streams,
+            max_streams_per_identity,
+            full="this worker holds as many streams as it may: {} (max_streams); try again, another worker may have a "
+            "place",
+            held="has as many streams open as it may: {} (max_streams_per_identity); close one, or watch several "
+            "queries by one stream",
+        )
         self.max_streams_per_identity = max_streams_per_identity
         self._per_second = stream_opens_per_second
-        self._open: defaultdict[CallerKey, int] = defaultdict(int)
-        self._streams = 0
         self._opens = _Rate(stream_opens_per_second, clock)
         self._polls = _Rate(stream_opens_per_second, clock)
         self._stored = _Rate(stream_opens_per_second, clock)
@@ -59,7 +64,7 @@ class Limits:
     @property
     def remembered(self) -> int:
         """How many callers are remembered, with open streams or for their rate."""
-        return len(self._open) + len(self._opens) + len(self._polls) + len(self._stored)
+        return len(self._places) + len(self._opens) + len(self._polls) + len(self._stored)
 
     def admit(self, caller: CallerKey) -> Callable[[], None]:
         """Take a place for one stream; the returned function gives it back, once.
@@ -68,29 +73,7 @@ class Limits:
             ServiceUnavailableError: this worker has no place left; another may have one.
             TooManyRequestsError: the caller has as many streams as it may.
         """
-        if self._streams >= self._max_streams:
-            raise ServiceUnavailableError(
-                f"this worker holds as many streams as it may: {self._max_streams} (max_streams); try again, another "
-                "worker may have a place",
-                headers=retry_after(RETRY_SECONDS),
-            )
-        if self._open[caller] >= self.max_streams_per_identity:
-            raise TooManyRequestsError(
-                f"{named(caller)} has as many streams open as it may: {self.max_streams_per_identity} "
-                "(max_streams_per_identity); close one, or watch several queries by one stream",
-                headers=retry_after(RETRY_SECONDS),
-            )
-        self._streams += 1
-        self._open[caller] += 1
-        is_held = True
-
-        def release() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                self._release(caller)
-
-        return release
+        return self._places.take(caller)
 
     def count_open(self, caller: CallerKey) -> None:
         """Count one stream that is opened.
@@ -127,11 +110,57 @@ class Limits:
             headers=retry_after(retry_seconds),
         )
 
+
+class Places:
+    """How many of something a worker holds at once, and of these one caller.
+
+    Args:
+        at_most: the places.
+        per_caller: those that one caller may take.
+        full: the message of the error where no place is left, with `{}` for how many there are.
+        held: what the caller does who has too many, likewise.
+    """
+
+    def __init__(self, at_most: int, per_caller: int, *, full: str, held: str) -> None:
+        self._at_most = at_most
+        self._per_caller = per_caller
+        self._full = full
+        self._held = held
+        self._taken: defaultdict[CallerKey, int] = defaultdict(int)
+        self._all = 0
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, caller: CallerKey) -> Callable[[], None]:
+        """Take a place; the returned function gives it back, once.
+
+        Raises:
+            ServiceUnavailableError: no place is left.
+            TooManyRequestsError: the caller has as many as it may.
+        """
+        if self._all >= self._at_most:
+            raise ServiceUnavailableError(self._full.format(self._at_most), headers=retry_after(RETRY_SECONDS))
+        if self._taken.get(caller, 0) >= self._per_caller:
+            held = self._held.format(self._per_caller)
+            raise TooManyRequestsError(f"{named(caller)} {held}", headers=retry_after(RETRY_SECONDS))
+        self._all += 1
+        self._taken[caller] += 1
+        is_held = True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._release(caller)
+
+        return release
+
     def _release(self, caller: CallerKey) -> None:
-        self._streams -= 1
-        self._open[caller] -= 1
-        if not self._open[caller]:
-            del self._open[caller]
+        self._all -= 1
+        self._taken[caller] -= 1
+        if not self._taken[caller]:
+            del self._taken[caller]
 
 
 class _Rate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reactive_rpc.cache.reader import Reader
@@ -25,7 +26,7 @@ from reactive_rpc.web.routing.dispatcher import Endpoint, ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
 from reactive_rpc.web.routing.metrics import MetricsEndpoint
 from reactive_rpc.web.routing.router import RPCRouter
-from reactive_rpc.web.routing.uploads import UploadEndpoint
+from reactive_rpc.web.routing.uploads import UploadEndpoint, upload_places
 from reactive_rpc.web.streams.acks import AckEndpoint
 from reactive_rpc.web.streams.events import EventsEndpoint
 from reactive_rpc.web.streams.poll import PollEndpoint
@@ -129,7 +130,7 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
 
 
 def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> None:
-    body = served.body_limits
+    body, places = served.body_limits, upload_places(served.settings)
     for path, procedure in served.calls.registry.items():
         endpoint: Endpoint
         if procedure.is_streamed:
@@ -137,7 +138,7 @@ def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber
             endpoint = made(path, procedure, served.ids, subscriber=subscriber, answers=answers, body=body)
         else:
             by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
-            called = UploadEndpoint if procedure.handler.files else ProcedureEndpoint
+            called = partial(UploadEndpoint, places=places) if procedure.handler.files else ProcedureEndpoint
             endpoint = called(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
 

@@ -1,34 +1,37 @@
 """Serving mutations that take files: `multipart/form-data`, files beside one JSON part `input`.
 
-Who calls is asked before the body is read, so that a stranger fills no disk; only a dependency that reads the body
-itself has it read before, and is given the JSON part as the body. Files are closed once the answer is sent and the work
-for after the commit is done.
+Who calls is asked before the body is read, so that a stranger fills no disk, and what that held is let go of; only a
+dependency that reads the body itself has it read before, and is given the JSON part as the body. Files are closed, and
+a place for another upload is free, once the answer is sent and the work for after the commit is done.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi.dependencies.models import Dependant
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from reactive_rpc.errors import ForbiddenError, RequestTimeoutError, UnsupportedMediaTypeError
+from reactive_rpc.errors import ForbiddenError, RequestTimeoutError, RPCError, UnsupportedMediaTypeError
+from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.uploads import CallFiles, FileParameter
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY
+from reactive_rpc.settings import RequestSettings
+from reactive_rpc.subscriptions.limits import Places
 from reactive_rpc.web.routing.body import BodyLimits
-from reactive_rpc.web.routing.callers import origin_of
-from reactive_rpc.web.routing.dependencies import Resolved
+from reactive_rpc.web.routing.callers import caller_of, origin_of
+from reactive_rpc.web.routing.dependencies import Resolved, resolved
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.multipart import MultipartBody, too_large
 from reactive_rpc.web.routing.responses import Answer
 
-__all__ = ["UploadEndpoint"]
+__all__ = ["UploadEndpoint", "upload_places"]
 
 
 class Upload:
@@ -41,7 +44,13 @@ class Upload:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, parameters: Sequence[FileParameter], *, limits: BodyLimits
+        self,
+        scope: Scope,
+        receive: Receive,
+        parameters: Sequence[FileParameter],
+        *,
+        limits: BodyLimits,
+        places: Places,
     ) -> None:
         headers = dict(scope["headers"])
         content_type: bytes = headers.get(b"content-type", b"")
@@ -59,6 +68,26 @@ class Upload:
         self._seconds = limits.uploads.seconds
         self._body = MultipartBody(content_type, parameters, limits, is_digested=IDEMPOTENCY_KEY.encode() in headers)
         self._is_read = False
+        self._places = places
+        self._scope = scope
+        self._release: Callable[[], None] | None = None
+
+    def take_place(self, ctx: object) -> None:
+        """Take one of the places for uploads, if that was not done before.
+
+        Args:
+            ctx: says who calls; None if nobody has asked yet.
+
+        Raises:
+            ServiceUnavailableError: this worker takes as many as it may.
+            TooManyRequestsError: the caller sends as many as it may.
+        """
+        if self._release is None:
+            try:
+                self._release = self._places.take(caller_of(self._scope, ctx))
+            except RPCError as error:
+                error.headers = {**error.headers, **_CLOSE}
+                raise
 
     async def read(self) -> MultipartBody:
         """Return the whole body.
@@ -67,8 +96,10 @@ class Upload:
             RPCError: it is too large, broken, or not here in time.
             ClientDisconnect: the client went away before the end.
         """
+        # A dependency may be the first to read it, before anybody knows who calls: then the address counts.
         if self._is_read:
             return self._body
+        self.take_place(None)
         try:
             async with asyncio.timeout(self._seconds):
                 await self._read()
@@ -96,12 +127,23 @@ class Upload:
         return {"type": "http.request", "body": body.input or b"{}", "more_body": False}
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and give the place back."""
         self._body.close()
+        if self._release is not None:
+            self._release()
 
 
 class UploadEndpoint(ProcedureEndpoint):
-    """Serves one mutation that takes files."""
+    """Serves one mutation that takes files.
+
+    Args:
+        places: for uploads, of all endpoints of the worker.
+        given: see `ProcedureEndpoint`.
+    """
+
+    def __init__(self, *given: Any, places: Places, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Serve one request."""
@@ -118,10 +160,22 @@ class UploadEndpoint(ProcedureEndpoint):
     ) -> Answer:
         self.require_method(scope, self._methods)
         _require_own_page(scope)
-        upload = Upload(scope, receive, self._procedure.handler.files, limits=self._body)
+        upload = Upload(scope, receive, self._procedure.handler.files, limits=self._body, places=self._places)
         opened.append(upload)
-        call = partial(self._call_upload, scope, upload)
-        return await self._admitted(scope, upload.receive_input, dependencies, call=call)
+        found = await self._found(scope, upload, dependencies)
+        upload.take_place(found.context)
+        return found.add_to(await self._call_upload(scope, upload, found))
+
+    async def _found(self, scope: Scope, upload: Upload, dependencies: list[Dependant]) -> Resolved:
+        # INVARIANT (what the dependencies hold is let go of before the body is read): clients that send slowly would
+        # else hold all connections of the application's pool, each for `upload_seconds`.
+        try:
+            async with resolved(Request(scope, upload.receive_input), dependencies) as found:
+                pass
+        except DeclaredError as error:
+            self._calls.raised.require_declared(self.path, self._procedure.raises, error)
+            raise
+        return found
 
     async def _call_upload(self, scope: Scope, upload: Upload, found: Resolved) -> Answer:
         body = await upload.read()
@@ -130,6 +184,17 @@ class UploadEndpoint(ProcedureEndpoint):
         origin = origin_of(scope, exchange=exchange)
         answer = await self._mutate(scope, body.input, found.context, origin=origin, files=files, digest=body.digest)
         return answer if exchange is None else self.with_exchange(answer, exchange)
+
+
+def upload_places(settings: RequestSettings) -> Places:
+    """Return the places for uploads of one worker."""
+    return Places(
+        settings.max_uploads,
+        settings.max_uploads_per_identity,
+        full="this worker takes as many uploads at once as it may: {} (max_uploads); try again, another worker may "
+        "have a place",
+        held="sends as many uploads at once as it may: {} (max_uploads_per_identity); send one after the other",
+    )
 
 
 _CLOSE: Final = {"connection": "close"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -32,9 +33,11 @@ from reactive_rpc import (
     define_reactive_function,
 )
 from reactive_rpc.statements.faults import OvertakenError
+from reactive_rpc.tasks import background
 from reactive_rpc.testing import running
 from reactive_rpc.web.routing import multipart
 from reactive_rpc.web.routing.multipart import SPOOL_BYTES
+from tests.support.waiting import until
 
 from .rooms import Note, Server, app_of, error_of, rpc_on, serving, who
 
@@ -464,6 +467,78 @@ class TestLimits:
         assert RUNS == []
 
 
+ANN, BOB = {"authorization": "Bearer ann@t"}, {"authorization": "Bearer bob@t"}
+
+
+@asynccontextmanager
+async def uploading(
+    server: Server, path: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[None]:
+    """Have an upload under way that has sent a part of its body, and stalls; end it by going away."""
+    with spooled() as files:
+        work = sent_by_hand(server, [part(FILE, b"x" * LARGE)[:-9]], path=path, then="nothing", headers=headers)
+        async with background(work, "upload"):
+            await until(lambda: files)
+            yield
+    assert all(each.closed for each in files)
+
+
+class TestPlaces:
+    """Each upload may hold `max_upload_bytes` of disk for `upload_seconds`, so they are counted."""
+
+    async def test_a_caller_has_so_many_places(self, file: Path) -> None:
+        """`max_uploads_per_identity`: one more is refused before its body is read, other callers have theirs."""
+        async with serving(file, MINE, context=who, settings={"max_uploads_per_identity": 1}) as plans:
+            async with uploading(plans, "plans.add_mine", ANN):
+                status, read, answer = await sent_by_hand(plans, [part(FILE), END], path="plans.add_mine", headers=ANN)
+                assert (status, read) == (429, 0)
+                assert b"max_uploads_per_identity" in answer
+                assert b"ann" not in answer
+                assert (await send(plans, "add_mine", [A], **BOB)).status_code == 200
+            assert (await send(plans, "add_mine", [A], **ANN)).status_code == 200
+
+    async def test_a_worker_has_so_many_places(self, file: Path) -> None:
+        """`max_uploads`, whoever has them; the answer says when to come again, and that the rest is not read."""
+        async with serving(file, MINE, context=who, settings={"max_uploads": 1}) as plans:
+            async with uploading(plans, "plans.add_mine", ANN):
+                refused = await send(plans, "add_mine", [A], **BOB)
+                assert (refused.status_code, error_of(refused)["code"]) == (503, "SERVICE_UNAVAILABLE")
+                assert (refused.headers["retry-after"], refused.headers["connection"]) == ("5", "close")
+            assert (await send(plans, "add_mine", [A], **BOB)).status_code == 200
+
+    async def test_whom_nobody_knows_counts_by_its_address(self, file: Path) -> None:
+        """Also where a dependency reads the body before anybody has asked who calls."""
+        async with serving(file, PLANS, settings={"max_uploads_per_identity": 1}) as plans:
+            for path in ("plans.add", "plans.add_titled"):
+                async with uploading(plans, path):
+                    assert (await sent_by_hand(plans, [part(FILE), END], path=path))[0] == 429
+
+    async def test_a_place_is_given_back_whatever_the_answer(self, file: Path) -> None:
+        """Also by bodies that are broken or too large, and by handlers that fail."""
+        async with serving(file, PLANS, settings={"max_uploads": 1, "max_upload_bytes": 3 * SPOOL_BYTES}) as plans:
+            large = ("file", ("a", b"x" * LARGE))
+            for _ in range(2):
+                await send(plans, "add_failing", [large])
+                await send(plans, "add", [large, json_part("{")])
+                await send(plans, "add", [large, large])
+                await sent_by_hand(plans, [part(FILE)], then="disconnect")
+                assert (await send(plans, "add_sync", [large])).json() == LARGE
+
+    async def test_nothing_is_held_while_a_body_arrives(self, file: Path) -> None:
+        """What `yield` dependencies hold is let go of: a session of the application's pool, for example."""
+        held: list[str] = []
+
+        async def by_session() -> AsyncIterator[Login]:
+            held.append("a connection")
+            yield Login(identity="ann")
+            held.clear()
+
+        async with serving(file, MINE, context=by_session) as plans:
+            async with uploading(plans, "plans.add_mine"):
+                assert held == []
+            assert (await send(plans, "add_mine", [A])).json() == "ann a.txt:3"
+
+
 @contextmanager
 def spooled() -> Iterator[list[Any]]:
     """Give the spooled files that are opened meanwhile."""
@@ -486,6 +561,7 @@ async def sent_by_hand(
     length: bytes | None = None,
     path: str = "plans.add",
     then: Literal["end", "disconnect", "nothing"] = "end",
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, int, bytes]:
     """Send a body in chunks; return the status, how many messages were asked for, and the answer."""
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
@@ -507,11 +583,11 @@ async def sent_by_hand(
     async def take(message: Any) -> None:
         sent.append(message)
 
-    headers = [(name.encode(), value.encode()) for name, value in MULTIPART.items()]
-    headers += [] if length is None else [(b"content-length", length)]
+    raw = [(name.encode(), value.encode()) for name, value in {**MULTIPART, **headers}.items()]
+    raw += [] if length is None else [(b"content-length", length)]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": f"/rpc/{path}", "raw_path": b"", "root_path": "", "query_string": b"", "headers": headers,
+        "path": f"/rpc/{path}", "raw_path": b"", "root_path": "", "query_string": b"", "headers": raw,
         "client": ("127.0.0.1", 1), "server": ("test", 80),
     }  # fmt: skip
     await server.app(scope, receive, take)
