@@ -169,6 +169,10 @@ class LimitSettings(_Group):
     """How many streams of one worker one caller may have open (429). Callers whom the context does not name count by
     their address."""
 
+    max_streamed_queries_per_identity: PositiveInt = 2
+    """How many streamed queries of one worker one caller may read at a time (429): each holds a connection of the
+    database for as long as its client takes."""
+
     stream_opens_per_second: PositiveFloat = 10.0
     """How many streams one caller may open a second on average; ten times as many at once (429)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Constraint, ReadSet
 from reactive_rpc.dependencies.topics import constraint_on
-from reactive_rpc.errors import InternalServerError, RPCError
+from reactive_rpc.errors import InternalServerError, RPCError, ServiceUnavailableError
 from reactive_rpc.procedures.attempts import Attempts
 from reactive_rpc.procedures.context import Context, valid_at
 from reactive_rpc.procedures.context_isolation import hidden_read, in_own_thread
@@ -48,6 +49,9 @@ from reactive_rpc.statements.row_images import as_known
 __all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
 
 logger = logging.getLogger(__name__)
+
+STREAMED_WAIT_SECONDS = 10.0
+"""How long a query that yields waits for its turn among those that hold a connection."""
 
 
 READS_NOTHING = "reads no table, so nothing could tell when its result changes"
@@ -331,7 +335,7 @@ class Executor:
 
         Raises:
             InternalServerError: a value is not as the procedure's annotation says.
-            ServiceUnavailableError: the database is locked or gone.
+            ServiceUnavailableError: the database is locked or gone; or too many of them run for too long.
             Exception: whatever the handler or `emit` raised.
         """
         run = StreamedRun(procedure, deepcopy(input), deepcopy(ctx), dependencies)
@@ -340,7 +344,13 @@ class Executor:
             return
         recorder = Recorder(self._log.schema)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._streamed_at_once)
+            try:
+                async with asyncio.timeout(STREAMED_WAIT_SECONDS):
+                    await stack.enter_async_context(self._streamed_at_once)
+            except TimeoutError:
+                raise ServiceUnavailableError(
+                    "as many queries that yield run as may, and each holds a connection: try again later", path=path
+                ) from None
             await stack.enter_async_context(self._at_once[depth])
             # What it calls is read for nobody who could be told of a change, and may be called without end.
             call = RunningCall(path, "query", clock=self._clock, inner=deque(maxlen=0))

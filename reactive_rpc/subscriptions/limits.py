@@ -1,4 +1,4 @@
-"""Limits: how many streams a worker and a caller may have, and how often a caller may come.
+"""Limits: how many streams, streamed queries and uploads there may be at once, and how often a caller may come.
 
 Each worker counts for itself: a caller that N workers serve has up to N times as much.
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from reactive_rpc.clock import Clock
-from reactive_rpc.errors import ServiceUnavailableError, TooManyRequestsError
+from reactive_rpc.errors import RPCError, ServiceUnavailableError, TooManyRequestsError
 
 __all__ = ["BURST_SECONDS", "RETRY_SECONDS", "CallerKey", "Limits", "Places", "named", "retry_after"]
 
@@ -45,15 +45,23 @@ class Limits:
     """
 
     def __init__(
-        self, *, clock: Clock, max_streams: int, max_streams_per_identity: int, stream_opens_per_second: float
+        self,
+        *,
+        clock: Clock,
+        max_streams: int,
+        max_streams_per_identity: int,
+        max_streamed_queries_per_identity: int,
+        stream_opens_per_second: float,
     ) -> None:
-        self._places = Places(
+        self._streams = Places(
+            "streams",
             max_streams,
             max_streams_per_identity,
-            full="this worker holds as many streams as it may: {} (max_streams); try again, another worker may have a "
-            "place",
-            held="has as many streams open as it may: {} (max_streams_per_identity); close one, or watch several "
-            "queries by one stream",
+            instead="close one, or watch several queries by one stream",
+        )
+        # Each takes a place among the streams first, so these alone run out.
+        self._streamed_queries = Places(
+            "streamed queries", max_streams, max_streamed_queries_per_identity, instead="read one to its end first"
         )
         self.max_streams_per_identity = max_streams_per_identity
         self._per_second = stream_opens_per_second
@@ -64,7 +72,8 @@ class Limits:
     @property
     def remembered(self) -> int:
         """How many callers are remembered, with open streams or for their rate."""
-        return len(self._places) + len(self._opens) + len(self._polls) + len(self._stored)
+        rates = len(self._opens) + len(self._polls) + len(self._stored)
+        return len(self._streams) + len(self._streamed_queries) + rates
 
     def admit(self, caller: CallerKey) -> Callable[[], None]:
         """Take a place for one stream; the returned function gives it back, once.
@@ -73,7 +82,29 @@ class Limits:
             ServiceUnavailableError: this worker has no place left; another may have one.
             TooManyRequestsError: the caller has as many streams as it may.
         """
-        return self._places.take(caller)
+        return self._streams.take(caller)
+
+    def admit_streamed_query(self, caller: CallerKey) -> Callable[[], None]:
+        """Take a place for a streamed query, which holds a connection of the database; it counts as a stream, too.
+
+        The returned function gives both places back, once.
+
+        Raises:
+            ServiceUnavailableError: as `admit`.
+            TooManyRequestsError: the caller has as many of either as it may.
+        """
+        release_stream = self._streams.take(caller)
+        try:
+            release_query = self._streamed_queries.take(caller)
+        except RPCError:
+            release_stream()
+            raise
+
+        def release() -> None:
+            release_query()
+            release_stream()
+
+        return release
 
     def count_open(self, caller: CallerKey) -> None:
         """Count one stream that is opened.
@@ -115,17 +146,18 @@ class Places:
     """How many of something a worker holds at once, and of these one caller.
 
     Args:
+        noun: the plural of what takes a place; the settings are called by it.
         at_most: the places.
         per_caller: those that one caller may take.
-        full: the message of the error where no place is left, with `{}` for how many there are.
-        held: what the caller does who has too many, likewise.
+        instead: what a caller may do who has as many.
     """
 
-    def __init__(self, at_most: int, per_caller: int, *, full: str, held: str) -> None:
+    def __init__(self, noun: str, at_most: int, per_caller: int, *, instead: str) -> None:
+        self._noun = noun
+        self._setting = f"max_{noun.replace(' ', '_')}"
         self._at_most = at_most
         self._per_caller = per_caller
-        self._full = full
-        self._held = held
+        self._instead = instead
         self._taken: defaultdict[CallerKey, int] = defaultdict(int)
         self._all = 0
 
@@ -140,10 +172,17 @@ class Places:
             TooManyRequestsError: the caller has as many as it may.
         """
         if self._all >= self._at_most:
-            raise ServiceUnavailableError(self._full.format(self._at_most), headers=retry_after(RETRY_SECONDS))
+            raise ServiceUnavailableError(
+                f"this worker holds as many {self._noun} as it may: {self._at_most} ({self._setting}); try again, "
+                "another worker may have a place",
+                headers=retry_after(RETRY_SECONDS),
+            )
         if self._taken.get(caller, 0) >= self._per_caller:
-            held = self._held.format(self._per_caller)
-            raise TooManyRequestsError(f"{named(caller)} {held}", headers=retry_after(RETRY_SECONDS))
+            raise TooManyRequestsError(
+                f"{named(caller)} has as many {self._noun} open as it may: {self._per_caller} "
+                f"({self._setting}_per_identity); {self._instead}",
+                headers=retry_after(RETRY_SECONDS),
+            )
         self._all += 1
         self._taken[caller] += 1
         is_held = True

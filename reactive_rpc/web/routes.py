@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from reactive_rpc.cache.reader import Reader
@@ -136,10 +135,11 @@ def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber
         if procedure.is_streamed:
             made = SubscriptionEndpoint if procedure.kind == "subscription" else StreamedQueryEndpoint
             endpoint = made(path, procedure, served.ids, subscriber=subscriber, answers=answers, body=body)
+        elif procedure.handler.files:
+            endpoint = UploadEndpoint(path, procedure, served.calls, ids=served.ids, body=body, places=places)
         else:
             by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
-            called = partial(UploadEndpoint, places=places) if procedure.handler.files else ProcedureEndpoint
-            endpoint = called(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
+            endpoint = ProcedureEndpoint(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
 
 
@@ -162,6 +162,7 @@ def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscribe
             clock=clock,
             max_streams=settings.max_streams,
             max_streams_per_identity=settings.max_streams_per_identity,
+            max_streamed_queries_per_identity=settings.max_streamed_queries_per_identity,
             stream_opens_per_second=settings.stream_opens_per_second,
         ),
         reauthorization=served.reauthorization,

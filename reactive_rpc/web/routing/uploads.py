@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi.dependencies.models import Dependant
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
+from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import ForbiddenError, RequestTimeoutError, RPCError, UnsupportedMediaTypeError
+from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.exchange import Exchange
+from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.uploads import CallFiles, FileParameter
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY
 from reactive_rpc.settings import RequestSettings
@@ -76,7 +79,7 @@ class Upload:
         """Take one of the places for uploads, if that was not done before.
 
         Args:
-            ctx: says who calls; None if nobody has asked yet.
+            ctx: says who calls; None if nobody has asked yet: then the address counts.
 
         Raises:
             ServiceUnavailableError: this worker takes as many as it may.
@@ -96,10 +99,9 @@ class Upload:
             RPCError: it is too large, broken, or not here in time.
             ClientDisconnect: the client went away before the end.
         """
-        # A dependency may be the first to read it, before anybody knows who calls: then the address counts.
         if self._is_read:
             return self._body
-        self.take_place(None)
+        self.take_place(None)  # a dependency may be the first to read, before anybody knows who calls
         try:
             async with asyncio.timeout(self._seconds):
                 await self._read()
@@ -138,11 +140,12 @@ class UploadEndpoint(ProcedureEndpoint):
 
     Args:
         places: for uploads, of all endpoints of the worker.
-        given: see `ProcedureEndpoint`.
     """
 
-    def __init__(self, *given: Any, places: Places, **options: Any) -> None:
-        super().__init__(*given, **options)
+    def __init__(
+        self, path: str, procedure: AnyProcedure, calls: Calls, *, ids: IdSource, body: BodyLimits, places: Places
+    ) -> None:
+        super().__init__(path, procedure, calls, ids=ids, body=body, by_token=False)
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
@@ -189,11 +192,7 @@ class UploadEndpoint(ProcedureEndpoint):
 def upload_places(settings: RequestSettings) -> Places:
     """Return the places for uploads of one worker."""
     return Places(
-        settings.max_uploads,
-        settings.max_uploads_per_identity,
-        full="this worker takes as many uploads at once as it may: {} (max_uploads); try again, another worker may "
-        "have a place",
-        held="sends as many uploads at once as it may: {} (max_uploads_per_identity); send one after the other",
+        "uploads", settings.max_uploads, settings.max_uploads_per_identity, instead="send one after the other"
     )
 
 

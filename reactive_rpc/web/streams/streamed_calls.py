@@ -32,6 +32,7 @@ from reactive_rpc.protocol.headers import HEARTBEAT_SECONDS
 from reactive_rpc.protocol.json_lines import encode_line
 from reactive_rpc.protocol.sse import encode_event
 from reactive_rpc.subscriptions.frame import Frame
+from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stream import READER_STALLED_SECONDS
 from reactive_rpc.subscriptions.written_stream import WrittenStream
 from reactive_rpc.tasks import Tasks, end_task
@@ -102,7 +103,7 @@ class _StreamedEndpoint(Endpoint):
 
         async def serve(request: StreamedRequest) -> None:
             nonlocal sink
-            release = self._subscriber.limits.admit(request.caller)
+            release = self._admit(request.caller)
             try:
                 with self._sink(request, opened) as sink:
                     await request.call.stream(sink.emit)
@@ -128,6 +129,10 @@ class _StreamedEndpoint(Endpoint):
         if scope["method"] == "POST":
             return decode_json_input(self.path, self._procedure, body)
         return decode_text_input(self.path, self._procedure, parameters_of(scope["query_string"]))
+
+    def _admit(self, caller: CallerKey) -> Callable[[], None]:
+        """Take a place among the calls of a caller; the returned function gives it back."""
+        return self._subscriber.limits.admit(caller)
 
     @abstractmethod
     def _sink(self, request: StreamedRequest, opened: asyncio.Future[Answer]) -> _Sink:
@@ -161,6 +166,9 @@ class SubscriptionEndpoint(_StreamedEndpoint):
 
 class StreamedQueryEndpoint(_StreamedEndpoint):
     """Serves a streamed query: each value is a line of JSON."""
+
+    def _admit(self, caller: CallerKey) -> Callable[[], None]:
+        return self._subscriber.limits.admit_streamed_query(caller)
 
     def _sink(self, request: StreamedRequest, opened: asyncio.Future[Answer]) -> _Sink:
         task = asyncio.current_task()

@@ -29,6 +29,7 @@ from reactive_rpc import (
     current_caller,
     define_reactive_function,
 )
+from reactive_rpc.procedures import execution
 from reactive_rpc.procedures.rights import RightGuard
 from reactive_rpc.testing import running
 from reactive_rpc.testing.postgresql import PostgreSQLServer
@@ -302,19 +303,41 @@ def test_a_client_that_takes_nothing_is_given_up(url: str, monkeypatch: pytest.M
     assert len(SEEN) < 60
 
 
-def test_streams_leave_room_for_other_queries(url: str) -> None:
-    """Half of the connections, however many ask: the others wait for one of these."""
-    asked = b"GET /rpc/s.guarded?count=100&size=1000000 HTTP/1.1\r\nhost: t\r\nauthorization: Bearer ada\r\n\r\n"
+@contextmanager
+def deaf(url: str, who: str) -> Iterator[None]:
+    """Ask for a long answer, and take nothing of it."""
     host, port = url.removeprefix("http://").split(":")
-    with ExitStack() as stack:
-        for _ in range(8):
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect((host, int(port)))
-            connection.sendall(asked)
-        wait_until(lambda: SEEN.count("made 0") >= 2)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        request = (
+            f"GET /rpc/s.guarded?count=100&size=1000000 HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {who}\r\n\r\n"
+        )
+        connection.sendall(request.encode())
+        yield
+
+
+def test_one_caller_does_not_take_every_connection(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller reads two at a time; all of them together half of the connections, and whoever waits is told so."""
+    monkeypatch.setattr(execution, "STREAMED_WAIT_SECONDS", 0.2)
+    rpc = database.rpc()
+    places = int(rpc._executor._streamed_at_once.total_tokens)
+    with running(app_of(rpc)) as url, ExitStack() as stack:
+        names = ["ada", "ada", *(f"keeper-{number}" for number in range(2, places)), "bob"]
+        database.write(*(f"INSERT INTO keeper VALUES ('{name}')" for name in set(names)))
+        for name in names[:-1]:
+            stack.enter_context(deaf(url, name))
+        wait_until(lambda: SEEN.count("made 0") == places)
+        for name, refusal in (("ada", (429, "TOO_MANY_REQUESTS")), ("bob", (503, "SERVICE_UNAVAILABLE"))):
+            headers = {"authorization": f"Bearer {name}"}
+            answer = httpx.get(f"{url}/rpc/s.guarded?count=1", headers=headers, timeout=DEADLINE_SECONDS)
+            assert (answer.status_code, error_of(answer)["code"]) == refusal
         for _ in range(5):
             assert httpx.get(f"{url}/rpc/s.count", timeout=DEADLINE_SECONDS).status_code == 200
+        stack.close()
+        wait_until(lambda: SEEN.count("guarded ended") == places)
+        with lines_of(url, "guarded", params={"count": 1}, headers=ADA) as (_, lines):
+            assert list(lines) == ['"0 "']
 
 
 def test_it_reads_by_its_caller(database: Database, url: str) -> None:

@@ -22,6 +22,7 @@ def limits(clock: FakeClock | None = None, *, most: int = 5, each: int = 3, per_
         clock=clock or FakeClock(),
         max_streams=most,
         max_streams_per_identity=each,
+        max_streamed_queries_per_identity=2,
         stream_opens_per_second=per_second,
     )
 
@@ -40,6 +41,23 @@ def test_a_caller_has_so_many_places_and_no_more() -> None:
     limit.admit(ANN)
     with pytest.raises(TooManyRequestsError):
         limit.admit(ANN)
+
+
+def test_a_caller_reads_so_many_streamed_queries_and_no_more() -> None:
+    """Each is a stream, too; giving one back, even twice, makes room for one; a refused one has no place."""
+    limit = limits()
+    releases = [limit.admit_streamed_query(ANN) for _ in range(2)]
+    with pytest.raises(TooManyRequestsError, match=r"as many .*: 2 \(max_streamed_queries_per_identity\)"):
+        limit.admit_streamed_query(ANN)
+    limit.admit_streamed_query(BOB)
+    limit.admit(ANN)
+    with pytest.raises(TooManyRequestsError, match="max_streams_per_identity"):
+        limit.admit(ANN)
+    releases[0]()
+    releases[0]()
+    limit.admit_streamed_query(ANN)
+    with pytest.raises(TooManyRequestsError, match="max_streams_per_identity"):
+        limit.admit_streamed_query(ANN)
 
 
 def test_a_worker_has_so_many_places_and_no_more() -> None:
