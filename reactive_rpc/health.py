@@ -55,5 +55,5 @@ class Health:
 def _asked(probe: Probe) -> Part:
     try:
         return probe()
-    except Exception as exc:
+    except Exception as exc:  # the other parts can be asked all the same
         return Part(ok=False, detail=f"cannot be asked: {type(exc).__name__}")

@@ -190,7 +190,7 @@ class Auditor:
         try:
             outcome = await result.query.compute()
             await self._freshness.sync_to_head()
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, nothing is known of the result
             logger.debug("%s could not be audited: %s", result.query.key[0], type(exc).__name__)
             self.stats.audits_undecided += 1
             return

@@ -147,7 +147,7 @@ class EventReader(AnswerReader[T]):
                 self._connected_at = self._clock.monotonic()
                 self.opened.set()
                 return await self._read_answer(answer)
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised where the values are taken
             if self._connected_at is None:
                 return _Ending(error, is_final=not (self.opened.is_set() and _may_pass(error)))
             return _Ending(error, is_final=not isinstance(error, ReactiveRPCError))

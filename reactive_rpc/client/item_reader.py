@@ -37,7 +37,7 @@ class ItemReader(AnswerReader[T]):
     async def _read(self) -> Exception | None:
         try:
             await self._read_lines()
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised where the values are taken
             return error
         return None
 

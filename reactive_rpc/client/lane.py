@@ -279,7 +279,7 @@ class Lane:
         with scope:
             try:
                 await self._read(stream, task_status)
-            except Exception as error:
+            except Exception as error:  # whatever has ended the stream, another is opened
                 failure = error
             finally:
                 stream.watchdog.cancel()

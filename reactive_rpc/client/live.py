@@ -282,7 +282,7 @@ class Live:
             entry.dispatch(_fetched(entry, answer))
             if answer.is_stale:
                 return ServiceUnavailableError("the server's database cannot be read", path=entry.procedure.path)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the state shows it, and the task goes on
             outcome = _outcome(error)
             if outcome is not None:
                 entry.dispatch(outcome)
@@ -300,7 +300,7 @@ class Live:
                 async with self._fetching:
                     etag = entry.snapshot.asked.etag
                     answer = await self._transport.call(entry.procedure, entry.fields, etag, was_notified=True)
-            except Exception:
+            except Exception:  # a failure of the former caller's counts as little as an answer
                 if caller == self.caller:
                     raise
             else:

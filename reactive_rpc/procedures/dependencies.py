@@ -249,7 +249,7 @@ def _read(
         takes = request_parameters(function)
     except DefinitionError:
         raise
-    except Exception as exc:
+    except Exception as exc:  # FastAPI has no error of its own for it, and an annotation may be any expression
         said = str(exc).strip().splitlines()[0].partition(" If you are using")[0]
         raise refuse(f"dependency {label} is none that FastAPI can call: {said}") from exc
     scopes = tuple(dict.fromkeys((*scopes, *found.scopes)))

@@ -54,7 +54,7 @@ class KeyedTopic:
         """
         try:
             return constraint_on(self.topic.table, stored_key(self.key(input)))
-        except Exception as exc:
+        except Exception as exc:  # the function is the application's
             raise InternalServerError(
                 f"{path}: topic({self.topic.name!r}).of(...) makes no key of the input: {exc}", path=path
             ) from exc

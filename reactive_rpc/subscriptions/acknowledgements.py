@@ -122,7 +122,7 @@ class Acknowledgements:
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 answer = await question
-        except Exception as exc:
+        except Exception as exc:  # whatever a store raises, the streams go on
             if not self._is_failing:
                 logger.warning(
                     "the ephemeral store cannot be reached, so what was acknowledged may be sent again: %r", exc

@@ -202,7 +202,7 @@ class Reauthorization:
                 self._being_asked.add(stream)
                 try:
                     await self._recheck(stream)
-                except Exception as exc:
+                except Exception as exc:  # whatever the application raises, but a refusal, the stream is kept
                     self.failures += 1
                     failures.append(exc)
                     if stream.is_held:

@@ -247,7 +247,7 @@ class Operations:
             right, outcome = await self._watch(asked, rights)
         except ServiceUnavailableError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # dependencies raise what they like: they are asked at each recheck
             self._report(solved.route, exc)
             rights.passed.append(None)
             return self._call(solved)

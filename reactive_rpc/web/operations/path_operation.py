@@ -80,7 +80,7 @@ class PathOperation:
         self._answer = answer
         try:
             self._annotations = annotations_of(function)
-        except Exception as exc:
+        except Exception as exc:  # an annotation may be any expression
             raise self.fault(f"an annotation cannot be resolved: {exc}. Import what it names at run time") from exc
         self.sessions = tuple(name for name, hint in self._annotations.items() if session_class_in(hint) is not None)
         self.parameters = tuple(name for name in self._annotations if name not in self.sessions)
