@@ -175,9 +175,7 @@ class Transport:
             media_type: of the answer. An event stream may be silent for any time, once it has begun.
             headers: sent with the others.
         """
-        # What is compressed on its way tends to wait there for more.
-        wanted = {"accept": media_type, "accept-encoding": "identity", "cache-control": "no-store"}
-        headers = {**self.headers, **wanted, **(headers or {})}
+        headers = {**self.headers, **_wanted(media_type), **(headers or {})}
         is_endless = media_type == EVENT_STREAM
         where = self._base_url + procedure.url
         try:
@@ -276,9 +274,7 @@ class Transport:
     @asynccontextmanager
     async def events(self, request: SubscriptionRequest) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open an event stream and yield its chunks; errors as in `call`, also while reading."""
-        # What is compressed on its way tends to wait there for more.
-        encoding = {"accept": EVENT_STREAM, "accept-encoding": "identity", "cache-control": "no-store"}
-        headers = {**self.headers, **_JSON, **encoding}
+        headers = {**self.headers, **_JSON, **_wanted(EVENT_STREAM)}
         opening = self._http.stream(
             "POST",
             self._events_url,
@@ -324,6 +320,12 @@ class Transport:
             )
         if not response.is_success:
             raise _error_of(response, response.content)
+
+
+def _wanted(media_type: str) -> dict[str, str]:
+    """Return the headers that ask for an answer which comes bit by bit."""
+    # What is compressed on its way tends to wait there for more.
+    return {"accept": media_type, "accept-encoding": "identity", "cache-control": "no-store"}
 
 
 def _has_framed_end(response: httpx.Response) -> bool:

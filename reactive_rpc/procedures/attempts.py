@@ -35,15 +35,13 @@ class Attempts:
 
     Args:
         clock: what waits between attempts.
-        share: a random number from 0 to 1: how much of the longest wait each is.
 
     Attributes:
         repeated: how many attempts followed another.
     """
 
-    def __init__(self, clock: Clock, *, share: Callable[[], float] = random.random) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._share = share
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.repeated = 0
 
@@ -60,7 +58,8 @@ class Attempts:
             except Exception as exc:
                 if not was_overtaken(exc):
                     raise
-            await self._clock.sleep(self._share() * min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt))
+            longest_seconds = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
+            await self._clock.sleep(random.random() * longest_seconds)  # noqa: S311  # jitter, no secret
             self.repeated += 1
         try:
             return await self._attempt(path, work, at_most)

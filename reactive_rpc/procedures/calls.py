@@ -18,7 +18,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
-from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.errors import DefinitionError, MethodNotSupportedError, PreconditionFailedError
 from reactive_rpc.health import Health
@@ -104,9 +104,9 @@ class Calls:
         executor: Executor,
         reader: Reader,
         *,
-        answers: Answers | None = None,
-        clock: Clock | None = None,
-        rate_limits: RateCounts | None = None,
+        answers: Answers | None,
+        clock: Clock,
+        rate_limits: RateCounts,
     ) -> None:
         self._rate_limits = rate_limits
         self.registry = registry
@@ -115,7 +115,7 @@ class Calls:
         self._answers = answers
         self._executor = executor
         self._reader = reader
-        self.clock = clock or SystemClock()
+        self.clock = clock
         self._reads = QueryReads(
             reader, executor, registry, self.clock, rate_limits, admitted=self.admitted, bind=self.bind, get=self._get
         )

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.log import Log
-from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Constraint, ReadSet
@@ -148,14 +148,14 @@ class Executor:
         log: Log,
         *,
         strict: bool,
-        isolation: Isolation = "serializable",
-        clock: Clock | None = None,
-        translate_error: Callable[[Exception], RPCError | None] = lambda _: None,
-        spell: Callable[[str], str] = str,
+        isolation: Isolation,
+        clock: Clock,
+        translate_error: Callable[[Exception], RPCError | None],
+        spell: Callable[[str], str],
     ) -> None:
         self._isolation = isolation
         self._translate_error = translate_error
-        self.attempts = Attempts(clock or SystemClock())
+        self.attempts = Attempts(clock)
         self.raised = RaisedErrors(strict=strict, spell=spell)
         self._database = database
         self._log = log
@@ -164,7 +164,7 @@ class Executor:
         )
         self._streamed_at_once = CapacityLimiter(max(1, database.queries_at_once // 2))
         self._strict = strict
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._warned: set[tuple[str, str]] = set()
         self._observers: list[Observer] = []
 

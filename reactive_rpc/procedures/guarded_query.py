@@ -73,7 +73,7 @@ class QueryReads:
     executor: Executor
     registry: Registry
     clock: Clock
-    rate_limits: RateCounts | None
+    rate_limits: RateCounts
     admitted: Callable[[AnyProcedure, object], Context]
     bind: Callable[..., QueryCall]
     get: Callable[[Computable, RequiredFreshness], Awaitable[CachedResult]]

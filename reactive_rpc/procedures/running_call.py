@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reactive_rpc.cache.result import ResultKey
-from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.period import Period
 from reactive_rpc.dependencies.read_set import NOTHING, ReadSet
 from reactive_rpc.errors import InternalServerError
@@ -47,7 +47,7 @@ class RunningCall:
     inner: list[ReadSet] | deque[ReadSet] = field(default_factory=list)
     outer: RunningCall | None = None
     ended: bool = False
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = field(kw_only=True)
     after_commit: list[AfterCommit] = field(default_factory=list)
 
     def note_time(self, tick: Period) -> None:

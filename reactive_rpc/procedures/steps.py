@@ -511,12 +511,12 @@ async def walk(
     for at, part in enumerate(parts):
         if isinstance(part, Wrapper):
             rest = partial(walk, parts[at + 1 :], ctx, call, step=step, last=last)
-            return await run_wrapper(part, call, rest)
+            return await _run_wrapper(part, call, rest)
         ctx = await step(part, ctx)
     return await last(ctx)
 
 
-async def run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Awaitable[Outcome]]) -> Outcome:
+async def _run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Awaitable[Outcome]]) -> Outcome:
     """Run a wrapper around `rest`; see `walk`."""
     ended: list[tuple[Answered, Outcome | RPCError]] = []
     is_called = is_over = False
@@ -556,18 +556,15 @@ async def run_wrapper(wrapper: Wrapper, call: CallInfo, rest: Callable[[], Await
     return outcome
 
 
-def around(wrappers: tuple[Wrapper, ...], call: CallInfo, run: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+async def around(wrappers: tuple[Wrapper, ...], call: CallInfo, run: Callable[[], Awaitable[T]]) -> T:
     """Run a computation inside of its wrappers and return its result."""
 
     async def last(_: Context) -> Outcome:
         return Outcome("handler", None, await run())
 
-    async def through() -> T:
-        outcome = await walk(wrappers, _NOBODY, call, step=_no_step, last=last)
-        value: T = outcome.value
-        return value
-
-    return through() if wrappers else run()
+    outcome = await walk(wrappers, _NOBODY, call, step=_no_step, last=last)
+    value: T = outcome.value
+    return value
 
 
 async def _no_step(_: Step, ctx: Context) -> Context:

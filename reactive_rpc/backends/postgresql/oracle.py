@@ -259,7 +259,7 @@ def _unknown(tree: Any, dates: Dates) -> str | None:
     return None
 
 
-def _look_at_call(call: Any, dates: Dates) -> str | None:
+def _look_at_call(call: Any, _dates: Dates) -> str | None:
     name = str(call.name).lower()
     if name in _LOOKED_AT:
         return None if _is_pure_call(name, call) else _impure(name)

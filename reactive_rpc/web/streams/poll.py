@@ -28,7 +28,7 @@ from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.tasks import background
 from reactive_rpc.web.routing.dispatcher import Endpoint
 from reactive_rpc.web.routing.responses import Answer
-from reactive_rpc.web.streams.streaming import StreamAnswers
+from reactive_rpc.web.streams.streaming import StreamAnswers, until_gone
 from reactive_rpc.web.streams.subscribing import Subscriber, SubscribeRequest
 from reactive_rpc.web.streams.tickets import take_ticket
 
@@ -129,17 +129,11 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: the client went away first; the work is cancelled.
     """
-    async with background(work, "poll") as working, background(_disconnect(receive), "disconnect") as listening:
+    async with background(work, "poll") as working, background(until_gone(receive), "disconnect") as listening:
         await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Return when the client has gone away; its request has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 _HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))

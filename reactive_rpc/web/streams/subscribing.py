@@ -315,11 +315,6 @@ class Subscriber:
                 stop.
             TooManyRequestsError: the caller holds as much as it may.
         """
-        stream, first = await self._connected(request, acks=acks)
-        self._reauthorization.admit(stream, request.view, generation=request.generation)
-        return stream, first
-
-    async def _connected(self, request: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
         stream, first = await self.hub.connect(
             request.subscriptions,
             request.cursor,
@@ -333,6 +328,7 @@ class Subscriber:
         )
         request.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
         request.wanted.queries.clear()
+        self._reauthorization.admit(stream, request.view, generation=request.generation)
         return stream, first
 
     async def _wanted(self, scope: Scope, body: bytes, model: type[W]) -> W:
