@@ -27,6 +27,7 @@ from reactive_rpc.web.routing.metrics import MetricsEndpoint
 from reactive_rpc.web.routing.router import RPCRouter
 from reactive_rpc.web.routing.uploads import UploadEndpoint, upload_places
 from reactive_rpc.web.streams.acks import AckEndpoint
+from reactive_rpc.web.streams.admission import Admissions
 from reactive_rpc.web.streams.events import EventsEndpoint
 from reactive_rpc.web.streams.poll import PollEndpoint
 from reactive_rpc.web.streams.sets import SetsEndpoint, StoredSets
@@ -149,7 +150,7 @@ def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscribe
     keyed_headers = frozenset(name for each in plans for name in each.plain.headers)
     return Subscriber(
         served.hub,
-        served.calls,
+        Admissions(served.calls, served.operations, contexts.dependency_of),
         served.ongoing,
         sets=StoredSets(served.store, clock=clock, ttl_seconds=settings.set_seconds),
         tickets=Tickets(
@@ -166,10 +167,8 @@ def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscribe
             stream_opens_per_second=settings.stream_opens_per_second,
         ),
         reauthorization=served.reauthorization,
-        operations=served.operations,
         body=served.body_limits,
         max_queries=settings.max_queries_per_stream,
-        dependency_of=contexts.dependency_of,
     )
 
 

@@ -1,66 +1,48 @@
-"""Subscribe requests: who asks for which queries, and whether they may. SSE and long poll have this in common.
+"""Subscribe requests, and calls of procedures that yield: read, and let through. SSE and long poll have this in common.
 
-The order matters. The ticket is used up first, so that it is worth nothing to whoever reads it in a log. The context is
-resolved next, and what resolving it held is let go of before the stream begins: a stream lasts for hours, and the
-database session of a `yield` dependency must not. Limits come after that, because they count by identity. Queries that
-have a context of their own are watched by that one, as they are called.
+The order matters. The ticket is used up first, so that it is worth nothing to whoever reads it in a log. The caller is
+let through next (`web/streams/admission.py`). Limits come after that, because they count by identity.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_dependant
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from reactive_rpc.cache.result import CachedResult, lasts
-from reactive_rpc.errors import BadRequestError, InternalServerError, RPCError, rpc_error
+from reactive_rpc.errors import BadRequestError
 from reactive_rpc.procedures.call import QueryCall
-from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.ongoing_calls import OngoingCall, OngoingCalls
-from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.procedures.procedure import AnyProcedure
-from reactive_rpc.procedures.rights import RightGuard, Rights, watching
-from reactive_rpc.procedures.steps import CallOrigin
-from reactive_rpc.protocol.codes import code_for_status
+from reactive_rpc.procedures.rights import RightGuard, Rights
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.protocol.events import QueryRef, StreamLimits, SubscriptionRequest
 from reactive_rpc.protocol.faults import faults_of, places_of
-from reactive_rpc.statements.concealment import concealed
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import CallerKey, Limits
-from reactive_rpc.subscriptions.reauthorization import REFUSALS, SEEN_BYTES, UNDECIDED, Reauthorization, StreamView
+from reactive_rpc.subscriptions.reauthorization import Reauthorization, StreamView
 from reactive_rpc.subscriptions.stream import Recheck, Stream
 from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.subscriptions.written_stream import WrittenStream
-from reactive_rpc.tasks import background
-from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.answer_headers import scope_of
 from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_json_body, replay
 from reactive_rpc.web.routing.callers import caller_of, identity_of, origin_of
-from reactive_rpc.web.routing.dependencies import CONTEXT, Resolved, resolved
+from reactive_rpc.web.routing.dependencies import Resolved
 from reactive_rpc.web.routing.dispatcher import parameters_of
+from reactive_rpc.web.streams.admission import Admission, Admissions, view_of
 from reactive_rpc.web.streams.sets import StoredSets, require_at_most
 from reactive_rpc.web.streams.tickets import Tickets
 
 __all__ = ["StreamedRequest", "SubscribeRequest", "Subscriber"]
 
-logger = logging.getLogger(__name__)
-
 W = TypeVar("W", bound=SubscriptionRequest)
-OwnContext = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,81 +92,36 @@ class StreamedRequest:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
-    """What must be resolved to let a caller watch.
-
-    Attributes:
-        dependencies: the router's, and the application's context if any query begins with it.
-        contexts: the dependencies of queries that have a context of their own.
-    """
-
-    dependencies: list[Dependant]
-    contexts: tuple[OwnContext, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedContexts:
-    """The contexts of a request.
-
-    Attributes:
-        found: what the dependencies made: the application's context, or None.
-        own: those of queries that have one of their own, or why it was refused.
-        passed: the outcomes that they rest on, if they are queries themselves.
-    """
-
-    found: Resolved
-    own: dict[OwnContext, object]
-    passed: Sequence[CachedResult | None]
-
-    def of(self, dependency: OwnContext | None) -> object:
-        """Return the context of a query; raise if it was refused."""
-        found = self.found.context if dependency is None else self.own[dependency]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    @property
-    def caller(self) -> object:
-        """The context that says who calls: the application's, or else the first other."""
-        known = [self.found.context, *(ctx for ctx in self.own.values() if not isinstance(ctx, Exception))]
-        return next((ctx for ctx in known if ctx is not None), None)
-
-
 class Subscriber:
     """Turns requests into streams.
 
     Args:
-        operations: asks the application who may watch a URL.
-        dependency_of: returns what FastAPI can solve in the place of a function that makes a context.
+        admissions: find out who may watch.
+        ongoing: makes the calls of procedures that yield.
     """
 
     def __init__(
         self,
         hub: Hub,
-        calls: Calls,
+        admissions: Admissions,
         ongoing: OngoingCalls,
         *,
         sets: StoredSets,
         tickets: Tickets,
         limits: Limits,
         reauthorization: Reauthorization,
-        operations: Operations,
         body: BodyLimits,
         max_queries: int,
-        dependency_of: Callable[[OwnContext], OwnContext],
     ) -> None:
         self.hub = hub
         self.limits = limits
-        self._calls = calls
+        self._admissions = admissions
         self._ongoing = ongoing
         self.sets = sets
         self.tickets = tickets
         self._reauthorization = reauthorization
-        self._operations = operations
         self._body = body
         self._max_queries = max_queries
-        self._dependency_of = dependency_of
         self._stream_limits = StreamLimits(
             queries=max_queries, body_bytes=body.max_bytes, streams=limits.max_streams_per_identity
         )
@@ -206,30 +143,34 @@ class Subscriber:
             body = await read_json_body(scope, receive, limits=self._body)
         wanted = await self._wanted(scope, body, model)
         require_at_most(self._max_queries, wanted.queries)
-        cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
-        needed = self._needed(wanted.queries, dependencies)
         generation = self._reauthorization.generation
-        origin = origin_of(scope, "stream")
         with self._reauthorization.watching() as rights:
-            async with self._resolved(scope, body, needed, rights=rights) as contexts:
-                bound = await self._subscribed(wanted.queries, contexts, origin, rights=rights)
-            subscriptions, view = await self._with_urls(
-                wanted.queries, bound, contexts=contexts, scope=scope, rights=rights
-            )
-            # INVARIANT (whatever a stream rests on is asked again): a step without a context may refuse later, too.
-            is_asked = bool(needed.dependencies or needed.contexts or self._have_steps(wanted.queries))
-            yield SubscribeRequest(
-                wanted=wanted,
-                cursor=cursor,
-                subscriptions=subscriptions,
-                caller=caller_of(scope, contexts.caller),
-                identity=identity_of(contexts.caller),
-                found=contexts.found,
-                recheck=self._recheck(scope, body, needed, tuple(wanted.queries)) if is_asked else None,
-                request_bytes=_size_of(scope, body) + rights.held_bytes if is_asked else 0,
-                view=view,
+            yield await self._admitted(
+                wanted,
+                self._admissions.of(wanted.queries, dependencies, scope=scope, body=body),
+                rights=rights,
                 generation=generation,
             )
+
+    async def _admitted(
+        self, wanted: W, admission: Admission, *, rights: Rights, generation: int
+    ) -> SubscribeRequest[W]:
+        cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
+        async with admission.resolved(rights) as contexts:
+            bound = await admission.bound(contexts, rights)
+        subscriptions, view = await admission.with_urls(bound, contexts, rights)
+        return SubscribeRequest(
+            wanted=wanted,
+            cursor=cursor,
+            subscriptions=subscriptions,
+            caller=caller_of(admission.scope, contexts.caller),
+            identity=identity_of(contexts.caller),
+            found=contexts.found,
+            recheck=admission.recheck(),
+            request_bytes=admission.request_bytes(rights),
+            view=view,
+            generation=generation,
+        )
 
     async def stream_call(
         self,
@@ -250,15 +191,14 @@ class Subscriber:
             Exception: whatever a dependency, a step, a wrapper or `serve` raised.
         """
         ref = QueryRef(path=path, input=None if input is None else input.model_dump(mode="json", by_alias=True))
-        needed = self._needed([ref], dependencies)
-        is_asked = bool(needed.dependencies or needed.contexts or procedure.chain.steps)
+        admission = self._admissions.of([ref], dependencies, scope=scope, body=body, called=procedure.kind)
         generation = self._reauthorization.generation
         exchange = Exchange(Request(scope, replay(body)))
         origin = origin_of(scope, exchange=exchange)
         with self._reauthorization.watching() as rights:
-            async with self._resolved(scope, body, needed, rights=rights) as contexts:
-                ctx = contexts.of(None if procedure.options.public else procedure.chain.dependency)
-                rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
+            async with admission.resolved(rights) as contexts:
+                ctx = contexts.of(procedure)
+                admission.require_current(ctx, rights)
 
             async def served(call: QueryCall) -> None:
                 await serve(
@@ -267,9 +207,9 @@ class Subscriber:
                         caller=caller_of(scope, contexts.caller),
                         identity=identity_of(contexts.caller),
                         found=contexts.found,
-                        recheck=self._recheck(scope, body, needed, (ref,), called=procedure.kind) if is_asked else None,
-                        request_bytes=_size_of(scope, body) + rights.held_bytes if is_asked else 0,
-                        view=StreamView(_seen_by(contexts.caller, [RequestedQuery(ref, call)]), rights),
+                        recheck=admission.recheck(),
+                        request_bytes=admission.request_bytes(rights),
+                        view=view_of(contexts.caller, [RequestedQuery(ref, call)], rights),
                         generation=generation,
                     )
                 )
@@ -351,189 +291,3 @@ class Subscriber:
         except ValidationError as exc:
             faults = faults_of(exc.errors())
             raise BadRequestError(f"the parameters of the URL do not fit: {places_of(faults)}", details=faults) from exc
-
-    def _needed(self, queries: Sequence[QueryRef], dependencies: list[Dependant]) -> Needed:
-        """Return the dependencies that must be resolved: not the application's context, if no query begins with it."""
-        procedures = [self._calls.registry.get(query.path) for query in queries]
-        own = {p.chain.dependency: None for p in procedures if p is not None and not p.options.public}
-        is_shared = not queries or None in procedures or None in own
-        contexts = tuple(dependency for dependency in own if dependency is not None)
-        if is_shared:
-            return Needed(dependencies, contexts)
-        return Needed([dependency for dependency in dependencies if dependency.name != CONTEXT], contexts)
-
-    def _have_steps(self, queries: Sequence[QueryRef]) -> bool:
-        """Tell whether steps stand before one of the queries, or the application before a URL."""
-        if any(map(_is_url, queries)):
-            return True
-        procedures = [self._calls.registry.get(query.path) for query in queries]
-        return any(procedure is not None and procedure.chain.steps for procedure in procedures)
-
-    @asynccontextmanager
-    async def _resolved(
-        self, scope: Scope, body: bytes, needed: Needed, *, rights: Rights
-    ) -> AsyncIterator[ResolvedContexts]:
-        """Give the contexts of a request; one of some queries' own that is refused refuses these alone.
-
-        Raises:
-            Exception: what a dependency raised.
-        """
-        async with AsyncExitStack() as stack:
-            stack.enter_context(watching(rights))
-            own: dict[OwnContext, object] = {}
-            request = Request(scope, replay(body))
-            found = await stack.enter_async_context(resolved(request, needed.dependencies))
-            for dependency in needed.contexts:
-                # INVARIANT (a query is watched by the context that it is called by): another's would skip its guard.
-                asked = get_dependant(path=scope["path"], call=self._dependency_of(dependency), name=CONTEXT)
-                try:
-                    made = await stack.enter_async_context(resolved(Request(dict(scope), replay(body)), [asked]))
-                    own[dependency] = made.context
-                except (HTTPException, RPCError, RequestValidationError) as exc:
-                    own[dependency] = exc
-            yield ResolvedContexts(found, own, rights.passed)
-
-    async def _subscribed(
-        self,
-        queries: Sequence[QueryRef],
-        contexts: ResolvedContexts,
-        origin: CallOrigin,
-        *,
-        rights: Rights,
-        kind: ProcedureKind = "query",
-    ) -> list[RequestedQuery | None]:
-        """Return each query, bound to the caller or refused; None for a URL."""
-        for ctx in (contexts.found.context, *contexts.own.values()):
-            rights.expires_at = min(rights.expires_at, self._calls.require_current(ctx))
-        return [
-            None if _is_url(ref) else await self._subscription(ref, contexts, origin, rights=rights, kind=kind)
-            for ref in queries
-        ]
-
-    async def _with_urls(
-        self,
-        queries: Sequence[QueryRef],
-        bound: Sequence[RequestedQuery | None],
-        *,
-        contexts: ResolvedContexts,
-        scope: Scope,
-        rights: Rights,
-    ) -> tuple[list[RequestedQuery], StreamView]:
-        """Return all that was asked for, its URLs too, and the caller's view of it."""
-        # INVARIANT (after the contexts have let go of what they held): the application is asked with sessions of its
-        # own pool, which many streams that open at once would else wait for in vain.
-        subscriptions = [
-            await self._watched_url(ref, scope, rights=rights) if found is None else found
-            for ref, found in zip(queries, bound, strict=True)
-        ]
-        return subscriptions, _view_of(contexts.caller, subscriptions, rights)
-
-    async def _watched_url(self, ref: QueryRef, scope: Scope, *, rights: Rights) -> RequestedQuery:
-        passed: list[CachedResult | None] = []
-        rights.passed = passed
-        try:
-            if ref.input is not None:
-                raise BadRequestError("a URL has its input in its query string: leave the input out", path=ref.path)
-            call = await self._operations.watch(ref.path, scope, rights)
-        except RPCError as exc:
-            return RequestedQuery(ref, error=exc, is_refused_by_input=True)
-        return RequestedQuery(ref, call=call, passed=tuple(passed))
-
-    async def _subscription(
-        self, ref: QueryRef, contexts: ResolvedContexts, origin: CallOrigin, *, rights: Rights, kind: ProcedureKind
-    ) -> RequestedQuery:
-        procedure = self._calls.registry.get(ref.path)
-        rights.passed = passed = [*contexts.passed]
-        rights.is_by_input = False
-        try:
-            ctx = contexts.of(None if procedure is None or procedure.options.public else procedure.chain.dependency)
-            call = await self._calls.subscribe(ref.path, ref.input, ctx, origin=origin, rights=rights, kind=kind)
-            return RequestedQuery(ref, call=call, passed=tuple(passed))
-        except HTTPException as exc:
-            return RequestedQuery(ref, error=rpc_error(code_for_status(exc.status_code), str(exc.detail)))
-        except RequestValidationError as exc:
-            details = faults_of(exc.errors())
-            error = BadRequestError("the request does not fit what its context asks for", details=details)
-            return RequestedQuery(ref, error=error)
-        except RPCError as exc:
-            return RequestedQuery(ref, error=exc, is_refused_by_input=rights.is_by_input)
-        except Exception as exc:  # as where a handler fails: the other queries are none the worse for it
-            logger.error("a step of %s failed for a stream", ref.path, exc_info=concealed(exc))
-            return RequestedQuery(ref, error=InternalServerError(path=ref.path))
-
-    def _recheck(
-        self,
-        scope: Scope,
-        body: bytes,
-        needed: Needed,
-        queries: Sequence[QueryRef],
-        *,
-        called: ProcedureKind | None = None,
-    ) -> Recheck:
-        """Return a function that resolves the dependencies and runs the steps again, from the request of the stream.
-
-        Where it is a call, of such a procedure, that raises what its steps do; else a query that is refused is one of
-        several, and the others go on.
-
-        They find the `ContextVar`s that the application's middlewares had set for it. The headers that they set and the
-        work that they leave behind belong to an answer, and there is none.
-        """
-        context, origin = copy_context(), origin_of(scope, "stream")
-
-        async def recheck(rights: Rights) -> StreamView:
-            async with background(resolve(rights), "recheck", context=context.copy()) as resolving:
-                return await resolving
-
-        async def resolve(rights: Rights) -> StreamView:
-            try:
-                async with self._resolved(dict(scope), body, needed, rights=rights) as contexts:
-                    bound = await self._subscribed(queries, contexts, origin, rights=rights, kind=called or "query")
-                for refused in bound if called else ():
-                    if refused is not None and refused.error is not None:
-                        raise refused.error
-                return (await self._with_urls(queries, bound, contexts=contexts, scope=scope, rights=rights))[1]
-            except HTTPException as exc:
-                raise rpc_error(code_for_status(exc.status_code), str(exc.detail)) from exc
-
-        return recheck
-
-
-def _is_url(ref: QueryRef) -> bool:
-    return ref.path.startswith("/")
-
-
-def _view_of(ctx: object, subscriptions: Sequence[RequestedQuery], rights: Rights) -> StreamView:
-    return StreamView(_seen_by(ctx, subscriptions), rights, _refusal_of(ctx, subscriptions))
-
-
-def _seen_by(ctx: object, subscriptions: Iterable[RequestedQuery]) -> bytes:
-    """Return bytes that differ if the context is another caller's, or a query is seen otherwise, or is refused."""
-    return b"".join((_digest(identity_of(ctx)), *map(_seen, subscriptions)))
-
-
-def _seen(subscription: RequestedQuery) -> bytes:
-    call = subscription.call
-    if call is not None:
-        return _digest(call.key[2])
-    error = subscription.error or InternalServerError()
-    return _digest(error.code) if lasts(error) else UNDECIDED
-
-
-def _refusal_of(ctx: object, subscriptions: Sequence[RequestedQuery]) -> str | None:
-    """Return why a caller who is known may see nothing at all, whatever the input; None if that is not so."""
-    refusals = [
-        each.error
-        for each in subscriptions
-        if each.error is not None and each.error.code in REFUSALS and not each.is_refused_by_input
-    ]
-    if identity_of(ctx) is None or not refusals or len(refusals) < len(subscriptions):
-        return None
-    return refusals[0].message
-
-
-def _digest(seen: object) -> bytes:
-    return blake2b(repr(seen).encode(), digest_size=SEEN_BYTES).digest()
-
-
-def _size_of(scope: Scope, body: bytes) -> int:
-    return len(body) + sum(len(name) + len(value) for name, value in scope["headers"])
