@@ -43,15 +43,15 @@ class Bound:
 
 SQLITE = {
     # path            statements  round trips  functions  modules  peak, KiB
-    "hit": Bound(1, 0, 72, 26, 21),
-    "miss": Bound(6, 12, 261, 56, 66),
-    "mutation": Bound(11, 14, 148, 47, 68),
+    "hit": Bound(1, 0, 71, 26, 20),
+    "miss": Bound(6, 12, 260, 56, 66),
+    "mutation": Bound(11, 14, 147, 47, 68),
     "event": Bound(12, 12, 304, 60, 41),
 }
 POSTGRESQL = {
-    "hit": Bound(1, 1, 86, 30),
-    "miss": Bound(7, 7, 301, 61),
-    "mutation": Bound(7, 7, 162, 51),
+    "hit": Bound(1, 1, 85, 30),
+    "miss": Bound(7, 7, 300, 61),
+    "mutation": Bound(7, 7, 161, 51),
     "event": Bound(9, 9, 366, 64),
 }
 PATHS = list(SQLITE)

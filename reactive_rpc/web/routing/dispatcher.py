@@ -158,22 +158,9 @@ class ProcedureEndpoint(Endpoint):
             text = await read_json_body(scope, receive, limits=self._body)
         if not dependencies:
             return await self._call(scope, text, NOTHING_RESOLVED)
-        return await self._admitted(scope, replay(text), dependencies, call=partial(self._call, scope, text))
-
-    async def _admitted(
-        self,
-        scope: Scope,
-        receive: Receive,
-        dependencies: list[Dependant],
-        *,
-        call: Callable[[Resolved], Awaitable[Answer]],
-    ) -> Answer:
-        """Resolve the context, and `call` with it."""
-        if not dependencies:
-            return await call(NOTHING_RESOLVED)
         try:
-            async with resolved(Request(scope, receive), dependencies) as found:
-                return found.add_to(await call(found))
+            async with resolved(Request(scope, replay(text)), dependencies) as found:
+                return found.add_to(await self._call(scope, text, found))
         except DeclaredError as error:  # a context may refuse, too
             self._calls.raised.require_declared(self.path, self._procedure.raises, error)
             raise
