@@ -53,15 +53,16 @@ class Expiries:
 
     def add(self, result: CachedResult) -> None:
         """Wait for the end of `result`, if it has one."""
-        until = result.period.until
-        if until == math.inf:
-            return
-        if until not in self._ending:
-            self._ending[until] = {}
-            heapq.heappush(self._moments, until)
-            if self._moments[0] == until:
-                self._wake()
-        self._ending[until][result] = None
+        if result.period.until < math.inf:
+            self._wait(result, result.period.until)
+
+    def watch(self, result: CachedResult) -> None:
+        """Have `result`, which is about to be watched, end early if its tick has only just begun.
+
+        Whoever is told of it fetches at once, perhaps from a host that still answers for the tick before.
+        """
+        if result.period.is_exact and result.period.since > self.fetched_until:
+            self._wait(result, result.period.since)
 
     def remove(self, result: CachedResult) -> None:
         """Wait for `result` no more; nothing happens if nobody does."""
@@ -80,14 +81,28 @@ class Expiries:
         self._ending.clear()
         self._moments.clear()
 
-    def notified_until(self, now: float) -> float:
-        """Return a moment, `now` at the latest: results that end before it have ended, and watchers were notified."""
-        return min(now, self._ends_now, *self._moments[:1])
+    @property
+    def fetched_until(self) -> float:
+        """A moment: whoever fetches from now on, whichever host answers, is told of no tick that ended before it."""
+        return self._clock.time() - GRACE_SECONDS
+
+    @property
+    def notified_until(self) -> float:
+        """A moment, `fetched_until` at the latest: what ends before it has ended, and watchers were notified."""
+        return min(self.fetched_until, self._ends_now, *self._moments[:1])
 
     async def aclose(self) -> None:
         """Stop waiting; idempotent. Results that are added later are waited for again."""
         self._task = None
         await self._tasks.aclose()
+
+    def _wait(self, result: CachedResult, moment: float) -> None:
+        if moment not in self._ending:
+            self._ending[moment] = {}
+            heapq.heappush(self._moments, moment)
+            if self._moments[0] == moment:
+                self._wake()
+        self._ending[moment][result] = None
 
     def _wake(self) -> None:
         """Have the timer look at the heap again: its first moment is another one."""

@@ -119,7 +119,12 @@ class Reader:
     @property
     def notified_until(self) -> float:
         """A moment by the clock: observers were notified of each tick before it."""
-        return self._live.expiries.notified_until(self._clock.time())
+        return self._live.expiries.notified_until
+
+    @property
+    def fetched_until(self) -> float:
+        """A moment by the clock: whoever fetches from now on, at any worker, is told of no tick that ended before."""
+        return self._live.expiries.fetched_until
 
     @property
     def cached_results(self) -> int:
@@ -216,6 +221,7 @@ class Reader:
             # that stored it is still indexed here.
             if read.result.live:
                 read.result.watchers += 1
+                self._live.expiries.watch(read.result)
             else:
                 _refuse_unwatchable(read)
             return read

@@ -38,7 +38,7 @@ class WatchedQueries:
         self._holdings = holdings
         self._by_key: dict[ResultKey, WatchedQuery] = {}
         self._by_entry: dict[CachedResult, WatchedQuery] = {}
-        self._by_stream: dict[Stream, set[WatchedQuery]] = {}
+        self._by_stream: dict[Stream, dict[WatchedQuery, None]] = {}
         # INVARIANT: holds exactly the queries that are OUTDATED or PENDING. A query that were missing would not hold
         # cursors back; one too many would hold them back for ever.
         self._outdated: dict[WatchedQuery, None] = {}
@@ -66,7 +66,7 @@ class WatchedQueries:
 
     def add_stream(self, stream: Stream) -> None:
         """Add a stream that shows nothing yet."""
-        self._by_stream[stream] = set()
+        self._by_stream[stream] = {}
 
     def remove_stream(self, stream: Stream) -> list[WatchedQuery]:
         """Remove a stream and return the queries that nobody else shows, which are FORGOTTEN; idempotent."""
@@ -89,7 +89,7 @@ class WatchedQueries:
         if stream in query.streams:
             return
         query.streams[stream] = None
-        self._by_stream[stream].add(query)
+        self._by_stream[stream][query] = None
         self._holdings.add(stream.caller, query)
 
     def take(self, entry: CachedResult) -> WatchedQuery | None:

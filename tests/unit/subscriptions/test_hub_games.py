@@ -205,6 +205,7 @@ class HubGame:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        random.seed(seed)  # the hub draws from it when clients come back
         self.rows = range(self.rng.choice([1, 2, 5]))
         self.pushing = self.rng.choice([(0, 2, 4), self.rows])
         self.timed = self.rng.choice([(), (0, 1), self.rows])

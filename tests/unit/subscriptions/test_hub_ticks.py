@@ -6,13 +6,13 @@ import pytest
 
 from reactive_rpc.cache.expiries import GRACE_SECONDS
 from reactive_rpc.protocol.cursors import Cursor
-from tests.unit.cache.scripted import RowQuery, until
+from tests.unit.cache.scripted import Gate, RowQuery, until
 
 from .scripted_hub import Listener, ScriptedHub
 
 pytestmark = pytest.mark.anyio
 
-TICK = 60.0 + GRACE_SECONDS
+TICK = 60.0 + GRACE_SECONDS + 0.01
 
 
 def minutely(world: ScriptedHub, row: int = 1) -> RowQuery:
@@ -29,8 +29,9 @@ def leave(world: ScriptedHub, listener: Listener) -> None:
 async def test_a_tick_is_told_as_an_invalidation() -> None:
     """At the version of before, for no table's sake, with a cursor that says up to when ticks were told."""
     w = ScriptedHub()
+    w.clock.advance(5)
     listener = await w.connect(minutely(w), w.row(2))
-    w.clock.advance(TICK)
+    w.clock.advance(TICK - 5)
     await until(lambda: len(listener.events) == 1)
     [event] = listener.events
     assert ([each.key for each in event.affected], event.tables) == ([minutely(w).wire_key], [])
@@ -87,4 +88,48 @@ async def test_within_the_grace_a_cursor_does_not_promise_the_tick() -> None:
     cursor = Cursor.parse(other.connected.cursor)
     assert cursor.moment is not None
     assert cursor.moment / 1000 < w.clock.STARTED_AT + 60
+    await w.aclose()
+
+
+async def test_who_begins_to_watch_within_the_grace_is_told_of_the_tick_once_more() -> None:
+    """It fetches from a host whose clock is a little behind: nothing but a later invalidation could mend that.
+
+    Whoever watches nothing pays nothing: a result that is only cached stays.
+    """
+    w = ScriptedHub()
+    w.clock.advance(60 + GRACE_SECONDS / 2)
+    watched, cached = minutely(w, 1), minutely(w, 2)
+    await w.reader.get(cached)
+    listener = await w.connect(watched)
+    assert listener.events == []
+    w.clock.advance(GRACE_SECONDS)
+    await until(lambda: listener.heard == [[watched.wire_key]])
+    await w.settled()
+    assert (watched.computed, w.reader.stats.expired) == (2, 1)
+    late = await w.connect(minutely(w, 3))
+    w.clock.advance(GRACE_SECONDS)
+    await w.settled()
+    assert (late.events, len(listener.events)) == ([], 1)
+    await w.aclose()
+
+
+async def test_a_commit_at_a_tick_is_told_again_once_every_host_has_seen_the_tick() -> None:
+    """The streams hear of the commit within the grace; the result of the new tick comes long after it."""
+    w = ScriptedHub()
+    gate = Gate()
+    query = minutely(w)
+    listener = await w.connect(query)
+    w.clock.advance(60 + GRACE_SECONDS / 2)
+    query.pause = gate
+    w.log.write(1)
+    w.log.apply()
+    await until(lambda: len(listener.events) == 1 and gate.arrived > 0)
+    [event] = listener.events
+    moment = Cursor.parse(event.cursor).moment
+    assert moment is not None
+    assert moment / 1000 < w.clock.STARTED_AT + 60
+    w.clock.advance(3)
+    gate.open()
+    await w.settled()
+    await until(lambda: len(listener.events) == 2)
     await w.aclose()
