@@ -97,11 +97,15 @@ class SelectScope:
         right = self._walk(join.right, nullable or join.full or join.isouter)
         terms = self.reader.terms(join.onclause)
         both = _JoinSide(left.sources | right.sources, left.nullable | right.nullable)
-        if join.full:  # every row of either side matters, whatever ON says
-            return _JoinSide(both.sources, both.sources)
+        if join.full:
+            return self._full_join(both, terms)
         if join.isouter:
             return self._left_join(left, right, terms)
         return self._inner_join(both, terms, nullable)
+
+    def _full_join(self, both: _JoinSide, _terms: Terms) -> _JoinSide:
+        # Every row of either side is in the result, whatever ON says, so that restricts none.
+        return _JoinSide(both.sources, both.sources)
 
     def _left_join(self, left: _JoinSide, right: _JoinSide, terms: Terms) -> _JoinSide:
         self._restrict(right, terms)
