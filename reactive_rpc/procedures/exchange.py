@@ -30,7 +30,7 @@ class Exchange:
         self.begin()
 
     def begin(self) -> None:
-        """Forget all that was added: a mutation that is tried again begins anew."""
+        """Forget all that was added: a handler that runs again begins anew."""
         self.response = Response()
         del self.response.headers["content-length"]
         self.response.status_code = None  # type: ignore[assignment]  # as FastAPI gives it: nobody has set it

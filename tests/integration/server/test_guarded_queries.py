@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Header
+from fastapi import BackgroundTasks, Header, Response
 from sqlmodel import Field, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -24,6 +24,7 @@ from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.procedures import call, guarded_query
 from reactive_rpc.procedures.call import KeptMade, made_by, query_key, step_key
+from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.found_context import FoundContext
 from reactive_rpc.procedures.guarded_query import GuardedQuery
 from reactive_rpc.testing import FakeClock
@@ -125,6 +126,25 @@ async def a_context_that_becomes_another(file: Path) -> None:
         write(file, "INSERT INTO pass VALUES ('ann', 'chief')")
         for _ in range(2):
             assert (await server.call("n.role", caller="ann")).json() == "clerk"
+
+
+async def an_answer_that_is_made_again(file: Path) -> None:
+    """What the first run has set on the response, and left to be done after it, was for whoever the caller was then."""
+    left: list[str] = []
+
+    async def role(db: AsyncSession, ctx: Holder, response: Response, tasks: BackgroundTasks) -> str:
+        response.headers[f"x-{ctx.role}"] = "yes"
+        tasks.add_task(left.append, ctx.role)
+        if ctx.role == "chief":
+            response.status_code = 203
+            write(file, "UPDATE pass SET role = 'clerk'")
+        return ctx.role
+
+    async with serving(file, {"n": {"role": define.use(holder).query(cache=False)(role)}}, context=who) as server:
+        write(file, "INSERT INTO pass VALUES ('ann', 'chief')")
+        answer = await server.call("n.role", caller="ann")
+        assert (answer.status_code, answer.json(), left) == (200, "clerk", ["clerk"])
+        assert [name for name in answer.headers if name.startswith("x-")] == ["x-clerk"]
 
 
 async def a_guard_of_results_by_token(file: Path) -> None:
@@ -269,6 +289,12 @@ def contexts_always_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FoundContext, "holds", True)
 
 
+def answers_hold_what_every_run_has_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run adds to what the one before it has left behind."""
+    begin = Exchange.begin
+    monkeypatch.setattr(Exchange, "begin", lambda self: None if hasattr(self, "response") else begin(self))
+
+
 def guards_are_as_old_as_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is not read for a guard if it was read a moment ago."""
     monkeypatch.setattr(guarded_query, "STRICT", ByToken(None))
@@ -336,6 +362,7 @@ BUGS: list[tuple[Bug, Scenario]] = [
     (rights_always_hold, a_context_whose_right_is_lost),
     (contexts_always_hold, a_context_whose_right_is_lost),
     (contexts_always_hold, a_context_that_becomes_another),
+    (answers_hold_what_every_run_has_added, an_answer_that_is_made_again),
     (guards_are_as_old_as_results, a_guard_of_results_by_token),
     (guards_need_no_log, a_guard_of_results_by_token),
     (refusals_are_passed_by, a_refusal_that_is_kept),
