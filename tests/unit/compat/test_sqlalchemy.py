@@ -240,6 +240,8 @@ def test_an_engine_is_copied_with_its_listeners() -> None:
         for _ in range(20):
             stack.enter_context(twin.connect())
         assert twin.pool.checkedout() == 20
+    twin.dispose()
+    engine.dispose()
 
 
 def test_an_isolation_level_of_the_engine_is_seen() -> None:
