@@ -330,7 +330,7 @@ class Procedure(Generic[F, P, R_co]):
         if self.handler.files and self.kind != "mutation":
             raise self.fault(
                 f"{self.handler.files[0].name!r} is a file, and a {self.kind} takes none: files are for mutations "
-                "alone, so make it one"
+                "alone, so define it with define_reactive_function.mutation"
             )
 
     def _check_context(self) -> None:

@@ -124,7 +124,10 @@ def refuse_nested_mutation(path: str) -> None:
     if outer is None:
         return
     if outer.kind == "query":
-        raise InternalServerError(f"{outer.path} is a query and calls the mutation {path}: a query may not write")
+        raise InternalServerError(
+            f"{outer.path} is a query and calls the mutation {path}: a query may not write; define it with "
+            "define_reactive_function.mutation, and call the decorated function itself with your db"
+        )
     raise InternalServerError(
         f"{outer.path} and {path} are mutations, each a transaction of its own: "
         "call the decorated function itself with your db instead of the caller"
@@ -141,7 +144,10 @@ def refuse_announcement(topic: str, *, in_transaction: bool) -> None:
     if outer is None:
         return
     if outer.kind == "query":
-        raise InternalServerError(f"{outer.path} is a query and announces {topic}: a query may not write")
+        raise InternalServerError(
+            f"{outer.path} is a query and announces {topic}: a query may not write; define it with "
+            "define_reactive_function.mutation"
+        )
     if not in_transaction:
         raise InternalServerError(
             f"{outer.path} announces {topic} beside its own transaction: "

@@ -39,7 +39,9 @@ from reactive_rpc.statements.template import Read, RowAtom, Template
 
 __all__ = ["analyse", "template_of"]
 
-_NOT_SQL: Final = Template(opaque="runs a statement that is no SELECT: do it in a mutation")
+_NOT_SQL: Final = Template(
+    opaque="runs a statement that is no SELECT: define it with define_reactive_function.mutation"
+)
 
 
 @dataclass(slots=True)

@@ -141,7 +141,9 @@ class RecordingCompiler(CompilerHooks):
         *enclosing, index = self.rendering.open_bodies
         self.rendering.bodies[index] = SelectBody(select, tuple(froms), enclosing[-1] if enclosing else None)
         if is_for_update(select):
-            self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
+            self.rendering.refuse(
+                "locks rows (FOR UPDATE): leave that out, or define it with define_reactive_function.mutation"
+            )
         if has_hints(select):
             self.rendering.note_text("a hint")
 
@@ -227,7 +229,9 @@ class RecordingCompiler(CompilerHooks):
 
     def for_update_clause(self, select: Any, *args: Any, **kwargs: Any) -> Any:
         """Refuse a lock; a compound select has its own."""
-        self.rendering.refuse("locks rows (FOR UPDATE): lock in a mutation")
+        self.rendering.refuse(
+            "locks rows (FOR UPDATE): leave that out, or define it with define_reactive_function.mutation"
+        )
         return self.renderer.for_update_clause(select, *args, **kwargs)
 
     def visit_tablesample(self, *args: Any, **kwargs: Any) -> Any:
@@ -237,7 +241,7 @@ class RecordingCompiler(CompilerHooks):
 
     def visit_sequence(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse the next value of a sequence."""
-        self.rendering.refuse("takes the next value of a sequence: do it in a mutation")
+        self.rendering.refuse("takes the next value of a sequence: define it with define_reactive_function.mutation")
         return self.renderer.visit_sequence(*args, **kwargs)
 
     def visit_insert(self, *args: Any, **kwargs: Any) -> Any:

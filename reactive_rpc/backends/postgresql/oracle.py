@@ -140,7 +140,7 @@ def parse(statement: str) -> Parsed:
     except (SqlglotError, RecursionError) as exc:
         return Parsed(opaque=f"runs text that cannot be parsed ({str(exc).splitlines()[0]})")
     if len(trees) != 1 or not isinstance(trees[0], exp.Query | exp.Values):
-        return Parsed(opaque="runs text that is not one SELECT: write in a mutation")
+        return Parsed(opaque="runs text that is not one SELECT: define it with define_reactive_function.mutation")
     tree: Any = trees[0]
     ctes = frozenset(name_of(cte.args["alias"].this) for cte in tree.find_all(exp.CTE))
     aliases = _aliases(tree)
@@ -345,7 +345,9 @@ _LOOKS: Final[Mapping[type, Callable[[Any, Dates], str | None]]] = {
     exp.Column: _look_at_column,
     exp.Date: _look_at_date,
     exp.Dot: _look_at_dot,
-    exp.Lock: lambda _lock, _dates: "locks rows (FOR UPDATE): lock in a mutation",
+    exp.Lock: lambda _lock, _dates: (
+        "locks rows (FOR UPDATE): leave that out, or define it with define_reactive_function.mutation"
+    ),
     exp.Operator: _look_at_operator,
 }
 

@@ -95,7 +95,7 @@ def _explain_once(connection: sqlite3.Connection, statement: str, parameters: An
         elif action == sqlite3.SQLITE_UPDATE and first == "sqlite_master" and may_declare:
             found.declares = True
         elif action not in _HARMLESS:
-            found.failure = "runs text that does more than read: do it in a mutation"
+            found.failure = "runs text that does more than read: define it with define_reactive_function.mutation"
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 

@@ -120,7 +120,11 @@ async def test_a_query_that_calls_itself_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "input", "fault"),
     [
-        ("nested.count_and_add", {"room": "a"}, "a query may not write"),
+        (
+            "nested.count_and_add",
+            {"room": "a"},
+            "a query may not write; define it with define_reactive_function.mutation",
+        ),
         ("nested.add_twice", {"room": "a", "text": "x"}, "call the decorated function itself"),
     ],
 )
