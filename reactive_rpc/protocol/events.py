@@ -61,7 +61,7 @@ class QueryRef(BaseModel):
 class SubscriptionRequest(BaseModel):
     """The queries of one stream, and the client's cursor."""
 
-    queries: list[QueryRef] = Field(default_factory=list)
+    queries: list[QueryRef] = Field(description="What the stream tells of; none is an empty list.")
     cursor: str | None = Field(default=None, description="The last event's id, to resume after it.")
     acks: bool = Field(default=False, description="Whether the client acknowledges what it receives.")
 

@@ -49,7 +49,7 @@ RENEWALS = 4
 class QuerySet(BaseModel):
     """The queries of a stream, to be named in a URL."""
 
-    queries: list[QueryRef] = Field(default_factory=list)
+    queries: list[QueryRef]
 
 
 class StoredSet(BaseModel):

@@ -21,7 +21,7 @@ from reactive_rpc.protocol.sse import SSEDecoder
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.subscriptions.watched_query import RequestedQuery
 from reactive_rpc.testing import running
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 
 from .rooms import ROOMS, InRoom, Note, Server, Visit, app_of, in_room, lines, rpc_on, serving
 from .streams import heard
@@ -53,6 +53,21 @@ def test_an_event_names_no_table_that_only_others_watch(file: Path) -> None:
     assert name == "invalidation"
     assert [affected["path"] for affected in data["affected"]] == ["notes.in_room"]
     assert data["tables"] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [("events", "SubscriptionRequest"), ("events/poll", "PollRequest"), ("events/sets", "QuerySet")],
+)
+async def test_a_body_without_queries_is_refused(file: Path, path: str, model: str) -> None:
+    """One that names a query in another way would be told of nothing for ever, and not why."""
+    async with serving(file, ROOMS) as server:
+        body = {"path": "notes.in_room", "input": {"room": "a"}}
+        async with asyncio.timeout(DEADLINE_SECONDS):  # a stream, which is no refusal, does not end
+            refused = await server.client.post(f"/rpc/{path}", json=body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == f"the body is no {model}: queries"
+    assert refused.json()["error"]["details"][0]["message"] == "Field required"
 
 
 async def connect(server: Server, *queries: QueryRef, cursor: str | None = None) -> tuple[Stream, Connected]:

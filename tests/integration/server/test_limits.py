@@ -32,15 +32,15 @@ def test_a_worker_that_is_full_sends_clients_elsewhere(file: Path) -> None:
     """503 with Retry-After, for streams and polls, until a stream has ended."""
     rpc = rpc_on(file, settings={"max_streams": 2})
     with running(app_of(rpc)) as url:
-        with heard(url, json={}) as one, heard(url, json={}) as two:
+        with heard(url, json={"queries": []}) as one, heard(url, json={"queries": []}) as two:
             one.next(), two.next()
             for path in ("events", "events/poll"):
-                refused = httpx.post(f"{url}/rpc/{path}", json={})
+                refused = httpx.post(f"{url}/rpc/{path}", json={"queries": []})
                 assert (refused.status_code, refused.headers.get_list("retry-after")) == (503, ["5"])
                 error = error_of(refused)
                 assert error["code"] == "SERVICE_UNAVAILABLE"
                 assert error["message"].startswith("this worker holds as many streams as it may: 2 (max_streams)")
-        wait_until(lambda: httpx.post(f"{url}/rpc/events/poll", json={}).status_code == 200)
+        wait_until(lambda: httpx.post(f"{url}/rpc/events/poll", json={"queries": []}).status_code == 200)
 
 
 def test_one_caller_cannot_take_every_place(file: Path) -> None:
@@ -65,9 +65,9 @@ def test_one_caller_cannot_take_every_place(file: Path) -> None:
 def test_callers_without_a_name_count_by_address(file: Path) -> None:
     """Without a context everybody at one address shares its places."""
     rpc = rpc_on(file, settings={"max_streams_per_identity": 1})
-    with running(app_of(rpc)) as url, heard(url, json={}) as stream:
+    with running(app_of(rpc)) as url, heard(url, json={"queries": []}) as stream:
         stream.next()
-        refused = httpx.post(f"{url}/rpc/events", json={})
+        refused = httpx.post(f"{url}/rpc/events", json={"queries": []})
         assert refused.status_code == 429
         assert "the address 127.0.0.1 has as many streams open as it may: 1" in error_of(refused)["message"]
 
@@ -78,14 +78,14 @@ def test_whoever_comes_too_often_is_told_when_to_come_again(file: Path, path: st
     rpc = rpc_on(file, context=who, settings={"stream_opens_per_second": 0.3})
     with running(app_of(rpc)) as url, httpx.Client(base_url=url) as client:
         for _ in range(3):
-            with client.stream("POST", f"/rpc/{path}", json={}, headers=ANN) as answer:
+            with client.stream("POST", f"/rpc/{path}", json={"queries": []}, headers=ANN) as answer:
                 assert answer.status_code == 200
-        refused = client.post(f"/rpc/{path}", json={}, headers=ANN)
+        refused = client.post(f"/rpc/{path}", json={"queries": []}, headers=ANN)
         seconds = int(refused.headers["retry-after"])
         assert (refused.status_code, seconds in range(1, 5)) == (429, True)
         message = f"0.3 times a second (stream_opens_per_second): try again in {seconds} s"
         assert message in error_of(refused)["message"]
-        with client.stream("POST", f"/rpc/{path}", json={}, headers=BOB) as answer:
+        with client.stream("POST", f"/rpc/{path}", json={"queries": []}, headers=BOB) as answer:
             assert answer.status_code == 200
 
 
@@ -93,9 +93,9 @@ def test_a_client_that_polls_in_a_loop_meets_no_limit(file: Path) -> None:
     """Each poll finds something new, three times what the limit allows at once: they take turns, none is refused."""
     rpc = rpc_on(file, context=who, settings={"stream_opens_per_second": 20.0})
     with running(app_of(rpc)) as url, httpx.Client(base_url=url, headers=ANN) as client:
-        statuses = [client.post("/rpc/events/poll", json={}).status_code for _ in range(215)]
+        statuses = [client.post("/rpc/events/poll", json={"queries": []}).status_code for _ in range(215)]
         assert set(statuses) == {200}
-        with heard(url, headers=ANN, json={}) as stream:
+        with heard(url, headers=ANN, json={"queries": []}) as stream:
             assert stream.next()[0] == "connected"
 
 
