@@ -61,7 +61,7 @@ class Expiries:
 
         Whoever is told of it fetches at once, perhaps from a host that still answers for the tick before.
         """
-        if result.period.is_exact and result.period.since > self.fetched_until:
+        if result.period.is_exact and result.period.since > self._clock.time() - GRACE_SECONDS:
             self._wait(result, result.period.since)
 
     def remove(self, result: CachedResult) -> None:
@@ -82,14 +82,9 @@ class Expiries:
         self._moments.clear()
 
     @property
-    def fetched_until(self) -> float:
-        """A moment: whoever fetches from now on, whichever host answers, is told of no tick that ended before it."""
-        return self._clock.time() - GRACE_SECONDS
-
-    @property
     def notified_until(self) -> float:
-        """A moment, `fetched_until` at the latest: what ends before it has ended, and watchers were notified."""
-        return min(self.fetched_until, self._ends_now, *self._moments[:1])
+        """A moment: what ends before it has ended on every host, and watchers were notified."""
+        return min(self._clock.time() - GRACE_SECONDS, self._ends_now, *self._moments[:1])
 
     async def aclose(self) -> None:
         """Stop waiting; idempotent. Results that are added later are waited for again."""

@@ -32,6 +32,7 @@ from reactive_rpc.cache.stats import Stats
 from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.clock import Clock, SystemClock
+from reactive_rpc.dependencies.period import ALWAYS
 from reactive_rpc.dependencies.relations import Relation
 from reactive_rpc.errors import PreconditionFailedError
 
@@ -120,11 +121,6 @@ class Reader:
     def notified_until(self) -> float:
         """A moment by the clock: observers were notified of each tick before it."""
         return self._live.expiries.notified_until
-
-    @property
-    def fetched_until(self) -> float:
-        """A moment by the clock: whoever fetches from now on, at any worker, is told of no tick that ended before."""
-        return self._live.expiries.fetched_until
 
     @property
     def cached_results(self) -> int:
@@ -221,7 +217,8 @@ class Reader:
             # that stored it is still indexed here.
             if read.result.live:
                 read.result.watchers += 1
-                self._live.expiries.watch(read.result)
+                if read.result.read_set.period is not ALWAYS:
+                    self._live.expiries.watch(read.result)
             else:
                 _refuse_unwatchable(read)
             return read

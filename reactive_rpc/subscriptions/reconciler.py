@@ -151,7 +151,7 @@ class Reconciler:
         """Notify everybody of a gap, which stands for whatever was pending."""
         for query in overlapping:
             self._outdate(query, version)
-        self._queries.outdate_all(version, self._reader.fetched_until)
+        self._queries.outdate_all(version, self._clock.time())
         self._broadcaster.notify_gap(version, reason)
 
     def _due_at(self, query: WatchedQuery, entry: CachedResult, now: float, *, is_much: bool) -> float | None:
@@ -166,7 +166,7 @@ class Reconciler:
 
     def _outdate(self, query: WatchedQuery, version: int) -> None:
         """Have a query computed again whose streams are notified by now, or are in this very step."""
-        self._queries.outdate(query, version, self._reader.fetched_until)
+        self._queries.outdate(query, version, self._clock.time())
         self.refresher.add(query)
 
     def _defer(self, query: WatchedQuery, pending: Pending, before: int) -> None:
@@ -199,7 +199,7 @@ class Reconciler:
         for query in queries:
             if query.pending is not None and not query.pending.waits_for_outcome:
                 pending[query] = query.pending.tables
-                self._queries.outdate(query, self._log.version, self._reader.fetched_until)
+                self._queries.outdate(query, self._log.version, self._clock.time())
         if pending:
             self._broadcaster.notify(pending, self._log.version)
 
@@ -237,7 +237,7 @@ class Reconciler:
         """Compute once more a query that a write has overtaken; whoever has fetched meanwhile must hear of it."""
         if query.pending is None:
             version = self._log.version
-            self._queries.outdate(query, version, self._reader.fetched_until)
+            self._queries.outdate(query, version, self._clock.time())
             self._broadcaster.notify({query: overtaken.read_set.tables}, version)
         self.refresher.add(query)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, KeysView
 
+from reactive_rpc.cache.expiries import GRACE_SECONDS
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.dependencies.period import ALWAYS
@@ -109,7 +110,8 @@ class WatchedQueries:
     def outdate(self, query: WatchedQuery, version: int, moment: float) -> None:
         """Make a query OUTDATED whose streams are notified of everything up to here within this step."""
         query.transition(QueryState.OUTDATED)
-        query.notified_up_to, query.notified_until = version, moment
+        # INVARIANT (no later than any host's clock): who fetches now may be answered for a tick that is over here.
+        query.notified_up_to, query.notified_until = version, moment - GRACE_SECONDS
         self._outdated[query] = None
 
     def defer(self, query: WatchedQuery, pending: Pending, *, version: int, moment: float) -> None:
