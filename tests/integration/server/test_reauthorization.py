@@ -368,10 +368,9 @@ def test_a_long_poll_that_waits_is_told_as_well(file: Path) -> None:
     """`revoked` is the last event of the answer, which does not wait for its time to be over."""
     with served(file) as server, httpx.Client(timeout=DEADLINE_SECONDS, headers=ANN) as client:
         first = client.post(f"{server.url}/rpc/events/poll", json=in_rooms("a")).json()
-        asked = len(server.login.asked)
 
         def lock_out() -> None:
-            wait_until(lambda: len(server.login.asked) > asked)
+            wait_until(lambda: server.rpc.admin.stats()["streams"] == 1)
             server.login.refused["ann"] = HTTPException(401, "log in again")
 
         with in_background(lock_out):

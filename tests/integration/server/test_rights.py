@@ -243,6 +243,19 @@ class Game:
         before = [state for state, at in zip(self.states[1:], self.versions, strict=True) if at <= version]
         return before[-1] if before else self.states[0]
 
+    @property
+    def has_pushed(self) -> bool:
+        """Whether a stream was sent a result."""
+        return any(name == "result" for *_, name in self.events_sent)
+
+    async def write_until_pushed(self) -> None:
+        """Write until a stream was sent a result: in the place of one that is late, it is sent an invalidation."""
+        for _ in range(30):
+            if self.has_pushed:
+                return
+            await self.commit(lambda state: written(state, "y", max(state.texts.values()) + 1))
+            await became(lambda: self.has_pushed, within_seconds=1)
+
     def check(self) -> None:
         """Hold everything that streams said against the rights of those who heard it."""
         for version, person, wanted, name in self.events_sent:
@@ -460,6 +473,7 @@ async def play(game: Game) -> list[str]:
             for id in (f"{person}:{dossier}" for dossier in DOSSIERS):
                 if id not in game.states[-1].clearances:
                     await game.commit(change_to(cleared_or_not, id))
+        await game.write_until_pushed()
         game.check()
         if not game.faults and not await became(
             lambda: all(client.shows_the_truth for client in clients), within_seconds=game.patience_seconds

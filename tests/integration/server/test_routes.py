@@ -130,7 +130,8 @@ async def test_what_the_router_is_included_with_is_enforced(file: Path, make_app
     """`dependencies=[...]`, wherever it stands above the router, guards every procedure, every stream and every ack."""
     async with serving(file, make_app=make_app) as server:
         for path in ("notes.in_rooms", "notes.in_room", "notes.add", "events", "events/sets", "events/ack"):
-            answer = await server.client.post(f"/v1/rpc/{path}", json={"room": "a", "text": "x"})
+            body = {"room": "a", "text": "x", "queries": []}
+            answer = await server.client.post(f"/v1/rpc/{path}", json=body)
             assert (answer.status_code, error_of(answer)["message"]) == (403, "closed today"), path
         assert server.rows() == []
         assert (await server.client.get("/rpc/notes.in_room", **ROOM_A)).status_code == 404
