@@ -48,7 +48,10 @@ def started(script: str) -> tuple[Conversation, psutil.Process, Path]:
 
 def is_gone(process: psutil.Process) -> bool:
     """Tell whether a process runs no more; one that nobody waits for may remain as a zombie."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True  # it went between the two questions
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
