@@ -91,9 +91,12 @@ class Broadcaster:
             stream.push(frame)
 
     def notify_stream(self, stream: Stream) -> None:
-        """Push an invalidation of everything that one stream shows."""
+        """Push an invalidation of everything that one stream shows, in the place of whatever waits in it."""
         shown = sorted(self._queries.shown_by(stream), key=lambda query: query.query.key)
         if shown:
+            # INVARIANT (told by an event with this cursor, or before): what waits may have a cursor as high. A client
+            # that left right after it would come back past the changes that this invalidation is about.
+            stream.take_affected()
             version = self._queries.notified_up_to(stream, self._log.version)
             affected = [query.affected for query in shown]
             frame = invalidation_frame(

@@ -44,6 +44,10 @@ REGISTERED_AT_ONCE = 16
 """After so many queries, a stream that connects lets others have their turn: cached results wait for nothing."""
 
 
+Passed = tuple[Affected, Sequence[CachedResult | None]]
+"""A query with the outcomes of the steps by which the stream was let in to it."""
+
+
 class Registrar:
     """Registers queries for streams. Used on one event loop.
 
@@ -92,6 +96,7 @@ class Registrar:
         is_gap = missed is not None and missed.changes is None
         undecided: defaultdict[CachedResult, list[Affected]] = defaultdict(list)
         keys: list[str | None] = []
+        passed: dict[str, Passed] = {}
         stale: dict[str, Affected] = {}
         errors: list[RefusedQuery] = []
         for number, subscription in enumerate(subscriptions, 1):
@@ -104,6 +109,7 @@ class Registrar:
                 errors.append(_refused(subscription, exc))
                 continue
             keys.append(query.affected.key)
+            passed[query.affected.key] = query.affected, subscription.passed
             if (
                 is_gap
                 or entry is None
@@ -124,13 +130,22 @@ class Registrar:
                 if result in overlapping
                 for affected in shown
             }
-        return self._connected(stream, keys=keys, stale=stale, errors=errors)
+        return self._connected(stream, keys=keys, passed=passed, stale=stale, errors=errors)
 
     def _connected(
-        self, stream: Stream, *, keys: list[str | None], stale: dict[str, Affected], errors: list[RefusedQuery]
+        self,
+        stream: Stream,
+        *,
+        keys: list[str | None],
+        passed: dict[str, Passed],
+        stale: dict[str, Affected],
+        errors: list[RefusedQuery],
     ) -> Connected:
         # INVARIANT (no await between here and the cursor): `connected` covers every event that waits by now, as its
         # cursor lies above theirs: they are merged into `stale`. What is pushed later is written after `connected`.
+        # The stream rests on no step yet, so of an outcome that is over it has no event: whoever was refused since, and
+        # would be let in again, is told here.
+        stale |= {key: affected for key, (affected, outcomes) in passed.items() if any(map(_is_over, outcomes))}
         waiting = stream.take_affected()
         for affected in (query.affected for query in self._queries.shown_by(stream)) if waiting is None else waiting:
             stale[affected.key] = affected
@@ -221,6 +236,10 @@ class Registrar:
             result is None or not result.live or self._reader.matcher.touched_since(missed.until, result)
             for result in (entry, *subscription.passed)
         )
+
+
+def _is_over(passed: CachedResult | None) -> bool:
+    return passed is not None and not passed.live
 
 
 def _has_begun(passed: CachedResult | None) -> TypeGuard[CachedResult]:

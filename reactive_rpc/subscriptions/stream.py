@@ -236,9 +236,9 @@ class Stream:
         return said
 
     def take_affected(self) -> list[Affected] | None:
-        """Forget the events that wait and return the queries they name, None for all: `connected` will name them.
+        """Forget the events that wait and return the queries they name, None for all: the next event will name them.
 
-        Its id is higher than theirs, so none of them may be sent after it.
+        Its id is as high as theirs or higher, so none of them may be sent after it, nor alone before it.
         """
         named = [affected for frame in self._waiting for affected in frame.affected]
         has_gap = any(frame.name == Gap.name for frame in self._waiting)

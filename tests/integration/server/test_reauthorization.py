@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -453,3 +454,55 @@ async def test_who_may_have_been_shut_out_meanwhile_asks_again(file: Path) -> No
             assert stream.names == ["connected", "invalidation", "invalidation"]
             [affected] = json.loads(stream.sent[2][1].data)["affected"]
             assert affected["path"] == "test.texts"
+
+
+@pytest.mark.anyio
+async def test_whoever_leaves_after_any_event_is_told_of_what_was_answered_meanwhile(file: Path) -> None:
+    """What waits while everybody is shut out and let in again has a cursor past that: it is not told alone."""
+    async with serving(file, {"test": {"texts": texts}}, clock=FakeClock(), settings={"recheck_seconds": 0}) as server:
+        server.write("INSERT INTO gate VALUES ('a')")
+        queries = [{"path": "test.texts"}]
+        async with InProcessStream(server.app, queries, {}, note=lambda: None) as stream:
+            await until(lambda: stream.names == ["connected"])
+            server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+            server.write("DELETE FROM gate")
+            server.write("INSERT INTO gate VALUES ('b')")
+            await server.rpc._freshness.sync_to_head()
+            last = server.rpc._log.cursor_at(server.rpc._log.version)
+            await until(
+                lambda: stream.sent[-1][1].id == str(last) and not json.loads(stream.sent[-1][1].data)["tables"]
+            )
+            for _, event in stream.sent[:-1]:
+                async with InProcessStream(server.app, queries, {}, note=lambda: None, cursor=event.id) as resumed:
+                    await until(lambda: resumed.names == ["connected"])
+                    [stale] = json.loads(resumed.sent[0][1].data)["stale"]
+                    assert stale["path"] == "test.texts"
+
+
+@pytest.mark.anyio
+async def test_who_may_have_been_shut_out_on_the_way_in_is_told_at_once(file: Path) -> None:
+    """The cursor of `connected` lies past both commits: whoever leaves after it is told by nothing else."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @define_reactive_function(public=True)
+    async def slow(db: AsyncSession) -> int:
+        begun.set()
+        await go_on.wait()
+        return len((await db.exec(select(Duty))).all())
+
+    functions = {"test": {"texts": texts, "slow": slow}}
+    async with serving(file, functions, clock=FakeClock(), settings={"recheck_seconds": 0}) as server:
+        server.write("INSERT INTO gate VALUES ('a')")
+        await server.rpc._freshness.sync_to_head()
+        queries = [{"path": "test.texts"}, {"path": "test.slow"}]
+        seen = str(server.rpc._log.cursor_at(server.rpc._log.version))
+        stream = InProcessStream(server.app, queries, {}, note=lambda: None, cursor=seen)
+        await begun.wait()
+        server.write("DELETE FROM gate")
+        server.write("INSERT INTO gate VALUES ('b')")
+        await server.rpc._freshness.sync_to_head()
+        go_on.set()
+        async with stream:
+            await until(lambda: bool(stream.names))
+            [stale] = json.loads(stream.sent[0][1].data)["stale"]
+            assert stale["path"] == "test.texts"

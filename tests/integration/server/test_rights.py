@@ -308,9 +308,16 @@ class Client:
 
     def report(self) -> str:
         """Say what it shows, and how it came to that."""
+        state = self.game.states[-1]
+        wrong = {
+            wanted: (self.held.get(wanted), state.shows(self.person, wanted))
+            for wanted in self.wanted
+            if wanted in self.stale or self.held.get(wanted) != state.shows(self.person, wanted)
+        }
+        heard = "".join(f"\n  {str(one)[:2000]}" for one in self.heard[-8:])
         return (
-            f"{self.person} never showed the truth {self.game.states[-1].texts} (polls: {self.polls})"
-            f"after {[str(h)[:400] for h in self.heard[-3:]]}"
+            f"{self.person} never showed the truth (polls: {self.polls}, acks: {self.acks}): shown and true {wrong}, "
+            f"stale {self.stale}, after {heard}"
         )
 
     async def run(self) -> None:
@@ -378,6 +385,7 @@ class Client:
         self.cursor = cursor or self.cursor
         for wanted in sorted(self.stale):
             value = await self.game.call(worker, self.person, wanted)
+            self.heard.append(("called", wanted, value, len(self.game.states)))
             if value is None:
                 self.held.pop(wanted, None)
             else:
