@@ -32,6 +32,24 @@ SPOOL_BYTES: Final = 1024 * 1024
 """A larger file is written to disk."""
 
 
+class _SpooledFile(SpooledTemporaryFile[bytes]):
+    """A spooled file that a thread may still write to when it is closed: the request was cancelled meanwhile."""
+
+    _is_closed = False
+
+    def close(self) -> None:
+        self._is_closed = True
+        super().close()
+
+    def rollover(self) -> None:
+        # INVARIANT (closed for good): either `close` finds the file that this opens, or this finds that it was closed.
+        try:
+            super().rollover()
+        finally:
+            if self._is_closed:
+                super().close()
+
+
 @dataclass(slots=True)
 class _Part:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -72,7 +90,7 @@ class MultipartBody:
         self._limits = limits
         self._is_digested = is_digested
         self._digest = sha256()
-        self._opened: list[SpooledTemporaryFile[bytes]] = []
+        self._opened: list[_SpooledFile] = []
         self._writes: list[tuple[_Part, bytes]] = []
         self._seen: set[str] = set()
         self._bytes = 0
@@ -176,7 +194,7 @@ class MultipartBody:
             raise PayloadTooLargeError(
                 f"there are more than {self._limits.uploads.max_files} files (max_upload_files)", headers=_CLOSE
             )
-        spooled: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  # see close
+        spooled = _SpooledFile(max_size=SPOOL_BYTES)
         self._opened.append(spooled)
         name = None if filename is None else file_name(part.name, filename.decode("utf-8", "replace"))
         part.file = FastAPIUploadFile(file=cast(Any, spooled), size=0, filename=name, headers=Headers(raw=part.headers))

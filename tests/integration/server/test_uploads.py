@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -544,13 +543,13 @@ def spooled() -> Iterator[list[Any]]:
     """Give the spooled files that are opened meanwhile."""
     found: list[Any] = []
 
-    class Spooled(SpooledTemporaryFile[bytes]):
+    class Spooled(multipart._SpooledFile):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             found.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multipart, "SpooledTemporaryFile", Spooled)
+        patch.setattr(multipart, "_SpooledFile", Spooled)
         yield found
 
 

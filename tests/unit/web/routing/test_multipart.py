@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+import threading
 from collections.abc import Sequence
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +16,8 @@ from reactive_rpc.compat.fastapi import UploadFile
 from reactive_rpc.errors import PayloadTooLargeError, RPCError
 from reactive_rpc.procedures.uploads import FileParameter
 from reactive_rpc.web.routing.body import BodyLimits, UploadLimits
-from reactive_rpc.web.routing.multipart import MultipartBody
+from reactive_rpc.web.routing.multipart import SPOOL_BYTES, MultipartBody
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -115,3 +120,36 @@ async def test_each_bound_holds(parts: list[tuple[str, str | None, bytes]], limi
     """Of the whole, of the input, of the number of files."""
     code, _ = await read(body_of(parts), [], limits)
     assert code == PayloadTooLargeError("").code
+
+
+async def test_a_file_on_disk_that_is_opened_after_the_close_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cancelled leaves its write in a thread, which goes on to the disk when nobody waits for it."""
+    on_disk: list[IO[bytes]] = []
+    is_opening, go_on, is_written = threading.Event(), threading.Event(), threading.Event()
+    opened, rollover = tempfile.TemporaryFile, tempfile.SpooledTemporaryFile.rollover
+
+    def open_when_told(**options: Any) -> IO[bytes]:
+        is_opening.set()
+        assert go_on.wait(60)
+        on_disk.append(opened(**options))
+        return on_disk[0]
+
+    def written(self: tempfile.SpooledTemporaryFile[bytes]) -> None:
+        try:
+            rollover(self)
+        finally:
+            is_written.set()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_when_told)
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", written)
+    limits = BodyLimits(100, 1.0, UploadLimits(max_bytes=2 * SPOOL_BYTES, max_files=1, seconds=1.0))
+    taken = MultipartBody(CONTENT_TYPE, TAKEN, limits, is_digested=False)
+    taking = asyncio.create_task(taken.take(body_of([("one", "a", b"x" * (SPOOL_BYTES + 1))])))
+    await until(is_opening.is_set)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    taken.close()
+    go_on.set()
+    await until(is_written.is_set)
+    await until(lambda: on_disk[0].closed)
