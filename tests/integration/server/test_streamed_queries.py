@@ -282,10 +282,10 @@ def test_a_lost_right_ends_it(database: Database, url: str) -> None:
 def test_a_client_that_goes_ends_its_handler(database: Database, url: str) -> None:
     """And gives its connection back: more clients go than there are connections."""
     database.add_notes(5000)
-    for _ in range(10):
+    for gone in range(1, 11):
         with lines_of(url, "export") as (_, lines):
             next(lines)
-    wait_until(lambda: SEEN.count("export ended") == 10, lambda: str(SEEN))
+        wait_until(lambda: SEEN.count("export ended") == gone, lambda: str(SEEN))  # noqa: B023  # waited for right here
     assert httpx.get(f"{url}/rpc/s.count").json() == 5000
 
 

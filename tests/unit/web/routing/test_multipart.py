@@ -128,7 +128,7 @@ async def test_a_file_on_disk_that_is_opened_after_the_close_is_closed(monkeypat
     is_opening, go_on, is_written = threading.Event(), threading.Event(), threading.Event()
     opened, rollover = tempfile.TemporaryFile, tempfile.SpooledTemporaryFile.rollover
 
-    def open_when_told(**options: Any) -> IO[bytes]:
+    def open_later(**options: Any) -> IO[bytes]:
         is_opening.set()
         assert go_on.wait(60)
         on_disk.append(opened(**options))
@@ -140,7 +140,7 @@ async def test_a_file_on_disk_that_is_opened_after_the_close_is_closed(monkeypat
         finally:
             is_written.set()
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", open_when_told)
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_later)
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", written)
     limits = BodyLimits(100, 1.0, UploadLimits(max_bytes=2 * SPOOL_BYTES, max_files=1, seconds=1.0))
     taken = MultipartBody(CONTENT_TYPE, TAKEN, limits, is_digested=False)
