@@ -18,7 +18,7 @@ from reactive_rpc import define_reactive_function
 from reactive_rpc.cache.freshness import STRICT
 from reactive_rpc.protocol.events import QueryRef
 from reactive_rpc.subscriptions.watched_query import RequestedQuery
-from reactive_rpc.testing import running
+from reactive_rpc.testing import FakeClock, running
 from tests.support.waiting import wait_until
 
 from .rooms import InRoom, Note, app_of, error_of, rpc_on, serving, who
@@ -75,7 +75,7 @@ def test_callers_without_a_name_count_by_address(file: Path) -> None:
 @pytest.mark.parametrize("path", ["events", "events/sets", "events/ticket"])
 def test_whoever_comes_too_often_is_told_when_to_come_again(file: Path, path: str) -> None:
     """Ten times what a second allows at once, then 429 with Retry-After; each kind of request counts for itself."""
-    rpc = rpc_on(file, context=who, settings={"stream_opens_per_second": 0.3})
+    rpc = rpc_on(file, context=who, clock=FakeClock(), settings={"stream_opens_per_second": 0.3})
     with running(app_of(rpc)) as url, httpx.Client(base_url=url) as client:
         for _ in range(3):
             with client.stream("POST", f"/rpc/{path}", json={"queries": []}, headers=ANN) as answer:
