@@ -73,7 +73,7 @@ def server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="session")
 def stranger(server: Server) -> Iterator[httpx.Client]:
     """Nobody: an HTTP client that is not logged in."""
-    with httpx.Client(base_url=server.url, timeout=10) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         yield http
 
 
@@ -88,12 +88,12 @@ def log_in(http: httpx.Client, email: str) -> Caller:
 @pytest.fixture(scope="session")
 def ada(server: Server) -> Iterator[Caller]:
     """A user of org-01."""
-    with httpx.Client(base_url=server.url, timeout=10) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         yield log_in(http, "ada@org-01.example")
 
 
 @pytest.fixture(scope="session")
 def neighbour(server: Server) -> Iterator[Caller]:
     """A user of org-02."""
-    with httpx.Client(base_url=server.url, timeout=10) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         yield log_in(http, "ada@org-02.example")

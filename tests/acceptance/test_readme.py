@@ -66,7 +66,7 @@ def test_the_example_serves_caches_and_tells(folder: Path) -> None:
                 with sqlite3.connect(folder / "notes.db") as connection:
                     connection.execute("INSERT INTO note (room, text) VALUES ('kitchen', 'sweep')")
                 connection.close()
-                event = await asyncio.wait_for(invalidation, 20)
+                event = await asyncio.wait_for(invalidation, 60)
             assert event.affected[0].path == "notes.get_all"
             notes = (await client.get("/rpc/notes.get_all", params={"room": "kitchen"})).json()
             assert [note["text"] for note in notes] == ["buy milk", "sweep"]

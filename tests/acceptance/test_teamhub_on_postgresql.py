@@ -46,7 +46,7 @@ def test_teamhub_runs_on_postgresql(postgresql_url: str) -> None:
     assert "seeded already" in run(postgresql_url, "-m", "app.seed")
     with (
         serving(postgresql_url, environment={"TEAMHUB_SECRET": SECRET}) as url,
-        httpx.Client(base_url=url, timeout=10) as http,
+        httpx.Client(base_url=url, timeout=60) as http,
     ):
         ada = log_in(http, "ada@org-01.example")
         assert http.post("/login", data={"username": "nobody@x", "password": PASSWORD}).status_code == 401

@@ -208,7 +208,7 @@ async def test_within_abandons_what_takes_too_long() -> None:
     with pytest.raises(TimeoutError):
         await within(0.0, work(), "example")
     assert not ended.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await ended.wait()
 
 

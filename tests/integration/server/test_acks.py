@@ -26,7 +26,7 @@ def write(file: Path, text: str) -> None:
 
 
 def acknowledge(url: str, stream: str, cursor: str) -> int:
-    answer = httpx.post(f"{url}/rpc/events/ack", json={"stream": stream, "cursor": cursor}, timeout=10)
+    answer = httpx.post(f"{url}/rpc/events/ack", json={"stream": stream, "cursor": cursor}, timeout=60)
     return answer.status_code
 
 

@@ -20,7 +20,7 @@ def test_a_stream_says_that_it_lives(file: Path, seconds: float | None) -> None:
     rpc = rpc_on(file, settings={} if seconds is None else {"heartbeat_seconds": seconds})
     with (
         running(app_of(rpc)) as url,
-        httpx.stream("POST", f"{url}/rpc/events", json={"queries": []}, timeout=10) as stream,
+        httpx.stream("POST", f"{url}/rpc/events", json={"queries": []}, timeout=60) as stream,
     ):
         chunks = stream.iter_raw()
         (connected,) = SSEDecoder().feed(next(chunks))

@@ -68,7 +68,7 @@ def test_the_first_poll_answers_at_once(server: Polled) -> None:
     """It has no cursor yet: the answer says from where on it is told."""
     began = time.monotonic()
     polled = server.poll("a")
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0  # a poll that waits takes 25 s
     [connected] = polled["events"]
     assert connected["id"] == polled["cursor"] == connected["data"]["cursor"]
     assert (connected["data"]["stale"], connected["data"]["errors"]) == ([], [])
@@ -116,7 +116,7 @@ def test_a_poll_comes_back_when_nothing_happens(file: Path, settings: dict[str, 
         polled = server.poll("a", cursor=cursor, wait=0.3)
         seconds = time.monotonic() - began
     assert [event["event"] for event in polled["events"]] == ["connected"]
-    assert 0.15 < seconds < 5.0
+    assert 0.15 < seconds < 15.0
     assert polled["cursor"] == cursor
 
 

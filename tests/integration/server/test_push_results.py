@@ -63,7 +63,7 @@ class Served:
 
     def call(self, caller: str, path: str, **input: Any) -> httpx.Response:
         return httpx.get(
-            f"{self.url}/rpc/{path}", params=input, headers={"authorization": f"Bearer {caller}"}, timeout=10
+            f"{self.url}/rpc/{path}", params=input, headers={"authorization": f"Bearer {caller}"}, timeout=60
         )
 
 

@@ -122,7 +122,7 @@ def _timed(app: FastAPI) -> None:
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             async def limited(message: Any) -> None:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await send(message)
 
             await self.app(scope, receive, limited)

@@ -510,7 +510,7 @@ def test_a_leaked_synchronous_client_warns_and_ends_its_thread(server: FakeServe
         del client
     for thread in threading.enumerate():
         if thread.name.startswith("reactive_rpc.client"):
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

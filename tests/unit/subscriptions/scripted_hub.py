@@ -146,7 +146,7 @@ class ScriptedHub(ScriptedReader):
     async def aclose(self) -> None:
         """End the hub; every stream then ends by itself."""
         await self.hub.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for listener in self.listeners:
                 if listener.reading is not None:
                     await listener.reading

@@ -214,12 +214,12 @@ async def test_a_redis_that_hangs_delays_one_answer_a_little(
     with caplog.at_level(logging.INFO):
         began = time.monotonic()
         assert await asyncio.gather(*(find(values) for _ in range(100))) == [None] * 100
-        assert ANSWER * 0.9 <= time.monotonic() - began < 3
+        assert ANSWER * 0.9 <= time.monotonic() - began < ANSWER * 50  # one after the other they would wait for 100
         began = time.monotonic()
         for _ in range(1_000):
             assert await find(values) is None
             values.put(VALUE)
-        assert time.monotonic() - began < ANSWER * 20
+        assert time.monotonic() - began < ANSWER * 500
         monkeypatch.setattr(module, "ANSWER_SECONDS", 5.0)
         own_redis.resume()
 

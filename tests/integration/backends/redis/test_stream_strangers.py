@@ -67,7 +67,7 @@ def test_a_key_that_was_overwritten(make_rig: MakeRig, name: str) -> None:
             writer.write()
             await client.set(rig.key(name), "a stranger's")
             writer.write()
-            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 60)
             assert not edge.missing
 
     asyncio.run(main())
@@ -87,7 +87,7 @@ def test_a_state_that_is_nonsense(make_rig: MakeRig, fields: dict[str, str | byt
             writer.write()
             await client.hset(rig.key("state"), mapping=fields)
             writer.write()
-            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 60)
             assert not edge.missing
 
     asyncio.run(main())
@@ -115,7 +115,7 @@ def test_an_entry_that_is_nonsense(make_rig: MakeRig) -> None:
             await client.delete(rig.key("log"))
             await client.xadd(rig.key("log"), values, id=id_)
             edge.gate.set()
-            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 12)
+            await asyncio.wait_for(eventually(edge.log.sync_to_head, ServiceUnavailableError), 60)
             assert not edge.missing
             assert edge.flushes
 
