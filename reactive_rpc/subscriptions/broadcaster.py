@@ -91,9 +91,9 @@ class Broadcaster:
             stream.push(frame)
 
     def notify_stream(self, stream: Stream) -> None:
-        """Push an invalidation of everything that one stream shows, in the place of whatever waits in it."""
+        """Push an invalidation of all that a stream shows, in the place of what waits in it, unless that is a gap."""
         shown = sorted(self._queries.shown_by(stream), key=lambda query: query.query.key)
-        if shown:
+        if shown and not stream.has_gap:
             # INVARIANT (told by an event with this cursor, or before): what waits may have a cursor as high. A client
             # that left right after it would come back past the changes that this invalidation is about.
             stream.take_affected()

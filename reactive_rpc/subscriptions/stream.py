@@ -235,16 +235,17 @@ class Stream:
         said, self._said = b"" if self._is_held else self._said, b""
         return said
 
-    def take_affected(self) -> list[Affected] | None:
-        """Forget the events that wait and return the queries they name, None for all: the next event will name them.
+    @property
+    def has_gap(self) -> bool:
+        """Whether a gap waits: whoever hears it asks for everything again."""
+        return any(frame.name == Gap.name for frame in self._waiting)
 
-        Its id is as high as theirs or higher, so none of them may be sent after it, nor alone before it.
-        """
-        named = [affected for frame in self._waiting for affected in frame.affected]
-        has_gap = any(frame.name == Gap.name for frame in self._waiting)
+    def take_affected(self) -> list[Affected] | None:
+        """Forget the events that wait, as the next event covers them; return the queries they name, None for all."""
+        named = None if self.has_gap else [affected for frame in self._waiting for affected in frame.affected]
         self._waiting = [frame for frame in self._waiting if not frame.affected and frame.name != Gap.name]
         self._held_bytes = sum(len(frame.wire) for frame in self._waiting)
-        return None if has_gap else named
+        return named
 
     def acknowledge(self, cursor: Cursor) -> None:
         """Count everything that was sent up to `cursor` as received."""
@@ -282,16 +283,13 @@ class Stream:
         self.close()
         if self._state is ENDED or self.aborted:
             return
-        if self._writer is None:
-            self._transition(ABORTED)
-        elif self._writer.is_sending:
-            # INVARIANT: only a task that is in `rest` may be cancelled from outside of it, and `write_to` takes exactly
-            # this one cancellation back. A send stands only while its task is in `rest`.
-            self._transition(INTERRUPTED)
-            self._writer.interrupt()
-        else:
-            self._transition(ABORTED)
-            self._writer.wake()
+        writer = self._writer
+        is_sending = writer is not None and writer.is_sending
+        # INVARIANT: only a task that is in `rest` may be cancelled from outside of it, and `write_to` takes exactly
+        # this one cancellation back. A send stands only while its task is in `rest`.
+        self._transition(INTERRUPTED if is_sending else ABORTED)
+        if writer is not None:
+            (writer.interrupt if is_sending else writer.wake)()
 
     async def write_to(self, send: Send) -> None:
         """Write frames until the stream is closed and all that waited is sent, or until it is aborted.

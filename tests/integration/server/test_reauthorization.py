@@ -506,3 +506,20 @@ async def test_who_may_have_been_shut_out_on_the_way_in_is_told_at_once(file: Pa
             await until(lambda: bool(stream.names))
             [stale] = json.loads(stream.sent[0][1].data)["stale"]
             assert stale["path"] == "test.texts"
+
+
+@pytest.mark.anyio
+async def test_a_gap_is_told_whatever_the_right_has_been(file: Path) -> None:
+    """It says more than an invalidation of what the stream shows: a query that was refused is asked for again, too."""
+    async with serving(file, {"test": {"texts": texts}}, clock=FakeClock(), settings={"recheck_seconds": 0}) as server:
+        server.write("INSERT INTO gate VALUES ('a')")
+        async with InProcessStream(server.app, [{"path": "test.texts"}], {}, note=lambda: None) as stream:
+            await until(lambda: stream.names == ["connected"])
+            copy = file.with_suffix(".copy")
+            with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+            copy.replace(file)
+            await server.rpc._freshness.sync_to_head()
+            await until(lambda: server.rpc.admin.stats()["rechecks"] == 1)
+            await until(lambda: len(stream.sent) > 1)
+            assert stream.names == ["connected", "gap"]
