@@ -417,14 +417,19 @@ def test_a_mutation_in_a_thread_revokes_when_it_is_committed(file: Path) -> None
         assert bobs.next()[0] == "invalidation"
 
 
+def replace_by_a_copy(file: Path) -> None:
+    """Put a copy in the place of a database, as a restore does: a new epoch begins."""
+    copy = file.with_suffix(".copy")
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    copy.replace(file)
+
+
 def test_a_flush_asks_everybody_again(file: Path) -> None:
     """A revocation may have been lost with the database's old file: whoever may not listen any more is told."""
     with served(file, recheck_seconds=0) as server, opened(server.url, ANN) as anns, opened(server.url, BOB) as bobs:
         server.login.refused["ann"] = HTTPException(401, "log in again")
-        copy = file.with_suffix(".copy")
-        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-        copy.replace(file)
+        replace_by_a_copy(file)
         assert [name for name, _ in anns.rest() if name != "gap"] == ["revoked"]
         assert bobs.next()[0] == "gap"
 
@@ -515,10 +520,7 @@ async def test_a_gap_is_told_whatever_the_right_has_been(file: Path) -> None:
         server.write("INSERT INTO gate VALUES ('a')")
         async with InProcessStream(server.app, [{"path": "test.texts"}], {}, note=lambda: None) as stream:
             await until(lambda: stream.names == ["connected"])
-            copy = file.with_suffix(".copy")
-            with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
-                source.backup(target)
-            copy.replace(file)
+            replace_by_a_copy(file)
             await server.rpc._freshness.sync_to_head()
             await until(lambda: server.rpc.admin.stats()["rechecks"] == 1)
             await until(lambda: len(stream.sent) > 1)
