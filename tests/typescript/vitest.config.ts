@@ -1,0 +1,21 @@
+import { fileURLToPath } from 'node:url';
+
+import { defineConfig } from 'vitest/config';
+
+import { BESIDE_PACKAGES, isPackageOfOthers } from './support/packages.ts';
+
+export default defineConfig({
+  plugins: [
+    {
+      name: 'packages-of-others',
+      enforce: 'pre',
+      resolveId(specifier, importer) {
+        const isOthers = isPackageOfOthers(specifier, importer);
+        return isOthers ? this.resolve(specifier, fileURLToPath(BESIDE_PACKAGES), { skipSelf: true }) : null;
+      },
+    },
+  ],
+  // Without it, Svelte's `createSubscriber` is the one for servers, which does nothing.
+  resolve: { conditions: ['browser'] },
+  test: { include: ['**/*.test.{ts,tsx}'] },
+});
