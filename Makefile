@@ -62,6 +62,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 	$(BIN)/python .ci/glossary.py
 	$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json --check
 	$(BIN)/reactive-rpc generate --check
+	$(BIN)/reactive-rpc generate --typescript --check
 
 .PHONY: format
 format: setup ## Format, and repair what the linter can
@@ -73,6 +74,7 @@ format: setup ## Format, and repair what the linter can
 generate: setup ## Write openapi/openapi.json and generated_client/ anew
 	@$(BIN)/reactive-rpc export-openapi app.main:app --out openapi/openapi.json
 	@$(BIN)/reactive-rpc generate
+	@$(BIN)/reactive-rpc generate --typescript
 
 .PHONY: docs
 docs: setup ## Build the documentation: site/index.html

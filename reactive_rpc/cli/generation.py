@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from fastapi import FastAPI
@@ -13,8 +14,15 @@ from fastapi import FastAPI
 from reactive_rpc.cli.shared import failure, load, out
 from reactive_rpc.codegen import ForeignFileError, replace_files
 from reactive_rpc.codegen import generate as generate_client
+from reactive_rpc.codegen.typescript import generate_typescript
 
 __all__ = ["export_openapi", "generate"]
+
+_GENERATORS: Final[dict[str, tuple[Callable[[dict[str, Any], Path], list[Path]], Path]]] = {
+    "python": (generate_client, Path("generated_client")),
+    "typescript": (generate_typescript, Path("generated_client/typescript")),
+}
+"""By language: what writes a client, and the folder into which it does."""
 
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Write nothing; fail where what is committed is not current.")
@@ -41,10 +49,18 @@ def export_openapi(
 
 def generate(
     openapi: Annotated[Path, typer.Option("--openapi", help="The document to read.")] = Path("openapi/openapi.json"),
-    target: Annotated[Path, typer.Option("--out", help="The package to write.")] = Path("generated_client"),
+    target: Annotated[
+        Path | None, typer.Option("--out", help="The folder to write.", show_default="generated_client[/typescript]")
+    ] = None,
+    *,
+    typescript: Annotated[
+        bool, typer.Option("--typescript", help="Write the TypeScript client; Node is not needed.")
+    ] = False,
     check: CheckOption = False,
 ) -> None:
-    """Write the typed Python client of an OpenAPI document."""
+    """Write the typed client of an OpenAPI document, in Python or in TypeScript."""
+    write, default = _GENERATORS["typescript" if typescript else "python"]
+    target = default if target is None else target
     if not openapi.is_file():
         raise failure(
             f"{openapi} is not there: write it with `reactive-rpc export-openapi app.main:app --out {openapi}`"
@@ -55,15 +71,16 @@ def generate(
         raise failure(f"{openapi} is no JSON: {exc}") from exc
     if not check:
         try:
-            generate_client(document, target)
+            write(document, target)
         except ForeignFileError as exc:
             raise failure(str(exc), code=2) from exc
         out.print(f"{target} written")
         return
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch) / target.name
-        for path in generate_client(document, fresh):
-            _require_same(target / path.relative_to(fresh), path.read_bytes(), f"reactive-rpc generate --out {target}")
+        command = f"reactive-rpc generate{' --typescript' if typescript else ''} --out {target}"
+        for path in write(document, fresh):
+            _require_same(target / path.relative_to(fresh), path.read_bytes(), command)
     out.print(f"{target} is current")
 
 

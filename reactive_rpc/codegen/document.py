@@ -4,7 +4,8 @@ A procedure is an operation with the extension `"x-reactive-rpc": {"kind": "quer
 somebody else's. Input: the query parameters of a GET, the JSON body of a POST, or the property `input` of a multipart
 body, whose others are files. Output: the 200 response; with `"binary": true`, bytes; of a subscription, and of a query
 with `"streams": true`, it is one of the values that come one after another. With `"case": "camel"`, its names are in
-camel case. Errors: the other responses, as far as their envelope has a constant as its `type`.
+camel case; with `"tracked": true`, its values come with ids. Errors: the other responses, as far as their envelope has
+a constant as its `type`.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ class Operation:
         is_binary: whether it answers bytes in the place of a result.
         errors: those that it declares, sorted by name.
         description: for the docstring; may be empty.
+        is_tracked: whether its values come with ids.
+        is_deprecated: whether nobody should begin to call it.
+        anchor: where FastAPI's page of documentation shows it, behind `#`; empty if it is not said.
     """
 
     path: str
@@ -102,6 +106,9 @@ class Operation:
     is_binary: bool
     errors: tuple[DeclaredErrorSchema, ...]
     description: str
+    is_tracked: bool
+    is_deprecated: bool
+    anchor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +197,9 @@ def _operation(url: str, method: str, operation: JSONSchema, *, schemas: Mapping
         is_binary=is_binary,
         errors=_errors(operation, schemas),
         description=_description(operation),
+        is_tracked=extension.get("tracked") is True,
+        is_deprecated=operation.get("deprecated") is True,
+        anchor=_anchor(operation),
     )
 
 
@@ -298,6 +308,11 @@ def _description(operation: JSONSchema) -> str:
     """Return summary and description; the description alone where it begins with the summary."""
     summary, text = operation.get("summary", "").strip(), operation.get("description", "").strip()
     return text if text.startswith(summary) else "\n\n".join(part for part in (summary, text) if part)
+
+
+def _anchor(operation: JSONSchema) -> str:
+    tag, name = next(iter(operation.get("tags", ())), "default"), operation.get("operationId", "")
+    return f"/{tag}/{name}" if name else ""
 
 
 def _check_names(operations: list[Operation]) -> None:

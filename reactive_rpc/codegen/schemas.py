@@ -1,6 +1,7 @@
 """Mend the schemas before classes are made of them: each rule one function, in the order of `mend`.
 
 - Only what the procedures reach stays: the document may hold the schemas of other routes.
+- What a result may lack is not marked: Python's classes take every field that has a default as one that may be.
 - `title` goes: pydantic derives it from the name, and it drowns the fields in noise.
 - What is marked as a decimal or a fraction is one type, however many spellings of it the server takes.
 - An object that stands within another schema, and not under a name, gets one: that of where it stands.
@@ -18,9 +19,9 @@ from typing import Any, Final, cast
 
 from reactive_rpc.codegen.document import REF, JSONSchema
 from reactive_rpc.codegen.names import TakenNames, camel_case
-from reactive_rpc.protocol.marks import KEYS, TYPE
+from reactive_rpc.protocol.marks import KEYS, MAY_LACK, TYPE
 
-__all__ = ["BOUNDS", "Components", "mend"]
+__all__ = ["BOUNDS", "Components", "mend", "reachable"]
 
 _NAMED: Final = ("properties", "$defs", "patternProperties", "dependentSchemas")
 _SINGLE: Final = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else", KEYS)
@@ -52,10 +53,10 @@ def mend(components: Mapping[str, JSONSchema], root: str, *, returned: Iterable[
         returned: which of the root's properties are outputs.
     """
     named = _name_objects(components)
-    plain = {name: _walk(schema, _mend_node) for name, schema in _reachable(named, [named[root]]).items()}
-    outputs = _reachable(named, [named[root]["properties"][name] for name in returned])
+    plain = {name: _walk(schema, _mend_node) for name, schema in reachable(named, [named[root]]).items()}
+    outputs = reachable(named, [named[root]["properties"][name] for name in returned])
     twins = {name: named[name] for name in _twin_names(outputs) if name in named}
-    unbounded = {*outputs, *twins, *_reachable(named, twins.values())}
+    unbounded = {*outputs, *twins, *reachable(named, twins.values())}
     reached = {name: _walk(schema, _without_bounds) if name in unbounded else schema for name, schema in plain.items()}
     reached[root] = _walk(named[root], _mend_node)
     return _join_twins(reached)
@@ -103,7 +104,7 @@ def _twin_names(outputs: Iterable[str]) -> Iterator[str]:
             yield f"{name.removesuffix('-Output')}-Input"
 
 
-def _reachable(components: Mapping[str, JSONSchema], roots: Iterable[JSONSchema]) -> Components:
+def reachable(components: Mapping[str, JSONSchema], roots: Iterable[JSONSchema]) -> Components:
     """Return the components that `roots` refer to, over any number of steps."""
     found: Components = {}
     pending = list(roots)
@@ -135,6 +136,7 @@ def _walk(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> An
 def _mend_node(schema: dict[str, Any]) -> dict[str, Any]:
     schema.pop("title", None)
     schema.pop("pattern", None)
+    schema.pop(MAY_LACK, None)
     if schema.get("format") == "decimal" or schema.get(TYPE) == "fraction":
         schema.pop("anyOf", None)
         schema["type"] = "string"

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ENUM_NAMES", "FILE", "KEYS", "TYPE", "URL"]
+__all__ = ["ENUM_NAMES", "FILE", "KEYS", "MAY_LACK", "TYPE", "URL"]
 
 TYPE: Final = "x-reactive-type"
 """The name of the type; the part behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
 
 KEYS: Final = "x-reactive-keys"
 """The schema of an object's keys if they are no plain texts: JSON spells `{1: x}` as `{"1": x}`."""
+
+MAY_LACK: Final = "x-reactive-may-lack"
+"""True of a field that a result may lack. It has all others, those with a default too, whatever `required` says."""
 
 ENUM_NAMES: Final = "x-enum-varnames"
 """The names of an enum's members, in the order of its values."""

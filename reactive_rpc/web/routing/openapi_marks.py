@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from pydantic.json_schema import GenerateJsonSchema
 
 from reactive_rpc.procedures.wire_types import FORMATS, class_of, is_written_otherwise, mark_of
-from reactive_rpc.protocol.marks import KEYS, TYPE
+from reactive_rpc.protocol.marks import KEYS, MAY_LACK, TYPE
 
 __all__ = ["Marked"]
 
@@ -60,6 +60,8 @@ class _MarkingGenerator(GenerateJsonSchema):
 
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         written = self._written(schema)
+        if _may_be_lacking(schema):
+            return {**written, MAY_LACK: True}
         if self.mode == "serialization" and is_written_otherwise(schema):
             return written
         marks = mark_of(schema)
@@ -94,6 +96,13 @@ def _with_own_format(written: dict[str, Any], schema: Mapping[str, Any], *, is_r
     if schema["type"] in _FORMLESS and written.get("format") in FORMATS.values():
         return {name: value for name, value in written.items() if name != "format"}
     return written
+
+
+def _may_be_lacking(schema: Mapping[str, Any]) -> bool:
+    """Tell whether what is written may lack a field."""
+    return schema.get("serialization_exclude_if") is not None or (
+        schema["type"] == "typed-dict-field" and schema.get("required") is False
+    )
 
 
 def _stands_for_another(schema: Mapping[str, Any]) -> bool:

@@ -409,6 +409,8 @@ def _marks_of(procedure: AnyProcedure) -> dict[str, Any]:
         marks["binary"] = True
     if procedure.is_streamed and procedure.kind == "query":
         marks["streams"] = True
+    if procedure.handler.has_ids:
+        marks["tracked"] = True
     if procedure.wire_case != "python":
         marks["case"] = procedure.wire_case
     return marks

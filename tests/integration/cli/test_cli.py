@@ -47,11 +47,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_export_and_generate_write_what_check_then_accepts(folder: Path) -> None:
     """A fresh export and a fresh client are current; neither needs the database."""
-    for command in (["export-openapi", "main:app"], ["generate"]):
+    for command in (["export-openapi", "main:app"], ["generate"], ["generate", "--typescript"]):
         assert run(folder, *command, "--check").returncode == 1
         assert run(folder, *command).returncode == 0
         assert run(folder, *command, "--check").returncode == 0
     assert (folder / "generated_client" / "client.py").is_file()
+    assert (folder / "generated_client" / "typescript" / "api.ts").is_file()
     assert not (folder / "notes.db").exists()
 
 
