@@ -148,6 +148,7 @@ class _Api:
                 "  Definition<Input, Output, Failure>",
                 ">;",
             ]
+        # A type and no interface: tRPC wants a record, and an interface has no index signature (TS2344).
         yield ["/** The procedures as tRPC's clients call them. */", "export type Routes = {", *self._routes(), "};"]
         yield [
             "interface Root {",
@@ -187,6 +188,7 @@ class _Api:
         name = operation.path.rpartition(".")[2]
         kind = f"{self._kinds[operation.kind][0]}Procedure"
         output = self._carried(operation.output, "output", self._types.of[operation.path].output)
+        # The stock client wraps a value that comes with an id, and gives any other as it is.
         output = f"Tracked<{output}>" if operation.is_tracked else output
         output = f"AsyncIterable<{output}, void, unknown>" if operation.streams else output
         error = self._types.of[operation.path].carried_error

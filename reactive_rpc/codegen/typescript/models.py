@@ -123,6 +123,7 @@ class NamedTypes:
                 if group.view.side != side:
                     continue
                 has_output = _Variant(group.base, TypeView("output", "value")) in self._groups
+                # The same name as in the Python client, whatever FastAPI has called the halves.
                 wish = camel_case(group.base, fallback="Model") + ("Input" if side == "input" and has_output else "")
                 name = own.get((group.base, side)) or own.setdefault((group.base, side), names.take(wish))
                 found[group] = name if group.view.form == "value" else f"{JSON}.{name}"
@@ -135,6 +136,7 @@ def _bases(taken: set[str], returned: set[str]) -> dict[str, str]:
     for name in taken:
         base = name.removesuffix("-Input")
         twin = f"{base}-Output"
+        # Whoever calls a model of his own `X-Input`, or takes what FastAPI calls an output, gets no twin.
         if base != name and base not in bases and twin in returned and twin not in taken and name not in returned:
             bases[name] = bases[twin] = base
     return bases

@@ -166,6 +166,7 @@ class ProcedureTypes:
             if name is None:
                 name = namespace.names.take(_identifier(path[depth - 1]))
                 self._identifiers[path[:depth]] = name
+                # INVARIANT (no shadow): names that types in a namespace refer to are taken in it, so none is hidden.
                 namespace.inner[name] = _TypeNamespace(TakenNames(self._outer))
             namespace, place = namespace.inner[name], f"{place}{name}."
         return namespace, place

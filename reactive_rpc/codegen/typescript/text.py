@@ -78,5 +78,6 @@ def _quoted(text: str) -> str:
 
 def _safe(text: str) -> str:
     """Return text of which nothing ends a comment, begins a tag, or is invisible."""
+    # `@ts-ignore` would hide an error of the next line, and `@deprecated` strike out a name: both begin a tag.
     visible = _INVISIBLE.sub(lambda found: " " if found.group() == "\t" else "\N{REPLACEMENT CHARACTER}", text)
     return _TAG.sub(r"\1\\@", visible.replace("*/", "*\\/")).rstrip()

@@ -74,6 +74,7 @@ class TypeSpeller:
     def _union(self, schema: JSONSchema) -> list[str]:
         """Return the members of the union that a schema is, itself alone if it is none."""
         members = list(dict.fromkeys(self._members(schema)))
+        # In a union with `unknown`, TypeScript forgets the other members; so the types say it, too.
         if "unknown" in members:
             return ["unknown"]
         return [*(member for member in members if member != "null"), *(["null"] if "null" in members else [])]
@@ -128,6 +129,7 @@ class TypeSpeller:
             fields = self.fields(schema, documented=False)
             return f"{{ {' '.join(fields).removesuffix(';')} }}" if fields else "{ [key: string]: never }"
         extra = schema.get("additionalProperties", {})
+        # Not `Record`, which is an alias: a type that refers to itself through one is refused as circular.
         values = self.spell(extra if isinstance(extra, Mapping) else {})
         if self._is_value and mark in _MAPS:
             return f"Map<{self._map_key(schema.get(KEYS, _TEXT))}, {values}>"
@@ -156,6 +158,7 @@ class TypeSpeller:
         extra = schema.get("additionalProperties")
         if not extra:
             return None
+        # TypeScript refuses an interface of which a field does not fit its own signature of further fields.
         every = {"anyOf": [extra if isinstance(extra, Mapping) else {}, *schema.get("properties", {}).values()]}
         spelled = self.spell(every)
         return f"[key: string]: {spelled if spelled == 'unknown' else f'{spelled} | undefined'}"
