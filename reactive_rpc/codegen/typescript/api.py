@@ -31,7 +31,7 @@ _PROCEDURE_KINDS: Final = {
 
 _IMPORTED: Final = ("TRPCBuiltRouter", "TRPCDefaultErrorData", "TRPCErrorShape")
 _OWN: Final = (
-    JSON, "Api", "AppRouter", "Decimal", "Definition", "ErrorShape", "Failed", "Mutation", "OtherError", "Procedures",
+    JSON, "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Mutation", "OtherError", "Procedures",
     "Query", "Root", "Routes", "StreamedQuery", "Subscription", "Tracked",
     *(f"{ours}Procedure" for ours, _ in _PROCEDURE_KINDS.values()),
 )  # fmt: skip
@@ -90,16 +90,16 @@ export interface OtherError {
 _ROUTER: Final = """
 type Failed = { type: string | null; details: unknown };
 
-/** An error as tRPC's clients have it: `error.data.type` tells which of those declared it is. */
-export type ErrorShape<Failure extends Failed> = TRPCErrorShape<
-  Failure extends unknown ? TRPCDefaultErrorData & { type: Failure['type']; details: Failure['details'] } : never
->;
+/** The `data` of an error as tRPC's clients have it: `data.type` tells which of the declared ones it is. */
+export type ErrorData<Failure extends Failed> = Failure extends { type: string }
+  ? TRPCDefaultErrorData & { type: Failure['type']; details: Failure['details']; request_id?: string }
+  : TRPCDefaultErrorData & { type?: undefined; details?: unknown; request_id?: string };
 
 interface Definition<Input, Output, Failure extends Failed> {
   input: Input;
   output: Output;
   meta: object;
-  errorShape: ErrorShape<Failure>;
+  errorShape: TRPCErrorShape<ErrorData<Failure>>;
 }
 """.strip()
 
@@ -156,7 +156,7 @@ class _Api:
                 [
                     "ctx: object;",
                     "meta: object;",
-                    f"errorShape: ErrorShape<{self._types.any_error()}>;",
+                    f"errorShape: TRPCErrorShape<ErrorData<{self._types.any_error()}>>;",
                     "transformer: false;",
                 ]
             ),

@@ -1,5 +1,5 @@
 /** What the generated types accept and refuse: each wrong line is an error, and each right one is none. */
-import { type Equal, holds } from './equality.js';
+
 import type {
   Api,
   Card,
@@ -13,7 +13,8 @@ import type {
   SeatInput,
   SeatTaken,
   seats,
-} from './theatre.js';
+} from '../../codegen/theatre.ts';
+import { type Equal, holds } from './equality.ts';
 
 type Of<Path extends keyof Procedures> = Procedures[Path];
 
@@ -24,7 +25,7 @@ holds<Equal<Of<'seats.book'>['kind'], 'mutation'>>();
 holds<Equal<Of<'seats.export'>['kind'], 'streamed-query'>>();
 holds<Equal<Of<'seats.ticks'>['kind'], 'subscription'>>();
 // @ts-expect-error no such procedure
-type _Unknown = Of<'seats.get_on'>;
+export type Unknown = Of<'seats.get_on'>;
 
 // Outputs have every field, those with defaults too, in values that TypeScript has.
 declare const seat: Seat;

@@ -8,8 +8,8 @@ import {
   type TRPCClientError,
 } from '@trpc/client';
 import type { inferProcedureErrorShape, inferRouterInputs, inferRouterOutputs } from '@trpc/server';
-import { type Equal, holds } from './equality.js';
-import type { AppRouter, Json, PageSeat, Routes } from './theatre.js';
+import type { AppRouter, Json, PageSeat, Routes } from '../../codegen/theatre.ts';
+import { type Equal, holds } from './equality.ts';
 
 type Flat<T> = T extends unknown ? { [Key in keyof T]: T[Key] } : never;
 
@@ -96,7 +96,7 @@ if (raised.type === 'SeatTaken') {
   holds<Equal<typeof raised.details, Json.SeatTakenDetails>>();
   holds<Equal<typeof raised.details.since, string>>();
 }
-holds<Equal<BookError['type'], 'NoSuchSeat' | 'SeatTaken' | null>>();
+holds<Equal<BookError['type'], 'NoSuchSeat' | 'SeatTaken' | undefined>>();
 // @ts-expect-error it does not declare this one
 raised.type === 'SeatLost';
 declare const caught: TRPCClientError<AppRouter>;

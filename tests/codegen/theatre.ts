@@ -469,16 +469,16 @@ export interface Api {
 
 type Failed = { type: string | null; details: unknown };
 
-/** An error as tRPC's clients have it: `error.data.type` tells which of those declared it is. */
-export type ErrorShape<Failure extends Failed> = TRPCErrorShape<
-  Failure extends unknown ? TRPCDefaultErrorData & { type: Failure['type']; details: Failure['details'] } : never
->;
+/** The `data` of an error as tRPC's clients have it: `data.type` tells which of the declared ones it is. */
+export type ErrorData<Failure extends Failed> = Failure extends { type: string }
+  ? TRPCDefaultErrorData & { type: Failure['type']; details: Failure['details']; request_id?: string }
+  : TRPCDefaultErrorData & { type?: undefined; details?: unknown; request_id?: string };
 
 interface Definition<Input, Output, Failure extends Failed> {
   input: Input;
   output: Output;
   meta: object;
-  errorShape: ErrorShape<Failure>;
+  errorShape: TRPCErrorShape<ErrorData<Failure>>;
 }
 
 type MutationProcedure<Input, Output, Failure extends Failed> = TRPCMutationProcedure<
@@ -570,7 +570,7 @@ export type Routes = {
 interface Root {
   ctx: object;
   meta: object;
-  errorShape: ErrorShape<NoSuchSeat | Json.SeatTaken | OtherError>;
+  errorShape: TRPCErrorShape<ErrorData<NoSuchSeat | Json.SeatTaken | OtherError>>;
   transformer: false;
 }
 
