@@ -1,0 +1,43 @@
+/** Copies of the runtime's own modules with one line broken on purpose: what the games must find. */
+
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+import type { Reducer } from './world.ts';
+
+const RUNTIME = new URL('../../../reactive_rpc/typescript/runtime/', import.meta.url);
+const MODULES = ['versions.ts', 'state.ts', 'coverage.ts'];
+
+export interface Fault {
+  readonly name: string;
+  readonly file: 'state.ts' | 'coverage.ts';
+  /** Must stand there exactly once: who changes the line changes the fault. */
+  readonly line: string;
+  readonly broken: string;
+}
+
+/** Call `use` with the reducer that has a fault. */
+export async function withFault<R>(fault: Fault, use: (reducer: Reducer) => R): Promise<R> {
+  const folder = await mkdtemp(join(tmpdir(), 'reactive-mutant-'));
+  try {
+    for (const name of MODULES) await cp(fileURLToPath(new URL(name, RUNTIME)), join(folder, name));
+    const path = join(folder, fault.file);
+    await writeFile(path, broken(await readFile(path, 'utf8'), fault));
+    const [state, coverage] = await Promise.all([load(folder, 'state.ts'), load(folder, 'coverage.ts')]);
+    return use({ ...state, ...coverage } as Reducer);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+async function load(folder: string, name: string): Promise<object> {
+  return (await import(pathToFileURL(join(folder, name)).href)) as object;
+}
+
+function broken(source: string, fault: Fault): string {
+  const parts = source.split(fault.line);
+  if (parts.length !== 2) throw new Error(`"${fault.line}" stands ${parts.length - 1} times in ${fault.file}`);
+  return parts.join(fault.broken);
+}
