@@ -1,0 +1,217 @@
+/**
+ * What was shown last, an entry a query, so that a page shows it before it has asked anything. Never throws.
+ *
+ * An entry is `rx:<scope>:<buster>:<query>` -> `<time>|<JSON>`: raw JSON, as the server sent it. Synchronous, as the
+ * first render waits for nothing; so it is small, and what is too large is not kept. Tabs share it: no entry is read to
+ * be written again, so none of them undoes another's.
+ */
+
+import { formatVersion, parseVersion, type Version } from './versions.ts';
+
+/** A result, as it is kept. */
+export interface StoredResult {
+  readonly json: unknown;
+  readonly etag: string | null;
+  readonly version: Version | null;
+}
+
+/** The part of `Storage` that is used: `localStorage`, `sessionStorage`, or one of your own. */
+export interface KeyValueStorage {
+  readonly length: number;
+  key(index: number): string | null;
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+  removeItem(key: string): void;
+}
+
+export interface StoreOptions {
+  /** Returns the storage; may throw where it is forbidden, and nothing is kept then. */
+  readonly storage: () => KeyValueStorage | undefined;
+  /** Whose results these are: those of any other are removed. */
+  readonly scope: string;
+  /** The version of the API: results of any other are removed. */
+  readonly buster: string;
+  /** The most characters of all entries. */
+  readonly maxLength?: number;
+  /** The most characters of one. */
+  readonly maxEntryLength?: number;
+  readonly now?: () => number;
+  /** Calls back when there is time to write; returns what undoes it. */
+  readonly schedule?: (write: () => void) => () => void;
+}
+
+const PREFIX = 'rx:';
+const MAX_LENGTH = 1_000_000;
+const MAX_ENTRY_LENGTH = 100_000;
+const GATHER_MS = 300;
+const IDLE_MS = 2000;
+
+interface Entry {
+  readonly length: number;
+  usedAt: number;
+}
+
+export class Store {
+  readonly #storage: KeyValueStorage | null;
+  readonly #prefix: string;
+  readonly #maxLength: number;
+  readonly #maxEntryLength: number;
+  readonly #now: () => number;
+  readonly #schedule: (write: () => void) => () => void;
+  readonly #entries = new Map<string, Entry>();
+  readonly #waiting = new Map<string, () => StoredResult | null>();
+  #length = 0;
+  #unschedule: (() => void) | null = null;
+
+  constructor(options: StoreOptions) {
+    this.#prefix = `${PREFIX}${options.scope}:${options.buster}:`;
+    this.#maxLength = options.maxLength ?? MAX_LENGTH;
+    this.#maxEntryLength = options.maxEntryLength ?? MAX_ENTRY_LENGTH;
+    this.#now = options.now ?? Date.now;
+    this.#schedule = options.schedule ?? whenIdle;
+    this.#storage = attempt(() => options.storage() ?? null, null);
+    attempt(() => this.#open(), undefined);
+  }
+
+  /** Return what was kept of a query. */
+  get(query: string): StoredResult | null {
+    const text = attempt(() => this.#storage?.getItem(this.#prefix + query) ?? null, null);
+    const entry = this.#entries.get(query);
+    if (entry !== undefined) entry.usedAt = this.#now();
+    return text === null ? null : attempt(() => resultOf(text), null);
+  }
+
+  /** Return the queries of which something is kept, the last used first. */
+  queries(): string[] {
+    return [...this.#entries].toSorted(([, one], [, other]) => other.usedAt - one.usedAt).map(([query]) => query);
+  }
+
+  /** Keep a result, soon; `make` returns it then, or null to keep nothing. */
+  put(query: string, make: () => StoredResult | null): void {
+    this.#waiting.set(query, make);
+    this.#unschedule ??= this.#schedule(() => this.flush());
+  }
+
+  /** Write now what waits: the page is going. */
+  flush(): void {
+    this.#unschedule?.();
+    this.#unschedule = null;
+    for (const [query, make] of this.#waiting) this.#write(query, make());
+    this.#waiting.clear();
+  }
+
+  /** Remove everything, also what waits: the caller has logged out. */
+  clear(): void {
+    this.#unschedule?.();
+    this.#unschedule = null;
+    this.#waiting.clear();
+    for (const query of this.queries()) this.#remove(query);
+    // Other tabs' entries of the same scope too, which this one has never seen.
+    attempt(() => this.#removeWhere((key) => key.startsWith(this.#prefix)), undefined);
+  }
+
+  /** Note what is there, and remove what is of another scope or version. */
+  #open(): void {
+    this.#removeWhere((key) => isResult(key) && !key.startsWith(this.#prefix));
+    for (const key of keysOf(this.#storage)) {
+      if (!key.startsWith(this.#prefix)) continue;
+      const text = this.#storage?.getItem(key) ?? '';
+      this.#note(key.slice(this.#prefix.length), key.length + text.length, timeOf(text));
+    }
+  }
+
+  #removeWhere(matches: (key: string) => boolean): void {
+    for (const key of keysOf(this.#storage).filter(matches)) this.#storage?.removeItem(key);
+  }
+
+  #write(query: string, result: StoredResult | null): void {
+    if (this.#storage === null || result === null) return;
+    const usedAt = this.#now();
+    const text = attempt(() => textOf(usedAt, result), null);
+    const length = this.#prefix.length + query.length + (text?.length ?? Infinity);
+    this.#remove(query);
+    if (text === null || length > this.#maxEntryLength) return;
+    this.#makeRoom(length);
+    // Another tab may have filled the storage meanwhile: the oldest entries give way.
+    while (!this.#set(query, text)) if (!this.#removeOldest()) return;
+    this.#note(query, length, usedAt);
+  }
+
+  #set(query: string, text: string): boolean {
+    return attempt(() => {
+      this.#storage?.setItem(this.#prefix + query, text);
+      return true;
+    }, false);
+  }
+
+  #makeRoom(length: number): void {
+    while (this.#length + length > this.#maxLength && this.#removeOldest());
+  }
+
+  #removeOldest(): boolean {
+    const oldest = this.queries().at(-1);
+    if (oldest !== undefined) this.#remove(oldest);
+    return oldest !== undefined;
+  }
+
+  #note(query: string, length: number, usedAt: number): void {
+    this.#length += length - (this.#entries.get(query)?.length ?? 0);
+    this.#entries.set(query, { length, usedAt });
+  }
+
+  #remove(query: string): void {
+    this.#length -= this.#entries.get(query)?.length ?? 0;
+    this.#entries.delete(query);
+    attempt(() => this.#storage?.removeItem(this.#prefix + query), undefined);
+  }
+}
+
+/** Call back after a while, when the page has nothing else to do. */
+function whenIdle(write: () => void): () => void {
+  const timer = setTimeout(() => {
+    if (typeof requestIdleCallback === 'function') requestIdleCallback(write, { timeout: IDLE_MS });
+    else write();
+  }, GATHER_MS);
+  return () => clearTimeout(timer);
+}
+
+/** Return what `try_` returns; `otherwise` if storage is full, forbidden, or holds something strange. */
+function attempt<T>(try_: () => T, otherwise: T): T {
+  try {
+    return try_();
+  } catch {
+    return otherwise;
+  }
+}
+
+function keysOf(storage: KeyValueStorage | null): string[] {
+  if (storage === null) return [];
+  return Array.from({ length: storage.length }, (_, index) => storage.key(index)).filter((key) => key !== null);
+}
+
+/** Tell whether an entry is a kept result, and not, say, a mutation that waits. */
+function isResult(key: string): boolean {
+  return key.startsWith(PREFIX) && !OTHER.test(key);
+}
+
+/** `rx:<scope>:out:<mutation>`. */
+const OTHER = /^rx:[^:]*:out:/;
+
+function textOf(usedAt: number, { json, etag, version }: StoredResult): string {
+  const spelled = version === null ? null : formatVersion(version);
+  return `${usedAt}|${JSON.stringify({ json, etag, version: spelled })}`;
+}
+
+function timeOf(text: string): number {
+  return Number(text.slice(0, text.indexOf('|'))) || 0;
+}
+
+function resultOf(text: string): StoredResult | null {
+  const { json, etag, version }: Readonly<Record<string, unknown>> = JSON.parse(text.slice(text.indexOf('|') + 1));
+  if (json === undefined) return null;
+  return {
+    json,
+    etag: typeof etag === 'string' ? etag : null,
+    version: typeof version === 'string' ? parseVersion(version) : null,
+  };
+}
