@@ -164,11 +164,11 @@ _MIRRORED: Final[dict[Any, Any]] = {
     operators.le: operators.ge,
     operators.ge: operators.le,
 }
-_OR_EQUAL: Final[dict[Any, Operator]] = {
-    operators.lt: "le",
-    operators.le: "le",
-    operators.gt: "ge",
-    operators.ge: "ge",
+_STRICT: Final[dict[Any, Any]] = {
+    operators.lt: operators.lt,
+    operators.le: operators.lt,
+    operators.gt: operators.gt,
+    operators.ge: operators.gt,
 }
 
 
@@ -257,7 +257,7 @@ class PredicateReader:
         return ANYTHING
 
     def _row(self, columns: list[Any], operator: Any, right: Any) -> Terms:
-        """Read a comparison of row values, column by column; an order says something of the first column alone."""
+        """Read a comparison of row values, column by column."""
         if operator is operators.in_op and isinstance(right, BindParameter):
             width = len(columns)
             return conjunction(self._compare(each, "in", right, (i, width)) for i, each in enumerate(columns))
@@ -267,9 +267,22 @@ class PredicateReader:
         if operator is operators.eq:
             pairs = zip(columns, values, strict=True)
             return conjunction(self._compare(_ungrouped(left), "eq", _ungrouped(value)) for left, value in pairs)
-        if operator in _OR_EQUAL:
-            return self._compare(_ungrouped(columns[0]), _OR_EQUAL[operator], _ungrouped(values[0]))
-        return ANYTHING
+        return self._row_order(columns, operator, values) if operator in _STRICT else ANYTHING
+
+    def _row_order(self, columns: list[Any], operator: Any, values: list[Any]) -> Terms:
+        """Read `(a, b) > (x, y)` as `a > x OR (a = x AND b > y)`.
+
+        INVARIANT (TRUE for the same rows): the databases compare from the left until two values differ, or one is
+        NULL. So a comparison that is TRUE was decided by one column, before which all are equal; the last one decides
+        also if it is equal, where the operator says so.
+        """
+        terms: list[Terms] = []
+        before: Terms = ANYTHING
+        for place, (column, value) in enumerate(zip(map(_ungrouped, columns), map(_ungrouped, values), strict=True)):
+            decides = operator if place == len(columns) - 1 else _STRICT[operator]
+            terms.append(conjunction([before, self._compare(column, _COMPARISONS[decides], value)]))
+            before = conjunction([before, self._compare(column, "eq", value)])
+        return disjunction(terms)
 
     def _is(self, left: Any, right: Any, negated: bool) -> Terms:
         field = field_of(left)

@@ -215,7 +215,11 @@ CORE: Final = [
         select(Member.role).where(tuple_(Member.team_id, Member.place).in_([(1, 2), (2, 1)]))),
         {"member": [{"team_id": {1, 2}, "place": {1, 2}}]}),
     Shape("row values in order", rows(select(Member.role).where(tuple_(Member.team_id, Member.place) > (1, 2))),
-          {"member": [{"team_id": (1, ...)}]}),
+          {"member": [{"team_id": (1, ...)}, {"team_id": 1, "place": (2, ...)}]}),
+    Shape("row values between two", rows(select(Member.role).where(
+        tuple_(Member.team_id, Member.place) > (1, 1), tuple_(Member.team_id, Member.place) <= (2, 1))),
+        {"member": [
+            {"team_id": (1, 2)}, {"team_id": 2, "place": (..., 1)}, {"team_id": 1, "place": (1, ...)}]}),
     Shape("a list", rows(select(T.name).where(T.id.in_([1, 9]))), {"team": [{"id": {1, 9}}]}),
     Shape("a range", rows(select(T.id).where(T.size.between(5, 20))), {"team": [{"size": (5, 20)}]}),
     Shape("NULL", rows(select(T.id).where(T.parent_id.is_(None))), {"team": [{"parent_id": None}]}),

@@ -57,8 +57,26 @@ NARROW: list[tuple[Any, list[dict[str, Condition]]]] = [
     (tuple_(T.id, T.cents).in_([(1, 1.25), (2, 2)]), [{"id": equals(1, 2), "cents": equals(125, 200)}]),
     (tuple_(T.id, T.cents).in_([]), []),
     (tuple_(T.id, T.title) == (1, "a"), [{"id": equals(1), "title": equals("a")}]),
-    (tuple_(T.id, T.title) > (1, "a"), [{"id": Between(1, True, None, False)}]),
-    (tuple_(T.id, T.title) <= (1, "a"), [{"id": Between(None, False, 1, True)}]),
+    (
+        tuple_(T.id, T.title) > (1, "a"),
+        [{"id": Between(1, False, None, False)}, {"id": equals(1), "title": Between("a", False, None, False)}],
+    ),
+    (
+        tuple_(T.id, T.title) <= (1, "a"),
+        [{"id": Between(None, False, 1, False)}, {"id": equals(1), "title": Between(None, False, "a", True)}],
+    ),
+    (
+        and_(tuple_(T.id, T.title) > (1, "a"), tuple_(T.id, T.title) <= (1, "c")),
+        [{"id": Between(1, False, 1, False)}, {"id": equals(1), "title": Between("a", False, "c", True)}],
+    ),
+    (
+        and_(tuple_(T.id, T.cents) >= (1, 1.25), T.title == "a"),
+        [
+            {"id": Between(1, False, None, False), "title": equals("a")},
+            {"id": equals(1), "cents": Between(125, True, None, False), "title": equals("a")},
+        ],
+    ),
+    (tuple_(T.id, T.nocase) > (1, "a"), [{"id": Between(1, False, None, False)}, {"id": equals(1)}]),
     (T.id == bindparam("inlined", 5, literal_execute=True), [{"id": Equals(frozenset({5}))}]),
     (T.title == bindparam("inlined", "it's", literal_execute=True), [{"title": Equals(frozenset({"it's"}))}]),
     (
