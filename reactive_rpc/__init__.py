@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnprocessableContentError,
     )
+    from reactive_rpc.pages.keyset import keyset
     from reactive_rpc.procedures.after_commit import after_commit
     from reactive_rpc.procedures.cache_options import Cache
     from reactive_rpc.procedures.caller import Caller, current_caller
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from reactive_rpc.procedures.steps import Answered, CallInfo, Next
     from reactive_rpc.procedures.streamed import Tracked, tracked
     from reactive_rpc.procedures.topics import Topic, topic
+    from reactive_rpc.protocol.pages import Cursor, Page, PageLimit
     from reactive_rpc.settings import Settings
     from reactive_rpc.web.operations.decorator import reactive
     from reactive_rpc.web.routing.lifespans import combine_lifespans
@@ -58,6 +60,7 @@ __all__ = [
     "Change",
     "ConflictError",
     "Context",
+    "Cursor",
     "DeclaredError",
     "Definer",
     "DefinitionError",
@@ -67,6 +70,8 @@ __all__ = [
     "Mutation",
     "Next",
     "NotFoundError",
+    "Page",
+    "PageLimit",
     "PreconditionFailedError",
     "Query",
     "RPCError",
@@ -88,6 +93,7 @@ __all__ = [
     "combine_lifespans",
     "current_caller",
     "define_reactive_function",
+    "keyset",
     "now",
     "rate_limit",
     "reactive",
@@ -103,12 +109,15 @@ _MODULES = {
     "Capture": "changes.capture_options",
     "Change": "dependencies.change",
     "Context": "procedures.context",
+    "Cursor": "protocol.pages",
     "DeclaredError": "procedures.declared_errors",
     "Definer": "procedures.definer",
     "FoundResult": "cache.result_store",
     "Login": "procedures.context",
     "Mutation": "procedures.procedure",
     "Next": "procedures.steps",
+    "Page": "protocol.pages",
+    "PageLimit": "protocol.pages",
     "Query": "procedures.procedure",
     "ReactiveRPC": "app",
     "ResultStore": "cache.result_store",
@@ -123,6 +132,7 @@ _MODULES = {
     "combine_lifespans": "web.routing.lifespans",
     "current_caller": "procedures.caller",
     "define_reactive_function": "procedures.definer",
+    "keyset": "pages.keyset",
     "now": "procedures.now",
     "rate_limit": "procedures.rate_limit",
     "reactive": "web.operations.decorator",

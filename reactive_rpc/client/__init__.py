@@ -20,6 +20,7 @@ from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterat
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.protocol.fidelity import AsSpelled
+from reactive_rpc.protocol.pages import Page
 
 __all__ = [
     "UNSET",
@@ -30,6 +31,7 @@ __all__ = [
     "ItemIterator",
     "Model",
     "Mutation",
+    "Page",
     "Procedure",
     "Query",
     "ReceivedFile",

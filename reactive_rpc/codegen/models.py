@@ -23,7 +23,7 @@ from reactive_rpc.codegen.names import TakenNames, camel_case, snake_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
 from reactive_rpc.codegen.spelling import Imports, Speller, branches_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
-from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE
+from reactive_rpc.protocol.marks import ENUM_NAMES, PAGE, TYPE
 
 __all__ = ["ModelParameter", "Models", "Signature", "render_models"]
 
@@ -184,7 +184,8 @@ class Models:
         return {field.name for field in self._fields.get(component, ())}
 
     def _objects(self) -> list[str]:
-        return [name for name in self._names if "properties" in self._components[name]]
+        found = {name: self._components[name] for name in self._names}
+        return [name for name, schema in found.items() if "properties" in schema and not _is_alias(schema)]
 
     def _generate(self) -> str:
         """Return what datamodel-code-generator writes: every class, and no type."""
@@ -346,7 +347,7 @@ def _class_names(components: Components) -> dict[str, str]:
 
 
 def _is_alias(schema: JSONSchema) -> bool:
-    return "properties" not in schema and not _is_enum(schema)
+    return ("properties" not in schema or schema.get(TYPE) == PAGE) and not _is_enum(schema)
 
 
 def _is_enum(schema: JSONSchema) -> bool:

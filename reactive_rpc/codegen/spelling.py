@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from reactive_rpc.codegen.document import REF, JSONSchema
-from reactive_rpc.protocol.marks import KEYS, TYPE, URL
+from reactive_rpc.protocol.marks import KEYS, PAGE, TYPE, URL
 
-__all__ = ["Imports", "Speller", "docstring", "escaped", "literal", "target_of"]
+__all__ = ["Imports", "Speller", "docstring", "escaped", "item_of", "literal", "target_of"]
 
 _FORMATS: Final = {
     "decimal": "decimal.Decimal",
@@ -169,6 +169,8 @@ class Speller:
 
     def _object(self, schema: JSONSchema, mark: str) -> str:
         keys = self.spell(schema[KEYS]) if KEYS in schema else self._name("str")
+        if mark == PAGE:
+            return f"{self._imports.name('reactive_rpc.client.Page')}[{self.spell(item_of(schema))}]"
         if mark == "counter":
             return f"{self._imports.name('collections.Counter')}[{keys}]"
         extra = schema.get("additionalProperties", {})
@@ -224,6 +226,12 @@ def target_of(schema: JSONSchema, components: Mapping[str, JSONSchema]) -> JSONS
     while "$ref" in schema:
         schema = components.get(schema["$ref"].removeprefix(REF), {})
     return schema
+
+
+def item_of(page: JSONSchema) -> JSONSchema:
+    """Return the schema of the rows of a page."""
+    item: JSONSchema = page.get("properties", {}).get("items", {}).get("items", {})
+    return item
 
 
 def _values(schema: JSONSchema) -> list[Any]:

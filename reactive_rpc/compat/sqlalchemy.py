@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = [
     "CompilerHooks",
@@ -20,12 +20,14 @@ __all__ = [
     "annotations_of",
     "bind_processors",
     "copy_engine",
+    "declared_type",
     "expanded_parameters",
     "has_bind_expression",
     "has_column_expression",
     "has_columns_only",
     "has_default_isolation_level",
     "has_hints",
+    "has_order_or_bounds",
     "is_custom_construct",
     "is_for_update",
     "is_of_crud",
@@ -99,6 +101,11 @@ def is_plain_select(select: Any) -> bool:
     )
 
 
+def has_order_or_bounds(select: Any) -> bool:
+    """Tell whether a SELECT has an order, or yields not a row for every row of its FROM and WHERE."""
+    return bool(select._order_by_clauses) or not is_plain_select(select)
+
+
 def has_columns_only(statement: Any) -> bool:
     """Tell whether an INSERT, UPDATE or DELETE has no CTE and no prefix beside it."""
     return not (statement._independent_ctes or statement._prefixes)
@@ -166,6 +173,15 @@ def affinity_of(type_: Any) -> type[TypeEngine[Any]]:
 def unwrapped_type(type_: TypeEngine[Any], dialect: Dialect) -> Any:
     """Return a type as the dialect has it, without decorators."""
     return type_._unwrapped_dialect_impl(dialect)
+
+
+def declared_type(type_: TypeEngine[Any], dialect: Dialect) -> Any:
+    """Return a type as its author gave it for this database: without decorators, and not the dialect's own yet."""
+    while True:
+        variant = type_._variant_mapping.get(dialect.name, type_)
+        if not isinstance(variant, TypeDecorator):
+            return variant
+        type_ = variant.load_dialect_impl(dialect)
 
 
 def has_bind_expression(type_: TypeEngine[Any], dialect: Dialect) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ENUM_NAMES", "FILE", "KEYS", "MAY_LACK", "TYPE", "URL"]
+__all__ = ["ENUM_NAMES", "FILE", "KEYS", "MAY_LACK", "PAGE", "TYPE", "URL"]
 
 TYPE: Final = "x-reactive-type"
 """The name of the type; the part behind a colon narrows it and may be ignored (`url:HttpUrl`)."""
@@ -27,3 +27,6 @@ URL: Final = "url"
 
 FILE: Final = "file"
 """The type of a part of a multipart body that is no JSON."""
+
+PAGE: Final = "page"
+"""The type of an object that is a page of a list: `items` and `next`."""

@@ -212,6 +212,16 @@ def test_types_say_what_they_put_around_values() -> None:
     assert compat.affinity_of(postgresql.VARCHAR()) is String
     assert isinstance(compat.unwrapped_type(Shouted(), dialect), String)
     assert not isinstance(compat.unwrapped_type(Shouted(), dialect), TypeDecorator)
+    assert type(compat.declared_type(Shouted(), dialect)) is String
+    variant = String().with_variant(Shouted(), "sqlite").with_variant(postgresql.CITEXT(), "postgresql")
+    assert type(compat.declared_type(variant, dialect)) is postgresql.CITEXT
+
+
+def test_an_order_and_bounds_are_found() -> None:
+    """Of a SELECT that is to be read in pages, which have their own."""
+    plain = select(TEAM).where(TEAM.c.id > 1)
+    bounded = [plain.order_by(TEAM.c.id), plain.limit(1), plain.offset(1), plain.distinct(), plain.group_by(TEAM.c.id)]
+    assert [compat.has_order_or_bounds(each) for each in (plain, *bounded)] == [False] + [True] * 5
 
 
 def test_an_engine_is_copied_with_its_listeners() -> None:
