@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from reactive_rpc.client import Page
 from typing import Final
 
 from reactive_rpc.client import (
@@ -140,12 +141,12 @@ _MESSAGES_GET_AFTER: Final[Procedure[list[models.Message]]] = Procedure(
 )
 
 
-_MESSAGES_GET_ALL: Final[Procedure[list[models.Message]]] = Procedure(
+_MESSAGES_GET_ALL: Final[Procedure[Page[models.Message]]] = Procedure(
     path='messages.get_all',
     url='/rpc/messages.get_all',
     method='GET',
     input=models.MessagesGetAllInput,
-    output=list[models.Message],
+    output=Page[models.Message],
     errors=(errors.AgentNotFound,),
 )
 
@@ -492,56 +493,62 @@ class MessagesGetAfter(Query[list[models.Message]]):
         })
 
 
-class MessagesGetAll(Query[list[models.Message]]):
+class MessagesGetAll(Query[Page[models.Message]]):
     """`messages.get_all`: query."""
 
     async def __call__(
         self,
         *,
         agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
         limit: int = UNSET,
-        before: str | None = UNSET,
-    ) -> list[models.Message]:
-        """The messages that an agent has sent or received, newest first.
+    ) -> Page[models.Message]:
+        """A page of the messages that an agent has sent or received, newest first.
 
-        For the next page, give the last message's id as `before`.
+        For the next page, give `next` as `after`.
 
         Args:
             agent_id: An agent of your organization.
-            limit: How many at most. Default: 50.
-            before: The last message of the page before this one.
+            after: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            until: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
 
         Raises:
             AgentNotFound: no agent {agent_id!r}
         """
         return await self._call({
             'agent_id': agent_id,
+            'after': after,
+            'until': until,
             'limit': limit,
-            'before': before,
         })
 
     def watch(
         self,
         *,
         agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
         limit: int = UNSET,
-        before: str | None = UNSET,
-    ) -> Watch[list[models.Message]]:
+    ) -> Watch[Page[models.Message]]:
         """Follow the result: its latest state now and after every change.
 
-        The messages that an agent has sent or received, newest first.
+        A page of the messages that an agent has sent or received, newest first.
 
-        For the next page, give the last message's id as `before`.
+        For the next page, give `next` as `after`.
 
         Args:
             agent_id: An agent of your organization.
-            limit: How many at most. Default: 50.
-            before: The last message of the page before this one.
+            after: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            until: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
         """
         return self._watch({
             'agent_id': agent_id,
+            'after': after,
+            'until': until,
             'limit': limit,
-            'before': before,
         })
 
 
@@ -1001,56 +1008,62 @@ class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
         })
 
 
-class SyncMessagesGetAll(SyncQuery[list[models.Message]]):
+class SyncMessagesGetAll(SyncQuery[Page[models.Message]]):
     """`messages.get_all`: query."""
 
     def __call__(
         self,
         *,
         agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
         limit: int = UNSET,
-        before: str | None = UNSET,
-    ) -> list[models.Message]:
-        """The messages that an agent has sent or received, newest first.
+    ) -> Page[models.Message]:
+        """A page of the messages that an agent has sent or received, newest first.
 
-        For the next page, give the last message's id as `before`.
+        For the next page, give `next` as `after`.
 
         Args:
             agent_id: An agent of your organization.
-            limit: How many at most. Default: 50.
-            before: The last message of the page before this one.
+            after: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            until: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
 
         Raises:
             AgentNotFound: no agent {agent_id!r}
         """
         return self._call({
             'agent_id': agent_id,
+            'after': after,
+            'until': until,
             'limit': limit,
-            'before': before,
         })
 
     def watch(
         self,
         *,
         agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
         limit: int = UNSET,
-        before: str | None = UNSET,
-    ) -> SyncWatch[list[models.Message]]:
+    ) -> SyncWatch[Page[models.Message]]:
         """Follow the result: its latest state now and after every change.
 
-        The messages that an agent has sent or received, newest first.
+        A page of the messages that an agent has sent or received, newest first.
 
-        For the next page, give the last message's id as `before`.
+        For the next page, give `next` as `after`.
 
         Args:
             agent_id: An agent of your organization.
-            limit: How many at most. Default: 50.
-            before: The last message of the page before this one.
+            after: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            until: A place in the list, `next` of one of its pages; null: its begin, or its end.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
         """
         return self._watch({
             'agent_id': agent_id,
+            'after': after,
+            'until': until,
             'limit': limit,
-            'before': before,
         })
 
 

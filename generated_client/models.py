@@ -117,8 +117,9 @@ class MessagesGetAfterInput(Model):
 
 class MessagesGetAllInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
-    limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
-    before: Annotated[str | None, Field(description='The last message of the page before this one.', min_length=1, max_length=64)] = None
+    after: Annotated[str | None, Field(description='A place in the list, `next` of one of its pages; null: its begin, or its end.', max_length=2000)] = None
+    until: Annotated[str | None, Field(description='A place in the list, `next` of one of its pages; null: its begin, or its end.', max_length=2000)] = None
+    limit: Annotated[int, Field(description='How many rows; up to twice as many between `after` and `until`.', ge=1, le=200)] = 50
 
 
 class Organization(Model):

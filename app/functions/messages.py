@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.functions.tenancy import AgentId, Id, find_agent, procedure
 from app.models import Agent, Message, new_id, now
-from reactive_rpc import NotFoundError, Tenant, Tracked, current_caller, tracked
+from reactive_rpc import Cursor, NotFoundError, Page, PageLimit, Tenant, Tracked, current_caller, keyset, tracked
 
 __all__ = ["events", "export", "get_after", "get_all", "send"]
 
@@ -26,7 +26,6 @@ MOMENT: Final = timedelta(microseconds=1)
 
 Limit = Annotated[int, Field(ge=1, le=200, description="How many at most.")]
 After = Annotated[Id | None, Field(description="The last message that is known already.")]
-Before = Annotated[Id | None, Field(description="The last message of the page before this one.")]
 Receiver = Annotated[
     Id | None,
     Field(description="Another agent of your organization; null: all of them.", examples=["agent-0002"]),
@@ -36,19 +35,22 @@ Body = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
 
 @procedure.query
 async def get_all(
-    db: AsyncSession, ctx: Tenant, agent_id: AgentId, limit: Limit = 50, before: Before = None
-) -> list[Message]:
-    """The messages that an agent has sent or received, newest first.
+    db: AsyncSession,
+    ctx: Tenant,
+    agent_id: AgentId,
+    *,
+    after: Cursor = None,
+    until: Cursor = None,
+    limit: PageLimit = 50,
+) -> Page[Message]:
+    """A page of the messages that an agent has sent or received, newest first.
 
-    For the next page, give the last message's id as `before`.
+    For the next page, give `next` as `after`.
     """
     agent = await find_agent(db, ctx, agent_id)
-    theirs = _of(agent.id)
-    page = select(Message).where(theirs)
-    if before is not None:
-        page = page.where(_older_than(await _find(db, before, theirs)))
-    newest_first = page.order_by(col(Message.created_at).desc(), col(Message.id).desc())
-    return list((await db.exec(newest_first.limit(limit))).all())
+    newest_first = [col(Message.created_at).desc(), col(Message.id).desc()]
+    theirs = select(Message).where(_of(agent.id))
+    return await keyset(db, theirs, order_by=newest_first, after=after, until=until, limit=limit)
 
 
 @procedure.query
@@ -135,12 +137,6 @@ async def _find(db: AsyncSession, message_id: str, theirs: ColumnElement[bool]) 
 
 
 def _newer_than(message: Message) -> ColumnElement[bool]:
-    """The other side of the border of `_older_than`."""
+    """Compare by id where the moment is the same: the border may fall between two such messages."""
     moment = col(Message.created_at)
     return or_(moment > message.created_at, and_(moment == message.created_at, col(Message.id) > message.id))
-
-
-def _older_than(message: Message) -> ColumnElement[bool]:
-    """Compare by id where the moment is the same: a page border may fall between two such messages."""
-    moment = col(Message.created_at)
-    return or_(moment < message.created_at, and_(moment == message.created_at, col(Message.id) < message.id))

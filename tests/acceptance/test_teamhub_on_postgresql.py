@@ -107,7 +107,7 @@ async def send_and_listen(urls: Sequence[str]) -> tuple[set[str], list[str]]:
     """Return the ids of what was sent to the servers at once, and of what was heard, in order."""
     async with TeamHub(urls[0]) as hub:
         await hub.login(username="ada@org-01.example", password=PASSWORD)
-        (newest,) = await hub.messages.get_all(agent_id="agent-0001", limit=1)
+        (newest,) = (await hub.messages.get_all(agent_id="agent-0001", limit=1)).items
         senders = [send(urls[number % len(urls)], f"agent-{number + 2:04}") for number in range(SENDERS)]
         heard, sent = await asyncio.gather(listen(hub, newest.id, SENDERS * EACH_SENDS), asyncio.gather(*senders))
         return {id for ids in sent for id in ids}, [message.id for message in heard]

@@ -103,32 +103,45 @@ def test_deleting_an_agent_takes_everything_of_it(ada: Caller, server: Server) -
     deleted = ada.post("agents.delete", agent_id=agent_id).json()
 
     assert deleted == {"agent_id": agent_id, "message_count": 2, "memory_count": 1}
-    assert ada.get("messages.get_all", agent_id=other_id).json() == [kept]
+    assert ada.get("messages.get_all", agent_id=other_id).json() == {"items": [kept], "next": None}
     assert scalar(server, "SELECT count(*) FROM memory WHERE agent_id = ?", agent_id) == 0
 
 
 def test_messages_are_paged_newest_first(ada: Caller, server: Server) -> None:
-    """Pages through `before` give every message of the agent once, also where moments are equal."""
+    """Page after page gives every message of the agent once, also where moments are equal."""
     agent_id = ada.new_agent()
     sent = [ada.post("messages.send", from_agent_id=agent_id, body=str(n)).json()["id"] for n in range(5)]
     write_elsewhere(server, "UPDATE message SET created_at = '2026-01-01 00:00:00.000000' WHERE id = ?", sent[1])
     write_elsewhere(server, "UPDATE message SET created_at = '2026-01-01 00:00:00.000000' WHERE id = ?", sent[2])
 
-    seen: list[dict[str, Any]] = []
-    while page := ada.get(
-        "messages.get_all", agent_id=agent_id, limit=2, **({"before": seen[-1]["id"]} if seen else {})
-    ).json():
-        seen += page
+    page = ada.get("messages.get_all", agent_id=agent_id, limit=2).json()
+    seen: list[dict[str, Any]] = page["items"]
+    while page["next"]:
+        page = ada.get("messages.get_all", agent_id=agent_id, limit=2, after=page["next"]).json()
+        seen += page["items"]
 
     order = [(message["created_at"], message["id"]) for message in seen]
     assert order == sorted(order, reverse=True)
     assert sorted(message["id"] for message in seen) == sorted(sent)
 
 
-def test_a_page_before_an_unknown_message_is_refused(ada: Caller) -> None:
-    """`before` must be a message of the same agent."""
-    answer = ada.get("messages.get_all", agent_id="agent-0001", before="message-none")
-    assert answer.status_code == 404
+def test_a_page_goes_on_where_a_deleted_message_was(ada: Caller, server: Server) -> None:
+    """A cursor is a place between messages, and needs none to be there."""
+    agent_id = ada.new_agent()
+    sent = [ada.post("messages.send", from_agent_id=agent_id, body=str(n)).json()["id"] for n in range(4)]
+    first = ada.get("messages.get_all", agent_id=agent_id, limit=2).json()
+    write_elsewhere(server, "DELETE FROM message WHERE id = ?", first["items"][-1]["id"])
+
+    rest = ada.get("messages.get_all", agent_id=agent_id, limit=2, after=first["next"]).json()
+
+    assert [message["id"] for message in rest["items"]] == [sent[1], sent[0]]
+
+
+def test_a_cursor_that_is_none_is_refused(ada: Caller) -> None:
+    """The answer names the input."""
+    answer = ada.get("messages.get_all", agent_id="agent-0001", after="message-none")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"][0]["loc"] == ["after"]
 
 
 def test_memories_come_newest_first_and_limited(ada: Caller) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from generated_client import Agent, AgentStats, Message, Organization, SyncTeamHub, TeamHub
-from reactive_rpc.client import State
+from reactive_rpc.client import Page, State
 
 
 async def right(hub: TeamHub) -> None:
@@ -13,7 +13,7 @@ async def right(hub: TeamHub) -> None:
     assert_type(await hub.agents.get_all(), list[Agent])
     assert_type(await hub.organizations.get_mine(), Organization)
     assert_type((await hub.agents.get_with_stats(agent_id="a")).message_count, int)
-    assert_type(await hub.messages.get_all(agent_id="a", limit=3, before=None), list[Message])
+    assert_type(await hub.messages.get_all(agent_id="a", limit=3, after=None), Page[Message])
     assert_type((await hub.agents.update(agent_id="a", description=None)).description, str | None)
     async with hub.agents.get_with_stats.watch(agent_id="a") as live:
         assert_type(live.state, State[AgentStats])

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from generated_client import Agent, AgentStats, Message, TeamHub
-from reactive_rpc.client import State, Watch
+from reactive_rpc.client import Page, State, Watch
 from reactive_rpc.errors import ConnectionFailedError
 from tests.support.processes import Conversation
 from tests.support.waiting import until
@@ -193,9 +193,9 @@ def of_stats(stats: AgentStats) -> object:
     return stats.agent.name, stats.message_count, stats.memory_count
 
 
-def of_messages(messages: list[Message]) -> object:
+def of_messages(page: Page[Message]) -> object:
     """Return what `Truth.messages` returns."""
-    return [message.id for message in messages]
+    return [message.id for message in page.items]
 
 
 @dataclass
