@@ -145,6 +145,12 @@ export interface Organization {
   created_at: Date;
 }
 
+export interface PageMessage {
+  items: Message[];
+  /** The cursor after which the list goes on; null if nothing follows. */
+  next: string | null;
+}
+
 export interface SendInput {
   /** An agent of your organization. */
   from_agent_id: string;
@@ -242,16 +248,18 @@ export declare namespace messages {
   export interface get_all_Input {
     /** An agent of your organization. */
     agent_id: string;
+    /** A place in the list, `next` of one of its pages; null: its begin, or its end. */
+    after?: string | null | undefined;
+    /** A place in the list, `next` of one of its pages; null: its begin, or its end. */
+    until?: string | null | undefined;
     /**
-     * How many at most.
+     * How many rows; up to twice as many between `after` and `until`.
      *
      * @default 50
      */
     limit?: number | undefined;
-    /** The last message of the page before this one. */
-    before?: string | null | undefined;
   }
-  export type get_all_Output = Message[];
+  export type get_all_Output = PageMessage;
   export type get_all_Error = AgentNotFound | OtherError;
   export type send_Input = SendInput;
   export type send_Output = Message;
@@ -308,6 +316,11 @@ export declare namespace Json {
     id: string;
     name: string;
     created_at: string;
+  }
+  export interface PageMessage {
+    items: Json.Message[];
+    /** The cursor after which the list goes on; null if nothing follows. */
+    next: string | null;
   }
   /** Something the agents of an organization can use. */
   export interface Tool {
@@ -416,9 +429,9 @@ export interface Api {
      */
     get_after: Procedures['messages.get_after'];
     /**
-     * The messages that an agent has sent or received, newest first.
+     * A page of the messages that an agent has sent or received, newest first.
      *
-     * For the next page, give the last message's id as `before`.
+     * For the next page, give `next` as `after`.
      *
      * @see /docs#/messages/messages.get_all
      */
@@ -551,13 +564,13 @@ export type Routes = {
      */
     get_after: QueryProcedure<messages.get_after_Input, Json.Message[], messages.get_after_Error>;
     /**
-     * The messages that an agent has sent or received, newest first.
+     * A page of the messages that an agent has sent or received, newest first.
      *
-     * For the next page, give the last message's id as `before`.
+     * For the next page, give `next` as `after`.
      *
      * @see /docs#/messages/messages.get_all
      */
-    get_all: QueryProcedure<messages.get_all_Input, Json.Message[], messages.get_all_Error>;
+    get_all: QueryProcedure<messages.get_all_Input, Json.PageMessage, messages.get_all_Error>;
     /**
      * Say something: to one agent, or to the whole organization.
      *
