@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from reactive_rpc.procedures.steps import Answered, CallInfo, Next
     from reactive_rpc.procedures.streamed import Tracked, tracked
     from reactive_rpc.procedures.topics import Topic, topic
-    from reactive_rpc.protocol.pages import Cursor, Page, PageLimit
+    from reactive_rpc.protocol.pages import Page, PageCursor, PageLimit
     from reactive_rpc.settings import Settings
     from reactive_rpc.web.operations.decorator import reactive
     from reactive_rpc.web.routing.lifespans import combine_lifespans
@@ -60,7 +60,6 @@ __all__ = [
     "Change",
     "ConflictError",
     "Context",
-    "Cursor",
     "DeclaredError",
     "Definer",
     "DefinitionError",
@@ -71,6 +70,7 @@ __all__ = [
     "Next",
     "NotFoundError",
     "Page",
+    "PageCursor",
     "PageLimit",
     "PreconditionFailedError",
     "Query",
@@ -109,7 +109,6 @@ _MODULES = {
     "Capture": "changes.capture_options",
     "Change": "dependencies.change",
     "Context": "procedures.context",
-    "Cursor": "protocol.pages",
     "DeclaredError": "procedures.declared_errors",
     "Definer": "procedures.definer",
     "FoundResult": "cache.result_store",
@@ -117,6 +116,7 @@ _MODULES = {
     "Mutation": "procedures.procedure",
     "Next": "procedures.steps",
     "Page": "protocol.pages",
+    "PageCursor": "protocol.pages",
     "PageLimit": "protocol.pages",
     "Query": "procedures.procedure",
     "ReactiveRPC": "app",

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.functions.tenancy import AgentId, Id, find_agent, procedure
 from app.models import Agent, Message, new_id, now
-from reactive_rpc import Cursor, NotFoundError, Page, PageLimit, Tenant, Tracked, current_caller, keyset, tracked
+from reactive_rpc import NotFoundError, Page, PageCursor, PageLimit, Tenant, Tracked, current_caller, keyset, tracked
 
 __all__ = ["events", "export", "get_after", "get_all", "send"]
 
@@ -39,8 +39,8 @@ async def get_all(
     ctx: Tenant,
     agent_id: AgentId,
     *,
-    after: Cursor = None,
-    until: Cursor = None,
+    after: PageCursor = None,
+    until: PageCursor = None,
     limit: PageLimit = 50,
 ) -> Page[Message]:
     """A page of the messages that an agent has sent or received, newest first.

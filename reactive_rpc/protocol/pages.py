@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reactive_rpc.protocol.marks import PAGE, TYPE
 
-__all__ = ["MAX_CURSOR_CHARACTERS", "MAX_LIMIT", "Cursor", "Page", "PageLimit"]
+__all__ = ["MAX_CURSOR_CHARACTERS", "MAX_LIMIT", "Page", "PageCursor", "PageLimit"]
 
 T = TypeVar("T")
 
@@ -22,13 +22,13 @@ MAX_CURSOR_CHARACTERS: Final = 2_000
 MAX_LIMIT: Final = 1_000
 """No procedure may let its callers ask for pages of more rows."""
 
-Cursor = Annotated[
+PageCursor = Annotated[
     Annotated[str, Field(max_length=MAX_CURSOR_CHARACTERS)] | None,
     Field(description="A place in the list, `next` of one of its pages; null: its begin, or its end."),
 ]
 """A place between two rows of a list: opaque, and right also if the row that it was made of is deleted.
 
-A parameter of a handler, `after: Cursor = None`.
+A parameter of a handler, `after: PageCursor = None`.
 """
 
 PageLimit = Annotated[

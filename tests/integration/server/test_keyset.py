@@ -45,10 +45,10 @@ from reactive_rpc import (
     Answered,
     BadRequestError,
     CallInfo,
-    Cursor,
     DefinitionError,
     Next,
     Page,
+    PageCursor,
     PageLimit,
     ReactiveRPC,
     define_reactive_function,
@@ -160,8 +160,8 @@ counting = define_reactive_function.wrap(counted, on="compute")
 async def items(
     db: AsyncSession,
     order: str,
-    after: Cursor = None,
-    until: Cursor = None,
+    after: PageCursor = None,
+    until: PageCursor = None,
     limit: PageLimit = 3,
 ) -> Page[Item]:
     """A page of all items in one of the orders."""
@@ -169,14 +169,14 @@ async def items(
 
 
 @counting
-def items_sync(db: Session, after: Cursor = None, limit: PageLimit = 3) -> Page[Item]:
+def items_sync(db: Session, after: PageCursor = None, limit: PageLimit = 3) -> Page[Item]:
     """The same from a sync handler."""
     return keyset(db, select(Item), order_by=[col(Item.number)], after=after, limit=limit)
 
 
 @counting
 async def on_shelf(
-    db: AsyncSession, shelf: str, after: Cursor = None, until: Cursor = None, limit: PageLimit = 3
+    db: AsyncSession, shelf: str, after: PageCursor = None, until: PageCursor = None, limit: PageLimit = 3
 ) -> Page[Card]:
     """A page of one shelf by number, its moment and id."""
     found = select(Card).where(Card.shelf == shelf)
@@ -186,7 +186,7 @@ async def on_shelf(
 
 @counting
 async def on_shelf_mixed(
-    db: AsyncSession, shelf: str, after: Cursor = None, until: Cursor = None, limit: PageLimit = 3
+    db: AsyncSession, shelf: str, after: PageCursor = None, until: PageCursor = None, limit: PageLimit = 3
 ) -> Page[Card]:
     """The same in an order that no row value has."""
     found = select(Card).where(Card.shelf == shelf)
@@ -195,12 +195,12 @@ async def on_shelf_mixed(
 
 
 @counting
-async def pairs(db: AsyncSession, after: Cursor = None, limit: PageLimit = 2) -> Page[Pair]:
+async def pairs(db: AsyncSession, after: PageCursor = None, limit: PageLimit = 2) -> Page[Pair]:
     return await keyset(db, select(Pair), order_by=[col(Pair.rank).desc()], after=after, limit=limit)
 
 
 @counting
-async def aliases(db: AsyncSession, after: Cursor = None, limit: PageLimit = 2) -> Page[Pair]:
+async def aliases(db: AsyncSession, after: PageCursor = None, limit: PageLimit = 2) -> Page[Pair]:
     other = aliased(Pair)
     return await keyset(db, select(other), order_by=[other.rank], after=after, limit=limit)
 
