@@ -1,0 +1,619 @@
+/**
+ * Keeps the queries of a QueryClient right. The cache stays TanStack's; what is true of each query is ours.
+ *
+ * Every query of this API in the cache is adopted, whoever made it, so a stock `useQuery` on such a key is live too.
+ * The engine fetches by itself and writes by `query.setState`, once a change: two calls would give observers two
+ * results. Query-core fetches only what has no data yet, by our `queryFn`, and hears of it from the same fetch.
+ */
+
+import {
+  hashKey,
+  type Query,
+  type QueryCacheNotifyEvent,
+  type QueryClient,
+  type QueryState,
+} from '@tanstack/query-core';
+
+import { Backoff } from './backoff.ts';
+import type { Codec } from './codec.ts';
+import { connectedActions } from './coverage.ts';
+import { Entry } from './entry.ts';
+import { asError, ReactiveError } from './errors.ts';
+import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
+import { Mutations, type OptimisticUpdate } from './mutations.ts';
+import { type Action, isStale, newestOf } from './state.ts';
+import type { Store } from './store.ts';
+import { type ConnectedQuery, type News, type StreamState, Streams, type WatchedQuery } from './streams.ts';
+import { pause } from './tasks.ts';
+import { parseVersion, type Version } from './versions.ts';
+import type { Answer, MutationOptions, Wire } from './wire.ts';
+
+/** How the values of a procedure are read and written. */
+export interface ProcedureCodecs {
+  readonly input?: Codec<unknown>;
+  readonly output?: Codec<unknown>;
+}
+
+export interface EngineOptions {
+  readonly client: QueryClient;
+  readonly wire: Wire;
+  readonly store: Store | null;
+  /** The first parts of the paths of this API; left out, every key that looks like tRPC's is adopted. */
+  readonly namespaces?: readonly string[] | undefined;
+  readonly codecs?: Readonly<Record<string, ProcedureCodecs>> | undefined;
+  readonly transport?: 'auto' | 'poll' | 'off' | undefined;
+  readonly onUnauthorized?: ((error: ReactiveError) => void) | undefined;
+}
+
+export interface EngineStatus {
+  readonly stream: StreamState;
+  /** When the server was last heard of, as `Date.now()` counts; null if it never was. */
+  readonly heardAt: number | null;
+  /** How many mutations were made and are not answered yet. */
+  readonly waiting: number;
+  /** Why there is no stream. */
+  readonly error: ReactiveError | null;
+}
+
+/** How long a result that was restored waits for a stream to confirm it, before it is fetched. */
+const CONFIRM_MS = 1000;
+/** How long a newer result is held for a mutation that hangs. */
+const HOLD_MS = 5000;
+
+/** What TanStack must leave to the engine: when to fetch, and whether to try again. */
+const LEFT_TO_US = {
+  networkMode: 'always',
+  retry: false,
+  retryOnMount: false,
+  staleTime: Infinity,
+  refetchOnMount: false,
+  refetchOnWindowFocus: false,
+  refetchOnReconnect: false,
+} as const;
+
+export class Engine {
+  readonly client: QueryClient;
+  readonly #options: EngineOptions;
+  readonly #entries = new Map<string, Entry>();
+  readonly #mutations: Mutations;
+  readonly #streams: Streams | null;
+  readonly #statusListeners = new Set<() => void>();
+  readonly #holds = new WeakMap<Entry, ReturnType<typeof setTimeout>>();
+  readonly #unsubscribe: () => void;
+  #status: EngineStatus = { stream: 'idle', heardAt: null, waiting: 0, error: null };
+  #notifiedUpTo: Version | null = null;
+  #scope: string | null = null;
+  /** The engine itself writes into the cache just now. */
+  #isWriting = false;
+
+  constructor(options: EngineOptions) {
+    this.client = options.client;
+    this.#options = options;
+    this.#mutations = new Mutations(this.#mutationHost());
+    this.#streams = options.transport === 'off' ? null : new Streams(this.#streamOptions());
+    // By namespace: the user's other queries keep their defaults.
+    for (const namespace of options.namespaces ?? []) {
+      this.client.setQueryDefaults([[namespace]], this.queryDefaults());
+    }
+    const cache = this.client.getQueryCache();
+    this.#unsubscribe = cache.subscribe((event) => this.#onCache(event));
+    for (const query of cache.getAll()) this.#adopt(query);
+  }
+
+  get status(): EngineStatus {
+    return this.#status;
+  }
+
+  onStatus(listener: () => void): () => void {
+    const own = (): void => listener();
+    this.#statusListeners.add(own);
+    return () => this.#statusListeners.delete(own);
+  }
+
+  /** The options of every query of this API. */
+  queryDefaults(): typeof LEFT_TO_US & {
+    readonly queryFn: (context: { readonly queryKey: readonly unknown[] }) => Promise<unknown>;
+  } {
+    // It does not read `context.signal`: query-core would then cancel and revert the load at the first unmount, which
+    // React's StrictMode always makes.
+    return { ...LEFT_TO_US, queryFn: ({ queryKey }) => this.#load(queryKey) };
+  }
+
+  /** Return the entry of a query, made if there is none. */
+  entry(name: QueryName): Entry {
+    const queryKey = queryKeyOf(this.#encoded(name));
+    const options = this.client.defaultQueryOptions({ ...this.queryDefaults(), queryKey });
+    const query = this.client.getQueryCache().build(this.client, options);
+    return this.#entries.get(query.queryHash) ?? this.#adopt(query as Query) ?? foreignKey(name);
+  }
+
+  /** Keep a query right although nobody shows it, until the function that is returned is called. */
+  hold(entry: Entry): () => void {
+    entry.holders += 1;
+    this.#look(entry);
+    return () => {
+      entry.holders -= 1;
+      this.#look(entry);
+    };
+  }
+
+  /** Resolve with the data of a query once there is some; reject with the error if its fetch fails. */
+  async load(entry: Entry): Promise<unknown> {
+    const release = this.hold(entry);
+    try {
+      return await settled(entry);
+    } finally {
+      release();
+    }
+  }
+
+  /** Make a mutation. */
+  mutate(
+    { path, input }: QueryName,
+    updates: readonly OptimisticUpdate[],
+    options: MutationOptions & { readonly isParallel?: boolean },
+  ): Promise<unknown> {
+    const { input: inputCodec, output } = this.#codecs(path);
+    const json = input === undefined || inputCodec === undefined ? input : inputCodec.encode(input);
+    this.#become({ waiting: this.#status.waiting + 1 });
+    const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
+      const parse = output?.parse?.bind(output);
+      const written = await this.#options.wire.mutate(path, json, { ...options, ...(parse && { parse }) });
+      this.#notice(written.scope);
+      return { value: output ? output.decode(written.json) : written.json, version: written.version };
+    });
+    return made.finally(() => this.#become({ waiting: this.#status.waiting - 1 }));
+  }
+
+  /** The caller has other credentials; `forget` if it is somebody else, who may not see what is here. */
+  reidentify(forget: boolean): void {
+    if (forget) {
+      this.#options.store?.clear();
+      this.#scope = null;
+    }
+    this.#notifiedUpTo = null;
+    for (const entry of this.#entries.values()) {
+      entry.giveUp();
+      this.#dispatch(entry, { type: 'reidentified', forget });
+      // In the place of the fetch that was given up: its answer would have been the former caller's.
+      if (entry.snapshot.loading) void this.#refresh(entry);
+    }
+    this.#streams?.reidentify();
+  }
+
+  /** Try now what waits: the page is online, or seen again. */
+  nudge(): void {
+    this.#streams?.nudge();
+    for (const entry of this.#entries.values()) entry.pause?.abort();
+  }
+
+  /** Distrust a stream that seems to be up: the page slept. */
+  distrust(): void {
+    this.#streams?.replace();
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    this.#streams?.close();
+    for (const entry of this.#entries.values()) {
+      entry.giveUp();
+      clearTimeout(this.#holds.get(entry));
+    }
+    this.#options.store?.flush();
+  }
+
+  // -- the cache
+
+  #onCache(event: QueryCacheNotifyEvent): void {
+    const entry = this.#entries.get(event.query.queryHash);
+    if (event.type === 'added') this.#adopt(event.query);
+    if (entry === undefined || entry.query !== event.query) return;
+    switch (event.type) {
+      case 'removed':
+        entry.giveUp();
+        this.#entries.delete(entry.key);
+        this.#streams?.update();
+        break;
+      case 'observerAdded':
+      case 'observerRemoved':
+      case 'observerOptionsUpdated':
+        this.#look(entry);
+        break;
+      case 'updated':
+        this.#onUpdated(entry, event.action);
+    }
+  }
+
+  #onUpdated(entry: Entry, action: Extract<QueryCacheNotifyEvent, { type: 'updated' }>['action']): void {
+    if (this.#isWriting) return;
+    if (action.type === 'invalidate') this.#dispatch(entry, { type: 'invalidated', version: null });
+    const isForeign = action.type === 'setState' || (action.type === 'success' && action.manual === true);
+    if (isForeign && entry.query.state.data !== entry.snapshot.shown) {
+      // It shows, and is corrected by the next answer.
+      entry.foreign = { data: entry.query.state.data, over: newestOf(entry.snapshot) };
+      this.#dispatch(entry, { type: 'invalidated', version: null });
+    }
+    // A success resets `isInvalidated`, whatever is known of the query.
+    if (action.type === 'success' || action.type === 'error') this.#show(entry);
+  }
+
+  #adopt(query: Query): Entry | null {
+    const name = queryNameOf(query.queryKey);
+    if (name === null || !this.#isOurs(name.path)) return null;
+    const { path, input } = name;
+    const entry = new Entry(query, path, input, this.#codecs(path).output);
+    this.#entries.set(entry.key, entry);
+    this.#restore(entry);
+    return entry;
+  }
+
+  #isOurs(path: string): boolean {
+    const { namespaces } = this.#options;
+    return namespaces === undefined || namespaces.includes(path.split('.')[0] ?? '');
+  }
+
+  /** Show what was rendered by a server, or what storage has. In `cache.build`, so it is in the first render. */
+  #restore(entry: Entry): void {
+    const { data } = entry.query.state;
+    const rendered = renderedOf(entry.query);
+    const stored = data === undefined ? (this.#options.store?.get(entry.key) ?? null) : null;
+    if (data !== undefined) this.#dispatch(entry, { type: 'restored', data, ...rendered });
+    else if (stored !== null) this.#restoreStored(entry, stored);
+    if (newestOf(entry.snapshot).etag === null || this.#streams === null) return;
+    // A stream may confirm it without a fetch; if none comes, it is fetched.
+    this.#pause(entry, CONFIRM_MS);
+  }
+
+  #restoreStored(
+    entry: Entry,
+    { json, etag, version }: { json: unknown; etag: string | null; version: Version | null },
+  ): void {
+    try {
+      this.#dispatch(entry, { type: 'restored', data: entry.decode(json), etag, version });
+    } catch {
+      // Of another schema, whatever the buster says: as if it were not there.
+    }
+  }
+
+  #dispatch(entry: Entry, action: Action<unknown>): void {
+    const base = entry.snapshot.base;
+    if (!entry.dispatch(action)) return;
+    this.#show(entry);
+    entry.publish();
+    if (entry.snapshot.base !== base && entry.snapshot.resolved) this.#keep(entry);
+    this.#watchHold(entry);
+    this.#look(entry);
+  }
+
+  /** Write what shows into the query of TanStack, in one step. */
+  #show(entry: Entry): void {
+    const { query, snapshot } = entry;
+    if (entry.foreign?.over !== newestOf(snapshot)) entry.foreign = null;
+    const shown = entry.foreign === null ? snapshot.shown : entry.foreign.data;
+    const failure = snapshot.base.error ?? snapshot.fetchError;
+    const next = {
+      data: shown,
+      isInvalidated: shown !== undefined && isStale(snapshot),
+      status: statusOf(shown, failure),
+      error: failure,
+    };
+    const { state } = query;
+    if ((Object.keys(next) as (keyof typeof next)[]).every((name) => next[name] === state[name])) return;
+    const counted = { dataUpdatedAt: Date.now(), dataUpdateCount: state.dataUpdateCount + 1 };
+    this.#isWriting = true;
+    query.setState({ ...next, ...(shown !== state.data && counted) });
+    this.#isWriting = false;
+  }
+
+  #keep(entry: Entry): void {
+    this.#options.store?.put(entry.key, () => {
+      const { data, etag, version } = entry.snapshot.base;
+      return data === undefined ? null : { json: entry.codec.encode(data), etag, version };
+    });
+  }
+
+  /** A newer result waits for a mutation; not for ever. */
+  #watchHold(entry: Entry): void {
+    const timer = this.#holds.get(entry);
+    const isHeld = entry.snapshot.held !== null;
+    if (isHeld === (timer !== undefined)) return;
+    clearTimeout(timer);
+    this.#holds.delete(entry);
+    if (isHeld)
+      this.#holds.set(
+        entry,
+        setTimeout(() => this.#dispatch(entry, { type: 'holdExpired' }), HOLD_MS),
+      );
+  }
+
+  // -- fetches
+
+  /** See to it that what is wanted is fetched and watched, and nothing else. */
+  #look(entry: Entry): void {
+    const isWatched = entry.isWanted && isConfirmable(entry);
+    if (isWatched !== entry.isWatched) this.#streams?.update();
+    entry.isWatched = isWatched;
+    const { wanted, loading } = entry.snapshot;
+    if (!wanted || loading || entry.fetch !== null || entry.pause !== null || !entry.isWanted) return;
+    void this.#refresh(entry);
+  }
+
+  /** Fetch until the result is current, or the server has given an answer that no second try would change. */
+  async #refresh(entry: Entry): Promise<void> {
+    const control = new AbortController();
+    entry.fetch = control;
+    const backoff = new Backoff();
+    this.#dispatch(entry, { type: 'fetchStarted' });
+    while (!control.signal.aborted) {
+      const failure = await this.#fetch(entry, control.signal);
+      if (control.signal.aborted) return;
+      if (failure?.isTransient === true && !entry.snapshot.current) {
+        entry.isHeldOff = failure.retryAfterSeconds > 0;
+        await this.#pause(entry, failure.retryAfterSeconds * 1000 + backoff.nextDelay());
+        if (control.signal.aborted) return;
+        if (!entry.snapshot.current) this.#dispatch(entry, { type: 'invalidated', version: null });
+      }
+      if (!entry.snapshot.wanted || !entry.isWanted) break;
+      this.#dispatch(entry, { type: 'fetchStarted' });
+    }
+    if (entry.fetch === control) entry.fetch = null;
+    this.#look(entry);
+  }
+
+  /** Fetch once; returns the failure, which also shows in the state: as an error, or as a stale result. */
+  async #fetch(entry: Entry, signal: AbortSignal): Promise<ReactiveError | null> {
+    const { path, input, codec } = entry;
+    try {
+      const parse = codec.parse?.bind(codec);
+      const answer = await this.#options.wire.query(path, input, {
+        etag: entry.snapshot.asked.etag,
+        signal,
+        ...(parse && { parse }),
+      });
+      if (signal.aborted) return null;
+      this.#become({ heardAt: Date.now() });
+      this.#notice(answer.scope);
+      // INVARIANT (an answer counts only for the caller who asked): `notice` may have found that it is another.
+      if (signal.aborted) return null;
+      this.#dispatch(entry, fetchedAction(entry, answer));
+      return answer.isStale
+        ? new ReactiveError('SERVICE_UNAVAILABLE', 'the database cannot be read', { status: 503 })
+        : null;
+    } catch (thrown) {
+      if (signal.aborted) return null;
+      const error = reactiveError(thrown);
+      this.#dispatch(entry, { type: 'fetchFailed', error, answered: error.status > 0 && !error.isTransient });
+      if (error.status === 401) this.#options.onUnauthorized?.(error);
+      return error;
+    }
+  }
+
+  /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
+  async #pause(entry: Entry, milliseconds: number): Promise<void> {
+    const control = new AbortController();
+    entry.pause = control;
+    await pause(milliseconds, control.signal);
+    if (entry.pause !== control) return;
+    entry.pause = null;
+    if (this.#entries.get(entry.key) === entry) this.#look(entry);
+  }
+
+  /** Query-core wants the data of a query that has none, or is to be fetched anew. */
+  #load(queryKey: readonly unknown[]): Promise<unknown> {
+    const entry = this.#entries.get(hashKey(queryKey));
+    if (entry === undefined)
+      return Promise.reject(new ReactiveError('ABORTED', 'the query is not in the cache any more'));
+    const isThere = entry.snapshot.resolved && !entry.snapshot.loading && !entry.snapshot.wanted;
+    if (isThere) this.#dispatch(entry, { type: 'invalidated', version: null });
+    return this.load(entry);
+  }
+
+  // -- the stream
+
+  #streamOptions(): ConstructorParameters<typeof Streams>[0] {
+    return {
+      wire: this.#options.wire,
+      queries: () => this.#watched(),
+      onNews: (news) => this.#hear(news),
+      onState: (stream) => this.#become({ stream }),
+      transport: this.#options.transport === 'poll' ? 'poll' : 'auto',
+    };
+  }
+
+  #watched(): WatchedQuery[] {
+    const watched = [...this.#entries.values()].filter((entry) => entry.isWatched);
+    return watched.map(({ key, path, input, snapshot }) => ({
+      key,
+      path,
+      input: input ?? {},
+      etag: newestOf(snapshot).etag,
+    }));
+  }
+
+  #hear(news: News): void {
+    this.#become({ heardAt: Date.now() });
+    if ('cursor' in news) this.#notifiedUpTo = parseVersion(news.cursor);
+    switch (news.type) {
+      case 'connected':
+        return this.#connected(news);
+      case 'invalidated':
+        this.#change(news.keys, () => ({ type: 'invalidated', version: news.version }));
+        return this.#advance();
+      case 'pushed':
+        this.#change(news.keys, (entry) => pushedAction(entry, news));
+        return this.#advance();
+      case 'gap':
+        return this.#each((entry) => this.#dispatch(entry, { type: 'invalidated', version: null }));
+      case 'down':
+        return this.#down(news.error);
+      case 'refused':
+        this.#become({ error: news.error });
+        this.#each((entry) => this.#dispatch(entry, { type: 'streamFailed', error: news.error }));
+        if (news.error.status === 401) this.#options.onUnauthorized?.(news.error);
+    }
+  }
+
+  #change(keys: readonly string[], actionOf: (entry: Entry) => Action<unknown>): void {
+    for (const entry of keys.flatMap((key) => this.#entries.get(key) ?? [])) {
+      this.#dispatch(entry, actionOf(entry));
+      hurry(entry);
+    }
+  }
+
+  #connected({ version, scope, queries }: Extract<News, { type: 'connected' }>): void {
+    this.#become({ error: null });
+    if (this.#notice(scope)) return;
+    const watched = new Map(queries.map((query) => [query.key, query]));
+    this.#each((entry) => {
+      const query = watched.get(entry.key);
+      if (query !== undefined) this.#connectedOne(entry, query, version);
+      else if (entry.snapshot.covered) this.#dispatch(entry, { type: 'uncovered' });
+    });
+  }
+
+  #connectedOne(entry: Entry, { sentEtag, isStale: stale, error }: ConnectedQuery, version: Version | null): void {
+    const actions: Action<unknown>[] =
+      error === null
+        ? connectedActions(entry.snapshot, { sentEtag, isStale: stale, version })
+        : [{ type: 'streamFailed', error }];
+    for (const action of actions) this.#dispatch(entry, action);
+    hurry(entry);
+  }
+
+  #down(error: ReactiveError | null): void {
+    if (error !== null) this.#become({ error });
+    this.#each((entry) => {
+      if (entry.snapshot.covered) this.#dispatch(entry, { type: 'uncovered' });
+      else if (error !== null) this.#dispatch(entry, { type: 'streamFailed', error });
+    });
+  }
+
+  /** What was not named is the truth also up to here; that matters to own mutations that wait. */
+  #advance(): void {
+    this.#each((entry) => {
+      if (entry.snapshot.ops.length > 0) this.#dispatch(entry, { type: 'advanced', version: this.#notifiedUpTo });
+    });
+  }
+
+  // -- who calls
+
+  /** Another scope than before is another caller: nothing of the former's may show. Returns whether it is one. */
+  #notice(scope: string | null): boolean {
+    if (scope === null || scope === this.#scope) return false;
+    const isOther = this.#scope !== null;
+    if (isOther) this.reidentify(true);
+    this.#scope = scope;
+    return isOther;
+  }
+
+  // -- small things
+
+  #become(change: Partial<EngineStatus>): void {
+    const before = this.#status;
+    this.#status = { ...before, ...change };
+    const names = ['stream', 'waiting', 'error'] as const;
+    if (names.some((name) => this.#status[name] !== before[name]))
+      for (const listener of [...this.#statusListeners]) listener();
+  }
+
+  #mutationHost(): ConstructorParameters<typeof Mutations>[0] {
+    const engine = this;
+    return {
+      entriesOf: ({ path, input }) => {
+        const all = [...this.#entries.values()].filter((entry) => entry.path === path);
+        if (input === undefined) return all;
+        const key = hashKey(queryKeyOf(this.#encoded({ path, input })));
+        return all.filter((entry) => entry.key === key);
+      },
+      dispatch: (entry, action) => this.#dispatch(entry, action),
+      get notifiedUpTo() {
+        return engine.#notifiedUpTo;
+      },
+    };
+  }
+
+  #each(act: (entry: Entry) => void): void {
+    for (const entry of [...this.#entries.values()]) act(entry);
+  }
+
+  #codecs(path: string): ProcedureCodecs {
+    const { codecs = {} } = this.#options;
+    return (Object.hasOwn(codecs, path) ? codecs[path] : undefined) ?? {};
+  }
+
+  /** Keys hold JSON, so that a query has one key however its input is written. */
+  #encoded({ path, input }: QueryName): QueryName {
+    const codec = this.#codecs(path).input;
+    return { path, input: input === undefined || codec === undefined ? input : codec.encode(input) };
+  }
+}
+
+function statusOf(data: unknown, failure: Error | null): QueryState['status'] {
+  if (data !== undefined) return 'success';
+  return failure === null ? 'pending' : 'error';
+}
+
+function fetchedAction(entry: Entry, answer: Answer): Action<unknown> {
+  const { version, isStale: stale, etag, error } = answer;
+  if (answer.isUnchanged) return { type: 'unchanged', version, isStale: stale };
+  const data = error === null ? entry.decode(answer.json) : undefined;
+  return { type: 'fetched', data, etag, version, isStale: stale, error };
+}
+
+/** Tell whether a stream should watch it: its first fetch has ended, or it was restored, so an ETag can confirm it. */
+function isConfirmable({ snapshot }: Entry): boolean {
+  return snapshot.resolved || newestOf(snapshot).etag !== null;
+}
+
+/** A result of another shape than was generated is asked for. */
+function pushedAction(entry: Entry, { data, etag, version }: Extract<News, { type: 'pushed' }>): Action<unknown> {
+  try {
+    return { type: 'pushed', data: entry.decode(data), etag, version };
+  } catch {
+    return { type: 'invalidated', version: null };
+  }
+}
+
+/** There is news of it: what waits for the next try, or for a stream, waits no longer; unless the server has asked. */
+function hurry(entry: Entry): void {
+  if (!entry.isHeldOff) entry.pause?.abort();
+}
+
+/** Resolve with the data once nothing is fetched any more, or reject with the failure. */
+function settled(entry: Entry): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const look = (): boolean => {
+      const { loading, wanted, resolved, base, fetchError, shown } = entry.snapshot;
+      if (loading || !resolved || (wanted && fetchError === null)) return false;
+      const failure = base.error ?? (shown === undefined ? fetchError : null);
+      if (failure !== null) reject(failure);
+      else resolve(shown);
+      return true;
+    };
+    if (look()) return;
+    const stop = entry.listen(() => {
+      if (look()) stop();
+    });
+  });
+}
+
+/** Return what a server that rendered the page has said of the result: `meta: { reactive: { etag, version } }`. */
+function renderedOf(query: Query): { readonly etag: string | null; readonly version: Version | null } {
+  const about = query.meta?.['reactive'];
+  if (typeof about !== 'object' || about === null) return { etag: null, version: null };
+  const { etag, version }: { readonly etag?: unknown; readonly version?: unknown } = about;
+  return {
+    etag: typeof etag === 'string' ? etag : null,
+    version: typeof version === 'string' ? parseVersion(version) : null,
+  };
+}
+
+function reactiveError(thrown: unknown): ReactiveError {
+  if (thrown instanceof ReactiveError) return thrown;
+  const cause = asError(thrown);
+  return new ReactiveError('WIRE_ERROR', cause.message, { cause });
+}
+
+function foreignKey({ path }: QueryName): never {
+  throw new ReactiveError('BAD_REQUEST', `${path} is none of the namespaces of this client`);
+}

@@ -1,0 +1,64 @@
+/** The errors of this client, by the codes of `reactive_rpc/protocol/codes.py`. */
+
+/** The answer to a call that failed, or the reason why there is none. */
+export class ReactiveError extends Error {
+  override readonly name = 'ReactiveError';
+  /** Stable, for programs: `NOT_FOUND` for example; `CONNECTION_FAILED` if there was no answer, `WIRE_ERROR` if it
+   * could not be read. */
+  readonly code: string;
+  /** The HTTP status; 0 if there was no answer. */
+  readonly status: number;
+  /** The name of a declared error; null of any other. */
+  readonly type: string | null;
+  /** For programs: a declared error's fields, or an input's faults. */
+  readonly details: unknown;
+  /** How long the server asked to be left alone; 0 if it did not. */
+  readonly retryAfterSeconds: number;
+
+  constructor(code: string, message: string, about: ErrorDetails = {}) {
+    super(message, about.cause === undefined ? undefined : { cause: about.cause });
+    this.code = code;
+    this.status = about.status ?? 0;
+    this.type = about.type ?? null;
+    this.details = about.details ?? null;
+    this.retryAfterSeconds = about.retryAfterSeconds ?? 0;
+  }
+
+  /** Whether the same request may do better a little later. */
+  get isTransient(): boolean {
+    return this.code === 'CONNECTION_FAILED' || this.code === 'WIRE_ERROR' || TRANSIENT_STATUSES.has(this.status);
+  }
+}
+
+/** What is known of an error beside its code and message. */
+export interface ErrorDetails {
+  readonly status?: number;
+  readonly type?: string | null;
+  readonly details?: unknown;
+  readonly retryAfterSeconds?: number;
+  readonly cause?: unknown;
+}
+
+const TRANSIENT_STATUSES: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
+const CODES: Readonly<Record<number, string>> = {
+  400: 'BAD_REQUEST',
+  401: 'UNAUTHORIZED',
+  403: 'FORBIDDEN',
+  404: 'NOT_FOUND',
+  408: 'TIMEOUT',
+  413: 'PAYLOAD_TOO_LARGE',
+  429: 'TOO_MANY_REQUESTS',
+  502: 'BAD_GATEWAY',
+  503: 'SERVICE_UNAVAILABLE',
+  504: 'GATEWAY_TIMEOUT',
+};
+
+/** Return the code of an answer without an envelope: a proxy's own page, for example. */
+export function codeOfStatus(status: number): string {
+  return CODES[status] ?? (status < 500 ? 'BAD_REQUEST' : 'INTERNAL_SERVER_ERROR');
+}
+
+/** Return what was thrown as an `Error`. */
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}

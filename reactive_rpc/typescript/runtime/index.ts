@@ -1,0 +1,21 @@
+/** The one import of the runtime. */
+
+export type { Codec } from './codec.ts';
+export type { ProcedureCodecs } from './engine.ts';
+export { ReactiveError } from './errors.ts';
+export type {
+  Args,
+  CallOptions,
+  InputOf,
+  MutationPath,
+  OnQuery,
+  OutputOf,
+  Procedures,
+  QueryPath,
+  ReactiveOptions,
+  Status,
+} from './reactive.ts';
+export { createReactive, LiveQuery, Reactive } from './reactive.ts';
+export type { State } from './state.ts';
+export type { KeyValueStorage } from './store.ts';
+export type { Credentials } from './wire.ts';

@@ -1,0 +1,266 @@
+/** What a page makes once: the client of one server. */
+
+import { QueryClient, QueryObserver } from '@tanstack/query-core';
+
+import { Engine, type EngineStatus, type ProcedureCodecs } from './engine.ts';
+import type { Entry } from './entry.ts';
+import type { ReactiveError } from './errors.ts';
+import type { OptimisticUpdate } from './mutations.ts';
+import type { State } from './state.ts';
+import { type KeyValueStorage, Store } from './store.ts';
+import { type Credentials, Wire } from './wire.ts';
+
+/** The procedures of a server, by their paths: what each takes and answers. The generated client has it. */
+export type Procedures = object;
+
+interface AnyProcedure {
+  readonly kind: string;
+  readonly input: unknown;
+  readonly output: unknown;
+}
+
+type PathsOf<P extends Procedures, Kind extends string> = {
+  [Path in keyof P]: P[Path] extends { readonly kind: Kind } ? Path & string : never;
+}[keyof P];
+type Field<P extends Procedures, Path, Name extends keyof AnyProcedure> = Path extends keyof P
+  ? P[Path] extends Record<Name, infer Value>
+    ? Value
+    : unknown
+  : unknown;
+
+export type QueryPath<P extends Procedures> = PathsOf<P, 'query'>;
+export type MutationPath<P extends Procedures> = PathsOf<P, 'mutation'>;
+export type InputOf<P extends Procedures, Path> = Field<P, Path, 'input'>;
+export type OutputOf<P extends Procedures, Path> = Field<P, Path, 'output'>;
+/** The arguments of a call: the input may be left out if it may be empty. */
+export type Args<Input> = undefined extends Input
+  ? readonly [input?: Input]
+  : object extends Input
+    ? readonly [input?: Input]
+    : readonly [input: Input];
+
+/** Makes a change show in queries before the server has answered: `on('agents.get_one', { agent_id }, update)`. */
+export type OnQuery<P extends Procedures> = <Path extends QueryPath<P>>(
+  path: Path,
+  input: InputOf<P, Path> | null,
+  update: (data: OutputOf<P, Path>) => OutputOf<P, Path>,
+) => void;
+
+export interface CallOptions<P extends Procedures> {
+  /** Says how the mutation shows until the queries' own answers contain it. An `input` of null means all of a path. */
+  readonly optimistic?: (on: OnQuery<P>) => void;
+  /** Do not wait for earlier mutations that show in the same queries. */
+  readonly parallel?: boolean;
+  /** Names the mutation: sent again under the same key, it is made once. */
+  readonly key?: string;
+  readonly signal?: AbortSignal;
+}
+
+export interface ReactiveOptions {
+  /** Where the server is: `/`, or `https://api.example.com`. */
+  readonly url: string;
+  /** The path that procedures are under. */
+  readonly prefix?: string;
+  /** The QueryClient of the page; left out, there is one of its own. */
+  readonly client?: QueryClient;
+  /** Returns the headers that say who calls; asked at each request. */
+  readonly credentials?: Credentials;
+  readonly fetch?: typeof fetch;
+  /** Where results are kept for the next visit. */
+  readonly storage?: 'local' | 'session' | 'none' | KeyValueStorage;
+  /** Who is logged in, if the page knows before it asks: results of anybody else are never shown. */
+  readonly identity?: string;
+  /** Results that were kept under another one are not used: the version of the API. */
+  readonly buster?: string;
+  /** How changes are heard of: by a stream, or by long polls if there is none; `off`: not at all. */
+  readonly transport?: 'auto' | 'poll' | 'off';
+  /** The first parts of the API's paths: their keys in the QueryClient are live, whoever makes them. */
+  readonly namespaces?: readonly string[];
+  readonly codecs?: Readonly<Record<string, ProcedureCodecs>>;
+  /** Called when the server wants other credentials; give them, and call `reidentify`. */
+  readonly onUnauthorized?: (error: ReactiveError) => void;
+}
+
+/** How it stands with the server. */
+export interface Status {
+  /** `live`: changes come at once. `polling`: a little later. `idle`: nothing is watched. */
+  readonly state: 'idle' | 'live' | 'reconnecting' | 'polling' | 'offline' | 'refused';
+  /** When the server was last heard of; null if it never was. */
+  readonly lastSync: Date | null;
+  /** How many mutations were made and are not answered yet. */
+  readonly waiting: number;
+  /** Why changes are not heard of; null if they are. */
+  readonly error: ReactiveError | null;
+}
+
+/** A query of the page, shared by all who show it. */
+export class LiveQuery<T> {
+  readonly #engine: Engine;
+  readonly #entry: () => Entry;
+
+  constructor(engine: Engine, entry: () => Entry) {
+    this.#engine = engine;
+    this.#entry = entry;
+  }
+
+  /** What shows just now; the same object while nothing changes. */
+  get state(): State<T> {
+    return this.#entry().state as State<T>;
+  }
+
+  /** Call `listener` with the state, now and whenever it changes; returns what ends that. The query is kept right. */
+  subscribe(listener: (state: State<T>) => void): () => void {
+    const stop = this.watch(() => listener(this.state));
+    listener(this.state);
+    return stop;
+  }
+
+  /** Call `listener` whenever the state changes, and keep the query right until the function returned is called. */
+  watch(listener: () => void): () => void {
+    const entry = this.#entry();
+    // An observer of TanStack's, so that its tools and its garbage collection know that somebody shows it.
+    const options = { ...this.#engine.queryDefaults(), queryKey: entry.query.queryKey };
+    const leave = new QueryObserver(this.#engine.client, options).subscribe(() => {});
+    const stop = entry.listen(listener);
+    return () => {
+      stop();
+      leave();
+    };
+  }
+
+  /** Resolve with the data once it is there. */
+  load(): Promise<T> {
+    return this.#engine.load(this.#entry()) as Promise<T>;
+  }
+}
+
+/** The client of one server. */
+export class Reactive<P extends Procedures> {
+  readonly client: QueryClient;
+  readonly #engine: Engine;
+  readonly #ends: (() => void)[] = [];
+  #status: { readonly of: EngineStatus; readonly value: Status } | null = null;
+
+  constructor(options: ReactiveOptions) {
+    this.client = options.client ?? new QueryClient();
+    this.client.mount();
+    const { namespaces, codecs, transport, onUnauthorized } = options;
+    const about = { namespaces, codecs, transport, onUnauthorized };
+    const store = storeOf(options);
+    this.#engine = new Engine({ client: this.client, wire: new Wire(options), store, ...about });
+    this.#ends.push(...this.#listen(store));
+  }
+
+  /** Return a query; nothing is asked before somebody subscribes. */
+  query<Path extends QueryPath<P>>(path: Path, ...[input]: Args<InputOf<P, Path>>): LiveQuery<OutputOf<P, Path>> {
+    return new LiveQuery(this.#engine, () => this.#engine.entry({ path, input }));
+  }
+
+  /** Call a mutation. */
+  call<Path extends MutationPath<P>>(
+    path: Path,
+    input: InputOf<P, Path>,
+    options: CallOptions<P> = {},
+  ): Promise<OutputOf<P, Path>> {
+    const { optimistic, parallel = false, key, signal } = options;
+    const updates: OptimisticUpdate[] = [];
+    optimistic?.((on, of, update) => {
+      const apply = (data: unknown): unknown => (data === undefined ? data : update(data as OutputOf<P, typeof on>));
+      updates.push({ path: on, ...(of !== null && { input: of }), update: apply });
+    });
+    const about = { isParallel: parallel, signal, ...(key !== undefined && { key }) };
+    return this.#engine.mutate({ path, input }, updates, about) as Promise<OutputOf<P, Path>>;
+  }
+
+  /** Have a query's data before anybody shows it. */
+  async prefetch<Path extends QueryPath<P>>(path: Path, ...args: Args<InputOf<P, Path>>): Promise<void> {
+    await this.query(path, ...args).load();
+  }
+
+  /** Keep queries right although nobody shows them, until the function that is returned is called. */
+  hold(queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]): () => void {
+    const releases = queries.map(([path, input]) => this.#engine.hold(this.#engine.entry({ path, input })));
+    return () => {
+      for (const release of releases.splice(0)) release();
+    };
+  }
+
+  /** How it stands with the server; the same object while nothing changes. */
+  get status(): Status {
+    const of = this.#engine.status;
+    if (this.#status?.of !== of) this.#status = { of, value: statusOf(of) };
+    return this.#status.value;
+  }
+
+  /** Call `listener` whenever the status changes. */
+  onStatus(listener: () => void): () => void {
+    return this.#engine.onStatus(listener);
+  }
+
+  /** The same caller has other credentials. */
+  reidentify(): void {
+    this.#engine.reidentify(false);
+  }
+
+  /** The caller has logged out: nothing of theirs stays, in memory or in storage. */
+  forget(): void {
+    this.#engine.reidentify(true);
+  }
+
+  /** End everything. */
+  close(): void {
+    for (const end of this.#ends.splice(0)) end();
+    this.#engine.close();
+    this.client.unmount();
+  }
+
+  /** Hear of the page: whether it is online, seen, or going. */
+  #listen(store: Store | null): (() => void)[] {
+    if (typeof addEventListener !== 'function' || typeof document === 'undefined') return [];
+    const nudge = (): void => this.#engine.nudge();
+    let hiddenAt = Infinity;
+    return [
+      on(globalThis, 'online', nudge),
+      on(globalThis, 'pagehide', () => store?.flush()),
+      on(globalThis, 'pageshow', (event) => {
+        if (event instanceof PageTransitionEvent && event.persisted) this.#engine.distrust();
+      }),
+      on(document, 'visibilitychange', () => {
+        if (document.visibilityState === 'hidden') hiddenAt = Date.now();
+        // A hidden page's sockets may be gone without a word.
+        else if (Date.now() - hiddenAt > DISTRUST_MS) this.#engine.distrust();
+        else nudge();
+      }),
+    ];
+  }
+}
+
+/** After how long in the background a stream that seems to be up is replaced. */
+const DISTRUST_MS = 5000;
+
+/** Return the client of a server; `Procedures` is in the generated code. */
+export function createReactive<P extends Procedures>(options: ReactiveOptions): Reactive<P> {
+  return new Reactive<P>(options);
+}
+
+function on(target: EventTarget, type: string, listener: (event: Event) => void): () => void {
+  target.addEventListener(type, listener);
+  return () => target.removeEventListener(type, listener);
+}
+
+function statusOf({ stream, heardAt, waiting, error }: EngineStatus): Status {
+  const isOffline = typeof navigator !== 'undefined' && navigator.onLine === false;
+  const lastSync = heardAt === null ? null : new Date(heardAt);
+  return { state: isOffline && stream !== 'live' ? 'offline' : stream, lastSync, waiting, error };
+}
+
+function storeOf({ storage = 'local', identity = '', buster = '' }: ReactiveOptions): Store | null {
+  if (storage === 'none') return null;
+  // Looked up when it is used: where storage is forbidden, the mere name throws. Elsewhere than in a page there is none.
+  const places = { local: () => pageStorage('localStorage'), session: () => pageStorage('sessionStorage') };
+  return new Store({ storage: typeof storage === 'string' ? places[storage] : () => storage, scope: identity, buster });
+}
+
+function pageStorage(name: 'localStorage' | 'sessionStorage'): KeyValueStorage | undefined {
+  return typeof document === 'undefined' ? undefined : globalThis[name];
+}

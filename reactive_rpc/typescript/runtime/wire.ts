@@ -1,0 +1,219 @@
+/** The requests: HTTP out, JSON and errors of this project back. Credentials are asked for at each, so none is old. */
+
+import { codeOfStatus, ReactiveError } from './errors.ts';
+import { eventOf, type StreamRequest, type WireEvent } from './events.ts';
+import { isObject, listOf, objectOf, parseJson, textOf } from './json.ts';
+import { parseVersion, type Version } from './versions.ts';
+
+/** Returns the headers that say who calls: `{ authorization: 'Bearer …' }`. */
+export type Credentials = () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
+
+export interface WireOptions {
+  /** Where the server is: `/`, or `https://api.example.com`. */
+  readonly url: string;
+  /** The path that procedures are under. */
+  readonly prefix?: string;
+  readonly credentials?: Credentials;
+  readonly fetch?: typeof fetch;
+  /** How long an answer may take. */
+  readonly timeoutMs?: number;
+}
+
+/** The outcome of a query: its result, an error that lasts until the data changes, or "as before". */
+export interface Answer {
+  /** The raw JSON; undefined if it is unchanged, or an error. */
+  readonly json: unknown;
+  /** The result is the one whose ETag was sent (304). */
+  readonly isUnchanged: boolean;
+  readonly error: ReactiveError | null;
+  readonly etag: string | null;
+  readonly version: Version | null;
+  /** The server itself cannot confirm it: its database cannot be read. */
+  readonly isStale: boolean;
+  readonly scope: string | null;
+}
+
+/** The answer to a mutation. */
+export interface Written {
+  readonly json: unknown;
+  /** A version that shows what was written; null if none is known to. */
+  readonly version: Version | null;
+  readonly scope: string | null;
+}
+
+/** The answer to a long poll. */
+export interface Polled {
+  readonly cursor: string;
+  readonly events: readonly WireEvent[];
+}
+
+interface Call {
+  readonly body: unknown;
+  readonly signal?: AbortSignal | undefined;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** How the text of the answer is read. */
+  readonly parse?: ((text: string) => unknown) | undefined;
+  /** It must be sent even while the page goes away. */
+  readonly keepalive?: boolean;
+  readonly timeoutMs?: number;
+}
+
+const TIMEOUT_MS = 30_000;
+/** How much longer than it was asked to wait the answer to a long poll may take. */
+const POLL_GRACE_MS = 20_000;
+/** The longest `Retry-After` that is honoured: a page must not sleep for a day because of one wrong header. */
+const MAX_RETRY_AFTER_SECONDS = 600;
+
+export class Wire {
+  readonly #base: string;
+  readonly #credentials: Credentials;
+  readonly #fetch: typeof fetch;
+  readonly #timeoutMs: number;
+
+  constructor({ url, prefix = '/rpc', credentials = () => ({}), fetch, timeoutMs = TIMEOUT_MS }: WireOptions) {
+    this.#base = url.replace(/\/+$/, '') + prefix;
+    this.#credentials = credentials;
+    // A browser's `fetch` is called on nothing, or it refuses; and a page may replace it later.
+    this.#fetch = fetch ?? ((input, init) => globalThis.fetch(input, init));
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Ask for the outcome of a query. Throws a ReactiveError if there is none. */
+  async query(path: string, input: unknown, about: QueryOptions = {}): Promise<Answer> {
+    const { etag = null, signal, parse } = about;
+    // An event's cursor may lie below the change that it names, so the server must look into its log.
+    const headers = { 'reactive-cursor': 'unknown', ...(etag !== null && { 'if-none-match': etag }) };
+    const response = await this.#send(`/${path}`, { body: input, headers, signal });
+    const isUnchanged = response.status === 304 && etag !== null;
+    const error = response.ok || isUnchanged ? null : await errorOf(response);
+    const answered = response.headers.get('etag');
+    // An error with an ETag is the outcome until the data changes; any other is no outcome.
+    if (error !== null && answered === null) throw error;
+    return {
+      json: response.ok ? parseJson(await textOfBody(response), parse) : undefined,
+      isUnchanged,
+      error,
+      etag: isUnchanged ? etag : answered,
+      version: parseVersion(response.headers.get('reactive-version')),
+      isStale: response.headers.has('reactive-stale'),
+      scope: response.headers.get('reactive-scope'),
+    };
+  }
+
+  /** Make a mutation, once however often it is sent under the same `key`. */
+  async mutate(path: string, input: unknown, about: MutationOptions = {}): Promise<Written> {
+    const headers = about.key === undefined ? {} : { 'idempotency-key': about.key };
+    const response = await this.#send(`/${path}`, { body: input, headers, signal: about.signal });
+    if (!response.ok) throw await errorOf(response);
+    return {
+      json: parseJson(await textOfBody(response), about.parse),
+      version: parseVersion(response.headers.get('reactive-cursor')),
+      scope: response.headers.get('reactive-scope'),
+    };
+  }
+
+  /** Open an event stream; its bytes come for as long as `signal` is not aborted. */
+  async events(request: StreamRequest, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+    const headers = { accept: 'text/event-stream' };
+    const response = await this.#send('/events', { body: { ...request, acks: true }, headers, signal, timeoutMs: 0 });
+    if (!response.ok) throw await errorOf(response);
+    const found = response.headers.get('content-type') ?? '';
+    if (response.body !== null && found.startsWith('text/event-stream')) return response.body;
+    throw new ReactiveError('WIRE_ERROR', `the server answered with "${found}" instead of an event stream`);
+  }
+
+  /** Ask once for the events of a set; the server may wait for them. */
+  async poll(request: StreamRequest, waitSeconds: number, signal: AbortSignal): Promise<Polled> {
+    const timeoutMs = waitSeconds * 1000 + POLL_GRACE_MS;
+    const response = await this.#send('/events/poll', { body: { ...request, wait: waitSeconds }, signal, timeoutMs });
+    if (!response.ok) throw await errorOf(response);
+    const polled = objectOf(parseJson(await textOfBody(response)));
+    return { cursor: textOf(polled['cursor']), events: listOf(polled['events']).flatMap(polledEvent) };
+  }
+
+  /** Say up to where a stream's events have arrived. */
+  async acknowledge(stream: string, cursor: string): Promise<void> {
+    await this.#send('/events/ack', { body: { stream, cursor }, keepalive: true });
+  }
+
+  async #send(path: string, call: Call): Promise<Response> {
+    const own = await this.#credentials();
+    const headers = { 'content-type': 'application/json', ...call.headers, ...own };
+    const timeoutMs = call.timeoutMs ?? this.#timeoutMs;
+    const signals = [call.signal, timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : undefined].filter(isGiven);
+    const signal = AbortSignal.any(signals);
+    const body = JSON.stringify(call.body ?? {});
+    const url = this.#base + path;
+    try {
+      // `no-store`: the browser's own cache would answer, and hide a 304.
+      const init = { method: 'POST', cache: 'no-store', body, headers, signal, keepalive: call.keepalive ?? false };
+      return await this.#fetch(url, init as RequestInit);
+    } catch (cause) {
+      throw connectionFailed(url, cause);
+    }
+  }
+}
+
+export interface QueryOptions {
+  /** Of the outcome that is held. */
+  readonly etag?: string | null;
+  readonly signal?: AbortSignal | undefined;
+  readonly parse?: ((text: string) => unknown) | undefined;
+}
+
+export interface MutationOptions {
+  readonly key?: string;
+  readonly signal?: AbortSignal | undefined;
+  readonly parse?: ((text: string) => unknown) | undefined;
+}
+
+/** Return the error that an answer spells; a proxy's own page has the code of its status. */
+async function errorOf(response: Response): Promise<ReactiveError> {
+  const { status } = response;
+  const retryAfterSeconds = secondsOf(response.headers.get('retry-after'));
+  const text = await response.text().catch(() => '');
+  const error = envelopeOf(text);
+  if (error === null) {
+    return new ReactiveError(codeOfStatus(status), `${response.url} answered ${status}`, { status, retryAfterSeconds });
+  }
+  const type = typeof error['type'] === 'string' ? error['type'] : null;
+  const about = { status, retryAfterSeconds, type, details: error['details'] };
+  return new ReactiveError(String(error['code']), String(error['message']), about);
+}
+
+function envelopeOf(text: string): Readonly<Record<string, unknown>> | null {
+  try {
+    const json: unknown = JSON.parse(text);
+    return isObject(json) && isObject(json['error']) ? json['error'] : null;
+  } catch {
+    return null;
+  }
+}
+
+function secondsOf(header: string | null): number {
+  const seconds = Number(header ?? 0);
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), MAX_RETRY_AFTER_SECONDS) : 0;
+}
+
+function polledEvent(json: unknown): WireEvent[] {
+  const polled = objectOf(json);
+  const event = eventOf(textOf(polled['event']), polled['data']);
+  return event === null ? [] : [event];
+}
+
+async function textOfBody(response: Response): Promise<string> {
+  try {
+    return await response.text();
+  } catch (cause) {
+    throw connectionFailed(response.url, cause);
+  }
+}
+
+/** Return the error of a request that has no answer. Each browser words it otherwise, so nothing is read of it. */
+function connectionFailed(url: string, cause: unknown): ReactiveError {
+  return new ReactiveError('CONNECTION_FAILED', `no answer from ${url}: ${String(cause)}`, { cause });
+}
+
+function isGiven<T>(value: T | undefined): value is T {
+  return value !== undefined;
+}

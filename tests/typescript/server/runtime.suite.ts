@@ -1,0 +1,313 @@
+import { QueryClient, QueryObserver } from '@tanstack/query-core';
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+
+import { queryKeyOf } from '../../../reactive_rpc/typescript/runtime/keys.ts';
+import type { KeyValueStorage } from '../../../reactive_rpc/typescript/runtime/store.ts';
+import { type Agent, Caller, Counter, type Message, Pages, Shown, Way } from './teamhub.ts';
+
+let ada: Caller;
+let neighbour: Caller;
+const pages = new Pages();
+
+beforeAll(async () => {
+  [ada, neighbour] = await Promise.all([Caller.logIn('ada@org-01.example'), Caller.logIn('ada@org-02.example')]);
+});
+
+afterEach(() => pages.closeAll());
+
+function bodies(messages: readonly Message[] | undefined): string[] {
+  return (messages ?? []).map((message) => message.body);
+}
+
+describe.each(['auto', 'poll'] as const)('a query, by %s', (transport) => {
+  test('loads, is confirmed, and follows what others write', async () => {
+    const agent = await ada.newAgent();
+    const page = pages.open(ada, { transport });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    expect(shown.now).toMatchObject({ data: undefined, isStale: true, isLoading: true });
+    expect((await shown.fresh()).data?.name).toBe('Test');
+    expect(page.status.state).toBe(transport === 'poll' ? 'polling' : 'live');
+
+    await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    expect((await shown.until(({ data, isStale }) => data?.name === 'Grace' && !isStale)).error).toBeNull();
+  });
+
+  test('that answers an error which lasts shows it, and follows', async () => {
+    const agent = await ada.newAgent();
+    const shown = new Shown(pages.open(ada, { transport }).query('agents.get_one', { agent_id: agent.id }));
+    await shown.fresh();
+    await ada.call('agents.delete', { agent_id: agent.id });
+    const gone = await shown.until(({ error, isStale }) => error !== null && !isStale);
+    expect(gone).toMatchObject({ data: undefined, error: { code: 'NOT_FOUND' } });
+  });
+});
+
+describe('one entry in the QueryClient', () => {
+  test('is shared by all who show it, stock observers too: one fetch, one stream', async () => {
+    const agent = await ada.newAgent();
+    const counter = new Counter();
+    const client = new QueryClient();
+    const page = pages.open(ada, { client, namespaces: ['agents'], fetch: counter.fetch });
+    const name = { path: 'agents.get_one', input: { agent_id: agent.id } };
+    const stock = new QueryObserver<Agent>(client, { queryKey: queryKeyOf(name) });
+    const seen: (string | undefined)[] = [];
+    const stop = stock.subscribe(({ data }) => seen.push(data?.name));
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    await shown.fresh();
+    expect(counter.counts).toMatchObject({ 'agents.get_one': 1, events: 1 });
+
+    await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    await shown.until(({ data, isStale }) => data?.name === 'Grace' && !isStale);
+    await expect.poll(() => stock.getCurrentResult()).toMatchObject({ data: { name: 'Grace' }, isStale: false });
+    expect(counter.counts).toMatchObject({ 'agents.get_one': 2, events: 1 });
+    expect(new Set(seen)).toEqual(new Set([undefined, 'Test', 'Grace']));
+    stop();
+  });
+
+  test("leaves the page's other queries alone", async () => {
+    const client = new QueryClient();
+    pages.open(ada, { client, namespaces: ['agents'] });
+    const value = await client.fetchQuery({ queryKey: ['todos'], queryFn: () => Promise.resolve(5) });
+    expect(value).toBe(5);
+    expect(client.defaultQueryOptions({ queryKey: ['todos'] }).staleTime).toBeUndefined();
+  });
+
+  test('data that somebody puts there shows, and is corrected', async () => {
+    const agent = await ada.newAgent();
+    const page = pages.open(ada);
+    const query = page.query('agents.get_one', { agent_id: agent.id });
+    const shown = new Shown(query);
+    await shown.fresh();
+    const key = queryKeyOf({ path: 'agents.get_one', input: { agent_id: agent.id } });
+    page.client.setQueryData(key, { ...agent, name: 'Nobody' });
+    expect(page.client.getQueryData<Agent>(key)?.name).toBe('Nobody');
+    await shown.until(({ isStale }) => isStale);
+    await shown.fresh();
+    expect(page.client.getQueryData<Agent>(key)?.name).toBe('Test');
+  });
+});
+
+describe('an optimistic mutation', () => {
+  async function conversation(
+    options = {},
+  ): Promise<{ agent: Agent; page: ReturnType<Pages['open']>; shown: Shown<readonly Message[]> }> {
+    const agent = await ada.newAgent();
+    const page = pages.open(ada, options);
+    const shown = new Shown(page.query('messages.get_all', { agent_id: agent.id }));
+    await shown.fresh();
+    return { agent, page, shown };
+  }
+
+  test('shows at once, and in no frame twice or not at all, in the order of many', async () => {
+    const { agent, page, shown } = await conversation();
+    const from = shown.states.length;
+    const sent = Array.from({ length: 12 }, (_, index) => `message ${index}`);
+    const answers = sent.map((body) =>
+      page.call(
+        'messages.send',
+        { from_agent_id: agent.id, body },
+        {
+          optimistic: (on) =>
+            on('messages.get_all', { agent_id: agent.id }, (messages) => [{ id: body, body }, ...messages]),
+        },
+      ),
+    );
+    expect(bodies(shown.now.data)).toEqual(sent.toReversed());
+    await Promise.all(answers);
+    await shown.until(({ isStale, isPending }) => !isStale && !isPending);
+    expect(bodies(shown.now.data)).toEqual(sent.toReversed());
+    const frames = shown.states.slice(from).map((state) => bodies(state.data).toReversed());
+    for (const [index, frame] of frames.entries()) {
+      // Each frame is a beginning of what was sent, and none shorter than the one before.
+      expect(frame).toEqual(sent.slice(0, frame.length));
+      expect(frame.length).toBeGreaterThanOrEqual(frames[index - 1]?.length ?? 0);
+    }
+  });
+
+  test('that the server refuses rolls back', async () => {
+    const { agent, page, shown } = await conversation();
+    const sending = page.call(
+      'messages.send',
+      { from_agent_id: agent.id, body: '' },
+      { optimistic: (on) => on('messages.get_all', null, (messages) => [{ id: 'x', body: 'x' }, ...messages]) },
+    );
+    expect(bodies(shown.now.data)).toEqual(['x']);
+    await expect(sending).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    await shown.fresh();
+    expect(bodies(shown.now.data)).toEqual([]);
+  });
+
+  test('whose answer is lost shows until a fetch tells whether it was made', async () => {
+    const way = await Way.open();
+    try {
+      const { agent, page, shown } = await conversation({ url: way.url });
+      way.cut();
+      const sending = page.call(
+        'messages.send',
+        { from_agent_id: agent.id, body: 'lost' },
+        { optimistic: (on) => on('messages.get_all', null, (messages) => [{ id: 'x', body: 'lost' }, ...messages]) },
+      );
+      await expect(sending).rejects.toMatchObject({ code: 'CONNECTION_FAILED' });
+      expect(shown.now).toMatchObject({ isPending: true, isStale: true });
+      way.mend();
+      await shown.fresh();
+      expect(bodies(shown.now.data)).toEqual([]);
+    } finally {
+      way.close();
+    }
+  });
+});
+
+describe('an outage', () => {
+  test('is shown at once; what was written meanwhile shows when it is over', async () => {
+    const agent = await ada.newAgent();
+    const way = await Way.open();
+    try {
+      const page = pages.open(ada, { url: way.url });
+      const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+      await shown.fresh();
+      way.cut();
+      const stale = await shown.until(({ isStale }) => isStale);
+      expect(stale.data?.name).toBe('Test');
+      await expect.poll(() => page.status.state).toBe('reconnecting');
+      await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+      way.mend();
+      await shown.until(({ data, isStale }) => data?.name === 'Grace' && !isStale);
+      expect(shown.now.error).toBeNull();
+    } finally {
+      way.close();
+    }
+  });
+
+  test('while a stream is being opened leaves no connection behind', async () => {
+    const agent = await ada.newAgent();
+    const way = await Way.open();
+    try {
+      const page = pages.open(ada, { url: way.url });
+      const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+      await shown.until(({ data }) => data !== undefined);
+      page.close();
+      const { count } = way;
+      await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+      expect(shown.now.data?.name).toBe('Test');
+      expect(way.count).toBe(count);
+    } finally {
+      way.close();
+    }
+  });
+});
+
+describe('who calls', () => {
+  test('without credentials nothing is asked again and again, until there are others', async () => {
+    const agent = await ada.newAgent();
+    const counter = new Counter();
+    let headers: Readonly<Record<string, string>> = {};
+    const page = pages.open(ada, { credentials: () => headers, fetch: counter.fetch });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    expect((await shown.until(({ error }) => error !== null)).error).toMatchObject({ code: 'UNAUTHORIZED' });
+    await expect.poll(() => page.status.state).toBe('refused');
+    expect(counter.counts['agents.get_one']).toBe(1);
+    headers = ada.headers;
+    page.reidentify();
+    expect((await shown.fresh()).data?.name).toBe('Test');
+    expect(page.status.state).toBe('live');
+  });
+
+  test('another one sees nothing of the former: not even for a moment', async () => {
+    const page = pages.open(ada);
+    const shown = new Shown(page.query('agents.get_all'));
+    const mine = (await shown.fresh()).data ?? [];
+    const other = pages.open(neighbour, { client: new QueryClient() });
+    const theirs = (await new Shown(other.query('agents.get_all')).fresh()).data ?? [];
+    expect(theirs.map(({ id }) => id)).not.toContain(mine[0]?.id);
+
+    page.forget();
+    expect(shown.now).toMatchObject({ data: undefined, isStale: true });
+  });
+
+  test('an answer that names another scope than before forgets everything of the former', async () => {
+    let who = ada;
+    const page = pages.open(ada, { credentials: () => who.headers });
+    const shown = new Shown(page.query('agents.get_all'));
+    const mine = (await shown.fresh()).data ?? [];
+    who = neighbour;
+    await page.call('agents.create', { name: 'Test', role: 'tester' });
+    expect(shown.now.data?.[0]?.id).not.toBe(mine[0]?.id);
+    const theirs = (await shown.fresh()).data ?? [];
+    expect(theirs.map(({ id }) => id)).not.toContain(mine[0]?.id);
+  });
+});
+
+describe('what storage has', () => {
+  function storage(): KeyValueStorage & { readonly texts: Map<string, string> } {
+    const texts = new Map<string, string>();
+    return {
+      texts,
+      get length() {
+        return texts.size;
+      },
+      key: (index) => [...texts.keys()][index] ?? null,
+      getItem: (key) => texts.get(key) ?? null,
+      setItem: (key, value) => void texts.set(key, value),
+      removeItem: (key) => void texts.delete(key),
+    };
+  }
+
+  async function visited(agent: Agent, disk: KeyValueStorage): Promise<void> {
+    const page = pages.open(ada, { storage: disk });
+    await new Shown(page.query('agents.get_one', { agent_id: agent.id })).fresh();
+    page.close();
+  }
+
+  test('shows at once on the next visit, and costs no fetch if nothing has changed', async () => {
+    const agent = await ada.newAgent();
+    const disk = storage();
+    await visited(agent, disk);
+    const counter = new Counter();
+    const page = pages.open(ada, { storage: disk, fetch: counter.fetch });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    expect(shown.now).toMatchObject({ data: { name: 'Test' }, isStale: true });
+    await shown.fresh();
+    expect(counter.counts['agents.get_one']).toBeUndefined();
+  });
+
+  test('is corrected if it has changed', async () => {
+    const agent = await ada.newAgent();
+    const disk = storage();
+    await visited(agent, disk);
+    await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    const page = pages.open(ada, { storage: disk });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    expect(shown.now).toMatchObject({ data: { name: 'Test' }, isStale: true });
+    expect((await shown.fresh()).data?.name).toBe('Grace');
+  });
+
+  test('is gone after a logout', async () => {
+    const agent = await ada.newAgent();
+    const disk = storage();
+    await visited(agent, disk);
+    expect(disk.texts.size).toBe(1);
+    pages.open(ada, { storage: disk }).forget();
+    expect(disk.texts.size).toBe(0);
+  });
+});
+
+test('a prefetch is there when somebody shows it', async () => {
+  const agent = await ada.newAgent();
+  const counter = new Counter();
+  const page = pages.open(ada, { fetch: counter.fetch });
+  await page.prefetch('agents.get_one', { agent_id: agent.id });
+  const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+  expect(shown.now.data?.name).toBe('Test');
+  await shown.fresh();
+  expect(counter.counts['agents.get_one']).toBe(1);
+});
+
+test('nobody watches, nothing is open', async () => {
+  const agent = await ada.newAgent();
+  const page = pages.open(ada);
+  const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+  await shown.fresh();
+  shown.stop();
+  await expect.poll(() => page.status.state).toBe('idle');
+});

@@ -1,0 +1,189 @@
+/** A TeamHub that another process serves: callers of it, and a way to it that can be cut. */
+
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+import {
+  createReactive,
+  type LiveQuery,
+  type Reactive,
+  type ReactiveOptions,
+} from '../../../reactive_rpc/typescript/runtime/index.ts';
+import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
+
+export const URL_OF_SERVER = process.env['TEAMHUB_URL'] ?? '';
+const PASSWORD = 'teamhub';
+
+export interface Agent {
+  readonly id: string;
+  readonly name: string;
+  readonly role: string;
+}
+
+export interface Message {
+  readonly id: string;
+  readonly body: string;
+}
+
+interface Kind<K extends string, Input, Output> {
+  readonly kind: K;
+  readonly input: Input;
+  readonly output: Output;
+}
+
+export interface TeamHub {
+  'agents.get_all': Kind<'query', undefined, readonly Agent[]>;
+  'agents.get_one': Kind<'query', { readonly agent_id: string }, Agent>;
+  'messages.get_all': Kind<'query', { readonly agent_id: string }, readonly Message[]>;
+  'agents.create': Kind<'mutation', { readonly name: string; readonly role: string }, Agent>;
+  'agents.update': Kind<'mutation', { readonly agent_id: string; readonly name?: string }, Agent>;
+  'agents.delete': Kind<'mutation', { readonly agent_id: string }, unknown>;
+  'messages.send': Kind<'mutation', { readonly from_agent_id: string; readonly body: string }, Message>;
+}
+
+/** Somebody who is logged in: they call the server without the runtime. */
+export class Caller {
+  readonly #token: string;
+
+  private constructor(token: string) {
+    this.#token = token;
+  }
+
+  static async logIn(email: string): Promise<Caller> {
+    const body = new URLSearchParams({ username: email, password: PASSWORD });
+    const { access_token }: { access_token: string } = await bodyOf(
+      await fetch(`${URL_OF_SERVER}/login`, { method: 'POST', body }),
+    );
+    return new Caller(access_token);
+  }
+
+  get headers(): Readonly<Record<string, string>> {
+    return { authorization: `Bearer ${this.#token}` };
+  }
+
+  async call<T>(path: string, input: object): Promise<T> {
+    const headers = { ...this.headers, 'content-type': 'application/json' };
+    return bodyOf(
+      await fetch(`${URL_OF_SERVER}/rpc/${path}`, { method: 'POST', headers, body: JSON.stringify(input) }),
+    );
+  }
+
+  /** Add an agent that no other test touches. */
+  newAgent(): Promise<Agent> {
+    return this.call('agents.create', { name: 'Test', role: 'tester' });
+  }
+}
+
+async function bodyOf<T>(response: Response): Promise<T> {
+  if (!response.ok) throw new Error(`${response.url}: ${response.status} ${await response.text()}`);
+  return response.json() as Promise<T>;
+}
+
+/** A `fetch` that counts what it is asked for: `{ 'messages.get_all': 2, events: 1 }`. */
+export class Counter {
+  readonly counts: Record<string, number> = {};
+  readonly fetch: typeof fetch = (input, init) => {
+    const path = new URL(String(input)).pathname.replace('/rpc/', '');
+    this.counts[path] = (this.counts[path] ?? 0) + 1;
+    return fetch(input, init);
+  };
+}
+
+/** Runtimes of one test, which are closed after it. */
+export class Pages {
+  readonly #open: Reactive<TeamHub>[] = [];
+
+  open(caller: Caller, options: Partial<ReactiveOptions> = {}): Reactive<TeamHub> {
+    const page = createReactive<TeamHub>({ url: URL_OF_SERVER, credentials: () => caller.headers, ...options });
+    this.#open.push(page);
+    return page;
+  }
+
+  closeAll(): void {
+    for (const page of this.#open.splice(0)) page.close();
+  }
+}
+
+/** Everything that a query shows, for as long as the test lasts. */
+export class Shown<T> {
+  readonly states: State<T>[] = [];
+  readonly stop: () => void;
+  #looks: (() => void)[] = [];
+
+  constructor(query: LiveQuery<T>) {
+    this.stop = query.subscribe((state) => {
+      this.states.push(state);
+      for (const look of this.#looks.splice(0)) look();
+    });
+  }
+
+  get now(): State<T> {
+    const last = this.states.at(-1);
+    if (last === undefined) throw new Error('nothing was shown');
+    return last;
+  }
+
+  /** Resolve with the next state that is so; the one of now counts. */
+  async until(holds: (state: State<T>) => boolean): Promise<State<T>> {
+    while (!holds(this.now)) await new Promise<void>((resolve) => this.#looks.push(resolve));
+    return this.now;
+  }
+
+  fresh(): Promise<State<T>> {
+    return this.until((state) => !state.isStale && !state.isPending);
+  }
+}
+
+/** A way to the server that can be cut: connections end, and new ones are refused. */
+export class Way {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  isCut = false;
+  /** How many connections were made. */
+  count = 0;
+
+  private constructor() {
+    const { hostname, port } = new URL(URL_OF_SERVER);
+    this.#server = createServer((inward) => {
+      this.count += 1;
+      if (this.isCut) {
+        inward.destroy();
+        return;
+      }
+      const outward = connect(Number(port), hostname);
+      for (const [one, other] of [
+        [inward, outward],
+        [outward, inward],
+      ] as const) {
+        this.#sockets.add(one);
+        one.on('error', () => {}).on('close', () => other.destroy());
+        one.pipe(other);
+      }
+    });
+  }
+
+  static async open(): Promise<Way> {
+    const way = new Way();
+    await new Promise<void>((resolve) => way.#server.listen(0, '127.0.0.1', resolve));
+    return way;
+  }
+
+  get url(): string {
+    const address = this.#server.address();
+    return typeof address === 'object' && address !== null ? `http://127.0.0.1:${address.port}` : '';
+  }
+
+  cut(): void {
+    this.isCut = true;
+    for (const socket of this.#sockets) socket.destroy();
+    this.#sockets.clear();
+  }
+
+  mend(): void {
+    this.isCut = false;
+  }
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+}
