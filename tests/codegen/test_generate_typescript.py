@@ -14,16 +14,37 @@ from reactive_rpc.codegen import ForeignFileError, generate
 from reactive_rpc.codegen.typescript import HEADER, generate_typescript
 from reactive_rpc.codegen.typescript.text import comment, key, literal
 from tests.support.golden import check_against
+from tests.support.typescript import COMPILERS, faults_of
 
 from .document_app import build_document
 from .typescript_app import theatre
 
+ROOT = Path(__file__).parents[2]
+EQUALITY = ROOT / "tests/typescript/types/equality.ts"
 GOLDEN = Path(__file__).with_name("theatre.ts")
 HOSTILE = (
     "*/ export const broken = 1; /*", "'; export const broken = 1; '", "__proto__", "constructor", 'a"b', "a\\", "a\\'",
     "a\nb", "a\u2028b", "a\u202eb", "\ud800", "", "1a", "-", "${broken}", "`", "//", "é", "@deprecated", "\x00",
 )  # fmt: skip
 """Names and texts of somebody who wants more than to be read."""
+
+MUTATIONS = [
+    ("export type Rank = 'stalls' | 'circle';", "export type Rank = string;"),
+    ("  serial: bigint;", "  serial: number;"),
+    ("  tags: Set<string>;", "  tags: string[];"),
+    ("  beside: Seat[];", "  beside?: Seat[];"),
+    ("  at?: Date;", "  at: Date;"),
+    ("  limit?: number | undefined;", "  limit?: number;"),
+    ("  seat_id: string;", "  seat_id?: string;"),
+    ("  kind: 'card';", "  kind: string;"),
+    ("  type: 'SeatTaken';", "  type: string;"),
+    ("book_Error = NoSuchSeat | SeatTaken | OtherError", "book_Error = NoSuchSeat | OtherError"),
+    ("get_one_Output = Seat | null", "get_one_Output = Seat"),
+    ("'seats.ticks': Subscription<", "'seats.ticks': Query<"),
+    ("export type Decimal = `${number}`", "export type Decimal = string"),
+    ("plan: Blob;", "plan: Blob | string;"),
+]
+"""What the generator could get wrong: a text of the golden file, and what stands in its place then."""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +120,37 @@ def test_nothing_hostile_breaks_out(tmp_path: Path) -> None:
     assert "const broken" not in bare
     assert not re.search("[\x00-\x09\x0b-\x1f\u2028-\u202e\ud800-\udfff]", source)
     assert " @deprecated" not in source
+
+
+@pytest.mark.parametrize("version", COMPILERS)
+def test_what_is_hostile_compiles(version: str, tmp_path: Path) -> None:
+    """Both compilers read it as the types that it is."""
+    assert faults_of(tmp_path, {"api.ts": api_of(hostile_document(), tmp_path)}, version=version) == []
+
+
+@pytest.mark.parametrize("version", COMPILERS)
+def test_each_wrong_call_is_an_error_and_each_right_one_is_none(version: str, tmp_path: Path) -> None:
+    """Of the types, under their own names and under tRPC's client; and of the example application's."""
+    program = {path.name: path for path in (ROOT / "tests/typescript/types").glob("*.ts")}
+    assert (
+        faults_of(tmp_path, {**program, "api.ts": ROOT / "generated_client/typescript/api.ts"}, version=version) == []
+    )
+
+
+@pytest.mark.seeded_bug
+def test_a_wrong_type_is_found(tmp_path: Path) -> None:
+    """If any of the generated types is turned into another one, a line of the program is wrong, or no longer wrong."""
+    golden = GOLDEN.read_text(encoding="utf-8")
+    program = (ROOT / "tests/typescript/types/procedures.ts").read_text()
+    program = program.replace("../../codegen/", "./").replace("./equality.ts", str(EQUALITY))
+    files: dict[str, str | Path] = {}
+    for number, (right, wrong) in enumerate(MUTATIONS):
+        assert right in golden
+        (tmp_path / f"m{number}").mkdir()
+        files |= {f"m{number}/theatre.ts": golden.replace(right, wrong), f"m{number}/procedures.ts": program}
+    faults = faults_of(tmp_path, files, version="7.0")
+    found = {int(match.group(1)) for match in (re.search(r"\bm(\d+)/procedures", fault) for fault in faults) if match}
+    assert [pair for number, pair in enumerate(MUTATIONS) if number not in found] == []
 
 
 @pytest.mark.parametrize("text", HOSTILE)

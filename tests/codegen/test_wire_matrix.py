@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,21 +89,27 @@ class WireMatrix(NamedTuple):
 
 def build(folder: Path, types: list[Cell], package: str) -> WireMatrix:
     """Define what can be defined, and generate the client."""
-    functions: dict[str, Any] = {}
-    refused: dict[str, str] = {}
-    for cell in types:
-        for make in MAKERS if cell.name.endswith(SEPARATELY) else (echoing,):
-            name = f"{make.__name__.replace('ing', '')}_{cell.name}"
-            try:
-                functions[name] = make(cell.name, cell.annotation)
-            except DefinitionError as exc:
-                refused[name] = str(exc)
-    rpc = ReactiveRPC(f"sqlite+aiosqlite:///{folder}/x.db", functions={"cell": functions})
-    app = FastAPI(title="Matrix", lifespan=rpc.lifespan)
-    app.include_router(rpc.router)
+    pairs = ((cell, make) for cell in types for make in (MAKERS if cell.name.endswith(SEPARATELY) else (echoing,)))
+    rpc, app, refused = application(folder, pairs)
     generate(app.openapi(), folder / package)
     importlib.invalidate_caches()
     return WireMatrix(app, rpc, importlib.import_module(package), {cell.name: cell for cell in types}, refused)
+
+
+def application(folder: Path, pairs: Iterable[tuple[Cell, Any]]) -> tuple[ReactiveRPC, FastAPI, dict[str, str]]:
+    """Return an application with a procedure for each cell and maker that is not refused, and what those are told."""
+    functions: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for cell, make in pairs:
+        name = f"{make.__name__.replace('ing', '')}_{cell.name}"
+        try:
+            functions[name] = make(cell.name, cell.annotation)
+        except DefinitionError as exc:
+            refused[name] = str(exc)
+    rpc = ReactiveRPC(f"sqlite+aiosqlite:///{folder}/x.db", functions={"cell": functions})
+    app = FastAPI(title="Matrix", lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
+    return rpc, app, refused
 
 
 @asynccontextmanager

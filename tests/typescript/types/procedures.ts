@@ -75,6 +75,7 @@ paid?.digits;
 const found = { seat_id: 'a' } satisfies seats.get_one_Input;
 ({}) satisfies seats.get_all_Input;
 ({ rank: undefined, since: new Date(), limit: 3 }) satisfies seats.get_all_Input;
+({ limit: undefined }) satisfies seats.get_all_Input;
 ({ rank: null }) satisfies seats.get_all_Input;
 ({ id: 'a' }) satisfies SeatInput;
 ({ id: 'a', price: '1.10', paid_by: { amount: '2' }, serial: 2n ** 61n, tags: new Set(['a']) }) satisfies SeatInput;

@@ -1,0 +1,115 @@
+"""Each type of the matrix has a TypeScript type, which takes every value that the server really sends and takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import httpx
+import pytest
+
+from reactive_rpc.codegen.typescript import generate_typescript
+from tests.support.typescript import COMPILERS, faults_of
+
+from .test_wire_matrix import RETURNED, application, giving, taking
+from .wire_matrix import Cell, cells
+
+VALUES = """
+import type { Routes } from './api.ts';
+type Cells = Routes['cell'];
+type Output<Name extends keyof Cells> = Cells[Name]['_def']['$types']['output'];
+type Input<Name extends keyof Cells> = Cells[Name]['_def']['$types']['input'];
+"""
+
+
+ANYTHING = ("any_", "json_value_")
+"""How the cells begin whose type is `unknown`."""
+
+
+class Sent(NamedTuple):
+    """A value as the server has sent it: `name` is its procedure, `text` the JSON."""
+
+    cell: str
+    name: str
+    text: str
+
+
+class Sample(NamedTuple):
+    """The document of an application, and what its procedures answered."""
+
+    document: dict[str, Any]
+    sent: list[Sent]
+
+
+def sample(folder: Path, types: list[Cell]) -> Sample:
+    """Define a procedure that returns each type, and one that takes it, and have every value returned."""
+    rpc, app, refused = application(folder, ((cell, make) for cell in types for make in (giving, taking)))
+    sent: list[Sent] = []
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with rpc.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://matrix") as http:
+            for cell in types:
+                if f"giv_{cell.name}" not in refused:
+                    for value in cell.values:
+                        RETURNED[:] = [value]
+                        answer = await http.post(f"/rpc/cell.giv_{cell.name}", json={})
+                        if answer.is_success:  # what would arrive as another value is refused
+                            sent.append(Sent(cell.name, f"giv_{cell.name}", answer.text))
+
+    anyio.run(ask)
+    taken = [one for one in sent if f"tak_{one.cell}" not in refused]
+    inputs = [Sent(one.cell, f"tak_{one.cell}", f'{{"value": {one.text}}}') for one in taken]
+    return Sample(app.openapi(), sent + inputs)
+
+
+def values_of(sent: list[Sent]) -> str:
+    """Return a program that holds each value to the type of its procedure, to which nothing else fits."""
+    lines = [f"({one.text}) satisfies {_type_of(one)};" for one in sent]
+    for one in {one.name: one for one in sent}.values():
+        if not one.cell.startswith(ANYTHING):
+            lines += ["// @ts-expect-error no function is carried", f"(() => 0) satisfies {_type_of(one)};"]
+    return VALUES + "\n".join(lines) + "\n"
+
+
+def _type_of(one: Sent) -> str:
+    return f"{'Output' if one.name.startswith('giv_') else 'Input'}<{json.dumps(one.name)}>"
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """The whole matrix."""
+    return sample(tmp_path_factory.mktemp("matrix"), list(cells()))
+
+
+@pytest.mark.parametrize("version", COMPILERS)
+def test_every_value_is_of_the_type_that_is_generated(matrix: Sample, version: str, tmp_path: Path) -> None:
+    """Alone, optional, in list, dict (as key and value), tuple, set, union; as it is returned and as it is taken."""
+    assert len(matrix.sent) > 1500
+    generate_typescript(matrix.document, tmp_path)
+    files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "values.ts": values_of(matrix.sent)}
+    assert faults_of(tmp_path, files, version=version) == []
+
+
+BUGS: dict[str, tuple[str, Any]] = {
+    "none_or_int": ("TypeSpeller._union", lambda speller, schema: [*speller._members(schema)][:1]),
+    "str_tuple": ("TypeSpeller._tuple", lambda speller, first, items, most: "[string]"),
+    "names_alone": ("key", lambda name: name.strip("_")),
+    "mixed_literal_alone": ("literal", str),
+    "str_alone": ("_VALUES", {"string": "number"}),
+    "any_alone": ("TypeSpeller._typed", lambda speller, schema: "string"),
+}
+"""By a cell that finds it: what is broken in the speller, and how."""
+
+
+@pytest.mark.seeded_bug
+@pytest.mark.parametrize("cell", BUGS)
+def test_a_generator_that_spells_wrongly_is_found(cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rule that is broken makes a type of which a value is not."""
+    found = sample(tmp_path, [one for one in cells() if one.name == cell])
+    monkeypatch.setattr(f"reactive_rpc.codegen.typescript.type_speller.{BUGS[cell][0]}", BUGS[cell][1])
+    generate_typescript(found.document, tmp_path)
+    files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "values.ts": values_of(found.sent)}
+    assert faults_of(tmp_path, files, version="7.0") != []
