@@ -17,5 +17,6 @@ export default defineConfig({
   ],
   // Without it, Svelte's `createSubscriber` is the one for servers, which does nothing.
   resolve: { conditions: ['browser'] },
-  test: { include: ['**/*.test.{ts,tsx}'] },
+  // How long a test takes says nothing on a machine that does other work too.
+  test: { include: ['**/*.test.{ts,tsx}'], testTimeout: 300_000, hookTimeout: 300_000 },
 });

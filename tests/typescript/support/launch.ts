@@ -5,7 +5,7 @@
  */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { type Browser, chromium, type LaunchOptions } from 'playwright-core';
@@ -62,6 +62,8 @@ function unpack(folder: string): void {
       cwd: fileURLToPath(MODULES),
       env: { ...process.env, TMPDIR: part },
     });
+    // Whoever installs may be another user than who tests.
+    for (const path of [part, `${part}/chromium`]) chmodSync(path, 0o755);
     renameSync(part, folder);
   } catch (error) {
     if (!existsSync(folder)) throw error;
