@@ -9,13 +9,16 @@ from typing import Final
 
 from reactive_rpc.client import (
     AsyncClient,
+    BoundQuery,
     EventIterator,
     ItemIterator,
     Mutation,
+    Optimistic,
     Procedure,
     Query,
     StreamedQuery,
     Subscription,
+    SyncBoundQuery,
     SyncClient,
     SyncEventIterator,
     SyncItemIterator,
@@ -190,6 +193,7 @@ class AgentsCreate(Mutation[models.Agent]):
         name: str,
         role: str = UNSET,
         description: str | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Agent:
         """Add an agent to your organization.
 
@@ -203,7 +207,7 @@ class AgentsCreate(Mutation[models.Agent]):
             'name': name,
             'role': role,
             'description': description,
-        })
+        }, optimistic)
 
 
 class AgentsDelete(Mutation[models.AgentDeleted]):
@@ -213,6 +217,7 @@ class AgentsDelete(Mutation[models.AgentDeleted]):
         self,
         *,
         agent_id: str,
+        optimistic: Optimistic = (),
     ) -> models.AgentDeleted:
         """Delete an agent with its memories and with every message it has sent or received.
 
@@ -222,7 +227,7 @@ class AgentsDelete(Mutation[models.AgentDeleted]):
         Raises:
             AgentNotFound: no agent {agent_id!r}
         """
-        return await self._call({'agent_id': agent_id})
+        return await self._call({'agent_id': agent_id}, optimistic)
 
 
 class AgentsGetAll(Query[list[models.Agent]]):
@@ -242,6 +247,10 @@ class AgentsGetAll(Query[list[models.Agent]]):
         The agents of your organization, by name.
         """
         return self._watch({})
+
+    def bind(self) -> BoundQuery[list[models.Agent]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class AgentsGetOne(Query[models.Agent]):
@@ -276,6 +285,14 @@ class AgentsGetOne(Query[models.Agent]):
         """
         return self._watch({'agent_id': agent_id})
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+    ) -> BoundQuery[models.Agent]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'agent_id': agent_id})
+
 
 class AgentsGetWithStats(Query[models.AgentStats]):
     """`agents.get_with_stats`: query."""
@@ -309,6 +326,14 @@ class AgentsGetWithStats(Query[models.AgentStats]):
         """
         return self._watch({'agent_id': agent_id})
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+    ) -> BoundQuery[models.AgentStats]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'agent_id': agent_id})
+
 
 class AgentsUpdate(Mutation[models.Agent]):
     """`agents.update`: mutation."""
@@ -321,6 +346,7 @@ class AgentsUpdate(Mutation[models.Agent]):
         role: str | None = UNSET,
         description: str | None = UNSET,
         is_active: bool | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Agent:
         """Change an agent: only the fields that are given.
 
@@ -337,7 +363,7 @@ class AgentsUpdate(Mutation[models.Agent]):
             'role': role,
             'description': description,
             'is_active': is_active,
-        })
+        }, optimistic)
 
 
 class MemoryAdd(Mutation[models.Memory]):
@@ -348,6 +374,7 @@ class MemoryAdd(Mutation[models.Memory]):
         *,
         agent_id: str,
         content: str,
+        optimistic: Optimistic = (),
     ) -> models.Memory:
         """Let an agent remember something.
 
@@ -360,7 +387,7 @@ class MemoryAdd(Mutation[models.Memory]):
         return await self._call({
             'agent_id': agent_id,
             'content': content,
-        })
+        }, optimistic)
 
 
 class MemoryRecent(Query[list[models.Memory]]):
@@ -401,6 +428,18 @@ class MemoryRecent(Query[list[models.Memory]]):
             limit: How many at most. Default: 20.
         """
         return self._watch({
+            'agent_id': agent_id,
+            'limit': limit,
+        })
+
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        limit: int = UNSET,
+    ) -> BoundQuery[list[models.Memory]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
             'agent_id': agent_id,
             'limit': limit,
         })
@@ -492,6 +531,20 @@ class MessagesGetAfter(Query[list[models.Message]]):
             'limit': limit,
         })
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> BoundQuery[list[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
 
 class MessagesGetAll(Query[Page[models.Message]]):
     """`messages.get_all`: query."""
@@ -551,6 +604,22 @@ class MessagesGetAll(Query[Page[models.Message]]):
             'limit': limit,
         })
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> BoundQuery[Page[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
+            'agent_id': agent_id,
+            'after': after,
+            'until': until,
+            'limit': limit,
+        })
+
 
 class MessagesSend(Mutation[models.Message]):
     """`messages.send`: mutation."""
@@ -561,6 +630,7 @@ class MessagesSend(Mutation[models.Message]):
         from_agent_id: str,
         body: str,
         to_agent_id: str | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
@@ -575,7 +645,7 @@ class MessagesSend(Mutation[models.Message]):
             'from_agent_id': from_agent_id,
             'body': body,
             'to_agent_id': to_agent_id,
-        })
+        }, optimistic)
 
 
 class OrganizationsGetMine(Query[models.Organization]):
@@ -596,6 +666,10 @@ class OrganizationsGetMine(Query[models.Organization]):
         """
         return self._watch({})
 
+    def bind(self) -> BoundQuery[models.Organization]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
+
 
 class ToolsAvailable(Query[list[models.Tool]]):
     """`tools.available`: query."""
@@ -614,6 +688,10 @@ class ToolsAvailable(Query[list[models.Tool]]):
         The enabled tools of your organization, by name.
         """
         return self._watch({})
+
+    def bind(self) -> BoundQuery[list[models.Tool]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class ToolsNamespace:
@@ -705,6 +783,7 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
         name: str,
         role: str = UNSET,
         description: str | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Agent:
         """Add an agent to your organization.
 
@@ -718,7 +797,7 @@ class SyncAgentsCreate(SyncMutation[models.Agent]):
             'name': name,
             'role': role,
             'description': description,
-        })
+        }, optimistic)
 
 
 class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
@@ -728,6 +807,7 @@ class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
         self,
         *,
         agent_id: str,
+        optimistic: Optimistic = (),
     ) -> models.AgentDeleted:
         """Delete an agent with its memories and with every message it has sent or received.
 
@@ -737,7 +817,7 @@ class SyncAgentsDelete(SyncMutation[models.AgentDeleted]):
         Raises:
             AgentNotFound: no agent {agent_id!r}
         """
-        return self._call({'agent_id': agent_id})
+        return self._call({'agent_id': agent_id}, optimistic)
 
 
 class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
@@ -757,6 +837,10 @@ class SyncAgentsGetAll(SyncQuery[list[models.Agent]]):
         The agents of your organization, by name.
         """
         return self._watch({})
+
+    def bind(self) -> SyncBoundQuery[list[models.Agent]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class SyncAgentsGetOne(SyncQuery[models.Agent]):
@@ -791,6 +875,14 @@ class SyncAgentsGetOne(SyncQuery[models.Agent]):
         """
         return self._watch({'agent_id': agent_id})
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+    ) -> SyncBoundQuery[models.Agent]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'agent_id': agent_id})
+
 
 class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
     """`agents.get_with_stats`: query."""
@@ -824,6 +916,14 @@ class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
         """
         return self._watch({'agent_id': agent_id})
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+    ) -> SyncBoundQuery[models.AgentStats]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'agent_id': agent_id})
+
 
 class SyncAgentsUpdate(SyncMutation[models.Agent]):
     """`agents.update`: mutation."""
@@ -836,6 +936,7 @@ class SyncAgentsUpdate(SyncMutation[models.Agent]):
         role: str | None = UNSET,
         description: str | None = UNSET,
         is_active: bool | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Agent:
         """Change an agent: only the fields that are given.
 
@@ -852,7 +953,7 @@ class SyncAgentsUpdate(SyncMutation[models.Agent]):
             'role': role,
             'description': description,
             'is_active': is_active,
-        })
+        }, optimistic)
 
 
 class SyncMemoryAdd(SyncMutation[models.Memory]):
@@ -863,6 +964,7 @@ class SyncMemoryAdd(SyncMutation[models.Memory]):
         *,
         agent_id: str,
         content: str,
+        optimistic: Optimistic = (),
     ) -> models.Memory:
         """Let an agent remember something.
 
@@ -875,7 +977,7 @@ class SyncMemoryAdd(SyncMutation[models.Memory]):
         return self._call({
             'agent_id': agent_id,
             'content': content,
-        })
+        }, optimistic)
 
 
 class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
@@ -916,6 +1018,18 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
             limit: How many at most. Default: 20.
         """
         return self._watch({
+            'agent_id': agent_id,
+            'limit': limit,
+        })
+
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        limit: int = UNSET,
+    ) -> SyncBoundQuery[list[models.Memory]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
             'agent_id': agent_id,
             'limit': limit,
         })
@@ -1007,6 +1121,20 @@ class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
             'limit': limit,
         })
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> SyncBoundQuery[list[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
+            'agent_id': agent_id,
+            'after': after,
+            'limit': limit,
+        })
+
 
 class SyncMessagesGetAll(SyncQuery[Page[models.Message]]):
     """`messages.get_all`: query."""
@@ -1066,6 +1194,22 @@ class SyncMessagesGetAll(SyncQuery[Page[models.Message]]):
             'limit': limit,
         })
 
+    def bind(
+        self,
+        *,
+        agent_id: str,
+        after: str | None = UNSET,
+        until: str | None = UNSET,
+        limit: int = UNSET,
+    ) -> SyncBoundQuery[Page[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({
+            'agent_id': agent_id,
+            'after': after,
+            'until': until,
+            'limit': limit,
+        })
+
 
 class SyncMessagesSend(SyncMutation[models.Message]):
     """`messages.send`: mutation."""
@@ -1076,6 +1220,7 @@ class SyncMessagesSend(SyncMutation[models.Message]):
         from_agent_id: str,
         body: str,
         to_agent_id: str | None = UNSET,
+        optimistic: Optimistic = (),
     ) -> models.Message:
         """Say something: to one agent, or to the whole organization.
 
@@ -1090,7 +1235,7 @@ class SyncMessagesSend(SyncMutation[models.Message]):
             'from_agent_id': from_agent_id,
             'body': body,
             'to_agent_id': to_agent_id,
-        })
+        }, optimistic)
 
 
 class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
@@ -1111,6 +1256,10 @@ class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
         """
         return self._watch({})
 
+    def bind(self) -> SyncBoundQuery[models.Organization]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
+
 
 class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
     """`tools.available`: query."""
@@ -1129,6 +1278,10 @@ class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
         The enabled tools of your organization, by name.
         """
         return self._watch({})
+
+    def bind(self) -> SyncBoundQuery[list[models.Tool]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class SyncToolsNamespace:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from reactive_rpc.client.async_client import AsyncClient, Mutation, Query, StreamedQuery, Subscription
+from reactive_rpc.client.bound_query import BoundQuery
 from reactive_rpc.client.files import FileInput, ReceivedFile
+from reactive_rpc.client.hold import Hold
 from reactive_rpc.client.iterators import EventIterator, ItemIterator
 from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
+from reactive_rpc.client.optimistic import Optimistic, OptimisticUpdate
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
 from reactive_rpc.client.sync_client import (
@@ -14,9 +17,9 @@ from reactive_rpc.client.sync_client import (
     SyncQuery,
     SyncStreamedQuery,
     SyncSubscription,
-    SyncWatch,
 )
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
+from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncHold, SyncWatch
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.protocol.fidelity import AsSpelled
@@ -26,11 +29,15 @@ __all__ = [
     "UNSET",
     "AsSpelled",
     "AsyncClient",
+    "BoundQuery",
     "EventIterator",
     "FileInput",
+    "Hold",
     "ItemIterator",
     "Model",
     "Mutation",
+    "Optimistic",
+    "OptimisticUpdate",
     "Page",
     "Procedure",
     "Query",
@@ -39,8 +46,10 @@ __all__ = [
     "State",
     "StreamedQuery",
     "Subscription",
+    "SyncBoundQuery",
     "SyncClient",
     "SyncEventIterator",
+    "SyncHold",
     "SyncItemIterator",
     "SyncMutation",
     "SyncQuery",

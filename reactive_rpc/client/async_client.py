@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import random as _random
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
-from copy import copy
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, Self, TypeVar
-from uuid import uuid4
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reactive_rpc.client.backoff import Backoff
+from reactive_rpc.client.bound_query import BoundQuery
 from reactive_rpc.client.event_reader import EventReader
 from reactive_rpc.client.item_reader import ItemReader
 from reactive_rpc.client.iterators import EventIterator, ItemIterator
 from reactive_rpc.client.live import Live, Means
+from reactive_rpc.client.mutation import MutationModes
+from reactive_rpc.client.optimistic import Optimistic, updates_of
 from reactive_rpc.client.procedure import Procedure
-from reactive_rpc.client.retrying import is_transient, retry_after_seconds
-from reactive_rpc.client.transport import CallAnswer, Transport, new_http_client
+from reactive_rpc.client.sending import Sending, check_key
+from reactive_rpc.client.transport import Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
-from reactive_rpc.errors import BadRequestError, ConflictError, ReactiveRPCError, ServiceUnavailableError, WireError
+from reactive_rpc.errors import ServiceUnavailableError, WireError
 
 __all__ = ["AsyncClient", "Mutation", "Query", "StreamedQuery", "Subscription"]
 
 T = TypeVar("T")
-
-MUTATION_ATTEMPTS: Final = 5
-"""How often a mutation that has a key is sent until an answer comes."""
-
-MAX_KEY_CHARACTERS: Final = 255
 
 
 class AsyncClient:
@@ -141,7 +137,13 @@ class AsyncClient:
             self._live.reidentify(is_renewed=is_renewed)
 
     async def call(
-        self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        procedure: Procedure[T],
+        arguments: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        optimistic: Optimistic = (),
+        in_parallel: bool = False,
     ) -> T:
         """Call a procedure and return its typed result.
 
@@ -151,6 +153,8 @@ class AsyncClient:
             idempotency_key: names a mutation that may be sent more often than once: for a while the server does it
                 once, and answers the same each time. It is sent again from here too, if its answer was lost. Of
                 another input it is refused (UNPROCESSABLE_CONTENT).
+            optimistic: how the results that are shown look with a mutation, until the server's answers contain it.
+            in_parallel: do not wait for the mutations that were made before and touch a same query.
 
         Raises:
             BadRequestError: the input or the key does not fit; nothing is sent.
@@ -161,32 +165,22 @@ class AsyncClient:
             ConnectionFailedError: no answer came.
             WireError: the answer is none of this protocol.
         """
-        transport, _ = self._opened()
+        transport, live = self._opened()
         fields, files = procedure.encode_input(arguments), procedure.files_in(arguments)
-        if idempotency_key is None:
-            answer = await transport.call(procedure, fields, files=files)
+        if idempotency_key is not None:
+            check_key(idempotency_key, procedure.path)
+        send = partial(transport.call, procedure, fields, files=files, idempotency_key=idempotency_key)
+        if procedure.method == "GET":
+            answer = await send()
         else:
-            send = partial(transport.call, procedure, fields, files=files, idempotency_key=idempotency_key)
-            answer = await self._call_again_and_again(procedure.path, send, idempotency_key)
+            sending = Sending(send, idempotency_key, clock=self._clock, backoff=self._new_backoff())
+            answer = await live.mutations.run(sending, updates_of(optimistic), in_parallel=in_parallel)
         if answer.is_stale:
             raise ServiceUnavailableError(
                 "the server cannot read its database; an older result is stored: watch the query to show it as stale",
                 path=procedure.path,
             )
         return procedure.decode_answer(answer.body or b"", answer.headers)
-
-    async def _call_again_and_again(self, path: str, send: Callable[[], Awaitable[CallAnswer]], key: str) -> CallAnswer:
-        """Send a mutation until it is answered, a few times; CONFLICT may say that one sent before still runs."""
-        _check_key(key, path)
-        backoff = self._new_backoff()
-        for _ in range(MUTATION_ATTEMPTS - 1):
-            try:
-                return await send()
-            except ReactiveRPCError as error:
-                if not (is_transient(error) or (backoff.failures and isinstance(error, ConflictError))):
-                    raise
-                await self._clock.sleep(retry_after_seconds(error) + backoff.next_delay())
-        return await send()
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> Watch[T]:
         """Return a watch of a query, to be entered.
@@ -200,6 +194,11 @@ class AsyncClient:
         """
         _, live = self._opened()
         return Watch(live, procedure, procedure.encode_input(arguments))
+
+    def bind(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> BoundQuery[T]:
+        """Return a query with its input; nothing is sent. Arguments and errors as in `watch`."""
+        _, live = self._opened()
+        return BoundQuery(live, procedure, procedure.encode_input(arguments))
 
     def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> EventIterator[T]:
         """Return the values of a subscription, to be iterated over; nothing is sent before the first is wanted.
@@ -272,20 +271,6 @@ class AsyncClient:
         return self._transport, self._live
 
 
-def _check_key(key: str, path: str) -> None:
-    """Let a text through that can be sent as a header.
-
-    Raises:
-        BadRequestError: the key is none.
-    """
-    if not (key.isascii() and key.isprintable() and 1 <= len(key) <= MAX_KEY_CHARACTERS and key == key.strip()):
-        raise BadRequestError(
-            f"the idempotency key {key[:80]!r} cannot be sent: use 1 to {MAX_KEY_CHARACTERS} printable ASCII "
-            "characters, a UUID for example",
-            path=path,
-        )
-
-
 class _TokenAnswer(BaseModel):
     """RFC 6749, section 5.1; the rest of the answer is not needed."""
 
@@ -294,32 +279,19 @@ class _TokenAnswer(BaseModel):
     access_token: str
 
 
-class Mutation(Generic[T]):
+class Mutation(MutationModes[T]):
     """A mutation (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
 
     def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
+        super().__init__(procedure, retries=client.retry_mutations)
         self._client = client
-        self._procedure = procedure
-        self._key: str | None = None
 
-    def with_idempotency_key(self, key: str) -> Self:
-        """Return the mutation to be called under `key`, for whoever must know it to send it once more: a job, say.
-
-        See `AsyncClient.call`.
-        """
-        keyed = copy(self)
-        keyed._key = key
-        return keyed
-
-    async def _call(self, arguments: Mapping[str, Any]) -> T:
-        key = self._key
-        if key is None and self._client.retry_mutations and not self._procedure.is_binary:
-            key = uuid4().hex
-        return await self._client.call(self._procedure, arguments, idempotency_key=key)
+    async def _call(self, arguments: Mapping[str, Any], optimistic: Optimistic = ()) -> T:
+        return await self._client.call(self._procedure, arguments, **self._options(optimistic))
 
 
 class Query(Generic[T]):
-    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__` and `watch`."""
+    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`, `watch`, `bind`."""
 
     def __init__(self, client: AsyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -327,6 +299,9 @@ class Query(Generic[T]):
 
     async def _call(self, arguments: Mapping[str, Any]) -> T:
         return await self._client.call(self._procedure, arguments)
+
+    def _bind(self, arguments: Mapping[str, Any]) -> BoundQuery[T]:
+        return self._client.bind(self._procedure, arguments)
 
     def _watch(self, arguments: Mapping[str, Any]) -> Watch[T]:
         return self._client.watch(self._procedure, arguments)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,10 +23,19 @@ from reactive_rpc.client.answer_reader import AnswerReader
 from reactive_rpc.client.backoff import Backoff
 from reactive_rpc.client.channels import Channel, LongPoll, ServerSentEvents
 from reactive_rpc.client.lane import ClientStream, Lane, report
+from reactive_rpc.client.own_mutations import OwnMutations
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.retrying import is_transient, retry_after_seconds
 from reactive_rpc.client.spread import SetLimits, Spread
-from reactive_rpc.client.state import Fetched, FetchFailed, FetchStarted, FetchUnchanged, Invalidated, StreamFailed
+from reactive_rpc.client.state import (
+    Fetched,
+    FetchFailed,
+    FetchStarted,
+    FetchUnchanged,
+    HoldExpired,
+    Invalidated,
+    StreamFailed,
+)
 from reactive_rpc.client.subscriptions import QueryEntry, Subscriptions
 from reactive_rpc.client.transport import CallAnswer, Transport
 from reactive_rpc.client.versions import parse_version
@@ -34,7 +44,7 @@ from reactive_rpc.errors import RPCError, ServiceUnavailableError, TooManyReques
 from reactive_rpc.protocol.events import Ack
 from reactive_rpc.protocol.headers import VERSION
 
-__all__ = ["COALESCE_SECONDS", "Live", "Means"]
+__all__ = ["COALESCE_SECONDS", "HOLD_SECONDS", "Live", "Means"]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
@@ -45,10 +55,20 @@ Means = Literal["auto", "sse", "poll"]
 COALESCE_SECONDS: Final = 0.01
 """How long changes of the set gather before a stream is opened for them."""
 
+HOLD_SECONDS: Final = 5.0
+"""How long a newer result waits for own mutations that are under way: one that hangs must not hold it for ever."""
 
 FETCHES_AT_ONCE: Final = 32
 """How many fetches of watches run at a time: a thousand watches that want one must not take every connection, and a
 pool with a thousand waiting requests gives each of them its turn so slowly that most give up."""
+
+
+class Held(AbstractAsyncContextManager[object], Protocol):
+    """A query that is held; see `hold.py`."""
+
+    async def resolved(self) -> None:
+        """Wait for the first outcome, or the first failure."""
+        ...
 
 
 class Live:
@@ -60,7 +80,8 @@ class Live:
         self.caller = 0
         self.refusal: Exception | None = None
         self.group: TaskGroup | None = None
-        self.subscriptions = Subscriptions()
+        self.subscriptions = Subscriptions(self._begin_hold)
+        self.mutations = OwnMutations(self.subscriptions, self._fetch_wanted)
         self.lanes: list[Lane] = []
         self._transport = transport
         self._clock = clock
@@ -109,6 +130,18 @@ class Live:
         """Give an entry back."""
         self.subscriptions.release(entry)
         self._changed.set()
+
+    def keep(self, hold: Held, seconds: float) -> None:
+        """Leave a hold that was entered so long after its first outcome, or when the client closes."""
+        if self.group is not None:
+            self.group.start_soon(self._keep, hold, seconds, name="reactive_rpc.client.keeper")
+
+    async def _keep(self, hold: Held, seconds: float) -> None:
+        try:
+            await hold.resolved()
+            await self._clock.sleep(seconds)
+        finally:
+            await hold.__aexit__(None, None, None)
 
     def read(self, reader: AnswerReader[Any]) -> None:
         """Start a reader's task; if the client is closed, the reader hears so."""
@@ -316,6 +349,20 @@ class Live:
         entry.hurry = None
         if not entry.snapshot.current:
             entry.dispatch(Invalidated())
+
+    # -- results that wait for own mutations
+
+    def _begin_hold(self, entry: QueryEntry[Any]) -> None:
+        if self.group is not None:
+            scope = anyio.CancelScope()
+            entry.cancel_hold = scope.cancel
+            self.group.start_soon(self._expire_hold, entry, scope, name="reactive_rpc.client.hold")
+
+    async def _expire_hold(self, entry: QueryEntry[Any], scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._clock.sleep(HOLD_SECONDS)
+            entry.dispatch(HoldExpired())
+            self._fetch_wanted()
 
     # -- acknowledgements
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.spread import query_bytes
@@ -31,12 +31,12 @@ from reactive_rpc.client.state import (
     Uncovered,
     reduce,
 )
-from reactive_rpc.client.versions import parse_version, passes
+from reactive_rpc.client.versions import Version, parse_version, passes
 from reactive_rpc.errors import RPCError, WireError
 from reactive_rpc.protocol.envelopes import error_of_body
 from reactive_rpc.protocol.events import Affected, Connected, QueryRef, RefusedQuery, Result, SubscriptionRequest
 
-__all__ = ["Members", "QueryEntry", "Subscriptions", "affected_by"]
+__all__ = ["Members", "QueryEntry", "QueryKey", "Subscriptions", "affected_by", "query_key"]
 
 T = TypeVar("T")
 logger = logging.getLogger("reactive_rpc.client")
@@ -45,6 +45,20 @@ _DEFERRING: Final = frozenset(
     {"PRECONDITION_FAILED", "SERVICE_UNAVAILABLE", "TOO_MANY_REQUESTS", "TIMEOUT", "INTERNAL_SERVER_ERROR"}
 )
 """Why a server does not watch a query that it may watch later."""
+
+
+QueryKey: TypeAlias = tuple[str, str]
+"""A query with its input."""
+
+
+class CoveringStream(Protocol):
+    """A stream that covers entries.
+
+    Attributes:
+        cursor: of the last event in its order.
+    """
+
+    cursor: str
 
 
 class QueryEntry(Generic[T]):
@@ -59,30 +73,58 @@ class QueryEntry(Generic[T]):
         cancel_fetch: stops the fetch that runs for the entry, or its pause.
         hurry: ends the pause between two tries of a fetch.
         is_held_off: the server asked for that pause (`Retry-After`): only another caller's credentials end it.
+        on_held: called when a result begins to wait for own mutations.
+        cancel_hold: ends the bound of that wait; None while nothing waits.
     """
 
-    def __init__(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        procedure: Procedure[T],
+        fields: dict[str, Any] | None,
+        *,
+        on_held: Callable[[QueryEntry[Any]], None] | None = None,
+    ) -> None:
         self.procedure = procedure
         self.fields = fields
         self.snapshot: QuerySnapshot[T] = QuerySnapshot()
         self.state: State[T] = self.snapshot.state
         self.ended = False
-        self.stream: object = None
+        self.stream: CoveringStream | None = None
         self.refused: Exception | None = None
         self.query_bytes = query_bytes(procedure.path, fields)
         self.holders = 0
         self.cancel_fetch: Callable[[], None] | None = None
         self.hurry: Callable[[], None] | None = None
         self.is_held_off = False
+        self.on_held = on_held
+        self.cancel_hold: Callable[[], None] | None = None
         self._listeners: list[Callable[[], None]] = []
 
     def dispatch(self, action: Action) -> None:
         """Change the snapshot, and wake the listeners if that shows."""
         self.snapshot = reduce(self.snapshot, action)
+        self._bound_hold()
         state = self.snapshot.state
         if not _looks_alike(state, self.state):
             self.state = state
             self._notify()
+
+    def _bound_hold(self) -> None:
+        if self.snapshot.held is None:
+            self.end_hold()
+        elif self.cancel_hold is None and self.on_held is not None:
+            self.on_held(self)
+
+    def end_hold(self) -> None:
+        """Hear that no result waits any more."""
+        cancel, self.cancel_hold = self.cancel_hold, None
+        if cancel is not None:
+            cancel()
+
+    @property
+    def notified_up_to(self) -> Version | None:
+        """The version up to which the stream that covers it has told everything; None if none does."""
+        return None if self.stream is None else parse_version(self.stream.cursor)
 
     @property
     def is_deferred(self) -> bool:
@@ -124,28 +166,38 @@ Members = dict[str, list[QueryEntry[Any]]]
 
 
 class Subscriptions:
-    """All entries of a client, and the news of its streams."""
+    """All entries of a client, and the news of its streams.
 
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], QueryEntry[Any]] = {}
+    Args:
+        on_held: called with an entry in which a result begins to wait for own mutations.
+    """
+
+    def __init__(self, on_held: Callable[[QueryEntry[Any]], None] | None = None) -> None:
+        self._entries: dict[QueryKey, QueryEntry[Any]] = {}
+        self._on_held = on_held
 
     def __iter__(self) -> Iterator[QueryEntry[Any]]:
         return iter(tuple(self._entries.values()))
 
     def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> QueryEntry[T]:
         """Return the entry of this query, shared with everybody who holds it; give it back with `release`."""
-        key = _identity(procedure, fields)
+        key = query_key(procedure, fields)
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = QueryEntry(procedure, fields)
+            entry = self._entries[key] = QueryEntry(procedure, fields, on_held=self._on_held)
         entry.holders += 1
         return entry
+
+    def find(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> QueryEntry[T] | None:
+        """Return the entry of this query; None if nobody holds it."""
+        return self._entries.get(query_key(procedure, fields))
 
     def release(self, entry: QueryEntry[Any]) -> None:
         """Forget the entry when its last holder gives it back."""
         entry.holders -= 1
         if entry.holders == 0:
-            self._entries.pop(_identity(entry.procedure, entry.fields), None)
+            self._entries.pop(query_key(entry.procedure, entry.fields), None)
+            entry.end_hold()
             if entry.cancel_fetch is not None:
                 entry.cancel_fetch()
 
@@ -163,7 +215,7 @@ class Subscriptions:
 
     def connect(
         self,
-        stream: object,
+        stream: CoveringStream,
         entries: Sequence[QueryEntry[Any]],
         request: SubscriptionRequest,
         connected: Connected,
@@ -224,7 +276,7 @@ class Subscriptions:
             for entry in group:
                 entry.dispatch(Invalidated())
 
-    def disconnect(self, stream: object, entries: Iterable[QueryEntry[Any]]) -> None:
+    def disconnect(self, stream: CoveringStream, entries: Iterable[QueryEntry[Any]]) -> None:
         """Note that a stream has ended: an entry that no other covers meanwhile, nobody covers."""
         for entry in entries:
             if entry.stream is stream:
@@ -276,7 +328,8 @@ def _connect(entry: QueryEntry[Any], connected: Connected, sent_etag: str | None
     entry.dispatch(Covered())
 
 
-def _identity(procedure: Procedure[Any], fields: dict[str, Any] | None) -> tuple[str, str]:
+def query_key(procedure: Procedure[Any], fields: dict[str, Any] | None) -> QueryKey:
+    """Return what tells two queries apart: path and input, as it is sent."""
     return procedure.path, json.dumps(fields, sort_keys=True)
 
 

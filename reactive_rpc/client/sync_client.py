@@ -6,26 +6,25 @@ import random as _random
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
-from uuid import uuid4
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reactive_rpc.client.async_client import AsyncClient
 from reactive_rpc.client.live import Means
+from reactive_rpc.client.mutation import CallOptions, MutationModes
+from reactive_rpc.client.optimistic import Optimistic
 from reactive_rpc.client.procedure import Procedure
-from reactive_rpc.client.state import State
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
-from reactive_rpc.client.watch import Watch
+from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncWatch
 from reactive_rpc.clock import Clock
 
-__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncStreamedQuery", "SyncSubscription", "SyncWatch"]
+__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncStreamedQuery", "SyncSubscription"]
 
 T = TypeVar("T")
 
@@ -87,15 +86,18 @@ class SyncClient:
         """Send a newer token of the same caller from now on; see `AsyncClient.renew_token`."""
         self._opened().call(self._client.renew_token, token)
 
-    def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], *, idempotency_key: str | None = None) -> T:
+    def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], **options: Unpack[CallOptions]) -> T:
         """Call a procedure and return its typed result; the rest as in `AsyncClient.call`."""
-        call = partial(self._client.call, procedure, arguments, idempotency_key=idempotency_key)
-        result: T = self._opened().call(call)
+        result: T = self._opened().call(partial(self._client.call, procedure, arguments, **options))
         return result
 
     def watch(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncWatch[T]:
         """Return a watch of a query, to be entered; arguments and errors as in `AsyncClient.watch`."""
         return SyncWatch(self, self._opened().call(self._client.watch, procedure, arguments))
+
+    def bind(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncBoundQuery[T]:
+        """Return a query with its input; arguments and errors as in `AsyncClient.bind`."""
+        return SyncBoundQuery(self, self._opened().call(self._client.bind, procedure, arguments))
 
     def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncEventIterator[T]:
         """Return the values of a subscription; arguments and errors as in `AsyncClient.iterate_events`."""
@@ -151,71 +153,19 @@ class SyncClient:
         return self._portal
 
 
-class SyncWatch(Generic[T]):
-    """Follow one query: `with hub.agents.get_all.watch() as live: for state in live: ...`.
-
-    Args:
-        client: whose thread runs the event loop.
-        watch: the one that is followed there.
-    """
-
-    def __init__(self, client: SyncClient, watch: Watch[T]) -> None:
-        self._client = client
-        self._watch = watch
-
-    @property
-    def state(self) -> State[T]:
-        """The present state; errors as in `Watch.state`."""
-        return self._watch.state
-
-    def __enter__(self) -> Self:
-        if self._client.portal is not None:
-            self._client.portal.call(self._watch.__aenter__)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._client.portal is not None:
-            self._client.portal.call(self._watch.__aexit__, exc_type, exc, traceback)
-
-    def __iter__(self) -> Iterator[State[T]]:
-        return self
-
-    def __next__(self) -> State[T]:
-        portal = self._client.portal
-        state = None if portal is None else portal.call(self._watch.next_state)
-        if state is None:
-            raise StopIteration
-        return state
-
-
-class SyncMutation(Generic[T]):
+class SyncMutation(MutationModes[T]):
     """A mutation (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`."""
 
     def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
+        super().__init__(procedure, retries=client.retry_mutations)
         self._client = client
-        self._procedure = procedure
-        self._key: str | None = None
 
-    def with_idempotency_key(self, key: str) -> Self:
-        """Return the mutation to be called under `key`; see `Mutation.with_idempotency_key`."""
-        keyed = copy(self)
-        keyed._key = key
-        return keyed
-
-    def _call(self, arguments: Mapping[str, Any]) -> T:
-        key = self._key
-        if key is None and self._client.retry_mutations and not self._procedure.is_binary:
-            key = uuid4().hex
-        return self._client.call(self._procedure, arguments, idempotency_key=key)
+    def _call(self, arguments: Mapping[str, Any], optimistic: Optimistic = ()) -> T:
+        return self._client.call(self._procedure, arguments, **self._options(optimistic))
 
 
 class SyncQuery(Generic[T]):
-    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__` and `watch`."""
+    """A query (`procedure`) bound to a `client`; a generated subclass adds the typed `__call__`, `watch`, `bind`."""
 
     def __init__(self, client: SyncClient, procedure: Procedure[T]) -> None:
         self._client = client
@@ -223,6 +173,9 @@ class SyncQuery(Generic[T]):
 
     def _call(self, arguments: Mapping[str, Any]) -> T:
         return self._client.call(self._procedure, arguments)
+
+    def _bind(self, arguments: Mapping[str, Any]) -> SyncBoundQuery[T]:
+        return self._client.bind(self._procedure, arguments)
 
     def _watch(self, arguments: Mapping[str, Any]) -> SyncWatch[T]:
         return self._client.watch(self._procedure, arguments)

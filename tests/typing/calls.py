@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from generated_client import Agent, AgentStats, Message, Organization, SyncTeamHub, TeamHub
-from reactive_rpc.client import Page, State
+from reactive_rpc.client import BoundQuery, OptimisticUpdate, Page, State, SyncBoundQuery
 
 
 async def right(hub: TeamHub) -> None:
@@ -23,11 +23,53 @@ async def right(hub: TeamHub) -> None:
     await hub.login(username="a", password="b")
 
 
+async def right_optimistically(hub: TeamHub) -> None:
+    agent, agents = hub.agents.get_one.bind(agent_id="a"), hub.agents.get_all.bind()
+    assert_type(agent, BoundQuery[Agent])
+    renamed = agent.changed(lambda one: assert_type(one, Agent).model_copy(update={"name": "n"}))
+    assert_type(renamed, OptimisticUpdate)
+    assert_type(await hub.agents.update(agent_id="a", name="n", optimistic=renamed), Agent)
+    listed = agents.changed(lambda all: [one for one in assert_type(all, list[Agent]) if one.id != "a"])
+    await hub.agents.delete(agent_id="a", optimistic=[listed, renamed])
+    await hub.agents.update.in_parallel()(agent_id="a", name="n", optimistic=(renamed,))
+    async with agent.hold(), agents.hold():
+        await agents.prefetch(keep_seconds=5)
+
+
 def right_without_async(hub: SyncTeamHub) -> None:
     assert_type(hub.agents.get_one(agent_id="a"), Agent)
     with hub.agents.get_one.watch(agent_id="a") as live:
         for state in live:
             assert_type(state.data, Agent | None)
+    agent = hub.agents.get_one.bind(agent_id="a")
+    assert_type(agent, SyncBoundQuery[Agent])
+    renamed = agent.changed(lambda one: one.model_copy(update={"name": "n"}))
+    assert_type(hub.agents.update(agent_id="a", name="n", optimistic=renamed), Agent)
+    with agent.hold():
+        agent.prefetch()
+
+
+async def wrong_optimistically(hub: TeamHub, sync: SyncTeamHub) -> None:
+    agent, agents = hub.agents.get_one.bind(agent_id="a"), hub.agents.get_all.bind()
+    hub.agents.get_one.bind(agent="a")  # error: wrong name
+    hub.agents.get_one.bind()  # error: missing
+    hub.agents.update.bind(agent_id="a")  # error: a mutation is not bound
+    agent.changed(lambda one: one.nam)  # error: wrong attribute of the result
+    agent.changed(lambda one: None)  # error: a change returns a result
+    agent.changed(lambda one: [one])  # error: of another query
+    agents.changed(lambda all: all.append(all[0]))  # error: it changes what it is given, and returns nothing
+    agents.changed(lambda one: one.model_copy())  # error: it is a list
+    agent.changed()  # error: missing
+    renamed = agent.changed(lambda one: one.model_copy(update={"name": "n"}))
+    await hub.agents.update(agent_id="a", optimistic=agent)  # error: bound, and not changed
+    await hub.agents.update(agent_id="a", optimistic=[agent])  # error: the same in a list
+    await hub.agents.update(agent_id="a", optimistic=lambda one: one)  # error: of which query?
+    await hub.agents.update(agent_id="a", optimistic={"name": "n"})  # error: no update
+    await hub.agents.get_one(agent_id="a", optimistic=renamed)  # error: a query changes nothing
+    with agent.hold():  # error: needs async with
+        pass
+    async with sync.agents.get_all.bind().hold():  # error: needs with
+        pass
 
 
 async def wrong(hub: TeamHub) -> None:

@@ -52,7 +52,9 @@ class Stream:
 
 
 class FakeServer:
-    """A server with one query, `items.get(name)`; lives on its own event loop, so tests use `run` to touch it.
+    """A server with one query, `items.get(name)`, and one mutation, `items.add(name, by)`.
+
+    Lives on its own event loop, so tests use `do` to touch it.
 
     Attributes:
         values: `{name: result}`; a name that is absent answers 404.
@@ -70,6 +72,10 @@ class FakeServer:
         answer_headers: go with every answer of the query.
         cursors: the `reactive-cursor` of each fetch.
         hold: fetches wait for this event where it is set.
+        adds: the `by` of each mutation that has come, in order.
+        refuse_adds: what mutations are answered with instead; nothing is written.
+        hold_adds: the answers of mutations wait for this event where it is set; what they write is there before.
+        cut_adds: the answers of mutations are cut.
     """
 
     def __init__(self) -> None:
@@ -87,6 +93,10 @@ class FakeServer:
         self.polls: list[tuple[SubscriptionRequest, float]] = []
         self.poll_seconds = 10.0
         self.hold: asyncio.Event | None = None
+        self.adds: list[int] = []
+        self.refuse_adds: RPCError | None = None
+        self.hold_adds: asyncio.Event | None = None
+        self.cut_adds = False
         self.retry_ms: int | None = None
         self.heartbeat_seconds: float | None = None
         self.limits: StreamLimits | None = None
@@ -120,17 +130,20 @@ class FakeServer:
 
     def change(self, name: str, value: Any, *, event_id: str | None = None) -> Invalidation:
         """Write a value, tell every open stream that watches it, and return what was told."""
+        event = self._changed(name, value, event_id=event_id)
+        self.tell(name, event)
+        return event
+
+    def _changed(self, name: str, value: Any, *, event_id: str | None = None) -> Invalidation:
         self._write(name, value)
         affected = [Affected(path="items.get", input={"name": name}, key=f"items.get:{name}")]
-        event = Invalidation(
+        return Invalidation(
             cursor=f"e:{self.version}",
             affected=affected,
             event_id=event_id or f"i{self.version}",
             tables=["item"],
             version=f"e:{self.version}",
         )
-        self.tell(name, event)
-        return event
 
     def push(self, name: str, value: Any) -> Result:
         """Write a value, bring it to every open stream that watches it, and return what was told."""
@@ -184,6 +197,24 @@ class FakeServer:
             return Response(status_code=304, headers=marks)
         self.fetches.append((name, 200))
         return Response(json.dumps(value), headers=marks, media_type="application/json")
+
+    async def add(self, request: Request) -> Response:
+        """Answer the mutation."""
+        asked = json.loads(await request.body())
+        name, by = asked["name"], asked["by"]
+        self.adds.append(by)
+        if self.refuse_adds is not None:
+            return Response(encode_error(self.refuse_adds), http_status(self.refuse_adds))
+        if by:
+            event = self._changed(name, self.values[name] + by)
+            for stream in self.open_streams:
+                stream.chunks.put_nowait(event.encode() if name in stream.names else b": nothing\n\n")
+        if self.hold_adds is not None:
+            await self.hold_adds.wait()
+        marks = {CURSOR: f"e:{self.version}"}
+        if self.cut_adds:
+            return StreamingResponse(_cut(), headers=marks)
+        return Response(json.dumps(self.values[name]), headers=marks, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
         """Open a stream."""
@@ -291,6 +322,7 @@ class FakeServer:
         """Return the application."""
         routes: list[tuple[str, Callable[[Request], Coroutine[Any, Any, Response]], str]] = [
             ("/rpc/items/get", self.get, "GET"),
+            ("/rpc/items/add", self.add, "POST"),
             ("/rpc/events", self.events, "POST"),
             ("/rpc/events/ack", self.ack, "POST"),
             ("/rpc/events/poll", self.poll, "POST"),
@@ -304,6 +336,11 @@ class FakeServer:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.loop = asyncio.get_running_loop()
         yield
+
+
+async def _cut() -> AsyncIterator[bytes]:
+    yield b"1"
+    raise ConnectionAbortedError("the test cuts the answer")
 
 
 def _decoded(chunk: bytes) -> list[Event]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from reactive_rpc.client.procedure import Procedure
@@ -23,9 +25,16 @@ def fetched(subscriptions: Subscriptions, name: str, etag: str | None = '"1"') -
     return entry
 
 
+@dataclass(eq=False)
+class Covering:
+    """A stream, as the bookkeeping knows it."""
+
+    cursor: str = "e:1"
+
+
 def connect(subscriptions: Subscriptions, entry: QueryEntry[int], connected: Connected) -> None:
     """Open a stream for one entry."""
-    subscriptions.connect(object(), [entry], subscriptions.request([entry], None, acks=True), connected)
+    subscriptions.connect(Covering(), [entry], subscriptions.request([entry], None, acks=True), connected)
 
 
 def test_a_matching_etag_confirms_a_result() -> None:
@@ -63,7 +72,7 @@ def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchSta
     request = subscriptions.request([entry], None, acks=True)
     for action in late:
         entry.dispatch(action)
-    subscriptions.connect(object(), [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+    subscriptions.connect(Covering(), [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
     assert entry.snapshot.wanted
     assert entry.state.is_stale
 
@@ -76,7 +85,7 @@ def test_a_refusal_belongs_to_its_query_alone() -> None:
         path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
     )
     connected = Connected(stream="s", cursor="e:1", queries=["k", None], errors=[refused])
-    subscriptions.connect(object(), entries, subscriptions.request(entries, None, acks=True), connected)
+    subscriptions.connect(Covering(), entries, subscriptions.request(entries, None, acks=True), connected)
     assert not entries[0].state.is_stale
     assert isinstance(entries[1].state.error, ForbiddenError)
 
@@ -86,7 +95,7 @@ def test_one_key_may_mean_two_queries() -> None:
     subscriptions = Subscriptions()
     entries = [fetched(subscriptions, "a"), fetched(subscriptions, "b")]
     connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
-    members = subscriptions.connect(object(), entries, subscriptions.request(entries, None, acks=True), connected)
+    members = subscriptions.connect(Covering(), entries, subscriptions.request(entries, None, acks=True), connected)
     subscriptions.invalidate(members, [Affected(path="items.get", key="k")])
     assert all(entry.snapshot.wanted for entry in entries)
 
@@ -119,7 +128,7 @@ def test_what_reflects_the_streams_version_needs_no_fetch() -> None:
     entry.dispatch(Fetched(2, '"2"', Version("e", 7)))
     stale = [Affected(path="items.get", key="k")]
     connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:7")
-    subscriptions.connect(object(), [entry], request, connected)
+    subscriptions.connect(Covering(), [entry], request, connected)
     assert not entry.state.is_stale
 
 
@@ -132,7 +141,7 @@ def test_the_cursor_is_no_version() -> None:
     entry.dispatch(Fetched(2, '"2"', Version("e", 5)))
     stale = [Affected(path="items.get", key="k")]
     connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:6")
-    subscriptions.connect(object(), [entry], request, connected)
+    subscriptions.connect(Covering(), [entry], request, connected)
     assert entry.snapshot.wanted
 
 
@@ -151,7 +160,7 @@ def test_an_entry_is_covered_by_the_last_stream_that_watched_it() -> None:
     """It may have gone from one stream to another: the end of the first is then none of its business."""
     subscriptions = Subscriptions()
     entry = fetched(subscriptions, "a")
-    first, second = object(), object()
+    first, second = Covering(), Covering()
     request = subscriptions.request([entry], None, acks=True)
     for stream in (first, second):
         subscriptions.connect(stream, [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
