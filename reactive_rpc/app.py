@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Generic, overload
+from typing import Any, Generic, Literal, overload
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy import MetaData
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -48,10 +48,10 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
 from reactive_rpc.subscriptions.revocation import REVOKED, Revocation
 from reactive_rpc.tasks import Tasks
-from reactive_rpc.web.routes import Served, make_operations, make_router
+from reactive_rpc.web.routes import Served, make_operations, make_routers
 from reactive_rpc.web.routing.placement import check_placement
 from reactive_rpc.web.routing.responses import rpc_error_of
-from reactive_rpc.web.routing.router import DEFAULT_PREFIX
+from reactive_rpc.web.routing.router import DEFAULT_PREFIX, DEFAULT_TRPC_PREFIX
 from reactive_rpc.web.routing.shortcut import install_shortcut
 
 __all__ = ["ReactiveRPC"]
@@ -86,6 +86,8 @@ class ReactiveRPC(Generic[L]):
             through the Redis of the settings, if there is one. Both need `Settings.build`.
         settings: read from the environment if left out.
         prefix: of the router's paths.
+        trpc_prefix: of those under which tRPC's own clients call the procedures; None if none shall. Further ones, with
+            options of their own, are made by `trpc_router`.
         wire_case: how names are spelled on the wire: as in Python, `get_all`, or in `"camel"` case, `getAll`. Models of
             your own say it themselves, by `ConfigDict(alias_generator=to_camel)`.
 
@@ -112,6 +114,7 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        trpc_prefix: str | None = DEFAULT_TRPC_PREFIX,
         wire_case: WireCase = "python",
     ) -> None: ...
     @overload
@@ -128,6 +131,7 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        trpc_prefix: str | None = DEFAULT_TRPC_PREFIX,
         wire_case: WireCase = "python",
     ) -> None: ...
 
@@ -144,12 +148,11 @@ class ReactiveRPC(Generic[L]):
         store: ResultStore | None = None,
         settings: Settings | None = None,
         prefix: str = DEFAULT_PREFIX,
+        trpc_prefix: str | None = DEFAULT_TRPC_PREFIX,
         wire_case: WireCase = "python",
     ) -> None:
         settings, health = settings or Settings(), Health()
-        self.functions = Registry(functions, context=context, wire_case=wire_case)
-        if isinstance(database, AsyncEngine):
-            self.functions.require_coroutines()
+        self.functions = _registry_for(database, functions, context=context, wire_case=wire_case)
         clock, ids = self._new_clock(), self._new_ids()
         self._relations: Relations = relations or {}
         self._metadata, self._captured_as = metadata, capture
@@ -181,11 +184,16 @@ class ReactiveRPC(Generic[L]):
         self._log.subscribe(Revocation(self._hub, self._reauthorization, self._ongoing).on_batch)
         self._follower = _make_follower(backend, self._freshness, hub=self._hub, ongoing=self._ongoing, clock=clock)
         self._pruner = _make_pruner(backend, settings, clock=clock)
-        self._announcer = Announcer(
+        self._announcer = self._make_announcer(backend)
+        self.admin = self._make_admin(auditor)
+        served = self._served(clock=clock, ids=ids)
+        self._routers = make_routers(served, prefix=prefix, trpc_prefix=trpc_prefix, context=context)
+        self.router = self._routers.own
+
+    def _make_announcer(self, backend: Backend) -> Announcer:
+        return Announcer(
             self._database, self._log, announce=backend.announce, require_open=self._lifecycle.require_open
         )
-        self.admin = self._make_admin(auditor)
-        self.router = make_router(self._served(clock=clock, ids=ids), prefix=prefix, context=context)
 
     def _make_admin(self, auditor: Auditor) -> Admin:
         return Admin(
@@ -240,7 +248,8 @@ class ReactiveRPC(Generic[L]):
         self._operations.add_all(app)
         self._calls.app_overrides = app.dependency_overrides
         await self.admin.open()
-        install_shortcut(app, self.router)
+        for router in self._routers.all:
+            install_shortcut(app, router)
         self._operations.open_with(app)
         try:
             yield
@@ -291,6 +300,43 @@ class ReactiveRPC(Generic[L]):
         tasks = Tasks(health=self._health)
         stack.push_async_callback(tasks.aclose)
         return tasks
+
+    def trpc_router(
+        self,
+        *,
+        prefix: str,
+        transformer: Literal["superjson"] | None = None,
+        allow_batching: bool = True,
+        max_batch_size: int = 100,
+        allow_method_override: bool = False,
+        connection_headers: Iterable[str] = ("authorization",),
+    ) -> APIRouter:
+        """Return a router by which tRPC's own clients call the procedures, beside the one of `trpc_prefix`.
+
+            app.include_router(rpc.trpc_router(prefix="/partners/trpc", max_batch_size=10))
+
+        Args:
+            prefix: of its paths, which nothing else stands below.
+            transformer: how values are spelled: as JSON spells them, or as superjson does, for clients that have it as
+                their transformer. Of results it annotates the types for which JavaScript has one of its own.
+            allow_batching: whether a request may hold several calls.
+            max_batch_size: how many, at most.
+            allow_method_override: whether queries and subscriptions may be sent by POST, for clients that say
+                `methodOverride: "POST"`, as their inputs are too long for a URL.
+            connection_headers: the headers that a subscription may give by `connectionParams`, as an EventSource sends
+                none; they travel in the URL, which servers and proxies log.
+
+        Raises:
+            DefinitionError: an option is none that could be meant.
+        """
+        return self._routers.add_trpc(
+            prefix=prefix,
+            transformer=transformer,
+            allow_batching=allow_batching,
+            max_batch_size=max_batch_size,
+            allow_method_override=allow_method_override,
+            connection_headers=frozenset(connection_headers),
+        )
 
     def caller(self, ctx: L | None = None, *, overrides: Overrides | None = None) -> Caller:
         """Return a caller, which calls procedures in this process as the server would.
@@ -371,6 +417,20 @@ class ReactiveRPC(Generic[L]):
     def _new_ids(self) -> IdSource:
         """Return what makes ids; `testing.fakes.faked` returns another."""
         return RandomIds()
+
+
+def _registry_for(
+    database: str | URL | AsyncEngine,
+    functions: Functions,
+    *,
+    context: Callable[..., Any] | None,
+    wire_case: WireCase,
+) -> Registry:
+    """Return the procedures; on an engine of the application's own, all must be coroutines."""
+    registry = Registry(functions, context=context, wire_case=wire_case)
+    if isinstance(database, AsyncEngine):
+        registry.require_coroutines()
+    return registry
 
 
 def _make_reader(

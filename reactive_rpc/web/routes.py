@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.changes.ephemeral_store import EphemeralStore
@@ -15,16 +19,21 @@ from reactive_rpc.procedures.calls import Calls
 from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.execution import Executor
 from reactive_rpc.procedures.ongoing_calls import OngoingCalls
+from reactive_rpc.procedures.procedure import AnyProcedure
+from reactive_rpc.procedures.registry import Registry
 from reactive_rpc.settings import Settings
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.limits import Limits
 from reactive_rpc.subscriptions.reauthorization import Reauthorization
 from reactive_rpc.web.operations.operations import Operations
 from reactive_rpc.web.routing.body import BodyLimits, UploadLimits
+from reactive_rpc.web.routing.dependencies import CONTEXT
 from reactive_rpc.web.routing.dispatcher import Endpoint, ProcedureEndpoint
 from reactive_rpc.web.routing.health import HealthEndpoint
 from reactive_rpc.web.routing.metrics import MetricsEndpoint
+from reactive_rpc.web.routing.openapi_marks import marked_schema
 from reactive_rpc.web.routing.router import RPCRouter
+from reactive_rpc.web.routing.table_router import TableRouter
 from reactive_rpc.web.routing.uploads import UploadEndpoint, upload_places
 from reactive_rpc.web.streams.acks import AckEndpoint
 from reactive_rpc.web.streams.admission import Admissions
@@ -35,8 +44,13 @@ from reactive_rpc.web.streams.streamed_calls import StreamedQueryEndpoint, Subsc
 from reactive_rpc.web.streams.streaming import StreamAnswers
 from reactive_rpc.web.streams.subscribing import Subscriber
 from reactive_rpc.web.streams.tickets import TicketEndpoint, Tickets
+from reactive_rpc.web.trpc.calls import Callee
+from reactive_rpc.web.trpc.mount import TRPCMount
+from reactive_rpc.web.trpc.options import TransformerName, TRPCOptions
+from reactive_rpc.web.trpc.transformers import PLAIN, SuperJSON, Transformer
+from reactive_rpc.web.trpc.watching import EVENTS
 
-__all__ = ["Served", "make_operations", "make_router"]
+__all__ = ["Routers", "Served", "make_operations", "make_routers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +105,43 @@ def make_operations(
     return Operations(executor, reader, freshness=freshness, watch=calls.watch, require_open=require_open)
 
 
-def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | None) -> RPCRouter:
-    """Return the router of an application.
+class Routers:
+    """The routers of an application.
+
+    Args:
+        own: serves the procedures at their paths, and whatever is mounted beside them.
+        mount: makes a mount of tRPC's wire.
+        make: makes a router without anything.
+
+    Attributes:
+        own: as given.
+        all: that one, and those of further mounts.
+    """
+
+    def __init__(
+        self, own: RPCRouter, mount: Callable[[TRPCOptions], TRPCMount], make: Callable[[], TableRouter]
+    ) -> None:
+        self.own = own
+        self.all: list[TableRouter] = [own]
+        self._mount = mount
+        self._make = make
+
+    def add_trpc(self, **options: Any) -> TableRouter:
+        """Return a router that is a further mount of tRPC's wire; `options` are those of `TRPCOptions`."""
+        router = self._make()
+        router.add_mount(self._mount(TRPCOptions(**options)))
+        self.all.append(router)
+        return router
+
+
+def make_routers(
+    served: Served, *, prefix: str, trpc_prefix: str | None, context: Callable[..., Any] | None
+) -> Routers:
+    """Return the routers of an application.
 
     Args:
         prefix: of its paths.
+        trpc_prefix: of the mount of tRPC's wire beside them; None if there is none.
         context: the dependency that makes the context, which may take a session; None if there is none.
     """
     contexts = ContextDependencies(served.calls.context_of)
@@ -108,8 +154,8 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
     )
     subscriber = _make_subscriber(served, contexts)
     answers = StreamAnswers(served.hub, drain_seconds=served.settings.drain_seconds)
-    _add_procedures(router, served, subscriber=subscriber, answers=answers)
-    _add_events(router, served, subscriber=subscriber, answers=answers)
+    endpoints = _add_procedures(router, served, subscriber=subscriber, answers=answers)
+    events = _add_events(router, served, subscriber=subscriber, answers=answers)
     ids, health = served.ids, served.health
     router.add_health(
         HealthEndpoint("health", ids, health, question="ready"),
@@ -126,10 +172,62 @@ def make_router(served: Served, *, prefix: str, context: Callable[..., Any] | No
                 by_procedure=lambda: {"hits": reader.hits_by_path, "misses": reader.misses_by_path},
             )
         )
-    return router
+    callees = _callees(served, endpoints, router.context_of)
+    callees[EVENTS] = Callee(EVENTS, None, events, _solved_by(router.context))
+    transformers: dict[TransformerName | None, Transformer] = {
+        None: PLAIN,
+        "superjson": SuperJSON(partial(_result_schema, served.calls.registry)),
+    }
+
+    def mount(options: TRPCOptions) -> TRPCMount:
+        return TRPCMount(
+            callees,
+            options,
+            transformer=transformers[options.transformer],
+            ids=served.ids,
+            body=served.body_limits,
+            tasks=answers.tasks,
+            heartbeat_seconds=served.settings.heartbeat_seconds,
+            require_open=served.require_open,
+        )
+
+    if trpc_prefix is not None:
+        router.add_mount(mount(TRPCOptions(prefix=trpc_prefix)))
+    return Routers(router, mount, partial(TableRouter, ids=served.ids, require_open=served.require_open))
 
 
-def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> None:
+def _result_schema(registry: Registry, path: str) -> dict[str, Any] | None:
+    procedure = registry.get(path)
+    return None if procedure is None else marked_schema(procedure.output.adapter)
+
+
+def _callees(
+    served: Served,
+    endpoints: Mapping[str, Endpoint],
+    context_of: Callable[[AnyProcedure], Callable[..., Any] | None],
+) -> dict[str, Callee]:
+    """Return the procedures as a wire below a mount calls them, by their paths."""
+    registry = served.calls.registry
+    if EVENTS in registry:
+        raise registry[EVENTS].fault(
+            f"{EVENTS} is the stream of invalidations on tRPC's wire: give this procedure another name"
+        )
+    return {
+        path: Callee(path, procedure, endpoints[path], _solved_by(context_of(procedure)))
+        for path, procedure in registry.items()
+    }
+
+
+def _solved_by(context: Callable[..., Any] | None) -> tuple[Dependant, ...]:
+    """Return the dependency that makes a context, as FastAPI solves it."""
+    return () if context is None else (get_dependant(path="", call=context, name=CONTEXT),)
+
+
+def _add_procedures(
+    router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers
+) -> dict[str, Endpoint]:
+    """Serve every procedure, and return the endpoints by their paths."""
+    endpoints: dict[str, Endpoint] = {}
     body, places = served.body_limits, upload_places(served.settings)
     for path, procedure in served.calls.registry.items():
         endpoint: Endpoint
@@ -142,6 +240,8 @@ def _add_procedures(router: RPCRouter, served: Served, *, subscriber: Subscriber
             by_token = (procedure.cache.freshness or served.settings.freshness) == "token"
             endpoint = ProcedureEndpoint(path, procedure, served.calls, ids=served.ids, body=body, by_token=by_token)
         router.add_procedure(path, procedure, endpoint)
+        endpoints[path] = endpoint
+    return endpoints
 
 
 def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscriber:
@@ -172,11 +272,12 @@ def _make_subscriber(served: Served, contexts: ContextDependencies) -> Subscribe
     )
 
 
-def _add_events(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> None:
+def _add_events(router: RPCRouter, served: Served, *, subscriber: Subscriber, answers: StreamAnswers) -> EventsEndpoint:
     settings, hub, ids, clock = served.settings, served.hub, served.ids, served.clock
     body, limits, max_queries = served.body_limits, subscriber.limits, settings.max_queries_per_stream
+    events = EventsEndpoint("events", subscriber, answers, ids)
     router.add_events(
-        EventsEndpoint("events", subscriber, answers, ids),
+        events,
         poll=PollEndpoint(
             "events/poll", subscriber, answers, ids, clock=clock, wait_seconds=settings.poll_wait_seconds
         ),
@@ -184,3 +285,4 @@ def _add_events(router: RPCRouter, served: Served, *, subscriber: Subscriber, an
         ticket=TicketEndpoint("events/ticket", subscriber.tickets, limits, ids, body=body),
         ack=AckEndpoint("events/ack", hub, ids, body=body),
     )
+    return events

@@ -38,7 +38,7 @@ from reactive_rpc.web.operations.path_operation import OPERATION, PathOperation,
 from reactive_rpc.web.operations.placement import decorated_routes
 from reactive_rpc.web.operations.rights import OperationRights, RightsCall
 from reactive_rpc.web.routing.answer_headers import Marks
-from reactive_rpc.web.routing.conditions import is_held, required_freshness
+from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
 from reactive_rpc.web.routing.responses import Headers
 
 __all__ = ["Operations"]
@@ -196,8 +196,9 @@ class Operations:
     async def _answer(self, solved: _Solved) -> Response:
         call = self._call(solved)
         by_token = (solved.route.cache.freshness or self._freshness) == "token"
+        freshness = required_freshness(solved.request.scope, by_token=by_token, is_shared=is_server_request())
         try:
-            result = await self._reader.get(call, freshness=required_freshness(solved.request.scope, by_token=by_token))
+            result = await self._reader.get(call, freshness=freshness)
         except PassedOnError as exc:
             raise exc.again() from None
         except ServiceUnavailableError as outage:

@@ -29,13 +29,13 @@ def is_held(scope: Scope, etag: bytes) -> bool:
     )
 
 
-def required_freshness(scope: Scope, *, by_token: bool) -> RequiredFreshness:
+def required_freshness(scope: Scope, *, by_token: bool, is_shared: bool) -> RequiredFreshness:
     """Return how fresh a stored result must be to be served.
 
     Args:
         by_token: whether it may be served without reading the log, see `cache/freshness.py`.
+        is_shared: whether it may share one reading of the log with others, see `is_server_request`.
     """
-    is_shared = is_server_request()
     if by_token:
         return ByToken(_token_of(scope), is_shared)
     return STRICT_FOR_SERVER if is_shared else STRICT
@@ -48,6 +48,9 @@ def is_server_request() -> bool:
     process may not: it can write and then ask within one step of the event loop, through an in-process transport, and
     must see what it wrote. They differ in the task that they run in: uvicorn runs each request in a task of its own,
     whose coroutine it names. Under a server that is not known here, nobody shares.
+
+    Tasks that a request's own task makes for its calls may be told what is true of it: they are ready to run only after
+    it was read.
     """
     task = asyncio.current_task()
     coroutine = None if task is None else task.get_coro()

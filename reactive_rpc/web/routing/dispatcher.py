@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
@@ -36,12 +37,12 @@ from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STA
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
-from reactive_rpc.web.routing.conditions import is_held, required_freshness
+from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
 from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, resolved
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
 
-__all__ = ["Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
+__all__ = ["CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
 MAX_QUERY_STRING_BYTES = 16 * 1024
 
@@ -116,6 +117,25 @@ class Endpoint(ABC):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """One call, as a wire has read it off a request.
+
+    Attributes:
+        scope: of the request.
+        text: the input.
+        is_json: whether that is JSON, or else a query string.
+        is_conditional: whether the headers of the request speak of this call's result, as there is no other in it.
+        is_from_server: see `is_server_request`; asked in the task that the request came with.
+    """
+
+    scope: Scope
+    text: bytes
+    is_json: bool
+    is_conditional: bool
+    is_from_server: bool
+
+
 class ProcedureEndpoint(Endpoint):
     """Serves one procedure: GET and POST for a query, POST for a mutation.
 
@@ -154,52 +174,61 @@ class ProcedureEndpoint(Endpoint):
         """Resolve the context, decode the input, call."""
         self.require_method(scope, self._methods)
         text: bytes = scope["query_string"]
-        if scope["method"] == "POST":
+        is_posted = scope["method"] == "POST"
+        if is_posted:
             text = await read_json_body(scope, receive, limits=self._body)
+        request = CallRequest(scope, text, is_posted, is_conditional=True, is_from_server=is_server_request())
+        return await self.call(request, dependencies)
+
+    async def call(self, request: CallRequest, dependencies: list[Dependant]) -> Answer:
+        """Return the answer to a call, by whichever wire it came.
+
+        Args:
+            dependencies: all that it depends on before its handler, the context among it.
+
+        Raises:
+            Exception: whatever goes wrong.
+        """
+        # INVARIANT (every wire comes by here): its caller is let through, counted and served alike by each of them.
         if not dependencies:
-            return await self._call(scope, text, NOTHING_RESOLVED)
+            return await self._call(request, NOTHING_RESOLVED)
         try:
-            async with resolved(Request(scope, replay(text)), dependencies) as found:
-                return found.add_to(await self._call(scope, text, found))
+            async with resolved(Request(request.scope, replay(request.text)), dependencies) as found:
+                return found.add_to(await self._call(request, found))
         except DeclaredError as error:  # a context may refuse, too
             self._calls.raised.require_declared(self.path, self._procedure.raises, error)
             raise
 
-    def _call(self, scope: Scope, text: bytes, found: Resolved) -> Awaitable[Answer]:
+    def _call(self, request: CallRequest, found: Resolved) -> Awaitable[Answer]:
+        scope = request.scope
         asked = found.asked
         if self._takes_exchange:
-            return self._call_with_exchange(scope, text, found)
+            return self._call_with_exchange(request, found)
         is_asked_for = self._asks_origin or asked is not None or (self._has_steps and self._is_overridden(scope))
         origin = origin_of(scope, asked=asked) if is_asked_for else LOCAL
-        return self._call_with(scope, text, found.context, origin=origin)
+        return self._call_with(request, found.context, origin=origin)
 
     def _is_overridden(self, scope: Scope) -> bool:
         """Tell whether another function may stand in the place of a step: one that asks where a call comes from."""
         return self._calls.is_overridden or bool(getattr(scope.get("app"), "dependency_overrides", None))
 
-    async def _call_with_exchange(self, scope: Scope, text: bytes, found: Resolved) -> Answer:
-        exchange = Exchange(Request(scope, replay(text)))
-        origin = origin_of(scope, exchange=exchange, asked=found.asked)
-        return self.with_exchange(await self._call_with(scope, text, found.context, origin=origin), exchange)
+    async def _call_with_exchange(self, request: CallRequest, found: Resolved) -> Answer:
+        exchange = Exchange(Request(request.scope, replay(request.text)))
+        origin = origin_of(request.scope, exchange=exchange, asked=found.asked)
+        return self.with_exchange(await self._call_with(request, found.context, origin=origin), exchange)
 
-    async def _call_with(self, scope: Scope, text: bytes, ctx: object, *, origin: CallOrigin) -> Answer:
+    async def _call_with(self, request: CallRequest, ctx: object, *, origin: CallOrigin) -> Answer:
+        text, is_json = request.text, request.is_json
         if self._procedure.kind == "mutation":
-            return await self._mutate(scope, text, ctx, origin=origin)
-        is_posted = scope["method"] == "POST"
-        input = self._seen.get((is_posted, text)) or self._decoded(text, is_posted=is_posted)
+            return await self._mutate(request.scope, text, ctx, origin=origin)
+        input = self._seen.get((is_json, text)) or self._decoded(text, is_json=is_json)
+        freshness = required_freshness(request.scope, by_token=self._by_token, is_shared=request.is_from_server)
         try:
-            result = await self._calls.query(
-                self.path,
-                self._procedure,
-                input,
-                ctx,
-                origin=origin,
-                freshness=required_freshness(scope, by_token=self._by_token),
-            )
+            result = await self._calls.query(self.path, self._procedure, input, ctx, origin=origin, freshness=freshness)
         except ServiceUnavailableError as outage:
-            return await self._in_outage(scope, input, ctx, origin=origin, outage=outage)
+            return await self._in_outage(request, input, ctx, origin=origin, outage=outage)
         if self._is_pure and not isinstance(input, EncodedInput):
-            self._remember(text, result.query.key[1], is_posted=is_posted)
+            self._remember(text, result.query.key[1], is_json=is_json)
         if self._procedure.response_class is not None:
             result.answer()  # or its error
             return Answer(200, b"", [_REVALIDATE, *scope_mark(ctx)])
@@ -207,7 +236,7 @@ class ProcedureEndpoint(Endpoint):
         marks = self._marks.of(self._calls.token, self._calls.version_of(result))
         if self._vary:
             marks = [*marks, *self._vary]
-        return _answer_of(result, scope, marks if ctx is None else [*marks, *scope_mark(ctx)])
+        return _answer_of(result, request, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
     async def _mutate(
         self,
@@ -246,21 +275,21 @@ class ProcedureEndpoint(Endpoint):
             answer.background.append(partial(run_after_commit, self.path, background))
         return answer
 
-    def _decoded(self, text: bytes, *, is_posted: bool) -> BaseModel | None:
-        decode = decode_json_input if is_posted else _decode_query_string
+    def _decoded(self, text: bytes, *, is_json: bool) -> BaseModel | None:
+        decode = decode_json_input if is_json else _decode_query_string
         return decode(self.path, self._procedure, text)
 
-    def _remember(self, text: bytes, canonical: bytes, *, is_posted: bool) -> None:
+    def _remember(self, text: bytes, canonical: bytes, *, is_json: bool) -> None:
         """Remember the canonical form of an input: seen again, its text is decoded only if somebody needs it."""
         if len(text) > MAX_SEEN_BYTES:
             return
         if len(self._seen) >= MAX_SEEN:
             self._seen.clear()
-        self._seen[is_posted, text] = EncodedInput(canonical, partial(self._decoded, text, is_posted=is_posted))
+        self._seen[is_json, text] = EncodedInput(canonical, partial(self._decoded, text, is_json=is_json))
 
     async def _in_outage(
         self,
-        scope: Scope,
+        request: CallRequest,
         input: BaseModel | EncodedInput | None,
         ctx: object,
         *,
@@ -280,10 +309,11 @@ class ProcedureEndpoint(Endpoint):
         if result.error is not None:
             raise outage
         seconds = b"%d" % math.ceil(self._calls.outage_seconds)
-        return _answer_of(result, scope, [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx), *self._vary])
+        marks = [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx), *self._vary]
+        return _answer_of(result, request, marks)
 
 
-def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
+def _answer_of(result: CachedResult, request: CallRequest, headers: Headers) -> Answer:
     """Return the answer that a result is, with further headers; no body where the client has it already.
 
     Raises:
@@ -298,7 +328,7 @@ def _answer_of(result: CachedResult, scope: Scope, headers: Headers) -> Answer:
         error.headers = {**error.headers, **{name.decode(): value.decode() for name, value in (*lasting, *headers)}}
         raise
     etag = result.etag.encode()
-    if is_held(scope, etag):
+    if request.is_conditional and is_held(request.scope, etag):
         return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
     return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE, *headers])
 

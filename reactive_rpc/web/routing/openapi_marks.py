@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from reactive_rpc.procedures.wire_types import FORMATS, class_of, is_written_otherwise, mark_of
 from reactive_rpc.protocol.marks import KEYS, MAY_LACK, TYPE
 
-__all__ = ["Marked"]
+__all__ = ["Marked", "marked_schema"]
 
 
 class Marked:
@@ -46,6 +47,13 @@ class Marked:
             return written
         own = _with_own_format(written, core_schema, is_result=generator.mode == "serialization")
         return {**own, **mark_of(core_schema)}
+
+
+def marked_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Return the JSON schema, with marks, of the values that an adapter writes."""
+    generator = _MarkingGenerator()
+    generator.unmarked = set()
+    return generator.generate(adapter.core_schema, mode="serialization")
 
 
 class _MarkingGenerator(GenerateJsonSchema):

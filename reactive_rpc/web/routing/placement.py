@@ -13,7 +13,7 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Mount
 
 from reactive_rpc.errors import DefinitionError
-from reactive_rpc.web.routing.router import RPCRouter
+from reactive_rpc.web.routing.table_router import TableRouter
 
 __all__ = ["check_placement"]
 
@@ -33,7 +33,7 @@ def check_placement(app: FastAPI) -> None:
 def _check(routes: Sequence[BaseRoute]) -> None:
     stands = [(found.path or "", found.name or "", _router_of(found)) for found in iter_route_contexts(routes)]
     ours = {path for path, _, router in stands if router is not None}
-    taken: dict[str, RPCRouter] = {}
+    taken: dict[str, TableRouter] = {}
     for path, name, router in stands:
         base = next((base for base in taken if path == base or (base.endswith("/") and path.startswith(base))), None)
         if base is not None and taken[base] is not router:
@@ -45,9 +45,9 @@ def _check(routes: Sequence[BaseRoute]) -> None:
             taken.setdefault(router.base_of(path, name), router)
 
 
-def _router_of(found: RouteContext) -> RPCRouter | None:
-    router = getattr(found.endpoint, RPCRouter.MARK, None)
-    return router if isinstance(router, RPCRouter) else None
+def _router_of(found: RouteContext) -> TableRouter | None:
+    router = getattr(found.endpoint, TableRouter.MARK, None)
+    return router if isinstance(router, TableRouter) else None
 
 
 def _require_another(path: str, ours: Collection[str]) -> None:
@@ -69,8 +69,9 @@ def _require_plain(path: str) -> None:
 def _unreachable(path: str, base: str, *, is_procedure: bool) -> DefinitionError:
     if is_procedure:
         return DefinitionError(
-            f"two ReactiveRPCs are included below {base!r}, and the second would never be asked: give it a path of its "
-            "own, ReactiveRPC(prefix='/admin') or include_router(rpc.router, prefix='/admin')"
+            f"two ReactiveRPCs are included below {base!r}, and the second would never be asked: give it paths of its "
+            "own, ReactiveRPC(prefix='/admin', trpc_prefix='/admin/trpc') or "
+            "include_router(rpc.router, prefix='/admin')"
         )
     return DefinitionError(
         f"{path!r} stands below {base!r}, which the procedures answer for, and would never be reached: "

@@ -2,28 +2,22 @@
 
 Each procedure has an ordinary route, so OpenAPI, `include_router(prefix=..., dependencies=...)` and security schemes
 work as everywhere in FastAPI. But FastAPI would match and call it in several passes, validate twice and encode what is
-encoded already; so `matches` and `handle` are overridden: they look the path up in a table made of FastAPI's own
-effective routes (their full paths, their dependants) and hand the request to the endpoint's dispatcher.
+encoded already; so the request is handed to the endpoint's dispatcher (`web/routing/table_router.py`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, NoReturn, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Body, Depends, File, Header, Query
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi import Body, Depends, File, Header, Query
 from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
 from reactive_rpc.compat.fastapi import FastAPIUploadFile, JSONContent
-from reactive_rpc.errors import NotFoundError
 from reactive_rpc.procedures.context_query import ContextDependencies
 from reactive_rpc.procedures.dependencies import HandlerDependency
 from reactive_rpc.procedures.idempotency import ANONYMOUS_KEY_CHARACTERS, KEY_PATTERN, MAX_KEY_CHARACTERS
@@ -38,52 +32,19 @@ from reactive_rpc.web.routing.dispatcher import Endpoint, methods_of
 from reactive_rpc.web.routing.documentation import require_documentable
 from reactive_rpc.web.routing.error_responses import error_responses
 from reactive_rpc.web.routing.openapi_marks import Marked
-from reactive_rpc.web.routing.telemetry import name_route
+from reactive_rpc.web.routing.table_router import OF_HANDLER, TableRouter
 from reactive_rpc.web.streams.poll import PollRequest
 from reactive_rpc.web.streams.sets import QuerySet, StoredSet
 
-__all__ = ["DEFAULT_PREFIX", "RPCRouter", "Target"]
+__all__ = ["DEFAULT_PREFIX", "DEFAULT_TRPC_PREFIX", "RPCRouter"]
 
 DEFAULT_PREFIX = "/rpc"
-
-OF_HANDLER = "reactive_rpc_handler_"
-"""What the names of parameters begin with through which a documented route shows dependencies of the handler."""
+DEFAULT_TRPC_PREFIX = "/trpc"
 
 ContextDependency = Callable[..., Any] | None
 
 
-class Target(NamedTuple):
-    """What serves one full path.
-
-    Attributes:
-        dependencies: what FastAPI says it depends on.
-        path: the full path; empty where no route declares it.
-        route: as FastAPI has it, with the full path.
-        function: which stands for the endpoint in the route.
-    """
-
-    endpoint: Endpoint
-    dependencies: list[Dependant]
-    path: str = ""
-    route: object = None
-    function: object = None
-
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; whoever watches the application is told which route it took."""
-        if self.path:
-            name_route(scope, self.path, self.route, self.function)
-        await self.endpoint(scope, receive, send, self.dependencies)
-
-
-class _UnknownPath(Endpoint):
-    """Answers for a path under the prefix that is no procedure."""
-
-    async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> NoReturn:
-        """Say so."""
-        raise NotFoundError(f"No procedure found on path {self.path!r}")
-
-
-class RPCRouter(APIRouter):
+class RPCRouter(TableRouter):
     """Serves procedures and events under one prefix.
 
     Args:
@@ -94,9 +55,6 @@ class RPCRouter(APIRouter):
         require_open: raises where nothing can be served, as the application was never opened.
     """
 
-    MARK = "reactive_rpc_router"
-    """The attribute by which a route's function names its router."""
-
     def __init__(
         self,
         prefix: str,
@@ -106,16 +64,10 @@ class RPCRouter(APIRouter):
         ids: IdSource,
         require_open: Callable[[], None],
     ) -> None:
-        super().__init__()
+        super().__init__(ids=ids, require_open=require_open)
         self._base = prefix
-        self._context = context
+        self.context = context
         self._contexts = contexts
-        self._ids = ids
-        self._require_open = require_open
-        self._endpoints: dict[str, Endpoint] = {}
-        self._targets: dict[str, Target] = {}
-        self._bases: set[str] = set()
-        self._built_for: tuple[int, int] | None = None
         self._examples: list[tuple[bool, dict[str, Any]]] = []
 
     def add_procedure(self, path: str, procedure: AnyProcedure, endpoint: Endpoint) -> None:
@@ -126,7 +78,7 @@ class RPCRouter(APIRouter):
         """
         require_documentable(procedure)
         method = methods_of(procedure)[0]
-        context = self._context_of(procedure)
+        context = self.context_of(procedure)
         responses: dict[int | str, dict[str, Any]] = {
             **error_responses(procedure.raises, wire_case=procedure.wire_case),
             "default": _FAULT,
@@ -163,11 +115,12 @@ class RPCRouter(APIRouter):
             },
         )
 
-    def _context_of(self, procedure: AnyProcedure) -> ContextDependency:
+    def context_of(self, procedure: AnyProcedure) -> ContextDependency:
+        """Return the dependency that makes the context of a procedure; None if it begins with none."""
         if procedure.options.public:
             return None
         own = procedure.chain.dependency
-        return self._context if own is None else self._contexts.dependency_of(own)
+        return self.context if own is None else self._contexts.dependency_of(own)
 
     def add_events(self, events: Endpoint, *, poll: Endpoint, sets: Endpoint, ticket: Endpoint, ack: Endpoint) -> None:
         """Serve streams at `{prefix}/events`, and what belongs to them below it; after the procedures were added."""
@@ -180,13 +133,13 @@ class RPCRouter(APIRouter):
         }
         common: dict[str, Any] = {"tags": ["events"], "response_class": Response, "response_model": None}
         watched = self._example()
-        body = _parameters(self._context, request=Annotated[SubscriptionRequest, watched])
+        body = _parameters(self.context, request=Annotated[SubscriptionRequest, watched])
         self._document(
             events, "events", body, methods=["POST"], operation_id="events", summary="Watch a set of queries",
             description=_EVENTS, responses=stream, **common,
         )  # fmt: skip
         named = [
-            *_parameters(self._context, set=Annotated[str, Query(description="The name of a stored set.")]),
+            *_parameters(self.context, set=Annotated[str, Query(description="The name of a stored set.")]),
             _optional("cursor", str, SubscriptionRequest),
             _optional("ticket", str, Ticket),
         ]
@@ -199,7 +152,7 @@ class RPCRouter(APIRouter):
             "tags": ["events"], "description": _POLL, "response_model": Polled, "responses": {"default": _FAULT},
         }  # fmt: skip
         self._document(
-            poll, "events/poll", _parameters(self._context, request=Annotated[PollRequest, watched]), methods=["POST"],
+            poll, "events/poll", _parameters(self.context, request=Annotated[PollRequest, watched]), methods=["POST"],
             operation_id="events_poll", summary="Wait for the next events", **polled,
         )  # fmt: skip
         self._document(
@@ -207,12 +160,12 @@ class RPCRouter(APIRouter):
             operation_id="events_poll_by_set", summary="Wait for the next events of a stored set", **polled,
         )  # fmt: skip
         self._document(
-            sets, "events/sets", _parameters(self._context, request=Annotated[QuerySet, watched]), methods=["POST"],
+            sets, "events/sets", _parameters(self.context, request=Annotated[QuerySet, watched]), methods=["POST"],
             operation_id="events_sets", summary="Store a set of queries for EventSource", description=_SETS,
             tags=["events"], response_model=StoredSet, responses={"default": _FAULT},
         )  # fmt: skip
         self._document(
-            ticket, "events/ticket", _parameters(self._context), methods=["POST"], operation_id="events_ticket",
+            ticket, "events/ticket", _parameters(self.context), methods=["POST"], operation_id="events_ticket",
             summary="Get a ticket for EventSource", description=_TICKET, tags=["events"], response_model=Ticket,
             responses={"default": _FAULT}, openapi_extra=_EMPTY_BODY,
         )  # fmt: skip
@@ -242,30 +195,6 @@ class RPCRouter(APIRouter):
                 include_in_schema=False, response_class=Response, response_model=None,
             )  # fmt: skip
 
-    def target(self, scope: Scope) -> Target | None:
-        """Return what serves a request; None where the path is no procedure's."""
-        return self._table(scope).get(_route_path(scope))
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match every path under the prefix: an unknown one is answered here too, in our own words."""
-        if scope["type"] != "http":
-            return Match.NONE, {}
-        path = _route_path(scope)
-        targets = self._table(scope)
-        known = path in targets or any(path.startswith(base) for base in self._bases)
-        return (Match.FULL, {}) if known else (Match.NONE, {})
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request that `matches` has let in."""
-        path = _route_path(scope)
-        target = self._table(scope).get(path)
-        if target is None:
-            name = next(path.removeprefix(base) for base in self._bases if path.startswith(base))
-            unknown = _UnknownPath(name[:200], self._ids)
-            unknown.require_open = self._require_open
-            target = Target(unknown, [])
-        await target.serve(scope, receive, send)
-
     def _example(self) -> Any:
         """Return the body of a request that watches a query, one whose input is known where there is such."""
         examples = sorted(self._examples, key=lambda example: not example[0])
@@ -275,6 +204,10 @@ class RPCRouter(APIRouter):
     def base_of(self, path: str, name: str) -> str:
         """Return what a route's full path, of this name, stands below; without a prefix of ours the path alone is."""
         return path.removesuffix(name) if self._base else path
+
+    def answers_below(self, path: str, name: str) -> bool:
+        """Tell whether every path beside this one is ours: without a prefix of our own, it may be anybody's."""
+        return bool(self._base)
 
     def _document(
         self,
@@ -296,39 +229,10 @@ class RPCRouter(APIRouter):
         if self._base != DEFAULT_PREFIX:  # there may be another router beside this one, and names must not meet
             operation_id = f"{self._base.strip('/').replace('/', '.')}.{operation_id}".lstrip(".")
 
-        async def declared() -> NoReturn:
-            raise RuntimeError(f"{path} is served by its dispatcher")
-
+        declared = self.declared(path)
         declared.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect
-        setattr(declared, self.MARK, self)
         self._endpoints[path] = endpoint
         self.add_api_route(path, declared, name=name, operation_id=operation_id, response_class=response_class, **route)
-
-    def _table(self, scope: Scope) -> dict[str, Target]:
-        """Return `{full path: target}` of the application that the request came through."""
-        app = scope["app"]
-        version = id(app), len(app.routes)
-        if self._built_for != version:
-            self._targets = self._targets_in(app.routes)
-            self._built_for = version
-        return self._targets
-
-    def _targets_in(self, routes: list[Any]) -> dict[str, Target]:
-        own = {id(route): route for route in self.routes if isinstance(route, APIRoute)}
-        targets = {}
-        self._bases = set()
-        for found in iter_route_contexts(routes):
-            route = own.get(id(found.original_route))
-            if route is not None and found.path is not None:
-                endpoint = self._endpoints[route.path]
-                # Those of a handler are for the document here: they are called with the handler.
-                dependencies = [
-                    each for each in found.dependant.dependencies if not (each.name or "").startswith(OF_HANDLER)
-                ]
-                targets[found.path] = Target(endpoint, dependencies, found.path, found, route.endpoint)
-                if self._base:  # without a prefix of our own, an unknown path may be anybody's
-                    self._bases.add(self.base_of(found.path, route.name))
-        return targets
 
 
 _FAULT: dict[str, Any] = {"model": ErrorEnvelope, "description": "What went wrong.", "content": JSONContent()}
@@ -422,12 +326,6 @@ def _body_of(procedure: AnyProcedure, method: str) -> dict[str, Any]:
         input = {} if procedure.input is None else {"encoding": {"input": {"contentType": "application/json"}}}
         return {"requestBody": {"content": {"multipart/form-data": input}}}
     return _EMPTY_BODY if method == "POST" and procedure.handler.input_model is None else {}
-
-
-def _route_path(scope: Scope) -> str:
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _example_of(path: str, procedure: AnyProcedure) -> tuple[bool, dict[str, Any]]:

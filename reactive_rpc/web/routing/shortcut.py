@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reactive_rpc.web.routing.router import RPCRouter
+from reactive_rpc.web.routing.table_router import TableRouter
 
 __all__ = ["install_shortcut"]
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Shortcut:
-    def __init__(self, app: ASGIApp, router: RPCRouter) -> None:
+    def __init__(self, app: ASGIApp, router: TableRouter) -> None:
         self.app = app
         self.router = router
 
@@ -37,7 +37,7 @@ class _Shortcut:
             await target.serve(scope, receive, send)
 
 
-def install_shortcut(app: FastAPI, router: RPCRouter) -> None:
+def install_shortcut(app: FastAPI, router: TableRouter) -> None:
     """Put the shortcut into an application's middleware stack; log a warning if there is no place for it.
 
     The application builds its stack when it is first called: by a server that is before its lifespan begins, and where
@@ -47,11 +47,11 @@ def install_shortcut(app: FastAPI, router: RPCRouter) -> None:
         app.middleware_stack = app.build_middleware_stack()
     outer: object = None
     layer: object = app.middleware_stack
-    while layer is not None and not isinstance(layer, ExceptionMiddleware | _Shortcut):
+    while layer is not None and not isinstance(layer, ExceptionMiddleware):
+        if isinstance(layer, _Shortcut) and layer.router is router:
+            return  # the application has been opened before
         outer, layer = layer, getattr(layer, "app", None)
-    if isinstance(layer, _Shortcut) and layer.router is router:
-        return  # the application has been opened before
-    if not isinstance(layer, ExceptionMiddleware | _Shortcut):
+    if not isinstance(layer, ExceptionMiddleware):
         logger.warning(
             "no shortcut past FastAPI's layers to the procedures: calls go through all of them, which doubles what a "
             "cached read costs. The application's middleware_stack has no ExceptionMiddleware of Starlette's: "

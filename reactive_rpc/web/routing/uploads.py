@@ -34,7 +34,7 @@ from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.routing.multipart import MultipartBody, too_large
 from reactive_rpc.web.routing.responses import Answer
 
-__all__ = ["UploadEndpoint", "upload_places"]
+__all__ = ["Upload", "UploadEndpoint", "upload_places"]
 
 
 class Upload:
@@ -152,19 +152,32 @@ class UploadEndpoint(ProcedureEndpoint):
         """Serve one request."""
         opened: list[Upload] = []
         try:
-            make = partial(self._answer_upload, scope, receive, dependencies, opened=opened)
+            make = partial(self._answer_upload, scope, receive, dependencies, opened=opened.append)
             await self.respond(make, scope, receive=receive, send=send)
         finally:
             for upload in opened:
                 upload.close()
 
     async def _answer_upload(
-        self, scope: Scope, receive: Receive, dependencies: list[Dependant], *, opened: list[Upload]
+        self, scope: Scope, receive: Receive, dependencies: list[Dependant], *, opened: Callable[[Upload], object]
     ) -> Answer:
         self.require_method(scope, self._methods)
+        return await self.call_with_files(scope, receive, dependencies, opened=opened)
+
+    async def call_with_files(
+        self, scope: Scope, receive: Receive, dependencies: list[Dependant], *, opened: Callable[[Upload], object]
+    ) -> Answer:
+        """Return the answer to a call whose body has not been read.
+
+        Args:
+            opened: is given the upload, which is to be closed once the answer is sent and its work is done.
+
+        Raises:
+            Exception: whatever goes wrong.
+        """
         _require_own_page(scope)
         upload = Upload(scope, receive, self._procedure.handler.files, limits=self._body, places=self._places)
-        opened.append(upload)
+        opened(upload)
         found = await self._found(scope, upload, dependencies)
         upload.take_place(found.context)
         return found.add_to(await self._call_upload(scope, upload, found))

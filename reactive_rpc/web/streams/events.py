@@ -17,7 +17,7 @@ from reactive_rpc.protocol.events import SubscriptionRequest
 from reactive_rpc.web.routing.dispatcher import Endpoint
 from reactive_rpc.web.routing.responses import Answer
 from reactive_rpc.web.streams.streaming import StreamAnswers
-from reactive_rpc.web.streams.subscribing import Subscriber
+from reactive_rpc.web.streams.subscribing import Subscriber, SubscribeRequest
 from reactive_rpc.web.streams.tickets import take_ticket
 
 __all__ = ["EventsEndpoint"]
@@ -37,14 +37,29 @@ class EventsEndpoint(Endpoint):
         self.require_method(scope, ("POST", "GET"))
         reading = self._subscriber.reading(scope, receive, dependencies, SubscriptionRequest, ticket=ticket)
         async with reading as request:
-            release = self._subscriber.limits.admit(request.caller)
-            try:
-                self._subscriber.limits.count_open(request.caller)
-                stream, first = await self._subscriber.connect(request, acks=request.wanted.acks)
-            except BaseException:
-                release()
-                raise
-            return _Admitted(request.found.add_to(self._answers.answer(stream, first)), release)
+            return await self._connected(request)
+
+    async def watch(
+        self, wanted: SubscriptionRequest, *, scope: Scope, body: bytes, dependencies: list[Dependant]
+    ) -> Answer:
+        """Return the stream of a request that another wire has read.
+
+        Raises:
+            Exception: whatever a dependency raises, or is wrong with the request.
+        """
+        admitting = self._subscriber.admitting(wanted, scope=scope, body=body, dependencies=dependencies)
+        async with admitting as request:
+            return await self._connected(request)
+
+    async def _connected(self, request: SubscribeRequest[SubscriptionRequest]) -> Answer:
+        release = self._subscriber.limits.admit(request.caller)
+        try:
+            self._subscriber.limits.count_open(request.caller)
+            stream, first = await self._subscriber.connect(request, acks=request.wanted.acks)
+        except BaseException:
+            release()
+            raise
+        return _Admitted(request.found.add_to(self._answers.answer(stream, first)), release)
 
 
 class _Admitted(Answer):

@@ -49,7 +49,11 @@ logger = logging.getLogger(__name__)
 
 
 class _StreamedEndpoint(Endpoint):
-    """Serves one procedure that yields."""
+    """Serves one procedure that yields.
+
+    Attributes:
+        procedure: the one.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class _StreamedEndpoint(Endpoint):
         body: BodyLimits,
     ) -> None:
         super().__init__(path, ids)
-        self._procedure = procedure
+        self.procedure = procedure
         self._subscriber = subscriber
         self._answers = answers
         self._body = body
@@ -75,7 +79,19 @@ class _StreamedEndpoint(Endpoint):
         body = b""
         if scope["method"] == "POST":
             body = await read_json_body(scope, receive, limits=self._body)
-        input = self._input(scope, body)
+        return await self.call(scope, self._input(scope, body), body=body, dependencies=dependencies)
+
+    async def call(
+        self, scope: Scope, input: BaseModel | None, *, body: bytes, dependencies: list[Dependant]
+    ) -> Answer:
+        """Return the answer that a call's values go into.
+
+        Args:
+            body: the input as it came, for a dependency that wants to read it.
+
+        Raises:
+            Exception: whatever goes wrong before it begins.
+        """
         opened: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         run = self._run(scope, input, opened, body=body, dependencies=dependencies)
         task = self._answers.tasks.start(run, f"call of {self.path}", is_awaited=True)
@@ -112,7 +128,7 @@ class _StreamedEndpoint(Endpoint):
 
         try:
             await self._subscriber.stream_call(
-                self.path, self._procedure, input, scope=scope, body=body, dependencies=dependencies, serve=serve
+                self.path, self.procedure, input, scope=scope, body=body, dependencies=dependencies, serve=serve
             )
         except Exception as exc:
             if sink is None or not opened.done():
@@ -127,8 +143,8 @@ class _StreamedEndpoint(Endpoint):
 
     def _input(self, scope: Scope, body: bytes) -> BaseModel | None:
         if scope["method"] == "POST":
-            return decode_json_input(self.path, self._procedure, body)
-        return decode_text_input(self.path, self._procedure, parameters_of(scope["query_string"]))
+            return decode_json_input(self.path, self.procedure, body)
+        return decode_text_input(self.path, self.procedure, parameters_of(scope["query_string"]))
 
     def _admit(self, caller: CallerKey) -> Callable[[], None]:
         """Take a place among the calls of a caller; the returned function gives it back."""

@@ -142,6 +142,18 @@ class Subscriber:
         if scope["method"] == "POST":
             body = await read_json_body(scope, receive, limits=self._body)
         wanted = await self._wanted(scope, body, model)
+        async with self.admitting(wanted, scope=scope, body=body, dependencies=dependencies) as request:
+            yield request
+
+    @asynccontextmanager
+    async def admitting(
+        self, wanted: W, *, scope: Scope, body: bytes, dependencies: list[Dependant]
+    ) -> AsyncIterator[SubscribeRequest[W]]:
+        """Let the caller of a request through that has been read, and give it, to be connected within the block.
+
+        Raises:
+            Exception: whatever a dependency raises, or is wrong with the request.
+        """
         require_at_most(self._max_queries, wanted.queries)
         generation = self._reauthorization.generation
         with self._reauthorization.watching() as rights:

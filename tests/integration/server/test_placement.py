@@ -105,7 +105,8 @@ async def test_what_could_never_be_reached_stops_the_start(
 
 async def test_two_in_one_application_serve_side_by_side(tmp_path: Path) -> None:
     """Each below a prefix of its own, opened and closed by one lifespan; a route declared before them stays."""
-    one, two = rpc_on(tmp_path / "one.db"), rpc_on(tmp_path / "two.db", prefix="/admin")
+    one = rpc_on(tmp_path / "one.db")
+    two = rpc_on(tmp_path / "two.db", prefix="/admin", trpc_prefix="/admin/trpc")
     app = FastAPI(lifespan=combine_lifespans(one.lifespan, two.lifespan))
     app.get("/rpc/status")(nothing)
     for rpc in (one, two):
@@ -116,6 +117,9 @@ async def test_two_in_one_application_serve_side_by_side(tmp_path: Path) -> None
         assert len((await client.get("/rpc/notes.in_room", **ROOM)).json()) == 1
         assert (await client.get("/admin/notes.in_room", **ROOM)).json() == []
         assert (await client.get("/rpc/status")).json() == "mine"
+        room = {"params": {"input": '{"room":"a"}'}}
+        assert len((await client.get("/trpc/notes.in_room", **room)).json()["result"]["data"]) == 1
+        assert (await client.get("/admin/trpc/notes.in_room", **room)).json() == {"result": {"data": []}}
         document = (await client.get("/openapi.json")).json()  # a name that is there twice would be warned of
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))

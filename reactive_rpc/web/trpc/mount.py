@@ -1,0 +1,307 @@
+"""tRPC's wire below one prefix: reads a request, makes its calls, and answers in the words of the reference server.
+
+Source: tRPC v11, `packages/server/src/unstable-core-do-not-import/http/resolveResponse.ts`. A fault of the request as a
+whole (its type of media, a mix of kinds, too many calls) is answered by one bare error, also to a batch; a fault of one
+call stands in its place. `docs/decisions/` says where this wire differs from the reference, and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from fastapi.dependencies.models import Dependant
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from reactive_rpc.clock import IdSource
+from reactive_rpc.errors import BadRequestError
+from reactive_rpc.procedures.call import decode_json_input
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, SCOPE, STALE, STALE_SECONDS, VERSION
+from reactive_rpc.tasks import Tasks
+from reactive_rpc.web.routing.body import BodyLimits, read_json_body
+from reactive_rpc.web.routing.conditions import is_server_request
+from reactive_rpc.web.routing.responses import Answer, Headers, error_of
+from reactive_rpc.web.routing.table_router import MountPlace
+from reactive_rpc.web.routing.telemetry import name_route
+from reactive_rpc.web.streams.events import EventsEndpoint
+from reactive_rpc.web.streams.streamed_calls import StreamedQueryEndpoint, SubscriptionEndpoint
+from reactive_rpc.web.trpc.batch_streams import BatchStream
+from reactive_rpc.web.trpc.calls import (
+    METHODS,
+    OVERRIDDEN_METHODS,
+    Callee,
+    Ended,
+    ResultMarks,
+    TRPCCall,
+    end_of,
+    ended_by,
+)
+from reactive_rpc.web.trpc.event_words import EventWords
+from reactive_rpc.web.trpc.inputs import split_inputs
+from reactive_rpc.web.trpc.options import TRPCOptions
+from reactive_rpc.web.trpc.requests import VARY, TRPCRequest, header_of, marks_in, read_request
+from reactive_rpc.web.trpc.subscriptions import (
+    EVENT_HEADERS,
+    TranslatedStream,
+    input_and_last_id,
+    with_connection_params,
+)
+from reactive_rpc.web.trpc.transformers import Transformer
+from reactive_rpc.web.trpc.watching import WatchWords, read_watch
+
+__all__ = ["TRPCMount"]
+
+
+class TRPCMount:
+    """Serves procedures to tRPC's clients.
+
+    Args:
+        callees: the procedures, by their paths.
+        options: of this mount.
+        ids: makes request ids.
+        body: how much a client may send.
+        transformer: spells values as the clients of this mount read them.
+        tasks: those of the answers.
+        heartbeat_seconds: how long a stream may be silent; 0 is for ever.
+        require_open: raises where nothing can be served.
+    """
+
+    def __init__(
+        self,
+        callees: Mapping[str, Callee],
+        options: TRPCOptions,
+        *,
+        ids: IdSource,
+        body: BodyLimits,
+        transformer: Transformer,
+        tasks: Tasks,
+        heartbeat_seconds: float,
+        require_open: Callable[[], None],
+    ) -> None:
+        self._callees = callees
+        self._options = options
+        self._ids = ids
+        self._body = body
+        self._transformer = transformer
+        self._tasks = tasks
+        self._heartbeat_seconds = heartbeat_seconds
+        self._require_open = require_open
+        self._methods = OVERRIDDEN_METHODS if options.allow_method_override else METHODS
+
+    @property
+    def prefix(self) -> str:
+        """Of its paths."""
+        return self._options.prefix
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a path below names a procedure, first of all."""
+        return name in self._callees or name.partition(",")[0] in self._callees
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, *, place: MountPlace) -> None:
+        """Answer a request."""
+        if scope["method"] == "HEAD":
+            await Answer(HTTPStatus.NO_CONTENT, b"", [])(scope, receive, send)
+            return
+        with ExitStack() as held:
+            try:
+                answer = await self._answer(scope, receive, place=place, held=held)
+            except ClientDisconnect:
+                return
+            except Exception as exc:
+                answer = self._answer_of(ended_by(exc, "", self._ids))
+            await answer(scope, receive, send)
+            for work in answer.background:
+                await work()
+
+    async def _answer(self, scope: Scope, receive: Receive, *, place: MountPlace, held: ExitStack) -> Answer:
+        self._require_open()
+        name = place.name_of(scope)
+        request = read_request(scope, name, max_batch_size=self._options.max_batch_size)
+        callees = [self._callees.get(path) for path in request.paths]
+        _name(scope, place, request, callees=callees)
+        _require_one_kind(callees)
+        self._require_shape(request, scope)
+        if request.is_upload:
+            [call] = self._calls(request, callees, body=b"", scope=scope, dependencies=place.dependencies)
+            return self._answer_of(await end_of(call, self._ids, by=partial(call.answer_with_files, receive, held)))
+        return await self._answer_calls(request, callees, scope=scope, receive=receive, place=place)
+
+    def _require_shape(self, request: TRPCRequest, scope: Scope) -> None:
+        """Refuse batches that are not wanted here, and those that cannot be answered.
+
+        Raises:
+            BadRequestError: it is such a one.
+        """
+        if request.is_batch and not self._options.allow_batching:
+            raise BadRequestError("Batching is not enabled on the server")
+        if request.is_streamed and not request.is_batch:
+            raise BadRequestError("Streaming requests must be batched (you can do a batch of 1)")
+        if len(request.paths) > 1 and header_of(scope, IDEMPOTENCY_KEY.encode()) is not None:
+            raise BadRequestError(
+                f"{IDEMPOTENCY_KEY} names one mutation, and this batch holds {len(request.paths)} calls: send the "
+                "mutation by itself (splitLink and httpLink)"
+            )
+
+    async def _answer_calls(
+        self,
+        request: TRPCRequest,
+        callees: list[Callee | None],
+        *,
+        scope: Scope,
+        receive: Receive,
+        place: MountPlace,
+    ) -> Answer:
+        body = b"" if scope["method"] == "GET" else await read_json_body(scope, receive, limits=self._body)
+        calls = self._calls(request, callees, body=body, scope=scope, dependencies=place.dependencies)
+        if request.is_streamed:
+            return BatchStream(calls, self._open, tasks=self._tasks, transformer=self._transformer)
+        if not request.is_batch:
+            # A client takes any status but 200 for the end of a subscription, so its refusals are streams of their own.
+            kind = None if callees[0] is None else callees[0].kind
+            if kind == "subscription":
+                return await self._subscription(calls[0], request)
+            return self._answer_of(await self._end(calls[0]))
+        # One call needs no task: most batches of a page's later life are of one.
+        if len(calls) == 1:
+            return self._answer_of_batch([await self._end(calls[0])])
+        return self._answer_of_batch(await asyncio.gather(*map(self._end, calls)))
+
+    def _calls(
+        self,
+        request: TRPCRequest,
+        callees: list[Callee | None],
+        *,
+        body: bytes,
+        scope: Scope,
+        dependencies: list[Dependant],
+    ) -> list[TRPCCall]:
+        text = request.parameters.get("input", "").encode() if scope["method"] == "GET" else body
+        texts: Mapping[int, bytes] = {0: text}
+        fault: BadRequestError | None = None
+        if request.is_batch:
+            try:
+                texts = split_inputs(text)
+            except BadRequestError as exc:
+                texts, fault = {}, exc
+        is_asked_for, etags = marks_in(scope) if self._transformer.is_plain else (False, {})
+        # INVARIANT (asked here, in the task of the request): the tasks of a batch's calls are made by us, and look like
+        # calls of this process; but their request had come in over a connection before any of them could run.
+        is_from_server = is_server_request()
+        return [
+            TRPCCall(
+                path=path,
+                callee=callee,
+                text=texts.get(index, b""),
+                transformer=self._transformer,
+                fault=fault,
+                # FastAPI leaves in the scope the stacks that close `yield` dependencies: each call has its own.
+                scope=scope if len(callees) == 1 else dict(scope),
+                dependencies=dependencies if callee is None else [*dependencies, *callee.context],
+                is_alone=not request.is_batch,
+                is_from_server=is_from_server,
+                marks=ResultMarks(is_asked_for, etags.get(str(index))),
+            )
+            for index, (path, callee) in enumerate(zip(request.paths, callees, strict=True))
+        ]
+
+    async def _open(self, call: TRPCCall) -> Ended | Answer:
+        """Make a call of a batch that is streamed; of a streamed query, return the answer that is its lines."""
+        callee = call.callee
+        if callee is None or not isinstance(callee.endpoint, StreamedQueryEndpoint):
+            return await self._end(call)
+        try:
+            callee.require_method(call.scope["method"], self._methods)
+            text = call.input_text()
+            input = decode_json_input(call.path, callee.endpoint.procedure, text)
+            return await callee.endpoint.call(call.scope, input, body=text, dependencies=call.dependencies)
+        except Exception as exc:
+            return ended_by(exc, call.path, self._ids)
+
+    async def _subscription(self, call: TRPCCall, request: TRPCRequest) -> Answer:
+        """Make the call of a subscription, and return the stream of its events, or of why there are none."""
+        callee, scope = call.found(), call.scope
+        words = EventWords(call.path, heartbeat_seconds=self._heartbeat_seconds, transformer=self._transformer)
+        try:
+            callee.require_method(scope["method"], self._methods)
+            params = request.parameters.get("connectionParams")
+            with_connection_params(scope, params, names=self._options.connection_headers)
+            if isinstance(callee.endpoint, EventsEndpoint):
+                return await self._watch(callee.endpoint, call, request)
+            if not isinstance(callee.endpoint, SubscriptionEndpoint) or callee.procedure is None:
+                raise TypeError(f"{call.path} is a subscription")
+            text, parameters = call.input_text(), request.parameters
+            input = input_and_last_id(call.path, callee.procedure, text, scope=scope, parameters=parameters)
+            answer = await callee.endpoint.call(scope, input, body=call.text, dependencies=call.dependencies)
+        except ClientDisconnect:
+            raise
+        except Exception as exc:
+            return Answer(HTTPStatus.OK, words.failed(error_of(exc, call.path, self._ids)), EVENT_HEADERS)
+        return TranslatedStream(answer, words.translated)
+
+    async def _watch(self, endpoint: EventsEndpoint, call: TRPCCall, request: TRPCRequest) -> Answer:
+        wanted = read_watch(call.input_text(), scope=call.scope, parameters=request.parameters)
+        words = WatchWords(wanted, heartbeat_seconds=self._heartbeat_seconds, transformer=self._transformer)
+        answer = await endpoint.watch(wanted, scope=call.scope, body=call.text, dependencies=call.dependencies)
+        return TranslatedStream(answer, words.translated)
+
+    async def _end(self, call: TRPCCall) -> Ended:
+        """Make a call of a request, by whatever method that came."""
+        if call.callee is not None:
+            try:
+                call.callee.require_method(call.scope["method"], self._methods)
+            except Exception as exc:
+                return ended_by(exc, call.path, self._ids)
+        return await end_of(call, self._ids)
+
+    def _answer_of(self, ended: Ended) -> Answer:
+        """Return the answer to a request that is one call."""
+        kept = [header for header in ended.headers if header[0] != b"content-type"]
+        has_cache_control = any(name == b"cache-control" for name, _ in kept)
+        envelope = ended.envelope(self._transformer)
+        answer = Answer(ended.status, envelope, [*(_JSON if has_cache_control else _UNSTORED), *kept])
+        answer.background.extend(ended.background)
+        return answer
+
+    def _answer_of_batch(self, ends: list[Ended]) -> Answer:
+        """Return the answer to a batch: its status is that of all calls, or else 207."""
+        statuses = {ended.status for ended in ends}
+        status = statuses.pop() if len(statuses) == 1 else HTTPStatus.MULTI_STATUS
+        body = b"[%b]" % b",".join(ended.envelope(self._transformer) for ended in ends)
+        answer = Answer(status, body, [*_UNSTORED, *_common(ends)])
+        for ended in ends:
+            answer.background.extend(ended.background)
+        return answer
+
+
+_JSON: Final[Headers] = [(b"content-type", b"application/json"), (b"vary", VARY)]
+_UNSTORED: Final[Headers] = [*_JSON, (b"cache-control", b"no-store")]
+
+_OF_ONE_CALL: Final = frozenset(
+    [b"cache-control", b"content-type", b"etag", *(name.encode() for name in (CURSOR, STALE, STALE_SECONDS, VERSION))]
+)
+"""Headers that speak of one result, and say nothing true of several."""
+
+
+def _common(ends: list[Ended]) -> Headers:
+    """Return the headers that go with a batch: those that its calls have set, each once; the scope if all say it."""
+    found = dict.fromkeys(header for ended in ends for header in ended.headers if header[0] not in _OF_ONE_CALL)
+    scope = SCOPE.encode()
+    scopes = {dict(ended.headers).get(scope) for ended in ends}
+    return [header for header in found if header[0] != scope or len(scopes) == 1]
+
+
+def _require_one_kind(callees: list[Callee | None]) -> None:
+    kinds = dict.fromkeys(callee.kind for callee in callees if callee is not None)
+    if len(kinds) > 1:
+        raise BadRequestError(f"Cannot mix procedure types in call: {', '.join(kinds)}")
+
+
+def _name(scope: Scope, place: MountPlace, request: TRPCRequest, *, callees: list[Callee | None]) -> None:
+    """Tell whoever watches the application which route a request took: of a batch, that it is one."""
+    is_known = len(callees) == 1 and callees[0] is not None
+    name_route(scope, place.path + request.paths[0] if is_known else place.path, place.route, place.function)
