@@ -65,11 +65,13 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "external", "most_kilobytes"),
     [
-        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", ["@tanstack/query-core"], 13.0),
+        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", ["@tanstack/query-core"], 13.2),
         (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", [], 24.0),
         (f"export {{ date, list, obj }} from '{RUNTIME}/codec.ts'", [], 1.0),
+        (f"export * from '{RUNTIME}/react/index.ts'", ["react"], 1.2),
+        (f"export * from '{RUNTIME}/svelte/index.ts'", ["svelte/reactivity"], 0.6),
     ],
-    ids=["the runtime itself", "with query-core", "three codecs"],
+    ids=["the runtime itself", "with query-core", "three codecs", "hooks of React", "queries of Svelte"],
 )
 def test_what_a_page_downloads_is_small(entry: str, external: list[str], most_kilobytes: float) -> None:
     """Minified and compressed by gzip; who makes it larger says so here. Nothing of it needs `eval`."""

@@ -93,7 +93,7 @@ describe('an optimistic mutation', () => {
   ): Promise<{ agent: Agent; page: ReturnType<Pages['open']>; shown: Shown<readonly Message[]> }> {
     const agent = await ada.newAgent();
     const page = pages.open(ada, options);
-    const shown = new Shown(page.query('messages.get_all', { agent_id: agent.id }));
+    const shown = new Shown(page.query('messages.get_after', { agent_id: agent.id }));
     await shown.fresh();
     return { agent, page, shown };
   }
@@ -108,15 +108,15 @@ describe('an optimistic mutation', () => {
         { from_agent_id: agent.id, body },
         {
           optimistic: (on) =>
-            on('messages.get_all', { agent_id: agent.id }, (messages) => [{ id: body, body }, ...messages]),
+            on('messages.get_after', { agent_id: agent.id }, (messages) => [...messages, { id: body, body }]),
         },
       ),
     );
-    expect(bodies(shown.now.data)).toEqual(sent.toReversed());
+    expect(bodies(shown.now.data)).toEqual(sent);
     await Promise.all(answers);
     await shown.until(({ isStale, isPending }) => !isStale && !isPending);
-    expect(bodies(shown.now.data)).toEqual(sent.toReversed());
-    const frames = shown.states.slice(from).map((state) => bodies(state.data).toReversed());
+    expect(bodies(shown.now.data)).toEqual(sent);
+    const frames = shown.states.slice(from).map((state) => bodies(state.data));
     for (const [index, frame] of frames.entries()) {
       // Each frame is a beginning of what was sent, and none shorter than the one before.
       expect(frame).toEqual(sent.slice(0, frame.length));
@@ -129,7 +129,7 @@ describe('an optimistic mutation', () => {
     const sending = page.call(
       'messages.send',
       { from_agent_id: agent.id, body: '' },
-      { optimistic: (on) => on('messages.get_all', null, (messages) => [{ id: 'x', body: 'x' }, ...messages]) },
+      { optimistic: (on) => on('messages.get_after', null, (messages) => [...messages, { id: 'x', body: 'x' }]) },
     );
     expect(bodies(shown.now.data)).toEqual(['x']);
     await expect(sending).rejects.toMatchObject({ code: 'BAD_REQUEST' });
@@ -145,7 +145,7 @@ describe('an optimistic mutation', () => {
       const sending = page.call(
         'messages.send',
         { from_agent_id: agent.id, body: 'lost' },
-        { optimistic: (on) => on('messages.get_all', null, (messages) => [{ id: 'x', body: 'lost' }, ...messages]) },
+        { optimistic: (on) => on('messages.get_after', null, (messages) => [...messages, { id: 'x', body: 'lost' }]) },
       );
       await expect(sending).rejects.toMatchObject({ code: 'CONNECTION_FAILED' });
       expect(shown.now).toMatchObject({ isPending: true, isStale: true });

@@ -33,7 +33,7 @@ interface Kind<K extends string, Input, Output> {
 export interface TeamHub {
   'agents.get_all': Kind<'query', undefined, readonly Agent[]>;
   'agents.get_one': Kind<'query', { readonly agent_id: string }, Agent>;
-  'messages.get_all': Kind<'query', { readonly agent_id: string }, readonly Message[]>;
+  'messages.get_after': Kind<'query', { readonly agent_id: string }, readonly Message[]>;
   'agents.create': Kind<'mutation', { readonly name: string; readonly role: string }, Agent>;
   'agents.update': Kind<'mutation', { readonly agent_id: string; readonly name?: string }, Agent>;
   'agents.delete': Kind<'mutation', { readonly agent_id: string }, unknown>;
@@ -78,7 +78,7 @@ async function bodyOf<T>(response: Response): Promise<T> {
   return response.json() as Promise<T>;
 }
 
-/** A `fetch` that counts what it is asked for: `{ 'messages.get_all': 2, events: 1 }`. */
+/** A `fetch` that counts what it is asked for: `{ 'messages.get_after': 2, events: 1 }`. */
 export class Counter {
   readonly counts: Record<string, number> = {};
   readonly fetch: typeof fetch = (input, init) => {

@@ -1,0 +1,185 @@
+/**
+ * The hooks of React: thin, over `LiveQuery`. The generated client makes them once, with its types:
+ * `export const { ReactiveProvider, useReactive, useReactiveMutation } = createHooks<Procedures>()`.
+ */
+
+import {
+  createContext,
+  createElement,
+  type ReactNode,
+  useCallback,
+  useContext,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  useSyncExternalStore,
+} from 'react';
+
+import { asError } from '../errors.ts';
+import type {
+  CallOptions,
+  InputOf,
+  LiveQuery,
+  MutationPath,
+  OnQuery,
+  OutputOf,
+  Procedures,
+  QueryPath,
+  Reactive,
+  Status,
+} from '../reactive.ts';
+import type { State } from '../state.ts';
+
+/** The type of `skip`. */
+export interface Skip {
+  readonly isSkipped: true;
+}
+
+/** In the place of an input: the query waits for another one, and nothing is asked. */
+export const skip: Skip = { isSkipped: true };
+
+export interface UseReactiveOptions {
+  /** Suspend until there is data, and throw an error that there is in its place. */
+  readonly suspense?: boolean;
+}
+
+/** The input, which may be left out if it may be empty, and options. */
+export type HookArgs<Input> = undefined extends Input
+  ? readonly [input?: Input | Skip, options?: UseReactiveOptions]
+  : object extends Input
+    ? readonly [input?: Input | Skip, options?: UseReactiveOptions]
+    : readonly [input: Input | Skip, options?: UseReactiveOptions];
+
+export interface UseMutationOptions<P extends Procedures, Path> extends Omit<CallOptions<P>, 'optimistic' | 'signal'> {
+  /** Says how the mutation shows until the queries' own answers contain it. */
+  readonly optimistic?: (input: InputOf<P, Path>, on: OnQuery<P>) => void;
+}
+
+/** A mutation of a component. */
+export interface MutationState<P extends Procedures, Path> {
+  /** Make it; rejects with the error, which shows in `error` too. */
+  readonly mutate: (input: InputOf<P, Path>) => Promise<OutputOf<P, Path>>;
+  readonly isPending: boolean;
+  readonly error: Error | null;
+}
+
+/** The hooks of one client. */
+export interface Hooks<P extends Procedures> {
+  /** Give the client to the components below. */
+  readonly ReactiveProvider: (props: { readonly reactive: Reactive<P>; readonly children?: ReactNode }) => ReactNode;
+  /** Return the client. */
+  readonly useReactiveClient: () => Reactive<P>;
+  /** Show a query. */
+  readonly useReactive: <Path extends QueryPath<P>>(
+    path: Path,
+    ...args: HookArgs<InputOf<P, Path>>
+  ) => State<OutputOf<P, Path>>;
+  readonly useReactiveMutation: <Path extends MutationPath<P>>(
+    path: Path,
+    options?: UseMutationOptions<P, Path>,
+  ) => MutationState<P, Path>;
+  /** Keep queries right that will be shown soon. */
+  readonly useReactivePriorities: (queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]) => void;
+  /** How it stands with the server. */
+  readonly useReactiveStatus: () => Status;
+}
+
+const SKIPPED: State<never> = { data: undefined, isStale: true, isLoading: false, isPending: false, error: null };
+
+/** Return the hooks of a client with these procedures. */
+export function createHooks<P extends Procedures>(): Hooks<P> {
+  const Context = createContext<Reactive<P> | null>(null);
+
+  function useReactiveClient(): Reactive<P> {
+    const reactive = useContext(Context);
+    if (reactive === null) throw new Error('there is no client: wrap the page in <ReactiveProvider reactive={...}>');
+    return reactive;
+  }
+
+  function useReactive<Path extends QueryPath<P>>(
+    path: Path,
+    ...[input, { suspense = false } = {}]: HookArgs<InputOf<P, Path>>
+  ): State<OutputOf<P, Path>> {
+    const query = useQuery(useReactiveClient(), path, input);
+    const state = useSyncExternalStore(
+      useCallback((listener) => query?.watch(listener) ?? nothing, [query]),
+      () => query?.state ?? SKIPPED,
+      () => query?.renderedState ?? SKIPPED,
+    );
+    if (suspense && query !== null && state.data === undefined) suspend(query, state);
+    return state;
+  }
+
+  function useReactiveMutation<Path extends MutationPath<P>>(
+    path: Path,
+    options: UseMutationOptions<P, Path> = {},
+  ): MutationState<P, Path> {
+    const reactive = useReactiveClient();
+    const [state, setState] = useState<{ isPending: boolean; error: Error | null }>({ isPending: false, error: null });
+    const latest = useRef(options);
+    latest.current = options;
+    const mutate = useCallback(
+      async (input: InputOf<P, Path>): Promise<OutputOf<P, Path>> => {
+        setState({ isPending: true, error: null });
+        try {
+          const { optimistic, ...rest } = latest.current;
+          const about = optimistic ? { ...rest, optimistic: (on: OnQuery<P>) => optimistic(input, on) } : rest;
+          const output = await reactive.call(path, input, about);
+          setState({ isPending: false, error: null });
+          return output;
+        } catch (thrown) {
+          setState({ isPending: false, error: asError(thrown) });
+          throw thrown;
+        }
+      },
+      [reactive, path],
+    );
+    return { mutate, ...state };
+  }
+
+  function useReactivePriorities(queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]): void {
+    const reactive = useReactiveClient();
+    const latest = useRef(queries);
+    latest.current = queries;
+    const key = JSON.stringify(queries);
+    // By what the queries are, and not by the array, which is another one in each render.
+    useEffect(() => reactive.hold(latest.current), [reactive, key]);
+  }
+
+  function useReactiveStatus(): Status {
+    const reactive = useReactiveClient();
+    const subscribe = useCallback((listener: () => void) => reactive.onStatus(listener), [reactive]);
+    const status = (): Status => reactive.status;
+    return useSyncExternalStore(subscribe, status, status);
+  }
+
+  return {
+    ReactiveProvider: ({ reactive, children }) => createElement(Context.Provider, { value: reactive }, children),
+    useReactiveClient,
+    useReactive,
+    useReactiveMutation,
+    useReactivePriorities,
+    useReactiveStatus,
+  };
+}
+
+/** Return the query, the same object in each render with the same path and input. */
+function useQuery<P extends Procedures, Path extends QueryPath<P>>(
+  reactive: Reactive<P>,
+  path: Path,
+  input: InputOf<P, Path> | Skip | undefined,
+): LiveQuery<OutputOf<P, Path>> | null {
+  const query = input === skip ? null : reactive.queryOf(path, input as InputOf<P, Path>);
+  const key = query?.key;
+  // The key stands for path and input.
+  return useMemo(() => query, [reactive, key]);
+}
+
+/** Throw what React waits for, or the error that there is in the place of data. */
+function suspend<T>(query: LiveQuery<T>, state: State<T>): void {
+  if (state.error !== null && !state.isLoading) throw state.error;
+  throw query.load().catch(nothing);
+}
+
+function nothing(): void {}

@@ -1,0 +1,81 @@
+/**
+ * Queries for Svelte 5, over `LiveQuery`: `const agent = live(reactive, 'agents.get_one', () => ({ agent_id }))`, and
+ * `agent.data` in the markup. The stream ends with the last effect that reads.
+ *
+ * Each getter is one read of one state: read a field through `$derived`, or an effect runs for changes of the others too.
+ */
+
+import { createSubscriber } from 'svelte/reactivity';
+
+import type { InputOf, LiveQuery, OutputOf, Procedures, QueryPath, Reactive, Status } from '../reactive.ts';
+import type { State } from '../state.ts';
+
+/** Return a query whose fields are live in effects and in markup; `input` may read state, and change. */
+export function live<P extends Procedures, Path extends QueryPath<P>>(
+  reactive: Reactive<P>,
+  path: Path,
+  input: () => InputOf<P, Path> = () => undefined as InputOf<P, Path>,
+): State<OutputOf<P, Path>> {
+  return new LiveState(() => reactive.queryOf(path, input()));
+}
+
+/** Return how it stands with the server, live in effects and in markup. */
+export function liveStatus<P extends Procedures>(reactive: Reactive<P>): { readonly current: Status } {
+  const subscribe = createSubscriber((update) => reactive.onStatus(update));
+  return {
+    get current() {
+      subscribe();
+      return reactive.status;
+    },
+  };
+}
+
+class LiveState<T> implements State<T> {
+  readonly #find: () => LiveQuery<T>;
+  /** How each query that was read is subscribed to, as the input may change. */
+  readonly #subscribers = new Map<string, () => void>();
+
+  constructor(find: () => LiveQuery<T>) {
+    this.#find = find;
+  }
+
+  get data(): T | undefined {
+    return this.#read().data;
+  }
+
+  get isStale(): boolean {
+    return this.#read().isStale;
+  }
+
+  get isLoading(): boolean {
+    return this.#read().isLoading;
+  }
+
+  get isPending(): boolean {
+    return this.#read().isPending;
+  }
+
+  get error(): Error | null {
+    return this.#read().error;
+  }
+
+  #read(): State<T> {
+    const query = this.#find();
+    const { key } = query;
+    const subscribe = this.#subscribers.get(key) ?? this.#subscriber(query);
+    this.#subscribers.set(key, subscribe);
+    subscribe();
+    return query.state;
+  }
+
+  #subscriber(query: LiveQuery<T>): () => void {
+    const { key } = query;
+    return createSubscriber((update) => {
+      const stop = query.watch(update);
+      return () => {
+        stop();
+        this.#subscribers.delete(key);
+      };
+    });
+  }
+}
