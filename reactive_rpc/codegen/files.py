@@ -20,9 +20,10 @@ def replace_files(files: Mapping[str, str], folder: Path, *, is_ours: Callable[[
     """Write the files of a folder, and remove what a former generation left there; return their paths, sorted.
 
     Args:
-        files: `{name: text}`.
+        files: `{name: text}`; a name may be a path within the folder.
         is_ours: tells by its content whether a file was generated.
-        also: the pattern of the names of such files as may be left of a former generation.
+        also: the pattern of the names of such files as may be left of a former generation, there and in the folders of
+            other files.
 
     Raises:
         ForeignFileError: one of them is there and was not generated. Nothing has been changed.
@@ -32,8 +33,11 @@ def replace_files(files: Mapping[str, str], folder: Path, *, is_ours: Callable[[
     paths = {folder / name: text for name, text in sorted(files.items())}
     for path, text in paths.items():
         _require_replaceable(path, text, is_ours)
-    folder.mkdir(parents=True, exist_ok=True)
-    former = [path for path in sorted(folder.glob(also)) if path.name not in files and _is_former(path, is_ours)]
+    folders = sorted({folder, *(path.parent for path in paths)})
+    for one in folders:
+        one.mkdir(parents=True, exist_ok=True)
+    found = [path for one in folders for path in sorted(one.glob(also))]
+    former = [path for path in found if path not in paths and _is_former(path, is_ours)]
     _write(paths)
     for path in former:
         path.unlink()

@@ -19,7 +19,7 @@ from pydantic import EncodedBytes, EncodedStr, Secret, SecretBytes, SecretStr, n
 
 from reactive_rpc.compat.fastapi import UploadFile
 from reactive_rpc.protocol.fidelity import CoreSchema
-from reactive_rpc.protocol.marks import ENUM_NAMES, TYPE, URL
+from reactive_rpc.protocol.marks import ENUM_NAMES, NAIVE, TYPE, URL
 
 __all__ = [
     "FORMATS",
@@ -93,6 +93,8 @@ def mark_of(schema: CoreSchema) -> dict[str, Any]:
     if kind == "int":
         bounds = [abs(schema[bound]) for bound in ("ge", "gt", "le", "lt") if schema.get(bound) is not None]
         return {TYPE: "bigint"} if max(bounds, default=0) > _SAFE_INTEGER else {}
+    if kind == "datetime" and schema.get("tz_constraint") == "naive":
+        return {TYPE: NAIVE}
     return _MARKS.get(kind) or _class_mark(class_of(schema))
 
 

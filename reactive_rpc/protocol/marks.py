@@ -25,6 +25,9 @@ ENUM_NAMES: Final = "x-enum-varnames"
 
 URL: Final = "url"
 
+NAIVE: Final = "naive-datetime"
+"""The type of a moment without a zone, which a language whose moments all have one cannot hold."""
+
 FILE: Final = "file"
 """The type of a part of a multipart body that is no JSON."""
 

@@ -217,7 +217,7 @@ export interface SeatTaken {
   type: 'SeatTaken';
   code: 'CONFLICT';
   message: string;
-  details: SeatTakenDetails;
+  details: Json.SeatTakenDetails;
 }
 
 export declare namespace function_ {
@@ -363,13 +363,6 @@ export declare namespace Json {
     seat: string;
     since: string;
   }
-  /** seat {seat} is taken */
-  export interface SeatTaken {
-    type: 'SeatTaken';
-    code: 'CONFLICT';
-    message: string;
-    details: Json.SeatTakenDetails;
-  }
 }
 
 /** All procedures by their paths. */
@@ -509,7 +502,7 @@ export type Routes = {
      *
      * @see /docs#/seats/seats.book
      */
-    book: MutationProcedure<Json.BookInput, Json.Seat, NoSuchSeat | Json.SeatTaken | OtherError>;
+    book: MutationProcedure<Json.BookInput, Json.Seat, seats.book_Error>;
     /**
      * Take a seat out.
      *
@@ -570,7 +563,7 @@ export type Routes = {
 interface Root {
   ctx: object;
   meta: object;
-  errorShape: TRPCErrorShape<ErrorData<NoSuchSeat | Json.SeatTaken | OtherError>>;
+  errorShape: TRPCErrorShape<ErrorData<NoSuchSeat | SeatTaken | OtherError>>;
   transformer: false;
 }
 

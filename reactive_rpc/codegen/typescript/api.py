@@ -20,7 +20,7 @@ from reactive_rpc.codegen.typescript.procedure_types import (
 )
 from reactive_rpc.codegen.typescript.text import comment, indented, key, literal
 
-__all__ = ["render_api"]
+__all__ = ["Api"]
 
 _PROCEDURE_KINDS: Final = {
     "query": ("Query", "TRPCQueryProcedure"),
@@ -104,37 +104,40 @@ interface Definition<Input, Output, Failure extends Failed> {
 """.strip()
 
 
-def render_api(document: Document) -> str:
-    """Return the module's source, without a header."""
-    return "\n\n".join("\n".join(lines) for lines in _Api(document).blocks()) + "\n"
+class Api:
+    """All types of a document.
 
+    Attributes:
+        models: the named types of its schemas.
+    """
 
-class _Api:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._kinds = {kind: _PROCEDURE_KINDS[kind] for kind in sorted({one.kind for one in document.operations})}
         self._imported = sorted([*_IMPORTED, *(name for _, name in self._kinds.values())])
         names = TakenNames([*self._imported, *_OWN, *_GLOBAL])
         errors = [error.details for error in document.errors]
-        self._models = NamedTypes(
+        self.models = NamedTypes(
             document.components,
             taken=[operation.input for operation in document.operations if operation.input is not None],
             returned=[*(operation.output for operation in document.operations), *errors],
             names=names,
         )
-        self._types = ProcedureTypes(document, self._models, names)
+        self._types = ProcedureTypes(document, self.models, names)
 
-    def blocks(self) -> Iterator[list[str]]:
-        """Yield the lines of each part of the module."""
+    def render(self) -> str:
+        """Return the module's source, without a header."""
+        return "\n\n".join("\n".join(lines) for lines in self._blocks()) + "\n"
+
+    def _blocks(self) -> Iterator[list[str]]:
         title = " ".join(self._document.title.split()) or "the service"
         yield comment(f"What the procedures of {title} take and answer: types, of which nothing is left at run time.")
         yield ["import type {", *indented(f"{name}," for name in self._imported), "} from '@trpc/server';"]
         yield [_PROCEDURES]
-        yield from self._models.declarations("value")
-        yield from self._types.error_declarations(OUTPUT)
+        yield from self.models.declarations("value")
+        yield from self._types.error_declarations()
         yield from self._types.declarations()
-        named = [*self._models.declarations("json"), *self._types.error_declarations(JSON_OUTPUT)]
-        carried = [indented(lines) for lines in named]
+        carried = [indented(lines) for lines in self.models.declarations("json")]
         if carried:
             doc = comment("The JSON that carries values which JSON has not, for clients that have no codec.")
             yield [*doc, f"export declare namespace {JSON} {{", *(line for lines in carried for line in lines), "}"]
@@ -191,7 +194,7 @@ class _Api:
         # The stock client wraps a value that comes with an id, and gives any other as it is.
         output = f"Tracked<{output}>" if operation.is_tracked else output
         output = f"AsyncIterable<{output}, void, unknown>" if operation.streams else output
-        error = self._types.of[operation.path].carried_error
+        error = self._types.of[operation.path].error
         return [*_documented(operation), f"{key(name)}: {kind}<{self._route_input(operation)}, {output}, {error}>;"]
 
     def _route_input(self, operation: Operation) -> str:
@@ -205,8 +208,8 @@ class _Api:
     def _carried(self, schema: JSONSchema, side: str, named: str) -> str:
         """Return a schema as JSON carries it: by the name that it has as values if the two are alike."""
         values, carried = (OUTPUT, JSON_OUTPUT) if side == "output" else (INPUT, JSON_INPUT)
-        spelled = self._models.speller(carried).spell(schema)
-        return named if spelled == self._models.speller(values).spell(schema) else spelled
+        spelled = self.models.speller(carried).spell(schema)
+        return named if spelled == self.models.speller(values).spell(schema) else spelled
 
 
 def _documented(operation: Operation) -> list[str]:

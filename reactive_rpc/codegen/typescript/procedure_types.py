@@ -14,7 +14,7 @@ from typing import Final
 from reactive_rpc.codegen.document import DeclaredErrorSchema, Document, FileSchema, JSONSchema, Operation
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.spelling import target_of
-from reactive_rpc.codegen.typescript.models import JSON, NamedTypes
+from reactive_rpc.codegen.typescript.models import NamedTypes
 from reactive_rpc.codegen.typescript.text import comment, indented, key, literal
 from reactive_rpc.codegen.typescript.type_speller import TypeView
 
@@ -55,13 +55,12 @@ class ProcedureNames:
 
     Attributes:
         input: `void` if it takes nothing.
-        carried_error: the error as JSON carries it.
+        error: as JSON carries it: errors have no codec.
     """
 
     input: str
     output: str
     error: str
-    carried_error: str
 
 
 @dataclass
@@ -95,19 +94,18 @@ class ProcedureTypes:
         self.of = {operation.path: self._declare(operation) for operation in document.operations}
 
     def any_error(self) -> str:
-        """Return the union of all errors, as JSON carries them."""
-        return self._union(self._errors, JSON_OUTPUT)
+        """Return the union of all errors."""
+        return self._union(self._errors)
 
-    def error_declarations(self, view: TypeView) -> Iterator[list[str]]:
-        """Yield the lines of each declared error's type; of those as JSON carries them, only such as are not alike."""
+    def error_declarations(self) -> Iterator[list[str]]:
+        """Yield the lines of each declared error's type."""
         for error in self._errors:
-            if view == OUTPUT or not self._is_carried_alike(error):
-                yield [
-                    *comment(error.description or error.type),
-                    f"export interface {self._error_names[error.type]} {{",
-                    *indented(self._error_fields(error, view)),
-                    "}",
-                ]
+            yield [
+                *comment(error.description or error.type),
+                f"export interface {self._error_names[error.type]} {{",
+                *indented(self._error_fields(error)),
+                "}",
+            ]
 
     def declarations(self) -> Iterator[list[str]]:
         """Yield the lines of the types of root procedures, and of each namespace."""
@@ -116,24 +114,17 @@ class ProcedureTypes:
         for name, inner in sorted(self._top.inner.items()):
             yield ["export declare namespace " + name + " {", *indented(_inside(inner)), "}"]
 
-    def _error_fields(self, error: DeclaredErrorSchema, view: TypeView) -> list[str]:
+    def _error_fields(self, error: DeclaredErrorSchema) -> list[str]:
         return [
             f"type: {literal(error.type)};",
             f"code: {literal(error.code)};",
             "message: string;",
-            f"details: {self._models.speller(view).spell(error.details)};",
+            f"details: {self._models.speller(JSON_OUTPUT).spell(error.details)};",
         ]
 
-    def _is_carried_alike(self, error: DeclaredErrorSchema) -> bool:
-        return self._error_fields(error, OUTPUT) == self._error_fields(error, JSON_OUTPUT)
-
-    def _union(self, errors: Iterable[DeclaredErrorSchema], view: TypeView) -> str:
+    def _union(self, errors: Iterable[DeclaredErrorSchema]) -> str:
         """Return the type of some errors, or any that is not declared."""
-        names = []
-        for error in errors:
-            is_own = view == OUTPUT or self._is_carried_alike(error)
-            names.append(self._error_names[error.type] if is_own else f"{JSON}.{self._error_names[error.type]}")
-        return " | ".join([*names, _OTHER_ERROR])
+        return " | ".join([*(self._error_names[error.type] for error in errors), _OTHER_ERROR])
 
     def _declare(self, operation: Operation) -> ProcedureNames:
         *parents, name = operation.path.split(".")
@@ -145,14 +136,12 @@ class ProcedureTypes:
         error = _OTHER_ERROR
         if operation.errors:
             error_name = self._name(namespace, name, "Error")
-            namespace.declared.append(f"export type {error_name} = {self._union(operation.errors, OUTPUT)};")
+            namespace.declared.append(f"export type {error_name} = {self._union(operation.errors)};")
             error = place + error_name
-        is_other = not all(map(self._is_carried_alike, operation.errors))
         return ProcedureNames(
             input=place + input_name if has_input(operation) else "void",
             output=place + output,
             error=error,
-            carried_error=self._union(operation.errors, JSON_OUTPUT) if is_other else error,
         )
 
     def _name(self, namespace: _TypeNamespace, name: str, what: str) -> str:

@@ -15,9 +15,11 @@ from typing import Final, Literal
 from reactive_rpc.codegen.document import REF, JSONSchema
 from reactive_rpc.codegen.spelling import branches_of
 from reactive_rpc.codegen.typescript.text import comment, key, literal
-from reactive_rpc.protocol.marks import KEYS, MAY_LACK, TYPE
+from reactive_rpc.protocol.marks import KEYS, MAY_LACK, NAIVE, TYPE
 
-__all__ = ["VIEWS", "TypeSpeller", "TypeView", "is_required"]
+__all__ = ["MAPS", "SETS", "VIEWS", "Side", "TypeSpeller", "TypeView", "is_required"]
+
+Side = Literal["output", "input"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class TypeView:
         form: values, or the JSON that carries them.
     """
 
-    side: Literal["output", "input"]
+    side: Side
     form: Literal["value", "json"]
 
 
@@ -38,8 +40,11 @@ VIEWS: Final = tuple(TypeView(side, form) for form in ("value", "json") for side
 
 _TEXT: Final[JSONSchema] = {"type": "string"}
 _VALUES: Final = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
-_SETS: Final = ("set", "frozenset")
-_MAPS: Final = ("map", "ordered-dict", "counter")
+SETS: Final = ("set", "frozenset")
+"""Marks of arrays that are a `Set`."""
+
+MAPS: Final = ("map", "ordered-dict", "counter")
+"""Marks of objects that are a `Map`."""
 
 
 class TypeSpeller:
@@ -104,7 +109,7 @@ class TypeSpeller:
             return self._object(schema, mark)
         if schema.get("format") == "decimal":
             return "Decimal"
-        if self._is_value and kind == "string" and schema.get("format") == "date-time":
+        if self._is_value and mark != NAIVE and schema.get("format") == "date-time":
             return "Date"
         if self._is_value and mark == "bigint":
             return "bigint"
@@ -116,7 +121,7 @@ class TypeSpeller:
         items = schema.get("items", {})
         if "prefixItems" in schema or mark == "tuple":
             return self._tuple(schema.get("prefixItems", []), items, schema.get("maxItems"))
-        return f"Set<{self.spell(items)}>" if mark in _SETS and self._is_value else self._items(items)
+        return f"Set<{self.spell(items)}>" if mark in SETS and self._is_value else self._items(items)
 
     def _tuple(self, first: list[JSONSchema], items: JSONSchema, most: int | None) -> str:
         if not first:
@@ -131,11 +136,11 @@ class TypeSpeller:
         extra = schema.get("additionalProperties", {})
         # Not `Record`, which is an alias: a type that refers to itself through one is refused as circular.
         values = self.spell(extra if isinstance(extra, Mapping) else {})
-        if self._is_value and mark in _MAPS:
-            return f"Map<{self._map_key(schema.get(KEYS, _TEXT))}, {values}>"
+        if self._is_value and mark in MAPS:
+            return f"Map<{self.map_key(schema.get(KEYS, _TEXT))}, {values}>"
         return f"{{ [key: string]: {values} }}"
 
-    def _map_key(self, schema: JSONSchema) -> str:
+    def map_key(self, schema: JSONSchema) -> str:
         """Return the type of a map's keys: of texts, as JSON has them, if no two values would be the same key."""
         union = self._union(schema)
         return "string" if {"Date", "Uint8Array"} & set(union) else " | ".join(union)

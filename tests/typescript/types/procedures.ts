@@ -111,7 +111,7 @@ seat satisfies SeatInput;
 declare const error: Of<'seats.book'>['error'];
 holds<Equal<typeof error, NoSuchSeat | SeatTaken | OtherError>>();
 if (error.type === 'SeatTaken') {
-  holds<Equal<typeof error.details.since, Date>>();
+  holds<Equal<typeof error.details.since, string>>();
   holds<Equal<typeof error.code, 'CONFLICT'>>();
 }
 if (error.type === null) {
