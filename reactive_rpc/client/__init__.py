@@ -11,6 +11,7 @@ from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
 from reactive_rpc.client.optimistic import Optimistic, OptimisticUpdate
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
+from reactive_rpc.client.status import Status, StatusWatch
 from reactive_rpc.client.sync_client import (
     SyncClient,
     SyncMutation,
@@ -19,7 +20,7 @@ from reactive_rpc.client.sync_client import (
     SyncSubscription,
 )
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
-from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncHold, SyncWatch
+from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncHold, SyncStatusWatch, SyncWatch
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.protocol.fidelity import AsSpelled
@@ -44,6 +45,8 @@ __all__ = [
     "ReceivedFile",
     "Secret",
     "State",
+    "Status",
+    "StatusWatch",
     "StreamedQuery",
     "Subscription",
     "SyncBoundQuery",
@@ -53,6 +56,7 @@ __all__ = [
     "SyncItemIterator",
     "SyncMutation",
     "SyncQuery",
+    "SyncStatusWatch",
     "SyncStreamedQuery",
     "SyncSubscription",
     "SyncWatch",

@@ -22,6 +22,7 @@ from reactive_rpc.client.mutation import MutationModes
 from reactive_rpc.client.optimistic import Optimistic, updates_of
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.sending import Sending, check_key
+from reactive_rpc.client.status import Status, StatusWatch
 from reactive_rpc.client.transport import Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
@@ -135,6 +136,21 @@ class AsyncClient:
         if self._transport is not None and self._live is not None and self._state == "open":
             self._transport.set_token(token)
             self._live.reidentify(is_renewed=is_renewed)
+
+    @property
+    def status(self) -> Status:
+        """How the client stands with its server now.
+
+        Raises:
+            RuntimeError: the client is not open.
+        """
+        _, live = self._opened()
+        return live.status
+
+    def watch_status(self) -> StatusWatch:
+        """Return the status to be followed: the present one, and each that comes; errors as in `status`."""
+        _, live = self._opened()
+        return StatusWatch(lambda: None if live.is_closed else live.status, live.status_news)
 
     async def call(
         self,

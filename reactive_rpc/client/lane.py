@@ -99,6 +99,10 @@ class Host(Protocol):
         """Hear that a stream has not come up."""
         ...
 
+    def status_changed(self) -> None:
+        """Hear that a stream has ended, or could not be opened."""
+        ...
+
     def received(self, stream: ClientStream) -> None:
         """Hear that an event was applied."""
         ...
@@ -152,10 +156,12 @@ class ClientStream:
 
 
 class Lane:
-    """Has a stream for exactly the entries that it is given."""
+    """Has a stream for exactly the entries that it is given; a `Connection` of the client's status."""
 
     def __init__(self, host: Host, transport: Transport, clock: Clock, new_backoff: Callable[..., Backoff]) -> None:
         self.active: ClientStream | None = None
+        self.failure: Exception | None = None
+        self.heard_at: float | None = None
         self._host = host
         self._transport = transport
         self._clock = clock
@@ -168,6 +174,16 @@ class Lane:
         self._not_before = clock.monotonic()
         self._attempt: anyio.CancelScope | None = None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it has queries to watch."""
+        return bool(self._entries)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a stream watches for it."""
+        return self.active is not None
+
     def want(self, entries: tuple[QueryEntry[Any], ...]) -> None:
         """Watch these from now on."""
         if entries != self._entries:
@@ -179,7 +195,7 @@ class Lane:
         self._backoff.reset()
         self._deferred_backoff.reset()
         self._not_before = self._clock.monotonic()
-        self._cursor = None
+        self._cursor = self.failure = None
         self.give_up()
         self._changed.set()
 
@@ -194,6 +210,7 @@ class Lane:
         if stream is not None:
             stream.scope.cancel()
             self._host.subscriptions.disconnect(stream, stream.entries)
+            self._host.status_changed()
 
     async def run(self) -> None:
         """Open streams, for ever."""
@@ -258,7 +275,9 @@ class Lane:
     def _failed(self, entries: tuple[QueryEntry[Any], ...], error: Exception) -> None:
         if isinstance(error, BadRequestError):
             self._cursor = None  # the server may be unable to read it: the ETags suffice
+        self.failure = error
         self._host.subscriptions.fail(error, entries)
+        self._host.status_changed()
         self._hold_off(error)
 
     def _fits(self, entries: tuple[QueryEntry[Any], ...]) -> bool:
@@ -330,6 +349,8 @@ class Lane:
         async with stream.channel.open(request) as batches:
             async for batch in batches:
                 stream.heard_at = self._clock.monotonic()
+                if stream is self.active:
+                    self.heard_at = stream.heard_at
                 for event in batch.events:
                     if stream.connected_at is not None:
                         self._take(stream, event)
@@ -359,7 +380,8 @@ class Lane:
         stream.members = host.subscriptions.connect(stream, stream.entries, request, connected)
         stream.id = connected.stream
         stream.cursor = self._cursor = connected.cursor
-        stream.connected_at = stream.heard_at = self._clock.monotonic()
+        stream.connected_at = stream.heard_at = self.heard_at = self._clock.monotonic()
+        self.failure = None
         stream.scope.deadline = math.inf
         self._expect_heartbeats(stream, connected.heartbeat_seconds)
         before, self.active = self.active, stream
@@ -421,6 +443,7 @@ class Lane:
             return
         self.active = None
         self._host.subscriptions.disconnect(stream, stream.entries)
+        self._host.status_changed()
         self._hold_off(failure, lasted_seconds=self._clock.monotonic() - stream.connected_at)
 
 

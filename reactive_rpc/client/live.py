@@ -36,6 +36,7 @@ from reactive_rpc.client.state import (
     Invalidated,
     StreamFailed,
 )
+from reactive_rpc.client.status import Status, StatusNews, status_of
 from reactive_rpc.client.subscriptions import QueryEntry, Subscriptions
 from reactive_rpc.client.transport import CallAnswer, Transport
 from reactive_rpc.client.versions import parse_version
@@ -81,7 +82,8 @@ class Live:
         self.refusal: Exception | None = None
         self.group: TaskGroup | None = None
         self.subscriptions = Subscriptions(self._begin_hold)
-        self.mutations = OwnMutations(self.subscriptions, self._fetch_wanted)
+        self.mutations = OwnMutations(self.subscriptions, self._mutations_changed)
+        self.status_news = StatusNews()
         self.lanes: list[Lane] = []
         self._transport = transport
         self._clock = clock
@@ -110,6 +112,7 @@ class Live:
     async def aclose(self) -> None:
         """End all watches and tasks; idempotent. Raises the error of which a task died, if one did."""
         self._stop.set()
+        self.status_changed()
         runner, self._runner = self._runner, None
         if runner is not None:
             await asyncio.wait([runner])
@@ -124,6 +127,7 @@ class Live:
         if self.refusal is not None:
             entry.dispatch(StreamFailed(self.refusal))
         self._fetch_wanted()
+        self.status_changed()
         return entry
 
     def release(self, entry: QueryEntry[Any]) -> None:
@@ -170,6 +174,32 @@ class Live:
             reader.reidentify()
         self._fetch_wanted()
         self._changed.set()
+        self.status_changed()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._stop.is_set()
+
+    @property
+    def status(self) -> Status:
+        """How the client stands with its server."""
+        return status_of(
+            self.lanes,
+            clock=self._clock,
+            refusal=self.refusal,
+            is_polling=self.channel is self._polling,
+            is_starting=any(not entry.snapshot.resolved for entry in self.subscriptions),
+            waiting=self.mutations.waiting,
+        )
+
+    def status_changed(self) -> None:
+        """Wake whoever follows the status, which may be another."""
+        self.status_news.announce()
+
+    def _mutations_changed(self) -> None:
+        self._fetch_wanted()
+        self.status_changed()
 
     async def _run(self, started: asyncio.Event) -> None:
         try:
@@ -207,6 +237,7 @@ class Live:
             self._announced_limits = limits
             self._changed.set()
         self.received(stream)
+        self.status_changed()
 
     def unconnected(self, stream: ClientStream) -> None:
         """Go back to streams if polling, which was only tried, does not work either."""
@@ -226,6 +257,7 @@ class Live:
         for lane in self.lanes:
             lane.give_up()
         self.subscriptions.fail(error, self.subscriptions)
+        self.status_changed()
 
     def too_large(self, entries: tuple[QueryEntry[Any], ...], error: Exception) -> None:
         """Spread a set that was refused over more lanes; a query that is too large alone is refused alone."""
@@ -260,6 +292,7 @@ class Live:
             lane.want(entries)
         if left_over:
             self.subscriptions.fail(self._no_room(), left_over)
+        self.status_changed()
 
     def _add_lane(self, group: TaskGroup) -> None:
         lane = Lane(self, self._transport, self._clock, self._new_backoff)

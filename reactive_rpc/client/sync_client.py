@@ -20,8 +20,9 @@ from reactive_rpc.client.live import Means
 from reactive_rpc.client.mutation import CallOptions, MutationModes
 from reactive_rpc.client.optimistic import Optimistic
 from reactive_rpc.client.procedure import Procedure
+from reactive_rpc.client.status import Status
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
-from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncWatch
+from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncStatusWatch, SyncWatch
 from reactive_rpc.clock import Clock
 
 __all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncStreamedQuery", "SyncSubscription"]
@@ -85,6 +86,16 @@ class SyncClient:
     def renew_token(self, token: str) -> None:
         """Send a newer token of the same caller from now on; see `AsyncClient.renew_token`."""
         self._opened().call(self._client.renew_token, token)
+
+    @property
+    def status(self) -> Status:
+        """How the client stands with its server now; errors as in `AsyncClient.status`."""
+        status: Status = self._opened().call(getattr, self._client, "status")
+        return status
+
+    def watch_status(self) -> SyncStatusWatch:
+        """Return the status to be followed; see `AsyncClient.watch_status`."""
+        return SyncStatusWatch(self, self._opened().call(self._client.watch_status))
 
     def call(self, procedure: Procedure[T], arguments: Mapping[str, Any], **options: Unpack[CallOptions]) -> T:
         """Call a procedure and return its typed result; the rest as in `AsyncClient.call`."""

@@ -11,10 +11,11 @@ from reactive_rpc.client.bound_query import PREFETCHED_SECONDS, BoundQuery
 from reactive_rpc.client.hold import Hold
 from reactive_rpc.client.optimistic import OptimisticUpdate
 from reactive_rpc.client.state import State
+from reactive_rpc.client.status import Status, StatusWatch
 from reactive_rpc.client.sync_iterators import PortalOwner
 from reactive_rpc.client.watch import Watch
 
-__all__ = ["SyncBoundQuery", "SyncHold", "SyncWatch"]
+__all__ = ["SyncBoundQuery", "SyncHold", "SyncStatusWatch", "SyncWatch"]
 
 T = TypeVar("T")
 
@@ -72,6 +73,29 @@ class SyncWatch(SyncHold[T]):
         if state is None:
             raise StopIteration
         return state
+
+
+class SyncStatusWatch:
+    """Follow the status: `for status in hub.watch_status(): ...`. See `StatusWatch`.
+
+    Args:
+        client: whose thread runs the event loop.
+        watch: the one that is followed there.
+    """
+
+    def __init__(self, client: PortalOwner, watch: StatusWatch) -> None:
+        self._client = client
+        self._watch = watch
+
+    def __iter__(self) -> Iterator[Status]:
+        return self
+
+    def __next__(self) -> Status:
+        portal = self._client.portal
+        status = None if portal is None else portal.call(self._watch.next_status)
+        if status is None:
+            raise StopIteration
+        return status
 
 
 class SyncBoundQuery(Generic[T]):

@@ -40,7 +40,9 @@ RESERVED: Final = frozenset(
         "prefix",
         "renew_token",
         "set_token",
+        "status",
         "watch",
+        "watch_status",
     }
 )
 """What a hub calls its own: no procedure and no namespace at the top may have these names."""
