@@ -26,7 +26,7 @@ import { type Action, isStale, newestOf } from './state.ts';
 import type { Store } from './store.ts';
 import { type ConnectedQuery, type News, type StreamState, Streams, type WatchedQuery } from './streams.ts';
 import { pause } from './tasks.ts';
-import { parseVersion, type Version } from './versions.ts';
+import { formatVersion, parseVersion, type Version } from './versions.ts';
 import type { Answer, MutationOptions, Wire } from './wire.ts';
 
 /** How the values of a procedure are read and written. */
@@ -259,7 +259,8 @@ export class Engine {
     const rendered = renderedOf(entry.query);
     const stored = data === undefined ? (this.#options.store?.get(entry.key) ?? null) : null;
     if (data !== undefined) this.#dispatch(entry, { type: 'restored', data, ...rendered });
-    else if (stored !== null) this.#restoreStored(entry, stored);
+    entry.renderedState = entry.state;
+    if (stored !== null) this.#restoreStored(entry, stored);
     if (newestOf(entry.snapshot).etag === null || this.#streams === null) return;
     // A stream may confirm it without a fetch; if none comes, it is fetched.
     this.#pause(entry, CONFIRM_MS);
@@ -306,7 +307,12 @@ export class Engine {
     this.#isWriting = false;
   }
 
+  /** Keep a result for the next visit, and say of it what a page must know that a server renders. */
   #keep(entry: Entry): void {
+    const { query, snapshot } = entry;
+    const version = snapshot.base.version && formatVersion(snapshot.base.version);
+    const reactive = { etag: snapshot.base.etag, version };
+    query.setOptions({ ...query.options, meta: { ...query.meta, reactive } });
     this.#options.store?.put(entry.key, () => {
       const { data, etag, version } = entry.snapshot.base;
       return data === undefined ? null : { json: entry.codec.encode(data), etag, version };

@@ -19,6 +19,8 @@ export class Entry {
   snapshot: Snapshot<unknown> = initial();
   /** What shows; the same object while nothing changes. */
   state: State<unknown>;
+  /** What a server has rendered of it; storage has no part in it, or a hydrated page would not match. */
+  renderedState: State<unknown>;
   /** The fetch that runs; aborting it gives it up. */
   fetch: AbortController | null = null;
   /** What a fetch waits for: the next try, or that a stream confirms what was restored. Null if for nothing. */
@@ -42,7 +44,7 @@ export class Entry {
     this.input = input;
     this.query = query;
     this.codec = codec ?? PLAIN;
-    this.state = stateOf(this.snapshot);
+    this.state = this.renderedState = stateOf(this.snapshot);
   }
 
   /** Whether somebody shows it, or wants it kept right. */

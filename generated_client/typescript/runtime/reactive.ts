@@ -6,6 +6,7 @@ import { QueryClient, QueryObserver } from '@tanstack/query-core';
 import { Engine, type EngineStatus, type ProcedureCodecs } from './engine.ts';
 import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
+import type { QueryName } from './keys.ts';
 import type { OptimisticUpdate } from './mutations.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
@@ -97,16 +98,26 @@ export interface Status {
 /** A query of the page, shared by all who show it. */
 export class LiveQuery<T> {
   readonly #engine: Engine;
-  readonly #entry: () => Entry;
+  readonly #name: QueryName;
 
-  constructor(engine: Engine, entry: () => Entry) {
+  constructor(engine: Engine, name: QueryName) {
     this.#engine = engine;
-    this.#entry = entry;
+    this.#name = name;
+  }
+
+  /** The same for the same path and input. */
+  get key(): string {
+    return this.#entry.key;
   }
 
   /** What shows just now; the same object while nothing changes. */
   get state(): State<T> {
-    return this.#entry().state as State<T>;
+    return this.#entry.state as State<T>;
+  }
+
+  /** What a server renders of it; in a page, what one has rendered, which shows while the page is hydrated. */
+  get renderedState(): State<T> {
+    return typeof document === 'undefined' ? this.state : (this.#entry.renderedState as State<T>);
   }
 
   /** Call `listener` with the state, now and whenever it changes; returns what ends that. The query is kept right. */
@@ -118,20 +129,24 @@ export class LiveQuery<T> {
 
   /** Call `listener` whenever the state changes, and keep the query right until the function returned is called. */
   watch(listener: () => void): () => void {
-    const entry = this.#entry();
+    const entry = this.#entry;
+    const stop = entry.listen(listener);
     // An observer of TanStack's, so that its tools and its garbage collection know that somebody shows it.
     const options = { ...this.#engine.queryDefaults(), queryKey: entry.query.queryKey };
     const leave = new QueryObserver(this.#engine.client, options).subscribe(() => {});
-    const stop = entry.listen(listener);
     return () => {
       stop();
       leave();
     };
   }
 
-  /** Resolve with the data once it is there. */
+  /** Resolve with the data once it is there; reject if the server answers an error. */
   load(): Promise<T> {
-    return this.#engine.load(this.#entry()) as Promise<T>;
+    return this.#engine.load(this.#entry) as Promise<T>;
+  }
+
+  get #entry(): Entry {
+    return this.#engine.entry(this.#name);
   }
 }
 
@@ -154,7 +169,12 @@ export class Reactive<P extends Procedures> {
 
   /** Return a query; nothing is asked before somebody subscribes. */
   query<Path extends QueryPath<P>>(path: Path, ...[input]: Args<InputOf<P, Path>>): LiveQuery<OutputOf<P, Path>> {
-    return new LiveQuery(this.#engine, () => this.#engine.entry({ path, input }));
+    return this.queryOf(path, input as InputOf<P, Path>);
+  }
+
+  /** Return a query; as `query`, with an input that is always given. */
+  queryOf<Path extends QueryPath<P>>(path: Path, input: InputOf<P, Path>): LiveQuery<OutputOf<P, Path>> {
+    return new LiveQuery(this.#engine, { path, input });
   }
 
   /** Call a mutation. */
