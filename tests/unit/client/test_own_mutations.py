@@ -106,6 +106,21 @@ def test_it_shows_at_once_and_never_twice(server: FakeServer) -> None:
     play(scenario)
 
 
+def test_it_shows_until_a_result_contains_it(server: FakeServer) -> None:
+    """Its own answer is not enough: the results that are held lack it until a fetch brings it."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (client, live), frames_of(live) as frames:
+            server.hold = asyncio.Event()
+            assert await add(client) == 2
+            assert (live.state.data, live.state.is_pending) == (2, True)
+            server.do(server.hold.set)
+            await until(lambda: is_fresh(live, 2))
+        assert values_of(frames) == [1, 2]
+
+    play(scenario)
+
+
 def test_a_refusal_rolls_back(server: FakeServer) -> None:
     """To what is true, without a fetch; the caller gets the error."""
 
