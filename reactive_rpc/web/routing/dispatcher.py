@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi.dependencies.models import Dependant
@@ -117,8 +116,7 @@ class Endpoint(ABC):
             )
 
 
-@dataclass(frozen=True, slots=True)
-class CallRequest:
+class CallRequest(NamedTuple):
     """One call, as a wire has read it off a request.
 
     Attributes:
@@ -172,12 +170,14 @@ class ProcedureEndpoint(Endpoint):
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, decode the input, call."""
-        self.require_method(scope, self._methods)
+        if scope["method"] not in self._methods:  # asked here first, as all but a few pass
+            self.require_method(scope, self._methods)
         text: bytes = scope["query_string"]
         is_posted = scope["method"] == "POST"
         if is_posted:
             text = await read_json_body(scope, receive, limits=self._body)
-        request = CallRequest(scope, text, is_posted, is_conditional=True, is_from_server=is_server_request())
+        is_from_server = self._procedure.kind == "query" and is_server_request()
+        request = CallRequest(scope, text, is_posted, is_conditional=True, is_from_server=is_from_server)
         return await self.call(request, dependencies)
 
     async def call(self, request: CallRequest, dependencies: list[Dependant]) -> Answer:

@@ -36,7 +36,7 @@ from reactive_rpc.web.routing.body import BodyLimits, decode_json_body, read_jso
 from reactive_rpc.web.routing.callers import caller_of, identity_of, origin_of
 from reactive_rpc.web.routing.dependencies import Resolved
 from reactive_rpc.web.routing.dispatcher import parameters_of
-from reactive_rpc.web.streams.admission import Admission, Admissions, view_of
+from reactive_rpc.web.streams.admission import Admissions, view_of
 from reactive_rpc.web.streams.sets import StoredSets, require_at_most
 from reactive_rpc.web.streams.tickets import Tickets
 
@@ -156,33 +156,24 @@ class Subscriber:
         """
         require_at_most(self._max_queries, wanted.queries)
         generation = self._reauthorization.generation
+        admission = self._admissions.of(wanted.queries, dependencies, scope=scope, body=body)
         with self._reauthorization.watching() as rights:
-            yield await self._admitted(
-                wanted,
-                self._admissions.of(wanted.queries, dependencies, scope=scope, body=body),
-                rights=rights,
+            cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
+            async with admission.resolved(rights) as contexts:
+                bound = await admission.bound(contexts, rights)
+            subscriptions, view = await admission.with_urls(bound, contexts, rights)
+            yield SubscribeRequest(
+                wanted=wanted,
+                cursor=cursor,
+                subscriptions=subscriptions,
+                caller=caller_of(admission.scope, contexts.caller),
+                identity=identity_of(contexts.caller),
+                found=contexts.found,
+                recheck=admission.recheck(),
+                request_bytes=admission.request_bytes(rights),
+                view=view,
                 generation=generation,
             )
-
-    async def _admitted(
-        self, wanted: W, admission: Admission, *, rights: Rights, generation: int
-    ) -> SubscribeRequest[W]:
-        cursor = None if wanted.cursor is None else Cursor.parse(wanted.cursor)
-        async with admission.resolved(rights) as contexts:
-            bound = await admission.bound(contexts, rights)
-        subscriptions, view = await admission.with_urls(bound, contexts, rights)
-        return SubscribeRequest(
-            wanted=wanted,
-            cursor=cursor,
-            subscriptions=subscriptions,
-            caller=caller_of(admission.scope, contexts.caller),
-            identity=identity_of(contexts.caller),
-            found=contexts.found,
-            recheck=admission.recheck(),
-            request_bytes=admission.request_bytes(rights),
-            view=view,
-            generation=generation,
-        )
 
     async def stream_call(
         self,

@@ -263,9 +263,9 @@ def ended_by(exc: Exception, path: str, ids: IdSource) -> Ended:
 
     An input that is no JSON is told as a bad request, as by the reference server: the request itself was read.
     """
-    if isinstance(exc, ParseError):
-        exc = BadRequestError(exc.message, details=exc.details)
     error = error_of(exc, path, ids)
+    if isinstance(exc, ParseError):
+        error.code = BadRequestError.code
     return Ended(b"", shape_of(error), path, status_of(error), error_headers(error))
 
 

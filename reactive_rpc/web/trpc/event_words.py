@@ -74,7 +74,7 @@ class EventWords:
             return self._error(decode_error(fields[b"data"]))
         if name == Revoked.name:
             reason = Revoked.model_validate_json(fields[b"data"]).reason
-            return self._error(UnauthorizedError(reason, path=self._path))
+            return self._error(UnauthorizedError(reason or "the server has ended the stream for good", path=self._path))
         raise ValueError(f"a subscription says nothing called {name!r}")
 
     def _message(self, event: bytes, fields: Mapping[bytes, bytes]) -> bytes:

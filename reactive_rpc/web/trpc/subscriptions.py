@@ -82,12 +82,14 @@ def input_and_last_id(
 
     Raises:
         BadRequestError: the input does not fit.
+        ParseError: it is no JSON, which is told as a bad request.
     """
     text, in_input = _without_id(procedure, text)
     try:
         input = decode_json_input(path, procedure, text)
-    except ParseError as exc:
-        raise BadRequestError(exc.message, details=exc.details) from exc
+    except ParseError as exc:  # as of a query, see `ended_by`
+        exc.code = BadRequestError.code
+        raise
     last_id = last_id_of(scope, parameters, in_input)
     if input is None or last_id is None or LAST_EVENT_ID not in type(input).model_fields:
         return input

@@ -47,11 +47,13 @@ def read_watch(text: bytes, *, scope: Scope, parameters: Mapping[str, str]) -> W
 
     Raises:
         BadRequestError: the input does not fit.
+        ParseError: it is no JSON, which is told as a bad request.
     """
     try:
         wanted = decode_json_body(WatchRequest, text or b"{}")
-    except ParseError as exc:
-        raise BadRequestError(exc.message) from exc
+    except ParseError as exc:  # as of a query, see `ended_by`
+        exc.code = BadRequestError.code
+        raise
     wanted.acks = False  # no client of tRPC's acknowledges
     wanted.cursor = last_id_of(scope, parameters, wanted.last_event_id) or wanted.cursor
     return wanted
