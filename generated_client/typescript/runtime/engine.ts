@@ -5,6 +5,8 @@
  * Every query of this API in the cache is adopted, whoever made it, so a stock `useQuery` on such a key is live too.
  * The engine fetches by itself and writes by `query.setState`, once a change: two calls would give observers two
  * results. Query-core fetches only what has no data yet, by our `queryFn`, and hears of it from the same fetch.
+ *
+ * `docs/internals/typescript.md` argues why.
  */
 
 import {
