@@ -14,6 +14,8 @@ from reactive_rpc.client import (
     ItemIterator,
     Mutation,
     Optimistic,
+    PagedQuery,
+    Pages,
     Procedure,
     Query,
     StreamedQuery,
@@ -23,6 +25,8 @@ from reactive_rpc.client import (
     SyncEventIterator,
     SyncItemIterator,
     SyncMutation,
+    SyncPagedQuery,
+    SyncPages,
     SyncQuery,
     SyncStreamedQuery,
     SyncSubscription,
@@ -546,8 +550,8 @@ class MessagesGetAfter(Query[list[models.Message]]):
         })
 
 
-class MessagesGetAll(Query[Page[models.Message]]):
-    """`messages.get_all`: query."""
+class MessagesGetAll(PagedQuery[models.Message]):
+    """`messages.get_all`: query of pages."""
 
     async def __call__(
         self,
@@ -617,6 +621,27 @@ class MessagesGetAll(Query[Page[models.Message]]):
             'agent_id': agent_id,
             'after': after,
             'until': until,
+            'limit': limit,
+        })
+
+    def pages(
+        self,
+        *,
+        agent_id: str,
+        limit: int = UNSET,
+    ) -> Pages[models.Message]:
+        """Follow the list, page by page: its rows now and after every change.
+
+        A page of the messages that an agent has sent or received, newest first.
+
+        For the next page, give `next` as `after`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
+        """
+        return self._pages({
+            'agent_id': agent_id,
             'limit': limit,
         })
 
@@ -1136,8 +1161,8 @@ class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
         })
 
 
-class SyncMessagesGetAll(SyncQuery[Page[models.Message]]):
-    """`messages.get_all`: query."""
+class SyncMessagesGetAll(SyncPagedQuery[models.Message]):
+    """`messages.get_all`: query of pages."""
 
     def __call__(
         self,
@@ -1207,6 +1232,27 @@ class SyncMessagesGetAll(SyncQuery[Page[models.Message]]):
             'agent_id': agent_id,
             'after': after,
             'until': until,
+            'limit': limit,
+        })
+
+    def pages(
+        self,
+        *,
+        agent_id: str,
+        limit: int = UNSET,
+    ) -> SyncPages[models.Message]:
+        """Follow the list, page by page: its rows now and after every change.
+
+        A page of the messages that an agent has sent or received, newest first.
+
+        For the next page, give `next` as `after`.
+
+        Args:
+            agent_id: An agent of your organization.
+            limit: How many rows; up to twice as many between `after` and `until`. Default: 50.
+        """
+        return self._pages({
+            'agent_id': agent_id,
             'limit': limit,
         })
 

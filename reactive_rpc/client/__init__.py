@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from reactive_rpc.client.async_client import AsyncClient, Mutation, Query, StreamedQuery, Subscription
+from reactive_rpc.client.async_client import AsyncClient, Mutation, PagedQuery, Query, StreamedQuery, Subscription
 from reactive_rpc.client.bound_query import BoundQuery
 from reactive_rpc.client.files import FileInput, ReceivedFile
 from reactive_rpc.client.hold import Hold
 from reactive_rpc.client.iterators import EventIterator, ItemIterator
 from reactive_rpc.client.model import Model, Secret, TaggedModel, default_of
 from reactive_rpc.client.optimistic import Optimistic, OptimisticUpdate
+from reactive_rpc.client.pages import Pages, PagesState
 from reactive_rpc.client.procedure import UNSET, Procedure
 from reactive_rpc.client.state import State
 from reactive_rpc.client.status import Status, StatusWatch
 from reactive_rpc.client.sync_client import (
     SyncClient,
     SyncMutation,
+    SyncPagedQuery,
     SyncQuery,
     SyncStreamedQuery,
     SyncSubscription,
 )
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
+from reactive_rpc.client.sync_pages import SyncPages
 from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncHold, SyncStatusWatch, SyncWatch
 from reactive_rpc.client.typed_error import TypedError
 from reactive_rpc.client.watch import Watch
@@ -40,6 +43,9 @@ __all__ = [
     "Optimistic",
     "OptimisticUpdate",
     "Page",
+    "PagedQuery",
+    "Pages",
+    "PagesState",
     "Procedure",
     "Query",
     "ReceivedFile",
@@ -55,6 +61,8 @@ __all__ = [
     "SyncHold",
     "SyncItemIterator",
     "SyncMutation",
+    "SyncPagedQuery",
+    "SyncPages",
     "SyncQuery",
     "SyncStatusWatch",
     "SyncStreamedQuery",

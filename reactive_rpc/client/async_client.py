@@ -20,6 +20,7 @@ from reactive_rpc.client.iterators import EventIterator, ItemIterator
 from reactive_rpc.client.live import Live, Means
 from reactive_rpc.client.mutation import MutationModes
 from reactive_rpc.client.optimistic import Optimistic, updates_of
+from reactive_rpc.client.pages import Pages
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.sending import Sending, check_key
 from reactive_rpc.client.status import Status, StatusWatch
@@ -27,8 +28,9 @@ from reactive_rpc.client.transport import Transport, new_http_client
 from reactive_rpc.client.watch import Watch
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.errors import ServiceUnavailableError, WireError
+from reactive_rpc.protocol.pages import Page
 
-__all__ = ["AsyncClient", "Mutation", "Query", "StreamedQuery", "Subscription"]
+__all__ = ["AsyncClient", "Mutation", "PagedQuery", "Query", "StreamedQuery", "Subscription"]
 
 T = TypeVar("T")
 
@@ -216,6 +218,19 @@ class AsyncClient:
         _, live = self._opened()
         return BoundQuery(live, procedure, procedure.encode_input(arguments))
 
+    def follow_pages(self, procedure: Procedure[Page[T]], arguments: Mapping[str, Any]) -> Pages[T]:
+        """Return a list to be followed page by page, to be entered.
+
+        Args:
+            procedure: the query of a page, of a generated client.
+            arguments: its input by name, `{field: value}`, without `after` and `until`.
+
+        Raises:
+            BadRequestError: the input does not fit; nothing is sent.
+        """
+        _, live = self._opened()
+        return Pages(live, procedure, dict(arguments))
+
     def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> EventIterator[T]:
         """Return the values of a subscription, to be iterated over; nothing is sent before the first is wanted.
 
@@ -321,6 +336,13 @@ class Query(Generic[T]):
 
     def _watch(self, arguments: Mapping[str, Any]) -> Watch[T]:
         return self._client.watch(self._procedure, arguments)
+
+
+class PagedQuery(Query[Page[T]], Generic[T]):
+    """A query of pages; a generated subclass adds the typed `__call__`, `watch` and `pages`."""
+
+    def _pages(self, arguments: Mapping[str, Any]) -> Pages[T]:
+        return self._client.follow_pages(self._procedure, arguments)
 
 
 class StreamedQuery(Generic[T]):

@@ -34,6 +34,7 @@ from reactive_rpc.client.state import (
     FetchUnchanged,
     HoldExpired,
     Invalidated,
+    Restored,
     StreamFailed,
 )
 from reactive_rpc.client.status import Status, StatusNews, status_of
@@ -119,14 +120,24 @@ class Live:
             if not runner.cancelled():
                 runner.result()
 
-    def acquire(self, procedure: Procedure[T], fields: dict[str, Any] | None) -> QueryEntry[T]:
-        """Return the entry of this query, and begin to keep it right."""
+    def acquire(
+        self, procedure: Procedure[T], fields: dict[str, Any] | None, known: Restored | None = None
+    ) -> QueryEntry[T]:
+        """Return the entry of this query, and begin to keep it right.
+
+        Args:
+            procedure: the query.
+            fields: its input as JSON values; None if it takes none.
+            known: its result, as another query has brought it; shown, and asked about, if nothing else is known.
+        """
         entry = self.subscriptions.acquire(procedure, fields)
+        if known is not None and not entry.snapshot.loading:
+            entry.dispatch(known)
         if self._stop.is_set():
             entry.end()
         if self.refusal is not None:
             entry.dispatch(StreamFailed(self.refusal))
-        self._fetch_wanted()
+        self.fetch_wanted()
         self.status_changed()
         return entry
 
@@ -172,7 +183,7 @@ class Live:
         self.subscriptions.reidentify()
         for reader in () if is_renewed else self._readers:
             reader.reidentify()
-        self._fetch_wanted()
+        self.fetch_wanted()
         self._changed.set()
         self.status_changed()
 
@@ -198,7 +209,7 @@ class Live:
         self.status_news.announce()
 
     def _mutations_changed(self) -> None:
-        self._fetch_wanted()
+        self.fetch_wanted()
         self.status_changed()
 
     async def _run(self, started: asyncio.Event) -> None:
@@ -249,7 +260,7 @@ class Live:
         if stream.channel.acks and stream.connected_at is not None:
             self._acks[stream.id] = Ack(stream=stream.id, cursor=stream.cursor)
             self._ack_wanted.set()
-        self._fetch_wanted()
+        self.fetch_wanted()
 
     def refuse(self, error: Exception) -> None:
         """Give up until the caller has other credentials, and say so in every state."""
@@ -309,7 +320,7 @@ class Live:
 
     # -- fetches
 
-    def _fetch_wanted(self) -> None:
+    def fetch_wanted(self) -> None:
         """Start a fetch for every entry that wants one and has none."""
         if self.group is None:
             return
@@ -395,7 +406,7 @@ class Live:
         with scope:
             await self._clock.sleep(HOLD_SECONDS)
             entry.dispatch(HoldExpired())
-            self._fetch_wanted()
+            self.fetch_wanted()
 
     # -- acknowledgements
 

@@ -22,10 +22,12 @@ from reactive_rpc.client.optimistic import Optimistic
 from reactive_rpc.client.procedure import Procedure
 from reactive_rpc.client.status import Status
 from reactive_rpc.client.sync_iterators import SyncEventIterator, SyncItemIterator
+from reactive_rpc.client.sync_pages import SyncPages
 from reactive_rpc.client.sync_watch import SyncBoundQuery, SyncStatusWatch, SyncWatch
 from reactive_rpc.clock import Clock
+from reactive_rpc.protocol.pages import Page
 
-__all__ = ["SyncClient", "SyncMutation", "SyncQuery", "SyncStreamedQuery", "SyncSubscription"]
+__all__ = ["SyncClient", "SyncMutation", "SyncPagedQuery", "SyncQuery", "SyncStreamedQuery", "SyncSubscription"]
 
 T = TypeVar("T")
 
@@ -110,6 +112,10 @@ class SyncClient:
         """Return a query with its input; arguments and errors as in `AsyncClient.bind`."""
         return SyncBoundQuery(self, self._opened().call(self._client.bind, procedure, arguments))
 
+    def follow_pages(self, procedure: Procedure[Page[T]], arguments: Mapping[str, Any]) -> SyncPages[T]:
+        """Return a list to be followed page by page; arguments and errors as in `AsyncClient.follow_pages`."""
+        return SyncPages(self, self._opened().call(self._client.follow_pages, procedure, arguments))
+
     def iterate_events(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> SyncEventIterator[T]:
         """Return the values of a subscription; arguments and errors as in `AsyncClient.iterate_events`."""
         return SyncEventIterator(self, self._opened().call(self._client.iterate_events, procedure, arguments))
@@ -190,6 +196,13 @@ class SyncQuery(Generic[T]):
 
     def _watch(self, arguments: Mapping[str, Any]) -> SyncWatch[T]:
         return self._client.watch(self._procedure, arguments)
+
+
+class SyncPagedQuery(SyncQuery[Page[T]], Generic[T]):
+    """A query of pages; a generated subclass adds the typed `__call__`, `watch` and `pages`."""
+
+    def _pages(self, arguments: Mapping[str, Any]) -> SyncPages[T]:
+        return self._client.follow_pages(self._procedure, arguments)
 
 
 class SyncStreamedQuery(Generic[T]):

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from reactive_rpc.codegen.document import REF, DeclaredErrorSchema, Document, JSONSchema, Operation
 from reactive_rpc.codegen.names import TakenNames, camel_case, snake_case
 from reactive_rpc.codegen.schemas import BOUNDS, Components, mend
-from reactive_rpc.codegen.spelling import Imports, Speller, branches_of, literal, target_of
+from reactive_rpc.codegen.spelling import Imports, Speller, branches_of, item_of, literal, target_of
 from reactive_rpc.errors import DefinitionError
 from reactive_rpc.protocol.marks import ENUM_NAMES, PAGE, TYPE
 
@@ -62,12 +62,14 @@ class Signature:
         input_model: None where it takes nothing.
         output: for type checkers.
         validated: the same as it is validated, which may hold more.
+        row: how a row is typed, if it answers pages of a list; None if it does not.
     """
 
     input_model: str | None
     parameters: tuple[ModelParameter, ...]
     output: str
     validated: str
+    row: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,14 @@ class Models:
                 f"{static.spell(self._holder[f'input_{number}'])!r}; a client can only name the fields of an object"
             )
         parameters = tuple(_parameter(field, static) for field in self._fields[component])
-        return Signature(classes[component], parameters, static.spell(output), validated)
+        row = self._row(output, parameters, static)
+        return Signature(classes[component], parameters, static.spell(output), validated, row)
+
+    def _row(self, output: JSONSchema, parameters: Iterable[ModelParameter], speller: Speller) -> str | None:
+        """Return how a row is typed, if a page is answered for the ends that are given."""
+        page = target_of(output, self._components)
+        is_paged = page.get(TYPE) == PAGE and {"after", "until", "limit"} <= {one.wire_name for one in parameters}
+        return speller.spell(item_of(page)) if is_paged else None
 
     def error_fields(self, error: DeclaredErrorSchema, imports: Imports) -> ErrorFields:
         """Return the fields of an error as they are typed in another module, in which this one is called `models`.

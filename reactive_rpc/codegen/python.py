@@ -31,6 +31,7 @@ RESERVED: Final = frozenset(
         "cached_property",
         "call",
         "close",
+        "follow_pages",
         "iterate_events",
         "iterate_items",
         "login",
@@ -51,7 +52,8 @@ _OPTIMISTIC: Final = "optimistic"
 """An argument of each mutation, beside its input: a field of that name is given as `optimistic_`."""
 
 _TWINS: Final = (
-    "BoundQuery", "EventIterator", "ItemIterator", "Mutation", "Query", "StreamedQuery", "Subscription", "Watch",
+    "BoundQuery", "EventIterator", "ItemIterator", "Mutation", "PagedQuery", "Pages", "Query", "StreamedQuery",
+    "Subscription", "Watch",
 )  # fmt: skip
 """What the runtime has twice: of the sync client, each name begins with `Sync`."""
 
@@ -63,6 +65,7 @@ _RUNTIME: Final = (
 
 _KINDS: Final = {
     "Query": "query",
+    "PagedQuery": "query of pages",
     "StreamedQuery": "streamed query",
     "Mutation": "mutation",
     "Subscription": "subscription",
@@ -211,9 +214,10 @@ class _Client:
         """Return what is needed of the client's runtime."""
         used = {"AsyncClient", "Procedure", "SyncClient"}
         for operation in self._document.operations:
-            base, beside = _runtime_of(operation)
+            base, beside = self._runtime_of(operation)
             bound = "BoundQuery" if beside == "Watch" else None
-            used |= {f"{prefix}{name}" for name in (base, beside, bound) if name for prefix in ("", "Sync")}
+            paged = "Pages" if base == "PagedQuery" else None
+            used |= {f"{prefix}{name}" for name in (base, beside, bound, paged) if name for prefix in ("", "Sync")}
             used |= {"Optimistic"} if base == "Mutation" else set()
         used |= {"ReceivedFile"} if any(operation.is_binary for operation in self._document.operations) else set()
         used |= {"FileInput"} if any(operation.files for operation in self._document.operations) else set()
@@ -247,9 +251,9 @@ class _Client:
         """Return the class of one procedure."""
         signature = self._signature(operation)
         prefix = "Sync" if sync else ""
-        base, beside = _runtime_of(operation)
+        base, beside = self._runtime_of(operation)
         iterator = beside if operation.streams else None
-        lines = [f"class {prefix}{self._classes[operation.name]}({prefix}{base}[{signature.output}]):"]
+        lines = [f"class {prefix}{self._classes[operation.name]}({prefix}{base}[{signature.row or signature.output}]):"]
         lines += [*docstring(f"`{operation.path}`: {_KINDS[base]}.", 4), ""]
         result = f"{prefix}{iterator}[{signature.output}]" if iterator else signature.output
         is_awaited = not (sync or iterator)
@@ -268,7 +272,21 @@ class _Client:
             lines += ["", *_head("def", "bind", signature.parameters, f"{prefix}BoundQuery[{signature.output}]")]
             bind = "Return the query with its input: for optimistic updates, to hold it, to prefetch it."
             lines += [*docstring(bind, 8), f"        return self._bind({arguments})"]
+        if signature.row is not None:
+            lines += ["", *self._pages(operation, signature, prefix)]
         return "\n".join(lines)
+
+    def _pages(self, operation: Operation, signature: Signature, prefix: str) -> list[str]:
+        """Return the method that follows the whole list, page by page."""
+        parameters = tuple(one for one in signature.parameters if one.wire_name not in ("after", "until"))
+        text = (operation.description or f"Call `{operation.path}`.") + _argument_docs(parameters)
+        follow = f"Follow the list, page by page: its rows now and after every change.\n\n{text}"
+        head = _head("def", "pages", parameters, f"{prefix}Pages[{signature.row}]")
+        return [*head, *docstring(follow, 8), f"        return self._pages({_arguments(parameters)})"]
+
+    def _runtime_of(self, operation: Operation) -> tuple[str, str | None]:
+        base, beside = _runtime_of(operation)
+        return ("PagedQuery", beside) if self._signature(operation).row is not None else (base, beside)
 
     def _namespace(self, namespace: _Namespace, *, sync: bool) -> str:
         prefix = "Sync" if sync else ""

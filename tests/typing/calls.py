@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from generated_client import Agent, AgentStats, Message, Organization, SyncTeamHub, TeamHub
-from reactive_rpc.client import BoundQuery, OptimisticUpdate, Page, State, SyncBoundQuery
+from reactive_rpc.client import BoundQuery, OptimisticUpdate, Page, PagesState, State, SyncBoundQuery
 
 
 async def right(hub: TeamHub) -> None:
@@ -14,6 +14,11 @@ async def right(hub: TeamHub) -> None:
     assert_type(await hub.organizations.get_mine(), Organization)
     assert_type((await hub.agents.get_with_stats(agent_id="a")).message_count, int)
     assert_type(await hub.messages.get_all(agent_id="a", limit=3, after=None), Page[Message])
+    async with hub.messages.get_all.pages(agent_id="a", limit=3) as pages:
+        assert_type(pages.state, PagesState[Message])
+        assert_type(pages.load_more(), None)
+        async for shown in pages:
+            assert_type(shown.rows, list[Message] | None)
     assert_type((await hub.agents.update(agent_id="a", description=None)).description, str | None)
     async with hub.agents.get_with_stats.watch(agent_id="a") as live:
         assert_type(live.state, State[AgentStats])
@@ -79,6 +84,7 @@ async def wrong(hub: TeamHub) -> None:
     await hub.agents.get_one("a")  # error: by position
     await hub.agents.get_one(agent_id=None)  # error: null
     await hub.messages.get_all(agent_id="a", limit="3")  # error: wrong type of an optional argument
+    hub.messages.get_all.pages(agent_id="a", after="x")  # error: a list has no place to begin at
     await hub.organizations.get_mine(organization_id="o")  # error: it takes nothing
     _ = (await hub.agents.get_one(agent_id="a")).nam  # error: wrong attribute of the output
     _ = (await hub.agents.get_all()).name  # error: it is a list
