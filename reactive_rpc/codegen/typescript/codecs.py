@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final, cast
 
 from reactive_rpc.codegen.document import REF, Document, JSONSchema, Operation
@@ -17,7 +17,7 @@ from reactive_rpc.codegen.schemas import reachable
 from reactive_rpc.codegen.spelling import branches_of, target_of
 from reactive_rpc.codegen.typescript.models import NamedTypes
 from reactive_rpc.codegen.typescript.text import key, literal, texts
-from reactive_rpc.codegen.typescript.type_speller import MAPS, SETS, Side, TypeView, is_required
+from reactive_rpc.codegen.typescript.type_speller import MAPS, SETS, Side, TypeView, is_required, values_of
 from reactive_rpc.protocol.marks import KEYS, NAIVE, TYPE
 
 __all__ = ["render_codecs"]
@@ -114,8 +114,7 @@ class _Codecs:
             return {"bigint": "bigint", "bytes": "bytes"}.get(mark, "date")
         if "properties" in schema:
             return f"obj({self._fields(schema, side)})"
-        extra = schema.get("additionalProperties", {})
-        values = self._codec(extra, side) if isinstance(extra, Mapping) else None
+        values = self._codec(values_of(schema), side)
         if mark not in MAPS:
             return f"record({values})"
         return f"map({self._key_codec(schema)}, {values or 'null'})"

@@ -17,7 +17,7 @@ from reactive_rpc.codegen.spelling import branches_of
 from reactive_rpc.codegen.typescript.text import comment, key, literal
 from reactive_rpc.protocol.marks import KEYS, MAY_LACK, NAIVE, TYPE
 
-__all__ = ["MAPS", "SETS", "VIEWS", "Side", "TypeSpeller", "TypeView", "is_required"]
+__all__ = ["MAPS", "SETS", "VIEWS", "Side", "TypeSpeller", "TypeView", "is_required", "values_of"]
 
 Side = Literal["output", "input"]
 
@@ -133,9 +133,9 @@ class TypeSpeller:
         if "properties" in schema:
             fields = self.fields(schema, documented=False)
             return f"{{ {' '.join(fields).removesuffix(';')} }}" if fields else "{ [key: string]: never }"
-        extra = schema.get("additionalProperties", {})
+        extra = values_of(schema)
         # Not `Record`, which is an alias: a type that refers to itself through one is refused as circular.
-        values = self.spell(extra if isinstance(extra, Mapping) else {})
+        values = self.spell(extra)
         if self._is_value and mark in MAPS:
             return f"Map<{self.map_key(schema.get(KEYS, _TEXT))}, {values}>"
         return f"{{ [key: string]: {values} }}"
@@ -167,6 +167,13 @@ class TypeSpeller:
         every = {"anyOf": [extra if isinstance(extra, Mapping) else {}, *schema.get("properties", {}).values()]}
         spelled = self.spell(every)
         return f"[key: string]: {spelled if spelled == 'unknown' else f'{spelled} | undefined'}"
+
+
+def values_of(schema: JSONSchema) -> JSONSchema:
+    """Return the schema of the values of an object with any names; their pattern, which pydantic says, is left out."""
+    patterns = list(schema.get("patternProperties", {}).values())
+    extra = patterns[0] if len(patterns) == 1 else schema.get("additionalProperties", {})
+    return extra if isinstance(extra, Mapping) else {}
 
 
 def is_required(name: str, schema: JSONSchema, view: TypeView) -> bool:
