@@ -90,12 +90,21 @@ async def numbered(db: AsyncSession, input: Numbered) -> int:
     return input.made_at
 
 
+@define_reactive_function.mutation
+async def touch() -> int:
+    """Take no input."""
+    RUNS.append("")
+    return len(RUNS)
+
+
 def who(x_user: Annotated[str | None, Header()] = None, x_token: Annotated[str, Header()] = "") -> Login:
     return Login(identity=x_user)
 
 
 FUNCTIONS: Final[Functions] = {
-    "notes": {each.name: each for each in (add, add_sync, add_after_rollback, fail_once, long, numbered, rooms.in_room)}
+    "notes": {
+        each.name: each for each in (add, add_sync, add_after_rollback, fail_once, long, numbered, touch, rooms.in_room)
+    }
 }
 
 
@@ -163,6 +172,17 @@ async def test_another_input_under_a_key_is_refused(server: AnyServer) -> None:
     await server.call("notes.numbered", {"number": 1}, **headers())
     same = await server.call("notes.numbered", {"number": 1}, **headers())
     assert same.headers["reactive-replayed"] == "true"  # what the model fills in by itself is no other input
+
+
+async def test_a_body_that_nobody_reads_is_none_of_the_keys(server: AnyServer) -> None:
+    """A mutation without an input takes any, also under a key: one that is no JSON was answered by a 500."""
+    bodies = (b"{", b"[" * 9000, b"9" * 5000)
+    for number, body in enumerate(bodies):
+        asked = {**headers(key=f"{KEY}{number}"), **rooms.JSON}
+        answers = [await server.client.post("/rpc/notes.touch", content=body, headers=asked) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert answers[1].headers["reactive-replayed"] == "true"
+    assert len(RUNS) == len(bodies)
 
 
 async def test_a_mutation_that_failed_runs_again(server: AnyServer) -> None:
