@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from reactive_rpc import ReactiveRPC
 from reactive_rpc.codegen.typescript import generate_typescript
-from tests.support.node import run_node
+from tests.support.node import TYPESCRIPT, run_node
 from tests.support.typescript import COMPILERS, faults_of
 
 from .test_wire_matrix import RECEIVED, RETURNED, application, giving, taking
@@ -97,6 +97,46 @@ def test_every_value_is_of_the_type_that_is_generated(matrix: Sample, version: s
     generate_typescript(matrix.document, tmp_path)
     files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "values.ts": values_of(matrix.sent)}
     assert faults_of(tmp_path, files, version=version) == []
+
+
+OTHERS = """
+import type { Routes } from './api.ts';
+import type { paths } from './openapi.ts';
+type Loose<T> = T extends `${number}`
+  ? string
+  : T extends string | number | boolean | null
+    ? T
+    : T extends readonly unknown[]
+      ? { [K in keyof T]: Loose<T[K]> }
+      : T extends object
+        ? { [K in keyof T]?: Loose<T[K]> }
+        : T;
+declare function fits<A extends B, B>(): [A, B];
+"""
+"""Ours are looser here in the two ways in which they mean to be exact: a Decimal is text that spells a number, and a
+result has all of its fields, those too that have a default."""
+
+WIDER = ("giv_empty_tuple_", "giv_tree_")
+"""How outputs begin for which theirs is a wider type: any array for `[]`; and `Loose` of lists of lists has no end."""
+
+
+def test_outputs_are_those_that_openapi_typescript_writes(matrix: Sample, tmp_path: Path) -> None:
+    """Both generators read one document: each type fits the other's, in both directions, but for what is meant."""
+    generate_typescript(matrix.document, tmp_path)
+    (tmp_path / "openapi.json").write_text(json.dumps(matrix.document), encoding="utf-8")
+    other = TYPESCRIPT / "openapi_typescript/node_modules/openapi-typescript/bin/cli.js"
+    run_node(other, str(tmp_path / "openapi.json"), "-o", str(tmp_path / "openapi.ts"), folder=other.parents[3])
+    names = sorted({one.name for one in matrix.sent if one.name.startswith("giv_")})
+    lines = []
+    for name in names:
+        ours = f"Routes['cell']['{name}']['_def']['$types']['output']"
+        theirs = f"paths['/rpc/cell.{name}']['post']['responses'][200]['content']['application/json']"
+        lines.append(f"fits<{ours}, {theirs}>();")
+        lines += [] if name.startswith(WIDER) else [f"fits<{theirs}, Loose<{ours}>>();"]
+    files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "both.ts": OTHERS + "\n".join(lines) + "\n"}
+    faults = faults_of(tmp_path, files, version="7.0")
+    # What it writes of a list of lists of lists is refused by the compiler itself (TS2502).
+    assert [fault for fault in faults if "openapi.ts(" not in fault] == []
 
 
 def read_by_codecs(sent: list[Sent], folder: Path) -> list[dict[str, Any]]:
