@@ -214,7 +214,15 @@ class AsyncClient:
         return Watch(live, procedure, procedure.encode_input(arguments))
 
     def bind(self, procedure: Procedure[T], arguments: Mapping[str, Any]) -> BoundQuery[T]:
-        """Return a query with its input; nothing is sent. Arguments and errors as in `watch`."""
+        """Return a query with its input; nothing is sent.
+
+        Args:
+            procedure: the query, of a generated client.
+            arguments: its input by name, `{field: value}`.
+
+        Raises:
+            BadRequestError: the input does not fit.
+        """
         _, live = self._opened()
         return BoundQuery(live, procedure, procedure.encode_input(arguments))
 
