@@ -34,6 +34,7 @@ from reactive_rpc.client.state import (
     FetchUnchanged,
     HoldExpired,
     Invalidated,
+    QuerySnapshot,
     Restored,
     StreamFailed,
 )
@@ -328,7 +329,7 @@ class Live:
             if not entry.snapshot.wanted:
                 continue
             if entry.hurry is not None:
-                if not entry.is_held_off:
+                if entry.snapshot.is_news and not entry.is_held_off:
                     entry.hurry()
             elif entry.cancel_fetch is None:
                 scope = anyio.CancelScope()
@@ -344,8 +345,7 @@ class Live:
                 error = await self._fetch(entry)
                 self._changed.set()
                 retry_after = retry_after_seconds(error)
-                is_invalidated = not entry.snapshot.current
-                if is_invalidated and is_transient(error) and (retry_after or not entry.snapshot.wanted):
+                if _is_to_pause(entry.snapshot, error):
                     entry.is_held_off = retry_after > 0
                     await self._pause(entry, retry_after + backoff.next_delay())
                 if entry.snapshot.wanted:
@@ -421,6 +421,15 @@ class Live:
                     await self._transport.acknowledge(ack)
                 except Exception as error:
                     report("an acknowledgement", error)
+
+
+def _is_to_pause(snapshot: QuerySnapshot[Any], error: Exception | None) -> bool:
+    """Tell whether the next try of a fetch that has failed so is to wait; news of the entry does not."""
+    # INVARIANT (no failed fetch is tried again at once for the same own mutations): they want one until it succeeds, so
+    # it would be asked for as fast as the server refuses.
+    if snapshot.wanted and not snapshot.is_news:
+        return error is not None
+    return not snapshot.current and is_transient(error) and (retry_after_seconds(error) > 0 or not snapshot.wanted)
 
 
 def _fetched(entry: QueryEntry[Any], answer: CallAnswer) -> Fetched | FetchUnchanged:

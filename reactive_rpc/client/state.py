@@ -178,6 +178,13 @@ class QuerySnapshot(Generic[T]):
         return self.held or self.base
 
     @property
+    def is_news(self) -> bool:
+        """Whether a fetch is wanted for more than the own mutations that the last one knew and has left."""
+        over = [op for op in self.ops if op.is_over]
+        is_invalidated = not isinstance(self.invalidated_at, _Unsaid)
+        return self.wanted and (is_invalidated or not over or any(op.id not in self.seen for op in over))
+
+    @property
     def is_stale(self) -> bool:
         """Whether nobody confirms the base."""
         return not (self.covered and self.current) or self.held is not None

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 from reactive_rpc.client import AsyncClient, Procedure, State, SyncClient, Watch
 from reactive_rpc.client.live import HOLD_SECONDS
-from reactive_rpc.errors import ConflictError, ConnectionFailedError, InternalServerError
+from reactive_rpc.errors import ConflictError, ConnectionFailedError, InternalServerError, ServiceUnavailableError
 from tests.support.waiting import until
 
 from .fake_server import FakeServer, running
-from .watching import GET, FakeClock, is_fresh, play, watching
+from .watching import GET, FakeClock, is_fresh, pass_time_until, play, watching
 
 
 class Amount(BaseModel):
@@ -369,3 +369,36 @@ def test_it_works_without_async(server: FakeServer) -> None:
         assert client.call(ADD, {"name": "a", "by": 1}, optimistic=update, in_parallel=True) == 2
         assert live.state.data == 2
         assert next(state for state in live if not state.is_stale and not state.is_pending).data == 2
+
+
+@pytest.mark.parametrize("is_streaming", [True, False])
+def test_a_fetch_that_fails_is_tried_again_after_pauses(server: FakeServer, is_streaming: bool) -> None:
+    """One that is over wants a fetch until one succeeds: the pauses grow, and only news of the query ends one early."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with watching(server, "a", clock=clock, events="sse") as (client, live):
+            if not is_streaming:
+                server.refuse_streams = ServiceUnavailableError("no streams")
+                server.send(server.open_streams[0], b"")
+                await until(lambda: live.state.is_stale and clock.pauses)
+            paused, fetched = len(clock.pauses), len(server.fetches)
+            server.refuse_fetches, server.refuse_adds = ServiceUnavailableError("busy"), InternalServerError("lost")
+            with pytest.raises(InternalServerError):
+                await add(client)
+            await until(lambda: len(clock.pauses) > paused)
+            assert len(server.fetches) == fetched + 1
+            with pytest.raises(InternalServerError):
+                await add(client, name="b")  # of another query: no news of this one
+            assert (len(server.fetches), live.state.is_loading) == (fetched + 1, False)
+            assert live.state.is_pending
+            with pytest.raises(InternalServerError):
+                await add(client)
+            await until(lambda: len(clock.pauses) > paused + 1)
+            assert len(server.fetches) == fetched + 2
+            server.refuse_fetches = None
+            await pass_time_until(clock, lambda: live.state.data == 1)
+            assert not live.state.is_pending
+            assert len(server.fetches) == fetched + 3
+
+    play(scenario)
