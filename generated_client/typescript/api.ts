@@ -51,6 +51,11 @@ export interface Tracked<Item> {
   data: Item;
 }
 
+/** Names a procedure as its path does: `api.agents.get_one` for 'agents.get_one'. */
+export interface Named<Path extends string> {
+  [Symbol.toPrimitive](hint: string): Path;
+}
+
 /** An error that the procedure does not declare. */
 export interface OtherError {
   type: null;
@@ -352,7 +357,7 @@ export interface Procedures {
   'tools.available': Query<void, tools.available_Output, tools.available_Error>;
 }
 
-/** The same as a tree. */
+/** Their names as a tree: the type of `api`. */
 export interface Api {
   agents: {
     /**
@@ -360,37 +365,37 @@ export interface Api {
      *
      * @see /docs#/agents/agents.create
      */
-    create: Procedures['agents.create'];
+    create: Named<'agents.create'>;
     /**
      * Delete an agent with its memories and with every message it has sent or received.
      *
      * @see /docs#/agents/agents.delete
      */
-    delete: Procedures['agents.delete'];
+    delete: Named<'agents.delete'>;
     /**
      * The agents of your organization, by name.
      *
      * @see /docs#/agents/agents.get_all
      */
-    get_all: Procedures['agents.get_all'];
+    get_all: Named<'agents.get_all'>;
     /**
      * One agent.
      *
      * @see /docs#/agents/agents.get_one
      */
-    get_one: Procedures['agents.get_one'];
+    get_one: Named<'agents.get_one'>;
     /**
      * One agent, with the number of messages it has sent and of memories it has.
      *
      * @see /docs#/agents/agents.get_with_stats
      */
-    get_with_stats: Procedures['agents.get_with_stats'];
+    get_with_stats: Named<'agents.get_with_stats'>;
     /**
      * Change an agent: only the fields that are given.
      *
      * @see /docs#/agents/agents.update
      */
-    update: Procedures['agents.update'];
+    update: Named<'agents.update'>;
   };
   memory: {
     /**
@@ -398,13 +403,13 @@ export interface Api {
      *
      * @see /docs#/memory/memory.add
      */
-    add: Procedures['memory.add'];
+    add: Named<'memory.add'>;
     /**
      * What an agent has remembered last, newest first.
      *
      * @see /docs#/memory/memory.recent
      */
-    recent: Procedures['memory.recent'];
+    recent: Named<'memory.recent'>;
   };
   messages: {
     /**
@@ -415,19 +420,19 @@ export interface Api {
      *
      * @see /docs#/messages/messages.events
      */
-    events: Procedures['messages.events'];
+    events: Named<'messages.events'>;
     /**
      * All messages that the agents of your organization have sent, oldest first, one a line.
      *
      * @see /docs#/messages/messages.export
      */
-    export: Procedures['messages.export'];
+    export: Named<'messages.export'>;
     /**
      * The messages that an agent has sent or received, oldest first: those after one, or all from the first.
      *
      * @see /docs#/messages/messages.get_after
      */
-    get_after: Procedures['messages.get_after'];
+    get_after: Named<'messages.get_after'>;
     /**
      * A page of the messages that an agent has sent or received, newest first.
      *
@@ -435,13 +440,13 @@ export interface Api {
      *
      * @see /docs#/messages/messages.get_all
      */
-    get_all: Procedures['messages.get_all'];
+    get_all: Named<'messages.get_all'>;
     /**
      * Say something: to one agent, or to the whole organization.
      *
      * @see /docs#/messages/messages.send
      */
-    send: Procedures['messages.send'];
+    send: Named<'messages.send'>;
   };
   organizations: {
     /**
@@ -449,7 +454,7 @@ export interface Api {
      *
      * @see /docs#/organizations/organizations.get_mine
      */
-    get_mine: Procedures['organizations.get_mine'];
+    get_mine: Named<'organizations.get_mine'>;
   };
   tools: {
     /**
@@ -457,7 +462,7 @@ export interface Api {
      *
      * @see /docs#/tools/tools.available
      */
-    available: Procedures['tools.available'];
+    available: Named<'tools.available'>;
   };
 }
 

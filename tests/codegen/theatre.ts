@@ -51,6 +51,11 @@ export interface Tracked<Item> {
   data: Item;
 }
 
+/** Names a procedure as its path does: `api.agents.get_one` for 'agents.get_one'. */
+export interface Named<Path extends string> {
+  [Symbol.toPrimitive](hint: string): Path;
+}
+
 /** An error that the procedure does not declare. */
 export interface OtherError {
   type: null;
@@ -380,7 +385,7 @@ export interface Procedures {
   'time.now': Query<void, time.now_Output, OtherError>;
 }
 
-/** The same as a tree. */
+/** Their names as a tree: the type of `api`. */
 export interface Api {
   function: {
     /**
@@ -388,7 +393,7 @@ export interface Api {
      *
      * @see /docs#/function/function.set
      */
-    set: Procedures['function.set'];
+    set: Named<'function.set'>;
   };
   seats: {
     /**
@@ -396,25 +401,25 @@ export interface Api {
      *
      * @see /docs#/seats/seats.book
      */
-    book: Procedures['seats.book'];
+    book: Named<'seats.book'>;
     /**
      * Take a seat out.
      *
      * @see /docs#/seats/seats.delete
      */
-    delete: Procedures['seats.delete'];
+    delete: Named<'seats.delete'>;
     /**
      * The seats as they are taken.
      *
      * @see /docs#/seats/seats.events
      */
-    events: Procedures['seats.events'];
+    events: Named<'seats.events'>;
     /**
      * All seats, one after another.
      *
      * @see /docs#/seats/seats.export
      */
-    export: Procedures['seats.export'];
+    export: Named<'seats.export'>;
     /**
      * The seats, by number.
      *
@@ -422,33 +427,33 @@ export interface Api {
      *
      * @see /docs#/seats/seats.get_all
      */
-    get_all: Procedures['seats.get_all'];
+    get_all: Named<'seats.get_all'>;
     /**
      * One seat.
      *
      * @see /docs#/seats/seats.get_one
      */
-    get_one: Procedures['seats.get_one'];
+    get_one: Named<'seats.get_one'>;
     plans: {
       /**
        * Keep a plan.
        *
        * @see /docs#/seats.plans/seats.plans.add
        */
-      add: Procedures['seats.plans.add'];
+      add: Named<'seats.plans.add'>;
       /**
        * The plan as a file.
        *
        * @see /docs#/seats.plans/seats.plans.get
        */
-      get: Procedures['seats.plans.get'];
+      get: Named<'seats.plans.get'>;
     };
     /**
      * Numbers.
      *
      * @see /docs#/seats/seats.ticks
      */
-    ticks: Procedures['seats.ticks'];
+    ticks: Named<'seats.ticks'>;
   };
   time: {
     /**
@@ -456,7 +461,7 @@ export interface Api {
      *
      * @see /docs#/time/time.now
      */
-    now: Procedures['time.now'];
+    now: Named<'time.now'>;
   };
 }
 

@@ -6,7 +6,7 @@ import { QueryClient, QueryObserver } from '@tanstack/query-core';
 import { Engine, type EngineStatus, type ProcedureCodecs } from './engine.ts';
 import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
-import type { QueryName } from './keys.ts';
+import type { Named, QueryName } from './keys.ts';
 import type { OptimisticUpdate } from './mutations.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
@@ -41,9 +41,17 @@ export type Args<Input> = undefined extends Input
     ? readonly [input?: Input]
     : readonly [input: Input];
 
+/** Queries, each with its input: `[['agents.get_one', { agent_id }], ['agents.get_all']]`. */
+export type QueryList<P extends Procedures, Paths extends readonly QueryPath<P>[]> = {
+  readonly [Index in keyof Paths]: readonly [
+    path: Paths[Index] | Named<Paths[Index]>,
+    ...Args<InputOf<P, Paths[Index]>>,
+  ];
+};
+
 /** Makes a change show in queries before the server has answered: `on('agents.get_one', { agent_id }, update)`. */
 export type OnQuery<P extends Procedures> = <Path extends QueryPath<P>>(
-  path: Path,
+  path: Path | Named<Path>,
   input: InputOf<P, Path> | null,
   update: (data: OutputOf<P, Path>) => OutputOf<P, Path>,
 ) => void;
@@ -168,42 +176,53 @@ export class Reactive<P extends Procedures> {
   }
 
   /** Return a query; nothing is asked before somebody subscribes. */
-  query<Path extends QueryPath<P>>(path: Path, ...[input]: Args<InputOf<P, Path>>): LiveQuery<OutputOf<P, Path>> {
+  query<Path extends QueryPath<P>>(
+    path: Path | Named<Path>,
+    ...[input]: Args<InputOf<P, Path>>
+  ): LiveQuery<OutputOf<P, Path>> {
     return this.queryOf(path, input as InputOf<P, Path>);
   }
 
   /** Return a query; as `query`, with an input that is always given. */
-  queryOf<Path extends QueryPath<P>>(path: Path, input: InputOf<P, Path>): LiveQuery<OutputOf<P, Path>> {
-    return new LiveQuery(this.#engine, { path, input });
+  queryOf<Path extends QueryPath<P>>(path: Path | Named<Path>, input: InputOf<P, Path>): LiveQuery<OutputOf<P, Path>> {
+    return new LiveQuery(this.#engine, { path: String(path), input });
   }
 
   /** Call a mutation. */
   call<Path extends MutationPath<P>>(
-    path: Path,
+    path: Path | Named<Path>,
     input: InputOf<P, Path>,
     options: CallOptions<P> = {},
   ): Promise<OutputOf<P, Path>> {
     const { optimistic, parallel = false, key, signal } = options;
     const updates: OptimisticUpdate[] = [];
     optimistic?.((on, of, update) => {
-      const apply = (data: unknown): unknown => (data === undefined ? data : update(data as OutputOf<P, typeof on>));
-      updates.push({ path: on, ...(of !== null && { input: of }), update: apply });
+      const apply = (data: unknown): unknown =>
+        data === undefined ? data : update(data as Parameters<typeof update>[0]);
+      updates.push({ path: String(on), ...(of !== null && { input: of }), update: apply });
     });
     const about = { isParallel: parallel, signal, ...(key !== undefined && { key }) };
-    return this.#engine.mutate({ path, input }, updates, about) as Promise<OutputOf<P, Path>>;
+    return this.#engine.mutate({ path: String(path), input }, updates, about) as Promise<OutputOf<P, Path>>;
   }
 
   /** Have a query's data before anybody shows it. */
-  async prefetch<Path extends QueryPath<P>>(path: Path, ...args: Args<InputOf<P, Path>>): Promise<void> {
+  async prefetch<Path extends QueryPath<P>>(path: Path | Named<Path>, ...args: Args<InputOf<P, Path>>): Promise<void> {
     await this.query(path, ...args).load();
   }
 
   /** Keep queries right although nobody shows them, until the function that is returned is called. */
-  hold(queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]): () => void {
-    const releases = queries.map(([path, input]) => this.#engine.hold(this.#engine.entry({ path, input })));
+  hold<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): () => void {
+    const releases = queries.map(([path, input]) =>
+      this.#engine.hold(this.#engine.entry({ path: String(path), input })),
+    );
     return () => {
       for (const release of releases.splice(0)) release();
     };
+  }
+
+  /** Return the keys that queries have in the QueryClient. */
+  keysOf<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): string[] {
+    return queries.map(([path, input]) => this.#engine.keyOf({ path: String(path), input }));
   }
 
   /** How it stands with the server; the same object while nothing changes. */

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files as files_of
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,18 +26,56 @@ _RUNTIME: Final = files_of("reactive_rpc") / "typescript" / "runtime"
 _INDEX: Final = """
 /** The client of %(title)s: the one import. */
 
-import type { Procedures } from './api.ts';
-%(import_codecs)simport { createReactive as create, type Reactive, type ReactiveOptions } from './runtime/index.ts';
+import type { Api, Procedures } from './api.ts';
+%(import_codecs)simport { createReactive as create, procedureNames } from './runtime/index.ts';
+import type { Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
 export { LiveQuery, Reactive, ReactiveError } from './runtime/index.ts';
 export type { CallOptions, Credentials, KeyValueStorage, ReactiveOptions, State, Status } from './runtime/index.ts';
+
+/** Names of the procedures, with their descriptions: `api.agents.get_one` is the same as 'agents.get_one'. */
+export const api: Api = /* @__PURE__ */ procedureNames<Api>();
 
 /** Return a client of the server at `options.url`. */
 export function createReactive(options: ReactiveOptions): Reactive<Procedures> {
   return create<Procedures>({ prefix: %(prefix)s, namespaces: %(namespaces)s,%(codecs)s ...options });
 }
 """.strip()
+
+
+_OF_A_FRAMEWORK: Final = (
+    "// @ts-nocheck A page of another framework has no types of this one, and imports nothing of it.\n"
+)
+"""Stands at the head of each module that imports a framework: a page has one, or none."""
+
+_REACT: Final = """
+/** The hooks of React, with the types of %(title)s. */
+
+import type { Procedures } from './api.ts';
+import { createHooks } from './runtime/react/index.ts';
+
+export { skip } from './runtime/react/index.ts';
+export type { Skip, UseReactiveOptions } from './runtime/react/index.ts';
+
+export const {
+  ReactiveProvider,
+  useReactive,
+  useReactiveClient,
+  useReactiveMutation,
+  useReactivePriorities,
+  useReactiveStatus,
+} = /* @__PURE__ */ createHooks<Procedures>();
+""".strip()
+
+_SVELTE: Final = """
+/** Queries of %(title)s for Svelte 5; the types come with the client. */
+
+export * from './runtime/svelte/index.ts';
+""".strip()
+
+_FRAMEWORKS: Final = {"react": _REACT, "svelte": _SVELTE}
+"""By the folder of the runtime that each is a shell over: the module that has the types of a document."""
 
 
 def generate_typescript(document: Mapping[str, Any], target: Path) -> list[Path]:
@@ -50,16 +89,33 @@ def generate_typescript(document: Mapping[str, Any], target: Path) -> list[Path]
     api = Api(content)
     sources = {"api.ts": api.render(), "codecs.ts": render_codecs(content, api.models)}
     sources["index.ts"] = _index(content, has_codecs=bool(sources["codecs.ts"]))
-    runtime = {f"runtime/{one.name}": one.read_text("utf-8") for one in _RUNTIME.iterdir() if one.name.endswith(".ts")}
-    files = {name: HEADER + source for name, source in {**sources, **runtime}.items() if source}
+    sources |= _modules("runtime", _RUNTIME)
+    for framework, source in _FRAMEWORKS.items():
+        folder = f"runtime/{framework}"
+        modules = {
+            f"{framework}.ts": source % {"title": _title(content)} + "\n",
+            **_modules(folder, _RUNTIME / framework),
+        }
+        sources |= {name: _OF_A_FRAMEWORK + text for name, text in modules.items()}
+    files = {name: HEADER + source for name, source in sources.items() if source}
     return replace_files(files, target, is_ours=lambda content: content.startswith(HEADER.encode()), also="*.ts")
+
+
+def _modules(name: str, folder: Traversable) -> dict[str, str]:
+    """Return the modules of a folder of the runtime, by their places in the client."""
+    return {f"{name}/{one.name}": one.read_text("utf-8") for one in folder.iterdir() if one.name.endswith(".ts")}
+
+
+def _title(document: Document) -> str:
+    """Return the title of a document as it stands in a comment."""
+    return " ".join(document.title.replace("*/", "").split()) or "the service"
 
 
 def _index(document: Document, *, has_codecs: bool) -> str:
     return (
         _INDEX
         % {
-            "title": " ".join(document.title.replace("*/", "").split()) or "the service",
+            "title": _title(document),
             "import_codecs": "import { codecs } from './codecs.ts';\n" if has_codecs else "",
             "codecs": " codecs," if has_codecs else "",
             "prefix": literal(document.prefix),

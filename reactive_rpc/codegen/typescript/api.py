@@ -31,8 +31,8 @@ _PROCEDURE_KINDS: Final = {
 
 _IMPORTED: Final = ("TRPCBuiltRouter", "TRPCDefaultErrorData", "TRPCErrorShape")
 _OWN: Final = (
-    JSON, "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Mutation", "OtherError", "Procedures",
-    "Query", "Root", "Routes", "StreamedQuery", "Subscription", "Tracked",
+    JSON, "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Mutation", "Named", "OtherError",
+    "Procedures", "Query", "Root", "Routes", "StreamedQuery", "Subscription", "Tracked",
     *(f"{ours}Procedure" for ours, _ in _PROCEDURE_KINDS.values()),
 )  # fmt: skip
 _GLOBAL: Final = ("AsyncIterable", "Blob", "Date", "FormData", "Map", "Set", "Uint8Array")
@@ -76,6 +76,11 @@ export interface Subscription<Input, Item, Failure> {
 export interface Tracked<Item> {
   id: string;
   data: Item;
+}
+
+/** Names a procedure as its path does: `api.agents.get_one` for 'agents.get_one'. */
+export interface Named<Path extends string> {
+  [Symbol.toPrimitive](hint: string): Path;
 }
 
 /** An error that the procedure does not declare. */
@@ -143,7 +148,12 @@ class Api:
             yield [*doc, f"export declare namespace {JSON} {{", *(line for lines in carried for line in lines), "}"]
         yield ["/** All procedures by their paths. */", "export interface Procedures {", *self._procedures(), "}"]
         operations = self._document.operations
-        yield ["/** The same as a tree. */", "export interface Api {", *indented(tree(operations, self._in_api)), "}"]
+        yield [
+            "/** Their names as a tree: the type of `api`. */",
+            "export interface Api {",
+            *indented(tree(operations, self._in_api)),
+            "}",
+        ]
         yield [_ROUTER]
         for ours, theirs in self._kinds.values():
             yield [
@@ -180,7 +190,7 @@ class Api:
 
     def _in_api(self, operation: Operation) -> list[str]:
         name = operation.path.rpartition(".")[2]
-        return [*_documented(operation), f"{key(name)}: Procedures[{literal(operation.path)}];"]
+        return [*_documented(operation), f"{key(name)}: Named<{literal(operation.path)}>;"]
 
     def _routes(self) -> list[str]:
         """Return the procedures but for those that answer bytes, for which tRPC has no form."""

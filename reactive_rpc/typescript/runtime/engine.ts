@@ -121,6 +121,11 @@ export class Engine {
     return { ...LEFT_TO_US, queryFn: ({ queryKey }) => this.#load(queryKey) };
   }
 
+  /** Return the key that a query has in the QueryClient. */
+  keyOf(name: QueryName): string {
+    return hashKey(queryKeyOf(this.#encoded(name)));
+  }
+
   /** Return the entry of a query, made if there is none. */
   entry(name: QueryName): Entry {
     const queryKey = queryKeyOf(this.#encoded(name));
@@ -530,7 +535,7 @@ export class Engine {
       entriesOf: ({ path, input }) => {
         const all = [...this.#entries.values()].filter((entry) => entry.path === path);
         if (input === undefined) return all;
-        const key = hashKey(queryKeyOf(this.#encoded({ path, input })));
+        const key = this.keyOf({ path, input });
         return all.filter((entry) => entry.key === key);
       },
       dispatch: (entry, action) => this.#dispatch(entry, action),

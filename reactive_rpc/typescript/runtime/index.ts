@@ -3,6 +3,7 @@
 export type { Codec } from './codec.ts';
 export type { ProcedureCodecs } from './engine.ts';
 export { ReactiveError } from './errors.ts';
+export { type Named, procedureNames } from './keys.ts';
 export type {
   Args,
   CallOptions,

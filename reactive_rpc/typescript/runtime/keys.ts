@@ -8,6 +8,20 @@ export interface QueryName {
   readonly input: unknown;
 }
 
+/** Names a procedure as its path does: `api.agents.get_one` for 'agents.get_one'. */
+export interface Named<Path extends string> {
+  [Symbol.toPrimitive](hint: string): Path;
+}
+
+/** Return the object whose members, and theirs, name procedures: `String(names.agents.get_one)` is their path. */
+export function procedureNames<Tree extends object>(path = ''): Tree {
+  const get = (_: object, name: string | symbol): unknown => {
+    if (typeof name === 'string') return procedureNames(path === '' ? name : `${path}.${name}`);
+    return name === Symbol.toPrimitive ? () => path : undefined;
+  };
+  return new Proxy({}, { get }) as Tree;
+}
+
 /** Return the key of a query: `[['agents', 'get_one'], { input, type: 'query' }]`. */
 export function queryKeyOf({ path, input }: QueryName): QueryKey {
   const about = input === undefined ? { type: 'query' } : { input, type: 'query' };

@@ -4,6 +4,7 @@ import type {
   Api,
   Card,
   Decimal,
+  Named,
   NoSuchSeat,
   OtherError,
   Procedures,
@@ -20,7 +21,7 @@ type Of<Path extends keyof Procedures> = Procedures[Path];
 
 // Paths, kinds, and the tree.
 holds<Equal<Of<'seats.get_one'>, Query<seats.get_one_Input, seats.get_one_Output, seats.get_one_Error>>>();
-holds<Equal<Api['seats']['plans']['add'], Of<'seats.plans.add'>>>();
+holds<Equal<Api['seats']['plans']['add'], Named<'seats.plans.add'>>>();
 holds<Equal<Of<'seats.book'>['kind'], 'mutation'>>();
 holds<Equal<Of<'seats.export'>['kind'], 'streamed-query'>>();
 holds<Equal<Of<'seats.ticks'>['kind'], 'subscription'>>();

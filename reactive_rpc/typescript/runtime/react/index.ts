@@ -17,6 +17,7 @@ import {
 } from 'react';
 
 import { asError } from '../errors.ts';
+import type { Named } from '../keys.ts';
 import type {
   CallOptions,
   InputOf,
@@ -25,6 +26,7 @@ import type {
   OnQuery,
   OutputOf,
   Procedures,
+  QueryList,
   QueryPath,
   Reactive,
   Status,
@@ -64,6 +66,18 @@ export interface MutationState<P extends Procedures, Path> {
   readonly error: Error | null;
 }
 
+/** What a suspended query shows: there is always data. */
+export type SuspendedState<T> = State<T> & { readonly data: T };
+
+export interface UseReactive<P extends Procedures> {
+  <Path extends QueryPath<P>>(
+    path: Path | Named<Path>,
+    input: InputOf<P, Path>,
+    options: { readonly suspense: true },
+  ): SuspendedState<OutputOf<P, Path>>;
+  <Path extends QueryPath<P>>(path: Path | Named<Path>, ...args: HookArgs<InputOf<P, Path>>): State<OutputOf<P, Path>>;
+}
+
 /** The hooks of one client. */
 export interface Hooks<P extends Procedures> {
   /** Give the client to the components below. */
@@ -71,16 +85,13 @@ export interface Hooks<P extends Procedures> {
   /** Return the client. */
   readonly useReactiveClient: () => Reactive<P>;
   /** Show a query. */
-  readonly useReactive: <Path extends QueryPath<P>>(
-    path: Path,
-    ...args: HookArgs<InputOf<P, Path>>
-  ) => State<OutputOf<P, Path>>;
+  readonly useReactive: UseReactive<P>;
   readonly useReactiveMutation: <Path extends MutationPath<P>>(
-    path: Path,
+    path: Path | Named<Path>,
     options?: UseMutationOptions<P, Path>,
   ) => MutationState<P, Path>;
   /** Keep queries right that will be shown soon. */
-  readonly useReactivePriorities: (queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]) => void;
+  readonly useReactivePriorities: <const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>) => void;
   /** How it stands with the server. */
   readonly useReactiveStatus: () => Status;
 }
@@ -98,7 +109,7 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
   }
 
   function useReactive<Path extends QueryPath<P>>(
-    path: Path,
+    path: Path | Named<Path>,
     ...[input, { suspense = false } = {}]: HookArgs<InputOf<P, Path>>
   ): State<OutputOf<P, Path>> {
     const query = useQuery(useReactiveClient(), path, input);
@@ -112,7 +123,7 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
   }
 
   function useReactiveMutation<Path extends MutationPath<P>>(
-    path: Path,
+    path: Path | Named<Path>,
     options: UseMutationOptions<P, Path> = {},
   ): MutationState<P, Path> {
     const reactive = useReactiveClient();
@@ -138,11 +149,11 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
     return { mutate, ...state };
   }
 
-  function useReactivePriorities(queries: readonly (readonly [path: QueryPath<P>, input?: unknown])[]): void {
+  function useReactivePriorities<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): void {
     const reactive = useReactiveClient();
     const latest = useRef(queries);
     latest.current = queries;
-    const key = JSON.stringify(queries);
+    const key = reactive.keysOf(queries).join();
     // By what the queries are, and not by the array, which is another one in each render.
     useEffect(() => reactive.hold(latest.current), [reactive, key]);
   }
@@ -157,7 +168,8 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
   return {
     ReactiveProvider: ({ reactive, children }) => createElement(Context.Provider, { value: reactive }, children),
     useReactiveClient,
-    useReactive,
+    // It has suspended until there is data, or thrown, where the type says that there is some.
+    useReactive: useReactive as UseReactive<P>,
     useReactiveMutation,
     useReactivePriorities,
     useReactiveStatus,
@@ -167,7 +179,7 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
 /** Return the query, the same object in each render with the same path and input. */
 function useQuery<P extends Procedures, Path extends QueryPath<P>>(
   reactive: Reactive<P>,
-  path: Path,
+  path: Path | Named<Path>,
   input: InputOf<P, Path> | Skip | undefined,
 ): LiveQuery<OutputOf<P, Path>> | null {
   const query = input === skip ? null : reactive.queryOf(path, input as InputOf<P, Path>);

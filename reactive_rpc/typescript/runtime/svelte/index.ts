@@ -7,13 +7,14 @@
 
 import { createSubscriber } from 'svelte/reactivity';
 
+import type { Named } from '../keys.ts';
 import type { InputOf, LiveQuery, OutputOf, Procedures, QueryPath, Reactive, Status } from '../reactive.ts';
 import type { State } from '../state.ts';
 
 /** Return a query whose fields are live in effects and in markup; `input` may read state, and change. */
 export function live<P extends Procedures, Path extends QueryPath<P>>(
   reactive: Reactive<P>,
-  path: Path,
+  path: Path | Named<Path>,
   input: () => InputOf<P, Path> = () => undefined as InputOf<P, Path>,
 ): State<OutputOf<P, Path>> {
   return new LiveState(() => reactive.queryOf(path, input()));
