@@ -52,10 +52,11 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 @pytest.fixture
 def browser(chromium: Chromium) -> Iterator[Context]:
-    """Like a browser of the test's own: no storage, no tabs."""
+    """Like a browser of the test's own: no storage, no tabs. No page in it may throw, or do what its policy refuses."""
     chromium.forget()
     context = chromium.new_context()
     yield context
     # Pytest shows it beside a failure, and throws it away otherwise.
     sys.stdout.write(chromium.timeline())
     context.close()
+    assert context.faults == []

@@ -192,6 +192,11 @@ class Context:
             tab.open(url)
         return tab
 
+    @property
+    def faults(self) -> list[str]:
+        """What the pages of all its tabs have thrown, and what their Content-Security-Policy has refused."""
+        return [f"{tab.name}: {fault}" for tab in self._tabs for fault in tab.faults]
+
     def close(self) -> None:
         """Close all tabs, and forget everything."""
         self.chromium.call("Target.disposeBrowserContext", {"browserContextId": self._id})
@@ -272,12 +277,16 @@ class Tab:
         )
         return value
 
-    def bring_to_front(self) -> None:
-        """Show this tab, and hide the others."""
-        self.call("Page.bringToFront")
+    def hide(self) -> None:
+        """Let nobody see it any more, as if another tab were before it."""
+        self._become_window("minimized", "hidden")
+
+    def show(self) -> None:
+        """End `hide`."""
+        self._become_window("normal", "visible")
 
     def freeze(self) -> None:
-        """Stop its timers, its tasks and its requests, as a browser does with tabs that nobody looks at."""
+        """Stop its timers, its tasks and its requests, as a browser does with tabs that are hidden: hide it before."""
         self.call("Page.setWebLifecycleState", state="frozen")
 
     def resume(self) -> None:
@@ -307,6 +316,13 @@ class Tab:
         self.chromium.note(f"{self.name} is {'offline' if offline else 'online'}")
         whole = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.call("Network.emulateNetworkConditions", offline=offline, **whole)
+
+    def _become_window(self, window: str, visibility: str) -> None:
+        # Each tab has a window of its own here, which is not drawn.
+        found = self.chromium.call("Browser.getWindowForTarget", {"targetId": self._target})
+        bounds = {"windowId": found["windowId"], "bounds": {"windowState": window}}
+        self.chromium.call("Browser.setWindowBounds", bounds)
+        self.until(f"document.visibilityState === {json.dumps(visibility)}")
 
     def _leave(self, navigate: Callable[[], dict[str, Any]]) -> None:
         self.evaluate("globalThis.isLeft = true")
@@ -349,6 +365,9 @@ class Tab:
                 return f"! {params['errorText']} {self._requests.get(params['requestId'])}"
             case "Page.frameNavigated":
                 return f"shows {params['frame']['url'][:200]} ({params.get('type', '')})"
+            case "Page.backForwardCacheNotUsed":
+                reasons = [each["reason"] for each in params["notRestoredExplanations"]]
+                return f"does not come from the back and forward cache: {', '.join(reasons)}"
             case "Inspector.targetCrashed" | "Page.lifecycleEvent":
                 return method
         return None

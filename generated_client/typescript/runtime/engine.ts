@@ -200,6 +200,11 @@ export class Engine {
     this.#streams?.replace();
   }
 
+  /** The network is gone, and so is the stream, whatever its sockets say. */
+  lose(): void {
+    this.#streams?.lose();
+  }
+
   close(): void {
     this.#unsubscribe();
     this.#streams?.close();

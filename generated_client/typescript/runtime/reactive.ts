@@ -261,6 +261,7 @@ export class Reactive<P extends Procedures> {
     let hiddenAt = Infinity;
     return [
       on(globalThis, 'online', nudge),
+      on(globalThis, 'offline', () => this.#engine.lose()),
       on(globalThis, 'pagehide', () => store?.flush()),
       on(globalThis, 'pageshow', (event) => {
         if (event instanceof PageTransitionEvent && event.persisted) this.#engine.distrust();

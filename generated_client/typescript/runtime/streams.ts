@@ -189,6 +189,19 @@ export class Streams {
     this.update();
   }
 
+  /** Take the stream for ended: the network is gone, and its sockets may not say so for a minute. */
+  lose(): void {
+    // An attempt that hangs in it would keep the next one waiting.
+    this.#opening?.control.abort();
+    if (this.#active === null) return;
+    this.#active.control.abort();
+    this.#active = null;
+    this.#become('reconnecting');
+    const error = new ReactiveError('CONNECTION_FAILED', 'the network is gone');
+    this.#options.onNews({ type: 'down', error });
+    this.#holdOff(this.#backoff.nextDelay());
+  }
+
   /** Begin anew with other credentials. */
   reidentify(): void {
     this.#refusal = null;
@@ -294,6 +307,8 @@ export class Streams {
       failure = wireErrorOf(error);
     }
     watchdog.stop();
+    // Whatever waits for it: the probe of an attempt that has failed would ask for nothing.
+    stream.control.abort();
     if (stream.connectedAt === null) this.#unconnected(stream, failure);
     else this.#ended(stream, stream.connectedAt, failure);
   }

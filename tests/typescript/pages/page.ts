@@ -35,8 +35,10 @@ export class Page {
   /** How often the server has wanted other credentials. */
   unauthorized = 0;
   readonly #stops = new Map<string, () => void>();
+  readonly #orders: Orders;
 
   constructor(orders: Orders) {
+    this.#orders = orders;
     this.token = orders.token ?? '';
     this.hub = createReactive({
       url: '/',
@@ -52,6 +54,12 @@ export class Page {
       ...orders.options,
     });
     for (const [path, input] of orders.show ?? []) this.show(path, input);
+  }
+
+  /** Begin anew, as a page does that is loaded again. */
+  again(): Page {
+    this.hub.close();
+    return new Page(this.#orders);
   }
 
   /** Show a query; it is named by its path. */

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { Backoff } from '../../../reactive_rpc/typescript/runtime/backoff.ts';
 import { type News, Streams, type WatchedQuery } from '../../../reactive_rpc/typescript/runtime/streams.ts';
@@ -28,6 +28,7 @@ beforeEach(async () => {
 });
 
 afterEach(() => {
+  vi.useRealTimers();
   streams.close();
   hub.close();
 });
@@ -114,6 +115,28 @@ describe('a stream', () => {
     expect(news.map((one) => one.type)).toEqual(['connected', 'gap', 'down', 'connected']);
   });
 
+  test('in a network that is gone has ended, though its socket has not; the next one begins from its cursor', async () => {
+    await open();
+    streams.lose();
+    expect(news.at(-1)).toMatchObject({ type: 'down', error: { code: 'CONNECTION_FAILED' } });
+    expect(streams.state).toBe('reconnecting');
+    streams.nudge();
+    await heard('connected', 2);
+    expect(hub.streams[1]?.body.cursor).toBe('e:1');
+    await expect.poll(() => hub.streams[0]?.isClosed, PATIENCE).toBe(true);
+  });
+
+  test('that is being opened when the network goes is given up, so that the next one need not wait for it', async () => {
+    hub.onStream = () => {};
+    streams.update();
+    await expect.poll(() => hub.streams.length, PATIENCE).toBe(1);
+    hub.onStream = (stream) => stream.connect();
+    streams.lose();
+    streams.nudge();
+    await heard('connected');
+    expect(hub.streams).toHaveLength(2);
+  });
+
   test('is acknowledged up to its last event', async () => {
     await open();
     for (const number of [2, 3, 4]) {
@@ -171,6 +194,16 @@ describe('what does not work', () => {
     expect(hub.polls[0]).toMatchObject({ cursor: 'e:1', wait: 0 });
     await expect.poll(() => hub.polls.length, PATIENCE).toBe(2);
     expect(hub.polls[1]).toMatchObject({ queries: [{ path: 'a.b', input: { n: 1 } }], cursor: 'e:1' });
+  });
+
+  test('an attempt that has failed is not probed: nothing is asked for it later', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
+    hub.onStream = (stream) => (hub.streams.length === 1 ? stream.refuse(503) : stream.connect());
+    streams.update();
+    await vi.waitUntil(() => news.some(({ type }) => type === 'connected'), PATIENCE);
+    await vi.advanceTimersByTimeAsync(10_000);
+    await roundTrip();
+    expect(hub.polls).toHaveLength(1);
   });
 
   test('a server that asks to be left alone is left alone', async () => {

@@ -1,0 +1,3 @@
+/** A page that shows nothing: somewhere else to go. */
+
+export {};
