@@ -107,6 +107,12 @@ def test_chromium_loads_a_page_of_teamhub(tmp_path: Path) -> None:
     assert page["version"].startswith("153.")
 
 
+def test_chromium_has_fonts_for_the_fields_of_a_form() -> None:
+    """Without any it crashes, on a machine that has none itself."""
+    page = run_in_browser("title", "data:text/html,<title>form</title><input name=text><script>1</script>")
+    assert page["title"] == "form"
+
+
 def test_a_browser_that_is_installed_may_be_named() -> None:
     """What CHROMIUM_PATH names is what starts."""
     with pytest.raises(AssertionError, match=r"/nonexistent/chromium"):

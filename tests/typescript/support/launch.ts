@@ -5,7 +5,7 @@
  */
 
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { type Browser, chromium, type LaunchOptions } from 'playwright-core';
@@ -15,6 +15,13 @@ const PACKAGE = new URL('@sparticuz/chromium/', MODULES);
 
 /** What is packed: Chromium, software that draws for it, fonts, and libraries that stand in for the system's. */
 const PACKED = ['chromium.br', 'swiftshader.tar.br', 'fonts.tar.br', 'al2023.tar.br'];
+
+/** The fonts beside it. The package's own configuration names folders of the machine that it is made for; and a Chromium
+ * that finds no font at all crashes at the first field of a form. */
+const FONTS = `<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="relative">cache</cachedir></fontconfig>
+`;
 
 const UNPACK = `
 const { inflate } = await import('@sparticuz/chromium');
@@ -47,7 +54,7 @@ export function installed(): Pick<LaunchOptions, 'executablePath' | 'env'> {
 /** Return the folder with Chromium, which is named after its version and made by the first program that needs it. */
 function unpacked(): string {
   const { version } = JSON.parse(readFileSync(new URL('package.json', PACKAGE), 'utf8')) as { version: string };
-  const folder = fileURLToPath(new URL(`.chromium-${version}`, MODULES));
+  const folder = fileURLToPath(new URL(`.chromium-${version}-with-fonts`, MODULES));
   if (!existsSync(folder)) unpack(folder);
   return folder;
 }
@@ -62,6 +69,7 @@ function unpack(folder: string): void {
       cwd: fileURLToPath(MODULES),
       env: { ...process.env, TMPDIR: part },
     });
+    writeFileSync(`${part}/fonts/fonts.conf`, FONTS);
     // Whoever installs may be another user than who tests.
     for (const path of [part, `${part}/chromium`]) chmodSync(path, 0o755);
     renameSync(part, folder);
