@@ -47,10 +47,9 @@ async def answer_of(target: Target) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
     writer.write(target.request)
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-    )
-    body = await reader.readexactly(length)
+    lengths = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+    # One that does not say how long it is comes in chunks, as Node's do.
+    body = await (reader.readexactly(lengths[0]) if lengths else reader.readuntil(b"\r\n0\r\n\r\n"))
     writer.close()
     return head + body
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 BENCHMARKS = (
     "reads",
+    "trpc",
     "writes",
     "index",
     "precision",

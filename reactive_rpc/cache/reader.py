@@ -172,6 +172,15 @@ class Reader:
         # INVARIANT (no await between here and the return): the result is live in the step that finds it fresh.
         return self.stored(key)
 
+    async def read_log(self, freshness: Strict | ByToken) -> None:
+        """Read the log for a request that is about to ask for several stored results, unless its token spares that.
+
+        Raises:
+            ServiceUnavailableError: the log cannot be read.
+        """
+        if not (isinstance(freshness, ByToken) and self.freshness.suffices(freshness.token)):
+            await self.freshness.sync_to_head(is_server_request=freshness.is_server_request)
+
     def stored(self, key: ResultKey) -> CachedResult | None:
         """Return the result that is stored at a key and count the hit; for whoever has read the log for this request.
 

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import Scope
 
-from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, ByToken, RequiredFreshness
+from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, ByToken, Strict
 from reactive_rpc.protocol.headers import CURSOR
 
 __all__ = ["is_held", "is_server_request", "required_freshness"]
@@ -29,7 +29,7 @@ def is_held(scope: Scope, etag: bytes) -> bool:
     )
 
 
-def required_freshness(scope: Scope, *, by_token: bool, is_shared: bool) -> RequiredFreshness:
+def required_freshness(scope: Scope, *, by_token: bool, is_shared: bool) -> Strict | ByToken:
     """Return how fresh a stored result must be to be served.
 
     Args:

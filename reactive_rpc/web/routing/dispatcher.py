@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.freshness import InOutage
+from reactive_rpc.cache.freshness import ByToken, InOutage, Strict
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
@@ -139,6 +139,10 @@ class ProcedureEndpoint(Endpoint):
 
     Args:
         by_token: whether a stored result may be served without reading the log, see `cache/freshness.py`.
+
+    Attributes:
+        by_token: the same.
+        is_found_by_input: whether its stored results are found by the input alone, see `stored`.
     """
 
     def __init__(
@@ -155,7 +159,6 @@ class ProcedureEndpoint(Endpoint):
         self._procedure = procedure
         self._calls = calls
         self._body = body
-        self._by_token = by_token
         self._methods = methods_of(procedure)
         if "GET" in self._methods and procedure.response_class is not None:
             self._methods += ("HEAD",)
@@ -165,6 +168,8 @@ class ProcedureEndpoint(Endpoint):
         vary = "" if procedure.plans is None or not procedure.is_cached else procedure.plans.plain.vary
         self._vary = [(b"vary", vary.encode("latin-1"))] if vary else []
         self._is_pure = is_pure(procedure.handler.input_model)
+        self.by_token = by_token
+        self.is_found_by_input = _is_found_by_input(procedure)
         self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
 
@@ -222,7 +227,7 @@ class ProcedureEndpoint(Endpoint):
         if self._procedure.kind == "mutation":
             return await self._mutate(request.scope, text, ctx, origin=origin)
         input = self._seen.get((is_json, text)) or self._decoded(text, is_json=is_json)
-        freshness = required_freshness(request.scope, by_token=self._by_token, is_shared=request.is_from_server)
+        freshness = required_freshness(request.scope, by_token=self.by_token, is_shared=request.is_from_server)
         try:
             result = await self._calls.query(self.path, self._procedure, input, ctx, origin=origin, freshness=freshness)
         except ServiceUnavailableError as outage:
@@ -232,11 +237,37 @@ class ProcedureEndpoint(Endpoint):
         if self._procedure.response_class is not None:
             result.answer()  # or its error
             return Answer(200, b"", [_REVALIDATE, *scope_mark(ctx)])
+        return self.answer_with(result, request, ctx)
+
+    def answer_with(self, result: CachedResult, request: CallRequest, ctx: object) -> Answer:
+        """Return the answer to a call that has this result; to be asked in the step that found it.
+
+        Raises:
+            RPCError: the handler answered an error.
+        """
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
         marks = self._marks.of(self._calls.token, self._calls.version_of(result))
         if self._vary:
             marks = [*marks, *self._vary]
         return _answer_of(result, request, marks if ctx is None else [*marks, *scope_mark(ctx)])
+
+    async def read_log(self, freshness: Strict | ByToken) -> None:
+        """Read the log for a request that is about to ask for what is `stored`, unless its token spares that.
+
+        Raises:
+            ServiceUnavailableError: the log cannot be read.
+        """
+        await self._calls.read_log(freshness)
+
+    def stored(self, text: bytes) -> CachedResult | None:
+        """Return the result that is stored for an input, JSON; None if it has to be called.
+
+        For a procedure that is `is_found_by_input`, whose call depends on nothing before its handler, and for whoever
+        has read the log for this very request. Nothing is awaited, so the results of several calls
+        are right at one version of it.
+        """
+        input = self._seen.get((True, text))
+        return self._calls.stored(self.path, self._procedure, input) if isinstance(input, EncodedInput) else None
 
     async def _mutate(
         self,
@@ -311,6 +342,19 @@ class ProcedureEndpoint(Endpoint):
         seconds = b"%d" % math.ceil(self._calls.outage_seconds)
         marks = [(_STALE, b"true"), (_STALE_SECONDS, seconds), *scope_mark(ctx), *self._vary]
         return _answer_of(result, request, marks)
+
+
+def _is_found_by_input(procedure: AnyProcedure) -> bool:
+    """Tell whether nothing but its input decides which stored result answers a call: not who calls, nor from where."""
+    return (
+        procedure.is_cached
+        and not procedure.calls
+        and not procedure.asks_origin
+        and not procedure.asks_who_calls
+        and procedure.handler.context is None
+        and procedure.plans is None
+        and procedure.response_class is None
+    )
 
 
 def _answer_of(result: CachedResult, request: CallRequest, headers: Headers) -> Answer:

@@ -35,7 +35,17 @@ from reactive_rpc.web.routing.uploads import Upload, UploadEndpoint
 from reactive_rpc.web.trpc.envelopes import shape_of, status_of
 from reactive_rpc.web.trpc.transformers import Transformer
 
-__all__ = ["METHODS", "OVERRIDDEN_METHODS", "Callee", "Ended", "ResultMarks", "TRPCCall", "end_of", "ended_by"]
+__all__ = [
+    "METHODS",
+    "OVERRIDDEN_METHODS",
+    "Callee",
+    "Ended",
+    "ResultMarks",
+    "TRPCCall",
+    "end_of",
+    "ended_by",
+    "given_input",
+]
 
 METHODS: Final[Mapping[ProcedureKind, tuple[str, ...]]] = {
     "mutation": ("POST",),
@@ -163,11 +173,9 @@ class TRPCCall:
             BadRequestError: there is no telling it, and the procedure takes one.
         """
         procedure = self.found().procedure
-        if procedure is not None and procedure.input is None:
-            return b""
-        if self.fault is not None:
+        if self.fault is not None and (procedure is None or procedure.input is not None):
             raise self.fault
-        return _given(self.transformer.read(self.text))
+        return given_input(procedure, self.transformer, self.text)
 
     async def answer(self) -> Answer:
         """Make the call, of a procedure that answers with one result.
@@ -282,9 +290,20 @@ _CURSOR: Final = CURSOR.encode()
 _VERSION: Final = VERSION.encode()
 
 
-def _given(text: bytes) -> bytes:
-    """Return an input; nothing where it is null, by which JSON says that there is none."""
-    return b"" if text.strip() == b"null" else text
+def given_input(procedure: AnyProcedure | None, transformer: Transformer, text: bytes) -> bytes:
+    """Return an input as our JSON; nothing if the procedure takes none, or where it is null, by which JSON says none.
+
+    Args:
+        procedure: None of the stream of invalidations, which takes one.
+        text: as it was sent.
+
+    Raises:
+        BadRequestError: it is none that the client's transformer has written.
+    """
+    if procedure is not None and procedure.input is None:
+        return b""
+    given = transformer.read(text)
+    return b"" if given.strip() == b"null" else given
 
 
 def _require_one_result(callee: Callee) -> None:

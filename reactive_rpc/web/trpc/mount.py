@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -19,12 +20,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import BadRequestError
+from reactive_rpc.errors import BadRequestError, RPCError, ServiceUnavailableError
 from reactive_rpc.procedures.call import decode_json_input
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.tasks import Tasks
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body
-from reactive_rpc.web.routing.conditions import is_server_request
+from reactive_rpc.web.routing.conditions import is_server_request, required_freshness
+from reactive_rpc.web.routing.dispatcher import CallRequest, ProcedureEndpoint
 from reactive_rpc.web.routing.responses import Answer, Headers, error_of
 from reactive_rpc.web.routing.table_router import MountPlace
 from reactive_rpc.web.routing.telemetry import name_route
@@ -42,9 +44,9 @@ from reactive_rpc.web.trpc.calls import (
     ended_by,
 )
 from reactive_rpc.web.trpc.event_words import EventWords
-from reactive_rpc.web.trpc.inputs import split_inputs
 from reactive_rpc.web.trpc.options import TRPCOptions
-from reactive_rpc.web.trpc.requests import VARY, TRPCRequest, header_of, marks_in, read_request
+from reactive_rpc.web.trpc.requests import REACTIVE, VARY, TRPCRequest, header_of, marks_in, read_request
+from reactive_rpc.web.trpc.seen_requests import ReadRequest, SeenRequests, found_by_input, inputs_of
 from reactive_rpc.web.trpc.subscriptions import (
     EVENT_HEADERS,
     TranslatedStream,
@@ -92,6 +94,7 @@ class TRPCMount:
         self._heartbeat_seconds = heartbeat_seconds
         self._require_open = require_open
         self._methods = OVERRIDDEN_METHODS if options.allow_method_override else METHODS
+        self._requests = SeenRequests(self._read)
 
     @property
     def prefix(self) -> str:
@@ -120,16 +123,65 @@ class TRPCMount:
 
     async def _answer(self, scope: Scope, receive: Receive, *, place: MountPlace, held: ExitStack) -> Answer:
         self._require_open()
-        name = place.name_of(scope)
+        asked = self._requests.of(scope, place.name_of(scope))
+        _name(scope, place, asked)
+        if asked.refusal is not None:
+            raise asked.refusal
+        if asked.request.is_upload:
+            [call] = self._calls(asked, scope=scope, dependencies=place.dependencies)
+            return self._answer_of(await end_of(call, self._ids, by=partial(call.answer_with_files, receive, held)))
+        if scope["method"] != "GET":
+            body = await read_json_body(scope, receive, limits=self._body)
+            asked = replace(asked, inputs=inputs_of(asked.request, body))
+        stored = await self._stored(asked, scope) if asked.by_input and not place.dependencies else []
+        return await self._answer_calls(asked, stored, scope=scope, dependencies=place.dependencies)
+
+    def _read(self, scope: Scope, name: str) -> ReadRequest:
+        """Return a request whose head has been read.
+
+        Raises:
+            RPCError: nothing can be told of it.
+        """
         request = read_request(scope, name, max_batch_size=self._options.max_batch_size)
         callees = [self._callees.get(path) for path in request.paths]
-        _name(scope, place, request, callees=callees)
-        _require_one_kind(callees)
-        self._require_shape(request, scope)
-        if request.is_upload:
-            [call] = self._calls(request, callees, body=b"", scope=scope, dependencies=place.dependencies)
-            return self._answer_of(await end_of(call, self._ids, by=partial(call.answer_with_files, receive, held)))
-        return await self._answer_calls(request, callees, scope=scope, receive=receive, place=place)
+        inputs = inputs_of(request, request.parameters.get("input", "").encode())
+        asked = ReadRequest(request, callees, inputs)
+        try:
+            _require_one_kind(callees)
+            self._require_shape(request, scope)
+        except BadRequestError as refusal:
+            return replace(asked, refusal=refusal)
+        is_marked = self._transformer.is_plain and header_of(scope, REACTIVE) is not None
+        if request.is_upload or request.is_streamed or is_marked or scope["method"] != "GET":
+            return asked
+        return replace(asked, by_input=found_by_input(asked, self._transformer))
+
+    async def _stored(self, asked: ReadRequest, scope: Scope) -> list[Ended | None]:
+        """Return the ends of calls whose results are stored, and None for each that has to be made.
+
+        The log is read once, and then nothing is awaited: so they are right at one version of it, and no task is made.
+        """
+        by_token = all(endpoint.by_token for endpoint, _ in asked.by_input)
+        freshness = required_freshness(scope, by_token=by_token, is_shared=is_server_request())
+        try:
+            await asked.by_input[0][0].read_log(freshness)
+        except ServiceUnavailableError:
+            return []  # each call says what it may answer in an outage
+        return [self._stored_end(endpoint, text, asked, scope=scope) for endpoint, text in asked.by_input]
+
+    def _stored_end(
+        self, endpoint: ProcedureEndpoint, text: bytes, asked: ReadRequest, *, scope: Scope
+    ) -> Ended | None:
+        result = endpoint.stored(text)
+        if result is None:
+            return None
+        try:
+            if asked.request.is_batch:  # whose headers speak of no result
+                return Ended(result.answer(), b"", endpoint.path, HTTPStatus.OK, ())
+            answer = endpoint.answer_with(result, CallRequest(scope, text, True, True, False), None)
+        except RPCError as error:
+            return ended_by(error, endpoint.path, self._ids)
+        return Ended(answer.body, b"", endpoint.path, answer.status, answer.headers)
 
     def _require_shape(self, request: TRPCRequest, scope: Scope) -> None:
         """Refuse batches that are not wanted here, and those that cannot be answered.
@@ -148,46 +200,32 @@ class TRPCMount:
             )
 
     async def _answer_calls(
-        self,
-        request: TRPCRequest,
-        callees: list[Callee | None],
-        *,
-        scope: Scope,
-        receive: Receive,
-        place: MountPlace,
+        self, asked: ReadRequest, stored: list[Ended | None], *, scope: Scope, dependencies: list[Dependant]
     ) -> Answer:
-        body = b"" if scope["method"] == "GET" else await read_json_body(scope, receive, limits=self._body)
-        calls = self._calls(request, callees, body=body, scope=scope, dependencies=place.dependencies)
+        """Return the answer to a request, some of whose calls may have ended by what is stored."""
+        request = asked.request
+        ends = [end for end in stored if end is not None]
+        if len(ends) == len(request.paths):
+            return self._answer_of_batch(ends) if request.is_batch else self._answer_of(ends[0])
+        calls = self._calls(asked, scope=scope, dependencies=dependencies)
         if request.is_streamed:
             return BatchStream(calls, self._open, tasks=self._tasks, transformer=self._transformer)
         if not request.is_batch:
             # A client takes any status but 200 for the end of a subscription, so its refusals are streams of their own.
-            kind = None if callees[0] is None else callees[0].kind
+            kind = None if asked.callees[0] is None else asked.callees[0].kind
             if kind == "subscription":
                 return await self._subscription(calls[0], request)
             return self._answer_of(await self._end(calls[0]))
         # One call needs no task: most batches of a page's later life are of one.
         if len(calls) == 1:
             return self._answer_of_batch([await self._end(calls[0])])
-        return self._answer_of_batch(await asyncio.gather(*map(self._end, calls)))
+        missing = [number for number in range(len(calls)) if not stored or stored[number] is None]
+        made = await asyncio.gather(*(self._end(calls[number]) for number in missing))
+        found = dict(zip(missing, made, strict=True))
+        return self._answer_of_batch([found.get(number) or ends.pop(0) for number in range(len(calls))])
 
-    def _calls(
-        self,
-        request: TRPCRequest,
-        callees: list[Callee | None],
-        *,
-        body: bytes,
-        scope: Scope,
-        dependencies: list[Dependant],
-    ) -> list[TRPCCall]:
-        text = request.parameters.get("input", "").encode() if scope["method"] == "GET" else body
-        texts: Mapping[int, bytes] = {0: text}
-        fault: BadRequestError | None = None
-        if request.is_batch:
-            try:
-                texts = split_inputs(text)
-            except BadRequestError as exc:
-                texts, fault = {}, exc
+    def _calls(self, asked: ReadRequest, *, scope: Scope, dependencies: list[Dependant]) -> list[TRPCCall]:
+        request, callees, inputs = asked.request, asked.callees, asked.inputs
         is_asked_for, etags = marks_in(scope) if self._transformer.is_plain else (False, {})
         # INVARIANT (asked here, in the task of the request): the tasks of a batch's calls are made by us, and look like
         # calls of this process; but their request had come in over a connection before any of them could run.
@@ -196,9 +234,9 @@ class TRPCMount:
             TRPCCall(
                 path=path,
                 callee=callee,
-                text=texts.get(index, b""),
+                text=inputs.texts.get(index, b""),
                 transformer=self._transformer,
-                fault=fault,
+                fault=inputs.fault,
                 # FastAPI leaves in the scope the stacks that close `yield` dependencies: each call has its own.
                 scope=scope if len(callees) == 1 else dict(scope),
                 dependencies=dependencies if callee is None else [*dependencies, *callee.context],
@@ -289,6 +327,8 @@ _OF_ONE_CALL: Final = frozenset(
 
 def _common(ends: list[Ended]) -> Headers:
     """Return the headers that go with a batch: those that its calls have set, each once; the scope if all say it."""
+    if not any(ended.headers for ended in ends):
+        return ()
     found = dict.fromkeys(header for ended in ends for header in ended.headers if header[0] not in _OF_ONE_CALL)
     scope = SCOPE.encode()
     scopes = {dict(ended.headers).get(scope) for ended in ends}
@@ -301,7 +341,7 @@ def _require_one_kind(callees: list[Callee | None]) -> None:
         raise BadRequestError(f"Cannot mix procedure types in call: {', '.join(kinds)}")
 
 
-def _name(scope: Scope, place: MountPlace, request: TRPCRequest, *, callees: list[Callee | None]) -> None:
+def _name(scope: Scope, place: MountPlace, asked: ReadRequest) -> None:
     """Tell whoever watches the application which route a request took: of a batch, that it is one."""
-    is_known = len(callees) == 1 and callees[0] is not None
-    name_route(scope, place.path + request.paths[0] if is_known else place.path, place.route, place.function)
+    is_known = len(asked.callees) == 1 and asked.callees[0] is not None
+    name_route(scope, place.path + asked.request.paths[0] if is_known else place.path, place.route, place.function)

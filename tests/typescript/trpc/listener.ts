@@ -14,8 +14,8 @@ export function listen({ createTRPCUntypedClient, httpSubscriptionLink }: typeof
     listener.subscription(path, input, {
       onData: ({ data }: { data: { text?: string; type?: string; affected?: unknown[] } }) =>
         say(path, data.text ?? `${data.affected?.length} affected`),
-      onConnectionStateChange: ({ state }) => say(path, state),
-      onError: (error) => say(path, `ended: ${error.message}`),
+      onConnectionStateChange: ({ state }: { state: string }) => say(path, state),
+      onError: (error: Error) => say(path, `ended: ${error.message}`),
       onComplete: () => say(path, 'complete'),
     } as never);
   }
