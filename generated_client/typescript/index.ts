@@ -7,7 +7,7 @@ import { createReactive as create, procedureNames } from './runtime/index.ts';
 import type { Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
-export { LiveQuery, Reactive, ReactiveError } from './runtime/index.ts';
+export { dehydrateReactive, LiveQuery, Reactive, ReactiveError } from './runtime/index.ts';
 export type { CallOptions, Credentials, KeyValueStorage, ReactiveOptions, State, Status } from './runtime/index.ts';
 
 /** Names of the procedures, with their descriptions: `api.agents.get_one` is the same as 'agents.get_one'. */

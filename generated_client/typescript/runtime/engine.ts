@@ -14,9 +14,11 @@ import {
   type Query,
   type QueryCacheNotifyEvent,
   type QueryClient,
+  type QueryKey,
   type QueryState,
 } from '@tanstack/query-core';
 
+import { refreshInBackground } from './background.ts';
 import { Backoff } from './backoff.ts';
 import type { Codec } from './codec.ts';
 import { connectedActions } from './coverage.ts';
@@ -28,6 +30,7 @@ import { type Action, isStale, newestOf } from './state.ts';
 import type { Store } from './store.ts';
 import { type ConnectedQuery, type News, type StreamState, Streams, type WatchedQuery } from './streams.ts';
 import { pause } from './tasks.ts';
+import { Turns } from './turns.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
 import type { Answer, MutationOptions, Wire } from './wire.ts';
 
@@ -60,6 +63,8 @@ export interface EngineStatus {
 
 /** How long a result that was restored waits for a stream to confirm it, before it is fetched. */
 const CONFIRM_MS = 1000;
+/** How long a fetch that nobody waits for any more goes on. */
+const ABANDON_MS = 1000;
 /** How long a newer result is held for a mutation that hangs. */
 const HOLD_MS = 5000;
 
@@ -82,9 +87,12 @@ export class Engine {
   readonly #streams: Streams | null;
   readonly #statusListeners = new Set<() => void>();
   readonly #holds = new WeakMap<Entry, ReturnType<typeof setTimeout>>();
+  readonly #patient = new Turns((key) => this.#fetchPatiently(key));
   readonly #unsubscribe: () => void;
   #status: EngineStatus = { stream: 'idle', heardAt: null, waiting: 0, error: null };
   #notifiedUpTo: Version | null = null;
+  /** Ends the work on results of the last visit; null until it has begun. */
+  #endBackground: (() => void) | null = null;
   #scope: string | null = null;
   /** The engine itself writes into the cache just now. */
   #isWriting = false;
@@ -127,22 +135,32 @@ export class Engine {
     return hashKey(queryKeyOf(this.#encoded(name)));
   }
 
+  /** Return data of a query as JSON. */
+  jsonOf(key: string, data: unknown): unknown {
+    const entry = this.#entries.get(key);
+    return entry === undefined || data === undefined ? data : entry.codec.encode(data);
+  }
+
   /** Return the entry of a query, made if there is none. */
   entry(name: QueryName): Entry {
-    const queryKey = queryKeyOf(this.#encoded(name));
+    return this.#entryAt(queryKeyOf(this.#encoded(name))) ?? foreignKey(name);
+  }
+
+  #entryAt(queryKey: QueryKey): Entry | null {
     const options = this.client.defaultQueryOptions({ ...this.queryDefaults(), queryKey });
     const query = this.client.getQueryCache().build(this.client, options);
-    return this.#entries.get(query.queryHash) ?? this.#adopt(query as Query) ?? foreignKey(name);
+    return this.#entries.get(query.queryHash) ?? this.#adopt(query as Query);
   }
 
   /** Keep a query right although nobody shows it, until the function that is returned is called. */
-  hold(entry: Entry): () => void {
-    entry.holders += 1;
-    this.#look(entry);
-    return () => {
-      entry.holders -= 1;
+  hold(entry: Entry, isPatient = false): () => void {
+    const count = (more: number): void => {
+      entry.holders += more;
+      if (isPatient) entry.patient += more;
       this.#look(entry);
     };
+    count(1);
+    return () => count(-1);
   }
 
   /** Resolve with the data of a query once there is some; reject with the error if its fetch fails. */
@@ -207,6 +225,7 @@ export class Engine {
 
   close(): void {
     this.#unsubscribe();
+    this.#endBackground?.();
     this.#streams?.close();
     for (const entry of this.#entries.values()) {
       entry.giveUp();
@@ -254,10 +273,25 @@ export class Engine {
     const name = queryNameOf(query.queryKey);
     if (name === null || !this.#isOurs(name.path)) return null;
     const { path, input } = name;
+    this.#takeOver(query);
     const entry = new Entry(query, path, input, this.#codecs(path).output);
     this.#entries.set(entry.key, entry);
     this.#restore(entry);
     return entry;
+  }
+
+  /**
+   * Have a query fetched by the engine, whatever function its observers bring: those of `@trpc/tanstack-react-query`
+   * would ask a second time, and bring a result without ETag and version.
+   */
+  #takeOver(query: Query): void {
+    const setOptions = query.setOptions.bind(query);
+    query.setOptions = (options) => {
+      // An observer's options have not what was noted of the result.
+      const meta = { ...query.meta, ...options?.meta };
+      setOptions({ ...options, ...this.queryDefaults(), meta });
+    };
+    query.setOptions(query.options);
   }
 
   #isOurs(path: string): boolean {
@@ -270,7 +304,7 @@ export class Engine {
     const { data } = entry.query.state;
     const rendered = renderedOf(entry.query);
     const stored = data === undefined ? (this.#options.store?.get(entry.key) ?? null) : null;
-    if (data !== undefined) this.#dispatch(entry, { type: 'restored', data, ...rendered });
+    if (data !== undefined) this.#dispatch(entry, { type: 'restored', data: hydrated(entry, data), ...rendered });
     entry.renderedState = entry.state;
     if (stored !== null) this.#restoreStored(entry, stored);
     if (newestOf(entry.snapshot).etag === null || this.#streams === null) return;
@@ -352,9 +386,38 @@ export class Engine {
     const isWatched = entry.isWanted && isConfirmable(entry);
     if (isWatched !== entry.isWatched) this.#streams?.update();
     entry.isWatched = isWatched;
+    this.#watchAbandoned(entry);
     const { wanted, loading } = entry.snapshot;
     if (!wanted || loading || entry.fetch !== null || entry.pause !== null || !entry.isWanted) return;
-    void this.#refresh(entry);
+    if (entry.isPatient) this.#patient.add(entry.key);
+    else void this.#refresh(entry);
+  }
+
+  /** See to it that a fetch which nobody waits for any more ends soon: a component may be back at once. */
+  #watchAbandoned(entry: Entry): void {
+    const isAbandoned = entry.fetch !== null && !entry.isWanted;
+    if (isAbandoned === (entry.abandoned !== null)) return;
+    if (entry.abandoned !== null) clearTimeout(entry.abandoned);
+    entry.abandoned = isAbandoned ? setTimeout(() => this.#abandon(entry), ABANDON_MS) : null;
+  }
+
+  #abandon(entry: Entry): void {
+    entry.giveUp();
+    this.#dispatch(entry, { type: 'fetchAbandoned' });
+    // Query-core may have waited for it, too; what it goes back to may be older than what shows.
+    this.#isWriting = true;
+    void entry.query.cancel({ revert: true });
+    this.#isWriting = false;
+    this.#show(entry);
+  }
+
+  /** Fetch what is wanted by somebody who can wait, in its turn. */
+  async #fetchPatiently(key: string): Promise<void> {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return;
+    const { wanted, loading } = entry.snapshot;
+    if (wanted && !loading && entry.fetch === null && entry.pause === null && entry.isWanted)
+      await this.#refresh(entry);
   }
 
   /** Fetch until the result is current, or the server has given an answer that no second try would change. */
@@ -377,6 +440,19 @@ export class Engine {
     }
     if (entry.fetch === control) entry.fetch = null;
     this.#look(entry);
+  }
+
+  /** Fetch a result of the last visit once, without a stream that watches it; returns whether it is one of now. */
+  async #refreshStored(key: string, signal: AbortSignal): Promise<boolean> {
+    const entry = this.#entryAt(JSON.parse(key));
+    if (entry === null || entry.isWanted || entry.snapshot.resolved || entry.fetch !== null) return true;
+    const control = new AbortController();
+    entry.fetch = control;
+    this.#dispatch(entry, { type: 'fetchStarted' });
+    const failure = await this.#fetch(entry, AbortSignal.any([control.signal, signal]));
+    if (entry.fetch === control) entry.fetch = null;
+    this.#look(entry);
+    return failure === null && !signal.aborted;
   }
 
   /** Fetch once; returns the failure, which also shows in the state: as an error, or as a stale result. */
@@ -424,7 +500,8 @@ export class Engine {
       return Promise.reject(new ReactiveError('ABORTED', 'the query is not in the cache any more'));
     const isThere = entry.snapshot.resolved && !entry.snapshot.loading && !entry.snapshot.wanted;
     if (isThere) this.#dispatch(entry, { type: 'invalidated', version: null });
-    return this.load(entry);
+    // Who has an observer waits for as long as it has one; who has none waits until the end.
+    return entry.query.isActive() ? settled(entry) : this.load(entry);
   }
 
   // -- the stream
@@ -434,9 +511,19 @@ export class Engine {
       wire: this.#options.wire,
       queries: () => this.#watched(),
       onNews: (news) => this.#hear(news),
-      onState: (stream) => this.#become({ stream }),
+      onState: (stream) => this.#onStream(stream),
       transport: this.#options.transport === 'poll' ? 'poll' : 'auto',
     };
+  }
+
+  #onStream(stream: StreamState): void {
+    this.#become({ stream });
+    if (stream !== 'live' && stream !== 'polling') return;
+    this.#endBackground ??= refreshInBackground({
+      queries: () => this.#options.store?.queries() ?? [],
+      isBusy: () => [...this.#entries.values()].some(({ fetch, isWanted }) => fetch !== null && isWanted),
+      refresh: (key, signal) => this.#refreshStored(key, signal),
+    });
   }
 
   #watched(): WatchedQuery[] {
@@ -625,6 +712,15 @@ function renderedOf(query: Query): { readonly etag: string | null; readonly vers
     etag: typeof etag === 'string' ? etag : null,
     version: typeof version === 'string' ? parseVersion(version) : null,
   };
+}
+
+/** Return data that a server has rendered as values: as JSON it came, unless whoever carried it knows more than JSON. */
+function hydrated(entry: Entry, data: unknown): unknown {
+  try {
+    return entry.decode(data);
+  } catch {
+    return data;
+  }
 }
 
 function reactiveError(thrown: unknown): ReactiveError {

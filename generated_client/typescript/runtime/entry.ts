@@ -31,6 +31,10 @@ export class Entry {
   isWatched = false;
   /** Others than observers that want it kept right: `prefetch`, priorities, a load of query-core's own. */
   holders = 0;
+  /** Runs while a fetch is under way that nobody waits for any more. */
+  abandoned: ReturnType<typeof setTimeout> | null = null;
+  /** Those of `holders` who can wait: they want it soon, after what is shown. */
+  patient = 0;
   /** The last mutation that shows in it: the next one is sent after it. */
   lastMutation: Promise<unknown> = Promise.resolve();
   /** Data that somebody else has put into the QueryClient: it shows until the next outcome. */
@@ -50,6 +54,11 @@ export class Entry {
   /** Whether somebody shows it, or wants it kept right. */
   get isWanted(): boolean {
     return this.holders > 0 || this.query.isActive();
+  }
+
+  /** Whether it is wanted by those alone who can wait. */
+  get isPatient(): boolean {
+    return this.patient > 0 && this.holders === this.patient && !this.query.isActive();
   }
 
   /** Change the snapshot; returns whether anything changed. */
@@ -90,7 +99,8 @@ export class Entry {
   giveUp(): void {
     this.fetch?.abort();
     this.pause?.abort();
-    this.fetch = this.pause = null;
+    if (this.abandoned !== null) clearTimeout(this.abandoned);
+    this.fetch = this.pause = this.abandoned = null;
     this.isHeldOff = false;
   }
 }

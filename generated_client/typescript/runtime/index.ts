@@ -18,6 +18,7 @@ export type {
   Status,
 } from './reactive.ts';
 export { createReactive, LiveQuery, Reactive } from './reactive.ts';
+export { dehydrateReactive } from './rendering.ts';
 export type { State } from './state.ts';
 export type { KeyValueStorage } from './store.ts';
 export type { Credentials } from './wire.ts';

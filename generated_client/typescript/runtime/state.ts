@@ -96,7 +96,9 @@ export type FetchAction<T> =
   /** The result is the one whose ETag was sent (304). */
   | { readonly type: 'unchanged'; readonly version: Version | null; readonly isStale?: boolean }
   /** No outcome came; `answered` if the server has refused, and would again. */
-  | { readonly type: 'fetchFailed'; readonly error: Error; readonly answered?: boolean };
+  | { readonly type: 'fetchFailed'; readonly error: Error; readonly answered?: boolean }
+  /** It was given up, as nobody waits for it: as if it had not begun. */
+  | { readonly type: 'fetchAbandoned' };
 
 /** What a stream, or its end, does to a query. */
 export type StreamAction<T> =
@@ -215,6 +217,8 @@ function step<T>(s: Snapshot<T>, action: Action<T>): Snapshot<T> {
       return unchanged(ended(s), action);
     case 'fetchFailed':
       return fetchFailed(ended(s), action);
+    case 'fetchAbandoned':
+      return { ...s, loading: false, wanted: true };
     case 'pushed':
       return pushed(s, action);
     case 'restored':

@@ -209,10 +209,10 @@ export class Reactive<P extends Procedures> {
     await this.query(path, ...args).load();
   }
 
-  /** Keep queries right although nobody shows them, until the function that is returned is called. */
+  /** Keep queries right that will be shown soon, after those that are shown; until the function returned is called. */
   hold<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): () => void {
     const releases = queries.map(([path, input]) =>
-      this.#engine.hold(this.#engine.entry({ path: String(path), input })),
+      this.#engine.hold(this.#engine.entry({ path: String(path), input }), true),
     );
     return () => {
       for (const release of releases.splice(0)) release();
@@ -222,6 +222,11 @@ export class Reactive<P extends Procedures> {
   /** Return the keys that queries have in the QueryClient. */
   keysOf<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): string[] {
     return queries.map(([path, input]) => this.#engine.keyOf({ path: String(path), input }));
+  }
+
+  /** Return data of the query with a key as JSON; `data` itself if it is no query of this API. */
+  jsonOf(key: string, data: unknown): unknown {
+    return this.#engine.jsonOf(key, data);
   }
 
   /** How it stands with the server; the same object while nothing changes. */

@@ -1,21 +1,29 @@
-import { dehydrate, hydrate, QueryClient } from '@tanstack/query-core';
+import { type DehydratedState, hydrate, QueryClient } from '@tanstack/query-core';
 import { Window } from 'happy-dom';
 import type { ReactNode } from 'react';
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import type { Reactive } from '../../../reactive_rpc/typescript/runtime/index.ts';
+import { dehydrateReactive, type Reactive } from '../../../reactive_rpc/typescript/runtime/index.ts';
 import type { Skip } from '../../../reactive_rpc/typescript/runtime/react/index.ts';
-import { type Agent, Caller, Counter, Pages, type TeamHub } from './teamhub.ts';
+import { optionsOf } from '../trpc_11_22/options.ts';
+import { type Agent, Caller, Counter, Gate, Memory, Pages, type TeamHub } from './teamhub.ts';
 
 // React looks whether there is a DOM when it is imported; `fetch` stays Node's own, which reaches a server.
 const window = new Window({ url: 'http://127.0.0.1/' });
 Object.assign(globalThis, { window, document: window.document });
-const { Component, createElement: h, StrictMode, Suspense } = await import('react');
+const { Component, createElement: h, StrictMode, Suspense, useState } = await import('react');
 const { createRoot, hydrateRoot } = await import('react-dom/client');
 const { renderToString } = await import('react-dom/server');
+const { HydrationBoundary, QueryClientProvider, useQuery, useSuspenseQuery } = await import('@tanstack/react-query');
 const { createHooks, skip } = await import('../../../reactive_rpc/typescript/runtime/react/index.ts');
 
-const { ReactiveProvider, useReactive, useReactiveMutation, useReactivePriorities, useReactiveStatus } =
-  createHooks<TeamHub>();
+const {
+  ReactiveProvider,
+  useReactive,
+  useReactiveClient,
+  useReactiveMutation,
+  useReactivePriorities,
+  useReactiveStatus,
+} = createHooks<TeamHub>();
 
 let ada: Caller;
 let agent: Agent;
@@ -91,6 +99,44 @@ function Soon(): ReactNode {
   return useReactiveStatus().state;
 }
 
+/** How often each component was rendered. */
+const rendered = { data: 0, all: 0 };
+const show: { whole?: (isWhole: boolean) => void } = {};
+let many: readonly Agent[] = [];
+
+function Stock({ agentId }: { readonly agentId: string }): ReactNode {
+  const { agents } = optionsOf(useReactiveClient().client);
+  const { data, isStale } = useQuery(agents.get_one.queryOptions({ agent_id: agentId }));
+  return h('p', null, data?.name ?? 'nothing', isStale ? '?' : '!');
+}
+
+function StockSuspended({ agentId }: { readonly agentId: string }): ReactNode {
+  const { agents } = optionsOf(useReactiveClient().client);
+  return h('p', null, useSuspenseQuery(agents.get_one.queryOptions({ agent_id: agentId })).data.name);
+}
+
+function NameAlone(): ReactNode {
+  rendered.data += 1;
+  return useReactive('agents.get_one', { agent_id: agent.id }).data?.name;
+}
+
+function Everything(): ReactNode {
+  rendered.all += 1;
+  return JSON.stringify(useReactive('agents.get_one', { agent_id: agent.id })).includes('"isStale":false') && '!';
+}
+
+function Sometimes(): ReactNode {
+  const [isWhole, setWhole] = useState(false);
+  show.whole = setWhole;
+  const state = useReactive('agents.get_one', { agent_id: agent.id });
+  return isWhole ? `${state.data?.name}${state.isStale ? '?' : '!'}` : state.data?.name;
+}
+
+function Many(): ReactNode {
+  useReactivePriorities(many.map(({ id }) => ['agents.get_one', { agent_id: id }] as const));
+  return null;
+}
+
 describe('useReactive', () => {
   test('two components, rendered twice by StrictMode: one fetch, one stream; leaving ends it', async () => {
     const counter = new Counter();
@@ -143,15 +189,8 @@ describe('useReactive', () => {
 });
 
 test('what a server has rendered is hydrated without a difference, and without a fetch', async () => {
-  const server = pages.open(ada, { client: new QueryClient() });
-  await server.prefetch('agents.get_one', { agent_id: agent.id });
-  vi.stubGlobal('document', undefined);
-  const html = renderToString(h(ReactiveProvider, { reactive: server }, h(Name)));
-  vi.unstubAllGlobals();
+  const { html, state } = await renderedByServer();
   expect(html).toContain('Test');
-  const state: ReturnType<typeof dehydrate> = JSON.parse(JSON.stringify(dehydrate(server.client)));
-  server.close();
-
   const counter = new Counter();
   const client = new QueryClient();
   hydrate(client, state);
@@ -165,6 +204,167 @@ test('what a server has rendered is hydrated without a difference, and without a
   expect(counter.counts['agents.get_one']).toBeUndefined();
   said.mockRestore();
 });
+
+test('a hydrated page shows what was rendered, whatever its storage has, and then the truth', async () => {
+  const storage = new Memory();
+  const visit = pages.open(ada, { storage });
+  await visit.prefetch('agents.get_one', { agent_id: agent.id });
+  visit.close();
+  await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+  const { html, state } = await renderedByServer();
+  await ada.call('agents.update', { agent_id: agent.id, name: 'Hopper' });
+
+  const client = new QueryClient();
+  const page = pages.open(ada, { client, storage });
+  place.innerHTML = html;
+  const said = vi.spyOn(console, 'error');
+  const root = hydrateRoot(
+    place,
+    h(
+      QueryClientProvider,
+      { client },
+      h(HydrationBoundary, { state }, h(ReactiveProvider, { reactive: page }, h(Name))),
+    ),
+  );
+  unmounts.push(() => root.unmount());
+  expect(place.textContent).toMatch(/^Grace/);
+  await reads('Hopper!');
+  expect(said).not.toHaveBeenCalled();
+  said.mockRestore();
+});
+
+test('what storage alone has shows once the page is hydrated', async () => {
+  const storage = new Memory();
+  const visit = pages.open(ada, { storage });
+  await visit.prefetch('agents.get_one', { agent_id: agent.id });
+  visit.close();
+  const page = pages.open(ada, { storage, transport: 'off', fetch: () => new Promise(() => {}) });
+  const { html } = await renderedByServer(false);
+  place.innerHTML = html;
+  const said = vi.spyOn(console, 'error');
+  const root = hydrateRoot(place, h(ReactiveProvider, { reactive: page }, h(Name)));
+  unmounts.push(() => root.unmount());
+  expect(place.textContent).toBe('nothing?');
+  await reads('Test?');
+  expect(said).not.toHaveBeenCalled();
+  said.mockRestore();
+});
+
+describe('the hooks of TanStack, with the options of tRPC', () => {
+  test('show the same entry: one fetch, one stream, live', async () => {
+    const counter = new Counter();
+    const client = new QueryClient();
+    const page = pages.open(ada, { client, namespaces: ['agents'], fetch: counter.fetch });
+    const stock = h(QueryClientProvider, { client }, h(Stock, { agentId: agent.id }));
+    render(page, stock, h(Name));
+    await reads('Test!Test!');
+    expect(counter.counts).toMatchObject({ 'agents.get_one': 1, events: 1 });
+    await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    await reads('Grace!Grace!');
+    expect(counter.counts).toMatchObject({ 'agents.get_one': 2, events: 1 });
+  });
+
+  test('suspend, and refetch what is marked as invalid', async () => {
+    const counter = new Counter();
+    const client = new QueryClient();
+    const page = pages.open(ada, { client, namespaces: ['agents'], fetch: counter.fetch });
+    const suspended = h(Suspense, { fallback: 'waiting' }, h(StockSuspended, { agentId: agent.id }));
+    render(page, h(QueryClientProvider, { client }, suspended));
+    await reads('Test');
+    expect(counter.counts).toMatchObject({ 'agents.get_one': 1 });
+    await client.invalidateQueries(optionsOf(client).agents.get_one.queryFilter({ agent_id: agent.id }));
+    await expect.poll(() => counter.counts['agents.get_one']).toBe(2);
+  });
+
+  test('are hydrated without a difference, and without a fetch', async () => {
+    const { html, state } = await renderedByServer();
+    const counter = new Counter();
+    const client = new QueryClient();
+    const page = pages.open(ada, { client, namespaces: ['agents'], fetch: counter.fetch });
+    place.innerHTML = html;
+    const said = vi.spyOn(console, 'error');
+    const stock = h(HydrationBoundary, { state }, h(Stock, { agentId: agent.id }));
+    const root = hydrateRoot(place, h(ReactiveProvider, { reactive: page }, h(QueryClientProvider, { client }, stock)));
+    unmounts.push(() => root.unmount());
+    await reads('Test!');
+    expect(said).not.toHaveBeenCalled();
+    expect(counter.counts['agents.get_one']).toBeUndefined();
+    said.mockRestore();
+  });
+});
+
+describe('a component', () => {
+  test('renders again only for fields that it reads', async () => {
+    rendered.data = rendered.all = 0;
+    const page = pages.open(ada);
+    const root = createRoot(place);
+    unmounts.push(() => root.unmount());
+    root.render(h(ReactiveProvider, { reactive: page }, h(NameAlone), h(Everything)));
+    await reads('Test!');
+    // Nothing, loading, the result, confirmed: of these, the name is another one twice.
+    expect(rendered.data).toBe(2);
+    expect(rendered.all).toBeGreaterThan(2);
+    await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    await reads('Grace!');
+    expect(rendered.data).toBe(3);
+  });
+
+  test('that renders for another reason sees all fields as they are', async () => {
+    const page = pages.open(ada);
+    const query = page.query('agents.get_one', { agent_id: agent.id });
+    render(page, h(Sometimes));
+    await reads('Test');
+    await expect.poll(() => query.state.isStale).toBe(false);
+    const frames: (string | null)[] = [];
+    new window.MutationObserver(() => frames.push(place.textContent)).observe(place as never, {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
+    show.whole?.(true);
+    await reads('Test!');
+    expect(frames).not.toContain('Test?');
+  });
+
+  test('that leaves before its data is there: the fetch ends, and begins anew when it is back', async () => {
+    const gate = new Gate('agents.get_one');
+    const page = pages.open(ada, { fetch: gate.fetch });
+    render(page, h(Name));
+    await expect.poll(() => gate.underWay).toBe(1);
+    unmountAll();
+    await expect.poll(() => gate.aborted, { timeout: 20_000 }).toBe(1);
+    expect(page.query('agents.get_one', { agent_id: agent.id }).state.isLoading).toBe(false);
+    gate.open();
+    render(page, h(Name));
+    await reads('Test!');
+    expect(gate.asked).toBe(2);
+  });
+
+  test('that is back at once goes on with the same fetch', async () => {
+    const gate = new Gate('agents.get_one');
+    const page = pages.open(ada, { fetch: gate.fetch });
+    render(page, h(Name));
+    await expect.poll(() => gate.underWay).toBe(1);
+    unmountAll();
+    render(page, h(Name));
+    await reads('nothing?');
+    gate.open();
+    await reads('Test!');
+    expect(gate).toMatchObject({ asked: 1, aborted: 0 });
+  });
+});
+
+/** Render the name of the agent as a server does, and return what it sends to the browser. */
+async function renderedByServer(isLoaded = true): Promise<{ html: string; state: DehydratedState }> {
+  const server = pages.open(ada, { client: new QueryClient() });
+  if (isLoaded) await server.prefetch('agents.get_one', { agent_id: agent.id });
+  vi.stubGlobal('document', undefined);
+  const html = renderToString(h(ReactiveProvider, { reactive: server }, h(Name)));
+  vi.unstubAllGlobals();
+  const state: DehydratedState = JSON.parse(JSON.stringify(dehydrateReactive(server)));
+  server.close();
+  return { html, state };
+}
 
 describe('useReactiveMutation', () => {
   test('shows at once, and stays', async () => {
@@ -191,4 +391,46 @@ test('what has priority is kept right before it is shown, and the status says ho
   await reads('live');
   expect(counter.counts['agents.get_one']).toBe(1);
   expect(page.query('agents.get_one', { agent_id: agent.id }).state).toMatchObject({ data: { name: 'Test' } });
+});
+
+test('what has priority is fetched three at a time, after what is shown', async () => {
+  many = await Promise.all(Array.from({ length: 7 }, () => ada.newAgent()));
+  const gate = new Gate('agents.get_one');
+  const page = pages.open(ada, { fetch: gate.fetch });
+  const root = createRoot(place);
+  unmounts.push(() => root.unmount());
+  root.render(h(ReactiveProvider, { reactive: page }, h(Many), h(Name)));
+  await expect.poll(() => gate.underWay).toBe(4);
+  expect(gate.inputs[0]).toEqual({ agent_id: agent.id });
+  gate.open();
+  await reads('Test!');
+  const states = (): unknown[] => many.map(({ id }) => page.query('agents.get_one', { agent_id: id }).state.isStale);
+  await expect.poll(states, { timeout: 20_000 }).toEqual(many.map(() => false));
+  expect(gate).toMatchObject({ most: 4, asked: 8 });
+});
+
+describe('results of the last visit that nobody shows', () => {
+  async function lastVisit(storage: Memory): Promise<readonly Agent[]> {
+    const agents = await Promise.all(Array.from({ length: 3 }, () => ada.newAgent()));
+    const visit = pages.open(ada, { storage });
+    for (const { id } of agents) await visit.prefetch('agents.get_one', { agent_id: id });
+    visit.close();
+    return agents;
+  }
+
+  test('are brought up to date one at a time, once the page is live', async () => {
+    const storage = new Memory();
+    const agents = await lastVisit(storage);
+    await ada.call('agents.update', { agent_id: agents[0]?.id, name: 'Grace' });
+    const gate = new Gate('agents.get_one', true);
+    const page = pages.open(ada, { storage, fetch: gate.fetch });
+    render(page, h(Soon));
+    await reads('live');
+    await expect.poll(() => gate.asked, { timeout: 20_000 }).toBe(4);
+    const first = page.query('agents.get_one', { agent_id: agents[0]?.id ?? '' });
+    await expect.poll(() => first.state.data?.name, { timeout: 20_000 }).toBe('Grace');
+    expect(gate.most).toBe(1);
+    // Nobody shows them, so the stream is not about them.
+    expect(gate.streams.every((queries) => queries.length === 1)).toBe(true);
+  });
 });

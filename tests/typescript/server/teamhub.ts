@@ -4,6 +4,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 
 import {
   createReactive,
+  type KeyValueStorage,
   type LiveQuery,
   type Reactive,
   type ReactiveOptions,
@@ -86,6 +87,70 @@ export class Counter {
     this.counts[path] = (this.counts[path] ?? 0) + 1;
     return fetch(input, init);
   };
+}
+
+/** A `fetch` that lets the requests of one procedure wait until it is opened, and counts them. */
+export class Gate {
+  readonly inputs: unknown[] = [];
+  /** The queries of each stream. */
+  readonly streams: unknown[][] = [];
+  underWay = 0;
+  /** The most that were under way at once. */
+  most = 0;
+  aborted = 0;
+  readonly #path: string;
+  readonly #opened: Promise<void>;
+  readonly open: () => void;
+
+  constructor(path: string, isOpen = false) {
+    this.#path = path;
+    let open = (): void => {};
+    this.#opened = new Promise((resolve) => (open = resolve));
+    this.open = open;
+    if (isOpen) open();
+  }
+
+  get asked(): number {
+    return this.inputs.length;
+  }
+
+  readonly fetch: typeof fetch = async (input, init) => {
+    const path = new URL(String(input)).pathname.replace('/rpc/', '');
+    if (path === 'events') this.streams.push(JSON.parse(String(init?.body)).queries);
+    if (path !== this.#path) return fetch(input, init);
+    this.inputs.push(JSON.parse(String(init?.body)));
+    this.underWay += 1;
+    this.most = Math.max(this.most, this.underWay);
+    try {
+      await Promise.race([this.#opened, new Promise((_, reject) => init?.signal?.addEventListener('abort', reject))]);
+      return await fetch(input, init);
+    } catch (error) {
+      this.aborted += 1;
+      throw error;
+    } finally {
+      this.underWay -= 1;
+    }
+  };
+}
+
+/** Storage in memory. */
+export class Memory implements KeyValueStorage {
+  readonly #items = new Map<string, string>();
+  get length(): number {
+    return this.#items.size;
+  }
+  key(index: number): string | null {
+    return [...this.#items.keys()][index] ?? null;
+  }
+  getItem(key: string): string | null {
+    return this.#items.get(key) ?? null;
+  }
+  setItem(key: string, value: string): void {
+    this.#items.set(key, value);
+  }
+  removeItem(key: string): void {
+    this.#items.delete(key);
+  }
 }
 
 /** Runtimes of one test, which are closed after it. */

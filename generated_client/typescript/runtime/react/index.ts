@@ -34,6 +34,7 @@ import type {
   Status,
 } from '../reactive.ts';
 import type { State } from '../state.ts';
+import { Reading } from './reading.ts';
 
 /** The type of `skip`. */
 export interface Skip {
@@ -98,8 +99,6 @@ export interface Hooks<P extends Procedures> {
   readonly useReactiveStatus: () => Status;
 }
 
-const SKIPPED: State<never> = { data: undefined, isStale: true, isLoading: false, isPending: false, error: null };
-
 /** Return the hooks of a client with these procedures. */
 export function createHooks<P extends Procedures>(): Hooks<P> {
   const Context = createContext<Reactive<P> | null>(null);
@@ -115,13 +114,11 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
     ...[input, { suspense = false } = {}]: HookArgs<InputOf<P, Path>>
   ): State<OutputOf<P, Path>> {
     const query = useQuery(useReactiveClient(), path, input);
-    const state = useSyncExternalStore(
-      useCallback((listener) => query?.watch(listener) ?? nothing, [query]),
-      () => query?.state ?? SKIPPED,
-      () => query?.renderedState ?? SKIPPED,
-    );
+    const reading = useMemo(() => new Reading(query), [query]);
+    const snapshot = useSyncExternalStore(reading.subscribe, reading.snapshot, reading.renderedSnapshot);
+    const state = reading.state(snapshot);
     if (suspense && query !== null && state.data === undefined) suspend(query, state);
-    return state;
+    return reading.view(state);
   }
 
   function useReactiveMutation<Path extends MutationPath<P>>(
