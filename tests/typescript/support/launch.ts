@@ -20,7 +20,7 @@ const PACKED = ['chromium.br', 'swiftshader.tar.br', 'fonts.tar.br', 'al2023.tar
  * that finds no font at all crashes at the first field of a form. */
 const FONTS = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="relative">cache</cachedir></fontconfig>
+<fontconfig><dir prefix="relative">fonts</dir></fontconfig>
 `;
 
 const UNPACK = `
