@@ -38,7 +38,7 @@ from reactive_rpc.procedures.exchange import Exchange
 from reactive_rpc.procedures.execution import Executor, MutationOutput
 from reactive_rpc.procedures.found_context import ContextNotes, FoundContext
 from reactive_rpc.procedures.guarded_query import GuardedQuery, QueryReads, QueryTerms
-from reactive_rpc.procedures.idempotency import IdempotentCall
+from reactive_rpc.procedures.idempotency import NO_KEYS, IdempotentCall
 from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.rate_limit import RateLimits
@@ -321,6 +321,7 @@ class Calls:
             raise PreconditionFailedError(
                 f"an idempotency key was sent, and {path} answers a {procedure.response_class.__name__}, which is not "
                 "kept to be answered again. Nothing was done; leave the key out, and do not send the call again",
+                details=NO_KEYS,
                 path=path,
             )
         idempotent = None if claim is None else IdempotentCall(self._answers, claim)

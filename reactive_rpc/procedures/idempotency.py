@@ -25,7 +25,7 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.procedures.canonical import canonical
 
-__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "IdempotentCall", "claim_of"]
+__all__ = ["ANONYMOUS_KEY_CHARACTERS", "KEY_PATTERN", "MAX_KEY_CHARACTERS", "NO_KEYS", "IdempotentCall", "claim_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ ANONYMOUS_KEY_CHARACTERS: Final = 20
 
 KEY_PATTERN: Final = "^[!#-~]([ -~]*[!#-~])?$"
 """As a regular expression: printable ASCII, without what is taken off at the ends, white space and quotes."""
+
+
+NO_KEYS: Final = {"idempotency_key": "unsupported"}
+"""The details of a refusal because of the key alone: the call may be sent without one."""
 
 
 def claim_of(path: str, ctx: object, key: str, body: bytes, *, files: bytes = b"") -> Claim:
@@ -71,7 +75,8 @@ def _owner(path: str, whose: object) -> bytes:
         logger.warning("%s was called with an idempotency key, and nothing tells whose: %s", path, exc)
         raise PreconditionFailedError(
             "an idempotency key was sent, and this server cannot tell whose it is: its context names no identity. "
-            "Nothing was done; leave the key out, and do not send the call again by itself"
+            "Nothing was done; leave the key out, and do not send the call again by itself",
+            details=NO_KEYS,
         ) from exc
 
 
@@ -116,7 +121,8 @@ class IdempotentCall:
         if self.answers is None:
             raise PreconditionFailedError(
                 "an idempotency key was sent, and this server keeps no answers: it captures by session, without tables "
-                "of its own. Nothing was done; leave the key out, and do not send the call again by itself"
+                "of its own. Nothing was done; leave the key out, and do not send the call again by itself",
+                details=NO_KEYS,
             )
         kept = self.answers.claim(_connection(session), self.claim)
         if kept is None:

@@ -31,7 +31,8 @@ that an outage has left. Only by it may a client say which of two results is the
 of a mutation; by the cursor it may not, which is only an upper bound."""
 
 SCOPE: Final = "reactive-scope"
-"""The same in two answers that were made for the same identity and tenant; it means nothing else."""
+"""The same in two answers that were made for the same identity and tenant; it means nothing else. A mutation that says
+it is refused if its caller is another than the one who made it: it may have waited in storage for long."""
 
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 """Names one mutation: however often it is sent, for a while, it is done once and answered the same."""

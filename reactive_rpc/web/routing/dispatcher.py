@@ -21,7 +21,13 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.cache.freshness import ByToken, InOutage, Strict
 from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, RPCError, ServiceUnavailableError
+from reactive_rpc.errors import (
+    BadRequestError,
+    MethodNotSupportedError,
+    PreconditionFailedError,
+    RPCError,
+    ServiceUnavailableError,
+)
 from reactive_rpc.procedures.after_commit import run_after_commit
 from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input
 from reactive_rpc.procedures.calls import Calls
@@ -32,8 +38,8 @@ from reactive_rpc.procedures.idempotency import claim_of
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.procedures.steps import LOCAL, CallOrigin
 from reactive_rpc.procedures.uploads import CallFiles
-from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, STALE, STALE_SECONDS
-from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
+from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, REPLAYED, SCOPE, STALE, STALE_SECONDS
+from reactive_rpc.web.routing.answer_headers import Marks, scope_mark, scope_of
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
@@ -280,6 +286,7 @@ class ProcedureEndpoint(Endpoint):
         digest: bytes = b"",
     ) -> Answer:
         """Run the mutation; `digest` is that of the files."""
+        _require_caller(scope, ctx)
         input = decode_json_input(self.path, self._procedure, text)
         key = idempotency_key_of(scope)
         claim = None if key is None else claim_of(self.path, ctx, key, text, files=digest)
@@ -378,6 +385,7 @@ def _answer_of(result: CachedResult, request: CallRequest, headers: Headers) -> 
 
 
 _CURSOR = CURSOR.encode()
+_SCOPE = SCOPE.encode()
 _STALE = STALE.encode()
 _STALE_SECONDS = STALE_SECONDS.encode()
 _JSON = (b"content-type", b"application/json")
@@ -400,6 +408,20 @@ def idempotency_key_of(scope: Scope) -> str | None:
         return None
     key: str = found[0].decode("latin-1").strip()
     return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+
+
+def _require_caller(scope: Scope, ctx: object) -> None:
+    """Refuse a mutation that somebody else has made: it waited in storage, and another has logged in meanwhile.
+
+    Raises:
+        PreconditionFailedError: it names another scope than the caller's (`scope_of`).
+    """
+    made_by = [value for name, value in scope["headers"] if name == _SCOPE]
+    if made_by and made_by != [(scope_of(ctx) or "").encode()]:
+        raise PreconditionFailedError(
+            f"the mutation names another caller than this one ({SCOPE}): nothing was done",
+            details={"caller": "another"},
+        )
 
 
 def _decode_query_string(path: str, procedure: AnyProcedure, query_string: bytes) -> BaseModel | None:

@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi.dependencies.models import Dependant
-from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -28,11 +27,11 @@ from reactive_rpc.errors import (
 )
 from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.procedures.procedure import AnyProcedure
-from reactive_rpc.protocol.headers import CURSOR, VERSION
 from reactive_rpc.web.routing.dispatcher import CallRequest, Endpoint, ProcedureEndpoint
 from reactive_rpc.web.routing.responses import Answer, Headers, error_of
 from reactive_rpc.web.routing.uploads import Upload, UploadEndpoint
 from reactive_rpc.web.trpc.envelopes import shape_of, status_of
+from reactive_rpc.web.trpc.marks import ResultMarks
 from reactive_rpc.web.trpc.transformers import Transformer
 
 __all__ = [
@@ -40,7 +39,6 @@ __all__ = [
     "OVERRIDDEN_METHODS",
     "Callee",
     "Ended",
-    "ResultMarks",
     "TRPCCall",
     "end_of",
     "ended_by",
@@ -52,6 +50,11 @@ METHODS: Final[Mapping[ProcedureKind, tuple[str, ...]]] = {
     "query": ("GET",),
     "subscription": ("GET",),
 }
+_OF_PLAIN_RESULTS: Final = (b"etag", b"cache-control")
+"""Headers that would have caches keep a result that is told with marks."""
+
+_NO_MARKS: Final = ResultMarks()
+
 OVERRIDDEN_METHODS: Final[Mapping[ProcedureKind, tuple[str, ...]]] = {
     "mutation": ("POST",),
     "query": ("GET", "POST"),
@@ -92,41 +95,6 @@ class Callee:
                 f'Unsupported {method}-request to {kind} procedure at path "{self.path}"',
                 headers={"allow": ", ".join(methods[kind])},
             )
-
-
-@dataclass(frozen=True, slots=True)
-class ResultMarks:
-    """How much a client is told of a result: headers cannot say it, as a batch has one set of them.
-
-    Attributes:
-        is_asked_for: whether it asked, by the header `reactive: 1`.
-        held: the ETag of the result that it has; None if it has none.
-    """
-
-    is_asked_for: bool = False
-    held: str | None = None
-
-    def of(self, data: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """Return the data of a result with its ETag and its version, as far as it has them, and the other headers.
-
-        If the client has it, the data itself is left out.
-        """
-        said = dict(headers)
-        etag = said.get(_ETAG)
-        version = said.get(_VERSION, b"" if etag else said.get(_CURSOR, b""))
-        is_held = etag is not None and self.held == etag.decode("latin-1")
-        parts = [b"" if is_held else b'"d":%b' % data]
-        parts += [
-            b'"%b":%b' % (name, to_json(value.decode("latin-1")))
-            for name, value in (
-                (b"etag", etag or b""),
-                (b"version", version),
-            )
-            if value
-        ]
-        parts.append(b'"same":true' if is_held else b"")
-        marked = b"{%b}" % b",".join(filter(None, parts))
-        return marked, [each for each in headers if each[0] not in (_ETAG, b"cache-control")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +185,14 @@ class Ended:
 
     Attributes:
         data: its result as JSON; nothing if the client has it already, or if it failed.
+        marks: what the client is told beside the data, as members of an object of JSON; nothing if it has not asked.
         shape: of its error; nothing if there is none.
         path: of its procedure; empty if there is none.
         background: work for after the answer is sent.
     """
 
     data: bytes
+    marks: bytes
     shape: bytes
     path: str
     status: int
@@ -233,14 +203,27 @@ class Ended:
         """Return the end as an answer spells it."""
         if self.shape:
             return b'{"error":%b}' % transformer.value(self.shape)
+        if self.marks:
+            before, after, at = self._marked()
+            value = transformer.enclosed(before, self.data, after, path=self.path, at=at)
+            return b'{"result":{"data":%b}}' % value
         return b'{"result":{"data":%b}}' % transformer.value(self.data, self.path) if self.data else b""
 
     def line(self, number: int, transformer: Transformer) -> bytes:
         """Return the end as a line of a batch that is streamed spells it, in which the call has a number."""
         if self.shape:
             return transformer.line(b'[%d,0,[[{"error":' % number, self.shape, b"}]]]")
-        before = b'[%d,0,[[{"result":{"data":' % number
-        return transformer.line(before, self.data, b"}}]]]", path=self.path, at="2.0.0.result.data")
+        before, after, at = self._marked()
+        return transformer.line(
+            b'[%d,0,[[{"result":{"data":%b' % (number, before), self.data, b"%b}}]]]" % after,
+            path=self.path, at=".".join(filter(None, ("2.0.0.result.data", at))),
+        )  # fmt: skip
+
+    def _marked(self) -> tuple[bytes, bytes, str]:
+        """Return the JSON around the data, and the place of the data in it."""
+        if not self.marks:
+            return b"", b"", ""
+        return (b'{"d":', b",%b}" % self.marks, "d") if self.data else (b"{%b" % self.marks, b"}", "")
 
 
 async def end_of(call: TRPCCall, ids: IdSource, *, by: Callable[[], Awaitable[Answer]] | None = None) -> Ended:
@@ -257,16 +240,18 @@ async def end_of(call: TRPCCall, ids: IdSource, *, by: Callable[[], Awaitable[An
     except ClientDisconnect:
         raise
     except Exception as exc:
-        return ended_by(exc, call.path if call.callee is not None else "", ids)
+        return ended_by(exc, call.path if call.callee is not None else "", ids, marks=call.marks)
     if answer.status == HTTPStatus.NOT_MODIFIED:
-        return Ended(b"", b"", call.path, answer.status, answer.headers, answer.background)
+        return Ended(b"", b"", b"", call.path, answer.status, answer.headers, answer.background)
     if not call.marks.is_asked_for:
-        return Ended(answer.body, b"", call.path, HTTPStatus.OK, answer.headers, answer.background)
-    data, headers = call.marks.of(answer.body, answer.headers)
-    return Ended(data, b"", call.path, HTTPStatus.OK, headers, answer.background)
+        return Ended(answer.body, b"", b"", call.path, HTTPStatus.OK, answer.headers, answer.background)
+    is_transformed = not call.transformer.is_plain
+    data, marks = call.marks.of(answer.body, answer.headers, is_transformed=is_transformed)
+    headers = [each for each in answer.headers if each[0] not in _OF_PLAIN_RESULTS]
+    return Ended(data, marks, b"", call.path, HTTPStatus.OK, headers, answer.background)
 
 
-def ended_by(exc: Exception, path: str, ids: IdSource) -> Ended:
+def ended_by(exc: Exception, path: str, ids: IdSource, *, marks: ResultMarks = _NO_MARKS) -> Ended:
     """Return the end of a call that failed; its path is empty if there is no such procedure.
 
     An input that is no JSON is told as a bad request, as by the reference server: the request itself was read.
@@ -274,7 +259,9 @@ def ended_by(exc: Exception, path: str, ids: IdSource) -> Ended:
     error = error_of(exc, path, ids)
     if isinstance(exc, ParseError):
         error.code = BadRequestError.code
-    return Ended(b"", shape_of(error), path, status_of(error), error_headers(error))
+    headers = error_headers(error)
+    shape = shape_of(error, marks.of_error(headers))
+    return Ended(b"", b"", shape, path, status_of(error), headers)
 
 
 def error_headers(error: RPCError) -> Headers:
@@ -283,11 +270,6 @@ def error_headers(error: RPCError) -> Headers:
     if error.code == "SERVICE_UNAVAILABLE" and b"retry-after" not in dict(headers):
         headers.append((b"retry-after", b"1"))
     return headers
-
-
-_ETAG: Final = b"etag"
-_CURSOR: Final = CURSOR.encode()
-_VERSION: Final = VERSION.encode()
 
 
 def given_input(procedure: AnyProcedure | None, transformer: Transformer, text: bytes) -> bytes:

@@ -9,6 +9,7 @@ that finds no integer `code` in an error takes the whole answer for no answer, s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -31,13 +32,18 @@ def status_of(error: RPCError) -> int:
     return CODES.get(error.code, _OTHER).http
 
 
-def shape_of(error: RPCError) -> bytes:
+def shape_of(error: RPCError, marks: Mapping[str, Any] | None = None) -> bytes:
     """Return the shape of an error; a detail that JSON cannot hold is named by its type.
 
     Its `data` has, beside the reference server's fields, the `type` and the `details` of the error where it has such,
     and the `request_id` by which it is found in the server's logs.
+
+    Args:
+        marks: what else the client has asked for, told as `reactive`.
     """
     data: dict[str, Any] = {"code": error.code, "httpStatus": status_of(error)}
+    if marks is not None:
+        data["reactive"] = marks
     for name in ("path", "type", "details", "request_id"):
         value = getattr(error, name)
         if value is not None and value != "":

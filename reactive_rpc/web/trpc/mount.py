@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import BadRequestError, RPCError, ServiceUnavailableError
 from reactive_rpc.procedures.call import decode_json_input
+from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.tasks import Tasks
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body
@@ -38,14 +39,14 @@ from reactive_rpc.web.trpc.calls import (
     OVERRIDDEN_METHODS,
     Callee,
     Ended,
-    ResultMarks,
     TRPCCall,
     end_of,
     ended_by,
 )
 from reactive_rpc.web.trpc.event_words import EventWords
+from reactive_rpc.web.trpc.marks import REACTIVE, marks_in, with_key
 from reactive_rpc.web.trpc.options import TRPCOptions
-from reactive_rpc.web.trpc.requests import REACTIVE, VARY, TRPCRequest, header_of, marks_in, read_request
+from reactive_rpc.web.trpc.requests import VARY, TRPCRequest, header_of, read_request
 from reactive_rpc.web.trpc.seen_requests import ReadRequest, SeenRequests, found_by_input, inputs_of
 from reactive_rpc.web.trpc.subscriptions import (
     EVENT_HEADERS,
@@ -151,7 +152,7 @@ class TRPCMount:
             self._require_shape(request, scope)
         except BadRequestError as refusal:
             return replace(asked, refusal=refusal)
-        is_marked = self._transformer.is_plain and header_of(scope, REACTIVE) is not None
+        is_marked = header_of(scope, REACTIVE) is not None
         if request.is_upload or request.is_streamed or is_marked or scope["method"] != "GET":
             return asked
         return replace(asked, by_input=found_by_input(asked, self._transformer))
@@ -177,11 +178,11 @@ class TRPCMount:
             return None
         try:
             if asked.request.is_batch:  # whose headers speak of no result
-                return Ended(result.answer(), b"", endpoint.path, HTTPStatus.OK, ())
+                return Ended(result.answer(), b"", b"", endpoint.path, HTTPStatus.OK, ())
             answer = endpoint.answer_with(result, CallRequest(scope, text, True, True, False), None)
         except RPCError as error:
             return ended_by(error, endpoint.path, self._ids)
-        return Ended(answer.body, b"", endpoint.path, answer.status, answer.headers)
+        return Ended(answer.body, b"", b"", endpoint.path, answer.status, answer.headers)
 
     def _require_shape(self, request: TRPCRequest, scope: Scope) -> None:
         """Refuse batches that are not wanted here, and those that cannot be answered.
@@ -226,10 +227,11 @@ class TRPCMount:
 
     def _calls(self, asked: ReadRequest, *, scope: Scope, dependencies: list[Dependant]) -> list[TRPCCall]:
         request, callees, inputs = asked.request, asked.callees, asked.inputs
-        is_asked_for, etags = marks_in(scope) if self._transformer.is_plain else (False, {})
+        marks = marks_in(scope)
         # INVARIANT (asked here, in the task of the request): the tasks of a batch's calls are made by us, and look like
         # calls of this process; but their request had come in over a connection before any of them could run.
         is_from_server = is_server_request()
+        keyed = {index: with_key(scope, key) for index, key in marks.keys_of(len(callees))}
         return [
             TRPCCall(
                 path=path,
@@ -238,11 +240,11 @@ class TRPCMount:
                 transformer=self._transformer,
                 fault=inputs.fault,
                 # FastAPI leaves in the scope the stacks that close `yield` dependencies: each call has its own.
-                scope=scope if len(callees) == 1 else dict(scope),
+                scope=keyed.get(index) or (scope if len(callees) == 1 else dict(scope)),
                 dependencies=dependencies if callee is None else [*dependencies, *callee.context],
                 is_alone=not request.is_batch,
                 is_from_server=is_from_server,
-                marks=ResultMarks(is_asked_for, etags.get(str(index))),
+                marks=marks.of(index),
             )
             for index, (path, callee) in enumerate(zip(request.paths, callees, strict=True))
         ]
@@ -253,7 +255,7 @@ class TRPCMount:
         if callee is None or not isinstance(callee.endpoint, StreamedQueryEndpoint):
             return await self._end(call)
         try:
-            callee.require_method(call.scope["method"], self._methods)
+            callee.require_method(call.scope["method"], self._methods_for(call))
             text = call.input_text()
             input = decode_json_input(call.path, callee.endpoint.procedure, text)
             return await callee.endpoint.call(call.scope, input, body=text, dependencies=call.dependencies)
@@ -265,7 +267,7 @@ class TRPCMount:
         callee, scope = call.found(), call.scope
         words = EventWords(call.path, heartbeat_seconds=self._heartbeat_seconds, transformer=self._transformer)
         try:
-            callee.require_method(scope["method"], self._methods)
+            callee.require_method(scope["method"], self._methods_for(call))
             params = request.parameters.get("connectionParams")
             with_connection_params(scope, params, names=self._options.connection_headers)
             if isinstance(callee.endpoint, EventsEndpoint):
@@ -291,10 +293,14 @@ class TRPCMount:
         """Make a call of a request, by whatever method that came."""
         if call.callee is not None:
             try:
-                call.callee.require_method(call.scope["method"], self._methods)
+                call.callee.require_method(call.scope["method"], self._methods_for(call))
             except Exception as exc:
                 return ended_by(exc, call.path, self._ids)
         return await end_of(call, self._ids)
+
+    def _methods_for(self, call: TRPCCall) -> Mapping[ProcedureKind, tuple[str, ...]]:
+        """Return the methods that a call may come by: who knows of `reactive: 1` may send any query by POST."""
+        return OVERRIDDEN_METHODS if call.marks.is_asked_for else self._methods
 
     def _answer_of(self, ended: Ended) -> Answer:
         """Return the answer to a request that is one call."""

@@ -6,7 +6,6 @@ order of the checks is theirs, so that a request with several faults is told the
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,17 +18,10 @@ from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, Unsupp
 from reactive_rpc.web.routing.dispatcher import MAX_QUERY_STRING_BYTES
 from reactive_rpc.web.trpc.envelopes import URITooLongError
 
-__all__ = ["VARY", "TRPCRequest", "header_of", "marks_in", "media_type_of", "parameters_in", "read_request"]
+__all__ = ["VARY", "TRPCRequest", "header_of", "media_type_of", "parameters_in", "read_request"]
 
-VARY: Final = b"trpc-accept, accept, reactive, reactive-etags"
+VARY: Final = b"trpc-accept, accept, reactive, reactive-etags, reactive-exact"
 """The headers of a request that an answer may depend on."""
-
-REACTIVE: Final = b"reactive"
-"""`1` asks for results as `{"d": data, "etag", "version"}`: what headers say of one result, said of each of a batch."""
-
-ETAGS: Final = b"reactive-etags"
-"""`{"0": etag}`: the results that the client has, by the index of the call; of one that is the same the data is left
-out."""
 
 JSONL: Final = "application/jsonl"
 MULTIPART: Final = "multipart/form-data"
@@ -116,26 +108,6 @@ def header_of(scope: Scope, name: bytes) -> str | None:
 def media_type_of(scope: Scope) -> str:
     """Return the type of a request's body in lower case, without parameters; empty if it is not said."""
     return (header_of(scope, b"content-type") or "").partition(";")[0].strip().lower()
-
-
-def marks_in(scope: Scope) -> tuple[bool, Mapping[str, str]]:
-    """Return whether a request asks to be told of its results, and the ETags of those that its client has.
-
-    Raises:
-        BadRequestError: the ETags are no object of texts.
-    """
-    if header_of(scope, REACTIVE) != "1":
-        return False, {}
-    text = header_of(scope, ETAGS)
-    if text is None:
-        return True, {}
-    try:
-        etags = json.loads(text)
-    except (ValueError, RecursionError):
-        etags = None
-    if not isinstance(etags, dict) or not all(isinstance(etag, str) for etag in etags.values()):
-        raise BadRequestError(f'{ETAGS.decode()} is no object of texts: send {{"0": etag}}, by the index of the call')
-    return True, etags
 
 
 def _require_spelled(scope: Scope) -> None:

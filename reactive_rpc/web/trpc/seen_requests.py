@@ -17,7 +17,8 @@ from reactive_rpc.protocol.headers import IDEMPOTENCY_KEY
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
 from reactive_rpc.web.trpc.calls import Callee, given_input
 from reactive_rpc.web.trpc.inputs import split_inputs
-from reactive_rpc.web.trpc.requests import ETAGS, REACTIVE, TRPCRequest
+from reactive_rpc.web.trpc.marks import ETAGS, REACTIVE
+from reactive_rpc.web.trpc.requests import TRPCRequest
 from reactive_rpc.web.trpc.transformers import Transformer
 
 __all__ = ["Inputs", "ReadRequest", "SeenRequests", "found_by_input", "inputs_of"]

@@ -37,16 +37,20 @@ class Transformer:
         """
         return data
 
-    def line(self, before: bytes, data: bytes, after: bytes, *, path: str | None = None, at: str = "") -> bytes:
-        """Return a line of a batch that is streamed, which holds a value.
+    def enclosed(self, before: bytes, data: bytes, after: bytes, *, path: str | None = None, at: str = "") -> bytes:
+        """Return JSON that holds a value.
 
         Args:
-            before: the line up to the value.
-            after: the line behind it.
+            before: the JSON up to the value.
+            after: the JSON behind it.
             path: as for `value`.
-            at: the place of the value in the line, as superjson spells paths.
+            at: the place of the value in it, as superjson spells paths.
         """
-        return before + data + after + b"\n"
+        return before + data + after
+
+    def line(self, before: bytes, data: bytes, after: bytes, *, path: str | None = None, at: str = "") -> bytes:
+        """Return a line of a batch that is streamed; the arguments are those of `enclosed`."""
+        return self.enclosed(before, data, after, path=path, at=at) + b"\n"
 
 
 PLAIN = Transformer()
@@ -74,10 +78,10 @@ class SuperJSON(Transformer):
         """Return a value with its annotations."""
         return wrapped(*self._annotated(data, path))
 
-    def line(self, before: bytes, data: bytes, after: bytes, *, path: str | None = None, at: str = "") -> bytes:
-        """Return a line with the annotations of its value."""
+    def enclosed(self, before: bytes, data: bytes, after: bytes, *, path: str | None = None, at: str = "") -> bytes:
+        """Return JSON with the annotations of its value."""
         value, tree = self._annotated(data, path)
-        return wrapped(before + value + after, prefixed(tree, at)) + b"\n"
+        return wrapped(before + value + after, prefixed(tree, at))
 
     def _annotated(self, data: bytes, path: str | None) -> tuple[bytes, Tree]:
         annotator = None if path is None else self._annotator(path)

@@ -190,7 +190,17 @@ headers = st.lists(
         st.tuples(st.just(b"authorization"), st.sampled_from([b"Bearer ada", b"\xe9"])),
         st.tuples(st.just(b"reactive"), st.just(b"1")),
         st.tuples(
-            st.sampled_from([b"reactive-etags", b"last-event-id", b"idempotency-key", b"if-none-match"]),
+            st.sampled_from(
+                [
+                    b"reactive-etags",
+                    b"reactive-keys",
+                    b"reactive-exact",
+                    b"reactive-scope",
+                    b"last-event-id",
+                    b"idempotency-key",
+                    b"if-none-match",
+                ]
+            ),
             st.one_of(st.just(b'{"0":"a"}'), st.binary(max_size=10)),
         ),
     ),
@@ -233,6 +243,7 @@ def search(app: FastAPI, loop: asyncio.Runner, *, cases: int) -> None:
     @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(requests)
     @example(WORST[2])
+    @example(Sent("GET", "/trpc/desk.ping", b"batch=1", ((b"trpc-accept", b"application/jsonl"),), b""))
     def hold(sent: Sent) -> None:
         assert (fault := fault_of(sent, loop.run(answer_to(app, sent)))) is None, fault
 
@@ -252,7 +263,7 @@ def test_a_seeded_bug_is_found(app: FastAPI, loop: asyncio.Runner, monkeypatch: 
         monkeypatch.setattr(inputs, "RecursionError", KeyError, raising=False)
         monkeypatch.setattr(inputs, "ValueError", KeyError, raising=False)
     elif bug == "number":
-        monkeypatch.setattr("reactive_rpc.web.trpc.calls.shape_of", lambda error: b'{"message":"no"}')
+        monkeypatch.setattr("reactive_rpc.web.trpc.calls.shape_of", lambda error, marks: b'{"message":"no"}')
     else:
         monkeypatch.setattr(PLAIN, "line", lambda before, data, after, **_: before + data + after, raising=False)
     with pytest.raises((AssertionError, BaseExceptionGroup)):

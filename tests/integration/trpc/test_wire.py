@@ -282,30 +282,6 @@ async def test_connection_params_are_the_headers_that_a_mount_names(desk: httpx.
         assert '"PARSE_ERROR"' in await said(params)
 
 
-async def test_a_client_may_be_told_of_results_beside_them(desk: httpx.AsyncClient) -> None:
-    """`reactive: 1`: ETag and version in the data, also of a batch; of a result that it has, no data."""
-    await desk.post("/trpc/desk.add", json={"desk": "a", "text": "x"})
-    plain = await desk.get(f"/trpc/desk.memos?input={input_of({'desk': 'a'})}")
-    etag, version = plain.headers["etag"], plain.headers["reactive-version"]
-    url = f"/trpc/desk.memos,desk.one?batch=1&input={input_of({'0': {'desk': 'a'}, '1': {'id': 1}})}"
-    one, other = (await desk.get(url, headers={"reactive": "1"})).json()
-    assert one["result"]["data"] == {"d": plain.json()["result"]["data"], "etag": etag, "version": version}
-    assert other["result"]["data"]["d"]["text"] == "x"
-    asked = {"reactive": "1", "reactive-etags": json.dumps({"0": etag, "1": '"other"'})}
-    same, sent = (await desk.get(url, headers=asked)).json()
-    assert same == {"result": {"data": {"etag": etag, "version": version, "same": True}}}
-    assert sent == other
-    lines = (await desk.get(url, headers={**asked, **LINES})).text
-    assert f'[0,0,[[{{"result":{{"data":{{"etag":{json.dumps(etag)},"version":"{version}","same":true}}}}}}]]]' in lines
-    added = await desk.post("/trpc/desk.add", json={"desk": "a", "text": "y"}, headers={"reactive": "1"})
-    marked = added.json()["result"]["data"]
-    assert (marked["d"]["text"], marked["version"]) == ("y", added.headers["reactive-cursor"])
-    for spelled in ("{", "[]", '{"0":1}', "[" * 9000):
-        refused = await desk.get(url, headers={"reactive": "1", "reactive-etags": spelled})
-        assert error_of(refused)["data"]["code"] == "BAD_REQUEST"
-    assert (await desk.get(url, headers={"reactive-etags": "{"})).status_code == 200
-
-
 def test_the_path_of_the_invalidations_is_taken(tmp_path: Path) -> None:
     """No procedure of an application's own may have it."""
     with pytest.raises(DefinitionError, match="stream of invalidations"):
