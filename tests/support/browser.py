@@ -227,7 +227,9 @@ class Tab:
 
     def open(self, url: str) -> None:
         """Load a page, and wait until its scripts have run."""
-        # A page of the same address but for its fragment would stay.
+        if self.evaluate("location.href.split('#')[0]") == url.split("#", maxsplit=1)[0]:
+            # The page would stay: nothing but the fragment of its address is another one.
+            self.open("about:blank")
         self._leave(lambda: self.call("Page.navigate", url=url))
 
     def reload(self) -> None:

@@ -202,7 +202,7 @@ export class Engine {
       entry.giveUp();
       this.#dispatch(entry, { type: 'reidentified', forget });
       // In the place of the fetch that was given up: its answer would have been the former caller's.
-      if (entry.snapshot.loading) void this.#refresh(entry);
+      if (entry.snapshot.loading && entry.fetch === null) void this.#refresh(entry);
     }
     this.#streams?.reidentify();
   }

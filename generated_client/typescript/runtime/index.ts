@@ -12,6 +12,7 @@ export type {
   MutationPath,
   OnQuery,
   OutputOf,
+  Persist,
   Procedures,
   QueryPath,
   ReactiveOptions,

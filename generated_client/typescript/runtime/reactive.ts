@@ -8,6 +8,7 @@ import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
 import type { Named, QueryName } from './keys.ts';
 import type { OptimisticUpdate } from './mutations.ts';
+import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
 import { type Credentials, Wire } from './wire.ts';
@@ -66,7 +67,17 @@ export interface CallOptions<P extends Procedures> {
   readonly signal?: AbortSignal;
 }
 
-export interface ReactiveOptions {
+/** The name of each query, and of each namespace that has one. */
+type NameOf<Path extends string> = Path extends `${infer First}.${infer Rest}`
+  ? First | `${First}.${NameOf<Rest>}`
+  : Path;
+
+/** Whether results are kept for the next visit, by query or namespace; of two names that fit, the longer one decides. */
+export type Persist<P extends Procedures> = keyof P extends never
+  ? Wishes
+  : { readonly [Name in NameOf<QueryPath<P>>]?: boolean };
+
+export interface ReactiveOptions<P extends Procedures = Procedures> {
   /** Where the server is: `/`, or `https://api.example.com`. */
   readonly url: string;
   /** The path that procedures are under. */
@@ -76,8 +87,10 @@ export interface ReactiveOptions {
   /** Returns the headers that say who calls; asked at each request. */
   readonly credentials?: Credentials;
   readonly fetch?: typeof fetch;
-  /** Where results are kept for the next visit. */
+  /** Where results are kept for the next visit: `session` ends with the tab. */
   readonly storage?: 'local' | 'session' | 'none' | KeyValueStorage;
+  /** What is not to be kept there: `{ memory: false, 'memory.recent': true }`. */
+  readonly persist?: Persist<P>;
   /** Who is logged in, if the page knows before it asks: results of anybody else are never shown. */
   readonly identity?: string;
   /** Results that were kept under another one are not used: the version of the API. */
@@ -165,7 +178,7 @@ export class Reactive<P extends Procedures> {
   readonly #ends: (() => void)[] = [];
   #status: { readonly of: EngineStatus; readonly value: Status } | null = null;
 
-  constructor(options: ReactiveOptions) {
+  constructor(options: ReactiveOptions<P>) {
     this.client = options.client ?? new QueryClient();
     this.client.mount();
     const { namespaces, codecs, transport, onUnauthorized } = options;
@@ -285,7 +298,7 @@ export class Reactive<P extends Procedures> {
 const DISTRUST_MS = 5000;
 
 /** Return the client of a server; `Procedures` is in the generated code. */
-export function createReactive<P extends Procedures>(options: ReactiveOptions): Reactive<P> {
+export function createReactive<P extends Procedures>(options: ReactiveOptions<P>): Reactive<P> {
   return new Reactive<P>(options);
 }
 
@@ -300,11 +313,13 @@ function statusOf({ stream, heardAt, waiting, error }: EngineStatus): Status {
   return { state: isOffline && stream !== 'live' ? 'offline' : stream, lastSync, waiting, error };
 }
 
-function storeOf({ storage = 'local', identity = '', buster = '' }: ReactiveOptions): Store | null {
+function storeOf(options: ReactiveOptions): Store | null {
+  const { storage = 'local', identity = '', buster = '', persist = {} } = options;
   if (storage === 'none') return null;
   // Looked up when it is used: where storage is forbidden, the mere name throws. Elsewhere than in a page there is none.
   const places = { local: () => pageStorage('localStorage'), session: () => pageStorage('sessionStorage') };
-  return new Store({ storage: typeof storage === 'string' ? places[storage] : () => storage, scope: identity, buster });
+  const place = typeof storage === 'string' ? places[storage] : () => storage;
+  return new Store({ storage: place, scope: identity, buster, keeps: (query) => isKept(query, persist) });
 }
 
 function pageStorage(name: 'localStorage' | 'sessionStorage'): KeyValueStorage | undefined {

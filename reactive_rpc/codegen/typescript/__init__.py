@@ -38,7 +38,7 @@ export type { CallOptions, Credentials, KeyValueStorage, ReactiveOptions, State,
 export const api: Api = /* @__PURE__ */ procedureNames<Api>();
 
 /** Return a client of the server at `options.url`. */
-export function createReactive(options: ReactiveOptions): Reactive<Procedures> {
+export function createReactive(options: ReactiveOptions<Procedures>): Reactive<Procedures> {
   return create<Procedures>({ prefix: %(prefix)s, namespaces: %(namespaces)s,%(codecs)s ...options });
 }
 """.strip()

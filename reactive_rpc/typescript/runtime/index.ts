@@ -11,6 +11,7 @@ export type {
   MutationPath,
   OnQuery,
   OutputOf,
+  Persist,
   Procedures,
   QueryPath,
   ReactiveOptions,

@@ -31,6 +31,8 @@ export interface StoreOptions {
   readonly scope: string;
   /** The version of the API: results of any other are removed. */
   readonly buster: string;
+  /** Tells whether a query's results may be kept; left out, all are. What was kept of others is removed. */
+  readonly keeps?: (query: string) => boolean;
   /** The most characters of all entries. */
   readonly maxLength?: number;
   /** The most characters of one. */
@@ -56,6 +58,7 @@ export class Store {
   readonly #prefix: string;
   readonly #maxLength: number;
   readonly #maxEntryLength: number;
+  readonly #keeps: (query: string) => boolean;
   readonly #now: () => number;
   readonly #schedule: (write: () => void) => () => void;
   readonly #entries = new Map<string, Entry>();
@@ -67,6 +70,7 @@ export class Store {
     this.#prefix = `${PREFIX}${options.scope}:${options.buster}:`;
     this.#maxLength = options.maxLength ?? MAX_LENGTH;
     this.#maxEntryLength = options.maxEntryLength ?? MAX_ENTRY_LENGTH;
+    this.#keeps = options.keeps ?? (() => true);
     this.#now = options.now ?? Date.now;
     this.#schedule = options.schedule ?? whenIdle;
     this.#storage = attempt(() => options.storage() ?? null, null);
@@ -75,6 +79,7 @@ export class Store {
 
   /** Return what was kept of a query. */
   get(query: string): StoredResult | null {
+    if (!this.#keeps(query)) return null;
     const text = attempt(() => this.#storage?.getItem(this.#prefix + query) ?? null, null);
     const entry = this.#entries.get(query);
     if (entry !== undefined) entry.usedAt = this.#now();
@@ -88,6 +93,7 @@ export class Store {
 
   /** Keep a result, soon; `make` returns it then, or null to keep nothing. */
   put(query: string, make: () => StoredResult | null): void {
+    if (!this.#keeps(query)) return;
     this.#waiting.set(query, make);
     this.#unschedule ??= this.#schedule(() => this.flush());
   }
@@ -96,7 +102,7 @@ export class Store {
   flush(): void {
     this.#unschedule?.();
     this.#unschedule = null;
-    for (const [query, make] of this.#waiting) this.#write(query, make());
+    for (const [query, make] of this.#waiting) this.#write(query, attempt(make, null));
     this.#waiting.clear();
   }
 
@@ -110,14 +116,18 @@ export class Store {
     attempt(() => this.#removeWhere((key) => key.startsWith(this.#prefix)), undefined);
   }
 
-  /** Note what is there, and remove what is of another scope or version. */
+  /** Note what is there, and remove what is of another scope or version, or may not be kept any more. */
   #open(): void {
-    this.#removeWhere((key) => isResult(key) && !key.startsWith(this.#prefix));
+    this.#removeWhere((key) => isResult(key) && !this.#isOwn(key));
     for (const key of keysOf(this.#storage)) {
       if (!key.startsWith(this.#prefix)) continue;
       const text = this.#storage?.getItem(key) ?? '';
       this.#note(key.slice(this.#prefix.length), key.length + text.length, timeOf(text));
     }
+  }
+
+  #isOwn(key: string): boolean {
+    return key.startsWith(this.#prefix) && this.#keeps(key.slice(this.#prefix.length));
   }
 
   #removeWhere(matches: (key: string) => boolean): void {

@@ -35,6 +35,7 @@ export class Page {
   /** How often the server has wanted other credentials. */
   unauthorized = 0;
   readonly #stops = new Map<string, () => void>();
+  readonly #looks: (() => void)[] = [];
   readonly #orders: Orders;
 
   constructor(orders: Orders) {
@@ -67,8 +68,17 @@ export class Page {
     const query = this.hub.queryOf(path as 'agents.get_all', input as undefined);
     this.#stops.set(
       path,
-      query.subscribe((state) => this.frames.push({ path, state, at: performance.now() })),
+      query.subscribe((state) => {
+        this.frames.push({ path, state, at: performance.now() });
+        for (const look of this.#looks) look();
+      }),
     );
+  }
+
+  /** Call back whenever something is shown, and now. */
+  whenever(look: () => void): void {
+    this.#looks.push(look);
+    look();
   }
 
   hide(path: string): void {

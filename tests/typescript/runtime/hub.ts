@@ -47,6 +47,8 @@ export class Hub {
   readonly acks: { readonly stream: string; readonly cursor: string }[] = [];
   /** Called with each stream that is asked for. */
   onStream: (stream: HeldStream) => void = (stream) => stream.connect();
+  /** What every query answers. */
+  result: unknown = null;
   readonly #server: Server = createServer((request, response) => void this.#answer(request, response));
 
   static async open(): Promise<Hub> {
@@ -73,11 +75,17 @@ export class Hub {
       this.acks.push(body);
       response.writeHead(204).end();
     } else if (request.url === '/rpc/events/poll') this.#poll(body, response);
+    else if (request.url !== '/rpc/events') this.#result(response);
     else {
       const stream = new HeldStream(body, response);
       this.streams.push(stream);
       this.onStream(stream);
     }
+  }
+
+  #result(response: ServerResponse): void {
+    const headers = { 'content-type': 'application/json', etag: '"A"', 'reactive-version': 'e:1' };
+    response.writeHead(200, headers).end(JSON.stringify(this.result));
   }
 
   /** Answer the first poll of a chain; the next ones wait. */

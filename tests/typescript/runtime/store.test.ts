@@ -117,6 +117,22 @@ describe('nothing of another is ever found', () => {
   });
 });
 
+test('what may not be kept is neither written nor found, and what was kept of it goes', () => {
+  const disk = new Disk();
+  for (const query of ['q', 'secret']) keep(open(disk), query, 1);
+  const store = new Store({ storage: () => disk, scope: 'ada', buster: '1', keeps: (query) => query !== 'secret' });
+  expect(disk.texts.size).toBe(1);
+  keep(store, 'secret', 2);
+  keep(store, 'q', 2);
+  expect(store.get('secret')).toBeNull();
+  expect([...disk.texts.keys()]).toEqual(['rx:ada:1:q']);
+  // Another tab runs the release before, which keeps it.
+  keep(open(disk), 'secret', 3);
+  expect(store.get('secret')).toBeNull();
+  store.clear();
+  expect(disk.texts.size).toBe(0);
+});
+
 describe('bounds', () => {
   test('the least recently used goes first; to read is to use', () => {
     let time = 0;
@@ -198,6 +214,16 @@ describe('a storage that is of no use is none', () => {
       expect(() => open(disk).get('q')).not.toThrow();
     },
   );
+
+  test('a result that cannot be written takes no other one with it', () => {
+    const disk = new Disk();
+    const store = open(disk);
+    store.put('q', () => {
+      throw new Error('no codec writes this');
+    });
+    keep(store, 'r', 1);
+    expect([...disk.texts.keys()]).toEqual(['rx:ada:1:r']);
+  });
 
   test('a result that is no JSON', () => {
     const disk = new Disk();

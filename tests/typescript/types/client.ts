@@ -38,6 +38,14 @@ reactive.query(api.agents.get_one, { agent_id: 1 });
 // @ts-expect-error a query is no mutation
 reactive.call('agents.get_one', { agent_id });
 
+createReactive({ url: '/', storage: 'session', persist: { memory: false, 'memory.recent': true } });
+// @ts-expect-error no such namespace: what it should not keep would be kept
+createReactive({ url: '/', persist: { memories: false } });
+// @ts-expect-error a mutation's results are not kept
+createReactive({ url: '/', persist: { 'agents.update': false } });
+// @ts-expect-error no such storage
+createReactive({ url: '/', storage: 'disk' });
+
 export async function rename(): Promise<string> {
   const { name } = await reactive.call(api.agents.update, { agent_id, name: 'Ada' });
   return name;
