@@ -22,10 +22,14 @@ setup: ## Make the virtual environment and install everything; quick when nothin
 	@.ci/setup
 
 .PHONY: run
-run: generate ## Seed a database and serve TeamHub on 127.0.0.1:8000 (PORT=... for another)
+run: page ## Build the page, seed a database and serve TeamHub on 127.0.0.1:8000 (PORT=... for another)
 	@$(BIN)/python -m app.seed
 	@$(BIN)/python -m app.welcome http://127.0.0.1:$(PORT)
 	@exec $(BIN)/python -m uvicorn app.main:app --host 127.0.0.1 --port $(PORT)
+
+.PHONY: page
+page: generate ## Build the page of TeamHub
+	@$(NODE) app/web/node_modules/vite/bin/vite.js build app/web --logLevel warn
 
 .PHONY: demo
 demo: setup ## Watch a result change by itself, in the terminal
@@ -106,6 +110,6 @@ lock: setup ## Write constraints.txt: the versions that are installed now
 
 .PHONY: clean
 clean: ## Remove caches and the seeded database; .venv stays
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist site
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache app/web/dist dist site
 	rm -f teamhub.db teamhub.db-* teamhub.secret
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

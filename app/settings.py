@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         secret: signs tokens, at least 32 characters; left out, one is made and kept beside the file, or with PostgreSQL
             in the working folder. Servers on several machines must be given the same.
         token_lifetime_seconds: how long a login lasts.
+        page: the folder of the page that Vite has built.
     """
 
     model_config = SettingsConfigDict(env_prefix="TEAMHUB_", frozen=True)
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     database: str = "teamhub.db"
     secret: SecretStr | None = Field(default=None, min_length=32)
     token_lifetime_seconds: PositiveInt = 3600
+    page: Path = Path(__file__).parent / "web/dist"
 
     @property
     def secret_file(self) -> Path:

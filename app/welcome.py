@@ -15,8 +15,9 @@ QUERIES = '{"queries": [{"path": "agents.get_all"}]}'
 def welcome(url: str) -> str:
     """Return the text for a server at `url`; its indented lines are shell commands."""
     return f"""
-TeamHub    {url}/docs
-Log in as  {EMAIL}, password {PASSWORD} (Authorize in the docs page)
+TeamHub    {url}, in two windows to see one follow the other
+Procedures {url}/docs, where Authorize logs in
+Log in as  {EMAIL}, password {PASSWORD}
 
 In another terminal, log in and call:
 

@@ -78,6 +78,16 @@ _AGENTS_GET_ONE: Final[Procedure[models.Agent]] = Procedure(
 )
 
 
+_AGENTS_GET_OVERVIEW: Final[Procedure[list[models.AgentOverview]]] = Procedure(
+    path='agents.get_overview',
+    url='/rpc/agents.get_overview',
+    method='GET',
+    input=None,
+    output=list[models.AgentOverview],
+    errors=(errors.AgentNotFound,),
+)
+
+
 _AGENTS_GET_WITH_STATS: Final[Procedure[models.AgentStats]] = Procedure(
     path='agents.get_with_stats',
     url='/rpc/agents.get_with_stats',
@@ -115,6 +125,16 @@ _MEMORY_RECENT: Final[Procedure[list[models.Memory]]] = Procedure(
     input=models.MemoryRecentInput,
     output=list[models.Memory],
     errors=(errors.AgentNotFound,),
+)
+
+
+_MESSAGES_EDIT: Final[Procedure[models.Message]] = Procedure(
+    path='messages.edit',
+    url='/rpc/messages.edit',
+    method='POST',
+    input=models.EditInput,
+    output=models.Message,
+    errors=(errors.AgentNotFound, errors.MessageChanged,),
 )
 
 
@@ -158,6 +178,16 @@ _MESSAGES_GET_ALL: Final[Procedure[Page[models.Message]]] = Procedure(
 )
 
 
+_MESSAGES_GET_LATEST: Final[Procedure[list[models.Message]]] = Procedure(
+    path='messages.get_latest',
+    url='/rpc/messages.get_latest',
+    method='GET',
+    input=models.MessagesGetLatestInput,
+    output=list[models.Message],
+    errors=(errors.AgentNotFound,),
+)
+
+
 _MESSAGES_SEND: Final[Procedure[models.Message]] = Procedure(
     path='messages.send',
     url='/rpc/messages.send',
@@ -174,6 +204,16 @@ _ORGANIZATIONS_GET_MINE: Final[Procedure[models.Organization]] = Procedure(
     method='GET',
     input=None,
     output=models.Organization,
+    errors=(errors.AgentNotFound,),
+)
+
+
+_SEARCH_FIND: Final[Procedure[models.SearchResult]] = Procedure(
+    path='search.find',
+    url='/rpc/search.find',
+    method='GET',
+    input=models.SearchFindInput,
+    output=models.SearchResult,
     errors=(errors.AgentNotFound,),
 )
 
@@ -296,6 +336,33 @@ class AgentsGetOne(Query[models.Agent]):
     ) -> BoundQuery[models.Agent]:
         """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
         return self._bind({'agent_id': agent_id})
+
+
+class AgentsGetOverview(Query[list[models.AgentOverview]]):
+    """`agents.get_overview`: query."""
+
+    async def __call__(self) -> list[models.AgentOverview]:
+        """The agents of your organization, by name, with how much each has done and what it did last.
+
+        First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return await self._call({})
+
+    def watch(self) -> Watch[list[models.AgentOverview]]:
+        """Follow the result: its latest state now and after every change.
+
+        The agents of your organization, by name, with how much each has done and what it did last.
+
+        First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+        """
+        return self._watch({})
+
+    def bind(self) -> BoundQuery[list[models.AgentOverview]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class AgentsGetWithStats(Query[models.AgentStats]):
@@ -447,6 +514,33 @@ class MemoryRecent(Query[list[models.Memory]]):
             'agent_id': agent_id,
             'limit': limit,
         })
+
+
+class MessagesEdit(Mutation[models.Message]):
+    """`messages.edit`: mutation."""
+
+    async def __call__(
+        self,
+        *,
+        message_id: str,
+        body: str,
+        expected: str,
+        optimistic: Optimistic = (),
+    ) -> models.Message:
+        """Say something else in a message, unless somebody has changed it meanwhile.
+
+        Args:
+            expected: What the message says as far as you know.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+            MessageChanged: message {message_id!r} was changed meanwhile
+        """
+        return await self._call({
+            'message_id': message_id,
+            'body': body,
+            'expected': expected,
+        }, optimistic)
 
 
 class MessagesEvents(Subscription[models.Message]):
@@ -646,6 +740,47 @@ class MessagesGetAll(PagedQuery[models.Message]):
         })
 
 
+class MessagesGetLatest(Query[list[models.Message]]):
+    """`messages.get_latest`: query."""
+
+    async def __call__(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> list[models.Message]:
+        """What the agents of your organization have said last, newest first.
+
+        Args:
+            limit: How many at most. Default: 20.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return await self._call({'limit': limit})
+
+    def watch(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> Watch[list[models.Message]]:
+        """Follow the result: its latest state now and after every change.
+
+        What the agents of your organization have said last, newest first.
+
+        Args:
+            limit: How many at most. Default: 20.
+        """
+        return self._watch({'limit': limit})
+
+    def bind(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> BoundQuery[list[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'limit': limit})
+
+
 class MessagesSend(Mutation[models.Message]):
     """`messages.send`: mutation."""
 
@@ -696,6 +831,41 @@ class OrganizationsGetMine(Query[models.Organization]):
         return self._bind({})
 
 
+class SearchFind(Query[models.SearchResult]):
+    """`search.find`: query."""
+
+    async def __call__(
+        self,
+        *,
+        text: str,
+    ) -> models.SearchResult:
+        """Find agents by name, role or description, and messages and memories by their text, whatever the case.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return await self._call({'text': text})
+
+    def watch(
+        self,
+        *,
+        text: str,
+    ) -> Watch[models.SearchResult]:
+        """Follow the result: its latest state now and after every change.
+
+        Find agents by name, role or description, and messages and memories by their text, whatever the case.
+        """
+        return self._watch({'text': text})
+
+    def bind(
+        self,
+        *,
+        text: str,
+    ) -> BoundQuery[models.SearchResult]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'text': text})
+
+
 class ToolsAvailable(Query[list[models.Tool]]):
     """`tools.available`: query."""
 
@@ -726,6 +896,13 @@ class ToolsNamespace:
         self.available: Final = ToolsAvailable(client, _TOOLS_AVAILABLE)
 
 
+class SearchNamespace:
+    """The procedures under `search`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.find: Final = SearchFind(client, _SEARCH_FIND)
+
+
 class OrganizationsNamespace:
     """The procedures under `organizations`."""
 
@@ -737,10 +914,12 @@ class MessagesNamespace:
     """The procedures under `messages`."""
 
     def __init__(self, client: AsyncClient) -> None:
+        self.edit: Final = MessagesEdit(client, _MESSAGES_EDIT)
         self.events: Final = MessagesEvents(client, _MESSAGES_EVENTS)
         self.export: Final = MessagesExport(client, _MESSAGES_EXPORT)
         self.get_after: Final = MessagesGetAfter(client, _MESSAGES_GET_AFTER)
         self.get_all: Final = MessagesGetAll(client, _MESSAGES_GET_ALL)
+        self.get_latest: Final = MessagesGetLatest(client, _MESSAGES_GET_LATEST)
         self.send: Final = MessagesSend(client, _MESSAGES_SEND)
 
 
@@ -760,6 +939,7 @@ class AgentsNamespace:
         self.delete: Final = AgentsDelete(client, _AGENTS_DELETE)
         self.get_all: Final = AgentsGetAll(client, _AGENTS_GET_ALL)
         self.get_one: Final = AgentsGetOne(client, _AGENTS_GET_ONE)
+        self.get_overview: Final = AgentsGetOverview(client, _AGENTS_GET_OVERVIEW)
         self.get_with_stats: Final = AgentsGetWithStats(client, _AGENTS_GET_WITH_STATS)
         self.update: Final = AgentsUpdate(client, _AGENTS_UPDATE)
 
@@ -792,6 +972,11 @@ class TeamHub(AsyncClient):
     def organizations(self) -> OrganizationsNamespace:
         """The procedures under `organizations`."""
         return OrganizationsNamespace(self)
+
+    @cached_property
+    def search(self) -> SearchNamespace:
+        """The procedures under `search`."""
+        return SearchNamespace(self)
 
     @cached_property
     def tools(self) -> ToolsNamespace:
@@ -907,6 +1092,33 @@ class SyncAgentsGetOne(SyncQuery[models.Agent]):
     ) -> SyncBoundQuery[models.Agent]:
         """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
         return self._bind({'agent_id': agent_id})
+
+
+class SyncAgentsGetOverview(SyncQuery[list[models.AgentOverview]]):
+    """`agents.get_overview`: query."""
+
+    def __call__(self) -> list[models.AgentOverview]:
+        """The agents of your organization, by name, with how much each has done and what it did last.
+
+        First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({})
+
+    def watch(self) -> SyncWatch[list[models.AgentOverview]]:
+        """Follow the result: its latest state now and after every change.
+
+        The agents of your organization, by name, with how much each has done and what it did last.
+
+        First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+        """
+        return self._watch({})
+
+    def bind(self) -> SyncBoundQuery[list[models.AgentOverview]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({})
 
 
 class SyncAgentsGetWithStats(SyncQuery[models.AgentStats]):
@@ -1058,6 +1270,33 @@ class SyncMemoryRecent(SyncQuery[list[models.Memory]]):
             'agent_id': agent_id,
             'limit': limit,
         })
+
+
+class SyncMessagesEdit(SyncMutation[models.Message]):
+    """`messages.edit`: mutation."""
+
+    def __call__(
+        self,
+        *,
+        message_id: str,
+        body: str,
+        expected: str,
+        optimistic: Optimistic = (),
+    ) -> models.Message:
+        """Say something else in a message, unless somebody has changed it meanwhile.
+
+        Args:
+            expected: What the message says as far as you know.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+            MessageChanged: message {message_id!r} was changed meanwhile
+        """
+        return self._call({
+            'message_id': message_id,
+            'body': body,
+            'expected': expected,
+        }, optimistic)
 
 
 class SyncMessagesEvents(SyncSubscription[models.Message]):
@@ -1257,6 +1496,47 @@ class SyncMessagesGetAll(SyncPagedQuery[models.Message]):
         })
 
 
+class SyncMessagesGetLatest(SyncQuery[list[models.Message]]):
+    """`messages.get_latest`: query."""
+
+    def __call__(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> list[models.Message]:
+        """What the agents of your organization have said last, newest first.
+
+        Args:
+            limit: How many at most. Default: 20.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({'limit': limit})
+
+    def watch(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> SyncWatch[list[models.Message]]:
+        """Follow the result: its latest state now and after every change.
+
+        What the agents of your organization have said last, newest first.
+
+        Args:
+            limit: How many at most. Default: 20.
+        """
+        return self._watch({'limit': limit})
+
+    def bind(
+        self,
+        *,
+        limit: int = UNSET,
+    ) -> SyncBoundQuery[list[models.Message]]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'limit': limit})
+
+
 class SyncMessagesSend(SyncMutation[models.Message]):
     """`messages.send`: mutation."""
 
@@ -1307,6 +1587,41 @@ class SyncOrganizationsGetMine(SyncQuery[models.Organization]):
         return self._bind({})
 
 
+class SyncSearchFind(SyncQuery[models.SearchResult]):
+    """`search.find`: query."""
+
+    def __call__(
+        self,
+        *,
+        text: str,
+    ) -> models.SearchResult:
+        """Find agents by name, role or description, and messages and memories by their text, whatever the case.
+
+        Raises:
+            AgentNotFound: no agent {agent_id!r}
+        """
+        return self._call({'text': text})
+
+    def watch(
+        self,
+        *,
+        text: str,
+    ) -> SyncWatch[models.SearchResult]:
+        """Follow the result: its latest state now and after every change.
+
+        Find agents by name, role or description, and messages and memories by their text, whatever the case.
+        """
+        return self._watch({'text': text})
+
+    def bind(
+        self,
+        *,
+        text: str,
+    ) -> SyncBoundQuery[models.SearchResult]:
+        """Return the query with its input: for optimistic updates, to hold it, to prefetch it."""
+        return self._bind({'text': text})
+
+
 class SyncToolsAvailable(SyncQuery[list[models.Tool]]):
     """`tools.available`: query."""
 
@@ -1337,6 +1652,13 @@ class SyncToolsNamespace:
         self.available: Final = SyncToolsAvailable(client, _TOOLS_AVAILABLE)
 
 
+class SyncSearchNamespace:
+    """The procedures under `search`."""
+
+    def __init__(self, client: SyncClient) -> None:
+        self.find: Final = SyncSearchFind(client, _SEARCH_FIND)
+
+
 class SyncOrganizationsNamespace:
     """The procedures under `organizations`."""
 
@@ -1348,10 +1670,12 @@ class SyncMessagesNamespace:
     """The procedures under `messages`."""
 
     def __init__(self, client: SyncClient) -> None:
+        self.edit: Final = SyncMessagesEdit(client, _MESSAGES_EDIT)
         self.events: Final = SyncMessagesEvents(client, _MESSAGES_EVENTS)
         self.export: Final = SyncMessagesExport(client, _MESSAGES_EXPORT)
         self.get_after: Final = SyncMessagesGetAfter(client, _MESSAGES_GET_AFTER)
         self.get_all: Final = SyncMessagesGetAll(client, _MESSAGES_GET_ALL)
+        self.get_latest: Final = SyncMessagesGetLatest(client, _MESSAGES_GET_LATEST)
         self.send: Final = SyncMessagesSend(client, _MESSAGES_SEND)
 
 
@@ -1371,6 +1695,7 @@ class SyncAgentsNamespace:
         self.delete: Final = SyncAgentsDelete(client, _AGENTS_DELETE)
         self.get_all: Final = SyncAgentsGetAll(client, _AGENTS_GET_ALL)
         self.get_one: Final = SyncAgentsGetOne(client, _AGENTS_GET_ONE)
+        self.get_overview: Final = SyncAgentsGetOverview(client, _AGENTS_GET_OVERVIEW)
         self.get_with_stats: Final = SyncAgentsGetWithStats(client, _AGENTS_GET_WITH_STATS)
         self.update: Final = SyncAgentsUpdate(client, _AGENTS_UPDATE)
 
@@ -1403,6 +1728,11 @@ class SyncTeamHub(SyncClient):
     def organizations(self) -> SyncOrganizationsNamespace:
         """The procedures under `organizations`."""
         return SyncOrganizationsNamespace(self)
+
+    @cached_property
+    def search(self) -> SyncSearchNamespace:
+        """The procedures under `search`."""
+        return SyncSearchNamespace(self)
 
     @cached_property
     def tools(self) -> SyncToolsNamespace:

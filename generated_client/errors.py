@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from reactive_rpc.client import TypedError
-from reactive_rpc.errors import NotFoundError
+from reactive_rpc.errors import ConflictError, NotFoundError
 
 from . import models
 
@@ -15,3 +15,12 @@ class AgentNotFound(TypedError, NotFoundError):
     type = 'AgentNotFound'
     details_model = models.AgentNotFoundDetails
     agent_id: str
+
+
+class MessageChanged(TypedError, ConflictError):
+    """message {message_id!r} was changed meanwhile"""
+
+    type = 'MessageChanged'
+    details_model = models.MessageChangedDetails
+    message_id: str
+    body: str

@@ -40,6 +40,17 @@ class AgentNotFoundDetails(Model):
     agent_id: str
 
 
+class AgentOverview(Model):
+    """
+    An agent, how much it has done, and what it did last.
+    """
+    agent: Agent
+    message_count: Annotated[int, Field(description='How many messages it has sent.')]
+    memory_count: Annotated[int, Field(description='How many memories it has.')]
+    last_message: Annotated[Message | None, Field(description='What it has said last.')]
+    last_memory_at: Annotated[datetime | None, Field(description='When it has remembered something last.')]
+
+
 class AgentStats(Model):
     """
     An agent, and how much it has done.
@@ -78,6 +89,12 @@ class DeleteInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', examples=['agent-0001'], min_length=1, max_length=64)]
 
 
+class EditInput(Model):
+    message_id: Annotated[str, Field(min_length=1, max_length=64)]
+    body: Annotated[str, Field(min_length=1, max_length=4000)]
+    expected: Annotated[str, Field(description='What the message says as far as you know.', max_length=4000)]
+
+
 class Memory(Model):
     """
     What an agent remembers.
@@ -104,6 +121,11 @@ class Message(Model):
     created_at: datetime
 
 
+class MessageChangedDetails(Model):
+    message_id: str
+    body: Annotated[str, Field(description='What it says now.')]
+
+
 class MessagesEventsInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
     last_event_id: str | None = None
@@ -122,6 +144,10 @@ class MessagesGetAllInput(Model):
     limit: Annotated[int, Field(description='How many rows; up to twice as many between `after` and `until`.', ge=1, le=200)] = 50
 
 
+class MessagesGetLatestInput(Model):
+    limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 20
+
+
 class Organization(Model):
     """
     A tenant: nothing of it is seen from another.
@@ -129,6 +155,21 @@ class Organization(Model):
     id: str
     name: str
     created_at: datetime
+
+
+class SearchFindInput(Model):
+    text: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class SearchResult(Model):
+    """
+    What was found; of messages and memories the newest.
+    """
+    agents: list[Agent]
+    messages: list[Message]
+    message_count: Annotated[int, Field(description='How many messages there are in all.')]
+    memories: list[Memory]
+    memory_count: Annotated[int, Field(description='How many memories there are in all.')]
 
 
 class SendInput(Model):
@@ -153,18 +194,24 @@ AddInput.model_rebuild()
 Agent.model_rebuild()
 AgentDeleted.model_rebuild()
 AgentNotFoundDetails.model_rebuild()
+AgentOverview.model_rebuild()
 AgentStats.model_rebuild()
 AgentUpdate.model_rebuild()
 AgentsGetOneInput.model_rebuild()
 AgentsGetWithStatsInput.model_rebuild()
 CreateInput.model_rebuild()
 DeleteInput.model_rebuild()
+EditInput.model_rebuild()
 Memory.model_rebuild()
 MemoryRecentInput.model_rebuild()
 Message.model_rebuild()
+MessageChangedDetails.model_rebuild()
 MessagesEventsInput.model_rebuild()
 MessagesGetAfterInput.model_rebuild()
 MessagesGetAllInput.model_rebuild()
+MessagesGetLatestInput.model_rebuild()
 Organization.model_rebuild()
+SearchFindInput.model_rebuild()
+SearchResult.model_rebuild()
 SendInput.model_rebuild()
 Tool.model_rebuild()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, or_
+from sqlalchemy.orm import Mapped
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -14,7 +17,7 @@ from app.functions.tenancy import AgentId, find_agent, procedure
 from app.models import Agent, Memory, Message, new_id, now
 from reactive_rpc import Tenant
 
-__all__ = ["create", "delete", "get_all", "get_one", "get_with_stats", "update"]
+__all__ = ["create", "delete", "get_all", "get_one", "get_overview", "get_with_stats", "update"]
 
 T = TypeVar("T")
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
@@ -47,6 +50,13 @@ class AgentStats(BaseModel):
     memory_count: int = Field(description="How many memories it has.")
 
 
+class AgentOverview(AgentStats):
+    """An agent, how much it has done, and what it did last."""
+
+    last_message: Message | None = Field(description="What it has said last.")
+    last_memory_at: datetime | None = Field(description="When it has remembered something last.")
+
+
 class AgentDeleted(BaseModel):
     """What went."""
 
@@ -60,6 +70,29 @@ async def get_all(db: AsyncSession, ctx: Tenant) -> list[Agent]:
     """The agents of your organization, by name."""
     agents = select(Agent).where(Agent.organization_id == ctx.tenant)
     return list((await db.exec(agents.order_by(col(Agent.name), col(Agent.id)))).all())
+
+
+@procedure.query
+async def get_overview(db: AsyncSession, ctx: Tenant) -> list[AgentOverview]:
+    """The agents of your organization, by name, with how much each has done and what it did last.
+
+    First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+    """
+    agents = await get_all(db, ctx)
+    ids = [agent.id for agent in agents]
+    messages = await _counted(db, col(Message.from_agent_id), col(Message.created_at), ids)
+    memories = await _counted(db, col(Memory.agent_id), col(Memory.created_at), ids)
+    said = await _last_messages(db, {id: at for id, (_, at) in messages.items()})
+    return [
+        AgentOverview(
+            agent=agent,
+            message_count=messages[agent.id][0] if agent.id in messages else 0,
+            memory_count=memories[agent.id][0] if agent.id in memories else 0,
+            last_message=said.get(agent.id),
+            last_memory_at=memories[agent.id][1] if agent.id in memories else None,
+        )
+        for agent in agents
+    ]
 
 
 @procedure.query
@@ -125,3 +158,20 @@ async def delete(db: AsyncSession, ctx: Tenant, agent_id: AgentId) -> AgentDelet
     memories = await db.exec(sql_delete(Memory).where(col(Memory.agent_id) == agent.id))
     await db.delete(agent)
     return AgentDeleted(agent_id=agent.id, message_count=messages.rowcount, memory_count=memories.rowcount)
+
+
+async def _counted(
+    db: AsyncSession, owner: Mapped[str], moment: Mapped[datetime], agent_ids: Sequence[str]
+) -> dict[str, tuple[int, datetime]]:
+    """Return how many rows each agent has, and the moment of the newest: `{agent: (count, moment)}`."""
+    rows = select(owner, func.count(), func.max(moment)).where(owner.in_(agent_ids)).group_by(owner)
+    return {agent_id: (count, newest) for agent_id, count, newest in (await db.exec(rows)).all()}
+
+
+async def _last_messages(db: AsyncSession, moments: Mapping[str, datetime]) -> dict[str, Message]:
+    """Return the message that each agent has sent at a moment: `{agent: message}`."""
+    sent = select(Message).where(
+        col(Message.from_agent_id).in_(moments), col(Message.created_at).in_(set(moments.values()))
+    )
+    found = (await db.exec(sent)).all()
+    return {each.from_agent_id: each for each in found if moments[each.from_agent_id] == each.created_at}

@@ -14,9 +14,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.functions.tenancy import AgentId, Id, find_agent, procedure
 from app.models import Agent, Message, new_id, now
-from reactive_rpc import NotFoundError, Page, PageCursor, PageLimit, Tenant, Tracked, current_caller, keyset, tracked
+from reactive_rpc import (
+    DeclaredError,
+    NotFoundError,
+    Page,
+    PageCursor,
+    PageLimit,
+    Tenant,
+    Tracked,
+    current_caller,
+    keyset,
+    tracked,
+)
 
-__all__ = ["events", "export", "get_after", "get_all", "send"]
+__all__ = ["edit", "events", "export", "get_after", "get_all", "get_latest", "send"]
 
 PAGE: Final = 200
 """How many messages a subscription reads at once."""
@@ -31,6 +42,14 @@ Receiver = Annotated[
     Field(description="Another agent of your organization; null: all of them.", examples=["agent-0002"]),
 ]
 Body = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+Expected = Annotated[str, Field(max_length=4000, description="What the message says as far as you know.")]
+
+
+class MessageChanged(DeclaredError, code="CONFLICT"):
+    """message {message_id!r} was changed meanwhile"""
+
+    message_id: str
+    body: str = Field(description="What it says now.")
 
 
 @procedure.query
@@ -65,6 +84,15 @@ async def get_after(
         page = page.where(_newer_than(await _find(db, after, theirs)))
     oldest_first = page.order_by(col(Message.created_at), col(Message.id))
     return list((await db.exec(oldest_first.limit(limit))).all())
+
+
+@procedure.query
+async def get_latest(db: AsyncSession, ctx: Tenant, limit: Limit = 20) -> list[Message]:
+    """What the agents of your organization have said last, newest first."""
+    ours = list((await db.exec(select(Agent.id).where(Agent.organization_id == ctx.tenant))).all())
+    sent = select(Message).where(col(Message.from_agent_id).in_(ours))
+    newest_first = sent.order_by(col(Message.created_at).desc(), col(Message.id).desc())
+    return list((await db.exec(newest_first.limit(limit))).all())
 
 
 @procedure.subscription
@@ -111,6 +139,19 @@ async def send(
         created_at=await _next_moment(db, from_agent_id, to_agent_id),
     )
     db.add(message)
+    return message
+
+
+@procedure.mutation(raises=[MessageChanged])
+async def edit(db: AsyncSession, ctx: Tenant, message_id: Id, body: Body, expected: Expected) -> Message:
+    """Say something else in a message, unless somebody has changed it meanwhile."""
+    ours = select(Message).join(Agent, col(Agent.id) == Message.from_agent_id)
+    message = (await db.exec(ours.where(Message.id == message_id, Agent.organization_id == ctx.tenant))).first()
+    if message is None:
+        raise NotFoundError(f"no message {message_id!r}")
+    if message.body != expected:
+        raise MessageChanged(message_id=message_id, body=message.body)
+    message.body = body
     return message
 
 

@@ -94,6 +94,19 @@ export interface AgentNotFoundDetails {
   agent_id: string;
 }
 
+/** An agent, how much it has done, and what it did last. */
+export interface AgentOverview {
+  agent: Agent;
+  /** How many messages it has sent. */
+  message_count: number;
+  /** How many memories it has. */
+  memory_count: number;
+  /** What it has said last. */
+  last_message: Message | null;
+  /** When it has remembered something last. */
+  last_memory_at: Date | null;
+}
+
 /** An agent, and how much it has done. */
 export interface AgentStats {
   agent: Agent;
@@ -126,6 +139,13 @@ export interface DeleteInput {
   agent_id: string;
 }
 
+export interface EditInput {
+  message_id: string;
+  body: string;
+  /** What the message says as far as you know. */
+  expected: string;
+}
+
 /** What an agent remembers. */
 export interface Memory {
   id: string;
@@ -143,6 +163,12 @@ export interface Message {
   created_at: Date;
 }
 
+export interface MessageChangedDetails {
+  message_id: string;
+  /** What it says now. */
+  body: string;
+}
+
 /** A tenant: nothing of it is seen from another. */
 export interface Organization {
   id: string;
@@ -154,6 +180,17 @@ export interface PageMessage {
   items: Message[];
   /** The cursor after which the list goes on; null if nothing follows. */
   next: string | null;
+}
+
+/** What was found; of messages and memories the newest. */
+export interface SearchResult {
+  agents: Agent[];
+  messages: Message[];
+  /** How many messages there are in all. */
+  message_count: number;
+  memories: Memory[];
+  /** How many memories there are in all. */
+  memory_count: number;
 }
 
 export interface SendInput {
@@ -182,6 +219,14 @@ export interface AgentNotFound {
   details: AgentNotFoundDetails;
 }
 
+/** message {message_id!r} was changed meanwhile */
+export interface MessageChanged {
+  type: 'MessageChanged';
+  code: 'CONFLICT';
+  message: string;
+  details: MessageChangedDetails;
+}
+
 export declare namespace agents {
   export type create_Input = CreateInput;
   export type create_Output = Agent;
@@ -197,6 +242,8 @@ export declare namespace agents {
   }
   export type get_one_Output = Agent;
   export type get_one_Error = AgentNotFound | OtherError;
+  export type get_overview_Output = AgentOverview[];
+  export type get_overview_Error = AgentNotFound | OtherError;
   export interface get_with_stats_Input {
     /** An agent of your organization. */
     agent_id: string;
@@ -227,6 +274,9 @@ export declare namespace memory {
 }
 
 export declare namespace messages {
+  export type edit_Input = EditInput;
+  export type edit_Output = Message;
+  export type edit_Error = AgentNotFound | MessageChanged | OtherError;
   export interface events_Input {
     /** An agent of your organization. */
     agent_id: string;
@@ -266,6 +316,16 @@ export declare namespace messages {
   }
   export type get_all_Output = PageMessage;
   export type get_all_Error = AgentNotFound | OtherError;
+  export interface get_latest_Input {
+    /**
+     * How many at most.
+     *
+     * @default 20
+     */
+    limit?: number | undefined;
+  }
+  export type get_latest_Output = Message[];
+  export type get_latest_Error = AgentNotFound | OtherError;
   export type send_Input = SendInput;
   export type send_Output = Message;
   export type send_Error = AgentNotFound | OtherError;
@@ -274,6 +334,14 @@ export declare namespace messages {
 export declare namespace organizations {
   export type get_mine_Output = Organization;
   export type get_mine_Error = AgentNotFound | OtherError;
+}
+
+export declare namespace search {
+  export interface find_Input {
+    text: string;
+  }
+  export type find_Output = SearchResult;
+  export type find_Error = AgentNotFound | OtherError;
 }
 
 export declare namespace tools {
@@ -292,6 +360,18 @@ export declare namespace Json {
     description: string | null;
     is_active: boolean;
     created_at: string;
+  }
+  /** An agent, how much it has done, and what it did last. */
+  export interface AgentOverview {
+    agent: Json.Agent;
+    /** How many messages it has sent. */
+    message_count: number;
+    /** How many memories it has. */
+    memory_count: number;
+    /** What it has said last. */
+    last_message: Json.Message | null;
+    /** When it has remembered something last. */
+    last_memory_at: string | null;
   }
   /** An agent, and how much it has done. */
   export interface AgentStats {
@@ -327,6 +407,16 @@ export declare namespace Json {
     /** The cursor after which the list goes on; null if nothing follows. */
     next: string | null;
   }
+  /** What was found; of messages and memories the newest. */
+  export interface SearchResult {
+    agents: Json.Agent[];
+    messages: Json.Message[];
+    /** How many messages there are in all. */
+    message_count: number;
+    memories: Json.Memory[];
+    /** How many memories there are in all. */
+    memory_count: number;
+  }
   /** Something the agents of an organization can use. */
   export interface Tool {
     id: string;
@@ -344,16 +434,20 @@ export interface Procedures {
   'agents.delete': Mutation<agents.delete_Input, agents.delete_Output, agents.delete_Error>;
   'agents.get_all': Query<void, agents.get_all_Output, agents.get_all_Error>;
   'agents.get_one': Query<agents.get_one_Input, agents.get_one_Output, agents.get_one_Error>;
+  'agents.get_overview': Query<void, agents.get_overview_Output, agents.get_overview_Error>;
   'agents.get_with_stats': Query<agents.get_with_stats_Input, agents.get_with_stats_Output, agents.get_with_stats_Error>;
   'agents.update': Mutation<agents.update_Input, agents.update_Output, agents.update_Error>;
   'memory.add': Mutation<memory.add_Input, memory.add_Output, memory.add_Error>;
   'memory.recent': Query<memory.recent_Input, memory.recent_Output, memory.recent_Error>;
+  'messages.edit': Mutation<messages.edit_Input, messages.edit_Output, messages.edit_Error>;
   'messages.events': Subscription<messages.events_Input, messages.events_Output, messages.events_Error>;
   'messages.export': StreamedQuery<void, messages.export_Output, messages.export_Error>;
   'messages.get_after': Query<messages.get_after_Input, messages.get_after_Output, messages.get_after_Error>;
   'messages.get_all': Query<messages.get_all_Input, messages.get_all_Output, messages.get_all_Error>;
+  'messages.get_latest': Query<messages.get_latest_Input, messages.get_latest_Output, messages.get_latest_Error>;
   'messages.send': Mutation<messages.send_Input, messages.send_Output, messages.send_Error>;
   'organizations.get_mine': Query<void, organizations.get_mine_Output, organizations.get_mine_Error>;
+  'search.find': Query<search.find_Input, search.find_Output, search.find_Error>;
   'tools.available': Query<void, tools.available_Output, tools.available_Error>;
 }
 
@@ -385,6 +479,14 @@ export interface Api {
      */
     get_one: Named<'agents.get_one'>;
     /**
+     * The agents of your organization, by name, with how much each has done and what it did last.
+     *
+     * First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+     *
+     * @see /docs#/agents/agents.get_overview
+     */
+    get_overview: Named<'agents.get_overview'>;
+    /**
      * One agent, with the number of messages it has sent and of memories it has.
      *
      * @see /docs#/agents/agents.get_with_stats
@@ -412,6 +514,12 @@ export interface Api {
     recent: Named<'memory.recent'>;
   };
   messages: {
+    /**
+     * Say something else in a message, unless somebody has changed it meanwhile.
+     *
+     * @see /docs#/messages/messages.edit
+     */
+    edit: Named<'messages.edit'>;
     /**
      * The messages that an agent has sent or received, oldest first, and then each as it is sent.
      *
@@ -442,6 +550,12 @@ export interface Api {
      */
     get_all: Named<'messages.get_all'>;
     /**
+     * What the agents of your organization have said last, newest first.
+     *
+     * @see /docs#/messages/messages.get_latest
+     */
+    get_latest: Named<'messages.get_latest'>;
+    /**
      * Say something: to one agent, or to the whole organization.
      *
      * @see /docs#/messages/messages.send
@@ -455,6 +569,14 @@ export interface Api {
      * @see /docs#/organizations/organizations.get_mine
      */
     get_mine: Named<'organizations.get_mine'>;
+  };
+  search: {
+    /**
+     * Find agents by name, role or description, and messages and memories by their text, whatever the case.
+     *
+     * @see /docs#/search/search.find
+     */
+    find: Named<'search.find'>;
   };
   tools: {
     /**
@@ -520,6 +642,14 @@ export type Routes = {
      */
     get_one: QueryProcedure<agents.get_one_Input, Json.Agent, agents.get_one_Error>;
     /**
+     * The agents of your organization, by name, with how much each has done and what it did last.
+     *
+     * First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+     *
+     * @see /docs#/agents/agents.get_overview
+     */
+    get_overview: QueryProcedure<void, Json.AgentOverview[], agents.get_overview_Error>;
+    /**
      * One agent, with the number of messages it has sent and of memories it has.
      *
      * @see /docs#/agents/agents.get_with_stats
@@ -547,6 +677,12 @@ export type Routes = {
     recent: QueryProcedure<memory.recent_Input, Json.Memory[], memory.recent_Error>;
   };
   messages: {
+    /**
+     * Say something else in a message, unless somebody has changed it meanwhile.
+     *
+     * @see /docs#/messages/messages.edit
+     */
+    edit: MutationProcedure<messages.edit_Input, Json.Message, messages.edit_Error>;
     /**
      * The messages that an agent has sent or received, oldest first, and then each as it is sent.
      *
@@ -577,6 +713,12 @@ export type Routes = {
      */
     get_all: QueryProcedure<messages.get_all_Input, Json.PageMessage, messages.get_all_Error>;
     /**
+     * What the agents of your organization have said last, newest first.
+     *
+     * @see /docs#/messages/messages.get_latest
+     */
+    get_latest: QueryProcedure<messages.get_latest_Input | undefined, Json.Message[], messages.get_latest_Error>;
+    /**
      * Say something: to one agent, or to the whole organization.
      *
      * @see /docs#/messages/messages.send
@@ -591,6 +733,14 @@ export type Routes = {
      */
     get_mine: QueryProcedure<void, Json.Organization, organizations.get_mine_Error>;
   };
+  search: {
+    /**
+     * Find agents by name, role or description, and messages and memories by their text, whatever the case.
+     *
+     * @see /docs#/search/search.find
+     */
+    find: QueryProcedure<search.find_Input, Json.SearchResult, search.find_Error>;
+  };
   tools: {
     /**
      * The enabled tools of your organization, by name.
@@ -604,7 +754,7 @@ export type Routes = {
 interface Root {
   ctx: object;
   meta: object;
-  errorShape: TRPCErrorShape<ErrorData<AgentNotFound | OtherError>>;
+  errorShape: TRPCErrorShape<ErrorData<AgentNotFound | MessageChanged | OtherError>>;
   transformer: false;
 }
 

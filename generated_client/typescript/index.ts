@@ -15,5 +15,5 @@ export const api: Api = /* @__PURE__ */ procedureNames<Api>();
 
 /** Return a client of the server at `options.url`. */
 export function createReactive(options: ReactiveOptions<Procedures>): Reactive<Procedures> {
-  return create<Procedures>({ prefix: '/rpc', namespaces: ['agents', 'memory', 'messages', 'organizations', 'tools'], codecs, ...options });
+  return create<Procedures>({ prefix: '/rpc', namespaces: ['agents', 'memory', 'messages', 'organizations', 'search', 'tools'], codecs, ...options });
 }

@@ -14,7 +14,9 @@ from app.seed import seed
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("command", "text"), [("check", "8 queries were tried"), ("doctor", "organizations.get_mine")])
+@pytest.mark.parametrize(
+    ("command", "text"), [("check", "11 queries were tried"), ("doctor", "organizations.get_mine")]
+)
 def test_every_query_is_cached_and_every_declaration_holds(tmp_path: Path, command: str, text: str) -> None:
     """No query is left untried, fails, or cannot be cached, but for the streamed one; no dependency drifts."""
     seed(tmp_path / "teamhub.db")

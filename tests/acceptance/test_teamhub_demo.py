@@ -7,12 +7,13 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.seed import seed
 from app.welcome import welcome
 
-COUNTS = {"organization": 50, "user": 50, "agent": 1_000, "tool": 250, "message": 20_000, "memory": 10_000}
+COUNTS = {"organization": 50, "user": 52, "agent": 1_000, "tool": 250, "message": 20_000, "memory": 10_000}
 
 
 def dump(database: Path) -> list[str]:
@@ -31,12 +32,15 @@ def test_the_demo_shows_both_writes() -> None:
     assert answer.stderr == ""
 
 
-def test_a_seed_is_the_same_each_time(seeded: Path, tmp_path: Path) -> None:
+def test_a_seed_of_the_same_moment_is_the_same_each_time(tmp_path: Path) -> None:
     """Two databases hold the same rows, as many as promised, and no foreign key that leads nowhere."""
-    assert seed(tmp_path / "another.db")
+    until = datetime(2026, 1, 15, tzinfo=UTC)
+    one, other = tmp_path / "one.db", tmp_path / "other.db"
+    assert seed(one, until=until)
+    assert seed(other, until=until)
 
-    assert dump(seeded) == dump(tmp_path / "another.db")
-    with closing(sqlite3.connect(seeded)) as connection:
+    assert dump(one) == dump(other)
+    with closing(sqlite3.connect(one)) as connection:
         counts = {table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in COUNTS}
         assert counts == COUNTS
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -69,7 +73,7 @@ def test_the_welcome_names_the_server() -> None:
     """Every command that `make run` prints goes to the server that it starts."""
     text = welcome("http://127.0.0.1:4711")
 
-    assert text.count("curl -sS") == text.count("http://127.0.0.1:4711") - 1
+    assert text.count("curl -sS") == text.count("http://127.0.0.1:4711") - 2
     assert subprocess.run(["bash", "-n"], input="\n".join(commands(text)), text=True, check=True).returncode == 0
 
 

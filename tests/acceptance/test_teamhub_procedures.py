@@ -240,3 +240,65 @@ def next_inputs(events: Iterator[Event]) -> list[Any]:
     event = next(events)
     assert isinstance(event, Invalidation)
     return [affected.input for affected in event.affected]
+
+
+def test_a_message_is_edited_unless_somebody_has_changed_it(ada: Caller, neighbour: Caller) -> None:
+    """Who edits says what they have read; if it says something else by now, they are told, and nothing is lost."""
+    agent_id = ada.new_agent()
+    message = ada.post("messages.send", from_agent_id=agent_id, body="first").json()
+    ref = {"message_id": message["id"]}
+
+    edited = ada.post("messages.edit", **ref, body="second", expected="first").json()
+    assert edited == message | {"body": "second"}
+    refused = ada.post("messages.edit", **ref, body="third", expected="first")
+    assert refused.status_code == 409
+    assert refused.json()["error"]["type"] == "MessageChanged"
+    assert refused.json()["error"]["details"] == {"message_id": message["id"], "body": "second"}
+    assert neighbour.post("messages.edit", **ref, body="theirs", expected="second").status_code == 404
+    assert ada.get("messages.get_all", agent_id=agent_id).json()["items"] == [edited]
+
+
+def test_the_overview_tells_what_each_agent_did_last(ada: Caller, server: Server) -> None:
+    """Counts and last rows are those that the agent's own queries give; one that has done nothing has none."""
+    agent_id = ada.new_agent()
+    overview = {one["agent"]["id"]: one for one in ada.get("agents.get_overview").json()}
+    nothing = {"message_count": 0, "memory_count": 0, "last_message": None, "last_memory_at": None}
+    assert {name: overview[agent_id][name] for name in nothing} == nothing
+
+    sent = ada.post("messages.send", from_agent_id=agent_id, body="hello").json()
+    added = ada.post("memory.add", agent_id=agent_id, content="that it said hello").json()
+    now = next(one for one in ada.get("agents.get_overview").json() if one["agent"]["id"] == agent_id)
+    assert now["last_message"] == sent
+    assert now["last_memory_at"] == added["created_at"]
+    assert now["message_count"] == now["memory_count"] == 1
+    assert ada.get("messages.get_latest", limit=1).json() == [sent]
+
+
+def test_search_finds_agents_messages_and_memories_of_the_organization_alone(ada: Caller, neighbour: Caller) -> None:
+    """Whatever the case, and a wildcard is a letter like any other."""
+    agent_id = ada.new_agent()
+    sent = ada.post("messages.send", from_agent_id=agent_id, body="A Xylophone, 100% sure").json()
+    added = ada.post("memory.add", agent_id=agent_id, content="xylophones are loud").json()
+
+    found = ada.get("search.find", text="XYLOPHONE").json()
+    assert (found["messages"], found["message_count"]) == ([sent], 1)
+    assert (found["memories"], found["memory_count"]) == ([added], 1)
+    assert found["agents"] == []
+    assert ada.get("search.find", text="100% sure").json()["messages"] == [sent]
+    assert ada.get("search.find", text="100%sure").json()["messages"] == []
+    assert neighbour.get("search.find", text="xylophone").json()["message_count"] == 0
+    assert [agent["name"] for agent in ada.get("search.find", text="kather").json()["agents"]] == ["Katherine"]
+
+
+def test_the_page_is_served_under_a_strict_policy(server: Server) -> None:
+    """Each address of the page gives the same document, or says how to build it; it is no part of the API."""
+    with httpx.Client(base_url=server.url) as http:
+        answers = [http.get(path) for path in ("/", "/agents/agent-0001", "/search?q=contract")]
+        paths = http.get("/openapi.json").json()["paths"]
+    assert "/" not in paths
+    for answer in answers:
+        if answer.status_code == 503:
+            assert "make run" in answer.text
+        else:
+            assert "script-src 'self'" in answer.headers["content-security-policy"]
+            assert "unsafe" not in answer.headers["content-security-policy"]
