@@ -20,7 +20,7 @@ const PACKED = ['chromium.br', 'swiftshader.tar.br', 'fonts.tar.br', 'al2023.tar
  * that finds no font at all crashes at the first field of a form. */
 const FONTS = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir prefix="relative">fonts</dir></fontconfig>
+<fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="relative">cache</cachedir></fontconfig>
 `;
 
 const UNPACK = `
@@ -54,7 +54,7 @@ export function installed(): Pick<LaunchOptions, 'executablePath' | 'env'> {
 /** Return the folder with Chromium, which is named after its version and made by the first program that needs it. */
 function unpacked(): string {
   const { version } = JSON.parse(readFileSync(new URL('package.json', PACKAGE), 'utf8')) as { version: string };
-  const folder = fileURLToPath(new URL(`.chromium-${version}-with-fonts`, MODULES));
+  const folder = fileURLToPath(new URL(`.chromium-${version}-fonts`, MODULES));
   if (!existsSync(folder)) unpack(folder);
   return folder;
 }
