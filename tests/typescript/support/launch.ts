@@ -20,7 +20,7 @@ const PACKED = ['chromium.br', 'swiftshader.tar.br', 'fonts.tar.br', 'al2023.tar
  * that finds no font at all crashes at the first field of a form. */
 const FONTS = `<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="relative">cache</cachedir></fontconfig>
+<fontconfig><dir prefix="relative">fonts</dir><cachedir prefix="xdg">fonts</cachedir></fontconfig>
 `;
 
 const UNPACK = `
@@ -47,14 +47,15 @@ export function installed(): Pick<LaunchOptions, 'executablePath' | 'env'> {
   const folder = unpacked();
   const libraries = [`${folder}/al2023/lib`, process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':');
   // Its own fonts even where there are others: a page looks the same, and a picture of it, on every machine.
-  const environment = { ...process.env, LD_LIBRARY_PATH: libraries, FONTCONFIG_PATH: `${folder}/fonts` };
+  const fonts = { FONTCONFIG_PATH: `${folder}/fonts`, XDG_CACHE_HOME: `${folder}/cache` };
+  const environment = { ...process.env, LD_LIBRARY_PATH: libraries, ...fonts };
   return { executablePath: `${folder}/chromium`, env: environment };
 }
 
 /** Return the folder with Chromium, which is named after its version and made by the first program that needs it. */
 function unpacked(): string {
   const { version } = JSON.parse(readFileSync(new URL('package.json', PACKAGE), 'utf8')) as { version: string };
-  const folder = fileURLToPath(new URL(`.chromium-${version}-fonts`, MODULES));
+  const folder = fileURLToPath(new URL(`.chromium-${version}-with-own-fonts`, MODULES));
   if (!existsSync(folder)) unpack(folder);
   return folder;
 }
