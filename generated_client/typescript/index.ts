@@ -7,8 +7,17 @@ import { createReactive as create, procedureNames } from './runtime/index.ts';
 import type { Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
-export { dehydrateReactive, LiveQuery, Reactive, ReactiveError } from './runtime/index.ts';
-export type { CallOptions, Credentials, KeyValueStorage, ReactiveOptions, State, Status } from './runtime/index.ts';
+export { dehydrateReactive, infinite, LiveQuery, Pages, Reactive, ReactiveError } from './runtime/index.ts';
+export type {
+  CallOptions,
+  Credentials,
+  KeyValueStorage,
+  PagesOptions,
+  PagesState,
+  ReactiveOptions,
+  State,
+  Status,
+} from './runtime/index.ts';
 
 /** Names of the procedures, with their descriptions: `api.agents.get_one` is the same as 'agents.get_one'. */
 export const api: Api = /* @__PURE__ */ procedureNames<Api>();

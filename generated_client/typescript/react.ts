@@ -4,6 +4,7 @@
 
 import type { Procedures } from './api.ts';
 import { createHooks } from './runtime/react/index.ts';
+import { createInfiniteHook } from './runtime/react/pages.ts';
 
 export { skip } from './runtime/react/index.ts';
 export type { Skip, UseReactiveOptions } from './runtime/react/index.ts';
@@ -16,3 +17,6 @@ export const {
   useReactivePriorities,
   useReactiveStatus,
 } = /* @__PURE__ */ createHooks<Procedures>();
+
+/** Apart from the others: a page without lists does not load what they need. */
+export const useReactiveInfinite = /* @__PURE__ */ createInfiniteHook<Procedures>(useReactiveClient);

@@ -3,3 +3,4 @@
 /** Queries of TeamHub for Svelte 5; the types come with the client. */
 
 export * from './runtime/svelte/index.ts';
+export * from './runtime/svelte/pages.ts';

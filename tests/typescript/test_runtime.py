@@ -41,19 +41,26 @@ KILOBYTE = 1000
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A TeamHub of this module's own."""
-    database = tmp_path_factory.mktemp("teamhub") / "teamhub.db"
-    seed(database)
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of TeamHub, of this module's own."""
+    path = tmp_path_factory.mktemp("teamhub") / "teamhub.db"
+    seed(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(database: Path) -> Iterator[str]:
+    """A TeamHub of it."""
     with serving(database, environment={"TEAMHUB_SECRET": SECRET}) as served:
         yield served
 
 
-def test_pages_of_the_runtime_show_the_truth_of_a_server(url: str) -> None:
+def test_pages_of_the_runtime_show_the_truth_of_a_server(url: str, database: Path) -> None:
     """The suites of `server/`, by Vitest."""
     options = ["--config", str(TYPESCRIPT / "server/vitest.config.ts"), "--root", str(TYPESCRIPT), "--no-color"]
     program = Path(package_script("vitest/vitest.mjs"))
-    printed = run_node(program, "run", *options, environment={"TEAMHUB_URL": url}, within_seconds=300)
+    environment = {"TEAMHUB_URL": url, "TEAMHUB_DATABASE": str(database)}
+    printed = run_node(program, "run", *options, environment=environment, within_seconds=300)
     assert " passed" in printed
 
 
@@ -65,13 +72,25 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "external", "most_kilobytes"),
     [
-        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", ["@tanstack/query-core"], 14.2),
-        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", [], 24.6),
+        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", ["@tanstack/query-core"], 14.7),
+        (f"export {{ createReactive }} from '{RUNTIME}/index.ts'", [], 25.1),
+        (f"export {{ createReactive, infinite }} from '{RUNTIME}/index.ts'", ["@tanstack/query-core"], 18.0),
         (f"export {{ date, list, obj }} from '{RUNTIME}/codec.ts'", [], 1.0),
         (f"export * from '{RUNTIME}/react/index.ts'", ["react"], 1.5),
+        (f"export * from '{RUNTIME}/react/pages.ts'", ["react", "../pages.ts", "./index.ts"], 0.4),
         (f"export * from '{RUNTIME}/svelte/index.ts'", ["svelte/reactivity"], 0.6),
+        (f"export * from '{RUNTIME}/svelte/pages.ts'", ["svelte/reactivity", "../pages.ts"], 0.6),
     ],
-    ids=["the runtime itself", "with query-core", "three codecs", "hooks of React", "queries of Svelte"],
+    ids=[
+        "the runtime itself",
+        "with query-core",
+        "with lists in pages",
+        "three codecs",
+        "hooks of React",
+        "the hook of lists",
+        "queries of Svelte",
+        "lists of Svelte",
+    ],
 )
 def test_what_a_page_downloads_is_small(entry: str, external: list[str], most_kilobytes: float) -> None:
     """Minified and compressed by gzip; who makes it larger says so here. Nothing of it needs `eval`."""

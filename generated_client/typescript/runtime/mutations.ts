@@ -6,7 +6,6 @@
  * the server in order. What shows is right without that too; the server's order would be its own.
  */
 
-import type { Entry } from './entry.ts';
 import { asError, ReactiveError } from './errors.ts';
 import type { Action, Update } from './state.ts';
 import type { Version } from './versions.ts';
@@ -20,10 +19,17 @@ export interface OptimisticUpdate {
   update(data: unknown): unknown;
 }
 
-export interface MutationHost {
-  /** Return the entries in which an update shows. */
-  entriesOf(update: OptimisticUpdate): readonly Entry[];
-  dispatch(entry: Entry, action: Action<unknown>): void;
+/** What a mutation shows in: a query, or a list in pages. */
+export interface MutationTarget {
+  /** The last mutation that shows in it: the next one is sent after it. */
+  lastMutation: Promise<unknown>;
+  readonly snapshot: { readonly covered: boolean };
+}
+
+export interface MutationHost<Target extends MutationTarget> {
+  /** Return all that an update shows in. */
+  targetsOf(update: OptimisticUpdate): readonly Target[];
+  dispatch(target: Target, action: Action<unknown>): void;
   /** Up to where the stream has said everything. */
   readonly notifiedUpTo: Version | null;
 }
@@ -33,41 +39,41 @@ export interface Sent<T> {
   readonly version: Version | null;
 }
 
-export class Mutations {
-  readonly #host: MutationHost;
+export class Mutations<Target extends MutationTarget> {
+  readonly #host: MutationHost<Target>;
   #count = 0;
 
-  constructor(host: MutationHost) {
+  constructor(host: MutationHost<Target>) {
     this.#host = host;
   }
 
   /** Show the updates, send the mutation by `send`, and return its answer. */
   make<T>(updates: readonly OptimisticUpdate[], isParallel: boolean, send: () => Promise<Sent<T>>): Promise<T> {
     const id = `m${++this.#count}`;
-    const entries = new Map<Entry, OptimisticUpdate[]>();
+    const targets = new Map<Target, OptimisticUpdate[]>();
     for (const update of updates) {
-      for (const entry of this.#host.entriesOf(update)) entries.set(entry, [...(entries.get(entry) ?? []), update]);
+      for (const target of this.#host.targetsOf(update)) targets.set(target, [...(targets.get(target) ?? []), update]);
     }
     // Two updates of one query are one op: it leaves as a whole.
-    for (const [entry, all] of entries) this.#host.dispatch(entry, { type: 'opMade', id, apply: composed(all) });
-    const earlier = isParallel ? [] : [...entries.keys()].map((entry) => entry.lastMutation);
-    const done = Promise.allSettled(earlier).then(() => this.#send(id, [...entries.keys()], send));
-    for (const entry of entries.keys()) entry.lastMutation = done;
+    for (const [target, all] of targets) this.#host.dispatch(target, { type: 'opMade', id, apply: composed(all) });
+    const earlier = isParallel ? [] : [...targets.keys()].map((target) => target.lastMutation);
+    const done = Promise.allSettled(earlier).then(() => this.#send(id, [...targets.keys()], send));
+    for (const target of targets.keys()) target.lastMutation = done;
     return done;
   }
 
-  async #send<T>(id: string, entries: readonly Entry[], send: () => Promise<Sent<T>>): Promise<T> {
-    for (const entry of entries) this.#host.dispatch(entry, { type: 'opSent', id });
+  async #send<T>(id: string, targets: readonly Target[], send: () => Promise<Sent<T>>): Promise<T> {
+    for (const target of targets) this.#host.dispatch(target, { type: 'opSent', id });
     try {
       const { value, version } = await send();
-      for (const entry of entries) {
-        const notifiedUpTo = entry.snapshot.covered ? this.#host.notifiedUpTo : null;
-        this.#host.dispatch(entry, { type: 'opAnswered', id, version, notifiedUpTo });
+      for (const target of targets) {
+        const notifiedUpTo = target.snapshot.covered ? this.#host.notifiedUpTo : null;
+        this.#host.dispatch(target, { type: 'opAnswered', id, version, notifiedUpTo });
       }
       return value;
     } catch (thrown) {
       const type = isRefusal(asError(thrown)) ? 'opRejected' : 'opLost';
-      for (const entry of entries) this.#host.dispatch(entry, { type, id });
+      for (const target of targets) this.#host.dispatch(target, { type, id });
       throw thrown;
     }
   }

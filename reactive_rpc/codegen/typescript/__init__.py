@@ -31,8 +31,17 @@ import type { Api, Procedures } from './api.ts';
 import type { Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
-export { dehydrateReactive, LiveQuery, Reactive, ReactiveError } from './runtime/index.ts';
-export type { CallOptions, Credentials, KeyValueStorage, ReactiveOptions, State, Status } from './runtime/index.ts';
+export { dehydrateReactive, infinite, LiveQuery, Pages, Reactive, ReactiveError } from './runtime/index.ts';
+export type {
+  CallOptions,
+  Credentials,
+  KeyValueStorage,
+  PagesOptions,
+  PagesState,
+  ReactiveOptions,
+  State,
+  Status,
+} from './runtime/index.ts';
 
 /** Names of the procedures, with their descriptions: `api.agents.get_one` is the same as 'agents.get_one'. */
 export const api: Api = /* @__PURE__ */ procedureNames<Api>();
@@ -54,6 +63,7 @@ _REACT: Final = """
 
 import type { Procedures } from './api.ts';
 import { createHooks } from './runtime/react/index.ts';
+import { createInfiniteHook } from './runtime/react/pages.ts';
 
 export { skip } from './runtime/react/index.ts';
 export type { Skip, UseReactiveOptions } from './runtime/react/index.ts';
@@ -66,12 +76,16 @@ export const {
   useReactivePriorities,
   useReactiveStatus,
 } = /* @__PURE__ */ createHooks<Procedures>();
+
+/** Apart from the others: a page without lists does not load what they need. */
+export const useReactiveInfinite = /* @__PURE__ */ createInfiniteHook<Procedures>(useReactiveClient);
 """.strip()
 
 _SVELTE: Final = """
 /** Queries of %(title)s for Svelte 5; the types come with the client. */
 
 export * from './runtime/svelte/index.ts';
+export * from './runtime/svelte/pages.ts';
 """.strip()
 
 _FRAMEWORKS: Final = {"react": _REACT, "svelte": _SVELTE}

@@ -24,8 +24,8 @@ import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
 import { asError, ReactiveError } from './errors.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
-import { Mutations, type OptimisticUpdate } from './mutations.ts';
-import { type Action, isStale, newestOf } from './state.ts';
+import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
+import { type Action, type Base, isStale, newestOf } from './state.ts';
 import type { Store } from './store.ts';
 import { type ConnectedQuery, type News, type StreamState, Streams, type WatchedQuery } from './streams.ts';
 import { pause } from './tasks.ts';
@@ -78,11 +78,19 @@ const LEFT_TO_US = {
   refetchOnReconnect: false,
 } as const;
 
+/** A list in pages, of which each is a query: an own mutation shows in the list, and not in a page by itself. */
+export interface FollowedList extends MutationTarget {
+  isShownBy(update: OptimisticUpdate): boolean;
+  tell(action: Action<unknown>): void;
+}
+
 export class Engine {
   readonly client: QueryClient;
+  /** The lists in pages that are followed. */
+  readonly lists = new Set<FollowedList>();
   readonly #options: EngineOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #mutations: Mutations;
+  readonly #mutations: Mutations<Entry | FollowedList>;
   readonly #streams: Streams | null;
   readonly #statusListeners = new Set<() => void>();
   readonly #holds = new WeakMap<Entry, ReturnType<typeof setTimeout>>();
@@ -112,6 +120,11 @@ export class Engine {
 
   get status(): EngineStatus {
     return this.#status;
+  }
+
+  /** Up to where the stream has said everything. */
+  get notifiedUpTo(): Version | null {
+    return this.#notifiedUpTo;
   }
 
   onStatus(listener: () => void): () => void {
@@ -160,6 +173,20 @@ export class Engine {
     };
     count(1);
     return () => count(-1);
+  }
+
+  /** Tell a query what has happened to it elsewhere than at a stream, or a fetch of its own. */
+  tell(entry: Entry, action: Action<unknown>): void {
+    this.#dispatch(entry, action);
+  }
+
+  /** Give a query the result of another one that has the same answer; a stream or a fetch confirms it. */
+  inherit(entry: Entry, { data, etag, version }: Base<unknown>): void {
+    const isNew = newestOf(entry.snapshot).data === undefined;
+    const notifiedUpTo = this.#notifiedUpTo;
+    const outcome = { data, etag, version };
+    this.#dispatch(entry, isNew ? { type: 'restored', ...outcome } : { type: 'shared', ...outcome, notifiedUpTo });
+    this.#awaitStream(entry);
   }
 
   /** Resolve with the data of a query once there is some; reject with the error if its fetch fails. */
@@ -306,9 +333,14 @@ export class Engine {
     if (data !== undefined) this.#dispatch(entry, { type: 'restored', data: hydrated(entry, data), ...rendered });
     entry.renderedState = entry.state;
     if (stored !== null) this.#restoreStored(entry, stored);
-    if (newestOf(entry.snapshot).etag === null || this.#streams === null) return;
-    // A stream may confirm it without a fetch; if none comes, it is fetched.
-    this.#pause(entry, CONFIRM_MS);
+    this.#awaitStream(entry);
+  }
+
+  /** A stream may confirm what was restored without a fetch; if none comes, it is fetched. */
+  #awaitStream(entry: Entry): void {
+    const { snapshot } = entry;
+    if (!snapshot.resolved && newestOf(snapshot).etag !== null && this.#streams !== null)
+      this.#pause(entry, CONFIRM_MS);
   }
 
   #restoreStored(
@@ -621,16 +653,18 @@ export class Engine {
       for (const listener of [...this.#statusListeners]) listener();
   }
 
-  #mutationHost(): ConstructorParameters<typeof Mutations>[0] {
+  #mutationHost(): MutationHost<Entry | FollowedList> {
     const engine = this;
     return {
-      entriesOf: ({ path, input }) => {
+      targetsOf: (update) => {
+        const { path, input } = update;
         const all = [...this.#entries.values()].filter((entry) => entry.path === path);
-        if (input === undefined) return all;
+        const lists = [...this.lists].filter((list) => list.isShownBy(update));
+        if (input === undefined) return [...all, ...lists];
         const key = this.keyOf({ path, input });
-        return all.filter((entry) => entry.key === key);
+        return [...all.filter((entry) => entry.key === key), ...lists];
       },
-      dispatch: (entry, action) => this.#dispatch(entry, action),
+      dispatch: (target, action) => (target instanceof Entry ? this.#dispatch(target, action) : target.tell(action)),
       get notifiedUpTo() {
         return engine.#notifiedUpTo;
       },

@@ -38,6 +38,8 @@ export class Entry {
   lastMutation: Promise<unknown> = Promise.resolve();
   /** Data that somebody else has put into the QueryClient: it shows until the next outcome. */
   foreign: { readonly data: unknown; readonly over: unknown } | null = null;
+  /** Shares what is equal with the JSON before; rows of a list may have come by another page. */
+  share: (before: unknown, json: unknown) => unknown = replaceEqualDeep;
   readonly #listeners = new Set<() => void>();
   #json: unknown;
 
@@ -90,7 +92,7 @@ export class Entry {
    * did not change are the same objects.
    */
   decode(json: unknown): unknown {
-    this.#json = replaceEqualDeep(this.#json, json);
+    this.#json = this.share(this.#json, json);
     return this.codec.decode(this.#json);
   }
 

@@ -3,7 +3,17 @@
 export type { Codec } from './codec.ts';
 export type { ProcedureCodecs } from './engine.ts';
 export { ReactiveError } from './errors.ts';
+export type { Page } from './intervals.ts';
 export { type Named, procedureNames } from './keys.ts';
+export {
+  infinite,
+  Pages,
+  type PagesInput,
+  type PagesOptions,
+  type PagesPath,
+  type PagesState,
+  type RowOf,
+} from './pages.ts';
 export type {
   Args,
   CallOptions,

@@ -187,6 +187,11 @@ export class Reactive<P extends Procedures> {
     this.#ends.push(...this.#listen(store));
   }
 
+  /** What keeps the queries right; for `pages.ts`, which a page without lists does not load. */
+  get engine(): Engine {
+    return this.#engine;
+  }
+
   /** Return a query; nothing is asked before somebody subscribes. */
   query<Path extends QueryPath<P>>(
     path: Path | Named<Path>,

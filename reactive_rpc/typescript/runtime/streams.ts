@@ -240,6 +240,8 @@ export class Streams {
 
   #idle(): void {
     this.#end();
+    // INVARIANT (nothing is confirmed that nobody would tell of): who shows it again must not take it for fresh.
+    this.#options.onNews({ type: 'down', error: null });
     this.#become('idle');
   }
 

@@ -1,32 +1,43 @@
 /** Copies of the runtime's own modules with one line broken on purpose: what the games must find. */
 
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+import type { PagesModule } from './pages_world.ts';
 import type { Reducer } from './world.ts';
 
 const RUNTIME = new URL('../../../reactive_rpc/typescript/runtime/', import.meta.url);
-const MODULES = ['versions.ts', 'state.ts', 'coverage.ts'];
-
 export interface Fault {
   readonly name: string;
-  readonly file: 'state.ts' | 'coverage.ts';
+  readonly file: 'state.ts' | 'coverage.ts' | 'intervals.ts' | 'pages.ts';
   /** Must stand there exactly once: who changes the line changes the fault. */
   readonly line: string;
   readonly broken: string;
 }
 
 /** Call `use` with the reducer that has a fault. */
-export async function withFault<R>(fault: Fault, use: (reducer: Reducer) => R): Promise<R> {
-  const folder = await mkdtemp(join(tmpdir(), 'reactive-mutant-'));
-  try {
-    for (const name of MODULES) await cp(fileURLToPath(new URL(name, RUNTIME)), join(folder, name));
-    const path = join(folder, fault.file);
-    await writeFile(path, broken(await readFile(path, 'utf8'), fault));
+export function withFault<R>(fault: Fault, use: (reducer: Reducer) => R): Promise<R> {
+  return withCopy(fault, async (folder) => {
     const [state, coverage] = await Promise.all([load(folder, 'state.ts'), load(folder, 'coverage.ts')]);
     return use({ ...state, ...coverage } as Reducer);
+  });
+}
+
+/** Call `use` with the lists in pages that have a fault. */
+export function withFaultOfPages<R>(fault: Fault, use: (pages: PagesModule) => R): Promise<R> {
+  return withCopy(fault, async (folder) => use((await load(folder, 'pages.ts')) as PagesModule));
+}
+
+async function withCopy<R>(fault: Fault, use: (folder: string) => Promise<R>): Promise<R> {
+  const folder = await mkdtemp(join(tmpdir(), 'reactive-mutant-'));
+  try {
+    const modules = (await readdir(RUNTIME)).filter((name) => name.endsWith('.ts'));
+    for (const name of modules) await cp(fileURLToPath(new URL(name, RUNTIME)), join(folder, name));
+    const path = join(folder, fault.file);
+    await writeFile(path, broken(await readFile(path, 'utf8'), fault));
+    return await use(folder);
   } finally {
     await rm(folder, { recursive: true });
   }

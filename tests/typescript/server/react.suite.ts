@@ -15,6 +15,7 @@ const { createRoot, hydrateRoot } = await import('react-dom/client');
 const { renderToString } = await import('react-dom/server');
 const { HydrationBoundary, QueryClientProvider, useQuery, useSuspenseQuery } = await import('@tanstack/react-query');
 const { createHooks, skip } = await import('../../../reactive_rpc/typescript/runtime/react/index.ts');
+const { createInfiniteHook } = await import('../../../reactive_rpc/typescript/runtime/react/pages.ts');
 
 const {
   ReactiveProvider,
@@ -24,6 +25,7 @@ const {
   useReactivePriorities,
   useReactiveStatus,
 } = createHooks<TeamHub>();
+const useReactiveInfinite = createInfiniteHook(useReactiveClient);
 
 let ada: Caller;
 let agent: Agent;
@@ -358,13 +360,80 @@ describe('a component', () => {
 async function renderedByServer(isLoaded = true): Promise<{ html: string; state: DehydratedState }> {
   const server = pages.open(ada, { client: new QueryClient() });
   if (isLoaded) await server.prefetch('agents.get_one', { agent_id: agent.id });
+  return dehydrated(server, h(Name));
+}
+
+function dehydrated(server: Reactive<TeamHub>, page: ReactNode): { html: string; state: DehydratedState } {
   vi.stubGlobal('document', undefined);
-  const html = renderToString(h(ReactiveProvider, { reactive: server }, h(Name)));
+  const html = renderToString(h(ReactiveProvider, { reactive: server }, page));
   vi.unstubAllGlobals();
   const state: DehydratedState = JSON.parse(JSON.stringify(dehydrateReactive(server)));
   server.close();
   return { html, state };
 }
+
+let loadMore: () => void;
+
+function Messages({ agentId = agent.id }: { readonly agentId?: string | Skip }): ReactNode {
+  const list = useReactiveInfinite('messages.get_all', typeof agentId === 'string' ? { agent_id: agentId } : skip, {
+    limit: 2,
+  });
+  loadMore = list.loadMore;
+  const texts = (list.rows ?? []).map(({ body }) => body).join(',');
+  return h('p', null, texts, list.hasMore ? '…' : '.', list.isStale ? '?' : '!');
+}
+
+describe('useReactiveInfinite', () => {
+  async function say(...texts: string[]): Promise<void> {
+    for (const body of texts) await ada.call('messages.send', { from_agent_id: agent.id, body });
+  }
+
+  test('shows a list page by page; two components, rendered twice by StrictMode, fetch each page once', async () => {
+    await say('a', 'b', 'c');
+    const counter = new Counter();
+    const page = pages.open(ada, { fetch: counter.fetch });
+    render(page, h(Messages), h(Messages));
+    await reads('c,b…!c,b…!');
+    loadMore();
+    await reads('c,b,a.!c,b,a.!');
+    expect(counter.counts).toMatchObject({ 'messages.get_all': 2 });
+    await say('d');
+    await reads('d,c,b,a.!d,c,b,a.!');
+    unmountAll();
+    await expect.poll(() => page.status.state).toBe('idle');
+  });
+
+  test('an input that is skipped asks nothing', async () => {
+    const counter = new Counter();
+    const page = pages.open(ada, { fetch: counter.fetch });
+    render(page, h(Messages, { agentId: skip }));
+    await reads('.?');
+    expect(counter.counts).toEqual({});
+  });
+
+  test('what a server has rendered is hydrated without a difference, and without a fetch', async () => {
+    await say('a', 'b', 'c');
+    const server = pages.open(ada, { client: new QueryClient() });
+    await server.prefetch('messages.get_all', { agent_id: agent.id, limit: 2 });
+    const { html, state } = dehydrated(server, h(Messages));
+    expect(html).toContain('c,b');
+    const counter = new Counter();
+    const client = new QueryClient();
+    hydrate(client, state);
+    const page = pages.open(ada, { client, fetch: counter.fetch });
+    place.innerHTML = html;
+    const said = vi.spyOn(console, 'error');
+    const root = hydrateRoot(place, h(ReactiveProvider, { reactive: page }, h(Messages)));
+    unmounts.push(() => root.unmount());
+    await reads('c,b…!');
+    expect(said).not.toHaveBeenCalled();
+    expect(counter.counts['messages.get_all']).toBeUndefined();
+    said.mockRestore();
+    loadMore();
+    await reads('c,b,a.!');
+    expect(counter.counts['messages.get_all']).toBe(1);
+  });
+});
 
 describe('useReactiveMutation', () => {
   test('shows at once, and stays', async () => {

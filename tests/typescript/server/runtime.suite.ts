@@ -2,6 +2,7 @@ import { QueryClient, QueryObserver } from '@tanstack/query-core';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { queryKeyOf } from '../../../reactive_rpc/typescript/runtime/keys.ts';
+import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
 import type { KeyValueStorage } from '../../../reactive_rpc/typescript/runtime/store.ts';
 import { type Agent, Caller, Counter, type Message, Pages, Shown, Way } from './teamhub.ts';
 
@@ -90,7 +91,7 @@ describe('one entry in the QueryClient', () => {
 describe('an optimistic mutation', () => {
   async function conversation(
     options = {},
-  ): Promise<{ agent: Agent; page: ReturnType<Pages['open']>; shown: Shown<readonly Message[]> }> {
+  ): Promise<{ agent: Agent; page: ReturnType<Pages['open']>; shown: Shown<State<readonly Message[]>> }> {
     const agent = await ada.newAgent();
     const page = pages.open(ada, options);
     const shown = new Shown(page.query('messages.get_after', { agent_id: agent.id }));
@@ -303,11 +304,15 @@ test('a prefetch is there when somebody shows it', async () => {
   expect(counter.counts['agents.get_one']).toBe(1);
 });
 
-test('nobody watches, nothing is open', async () => {
+test('nobody watches, nothing is open, and nothing is confirmed', async () => {
   const agent = await ada.newAgent();
   const page = pages.open(ada);
   const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
   await shown.fresh();
   shown.stop();
   await expect.poll(() => page.status.state).toBe('idle');
+  await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+  const again = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+  expect(again.now).toMatchObject({ data: { name: 'Test' }, isStale: true });
+  expect((await again.fresh()).data?.name).toBe('Grace');
 });

@@ -11,6 +11,18 @@ import { Caller, Counter, Pages, type TeamHub } from './teamhub.ts';
 /** A component's script, as Svelte compiles it: it shows one agent, and which one may change. */
 const COMPONENT = `
 import { live, liveStatus } from '${fileURLToPath(new URL('../../../reactive_rpc/typescript/runtime/svelte/index.ts', import.meta.url))}';
+import { liveInfinite } from '${fileURLToPath(new URL('../../../reactive_rpc/typescript/runtime/svelte/pages.ts', import.meta.url))}';
+export function mountList(reactive, first, frames) {
+  let id = $state(first);
+  const list = liveInfinite(reactive, 'messages.get_all', () => ({ agent_id: id }), { limit: 2 });
+  const unmount = $effect.root(() => {
+    $effect(() => {
+      const texts = (list.rows ?? []).map(({ body }) => body).join(',');
+      frames.push(texts + (list.hasMore ? '…' : '.') + (list.isStale ? '?' : '!'));
+    });
+  });
+  return { unmount, more: () => list.loadMore(), show: (other) => { id = other; } };
+}
 export function mount(reactive, first, frames) {
   let id = $state(first);
   const agent = live(reactive, 'agents.get_one', () => ({ agent_id: id }));
@@ -33,6 +45,7 @@ interface Mounted {
 }
 
 interface Compiled {
+  mountList(reactive: Reactive<TeamHub>, first: string, frames: string[]): Mounted & { readonly more: () => void };
   mount(reactive: Reactive<TeamHub>, first: string, frames: Frames): Mounted;
 }
 
@@ -69,6 +82,26 @@ test('a component shows a query, follows it and its input, and the stream ends w
   await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('Grace!');
   component.show(other.id);
   await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('Other!');
+  component.unmount();
+  await expect.poll(() => page.status.state, { timeout: 20_000 }).toBe('idle');
+});
+
+test('a component shows a list page by page, follows it and its input, and the stream ends with its effects', async () => {
+  const ada = await Caller.logIn('ada@org-01.example');
+  const [agent, other] = await Promise.all([ada.newAgent(), ada.newAgent()]);
+  const say = (body: string): Promise<unknown> => ada.call('messages.send', { from_agent_id: agent.id, body });
+  for (const body of ['a', 'b', 'c']) await say(body);
+  const page = pages.open(ada);
+  const frames: string[] = [];
+  const { mountList } = await compiled();
+  const component = mountList(page, agent.id, frames);
+  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('c,b…!');
+  component.more();
+  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('c,b,a.!');
+  await say('d');
+  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('d,c,b,a.!');
+  component.show(other.id);
+  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('.!');
   component.unmount();
   await expect.poll(() => page.status.state, { timeout: 20_000 }).toBe('idle');
 });

@@ -5,11 +5,10 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import {
   createReactive,
   type KeyValueStorage,
-  type LiveQuery,
   type Reactive,
   type ReactiveOptions,
 } from '../../../reactive_rpc/typescript/runtime/index.ts';
-import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
+import type { Page } from '../../../reactive_rpc/typescript/runtime/intervals.ts';
 
 export const URL_OF_SERVER = process.env['TEAMHUB_URL'] ?? '';
 const PASSWORD = 'teamhub';
@@ -25,6 +24,13 @@ export interface Message {
   readonly body: string;
 }
 
+interface MessagesInput {
+  readonly agent_id: string;
+  readonly after?: string | null;
+  readonly until?: string | null;
+  readonly limit?: number;
+}
+
 interface Kind<K extends string, Input, Output> {
   readonly kind: K;
   readonly input: Input;
@@ -35,6 +41,7 @@ export interface TeamHub {
   'agents.get_all': Kind<'query', undefined, readonly Agent[]>;
   'agents.get_one': Kind<'query', { readonly agent_id: string }, Agent>;
   'messages.get_after': Kind<'query', { readonly agent_id: string }, readonly Message[]>;
+  'messages.get_all': Kind<'query', MessagesInput, Page<Message>>;
   'agents.create': Kind<'mutation', { readonly name: string; readonly role: string }, Agent>;
   'agents.update': Kind<'mutation', { readonly agent_id: string; readonly name?: string }, Agent>;
   'agents.delete': Kind<'mutation', { readonly agent_id: string }, unknown>;
@@ -168,32 +175,32 @@ export class Pages {
   }
 }
 
-/** Everything that a query shows, for as long as the test lasts. */
-export class Shown<T> {
-  readonly states: State<T>[] = [];
+/** Everything that a query, or a list, shows, for as long as the test lasts. */
+export class Shown<S extends { readonly isStale: boolean; readonly isPending: boolean }> {
+  readonly states: S[] = [];
   readonly stop: () => void;
   #looks: (() => void)[] = [];
 
-  constructor(query: LiveQuery<T>) {
+  constructor(query: { subscribe(listener: (state: S) => void): () => void }) {
     this.stop = query.subscribe((state) => {
       this.states.push(state);
       for (const look of this.#looks.splice(0)) look();
     });
   }
 
-  get now(): State<T> {
+  get now(): S {
     const last = this.states.at(-1);
     if (last === undefined) throw new Error('nothing was shown');
     return last;
   }
 
   /** Resolve with the next state that is so; the one of now counts. */
-  async until(holds: (state: State<T>) => boolean): Promise<State<T>> {
+  async until(holds: (state: S) => boolean): Promise<S> {
     while (!holds(this.now)) await new Promise<void>((resolve) => this.#looks.push(resolve));
     return this.now;
   }
 
-  fresh(): Promise<State<T>> {
+  fresh(): Promise<S> {
     return this.until((state) => !state.isStale && !state.isPending);
   }
 }
