@@ -31,7 +31,8 @@ _PROCEDURE_KINDS: Final = {
 
 _IMPORTED: Final = ("TRPCBuiltRouter", "TRPCDefaultErrorData", "TRPCErrorShape")
 _OWN: Final = (
-    JSON, "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Mutation", "Named", "OtherError",
+    JSON, "AffectedQueries", "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Invalidations",
+    "Mutation", "Named", "OtherError",
     "Procedures", "Query", "Root", "Routes", "StreamedQuery", "Subscription", "Tracked",
     *(f"{ours}Procedure" for ours, _ in _PROCEDURE_KINDS.values()),
 )  # fmt: skip
@@ -92,6 +93,24 @@ export interface OtherError {
 }
 """.strip()
 
+_INVALIDATIONS: Final = """
+/** What `reactive.events` tells: the queries to fetch again, whatever has happened. */
+export interface AffectedQueries {
+  type: 'connected' | 'gap' | 'invalidation' | 'result';
+  affected: { path: string; input?: unknown; key: string }[];
+}
+
+/** The stream of invalidations, which every server has beside its procedures. */
+export type Invalidations = {
+  reactive: {
+    events: SubscriptionProcedure<
+      { queries: readonly { path: string; input?: unknown; etag?: string | null }[]; cursor?: string | null },
+      AsyncIterable<Tracked<AffectedQueries>, void, unknown>,
+      OtherError
+    >;
+  };
+};
+""".strip()
 _ROUTER: Final = """
 type Failed = { type: string | null; details: unknown };
 
@@ -118,7 +137,9 @@ class Api:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._kinds = {kind: _PROCEDURE_KINDS[kind] for kind in sorted({one.kind for one in document.operations})}
+        # The stream of invalidations is a subscription, whatever else there is.
+        kinds = {one.kind for one in document.operations} | {"subscription"}
+        self._kinds = {kind: _PROCEDURE_KINDS[kind] for kind in sorted(kinds)}
         self._imported = sorted([*_IMPORTED, *(name for _, name in self._kinds.values())])
         names = TakenNames([*self._imported, *_OWN, *_GLOBAL])
         errors = [error.details for error in document.errors]
@@ -163,6 +184,7 @@ class Api:
             ]
         # A type and no interface: tRPC wants a record, and an interface has no index signature (TS2344).
         yield ["/** The procedures as tRPC's clients call them. */", "export type Routes = {", *self._routes(), "};"]
+        yield [_INVALIDATIONS]
         yield [
             "interface Root {",
             *indented(
@@ -177,7 +199,7 @@ class Api:
         ]
         yield [
             "/** What `createTRPCClient<AppRouter>` of `@trpc/client` takes. */",
-            "export type AppRouter = TRPCBuiltRouter<Root, Routes>;",
+            "export type AppRouter = TRPCBuiltRouter<Root, Routes & Invalidations>;",
         ]
 
     def _procedures(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Serving mutations that take files: `multipart/form-data`, files beside one JSON part `input`.
+"""Serving mutations that take files: `multipart/form-data`, files beside one JSON part `input`, or one file alone.
 
 Who calls is asked before the body is read, so that a stranger fills no disk, and what that held is let go of; only a
 dependency that reads the body itself has it read before, and is given the JSON part as the body. Files are closed, and
@@ -31,6 +31,7 @@ from reactive_rpc.web.routing.body import BodyLimits
 from reactive_rpc.web.routing.callers import caller_of, origin_of
 from reactive_rpc.web.routing.dependencies import Resolved, resolved
 from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.routing.file_body import OCTETS, FileBody, sole_file
 from reactive_rpc.web.routing.multipart import MultipartBody, too_large
 from reactive_rpc.web.routing.responses import Answer
 
@@ -41,7 +42,7 @@ class Upload:
     """The body of one request, which is read when somebody first asks for it.
 
     Raises:
-        UnsupportedMediaTypeError: it is not declared to be multipart.
+        UnsupportedMediaTypeError: it is declared to be neither multipart nor one file for a mutation that takes one.
         PayloadTooLargeError: it is declared to be too large.
         ParseError: it has no boundary.
     """
@@ -57,7 +58,9 @@ class Upload:
     ) -> None:
         headers = dict(scope["headers"])
         content_type: bytes = headers.get(b"content-type", b"")
-        if content_type.split(b";")[0].strip().lower() != b"multipart/form-data":
+        media_type = content_type.split(b";")[0].strip().lower().decode("latin-1")
+        sole = sole_file(parameters) if media_type == OCTETS else None
+        if sole is None and media_type != "multipart/form-data":
             found = f"the content type is {content_type.decode('latin-1')!r}" if content_type else "no content type"
             raise UnsupportedMediaTypeError(
                 f"{found}: send the files as multipart/form-data, and the other inputs beside them as JSON, in one "
@@ -69,7 +72,12 @@ class Upload:
             raise too_large(limits.uploads.max_bytes)
         self._receive = receive
         self._seconds = limits.uploads.seconds
-        self._body = MultipartBody(content_type, parameters, limits, is_digested=IDEMPOTENCY_KEY.encode() in headers)
+        is_digested = IDEMPOTENCY_KEY.encode() in headers
+        self._body: MultipartBody | FileBody = (
+            MultipartBody(content_type, parameters, limits, is_digested=is_digested)
+            if sole is None
+            else FileBody(sole, limits, is_digested=is_digested)
+        )
         self._is_read = False
         self._places = places
         self._scope = scope
@@ -92,7 +100,7 @@ class Upload:
                 error.headers = {**error.headers, **_CLOSE}
                 raise
 
-    async def read(self) -> MultipartBody:
+    async def read(self) -> MultipartBody | FileBody:
         """Return the whole body.
 
         Raises:

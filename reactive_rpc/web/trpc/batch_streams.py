@@ -7,7 +7,8 @@ r"""A batch whose calls are answered each as soon as it has ended: lines of JSON
     [3,1,[["first"]]]   [3,0,[[]]]   [3,2,{"message",...}]   and that yields, returns, or fails
 
 Source: tRPC v11, `packages/server/src/unstable-core-do-not-import/stream/jsonl.ts`. If its client goes away, queries
-are cancelled; mutations are made to their ends, as over any other wire.
+are cancelled; mutations are made to their ends, as over any other wire. While nothing ends, a space now and then keeps
+proxies from taking the connection for dead: it begins the next line, and JSON does not mind.
 """
 
 from __future__ import annotations
@@ -52,12 +53,22 @@ class BatchStream(Answer):
         make: makes one.
         tasks: those of the answers.
         transformer: of the mount.
+        heartbeat_seconds: how long it may be silent; 0 is for ever.
     """
 
-    __slots__ = ("_calls", "_chunks", "_gone", "_lines", "_make", "_tasks", "_transformer")
+    __slots__ = ("_calls", "_chunks", "_gone", "_heartbeat_seconds", "_lines", "_make", "_tasks", "_transformer")
 
-    def __init__(self, calls: Sequence[TRPCCall], make: Opened, *, tasks: Tasks, transformer: Transformer) -> None:
+    def __init__(
+        self,
+        calls: Sequence[TRPCCall],
+        make: Opened,
+        *,
+        tasks: Tasks,
+        transformer: Transformer,
+        heartbeat_seconds: float,
+    ) -> None:
         super().__init__(200, b"", _HEADERS)
+        self._heartbeat_seconds = heartbeat_seconds
         self._calls = calls
         self._make = make
         self._tasks = tasks
@@ -77,7 +88,7 @@ class BatchStream(Answer):
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
             await _send_line(send, self._transformer.line(_head(len(self._calls)), b"", b""))
-            while (line := await self._lines.get()) is not None:
+            while (line := await self._next_line()) is not None:
                 text, sent = line
                 await _send_line(send, text)
                 if sent is not None and not sent.done():
@@ -89,6 +100,14 @@ class BatchStream(Answer):
             await end_task(leaving, *(task for task, call in zip(making, self._calls, strict=True) if _may_end(call)))
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*making, return_exceptions=True)
+
+    async def _next_line(self) -> tuple[bytes, asyncio.Future[None] | None] | None:
+        """Return the next line, or a space if none comes in time; None past the last."""
+        try:
+            async with asyncio.timeout(self._heartbeat_seconds or None):
+                return await self._lines.get()
+        except TimeoutError:
+            return _PING, None
 
     def _leave(self) -> None:
         """Have whoever still makes something for the client stop it."""
@@ -133,6 +152,9 @@ class BatchStream(Answer):
     async def _until_gone(self) -> Message:
         await self._gone.wait()
         return {"type": "http.disconnect"}
+
+
+_PING: Final = b" "
 
 
 def _head(calls: int) -> bytes:

@@ -210,7 +210,10 @@ class TRPCMount:
             return self._answer_of_batch(ends) if request.is_batch else self._answer_of(ends[0])
         calls = self._calls(asked, scope=scope, dependencies=dependencies)
         if request.is_streamed:
-            return BatchStream(calls, self._open, tasks=self._tasks, transformer=self._transformer)
+            seconds = self._heartbeat_seconds
+            return BatchStream(
+                calls, self._open, tasks=self._tasks, transformer=self._transformer, heartbeat_seconds=seconds
+            )
         if not request.is_batch:
             # A client takes any status but 200 for the end of a subscription, so its refusals are streams of their own.
             kind = None if asked.callees[0] is None else asked.callees[0].kind

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from reactive_rpc.errors import BadRequestError, MethodNotSupportedError, UnsupportedMediaTypeError
 from reactive_rpc.web.routing.dispatcher import MAX_QUERY_STRING_BYTES
+from reactive_rpc.web.routing.file_body import OCTETS
 from reactive_rpc.web.trpc.envelopes import URITooLongError
 
 __all__ = ["VARY", "TRPCRequest", "header_of", "media_type_of", "parameters_in", "read_request"]
@@ -24,7 +25,7 @@ VARY: Final = b"trpc-accept, accept, reactive, reactive-etags, reactive-exact"
 """The headers of a request that an answer may depend on."""
 
 JSONL: Final = "application/jsonl"
-MULTIPART: Final = "multipart/form-data"
+UPLOADS: Final = ("multipart/form-data", OCTETS)
 
 MAX_NAME: Final = 200
 """So much of an unknown path is repeated in a message."""
@@ -40,7 +41,7 @@ class TRPCRequest:
         paths: of the procedures that it calls.
         is_batch: whether it says that they may be several.
         is_streamed: whether each answer is to be sent as soon as it is there.
-        is_upload: whether its body is a form, with files.
+        is_upload: whether its body is a form with files, or one file.
         parameters: of its URL, the first of each name.
     """
 
@@ -60,8 +61,8 @@ def read_request(scope: Scope, name: str, *, max_batch_size: int) -> TRPCRequest
 
     Raises:
         BadRequestError: its path is spelled wrongly, or it holds too many calls.
-        MethodNotSupportedError: a form was sent by another method than POST.
-        UnsupportedMediaTypeError: its body is neither JSON nor a form.
+        MethodNotSupportedError: a form or a file was sent by another method than POST.
+        UnsupportedMediaTypeError: its body is neither JSON nor such.
         URITooLongError: its URL is longer than is read.
     """
     _require_spelled(scope)
@@ -119,18 +120,18 @@ def _require_spelled(scope: Scope) -> None:
 
 
 def _require_media_type(scope: Scope) -> bool:
-    """Let only a body through that can be read; return whether it is a form.
+    """Let only a body through that can be read; return whether it holds files.
 
     Asking for `application/json`, also of an empty body, keeps pages of other sites from calling mutations with the
-    visitor's cookies, see `read_json_body`; forms are asked for their origin when they are read.
+    visitor's cookies, see `read_json_body`; files are asked for their origin when they are read.
     """
     media_type = media_type_of(scope)
     if media_type == "application/json":
         return False
-    if media_type == MULTIPART:
+    if media_type in UPLOADS:
         if scope["method"] != "POST":
             raise MethodNotSupportedError(
-                "Only POST requests are supported for multipart/form-data requests", headers={"allow": "POST"}
+                f"Only POST requests are supported for {media_type} requests", headers={"allow": "POST"}
             )
         return True
     if scope["method"] == "GET":

@@ -79,24 +79,31 @@ class WatchWords(EventWords):
     def _named(self, name: str, fields: Mapping[bytes, bytes]) -> bytes:
         data, id = fields.get(b"data", b""), fields.get(b"id", b"").decode()
         if name == Invalidation.name:
-            return self._said(name, b"", data, id=id)
+            said = from_json(data)
+            affected = to_json(self._as_asked(said.pop("affected")))
+            return self._said(name, affected, to_json(said), id=id)
         if name == Connected.name:
             affected = self._affected_at_first(from_json(data))
             return self._connected(int(fields[b"retry"])) + self._said(name, affected, data, id=id)
         if name == Gap.name:
             return self._said(name, to_json(self._all()), data, id=id)
         if name == Result.name:
-            result = from_json(data)
-            return self._said(name, to_json([{part: result[part] for part in ("path", "input", "key")}]), data, id=id)
+            return self._said(name, to_json(self._as_asked([from_json(data)])), data, id=id)
         return super()._named(name, fields)
 
     def _affected_at_first(self, connected: dict[str, Any]) -> bytes:
         self._keys = connected["queries"]
-        stale = {each["key"]: each for each in connected["stale"]}
-        for each, is_unplaced in zip(self._all(), self._unplaced, strict=False):
-            if is_unplaced and each["key"] is not None:
-                stale.setdefault(each["key"], each)
-        return to_json(list(stale.values()))
+        stale = {each["key"] for each in connected["stale"]}
+        stale |= {key for key, is_unplaced in zip(self._keys, self._unplaced, strict=False) if is_unplaced and key}
+        return to_json([each for each in self._all() if each["key"] in stale])
+
+    def _as_asked(self, affected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return queries with their inputs as the client has spelled them, by which it finds what it shows.
+
+        The server tells them filled in, with the values of what was left out; and two spellings may be one query of it.
+        """
+        keys = {each["key"] for each in affected}
+        return [each for each in self._all() if each["key"] in keys]
 
     def _all(self) -> list[dict[str, Any]]:
         return [
@@ -105,7 +112,6 @@ class WatchWords(EventWords):
         ]
 
     def _said(self, name: str, affected: bytes, data: bytes, *, id: str) -> bytes:
-        """Return an event whose data is told with its type, and with the queries to fetch unless it names them."""
-        named = b'"affected":%b,' % affected if affected else b""
-        value = b'{"type":"%b",%b%b' % (name.encode(), named, data[1:])
+        """Return an event whose data is told with its type, and with the queries to fetch."""
+        value = b'{"type":"%b","affected":%b,%b' % (name.encode(), affected, data[1:])
         return encode_event("message", self._transformer.value(value), id)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
 from reactive_rpc.testing import running
+from tests.support.ways import HoldingWay, Way
 
 from .desk import rpc_on
 from .official_client import CLIENTS, faults_of
@@ -30,5 +33,45 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_every_link_works_unmodified(client: str, url: str) -> None:
     """Calls, batches, streams of them, subscriptions, errors, forms and splits: each check says what was wrong."""
     found = faults_of(CLIENTS[client], f"{url}/trpc")
-    assert len(found) == 17
+    assert len(found) == 18
     assert {name: fault for name, fault in found.items() if fault} == {}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_answers_may_come_in_any_pieces(client: str, url: str) -> None:
+    """A proxy cuts lines, events and characters wherever it likes."""
+    with Way(urlsplit(url).port or 0, piece_bytes=7) as way:
+        found = faults_of(CLIENTS[client], f"{way.url}/trpc")
+    assert len(found) == 18
+    assert {name: fault for name, fault in found.items() if fault} == {}
+
+
+ENDLESS = ("subscriptions", "invalidations", "transformedEvents", "aborted")
+"""Checks that read a stream before its end: of such, a proxy that waits for the end sends nothing."""
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_answers_may_come_all_at_once(client: str, url: str) -> None:
+    """A proxy that holds streams back makes them late, and no different, batches, iterables and refusals among them."""
+    with HoldingWay(urlsplit(url).port or 0) as way:
+        found = faults_of(CLIENTS[client], f"{way.url}/trpc", *ENDLESS)
+    assert len(found) == 14
+    assert {name: fault for name, fault in found.items() if fault} == {}
+
+
+def test_a_batch_that_waits_says_so(tmp_path: Path) -> None:
+    """A space now and then, which begins the next line: no proxy takes the connection for dead."""
+    rpc = rpc_on(tmp_path / "desk.db", settings={"heartbeat_seconds": 0.01})
+    app = FastAPI(lifespan=rpc.lifespan)
+    app.include_router(rpc.router)
+    with (
+        running(app) as base,
+        httpx.stream(
+            "GET", f"{base}/trpc/desk.wait,desk.ping?batch=1", headers={"trpc-accept": "application/jsonl"}
+        ) as answer,
+    ):
+        chunks = answer.iter_raw()
+        received = b""
+        while not received.endswith(b"   "):
+            received += next(chunks)
+    assert received.split(b"\n")[1].lstrip() == b'[1,0,[[{"result":{"data":"pong"}}]]]'

@@ -1,4 +1,4 @@
-"""Official clients that listen, while their server is killed and started again, and while it says nothing."""
+"""Official clients that listen, while their server is killed and started again, cut off, and while it says nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from tests.support.node import TYPESCRIPT, node_command
 from tests.support.processes import Process, Uvicorn
 from tests.support.waiting import wait_until
+from tests.support.ways import Way
 
 LISTENERS = {"newest": "trpc/listen_newest.ts", "11.22.1": "trpc_11_22/listen_pinned.ts"}
 
@@ -32,6 +33,15 @@ class Listener:
                 return False
             self._read = lines.index(line, self._read) + 1
             return True
+
+        wait_until(has_heard, lambda: f"{line!r} is not in\n{self._log.read_text()}")
+
+    def has_heard_since(self, first: str, line: str) -> None:
+        """Wait until it has heard something after the last time that it heard something else."""
+
+        def has_heard() -> bool:
+            lines = self._log.read_text().splitlines()
+            return line in lines[len(lines) - lines[::-1].index(first) :]
 
         wait_until(has_heard, lambda: f"{line!r} is not in\n{self._log.read_text()}")
 
@@ -77,6 +87,27 @@ def test_a_listener_goes_on_after_the_server_was_killed(client: str, server: Uvi
         "desk.added two",
     ]
     assert said.count("reactive.events 1 affected") >= 3
+    assert not [line for line in said if "ended" in line or "complete" in line]
+
+
+@pytest.mark.parametrize("client", LISTENERS)
+def test_a_listener_goes_on_after_its_connection_was_cut(client: str, server: Uvicorn, tmp_path: Path) -> None:
+    """However often; of what was written meanwhile it hears each, once."""
+    with Way(server.port) as way, listening(client, f"{way.url}/trpc", tmp_path) as listener:
+        listener.hears("reactive.events 1 affected")
+        for text in ("one", "two", "three"):
+            way.cut()
+            listener.hears("desk.added connecting")
+            add(server, text)
+            way.mend()
+            listener.hears(f"desk.added {text}")
+        listener.has_heard_since("reactive.events connecting", "reactive.events 1 affected")
+    said = (tmp_path / "listener.log").read_text().splitlines()
+    assert [line for line in said if line in ("desk.added one", "desk.added two", "desk.added three")] == [
+        "desk.added one",
+        "desk.added two",
+        "desk.added three",
+    ]
     assert not [line for line in said if "ended" in line or "complete" in line]
 
 

@@ -1,6 +1,7 @@
-// The checks with the newest client: node newest.ts URL
+// The checks with the newest client: node newest.ts URL [CHECK THAT IS LEFT OUT]...
 
 import * as client from '@trpc/client';
 import { run } from './checks.ts';
 
-await run(client, process.argv[2] ?? '');
+const [url = '', ...leftOut] = process.argv.slice(2);
+await run(client, url, ...leftOut);
