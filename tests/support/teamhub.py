@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import jwt
 
 from app.seed import EMAIL, PASSWORD
 from tests.support.processes import Uvicorn
 from tests.support.waiting import wait_until
 
 __all__ = ["TeamHub"]
+
+PATIENCE_SECONDS = 60.0
+"""How long an answer may take on a machine that does other work too."""
 
 SECRET = "a secret of the tests, long enough for HS256"
 
@@ -45,8 +50,15 @@ class TeamHub(Uvicorn):
 
     def log_in(self, email: str = EMAIL) -> str:
         """Return the token of somebody; the one who is left out is Ada of the first organization."""
-        answer = httpx.post(f"{self.url}/login", data={"username": email, "password": PASSWORD})
+        answer = httpx.post(
+            f"{self.url}/login", data={"username": email, "password": PASSWORD}, timeout=PATIENCE_SECONDS
+        )
         return str(answer.raise_for_status().json()["access_token"])
+
+    def token_for(self, seconds: float) -> str:
+        """Return a token of the same person, which ends so soon: nobody logs in for less than an hour."""
+        claims = {"sub": "user-01", "org": "org-01", "exp": time.time() + seconds}
+        return jwt.encode(claims, SECRET, "HS256")
 
     def page(self, name: str = "queries", **orders: Any) -> str:
         """Return the address of a page that does as it is told (`Orders` in `tests/typescript/pages/page.ts`)."""
@@ -54,7 +66,8 @@ class TeamHub(Uvicorn):
 
     def call(self, path: str, *, token: str, **input: Any) -> Any:
         """Return what a procedure answers somebody who uses none of our clients."""
-        answer = httpx.post(f"{self.url}/rpc/{path}", json=input, headers={"authorization": f"Bearer {token}"})
+        headers = {"authorization": f"Bearer {token}"}
+        answer = httpx.post(f"{self.url}/rpc/{path}", json=input, headers=headers, timeout=PATIENCE_SECONDS)
         return answer.raise_for_status().json()
 
     def write(self, statement: str, *parameters: object) -> None:
@@ -64,7 +77,7 @@ class TeamHub(Uvicorn):
 
     def metric(self, name: str) -> float:
         """Return a figure of `/metrics`: `streams`, `streams_opened_total`."""
-        text = httpx.get(f"{self.url}/rpc/metrics").raise_for_status().text
+        text = httpx.get(f"{self.url}/rpc/metrics", timeout=PATIENCE_SECONDS).raise_for_status().text
         lines = (line.split() for line in text.splitlines())
         return next(float(words[1]) for words in lines if words[0] == f"reactive_rpc_{name}")
 
