@@ -18,7 +18,7 @@ export interface ConversationProps {
 
 export function Conversation({ agentId, name = '' }: ConversationProps): ReactNode {
   const history = useHistory(agentId);
-  const { failed, send, discard } = useSending(agentId, history.optimistic);
+  const { failed, send, discard } = useSending(agentId);
   const [draft, setDraft] = useState({ text: '', to: '' });
   const { data: agents = [] } = useReactive('agents.get_overview');
   const names = new Map(agents.map(({ agent }) => [agent.id, agent.name]));

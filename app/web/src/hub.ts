@@ -12,6 +12,7 @@ export {
   skip,
   useReactive,
   useReactiveClient,
+  useReactiveInfinite,
   useReactiveMutation,
   useReactivePriorities,
   useReactiveStatus,

@@ -1,6 +1,6 @@
 /** Messages that are on their way: they show at once, and a refusal gives the text back. */
 
-import { useCallback, useRef, useState } from 'react';
+import { useCallback, useState } from 'react';
 
 import { type Message, ReactiveError, useReactiveClient } from './hub.ts';
 
@@ -32,11 +32,9 @@ export function newOutgoing(from: string, to: string, body: string): Outgoing {
   return { id: `${PREFIX}${key}`, key, from, to, body, at: new Date() };
 }
 
-export function useSending(agentId: string, shownBy: { readonly agent_id: string; readonly limit: number }) {
+export function useSending(agentId: string) {
   const hub = useReactiveClient();
   const [failed, setFailed] = useState<readonly Failed[]>([]);
-  const query = useRef(shownBy);
-  query.current = shownBy;
   const discard = useCallback((id: string) => setFailed((all) => all.filter((one) => one.id !== id)), []);
   const send = useCallback(
     async (outgoing: Outgoing): Promise<void> => {
@@ -52,7 +50,7 @@ export function useSending(agentId: string, shownBy: { readonly agent_id: string
           {
             key,
             optimistic: (on) =>
-              on('messages.get_all', query.current, (page) => ({ ...page, items: [shown, ...page.items] })),
+              on('messages.get_all', { agent_id: from }, (page) => ({ ...page, items: [shown, ...page.items] })),
           },
         );
       } catch (thrown) {

@@ -553,6 +553,7 @@ function hostOf(engine: Engine): PagesHost {
       return engine.notifiedUpTo;
     },
     lists: engine.lists,
-    soon: queueMicrotask,
+    // A browser calls it on nothing, or refuses.
+    soon: (act) => queueMicrotask(act),
   };
 }
