@@ -1,7 +1,7 @@
 """A real Chromium: tabs that a test drives by the DevTools protocol, and programs that drive one by Playwright.
 
-Tabs are driven by the protocol itself, as Playwright makes every tab count as visible, and keeps pages out of the back
-and forward cache. `tests/typescript/browser/relay.ts` starts Chromium and passes messages on.
+Tabs are driven by the protocol itself, as Playwright makes every tab count as visible.
+`tests/typescript/browser/relay.ts` starts Chromium and passes messages on.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Tab:
         self._leave(lambda: self.call("Page.reload"))
 
     def back(self) -> None:
-        """Go back to the page before; it may come out of the back and forward cache."""
+        """Go back to the page before."""
         history = self.call("Page.getNavigationHistory")
         entry = history["entries"][history["currentIndex"] - 1]
         self.call("Page.navigateToHistoryEntry", entryId=entry["id"])
@@ -286,6 +286,10 @@ class Tab:
     def show(self) -> None:
         """End `hide`."""
         self._become_window("normal", "visible")
+
+    def before_each_page(self, script: str) -> None:
+        """Run a script in each page that the tab will load, before the page's own."""
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def freeze(self) -> None:
         """Stop its timers, its tasks and its requests, as a browser does with tabs that are hidden: hide it before."""

@@ -26,6 +26,9 @@ PATIENCE_SECONDS = 60.0
 
 SECRET = "a secret of the tests, long enough for HS256"
 
+PATIENCE_SECONDS = 60.0
+"""How long an answer may take on a machine that does other work too."""
+
 
 class TeamHub(Uvicorn):
     """TeamHub in a process of its own, with pages under `/pages`; as a context manager it runs as long as the block.

@@ -8,9 +8,11 @@ import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
 import type { Named, QueryName } from './keys.ts';
 import type { OptimisticUpdate } from './mutations.ts';
+import { browserOf, followPage } from './page.ts';
 import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
+import { type TabOptions, Tabs } from './tabs.ts';
 import { type Credentials, Wire } from './wire.ts';
 
 /** The procedures of a server, by their paths: what each takes and answers. The generated client has it. */
@@ -97,11 +99,15 @@ export interface ReactiveOptions<P extends Procedures = Procedures> {
   readonly buster?: string;
   /** How changes are heard of: by a stream, or by long polls if there is none; `off`: not at all. */
   readonly transport?: 'auto' | 'poll' | 'off';
+  /** Tell the server up to where a stream's events have arrived, so that none is lost on the way; if not, it trusts. */
+  readonly acks?: boolean;
   /** The first parts of the API's paths: their keys in the QueryClient are live, whoever makes them. */
   readonly namespaces?: readonly string[];
   readonly codecs?: Readonly<Record<string, ProcedureCodecs>>;
   /** Called when the server wants other credentials; give them, and call `reidentify`. */
   readonly onUnauthorized?: (error: ReactiveError) => void;
+  /** Called when nothing of the caller's is left here: they logged out in another tab, or are somebody else by now. */
+  readonly onSignedOut?: () => void;
 }
 
 /** How it stands with the server. */
@@ -175,17 +181,25 @@ export class LiveQuery<T> {
 export class Reactive<P extends Procedures> {
   readonly client: QueryClient;
   readonly #engine: Engine;
-  readonly #ends: (() => void)[] = [];
+  readonly #end: (() => void) | null;
   #status: { readonly of: EngineStatus; readonly value: Status } | null = null;
 
   constructor(options: ReactiveOptions<P>) {
     this.client = options.client ?? new QueryClient();
     this.client.mount();
-    const { namespaces, codecs, transport, onUnauthorized } = options;
-    const about = { namespaces, codecs, transport, onUnauthorized };
-    const store = storeOf(options);
-    this.#engine = new Engine({ client: this.client, wire: new Wire(options), store, ...about });
-    this.#ends.push(...this.#listen(store));
+    const { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut } = options;
+    const about = { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut };
+    const browser = browserOf();
+    const listen = browser && ((from: TabOptions) => new Tabs(from, browser, options.identity ?? null));
+    const wire = new Wire(options);
+    this.#engine = new Engine({
+      client: this.client,
+      wire,
+      store: storeOf(options),
+      ...about,
+      ...(listen && { listen }),
+    });
+    this.#end = browser === null ? null : followPage(this.#engine);
   }
 
   /** What keeps the queries right; for `pages.ts`, which a page without lists does not load. */
@@ -262,60 +276,30 @@ export class Reactive<P extends Procedures> {
 
   /** The same caller has other credentials. */
   reidentify(): void {
-    this.#engine.reidentify(false);
+    this.#engine.reidentify('credentials');
   }
 
-  /** The caller has logged out: nothing of theirs stays, in memory or in storage. */
+  /** The caller has logged out: nothing of theirs stays, in memory or in storage, of this tab or of their others. */
   forget(): void {
-    this.#engine.reidentify(true);
+    this.#engine.reidentify('forget');
   }
 
   /** End everything. */
   close(): void {
-    for (const end of this.#ends.splice(0)) end();
+    this.#end?.();
     this.#engine.close();
     this.client.unmount();
   }
-
-  /** Hear of the page: whether it is online, seen, or going. */
-  #listen(store: Store | null): (() => void)[] {
-    if (typeof addEventListener !== 'function' || typeof document === 'undefined') return [];
-    const nudge = (): void => this.#engine.nudge();
-    let hiddenAt = Infinity;
-    return [
-      on(globalThis, 'online', nudge),
-      on(globalThis, 'offline', () => this.#engine.lose()),
-      on(globalThis, 'pagehide', () => store?.flush()),
-      on(globalThis, 'pageshow', (event) => {
-        if (event instanceof PageTransitionEvent && event.persisted) this.#engine.distrust();
-      }),
-      on(document, 'visibilitychange', () => {
-        if (document.visibilityState === 'hidden') hiddenAt = Date.now();
-        // A hidden page's sockets may be gone without a word.
-        else if (Date.now() - hiddenAt > DISTRUST_MS) this.#engine.distrust();
-        else nudge();
-      }),
-    ];
-  }
 }
-
-/** After how long in the background a stream that seems to be up is replaced. */
-const DISTRUST_MS = 5000;
 
 /** Return the client of a server; `Procedures` is in the generated code. */
 export function createReactive<P extends Procedures>(options: ReactiveOptions<P>): Reactive<P> {
   return new Reactive<P>(options);
 }
 
-function on(target: EventTarget, type: string, listener: (event: Event) => void): () => void {
-  target.addEventListener(type, listener);
-  return () => target.removeEventListener(type, listener);
-}
-
-function statusOf({ stream, heardAt, waiting, error }: EngineStatus): Status {
-  const isOffline = typeof navigator !== 'undefined' && navigator.onLine === false;
+function statusOf({ stream, isOnline, heardAt, waiting, error }: EngineStatus): Status {
   const lastSync = heardAt === null ? null : new Date(heardAt);
-  return { state: isOffline && stream !== 'live' ? 'offline' : stream, lastSync, waiting, error };
+  return { state: !isOnline && stream !== 'live' ? 'offline' : stream, lastSync, waiting, error };
 }
 
 function storeOf(options: ReactiveOptions): Store | null {

@@ -52,6 +52,8 @@ export type News =
       readonly version: Version | null;
       readonly scope: string | null;
       readonly queries: readonly ConnectedQuery[];
+      /** A stream of another tab watches these already; of others nothing is said. */
+      readonly isPartial?: boolean;
     }
   | {
       readonly type: 'invalidated';
@@ -82,6 +84,8 @@ export interface StreamOptions {
   readonly onNews: (news: News) => void;
   readonly onState?: (state: StreamState) => void;
   readonly cursor?: string | null;
+  /** Tell the server up to where events have arrived, so that it sends again what was lost on the way. */
+  readonly acks?: boolean;
   /** `auto` polls if streams do not get through. */
   readonly transport?: 'auto' | 'poll';
   readonly backoff?: Backoff;
@@ -132,7 +136,44 @@ interface Stream {
   isHeldBack: boolean;
 }
 
-export class Streams {
+/** Where the news of the queries come from: a stream of this page's own, or one that tabs share. */
+export interface NewsSource {
+  /** Look at the set again. */
+  update(): void;
+  /** Try now what waits for its turn. */
+  nudge(): void;
+  /** Distrust a stream that seems to be up. */
+  replace(): void;
+  /** Take the stream for ended: the network is gone. */
+  lose(): void;
+  /** Begin anew for a caller of other credentials, whose `scope` may be known. */
+  reidentify(cause: Cause, scope: string | null): void;
+  close(): void;
+  /** The server has named the caller. */
+  identified?(scope: string): void;
+  /** Time has passed, in a page. */
+  tick?(): void;
+  /** The page is frozen, or left; it may come back. */
+  suspend?(): void;
+  resume?(): void;
+  /** Offer a result to other tabs. */
+  share?(result: SharedResult): void;
+  /** How long a fetch should wait for another tab's result. */
+  readonly patienceMs?: number;
+}
+
+/** Why a source begins anew: other credentials; a logout, here or in another tab; the server has named another. */
+export type Cause = 'credentials' | 'forget' | 'forgotten' | 'another';
+
+/** A result that a tab has fetched, as JSON. */
+export interface SharedResult {
+  readonly key: string;
+  readonly json: unknown;
+  readonly etag: string;
+  readonly version: Version;
+}
+
+export class Streams implements NewsSource {
   /** Up to where everything was said. */
   cursor: string | null;
   readonly #options: StreamOptions;
@@ -152,6 +193,8 @@ export class Streams {
   #refusal: ReactiveError | null = null;
   /** The active stream refuses a query that it may watch later. */
   #isOutdated = false;
+  /** Nobody knows whether the active stream is up. */
+  #isDistrusted = false;
   #short = 0;
   #pollsUntil = 0;
 
@@ -164,6 +207,10 @@ export class Streams {
 
   get state(): StreamState {
     return this.#state;
+  }
+
+  get #isAcknowledged(): boolean {
+    return this.#options.acks ?? true;
   }
 
   /** Look at the set again: open, replace or end the stream, whichever makes it fit. */
@@ -184,8 +231,8 @@ export class Streams {
 
   /** Open another stream although one seems to be up: after a sleep nobody knows whether it is. */
   replace(): void {
-    if (this.#active === null) return this.nudge();
-    this.#isOutdated = true;
+    this.nudge();
+    this.#isDistrusted = this.#active !== null;
     this.update();
   }
 
@@ -196,9 +243,7 @@ export class Streams {
     if (this.#active === null) return;
     this.#active.control.abort();
     this.#active = null;
-    this.#become('reconnecting');
-    const error = new ReactiveError('CONNECTION_FAILED', 'the network is gone');
-    this.#options.onNews({ type: 'down', error });
+    this.#down(new ReactiveError('CONNECTION_FAILED', 'the network is gone'));
     this.#holdOff(this.#backoff.nextDelay());
   }
 
@@ -240,16 +285,24 @@ export class Streams {
   }
 
   #idle(): void {
+    const wasUp = this.#active !== null;
     this.#end();
     // INVARIANT (nothing is confirmed that nobody would tell of): who shows it again must not take it for fresh.
     this.#options.onNews({ type: 'down', error: null });
     this.#become('idle');
+    // What was confirmed is not any more: nobody would say that it has changed.
+    if (wasUp) this.#options.onNews({ type: 'down', error: null });
   }
 
   #fits(queries: readonly WatchedQuery[]): boolean {
     if (this.#active === null) return queries.length === 0 && this.#state === 'idle';
     const watched = new Set(this.#active.queries.map((query) => query.key));
-    return !this.#isOutdated && watched.size === queries.length && queries.every((query) => watched.has(query.key));
+    return (
+      !this.#isOutdated &&
+      !this.#isDistrusted &&
+      watched.size === queries.length &&
+      queries.every((query) => watched.has(query.key))
+    );
   }
 
   /** Keep the distance that the backoff wants. */
@@ -279,7 +332,7 @@ export class Streams {
     const isPolling = transport === 'poll' || Date.now() < this.#pollsUntil;
     return {
       control: new AbortController(),
-      channel: isPolling ? pollChannel(wire) : streamChannel(wire),
+      channel: isPolling ? pollChannel(wire) : streamChannel(wire, this.#isAcknowledged),
       queries,
       keys: new Map(),
       id: '',
@@ -324,7 +377,7 @@ export class Streams {
       // INVARIANT (only the active stream is heard): the next one's `connected` was made after these events.
       this.#take(stream, event);
     }
-    if (stream.channel.isStream) this.#acks.add(stream.id, stream.cursor);
+    if (stream.channel.isStream && this.#isAcknowledged) this.#acks.add(stream.id, stream.cursor);
   }
 
   // -- the first event
@@ -356,14 +409,16 @@ export class Streams {
 
   /** If the stream refuses a query for a reason that may pass, open another one after a while. */
   #deferIfRefused(stream: Stream, queries: readonly ConnectedQuery[]): void {
-    this.#isOutdated = false;
+    this.#isOutdated = this.#isDistrusted = false;
     if (!queries.some(({ error }) => error !== null && DEFERRING.has(error.code))) return this.#deferred.reset();
     this.#replaceAfter(stream, this.#deferred.nextDelay());
   }
 
   #replaceAfter(stream: Stream, milliseconds: number): void {
     void pause(milliseconds, stream.control.signal).then(() => {
-      if (stream === this.#active) this.replace();
+      if (stream !== this.#active) return;
+      this.#isOutdated = true;
+      this.update();
     });
   }
 
@@ -427,7 +482,10 @@ export class Streams {
     if (error.status === 401 || error.status === 403) return this.#refuse(error);
     // The server may be unable to read the cursor: the ETags suffice.
     if (error.status === 400) this.cursor = null;
-    if (this.#active === null) this.#options.onNews({ type: 'down', error });
+    // INVARIANT (a distrusted stream is believed no longer than until the next one fails): nothing else would end it
+    // before its heartbeats are missed.
+    if (this.#isDistrusted) this.#end();
+    if (this.#active === null) this.#down(error);
     this.#holdOff(error.retryAfterSeconds * 1000 + this.#backoff.nextDelay());
   }
 
@@ -438,9 +496,13 @@ export class Streams {
     const lastedMs = Date.now() - connectedAt;
     this.#short = stream.channel.isStream && lastedMs < SHORT_MS ? this.#short + 1 : 0;
     if (this.#short >= MAX_SHORT) this.#pollsUntil = Date.now() + POLLING_MS;
-    this.#become('reconnecting');
-    this.#options.onNews({ type: 'down', error: failure });
+    this.#down(failure);
     this.#holdOff(this.#pauseAfter(failure, lastedMs));
+  }
+
+  #down(error: ReactiveError | null): void {
+    this.#become('reconnecting');
+    this.#options.onNews({ type: 'down', error });
   }
 
   #pauseAfter(failure: ReactiveError | null, lastedMs: number): number {
@@ -524,7 +586,7 @@ class Watchdog {
   }
 }
 
-function refOf({ path, input, etag }: WatchedQuery): QueryRef {
+export function refOf({ path, input, etag }: WatchedQuery): QueryRef {
   return etag === null ? { path, input } : { path, input, etag };
 }
 

@@ -66,13 +66,14 @@ const POLL_GRACE_MS = 20_000;
 const MAX_RETRY_AFTER_SECONDS = 600;
 
 export class Wire {
-  readonly #base: string;
+  /** What all addresses begin with. */
+  readonly base: string;
   readonly #credentials: Credentials;
   readonly #fetch: typeof fetch;
   readonly #timeoutMs: number;
 
   constructor({ url, prefix = '/rpc', credentials = () => ({}), fetch, timeoutMs = TIMEOUT_MS }: WireOptions) {
-    this.#base = url.replace(/\/+$/, '') + prefix;
+    this.base = url.replace(/\/+$/, '') + prefix;
     this.#credentials = credentials;
     // A browser's `fetch` is called on nothing, or it refuses; and a page may replace it later.
     this.#fetch = fetch ?? ((input, init) => globalThis.fetch(input, init));
@@ -114,9 +115,9 @@ export class Wire {
   }
 
   /** Open an event stream; its bytes come for as long as `signal` is not aborted. */
-  async events(request: StreamRequest, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  async events(request: StreamRequest, acks: boolean, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const headers = { accept: 'text/event-stream' };
-    const response = await this.#send('/events', { body: { ...request, acks: true }, headers, signal, timeoutMs: 0 });
+    const response = await this.#send('/events', { body: { ...request, acks }, headers, signal, timeoutMs: 0 });
     if (!response.ok) throw await errorOf(response);
     const found = response.headers.get('content-type') ?? '';
     if (response.body !== null && found.startsWith('text/event-stream')) return response.body;
@@ -144,7 +145,7 @@ export class Wire {
     const signals = [call.signal, timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : undefined].filter(isGiven);
     const signal = AbortSignal.any(signals);
     const body = JSON.stringify(call.body ?? {});
-    const url = this.#base + path;
+    const url = this.base + path;
     try {
       // `no-store`: the browser's own cache would answer, and hide a 304.
       const init = { method: 'POST', cache: 'no-store', body, headers, signal, keepalive: call.keepalive ?? false };

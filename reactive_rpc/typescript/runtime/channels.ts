@@ -35,8 +35,8 @@ const POLL_DISTANCE_MS = 200;
 const POLL_RETRY_MS = 1000;
 
 /** One response that does not end. */
-export function streamChannel(wire: Wire): Channel {
-  return { isStream: true, open: (request, signal) => streamed(wire, request, signal) };
+export function streamChannel(wire: Wire, acks: boolean): Channel {
+  return { isStream: true, open: (request, signal) => streamed(wire.events(request, acks, signal)) };
 }
 
 /** One request after another. */
@@ -44,8 +44,8 @@ export function pollChannel(wire: Wire): Channel {
   return { isStream: false, open: (request, signal) => polled(wire, request, signal) };
 }
 
-async function* streamed(wire: Wire, request: StreamRequest, signal: AbortSignal): AsyncGenerator<EventBatch> {
-  const reader = (await wire.events(request, signal)).getReader();
+async function* streamed(body: Promise<ReadableStream<Uint8Array>>): AsyncGenerator<EventBatch> {
+  const reader = (await body).getReader();
   const decoder = new SseDecoder();
   try {
     for (let chunk = await chunkOf(reader); chunk !== null; chunk = await chunkOf(reader)) {

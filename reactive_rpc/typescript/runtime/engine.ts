@@ -27,7 +27,17 @@ import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
 import { type Action, type Base, isStale, newestOf } from './state.ts';
 import type { Store } from './store.ts';
-import { type ConnectedQuery, type News, type StreamState, Streams, type WatchedQuery } from './streams.ts';
+import {
+  type Cause,
+  type ConnectedQuery,
+  type News,
+  type NewsSource,
+  type SharedResult,
+  type StreamState,
+  Streams,
+  type WatchedQuery,
+} from './streams.ts';
+import type { TabOptions } from './tabs.ts';
 import { pause } from './tasks.ts';
 import { Turns } from './turns.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
@@ -47,11 +57,17 @@ export interface EngineOptions {
   readonly namespaces?: readonly string[] | undefined;
   readonly codecs?: Readonly<Record<string, ProcedureCodecs>> | undefined;
   readonly transport?: 'auto' | 'poll' | 'off' | undefined;
+  readonly acks?: boolean | undefined;
+  /** Returns where news come from; left out, it is a stream of the page's own. */
+  readonly listen?: ((options: TabOptions) => NewsSource) | undefined;
   readonly onUnauthorized?: ((error: ReactiveError) => void) | undefined;
+  readonly onSignedOut?: (() => void) | undefined;
 }
 
 export interface EngineStatus {
   readonly stream: StreamState;
+  /** The browser believes that there is a network. */
+  readonly isOnline: boolean;
   /** When the server was last heard of, as `Date.now()` counts; null if it never was. */
   readonly heardAt: number | null;
   /** How many mutations were made and are not answered yet. */
@@ -91,16 +107,18 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #mutations: Mutations<Entry | FollowedList>;
-  readonly #streams: Streams | null;
+  readonly #streams: NewsSource | null;
   readonly #statusListeners = new Set<() => void>();
   readonly #holds = new WeakMap<Entry, ReturnType<typeof setTimeout>>();
   readonly #patient = new Turns((key) => this.#fetchPatiently(key));
   readonly #unsubscribe: () => void;
-  #status: EngineStatus = { stream: 'idle', heardAt: null, waiting: 0, error: null };
+  #status: EngineStatus = { stream: 'idle', isOnline: true, heardAt: null, waiting: 0, error: null };
   #notifiedUpTo: Version | null = null;
   /** Ends the work on results of the last visit; null until it has begun. */
   #endBackground: (() => void) | null = null;
   #scope: string | null = null;
+  /** The page was told that it needs other credentials. */
+  #isUnauthorized = false;
   /** The engine itself writes into the cache just now. */
   #isWriting = false;
 
@@ -108,7 +126,8 @@ export class Engine {
     this.client = options.client;
     this.#options = options;
     this.#mutations = new Mutations(this.#mutationHost());
-    this.#streams = options.transport === 'off' ? null : new Streams(this.#streamOptions());
+    const { listen = (about: TabOptions) => new Streams(about), transport } = options;
+    this.#streams = transport === 'off' ? null : listen(this.#streamOptions());
     // By namespace: the user's other queries keep their defaults.
     for (const namespace of options.namespaces ?? []) {
       this.client.setQueryDefaults([[namespace]], this.queryDefaults());
@@ -217,12 +236,14 @@ export class Engine {
     return made.finally(() => this.#become({ waiting: this.#status.waiting - 1 }));
   }
 
-  /** The caller has other credentials; `forget` if it is somebody else, who may not see what is here. */
-  reidentify(forget: boolean): void {
+  /** The caller is another one, whose scope may be known, or has other credentials. */
+  reidentify(cause: Cause, scope: string | null = null): void {
+    const forget = cause !== 'credentials';
     if (forget) {
       this.#options.store?.clear();
-      this.#scope = null;
+      this.#scope = scope;
     }
+    this.#isUnauthorized = false;
     this.#notifiedUpTo = null;
     for (const entry of this.#entries.values()) {
       entry.giveUp();
@@ -230,7 +251,8 @@ export class Engine {
       // In the place of the fetch that was given up: its answer would have been the former caller's.
       if (entry.snapshot.loading && entry.fetch === null) void this.#refresh(entry);
     }
-    this.#streams?.reidentify();
+    this.#streams?.reidentify(cause, scope);
+    if (cause === 'forgotten' || cause === 'another') this.#options.onSignedOut?.();
   }
 
   /** Try now what waits: the page is online, or seen again. */
@@ -241,12 +263,30 @@ export class Engine {
 
   /** Distrust a stream that seems to be up: the page slept. */
   distrust(): void {
+    this.nudge();
     this.#streams?.replace();
   }
 
-  /** The network is gone, and so is the stream, whatever its sockets say. */
-  lose(): void {
-    this.#streams?.lose();
+  /** The network has come, or gone, and with it the stream, whatever its sockets say. */
+  setOnline(isOnline: boolean): void {
+    this.#become({ isOnline });
+    if (isOnline) this.nudge();
+    else this.#streams?.lose();
+  }
+
+  tick(): void {
+    this.#streams?.tick?.();
+  }
+
+  /** The page is frozen, or left: it may come back, or not. */
+  suspend(): void {
+    this.#options.store?.flush();
+    this.#streams?.suspend?.();
+  }
+
+  resume(): void {
+    this.nudge();
+    this.#streams?.resume?.();
   }
 
   close(): void {
@@ -415,8 +455,9 @@ export class Engine {
   /** See to it that what is wanted is fetched and watched, and nothing else. */
   #look(entry: Entry): void {
     const isWatched = entry.isWanted && isConfirmable(entry);
-    if (isWatched !== entry.isWatched) this.#streams?.update();
+    const isOther = isWatched !== entry.isWatched;
     entry.isWatched = isWatched;
+    if (isOther) this.#streams?.update();
     this.#watchAbandoned(entry);
     const { wanted, loading } = entry.snapshot;
     if (!wanted || loading || entry.fetch !== null || entry.pause !== null || !entry.isWanted) return;
@@ -502,6 +543,7 @@ export class Engine {
       // INVARIANT (an answer counts only for the caller who asked): `notice` may have found that it is another.
       if (signal.aborted) return null;
       this.#dispatch(entry, fetchedAction(entry, answer));
+      this.#share(entry, answer);
       return answer.isStale
         ? new ReactiveError('SERVICE_UNAVAILABLE', 'the database cannot be read', { status: 503 })
         : null;
@@ -509,9 +551,15 @@ export class Engine {
       if (signal.aborted) return null;
       const error = reactiveError(thrown);
       this.#dispatch(entry, { type: 'fetchFailed', error, answered: error.status > 0 && !error.isTransient });
-      if (error.status === 401) this.#options.onUnauthorized?.(error);
+      this.#hearRefusal(error);
       return error;
     }
+  }
+
+  /** Offer a result to the other tabs, which fetch it no more. */
+  #share({ key }: Entry, { json, etag, version, isStale, error }: Answer): void {
+    if (json === undefined || etag === null || version === null || isStale || error !== null) return;
+    this.#streams?.share?.({ key, json, etag, version });
   }
 
   /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
@@ -537,13 +585,17 @@ export class Engine {
 
   // -- the stream
 
-  #streamOptions(): ConstructorParameters<typeof Streams>[0] {
+  #streamOptions(): TabOptions {
     return {
       wire: this.#options.wire,
       queries: () => this.#watched(),
       onNews: (news) => this.#hear(news),
       onState: (stream) => this.#onStream(stream),
       transport: this.#options.transport === 'poll' ? 'poll' : 'auto',
+      acks: this.#options.acks ?? true,
+      onShared: (result) => this.#hearShared(result),
+      onScope: (scope) => this.#notice(scope),
+      onSignedOut: () => this.reidentify('forgotten'),
     };
   }
 
@@ -586,23 +638,47 @@ export class Engine {
       case 'refused':
         this.#become({ error: news.error });
         this.#each((entry) => this.#dispatch(entry, { type: 'streamFailed', error: news.error }));
-        if (news.error.status === 401) this.#options.onUnauthorized?.(news.error);
+        this.#hearRefusal(news.error);
     }
   }
 
   #change(keys: readonly string[], actionOf: (entry: Entry) => Action<unknown>): void {
+    const patienceMs = this.#streams?.patienceMs ?? 0;
     for (const entry of keys.flatMap((key) => this.#entries.get(key) ?? [])) {
+      // Nobody sees the page: a tab that is seen fetches it, and shares it.
+      const isPatient = patienceMs > 0 && entry.fetch === null && entry.pause === null;
+      if (isPatient) void this.#pause(entry, patienceMs);
       this.#dispatch(entry, actionOf(entry));
-      hurry(entry);
+      if (!isPatient) hurry(entry);
     }
   }
 
-  #connected({ version, scope, queries }: Extract<News, { type: 'connected' }>): void {
+  #hearShared({ key, json, etag, version }: SharedResult): void {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return;
+    const notifiedUpTo = entry.snapshot.covered ? this.#notifiedUpTo : null;
+    try {
+      this.#dispatch(entry, { type: 'shared', data: entry.decode(json), etag, version, notifiedUpTo });
+    } catch {
+      // Of another schema: that tab is of another release.
+    }
+  }
+
+  /** Tell the page once that it needs other credentials. */
+  #hearRefusal(error: ReactiveError): void {
+    if (error.status !== 401 || this.#isUnauthorized) return;
+    this.#isUnauthorized = true;
+    this.#options.onUnauthorized?.(error);
+  }
+
+  #connected({ version, scope, queries, isPartial = false }: Extract<News, { type: 'connected' }>): void {
     this.#become({ error: null });
     if (this.#notice(scope)) return;
     const watched = new Map(queries.map((query) => [query.key, query]));
     this.#each((entry) => {
       const query = watched.get(entry.key);
+      // What a leader answers a tab speaks of what it does not cover yet.
+      if (isPartial && (query === undefined || entry.snapshot.covered)) return;
       if (query !== undefined) this.#connectedOne(entry, query, version);
       else if (entry.snapshot.covered) this.#dispatch(entry, { type: 'uncovered' });
     });
@@ -636,10 +712,11 @@ export class Engine {
 
   /** Another scope than before is another caller: nothing of the former's may show. Returns whether it is one. */
   #notice(scope: string | null): boolean {
-    if (scope === null || scope === this.#scope) return false;
-    const isOther = this.#scope !== null;
-    if (isOther) this.reidentify(true);
+    if (scope === null) return false;
+    const isOther = this.#scope !== null && scope !== this.#scope;
     this.#scope = scope;
+    if (isOther) this.reidentify('another', scope);
+    else this.#streams?.identified?.(scope);
     return isOther;
   }
 
@@ -648,7 +725,7 @@ export class Engine {
   #become(change: Partial<EngineStatus>): void {
     const before = this.#status;
     this.#status = { ...before, ...change };
-    const names = ['stream', 'waiting', 'error'] as const;
+    const names = ['stream', 'isOnline', 'waiting', 'error'] as const;
     if (names.some((name) => this.#status[name] !== before[name]))
       for (const listener of [...this.#statusListeners]) listener();
   }

@@ -34,6 +34,8 @@ export class Page {
   readonly asked: Record<string, number> = {};
   /** How often the server has wanted other credentials. */
   unauthorized = 0;
+  /** How often the caller was gone, by another tab's word or the server's. */
+  signedOut = 0;
   readonly #stops = new Map<string, () => void>();
   readonly #looks: (() => void)[] = [];
   readonly #orders: Orders;
@@ -46,6 +48,9 @@ export class Page {
       credentials: () => ({ authorization: `Bearer ${this.token}` }),
       onUnauthorized: () => {
         this.unauthorized += 1;
+      },
+      onSignedOut: () => {
+        this.signedOut += 1;
       },
       fetch: (input, init) => {
         const path = new URL(String(input), location.href).pathname.replace('/rpc/', '');
