@@ -565,6 +565,23 @@ export type Routes = {
   };
 };
 
+/** What `reactive.events` tells: the queries to fetch again, whatever has happened. */
+export interface AffectedQueries {
+  type: 'connected' | 'gap' | 'invalidation' | 'result';
+  affected: { path: string; input?: unknown; key: string }[];
+}
+
+/** The stream of invalidations, which every server has beside its procedures. */
+export type Invalidations = {
+  reactive: {
+    events: SubscriptionProcedure<
+      { queries: readonly { path: string; input?: unknown; etag?: string | null }[]; cursor?: string | null },
+      AsyncIterable<Tracked<AffectedQueries>, void, unknown>,
+      OtherError
+    >;
+  };
+};
+
 interface Root {
   ctx: object;
   meta: object;
@@ -573,4 +590,4 @@ interface Root {
 }
 
 /** What `createTRPCClient<AppRouter>` of `@trpc/client` takes. */
-export type AppRouter = TRPCBuiltRouter<Root, Routes>;
+export type AppRouter = TRPCBuiltRouter<Root, Routes & Invalidations>;

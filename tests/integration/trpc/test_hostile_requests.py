@@ -183,7 +183,14 @@ headers = st.lists(
         st.tuples(
             st.just(b"content-type"),
             st.sampled_from(
-                [b"application/json", b"application/json; charset=x", b"multipart/form-data", b"text/plain", b"\xff"]
+                [
+                    b"application/json",
+                    b"application/json; charset=x",
+                    b"multipart/form-data",
+                    b"text/plain",
+                    b"\xff",
+                    b"application/octet-stream",
+                ]
             ),
         ),
         st.tuples(st.sampled_from([b"trpc-accept", b"accept"]), st.sampled_from([b"application/jsonl", b"*/*", b","])),
