@@ -22,6 +22,7 @@ from sqlalchemy import (
     select,
     text,
     true,
+    tuple_,
     union,
     union_all,
     values,
@@ -69,7 +70,7 @@ class Generator(Drawing):
         compared = self.pick(source.c) if not self.chance(3) else self.integer(source)
         if isinstance(compared.type, JSON):
             return self.pick([compared.is_(None), compared.is_not(None), compared["k"].as_integer() == 1])
-        shape = self.pick(["equal"] * 4 + ["order"] * 3 + ["set"] * 2 + ["null", "unequal", "columns", "wide"])
+        shape = self.pick(["equal"] * 4 + ["order"] * 3 + ["set"] * 2 + ["null", "unequal", "columns", "wide", "rows"])
         if shape == "order" and isinstance(compared.type, _UNORDERED):
             shape = "equal"
         return getattr(self, f"_{shape}")(compared, sources)
@@ -85,6 +86,16 @@ class Generator(Drawing):
         return self.pick(
             [compared > low, compared >= low, compared < high, compared <= high, compared.between(low, high)]
         )
+
+    def _rows(self, compared: Any, sources: list[Any]) -> Any:
+        """Compare row values in order, as keyset pages do."""
+        ordered = [each for each in compared.table.c if not isinstance(each.type, _UNORDERED)]
+        if len(ordered) < 2:
+            return self._equal(compared, sources)
+        columns = self.random.sample(ordered, 2 + self.chance(3) if len(ordered) > 2 else 2)
+        row, after = tuple_(*columns), tuple(self.value(each) for each in columns)
+        until = tuple(self.value(each) for each in columns)
+        return self.pick([row > after, row >= after, row < after, row <= after, and_(row > after, row <= until)])
 
     def _set(self, compared: Any, _sources: Any) -> Any:
         listed = [self.value(compared) for _ in range(self.random.randrange(4))]
