@@ -5,6 +5,7 @@ What answers is run by `tests/acceptance`: the README's application, client and 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sqlite3
@@ -28,14 +29,16 @@ RUN = Path(__file__).with_name("run_page.py")
 AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 PAGES = [*AT_THE_TOP, *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
-RUN_ELSEWHERE = {"README.md"}
-"""Pages whose Python talks to a server, which `tests/acceptance/test_readme.py` serves."""
+RUN_ELSEWHERE = {"README.md", "docs/tutorial/live-page.md"}
+"""Pages whose Python is served by `tests/acceptance/test_readme.py` and `tests/browser/test_live_page.py`."""
 
 FENCE = re.compile(r"^ *```(.*)$", re.MULTILINE)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SETUP = (ROOT / ".ci/setup").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+LOCK = ROOT / "tests/typescript/examples/package-lock.json"
+LOCKED: dict[str, Any] = json.loads(LOCK.read_text(encoding="utf-8"))["packages"]
 VARIABLES = {f"REACTIVE_RPC_{name}".upper() for name in Settings.model_fields}
 
 
@@ -49,9 +52,9 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_says_its_language(page: str) -> None:
-    """One of those that are run here, or `text`: what a command answers, or a drawing."""
+    """One of those that are run here or in `test_typescript.py`, or `text`: what a command answers, or a drawing."""
     opened = FENCE.findall(TEXT[page])[::2]
-    assert set(opened) <= {"python", "sh", "text"}
+    assert set(opened) <= {"python", "sh", "text", "ts", "tsx", "js", "html", "svelte", "json"}
 
 
 def commands(script: str) -> Iterator[tuple[dict[str, str], list[str]]]:
@@ -119,10 +122,24 @@ def urls(words: list[str]) -> None:
     assert re.match(r"(http://127\.0\.0\.1:8000|\$URL)/rpc/[a-z]+", url)
 
 
+def packages(words: list[str]) -> None:
+    """Require that each package that is installed is one of those that the examples are built with."""
+    [install, *names] = [word for word in words if word != "--save-dev"]
+    assert install == "install"
+    assert {f"node_modules/{name}" for name in names} <= LOCKED.keys()
+
+
+def commands_of_packages(words: list[str]) -> None:
+    """Require that a package of the examples has the command."""
+    assert any(words[0] in package.get("bin", {}) for package in LOCKED.values())
+
+
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     ".venv/bin/pytest": paths,
     "curl": urls,
     "make": targets,
+    "npm": packages,
+    "npx": commands_of_packages,
     "pip": extras,
     "pytest": files_of_tests,
     "reactive-rpc": lambda words: takes(typer.main.get_command(cli), "reactive-rpc", words),

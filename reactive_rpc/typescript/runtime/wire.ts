@@ -103,7 +103,7 @@ export class Wire {
 
   /** Make a mutation, once however often it is sent under the same `key`. */
   async mutate(path: string, input: unknown, about: MutationOptions = {}): Promise<Written> {
-    const headers = about.key === undefined ? {} : { 'idempotency-key': about.key };
+    const headers: Readonly<Record<string, string>> = about.key === undefined ? {} : { 'idempotency-key': about.key };
     const response = await this.#send(`/${path}`, { body: input, headers, signal: about.signal });
     if (!response.ok) throw await errorOf(response);
     return {
