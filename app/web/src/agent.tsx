@@ -79,10 +79,11 @@ function Heading({ agent }: { readonly agent: Agent | undefined }): ReactNode {
   const isRoleNew = useIsChanged(agent?.role);
   if (agent === undefined) {
     return (
-      <div className="hero" aria-hidden="true">
+      <div className="hero">
         <Bone width={48} height={48} look="box" />
         <div className="grow">
           <h1>
+            <span className="sr">Loading the agent</span>
             <Bone width={96} height={16} />
           </h1>
           <p>
