@@ -61,6 +61,7 @@ check: setup docs ## Check format, lint, types, layers, workflows, figures of th
 		echo "tsc of $$compiler: $$project"; \
 		$(NODE) $(NODE_MODULES)/$$compiler/bin/tsc --project $$project || exit; \
 	done; done
+	$(BIN)/pytest -q -n 0 tests/typescript/test_package.py
 	$(BIN)/actionlint -shellcheck= -pyflakes=
 	$(BIN)/python .ci/figures.py
 	$(BIN)/python .ci/glossary.py

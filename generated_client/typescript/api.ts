@@ -751,6 +751,143 @@ export type Routes = {
   };
 };
 
+/** The same for clients whose links have superjson: values are those of `Procedures`. */
+export type SuperjsonRoutes = {
+  agents: {
+    /**
+     * Add an agent to your organization.
+     *
+     * @see /docs#/agents/agents.create
+     */
+    create: MutationProcedure<agents.create_Input, agents.create_Output, agents.create_Error>;
+    /**
+     * Delete an agent with its memories and with every message it has sent or received.
+     *
+     * @see /docs#/agents/agents.delete
+     */
+    delete: MutationProcedure<agents.delete_Input, agents.delete_Output, agents.delete_Error>;
+    /**
+     * The agents of your organization, by name.
+     *
+     * @see /docs#/agents/agents.get_all
+     */
+    get_all: QueryProcedure<void, agents.get_all_Output, agents.get_all_Error>;
+    /**
+     * One agent.
+     *
+     * @see /docs#/agents/agents.get_one
+     */
+    get_one: QueryProcedure<agents.get_one_Input, agents.get_one_Output, agents.get_one_Error>;
+    /**
+     * The agents of your organization, by name, with how much each has done and what it did last.
+     *
+     * First the agents, then what belongs to them by their ids, so that only what they write computes it again.
+     *
+     * @see /docs#/agents/agents.get_overview
+     */
+    get_overview: QueryProcedure<void, agents.get_overview_Output, agents.get_overview_Error>;
+    /**
+     * One agent, with the number of messages it has sent and of memories it has.
+     *
+     * @see /docs#/agents/agents.get_with_stats
+     */
+    get_with_stats: QueryProcedure<agents.get_with_stats_Input, agents.get_with_stats_Output, agents.get_with_stats_Error>;
+    /**
+     * Change an agent: only the fields that are given.
+     *
+     * @see /docs#/agents/agents.update
+     */
+    update: MutationProcedure<agents.update_Input, agents.update_Output, agents.update_Error>;
+  };
+  memory: {
+    /**
+     * Let an agent remember something.
+     *
+     * @see /docs#/memory/memory.add
+     */
+    add: MutationProcedure<memory.add_Input, memory.add_Output, memory.add_Error>;
+    /**
+     * What an agent has remembered last, newest first.
+     *
+     * @see /docs#/memory/memory.recent
+     */
+    recent: QueryProcedure<memory.recent_Input, memory.recent_Output, memory.recent_Error>;
+  };
+  messages: {
+    /**
+     * Say something else in a message, unless somebody has changed it meanwhile.
+     *
+     * @see /docs#/messages/messages.edit
+     */
+    edit: MutationProcedure<messages.edit_Input, messages.edit_Output, messages.edit_Error>;
+    /**
+     * The messages that an agent has sent or received, oldest first, and then each as it is sent.
+     *
+     * It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
+     * missed, and nothing told twice.
+     *
+     * @see /docs#/messages/messages.events
+     */
+    events: SubscriptionProcedure<messages.events_Input, AsyncIterable<Tracked<messages.events_Output>, void, unknown>, messages.events_Error>;
+    /**
+     * All messages that the agents of your organization have sent, oldest first, one a line.
+     *
+     * @see /docs#/messages/messages.export
+     */
+    export: QueryProcedure<void, AsyncIterable<messages.export_Output, void, unknown>, messages.export_Error>;
+    /**
+     * The messages that an agent has sent or received, oldest first: those after one, or all from the first.
+     *
+     * @see /docs#/messages/messages.get_after
+     */
+    get_after: QueryProcedure<messages.get_after_Input, messages.get_after_Output, messages.get_after_Error>;
+    /**
+     * A page of the messages that an agent has sent or received, newest first.
+     *
+     * For the next page, give `next` as `after`.
+     *
+     * @see /docs#/messages/messages.get_all
+     */
+    get_all: QueryProcedure<messages.get_all_Input, messages.get_all_Output, messages.get_all_Error>;
+    /**
+     * What the agents of your organization have said last, newest first.
+     *
+     * @see /docs#/messages/messages.get_latest
+     */
+    get_latest: QueryProcedure<messages.get_latest_Input | undefined, messages.get_latest_Output, messages.get_latest_Error>;
+    /**
+     * Say something: to one agent, or to the whole organization.
+     *
+     * @see /docs#/messages/messages.send
+     */
+    send: MutationProcedure<messages.send_Input, messages.send_Output, messages.send_Error>;
+  };
+  organizations: {
+    /**
+     * The organization that you belong to.
+     *
+     * @see /docs#/organizations/organizations.get_mine
+     */
+    get_mine: QueryProcedure<void, organizations.get_mine_Output, organizations.get_mine_Error>;
+  };
+  search: {
+    /**
+     * Find agents by name, role or description, and messages and memories by their text, whatever the case.
+     *
+     * @see /docs#/search/search.find
+     */
+    find: QueryProcedure<search.find_Input, search.find_Output, search.find_Error>;
+  };
+  tools: {
+    /**
+     * The enabled tools of your organization, by name.
+     *
+     * @see /docs#/tools/tools.available
+     */
+    available: QueryProcedure<void, tools.available_Output, tools.available_Error>;
+  };
+};
+
 /** What `reactive.events` tells: the queries to fetch again, whatever has happened. */
 export interface AffectedQueries {
   type: 'connected' | 'gap' | 'invalidation' | 'result';
@@ -768,12 +905,15 @@ export type Invalidations = {
   };
 };
 
-interface Root {
+interface Root<HasTransformer extends boolean> {
   ctx: object;
   meta: object;
   errorShape: TRPCErrorShape<ErrorData<AgentNotFound | MessageChanged | OtherError>>;
-  transformer: false;
+  transformer: HasTransformer;
 }
 
 /** What `createTRPCClient<AppRouter>` of `@trpc/client` takes. */
-export type AppRouter = TRPCBuiltRouter<Root, Routes & Invalidations>;
+export type AppRouter = TRPCBuiltRouter<Root<false>, Routes & Invalidations>;
+
+/** What it takes for a mount with superjson. */
+export type SuperjsonRouter = TRPCBuiltRouter<Root<true>, SuperjsonRoutes & Invalidations>;

@@ -13,7 +13,7 @@ from typing import Any, Final
 from reactive_rpc.codegen.document import REF, JSONSchema
 from reactive_rpc.protocol.marks import KEYS, PAGE, TYPE, URL
 
-__all__ = ["Imports", "Speller", "docstring", "escaped", "item_of", "literal", "target_of"]
+__all__ = ["Imports", "Speller", "docstring", "escaped", "item_of", "literal", "target_of", "values_of"]
 
 _FORMATS: Final = {
     "decimal": "decimal.Decimal",
@@ -173,8 +173,7 @@ class Speller:
             return f"{self._imports.name('reactive_rpc.client.Page')}[{self.spell(item_of(schema))}]"
         if mark == "counter":
             return f"{self._imports.name('collections.Counter')}[{keys}]"
-        extra = schema.get("additionalProperties", {})
-        values = self.spell(extra if isinstance(extra, Mapping) else {})
+        values = self.spell(values_of(schema))
         return f"{self._imports.name(_OBJECTS.get(mark, 'builtins.dict'))}[{keys}, {values}]"
 
     def _literal(self, values: list[Any]) -> str:
@@ -226,6 +225,17 @@ def target_of(schema: JSONSchema, components: Mapping[str, JSONSchema]) -> JSONS
     while "$ref" in schema:
         schema = components.get(schema["$ref"].removeprefix(REF), {})
     return schema
+
+
+def values_of(schema: JSONSchema) -> JSONSchema:
+    """Return the schema of the values of an object with any names; their pattern, which pydantic says, is left out.
+
+    >>> values_of({"patternProperties": {"^[a-z]+$": {"type": "integer"}}})
+    {'type': 'integer'}
+    """
+    patterns = list(schema.get("patternProperties", {}).values())
+    extra = patterns[0] if len(patterns) == 1 else schema.get("additionalProperties", {})
+    return extra if isinstance(extra, Mapping) else {}
 
 
 def item_of(page: JSONSchema) -> JSONSchema:

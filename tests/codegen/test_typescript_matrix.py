@@ -116,24 +116,57 @@ declare function fits<A extends B, B>(): [A, B];
 """Ours are looser here in the two ways in which they mean to be exact: a Decimal is text that spells a number, and a
 result has all of its fields, those too that have a default."""
 
-WIDER = ("giv_empty_tuple_", "giv_tree_")
-"""How outputs begin for which theirs is a wider type: any array for `[]`; and `Loose` of lists of lists has no end."""
+WIDER = ("giv_empty_tuple_", "giv_tree_", "tak_decimal_or_str", "tak_empty_tuple_", "tak_fraction_")
+"""How those begin for which theirs is a wider type: any array for `[]`, a number for a fraction or a Decimal.
+
+`Loose` of lists of lists has no end.
+"""
+
+ENDLESS = "tak_tree_"
+"""How inputs begin whose types have no end as `Taken`."""
 
 
-def test_outputs_are_those_that_openapi_typescript_writes(matrix: Sample, tmp_path: Path) -> None:
+OTHERS_INPUTS = """
+type Given<P extends keyof paths> = paths[P] extends {
+  post: { requestBody: { content: { 'application/json': infer Body } } };
+}
+  ? Body
+  : never;
+type Taken<T, AlsoDecimal = never> = T extends `${number}`
+  ? string | AlsoDecimal
+  : T extends string | number | boolean | null
+    ? T
+    : T extends readonly unknown[]
+      ? { [K in keyof T]: Taken<T[K], AlsoDecimal> }
+      : T extends object
+        ? { [K in keyof T]?: Taken<Exclude<T[K], undefined>, AlsoDecimal> }
+        : T;
+"""
+"""Inputs of ours may say `undefined` for a field that has a default, and take no number in the place of a Decimal."""
+
+
+def test_types_are_those_that_openapi_typescript_writes(matrix: Sample, tmp_path: Path) -> None:
     """Both generators read one document: each type fits the other's, in both directions, but for what is meant."""
     generate_typescript(matrix.document, tmp_path)
     (tmp_path / "openapi.json").write_text(json.dumps(matrix.document), encoding="utf-8")
     other = TYPESCRIPT / "openapi_typescript/node_modules/openapi-typescript/bin/cli.js"
     run_node(other, str(tmp_path / "openapi.json"), "-o", str(tmp_path / "openapi.ts"), folder=other.parents[3])
-    names = sorted({one.name for one in matrix.sent if one.name.startswith("giv_")})
     lines = []
-    for name in names:
-        ours = f"Routes['cell']['{name}']['_def']['$types']['output']"
-        theirs = f"paths['/rpc/cell.{name}']['post']['responses'][200]['content']['application/json']"
-        lines.append(f"fits<{ours}, {theirs}>();")
-        lines += [] if name.startswith(WIDER) else [f"fits<{theirs}, Loose<{ours}>>();"]
-    files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "both.ts": OTHERS + "\n".join(lines) + "\n"}
+    for name in sorted({one.name for one in matrix.sent}):
+        if name.startswith(ENDLESS):
+            continue
+        side = "output" if name.startswith("giv_") else "input"
+        ours = f"Routes['cell']['{name}']['_def']['$types']['{side}']"
+        if side == "output":
+            theirs = f"paths['/rpc/cell.{name}']['post']['responses'][200]['content']['application/json']"
+            forth, back = f"fits<{ours}, {theirs}>();", f"fits<{theirs}, Loose<{ours}>>();"
+        else:
+            theirs = f"Given<'/rpc/cell.{name}'>"
+            forth, back = f"fits<Taken<{ours}>, Taken<{theirs}>>();", f"fits<{theirs}, Taken<{ours}, number>>();"
+        lines += [forth] if name.startswith(WIDER) else [forth, back]
+    assert sum("Given<" in line for line in lines) > 200
+    program = OTHERS + OTHERS_INPUTS + "\n".join(lines) + "\n"
+    files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "both.ts": program}
     faults = faults_of(tmp_path, files, version="7.0")
     # What it writes of a list of lists of lists is refused by the compiler itself (TS2502).
     assert [fault for fault in faults if "openapi.ts(" not in fault] == []
@@ -147,28 +180,36 @@ def read_by_codecs(sent: list[Sent], folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in printed.splitlines()]
 
 
+def misread(sample: Sample, folder: Path, version: str) -> list[str]:
+    """Return the values that codecs read as others than the types promise."""
+    sent = [one for one in sample.sent if one.name.startswith("giv_")]
+    lines = [
+        f"({value['expression']}) satisfies Procedures['cell.{one.name}']['output'];"
+        for one, value in zip(sent, read_by_codecs(sent, folder), strict=True)
+    ]
+    program = "import type { Procedures } from './api.ts';\n" + "\n".join(lines) + "\n"
+    files: dict[str, str | Path] = {"index.ts": folder / "index.ts", "codecs.ts": folder / "codecs.ts"}
+    return faults_of(folder, {**files, "read.ts": program}, version=version)
+
+
+def miswritten(sample: Sample, folder: Path) -> list[str]:
+    """Return the values that arrive as others if they are read and sent back."""
+    taken = {one.cell for one in sample.sent if one.name.startswith("tak_")}
+    sent = [one for one in sample.sent if one.name.startswith("giv_") and one.cell in taken]
+    return anyio.run(_changed, sample, sent, read_by_codecs(sent, folder))
+
+
 @pytest.mark.parametrize("version", COMPILERS)
 def test_what_codecs_read_is_of_the_type_that_is_promised(matrix: Sample, version: str, tmp_path: Path) -> None:
     """A Date, a bigint, a Set, a Map, bytes, wherever the types say so, and in unions the right one."""
     generate_typescript(matrix.document, tmp_path)
-    sent = [one for one in matrix.sent if one.name.startswith("giv_")]
-    read = read_by_codecs(sent, tmp_path)
-    lines = [
-        f"({value['expression']}) satisfies Procedures['cell.{one.name}']['output'];"
-        for one, value in zip(sent, read, strict=True)
-    ]
-    program = "import type { Procedures } from './api.ts';\n" + "\n".join(lines) + "\n"
-    files: dict[str, str | Path] = {"index.ts": tmp_path / "index.ts", "codecs.ts": tmp_path / "codecs.ts"}
-    assert faults_of(tmp_path, {**files, "read.ts": program}, version=version) == []
+    assert misread(matrix, tmp_path, version) == []
 
 
 def test_what_codecs_write_is_the_value_that_they_read(matrix: Sample, tmp_path: Path) -> None:
     """Sent back, each value arrives as the one that was returned, as far as JavaScript has it."""
     generate_typescript(matrix.document, tmp_path)
-    taken = {one.cell for one in matrix.sent if one.name.startswith("tak_")}
-    sent = [one for one in matrix.sent if one.name.startswith("giv_") and one.cell in taken]
-    read = read_by_codecs(sent, tmp_path)
-    assert "\n".join(anyio.run(_changed, matrix, sent, read)) == ""
+    assert "\n".join(miswritten(matrix, tmp_path)) == ""
 
 
 async def _changed(matrix: Sample, sent: list[Sent], read: list[dict[str, Any]]) -> list[str]:
@@ -212,3 +253,31 @@ def test_a_generator_that_spells_wrongly_is_found(cell: str, tmp_path: Path, mon
     generate_typescript(found.document, tmp_path)
     files: dict[str, str | Path] = {"api.ts": tmp_path / "api.ts", "values.ts": values_of(found.sent)}
     assert faults_of(tmp_path, files, version="7.0") != []
+
+
+CODEC_BUGS: dict[str, tuple[str, Any]] = {
+    "datetime_list": ("_Codecs._array", lambda codecs, schema, mark, side: "list(bytes)"),
+    "datetime_set": ("_Codecs._array", lambda codecs, schema, mark, side: "list(date)"),
+    "datetime_tuple": ("_Codecs._array", lambda codecs, schema, mark, side: "tuple([])"),
+    "int_keys": ("_Codecs._key_codec", lambda codecs, schema: "null"),
+    "bytes_or_list": ("_Codecs._choice", lambda codecs, branch, target, side: (1, "binary")),
+}
+"""By a cell that finds it: what is broken in the codecs' generator, and how."""
+
+
+@pytest.mark.seeded_bug
+@pytest.mark.parametrize("cell", CODEC_BUGS)
+def test_a_codec_that_reads_wrongly_is_found(cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rule that is broken fails to read a value, reads one of another type, or sends back another one."""
+    found = sample(tmp_path, [one for one in cells() if one.name == cell])
+    monkeypatch.setattr(f"reactive_rpc.codegen.typescript.codecs.{CODEC_BUGS[cell][0]}", CODEC_BUGS[cell][1])
+    generate_typescript(found.document, tmp_path)
+    assert is_misused(found, tmp_path)
+
+
+def is_misused(found: Sample, folder: Path) -> bool:
+    """Tell whether a codec fails, reads a value of another type than is promised, or sends back another one."""
+    try:
+        return bool(misread(found, folder, "7.0") or miswritten(found, folder))
+    except AssertionError:  # the program has failed, as a codec has refused a value
+        return True

@@ -565,6 +565,80 @@ export type Routes = {
   };
 };
 
+/** The same for clients whose links have superjson: values are those of `Procedures`. */
+export type SuperjsonRoutes = {
+  function: {
+    /**
+     * Set settings
+     *
+     * @see /docs#/function/function.set
+     */
+    set: MutationProcedure<function_.set_Input, function_.set_Output, OtherError>;
+  };
+  seats: {
+    /**
+     * Book a seat.
+     *
+     * @see /docs#/seats/seats.book
+     */
+    book: MutationProcedure<seats.book_Input, seats.book_Output, seats.book_Error>;
+    /**
+     * Take a seat out.
+     *
+     * @see /docs#/seats/seats.delete
+     */
+    delete: MutationProcedure<seats.delete_Input, seats.delete_Output, OtherError>;
+    /**
+     * The seats as they are taken.
+     *
+     * @see /docs#/seats/seats.events
+     */
+    events: SubscriptionProcedure<seats.events_Input | undefined, AsyncIterable<Tracked<seats.events_Output>, void, unknown>, seats.events_Error>;
+    /**
+     * All seats, one after another.
+     *
+     * @see /docs#/seats/seats.export
+     */
+    export: QueryProcedure<seats.export_Input | undefined, AsyncIterable<seats.export_Output, void, unknown>, OtherError>;
+    /**
+     * The seats, by number.
+     *
+     * All of them, unless a rank is given.
+     *
+     * @see /docs#/seats/seats.get_all
+     */
+    get_all: QueryProcedure<seats.get_all_Input | undefined, seats.get_all_Output, OtherError>;
+    /**
+     * One seat.
+     *
+     * @see /docs#/seats/seats.get_one
+     */
+    get_one: QueryProcedure<seats.get_one_Input, seats.get_one_Output, seats.get_one_Error>;
+    plans: {
+      /**
+       * Keep a plan.
+       *
+       * @see /docs#/seats.plans/seats.plans.add
+       */
+      add: MutationProcedure<FormData, seats.plans.add_Output, OtherError>;
+    };
+    /**
+     * Numbers.
+     *
+     * @see /docs#/seats/seats.ticks
+     */
+    ticks: SubscriptionProcedure<void, AsyncIterable<seats.ticks_Output, void, unknown>, OtherError>;
+  };
+  time: {
+    /**
+     * The time.
+     *
+     * @see /docs#/time/time.now
+     */
+    now: QueryProcedure<void, time.now_Output, OtherError>;
+  };
+};
+
 /** What `reactive.events` tells: the queries to fetch again, whatever has happened. */
 export interface AffectedQueries {
   type: 'connected' | 'gap' | 'invalidation' | 'result';
@@ -582,12 +656,15 @@ export type Invalidations = {
   };
 };
 
-interface Root {
+interface Root<HasTransformer extends boolean> {
   ctx: object;
   meta: object;
   errorShape: TRPCErrorShape<ErrorData<NoSuchSeat | SeatTaken | OtherError>>;
-  transformer: false;
+  transformer: HasTransformer;
 }
 
 /** What `createTRPCClient<AppRouter>` of `@trpc/client` takes. */
-export type AppRouter = TRPCBuiltRouter<Root, Routes & Invalidations>;
+export type AppRouter = TRPCBuiltRouter<Root<false>, Routes & Invalidations>;
+
+/** What it takes for a mount with superjson. */
+export type SuperjsonRouter = TRPCBuiltRouter<Root<true>, SuperjsonRoutes & Invalidations>;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from reactive_rpc.codegen.document import Document, JSONSchema, Operation
@@ -32,8 +33,8 @@ _PROCEDURE_KINDS: Final = {
 _IMPORTED: Final = ("TRPCBuiltRouter", "TRPCDefaultErrorData", "TRPCErrorShape")
 _OWN: Final = (
     JSON, "AffectedQueries", "Api", "AppRouter", "Decimal", "Definition", "ErrorData", "Failed", "Invalidations",
-    "Mutation", "Named", "OtherError",
-    "Procedures", "Query", "Root", "Routes", "StreamedQuery", "Subscription", "Tracked",
+    "Mutation", "Named", "OtherError", "Procedures", "Query", "Root", "Routes", "StreamedQuery", "Subscription",
+    "SuperjsonRouter", "SuperjsonRoutes", "Tracked",
     *(f"{ours}Procedure" for ours, _ in _PROCEDURE_KINDS.values()),
 )  # fmt: skip
 _GLOBAL: Final = ("AsyncIterable", "Blob", "Date", "FormData", "Map", "Set", "Uint8Array")
@@ -182,24 +183,41 @@ class Api:
                 "  Definition<Input, Output, Failure>",
                 ">;",
             ]
+        yield from self._routers()
+
+    def _routers(self) -> Iterator[list[str]]:
+        """Yield the blocks of the procedures as tRPC's clients call them."""
         # A type and no interface: tRPC wants a record, and an interface has no index signature (TS2344).
-        yield ["/** The procedures as tRPC's clients call them. */", "export type Routes = {", *self._routes(), "};"]
+        yield [
+            "/** The procedures as tRPC's clients call them. */",
+            "export type Routes = {",
+            *self._routes(False),
+            "};",
+        ]
+        said = "/** The same for clients whose links have superjson: values are those of `Procedures`. */"
+        differ = self._routes(True) != self._routes(False)
+        same = ["export type SuperjsonRoutes = Routes;"]
+        yield [said, *(["export type SuperjsonRoutes = {", *self._routes(True), "};"] if differ else same)]
         yield [_INVALIDATIONS]
         yield [
-            "interface Root {",
+            "interface Root<HasTransformer extends boolean> {",
             *indented(
                 [
                     "ctx: object;",
                     "meta: object;",
                     f"errorShape: TRPCErrorShape<ErrorData<{self._types.any_error()}>>;",
-                    "transformer: false;",
+                    "transformer: HasTransformer;",
                 ]
             ),
             "}",
         ]
         yield [
             "/** What `createTRPCClient<AppRouter>` of `@trpc/client` takes. */",
-            "export type AppRouter = TRPCBuiltRouter<Root, Routes & Invalidations>;",
+            "export type AppRouter = TRPCBuiltRouter<Root<false>, Routes & Invalidations>;",
+        ]
+        yield [
+            "/** What it takes for a mount with superjson. */",
+            "export type SuperjsonRouter = TRPCBuiltRouter<Root<true>, SuperjsonRoutes & Invalidations>;",
         ]
 
     def _procedures(self) -> list[str]:
@@ -214,27 +232,32 @@ class Api:
         name = operation.path.rpartition(".")[2]
         return [*_documented(operation), f"{key(name)}: Named<{literal(operation.path)}>;"]
 
-    def _routes(self) -> list[str]:
+    def _routes(self, has_superjson: bool) -> list[str]:
         """Return the procedures but for those that answer bytes, for which tRPC has no form."""
         called = tuple(operation for operation in self._document.operations if not operation.is_binary)
-        return indented(tree(called, self._route))
+        return indented(tree(called, partial(self._route, has_superjson)))
 
-    def _route(self, operation: Operation) -> list[str]:
+    def _route(self, has_superjson: bool, operation: Operation) -> list[str]:
         name = operation.path.rpartition(".")[2]
         kind = f"{self._kinds[operation.kind][0]}Procedure"
-        output = self._carried(operation.output, "output", self._types.of[operation.path].output)
+        named = self._types.of[operation.path].output
+        output = named if has_superjson else self._carried(operation.output, "output", named)
         # The stock client wraps a value that comes with an id, and gives any other as it is.
         output = f"Tracked<{output}>" if operation.is_tracked else output
         output = f"AsyncIterable<{output}, void, unknown>" if operation.streams else output
         error = self._types.of[operation.path].error
-        return [*_documented(operation), f"{key(name)}: {kind}<{self._route_input(operation)}, {output}, {error}>;"]
+        return [
+            *_documented(operation),
+            f"{key(name)}: {kind}<{self._route_input(has_superjson, operation)}, {output}, {error}>;",
+        ]
 
-    def _route_input(self, operation: Operation) -> str:
+    def _route_input(self, has_superjson: bool, operation: Operation) -> str:
         if operation.files:
             return "FormData"
         if operation.input is None or not has_input(operation):
             return "void"
-        spelled = self._carried(operation.input, "input", self._types.of[operation.path].input)
+        named = self._types.of[operation.path].input
+        spelled = named if has_superjson else self._carried(operation.input, "input", named)
         return f"{spelled} | undefined" if may_be_empty(operation, self._document.components) else spelled
 
     def _carried(self, schema: JSONSchema, side: str, named: str) -> str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, cast
 
 from reactive_rpc.codegen.document import REF, Document, JSONSchema, Operation
 from reactive_rpc.codegen.names import TakenNames, camel_case
 from reactive_rpc.codegen.schemas import reachable
-from reactive_rpc.codegen.spelling import branches_of, target_of
+from reactive_rpc.codegen.spelling import branches_of, target_of, values_of
 from reactive_rpc.codegen.typescript.models import NamedTypes
 from reactive_rpc.codegen.typescript.text import key, literal, texts
-from reactive_rpc.codegen.typescript.type_speller import MAPS, SETS, Side, TypeView, is_required, values_of
+from reactive_rpc.codegen.typescript.type_speller import MAPS, SETS, Side, TypeView, is_required
 from reactive_rpc.protocol.marks import KEYS, NAIVE, TYPE
 
 __all__ = ["render_codecs"]
@@ -26,7 +26,21 @@ _KEYS: Final = {"number": "number", "boolean": "boolean", "bigint": "bigint"}
 _WHOLE: Final = {True: "whole(true)", False: "whole(false)"}
 _PLAIN: Final = {"integer": "number", "number": "number", "boolean": "boolean"}
 _IMPORTS: Final[dict[str, tuple[str, ...]]] = {
-    "codec": ("bigint", "bytes", "date", "exact", "list", "map", "number", "obj", "opt", "record", "set", "tuple"),
+    "codec": (
+        "bigint",
+        "bytes",
+        "date",
+        "exact",
+        "list",
+        "map",
+        "number",
+        "obj",
+        "open",
+        "opt",
+        "record",
+        "set",
+        "tuple",
+    ),
     "choices": ("array", "binary", "boolean", "dictionary", "either", "model", "moment", "plain", "whole"),
 }
 """What each module of the runtime has."""
@@ -113,7 +127,7 @@ class _Codecs:
         if kind != "object":
             return {"bigint": "bigint", "bytes": "bytes"}.get(mark, "date")
         if "properties" in schema:
-            return f"obj({self._fields(schema, side)})"
+            return self._object(schema, side)
         values = self._codec(values_of(schema), side)
         if mark not in MAPS:
             return f"record({values})"
@@ -132,7 +146,9 @@ class _Codecs:
 
     def _array(self, schema: JSONSchema, mark: str, side: Side) -> str:
         if "prefixItems" in schema:
-            return f"tuple([{', '.join(self._codec(item, side) or 'null' for item in schema['prefixItems'])}])"
+            places = [self._codec(item, side) or "null" for item in schema["prefixItems"]]
+            rest = None if schema.get("maxItems") == len(places) else self._codec(schema.get("items", {}), side)
+            return f"tuple([{', '.join(places)}]{f', {rest}' if rest else ''})"
         items = self._codec(schema.get("items", {}), side)
         return f"set({items or 'null'})" if mark in SETS else f"list({items})"
 
@@ -140,6 +156,11 @@ class _Codecs:
         keys = self._views["output"][0].map_key(schema.get(KEYS, {"type": "string"}))
         kinds = {"number" if one.lstrip("-")[:1].isdigit() else one for one in keys.split(" | ")}
         return _KEYS.get(kinds.pop(), "null") if len(kinds) == 1 else "null"
+
+    def _object(self, schema: JSONSchema, side: Side) -> str:
+        fields, extra = self._fields(schema, side), schema.get("additionalProperties")
+        rest = self._codec(extra, side) if isinstance(extra, Mapping) else None
+        return f"obj({fields})" if rest is None else f"open({fields}, {texts(schema['properties'])}, {rest})"
 
     def _fields(self, schema: JSONSchema, side: Side) -> str:
         parts = []

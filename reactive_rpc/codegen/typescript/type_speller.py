@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from reactive_rpc.codegen.document import REF, JSONSchema
-from reactive_rpc.codegen.spelling import branches_of
+from reactive_rpc.codegen.spelling import branches_of, values_of
 from reactive_rpc.codegen.typescript.text import comment, key, literal
 from reactive_rpc.protocol.marks import KEYS, MAY_LACK, NAIVE, TYPE
 
-__all__ = ["MAPS", "SETS", "VIEWS", "Side", "TypeSpeller", "TypeView", "is_required", "values_of"]
+__all__ = ["MAPS", "SETS", "VIEWS", "Side", "TypeSpeller", "TypeView", "is_required"]
 
 Side = Literal["output", "input"]
 
@@ -167,13 +167,6 @@ class TypeSpeller:
         every = {"anyOf": [extra if isinstance(extra, Mapping) else {}, *schema.get("properties", {}).values()]}
         spelled = self.spell(every)
         return f"[key: string]: {spelled if spelled == 'unknown' else f'{spelled} | undefined'}"
-
-
-def values_of(schema: JSONSchema) -> JSONSchema:
-    """Return the schema of the values of an object with any names; their pattern, which pydantic says, is left out."""
-    patterns = list(schema.get("patternProperties", {}).values())
-    extra = patterns[0] if len(patterns) == 1 else schema.get("additionalProperties", {})
-    return extra if isinstance(extra, Mapping) else {}
 
 
 def is_required(name: str, schema: JSONSchema, view: TypeView) -> bool:

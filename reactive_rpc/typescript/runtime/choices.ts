@@ -5,7 +5,7 @@
  * stays a text; the server reads it by the same rule (`docs/explanation/types.md`).
  */
 
-import { bigint, bytes, type Codec, date, type Lazy } from './codec.ts';
+import { bigint, bytes, type Codec, Digits, date, type Lazy } from './codec.ts';
 
 /** A member of a union: whether JSON, or a value, is of it; without a codec, JSON is the value. */
 export interface Choice {
@@ -56,7 +56,7 @@ export function whole(isBesideText: boolean): Choice {
   };
   return {
     codec: { decode: (json) => bigint.decode(json), encode: (value) => encode(value as bigint) },
-    fits: (json) => typeof json === 'number' || (typeof json === 'string' && !isBesideText),
+    fits: (json) => typeof json === 'number' || json instanceof Digits || (typeof json === 'string' && !isBesideText),
     has: (value) => typeof value === 'bigint',
   };
 }
@@ -92,7 +92,7 @@ function isPlain(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 function isOfClass(value: object): boolean {
-  return [Date, Set, Map, Uint8Array].some((one) => value instanceof one);
+  return [Date, Set, Map, Uint8Array, Digits].some((one) => value instanceof one);
 }
 
 /** Return a moment as the server spells it: without milliseconds that are none, with six digits otherwise. */

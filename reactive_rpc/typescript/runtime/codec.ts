@@ -28,7 +28,7 @@ export const date: Codec<Date> = {
 
 /** A whole number of any size; see `exact`. */
 export const bigint: Codec<bigint> = {
-  decode: (json) => BigInt(typeof json === 'number' ? json : text(json)),
+  decode: (json) => BigInt(json instanceof Digits ? json.text : typeof json === 'number' ? json : text(json)),
   encode: (value) => value.toString(),
 };
 
@@ -65,11 +65,11 @@ export function list<T>(inner: Lazy<T>): Codec<T[]> {
   };
 }
 
-/** An array with a type for each place; a place without a codec is JSON. */
-export function tuple(places: readonly (Lazy<unknown> | null)[]): Codec<unknown[]> {
+/** An array with a type for each place, and one for all further places; a place without a codec is JSON. */
+export function tuple(places: readonly (Lazy<unknown> | null)[], rest: Lazy<unknown> | null = null): Codec<unknown[]> {
   const each = (values: readonly unknown[], how: 'decode' | 'encode'): unknown[] =>
     values.map((value, index) => {
-      const inner = places[index];
+      const inner = index < places.length ? places[index] : rest;
       return inner ? resolved(inner)[how](value) : value;
     });
   return { decode: once((json) => each(items(json), 'decode')), encode: (value) => each(value, 'encode') };
@@ -113,9 +113,36 @@ export function record<T>(inner: Lazy<T>): Codec<Record<string, T>> {
 /** An object: only the fields that need a codec are named, the others are JSON. */
 export function obj<T extends object>(named: Readonly<Record<string, Lazy<unknown>>>): Codec<T> {
   const names = Object.keys(named);
+  return fieldwise(
+    (values) => names.filter((name) => Object.hasOwn(values, name)),
+    (name) => fieldOf(named, name),
+  );
+}
+
+/** An object with further fields of one type; `known` are the fields that are none of these. */
+export function open<T extends object>(
+  named: Readonly<Record<string, Lazy<unknown>>>,
+  known: readonly string[],
+  rest: Lazy<unknown>,
+): Codec<T> {
+  const isKnown = new Set(known);
+  return fieldwise(
+    (values) => Object.keys(values).filter((name) => Object.hasOwn(named, name) || !isKnown.has(name)),
+    (name) => (Object.hasOwn(named, name) ? fieldOf(named, name) : resolved(rest)),
+  );
+}
+
+function fieldwise<T extends object>(
+  namesOf: (values: Fields) => readonly string[],
+  codecOf: (name: string) => Codec<unknown>,
+): Codec<T> {
   const each = (values: Fields, how: 'decode' | 'encode'): Fields => {
     const copy: Record<string, unknown> = { ...values };
-    for (const name of names) if (name in values) copy[name] = fieldOf(named, name)[how](values[name]);
+    for (const name of namesOf(values)) {
+      const value = codecOf(name)[how](values[name]);
+      // A field may be called `__proto__`, and assigned, it would be the prototype.
+      Object.defineProperty(copy, name, { value, enumerable: true, writable: true, configurable: true });
+    }
     return copy;
   };
   return {
@@ -135,23 +162,74 @@ export function oneOf<T extends object>(tag: string, kinds: Readonly<Record<stri
 
 /** The codec of an output with a `bigint` in it: JSON's integers are read whole, where the platform can do it. */
 export function exact<T>(inner: Codec<T>): Codec<T> {
-  return { ...inner, parse: parseExact };
+  const seen = new WeakSet<object>();
+  const known = new Map<string, Digits>();
+  return {
+    encode: (value) => inner.encode(value),
+    decode: (json) => rounded(inner.decode(json), seen) as T,
+    parse: (source) => parseExact(source, known),
+  };
+}
+
+/** An integer of JSON that a number cannot hold. */
+export class Digits {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  toJSON(): string {
+    return this.text;
+  }
 }
 
 // -- how
 
 const UNSAFE_INTEGER = /\d{16}/;
 const INTEGER = /^-?\d+$/;
+const MOST_DIGITS = 10_000;
 
-/** Parse JSON, with each integer that a number cannot hold as the text of its digits. */
-function parseExact(source: string): unknown {
+/** Parse JSON, with each integer that a number cannot hold as `Digits`: the same ones for the same digits. */
+function parseExact(source: string, known: Map<string, Digits>): unknown {
   if (!UNSAFE_INTEGER.test(source)) return JSON.parse(source);
+  if (known.size > MOST_DIGITS) known.clear();
   // `context.source` came with ES2026; without it the number is rounded, as everywhere in JavaScript.
   const reviver = (_: string, value: unknown, context?: { readonly source?: string }): unknown =>
     typeof value === 'number' && !Number.isSafeInteger(value) && INTEGER.test(context?.source ?? '')
-      ? context?.source
+      ? digitsOf(context?.source ?? '', known)
       : value;
   return JSON.parse(source, reviver);
+}
+
+/** Return the digits: equal ones are the same object, so that structural sharing knows a row that did not change. */
+function digitsOf(text: string, known: Map<string, Digits>): Digits {
+  const digits = known.get(text) ?? new Digits(text);
+  known.set(text, digits);
+  return digits;
+}
+
+/** Return a value in which each integer that no codec has read is a number, as its type says: in place, once. */
+function rounded(value: unknown, seen: WeakSet<object>): unknown {
+  if (value instanceof Digits) return Number(value.text);
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || seen.has(value)) return value;
+  seen.add(value);
+  // INVARIANT (nobody has seen it yet): a codec has made it just now, or it is a node of JSON that this one alone reads.
+  if (value instanceof Map) for (const [key, one] of value) value.set(key, rounded(one, seen));
+  else if (value instanceof Set) replaceItems(value, seen);
+  else for (const [key, one] of Object.entries(value)) if (typeof one === 'object') roundField(value, key, one, seen);
+  return value;
+}
+
+function roundField(holder: object, name: string, value: unknown, seen: WeakSet<object>): void {
+  const now = rounded(value, seen);
+  if (now !== value) Object.defineProperty(holder, name, { value: now });
+}
+
+function replaceItems(items: Set<unknown>, seen: WeakSet<object>): void {
+  const now = [...items].map((item) => rounded(item, seen));
+  items.clear();
+  for (const item of now) items.add(item);
 }
 
 /** Return a function that is called once for each node of JSON. One memory for each codec: two may read one node. */
@@ -187,8 +265,10 @@ function items(json: unknown): readonly unknown[] {
   return Array.isArray(json) ? json : misfit(json, 'an array');
 }
 
+/** Return an object of JSON: a Map or a Set is a value already, in which a codec would find no field. */
 function fields(json: unknown): Fields {
-  return objectOf(json) as Fields;
+  const isOther = Array.isArray(json) || json instanceof Map || json instanceof Set || json instanceof Digits;
+  return isOther ? misfit(json, 'an object') : (objectOf(json) as Fields);
 }
 
 function objectOf(json: unknown): object {

@@ -1,7 +1,7 @@
 import { replaceEqualDeep } from '@tanstack/query-core';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-
+import { either, plain, whole } from '../../../reactive_rpc/typescript/runtime/choices.ts';
 import {
   bigint,
   bytes,
@@ -14,6 +14,7 @@ import {
   number,
   obj,
   oneOf,
+  open,
   opt,
   record,
   scalar,
@@ -37,6 +38,28 @@ const CODECS: Readonly<Record<string, [Codec<unknown>, fc.Arbitrary<unknown>]>> 
   'map(number, date)': [map(number, date), fc.array(fc.tuple(fc.integer(), moments)).map((all) => new Map(all))],
   map: [map(null), fc.array(fc.tuple(fc.string(), fc.integer())).map((all) => new Map(all))],
   'record(date)': [record(date), fc.dictionary(fc.string(), moments, { noNullPrototype: true })],
+  'tuple(JSON, ...date)': [
+    tuple([null], date),
+    fc.tuple(fc.string(), fc.array(moments)).map(([first, rest]) => [first, ...rest]),
+  ],
+  'open(date)': [
+    open({ size: opt(bigint) }, ['size', 'name'], date),
+    fc
+      .tuple(
+        fc.record({ size: fc.bigInt(), name: fc.string() }),
+        fc.dictionary(fc.string(), moments, { noNullPrototype: true }),
+      )
+      .map(([fields, more]) => ({ ...more, ...fields })),
+  ],
+  'obj with fields of hostile names': [
+    obj({ ['__proto__']: date, constructor: opt(date) }),
+    fc.tuple(moments, moments).map(([one, other]) =>
+      Object.fromEntries([
+        ['__proto__', one],
+        ['constructor', other],
+      ]),
+    ),
+  ],
   obj: [obj({ at: date, size: opt(bigint) }), fc.record({ at: moments, name: fc.string() })],
   oneOf: [
     oneOf('kind', { message: obj({ at: date }) }),
@@ -117,6 +140,38 @@ describe('integers that a number cannot hold', () => {
     const source = '{"a": 1e300, "b": 0.1234567890123456789, "c": "12345678901234567890"}';
     expect(codec.parse?.(source)).toEqual(JSON.parse(source));
   });
+
+  test('are numbers wherever no bigint is said to stand, as their types are', () => {
+    const one = '{"n": 12345678901234567890, "m": 12345678901234567890, "more": [{"k": -12345678901234567890}, 1]}';
+    const decoded = codec.decode(codec.parse?.(one));
+    expect(decoded).toEqual({
+      n: 12345678901234567890n,
+      m: Number('12345678901234567890'),
+      more: [{ k: Number('-12345678901234567890') }, 1],
+    });
+    const inside = exact(map<string, Set<number>>(null, set()));
+    const values = inside.decode(inside.parse?.('{"a": [12345678901234567890, 1]}'));
+    expect(values).toEqual(new Map([['a', new Set([Number('12345678901234567890'), 1])]]));
+  });
+
+  test('are told from text, beside which they may stand', () => {
+    const union = exact(either<bigint | string>(whole(true), plain('string')));
+    const both = exact(list(union));
+    expect(both.decode(both.parse?.('[12345678901234567890, "12345678901234567890"]'))).toEqual([
+      12345678901234567890n,
+      '12345678901234567890',
+    ]);
+  });
+
+  test('are equal if their digits are, so an unchanged row is the same object', () => {
+    const rows = exact(list(obj<{ readonly n: bigint }>({ n: bigint })));
+    const parsed = (last: number): unknown => rows.parse?.(`[{"n": 12345678901234567890}, {"n": ${last}}]`);
+    const before = parsed(1);
+    const first = rows.decode(before);
+    const second = rows.decode(replaceEqualDeep(before, parsed(2)));
+    expect(second).toEqual([{ n: 12345678901234567890n }, { n: 2n }]);
+    expect(second[0]).toBe(first[0]);
+  });
 });
 
 test('both alphabets of base64 are read', () => {
@@ -127,6 +182,9 @@ test.each([
   [date, 5],
   [list(date), {}],
   [obj({}), null],
+  [obj({}), []],
+  [map(null), new Map()],
+  [record(date), new Set()],
   [bytes, null],
 ])('what does not fit the schema is said so', (codec, json) => {
   expect(() => codec.decode(json)).toThrow(/generated anew/);

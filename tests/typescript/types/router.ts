@@ -8,7 +8,8 @@ import {
   type TRPCClientError,
 } from '@trpc/client';
 import type { inferProcedureErrorShape, inferRouterInputs, inferRouterOutputs } from '@trpc/server';
-import type { AppRouter, Json, PageSeat, Routes } from '../../codegen/theatre.ts';
+import superjson from 'superjson';
+import type { AppRouter, Json, PageSeat, Procedures, Routes, SuperjsonRouter } from '../../codegen/theatre.ts';
 import { type Equal, holds } from './equality.ts';
 
 type Flat<T> = T extends unknown ? { [Key in keyof T]: T[Key] } : never;
@@ -26,6 +27,23 @@ createTRPCClient<AppRouter>({
   // @ts-expect-error the router has no transformer
   links: [httpLink({ url: '/trpc', transformer: { serialize: String, deserialize: String } })],
 });
+
+// With superjson, values are those of the generated client.
+const withValues = createTRPCClient<SuperjsonRouter>({ links: [httpLink({ url: '/trpc', transformer: superjson })] });
+createTRPCClient<SuperjsonRouter>({
+  // @ts-expect-error the router has a transformer
+  links: [httpLink({ url: '/trpc' })],
+});
+
+export async function values() {
+  const seat = await withValues.seats.get_one.query({ seat_id: 'a' });
+  holds<Equal<typeof seat, Procedures['seats.get_one']['output']>>();
+  const now = await withValues.time.now.query();
+  holds<Equal<typeof now, Date>>();
+  await withValues.seats.get_all.query({ since: new Date() });
+  // @ts-expect-error a moment is a Date
+  await withValues.seats.get_all.query({ since: '2026-01-02T03:04:05Z' });
+}
 
 export async function queries() {
   const now = await client.time.now.query();

