@@ -75,11 +75,24 @@ def test_offline_and_back(hub: TeamHub, token: str, browser: Context) -> None:
     assert_never_fresh_and_wrong(tab, "before", "after")
 
 
+def test_a_stream_whose_sockets_stay_open_does_not_count_when_the_network_goes(
+    hub: TeamHub, token: str, browser: Context
+) -> None:
+    """They may say nothing of it for minutes: by the browser's word the page is stale in the same turn."""
+    tab = browser.tab(hub.page(token=token, show=[ONE]))
+    tab.until(f"{FRESH} && {STATE} === 'live'")
+    seen = f"dispatchEvent(new Event('offline')), [page.now('agents.get_one').isStale, {STATE}]"
+    assert tab.evaluate(seen) == [True, "offline"]
+    tab.evaluate("dispatchEvent(new Event('online'))")
+    change(hub, "online")
+    wait_until_shown(tab, "online")
+
+
 def test_a_page_that_is_offline_from_the_start_shows_what_it_showed_last(
     hub: TeamHub, token: str, browser: Context
 ) -> None:
     """As one does whose files a service worker has: all that it shows is stale, and it says why."""
-    tab = browser.tab(hub.page(token=token, show=[ONE]))
+    tab = browser.tab(hub.page(token=token, show=[ONE], options={"identity": "ada"}))
     tab.until(FRESH)
     tab.until("Object.keys(localStorage).some((key) => key.includes('get_one'))")
     tab.go_offline()
@@ -159,7 +172,7 @@ def test_a_page_that_somebody_goes_back_to_shows_at_once_what_it_showed(
 ) -> None:
     """Loaded anew, out of storage; a change meanwhile shows."""
     change(hub, "before")
-    tab = browser.tab(hub.page(token=token, show=[ONE]))
+    tab = browser.tab(hub.page(token=token, show=[ONE], options={"identity": "ada"}))
     wait_until_shown(tab, "before")
     tab.open(f"{hub.url}/pages/empty.html")
     hub.wait_for_streams(0)

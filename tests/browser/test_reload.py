@@ -8,6 +8,8 @@ from tests.support.teamhub import TeamHub
 AGENT = "agent-0001"
 ONE = ["agents.get_one", {"agent_id": AGENT}]
 ALL = ["agents.get_all"]
+MESSAGES = ["messages.get_all", {"agent_id": AGENT}]
+ADA = {"identity": "ada"}
 STORED = "Object.keys(localStorage).filter((key) => key.startsWith('rx:')).length"
 
 
@@ -15,7 +17,7 @@ def test_a_reload_shows_the_last_result_at_once_and_fetches_nothing_that_has_not
     hub: TeamHub, token: str, browser: Context
 ) -> None:
     """The first frame has data, which is stale until the stream confirms it."""
-    tab = browser.tab(hub.page(token=token, show=[ONE, ALL]))
+    tab = browser.tab(hub.page(token=token, show=[ONE, ALL], options=ADA))
     tab.until("page.isFresh('agents.get_one') && page.isFresh('agents.get_all')")
     tab.until(f"{STORED} === 2")
     tab.reload()
@@ -29,12 +31,12 @@ def test_a_reload_shows_the_last_result_at_once_and_fetches_nothing_that_has_not
 
 def test_a_reload_corrects_what_has_changed_meanwhile(hub: TeamHub, token: str, browser: Context) -> None:
     """Of two queries, the one that changed is fetched."""
-    tab = browser.tab(hub.page(token=token, show=[ONE, ["messages.get_all", {"agent_id": AGENT}]]))
+    tab = browser.tab(hub.page(token=token, show=[ONE, MESSAGES], options=ADA))
     tab.until("page.isFresh('agents.get_one') && page.isFresh('messages.get_all')")
     tab.until(f"{STORED} === 2")
     tab.open("about:blank")
     hub.write("UPDATE agent SET role = 'conductor' WHERE id = ?", AGENT)
-    tab.open(hub.page(token=token, show=[ONE, ["messages.get_all", {"agent_id": AGENT}]]))
+    tab.open(hub.page(token=token, show=[ONE, MESSAGES], options=ADA))
     first = tab.evaluate("page.frames[0].state")
     assert first["data"]["role"] != "conductor"
     assert first["isStale"]

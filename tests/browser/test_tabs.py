@@ -40,13 +40,13 @@ setTimeout(() => {{
 """Let the page's thread do nothing else until the agent has the role that wakes it: no timer says how long."""
 
 
-def open_tabs(hub: TeamHub, token: str, browser: Context, number: int) -> list[Tab]:
+def open_tabs(hub: TeamHub, token: str, browser: Context, number: int, **options: str) -> list[Tab]:
     """Return tabs that show an agent, opened one after another; the last is seen, the first leads."""
     tabs: list[Tab] = []
     for _ in range(number):
         if tabs:
             tabs[-1].hide()
-        tab = browser.tab(hub.page(token=token, show=[ONE]))
+        tab = browser.tab(hub.page(token=token, show=[ONE], options=options))
         tab.until(FRESH)
         tabs.append(tab)
     assert [tab.evaluate(f"{STREAMS} > 0") for tab in tabs] == [True] + [False] * (number - 1)
@@ -178,7 +178,7 @@ def test_without_locks_tabs_that_are_hidden_have_no_stream(hub: TeamHub, token: 
 
 def test_a_logout_leaves_nothing_in_any_tab_nor_in_storage(hub: TeamHub, token: str, browser: Context) -> None:
     """The other tabs are emptied in the same way, and their pages are told."""
-    tabs = open_tabs(hub, token, browser, 3)
+    tabs = open_tabs(hub, token, browser, 3, identity="ada")
     tabs[0].until(f"{STORED} > 0")
     for tab in tabs:
         tab.evaluate("page.hide('agents.get_one')")

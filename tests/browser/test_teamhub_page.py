@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,37 @@ def test_nothing_scrolls_sideways(show: OPEN) -> None:
             page.resize(width)
             beyond[path, width] = page.sideways()
     assert {at: pixels for at, pixels in beyond.items() if pixels > 0} == {}
+
+
+KEPT = "Object.keys(localStorage).filter((key) => key.startsWith('rx:')).map((key) => key.split(':')[1])"
+
+
+def test_whoever_logs_in_next_sees_nothing_of_the_former(show: OPEN, hub: TeamHub) -> None:
+    """The page says whose results it keeps: those of another are gone at the start, without any logout."""
+    page = show()
+    page.shows("Meridian Research")
+    page.tab.until(f"{KEPT}.length > 0")
+    assert set(page.tab.evaluate(KEPT)) == {"lin@org-01.example"}
+    email = "ada@org-02.example"
+    session = json.dumps({"email": email, "token": hub.log_in(email)})
+    page.tab.evaluate(f"localStorage.setItem('teamhub:session', {json.dumps(session)})")
+    page.go("/")
+    page.is_there(".agents a.tr")
+    assert "Meridian Research" not in page.tab.evaluate("document.body.innerText")
+    assert set(page.tab.evaluate(KEPT)) <= {email}
+
+
+def test_a_logout_elsewhere_leaves_nothing_in_storage(show: OPEN) -> None:
+    """By the word of the browser's storage, which may come before that of the other tab's page."""
+    page = show()
+    page.shows("Katherine", within=".agents")
+    page.tab.until(f"{KEPT}.length > 0")
+    page.tab.evaluate(
+        "{ localStorage.removeItem('teamhub:session');"
+        " dispatchEvent(new StorageEvent('storage', { key: 'teamhub:session' })); }"
+    )
+    page.is_there("#password")
+    assert page.tab.evaluate(KEPT) == []
 
 
 def test_the_page_says_nothing_of_caches() -> None:

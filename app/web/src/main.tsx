@@ -14,7 +14,7 @@ import { type Hub, openHub, ReactiveProvider } from './hub.ts';
 import { LoginPage } from './login.tsx';
 import { useRoute } from './route.ts';
 import { SearchPage } from './search.tsx';
-import { type Session, useSession } from './session.ts';
+import { isLoggedIn, type Session, useSession } from './session.ts';
 import { Shell } from './shell.tsx';
 
 function Page(): ReactNode {
@@ -28,7 +28,11 @@ function LoggedIn({ session }: { readonly session: Session }): ReactNode {
   useEffect(() => {
     const opened = openHub(session);
     setHub(opened);
-    return () => opened.close();
+    return () => {
+      // Logged out in another tab, whose word may come later than this: what waits to be kept must not be.
+      if (!isLoggedIn()) opened.forget();
+      opened.close();
+    };
   }, [session]);
   if (hub === null) return null;
   return (

@@ -23,6 +23,11 @@ export function useSession(): Session | null {
   return useSyncExternalStore(listen, () => session);
 }
 
+/** Tell whether somebody is logged in. */
+export function isLoggedIn(): boolean {
+  return session !== null;
+}
+
 /** Log in; returns why it failed, or null. */
 export async function logIn(email: string, password: string): Promise<LoginFailure | null> {
   const body = new URLSearchParams({ username: email, password });

@@ -31,6 +31,10 @@ export class Backoff {
     this.#floorMs = Math.min(milliseconds, MAX_FLOOR_MS);
   }
 
+  get floorMs(): number {
+    return this.#floorMs;
+  }
+
   /** Count a failure and return the milliseconds to wait: the floor, plus up to the doubled base or the cap. */
   nextDelay(): number {
     const ceiling = Math.min(this.#capMs, this.#baseMs * 2 ** this.#failures);

@@ -25,6 +25,8 @@ export class Entry {
   fetch: AbortController | null = null;
   /** What a fetch waits for: the next try, or that a stream confirms what was restored. Null if for nothing. */
   pause: AbortController | null = null;
+  /** That is the next try after a failure. */
+  isRetrying = false;
   /** The server has asked for that pause (`Retry-After`): no news ends it. */
   isHeldOff = false;
   /** A stream should watch it. */
@@ -103,6 +105,6 @@ export class Entry {
     this.pause?.abort();
     if (this.abandoned !== null) clearTimeout(this.abandoned);
     this.fetch = this.pause = this.abandoned = null;
-    this.isHeldOff = false;
+    this.isHeldOff = this.isRetrying = false;
   }
 }

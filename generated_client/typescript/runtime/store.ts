@@ -2,9 +2,9 @@
 /**
  * What was shown last, an entry a query, so that a page shows it before it has asked anything. Never throws.
  *
- * An entry is `rx:<scope>:<buster>:<query>` -> `<time>|<JSON>`: raw JSON, as the server sent it. Synchronous, as the
- * first render waits for nothing; so it is small, and what is too large is not kept. Tabs share it: no entry is read to
- * be written again, so none of them undoes another's.
+ * An entry is `rx:<identity>:<buster>:<query>` -> `<time>|<scope>|<JSON>`: raw JSON, as the server sent it, and whose
+ * the server said that it is. Synchronous, as the first render waits for nothing; so it is small, and what is too large
+ * is not kept. Tabs share it: no entry is read to be written again, so none of them undoes another's.
  */
 
 import { formatVersion, parseVersion, type Version } from './versions.ts';
@@ -14,6 +14,8 @@ export interface StoredResult {
   readonly json: unknown;
   readonly etag: string | null;
   readonly version: Version | null;
+  /** Whose it is, as the server names its callers; null if the procedure does not ask who calls. */
+  readonly scope: string | null;
 }
 
 /** The part of `Storage` that is used: `localStorage`, `sessionStorage`, or one of your own. */
@@ -28,8 +30,8 @@ export interface KeyValueStorage {
 export interface StoreOptions {
   /** Returns the storage; may throw where it is forbidden, and nothing is kept then. */
   readonly storage: () => KeyValueStorage | undefined;
-  /** Whose results these are: those of any other are removed. */
-  readonly scope: string;
+  /** Whose results these are, as the page names them: those of any other are removed. Null: it names nobody. */
+  readonly identity: string | null;
   /** The version of the API: results of any other are removed. */
   readonly buster: string;
   /** Tells whether a query's results may be kept; left out, all are. What was kept of others is removed. */
@@ -65,10 +67,17 @@ export class Store {
   readonly #entries = new Map<string, Entry>();
   readonly #waiting = new Map<string, () => StoredResult | null>();
   #length = 0;
+  #scope: string | null = null;
+  /** Nothing is kept any more. */
+  #isEnded: boolean;
   #unschedule: (() => void) | null = null;
 
   constructor(options: StoreOptions) {
-    this.#prefix = `${PREFIX}${options.scope}:${options.buster}:`;
+    const { identity, buster } = options;
+    this.#prefix = `${PREFIX}${escaped(identity ?? '')}:${escaped(buster)}:`;
+    // INVARIANT (nothing is kept of a caller whom nobody names): before its first answer, the next visit could not tell
+    // whose it is, and would show it to whoever comes.
+    this.#isEnded = !identity;
     this.#maxLength = options.maxLength ?? MAX_LENGTH;
     this.#maxEntryLength = options.maxEntryLength ?? MAX_ENTRY_LENGTH;
     this.#keeps = options.keeps ?? (() => true);
@@ -78,9 +87,14 @@ export class Store {
     attempt(() => this.#open(), undefined);
   }
 
+  /** Whose results were there at the start, as the server names its callers; null if it has named nobody. */
+  get scope(): string | null {
+    return this.#scope;
+  }
+
   /** Return what was kept of a query. */
   get(query: string): StoredResult | null {
-    if (!this.#keeps(query)) return null;
+    if (this.#isEnded || !this.#keeps(query)) return null;
     const text = attempt(() => this.#storage?.getItem(this.#prefix + query) ?? null, null);
     const entry = this.#entries.get(query);
     if (entry !== undefined) entry.usedAt = this.#now();
@@ -94,7 +108,7 @@ export class Store {
 
   /** Keep a result, soon; `make` returns it then, or null to keep nothing. */
   put(query: string, make: () => StoredResult | null): void {
-    if (!this.#keeps(query)) return;
+    if (this.#isEnded || !this.#keeps(query)) return;
     this.#waiting.set(query, make);
     this.#unschedule ??= this.#schedule(() => this.flush());
   }
@@ -107,28 +121,42 @@ export class Store {
     this.#waiting.clear();
   }
 
-  /** Remove everything, also what waits: the caller has logged out. */
-  clear(): void {
+  /** Remove everything, also what waits, and keep nothing more: who comes next is not whom `identity` names. */
+  end(): void {
+    this.#isEnded = true;
+    this.#scope = null;
     this.#unschedule?.();
     this.#unschedule = null;
     this.#waiting.clear();
-    for (const query of this.queries()) this.#remove(query);
-    // Other tabs' entries of the same scope too, which this one has never seen.
-    attempt(() => this.#removeWhere((key) => key.startsWith(this.#prefix)), undefined);
+    this.#removeAll();
   }
 
-  /** Note what is there, and remove what is of another scope or version, or may not be kept any more. */
+  /** Note what is there, and remove what is of another caller or version, is damaged, or may not be kept any more. */
   #open(): void {
     this.#removeWhere((key) => isResult(key) && !this.#isOwn(key));
+    if (this.#isEnded) return;
+    const scopes = new Set<string>();
     for (const key of keysOf(this.#storage)) {
       if (!key.startsWith(this.#prefix)) continue;
       const text = this.#storage?.getItem(key) ?? '';
-      this.#note(key.slice(this.#prefix.length), key.length + text.length, timeOf(text));
+      const head = headOf(text);
+      if (head === null) this.#storage?.removeItem(key);
+      else this.#note(key.slice(this.#prefix.length), key.length + text.length, head.usedAt);
+      if (typeof head?.scope === 'string') scopes.add(head.scope);
     }
+    // INVARIANT (results of two callers are never shown together): of two, nobody can tell whose page it is.
+    if (scopes.size > 1) this.#removeAll();
+    else this.#scope = [...scopes][0] ?? null;
+  }
+
+  /** Remove all of this identity, also what other tabs have kept, which this one has never seen. */
+  #removeAll(): void {
+    for (const query of this.queries()) this.#remove(query);
+    attempt(() => this.#removeWhere((key) => key.startsWith(this.#prefix)), undefined);
   }
 
   #isOwn(key: string): boolean {
-    return key.startsWith(this.#prefix) && this.#keeps(key.slice(this.#prefix.length));
+    return !this.#isEnded && key.startsWith(this.#prefix) && this.#keeps(key.slice(this.#prefix.length));
   }
 
   #removeWhere(matches: (key: string) => boolean): void {
@@ -205,23 +233,48 @@ function isResult(key: string): boolean {
   return key.startsWith(PREFIX) && !OTHER.test(key);
 }
 
-/** `rx:<scope>:out:<mutation>`. */
+/** `rx:<identity>:out:<mutation>`. */
 const OTHER = /^rx:[^:]*:out:/;
 
-function textOf(usedAt: number, { json, etag, version }: StoredResult): string {
-  const spelled = version === null ? null : formatVersion(version);
-  return `${usedAt}|${JSON.stringify({ json, etag, version: spelled })}`;
+/** Return a part of a key, without what parts are separated by: else `a` with `b:c` were `a:b` with `c`. */
+function escaped(part: string): string {
+  return part.replaceAll('%', '%25').replaceAll(':', '%3A');
 }
 
-function timeOf(text: string): number {
-  return Number(text.slice(0, text.indexOf('|'))) || 0;
+/** In the place of a scope: the server has named nobody. */
+const NOBODY = '?';
+/** `<time>|<scope>|`. */
+const HEAD = /^(\d+)\|(\?|[^|?]+)\|/;
+
+interface Head {
+  readonly usedAt: number;
+  readonly scope: string | null;
+  /** Where the JSON begins. */
+  readonly length: number;
+}
+
+function textOf(usedAt: number, { json, etag, version, scope }: StoredResult): string {
+  const spelled = version === null ? null : formatVersion(version);
+  const whose = scope === null ? NOBODY : encodeURIComponent(scope);
+  return `${usedAt}|${whose}|${JSON.stringify({ json, etag, version: spelled })}`;
+}
+
+/** Return when an entry was used, and whose it is; null if it is damaged. */
+function headOf(text: string): Head | null {
+  const [head, usedAt, whose] = HEAD.exec(text) ?? [];
+  if (head === undefined || whose === undefined) return null;
+  const scope = whose === NOBODY ? null : attempt(() => decodeURIComponent(whose), '');
+  return scope === '' ? null : { usedAt: Number(usedAt), scope, length: head.length };
 }
 
 function resultOf(text: string): StoredResult | null {
-  const { json, etag, version }: Readonly<Record<string, unknown>> = JSON.parse(text.slice(text.indexOf('|') + 1));
+  const head = headOf(text);
+  if (head === null) return null;
+  const { json, etag, version }: Readonly<Record<string, unknown>> = JSON.parse(text.slice(head.length));
   if (json === undefined) return null;
   return {
     json,
+    scope: head.scope,
     etag: typeof etag === 'string' ? etag : null,
     version: typeof version === 'string' ? parseVersion(version) : null,
   };

@@ -142,6 +142,8 @@ export interface NewsSource {
   update(): void;
   /** Try now what waits for its turn. */
   nudge(): void;
+  /** The server is there: try now, unless it has asked to wait. */
+  hurry(): void;
   /** Distrust a stream that seems to be up. */
   replace(): void;
   /** Take the stream for ended: the network is gone. */
@@ -171,6 +173,8 @@ export interface SharedResult {
   readonly json: unknown;
   readonly etag: string;
   readonly version: Version;
+  /** Whose it is, as the server names its callers; null if it names none. */
+  readonly scope: string | null;
 }
 
 export class Streams implements NewsSource {
@@ -190,6 +194,8 @@ export class Streams implements NewsSource {
   /** Ends the pause before the next try. */
   #turn = new AbortController();
   #notBefore = 0;
+  /** The server has asked for no try before. */
+  #heldOffUntil = 0;
   #refusal: ReactiveError | null = null;
   /** The active stream refuses a query that it may watch later. */
   #isOutdated = false;
@@ -226,6 +232,12 @@ export class Streams implements NewsSource {
   nudge(): void {
     this.#backoff.reset();
     this.#notBefore = 0;
+    this.#turn.abort();
+  }
+
+  /** Try now: the server has answered something else. A time that it has asked for is kept, and the backoff goes on. */
+  hurry(): void {
+    this.#notBefore = Math.min(this.#notBefore, this.#heldOffUntil);
     this.#turn.abort();
   }
 
@@ -307,14 +319,16 @@ export class Streams implements NewsSource {
 
   /** Keep the distance that the backoff wants. */
   async #waitForTurn(): Promise<void> {
-    const milliseconds = this.#notBefore - Date.now();
-    if (milliseconds <= 0) return;
-    this.#turn = new AbortController();
-    await pause(milliseconds, this.#turn.signal);
+    for (let left = this.#notBefore - Date.now(); left > 0; left = this.#notBefore - Date.now()) {
+      this.#turn = new AbortController();
+      await pause(left, this.#turn.signal);
+    }
   }
 
-  #holdOff(milliseconds: number): void {
-    this.#notBefore = Date.now() + milliseconds;
+  /** Try again after a while, of which the server has asked for `askedMs`. */
+  #holdOff(milliseconds: number, askedMs = 0): void {
+    this.#notBefore = Date.now() + askedMs + milliseconds;
+    this.#heldOffUntil = Date.now() + askedMs + Math.min(this.#backoff.floorMs, milliseconds);
     this.#changed.set();
   }
 
@@ -486,7 +500,7 @@ export class Streams implements NewsSource {
     // before its heartbeats are missed.
     if (this.#isDistrusted) this.#end();
     if (this.#active === null) this.#down(error);
-    this.#holdOff(error.retryAfterSeconds * 1000 + this.#backoff.nextDelay());
+    this.#holdOff(this.#backoff.nextDelay(), error.retryAfterSeconds * 1000);
   }
 
   /** Go on after a stream that was connected has ended, by whichever side. */

@@ -56,6 +56,10 @@ export class Tabs implements NewsSource {
     (this.#group ?? this.#own)?.nudge();
   }
 
+  hurry(): void {
+    (this.#group ?? this.#own)?.hurry();
+  }
+
   replace(): void {
     (this.#group ?? this.#own)?.replace();
   }

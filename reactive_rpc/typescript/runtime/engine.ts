@@ -116,9 +116,14 @@ export class Engine {
   #notifiedUpTo: Version | null = null;
   /** Ends the work on results of the last visit; null until it has begun. */
   #endBackground: (() => void) | null = null;
-  #scope: string | null = null;
+  /** Whose everything here is, as the server names its callers: by its last answer, or by what storage has. */
+  #scope: string | null;
+  /** How often somebody else may have come. */
+  #callers = 0;
   /** The page was told that it needs other credentials. */
   #isUnauthorized = false;
+  /** A fetch has failed, or the stream was lost, since the server has answered. */
+  #isMissing = false;
   /** The engine itself writes into the cache just now. */
   #isWriting = false;
 
@@ -127,6 +132,7 @@ export class Engine {
     this.#options = options;
     this.#mutations = new Mutations(this.#mutationHost());
     const { listen = (about: TabOptions) => new Streams(about), transport } = options;
+    this.#scope = options.store?.scope ?? null;
     this.#streams = transport === 'off' ? null : listen(this.#streamOptions());
     // By namespace: the user's other queries keep their defaults.
     for (const namespace of options.namespaces ?? []) {
@@ -227,7 +233,10 @@ export class Engine {
     const { input: inputCodec, output } = this.#codecs(path);
     const json = input === undefined || inputCodec === undefined ? input : inputCodec.encode(input);
     this.#become({ waiting: this.#status.waiting + 1 });
+    const caller = this.#callers;
     const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
+      // INVARIANT (a mutation is never sent as another caller's): it may have waited for one before it.
+      if (caller !== this.#callers) throw new ReactiveError('ABORTED', `${path} was not sent: its caller is gone`);
       const parse = output?.parse?.bind(output);
       const written = await this.#options.wire.mutate(path, json, { ...options, ...(parse && { parse }) });
       this.#notice(written.scope);
@@ -240,8 +249,9 @@ export class Engine {
   reidentify(cause: Cause, scope: string | null = null): void {
     const forget = cause !== 'credentials';
     if (forget) {
-      this.#options.store?.clear();
+      this.#options.store?.end();
       this.#scope = scope;
+      this.#callers += 1;
     }
     this.#isUnauthorized = false;
     this.#notifiedUpTo = null;
@@ -372,7 +382,9 @@ export class Engine {
     const stored = data === undefined ? (this.#options.store?.get(entry.key) ?? null) : null;
     if (data !== undefined) this.#dispatch(entry, { type: 'restored', data: hydrated(entry, data), ...rendered });
     entry.renderedState = entry.state;
-    if (stored !== null) this.#restoreStored(entry, stored);
+    // INVARIANT (nothing of two callers shows): another tab may have kept it since this page was opened.
+    const isMine = stored !== null && (stored.scope === null || stored.scope === this.#scope);
+    if (isMine) this.#restoreStored(entry, stored);
     this.#awaitStream(entry);
   }
 
@@ -432,7 +444,7 @@ export class Engine {
     query.setOptions({ ...query.options, meta: { ...query.meta, reactive } });
     this.#options.store?.put(entry.key, () => {
       const { data, etag, version } = entry.snapshot.base;
-      return data === undefined ? null : { json: entry.codec.encode(data), etag, version };
+      return data === undefined ? null : { json: entry.codec.encode(data), etag, version, scope: this.#scope };
     });
   }
 
@@ -503,7 +515,9 @@ export class Engine {
       if (control.signal.aborted) return;
       if (failure?.isTransient === true && !entry.snapshot.current) {
         entry.isHeldOff = failure.retryAfterSeconds > 0;
+        entry.isRetrying = true;
         await this.#pause(entry, failure.retryAfterSeconds * 1000 + backoff.nextDelay());
+        entry.isRetrying = false;
         if (control.signal.aborted) return;
         if (!entry.snapshot.current) this.#dispatch(entry, { type: 'invalidated', version: null });
       }
@@ -544,22 +558,34 @@ export class Engine {
       if (signal.aborted) return null;
       this.#dispatch(entry, fetchedAction(entry, answer));
       this.#share(entry, answer);
+      this.#found();
       return answer.isStale
         ? new ReactiveError('SERVICE_UNAVAILABLE', 'the database cannot be read', { status: 503 })
         : null;
     } catch (thrown) {
       if (signal.aborted) return null;
       const error = reactiveError(thrown);
+      this.#isMissing ||= error.isTransient;
       this.#dispatch(entry, { type: 'fetchFailed', error, answered: error.status > 0 && !error.isTransient });
       this.#hearRefusal(error);
       return error;
     }
   }
 
+  /**
+   * A fetch was answered: if the server was missed before, the stream's next try need not wait for its turn. Once only,
+   * or a server that answers, but opens no streams, would be asked for one with each fetch.
+   */
+  #found(): void {
+    if (!this.#isMissing) return;
+    this.#isMissing = false;
+    this.#streams?.hurry();
+  }
+
   /** Offer a result to the other tabs, which fetch it no more. */
   #share({ key }: Entry, { json, etag, version, isStale, error }: Answer): void {
     if (json === undefined || etag === null || version === null || isStale || error !== null) return;
-    this.#streams?.share?.({ key, json, etag, version });
+    this.#streams?.share?.({ key, json, etag, version, scope: this.#scope });
   }
 
   /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
@@ -600,8 +626,10 @@ export class Engine {
   }
 
   #onStream(stream: StreamState): void {
+    const wasUp = isUp(this.#status.stream);
     this.#become({ stream });
-    if (stream !== 'live' && stream !== 'polling') return;
+    this.#isMissing ||= wasUp && !isUp(stream);
+    if (!isUp(stream)) return;
     this.#endBackground ??= refreshInBackground({
       queries: () => this.#options.store?.queries() ?? [],
       isBusy: () => [...this.#entries.values()].some(({ fetch, isWanted }) => fetch !== null && isWanted),
@@ -653,9 +681,11 @@ export class Engine {
     }
   }
 
-  #hearShared({ key, json, etag, version }: SharedResult): void {
+  #hearShared({ key, json, etag, version, scope }: SharedResult): void {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return;
+    this.#scope ??= scope;
+    // INVARIANT (a result counts only for the caller who asked): a page may name its caller wrongly, and so its group.
+    if (entry === undefined || scope !== this.#scope) return;
     const notifiedUpTo = entry.snapshot.covered ? this.#notifiedUpTo : null;
     try {
       this.#dispatch(entry, { type: 'shared', data: entry.decode(json), etag, version, notifiedUpTo });
@@ -674,6 +704,8 @@ export class Engine {
   #connected({ version, scope, queries, isPartial = false }: Extract<News, { type: 'connected' }>): void {
     this.#become({ error: null });
     if (this.#notice(scope)) return;
+    // The server is there again: queries that wait for their next try need not, each up to its own backoff's cap.
+    this.#each((entry) => entry.isRetrying && hurry(entry));
     const watched = new Map(queries.map((query) => [query.key, query]));
     this.#each((entry) => {
       const query = watched.get(entry.key);
@@ -762,6 +794,10 @@ export class Engine {
     const codec = this.#codecs(path).input;
     return { path, input: input === undefined || codec === undefined ? input : codec.encode(input) };
   }
+}
+
+function isUp(stream: StreamState): boolean {
+  return stream === 'live' || stream === 'polling';
 }
 
 function statusOf(data: unknown, failure: Error | null): QueryState['status'] {

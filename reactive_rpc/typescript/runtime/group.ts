@@ -51,9 +51,12 @@ type Message =
   | { readonly type: 'state'; readonly state: StreamState }
   | { readonly type: 'news'; readonly news: News }
   | { readonly type: 'shared'; readonly result: SharedResult }
-  | { readonly type: 'ping'; readonly wish: 'nudge' | 'replace' | null }
+  | { readonly type: 'ping'; readonly wish: Wish | null }
   | { readonly type: 'pong' }
   | { readonly type: 'resign' | 'bye' | 'signedOut' | 'doubt' };
+
+/** What a tab asks of the leader's stream. */
+type Wish = 'nudge' | 'hurry' | 'replace';
 
 type Sent = Message & { readonly from: string; readonly to: string | null };
 
@@ -98,6 +101,11 @@ export class Group {
   nudge(): void {
     if (this.#streams !== null) this.#streams.nudge();
     else this.#ping('nudge');
+  }
+
+  hurry(): void {
+    if (this.#streams !== null) this.#streams.hurry();
+    else this.#ping('hurry');
   }
 
   replace(): void {
@@ -259,7 +267,7 @@ export class Group {
     this.#ping(null);
   }
 
-  #ping(wish: 'nudge' | 'replace' | null): void {
+  #ping(wish: Wish | null): void {
     if (this.#leader === this.#id) return;
     this.#post({ type: 'ping', wish });
     this.#overdue ??= setTimeout(() => void this.#giveUp(), PONG_MS + Math.random() * PONG_SPREAD_MS);
@@ -339,7 +347,7 @@ export class Group {
     if (tab === this.#leader) this.#lose();
   }
 
-  #hearPing(from: string, wish: 'nudge' | 'replace' | null): void {
+  #hearPing(from: string, wish: Wish | null): void {
     if (this.#streams === null) return;
     if (wish !== null) this.#streams[wish]();
     // INVARIANT (answered in a task, and not here): a frozen page still hears messages, and can do nothing else.

@@ -12,6 +12,8 @@ export class Ledger {
   readonly #truths = new Map<string, string>();
   #covered: ReadonlySet<string> = new Set();
   #cursor: string | null = null;
+  /** Whose stream it is, as the server names its callers. */
+  #scope: string | null = null;
 
   /** Up to where the stream has said everything. */
   get cursor(): string | null {
@@ -38,6 +40,7 @@ export class Ledger {
     if ('cursor' in news) this.#cursor = news.cursor;
     switch (news.type) {
       case 'connected':
+        this.#scope = news.scope;
         this.#covered = new Set(news.queries.filter(({ error }) => error === null).map(({ key }) => key));
         this.#truths.clear();
         for (const { key, sentEtag, isStale, error } of news.queries) {
@@ -84,6 +87,6 @@ export class Ledger {
       return { key, sentEtag, isStale: sentEtag === null, error: null };
     });
     const version = parseVersion(cursor);
-    return { type: 'connected', cursor, version, scope: null, queries: standings, isPartial: true };
+    return { type: 'connected', cursor, version, scope: this.#scope, queries: standings, isPartial: true };
   }
 }

@@ -88,11 +88,14 @@ export interface ReactiveOptions<P extends Procedures = Procedures> {
   /** Returns the headers that say who calls; asked at each request. */
   readonly credentials?: Credentials;
   readonly fetch?: typeof fetch;
-  /** Where results are kept for the next visit: `session` ends with the tab. */
+  /** Where results are kept for the next visit, if `identity` says whose they are: `session` ends with the tab. */
   readonly storage?: 'local' | 'session' | 'none' | KeyValueStorage;
   /** What is not to be kept there: `{ memory: false, 'memory.recent': true }`. */
   readonly persist?: Persist<P>;
-  /** Who is logged in, if the page knows before it asks: results of anybody else are never shown. */
+  /**
+   * Who is logged in, tenant included, if the page knows before it asks. Without it nothing is kept in storage: a page
+   * shows what was kept before the server has said who calls, and would show it to whoever comes next.
+   */
   readonly identity?: string;
   /** Results that were kept under another one are not used: the version of the API. */
   readonly buster?: string;
@@ -189,7 +192,7 @@ export class Reactive<P extends Procedures> {
     const { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut } = options;
     const about = { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut };
     const browser = browserOf();
-    const listen = browser && ((from: TabOptions) => new Tabs(from, browser, options.identity ?? null));
+    const listen = browser && ((from: TabOptions) => new Tabs(from, browser, options.identity || null));
     const wire = new Wire(options);
     this.#engine = new Engine({
       client: this.client,
@@ -302,12 +305,12 @@ function statusOf({ stream, isOnline, heardAt, waiting, error }: EngineStatus): 
 }
 
 function storeOf(options: ReactiveOptions): Store | null {
-  const { storage = 'local', identity = '', buster = '', persist = {} } = options;
+  const { storage = 'local', identity = null, buster = '', persist = {} } = options;
   if (storage === 'none') return null;
   // Looked up when it is used: where storage is forbidden, the mere name throws. Elsewhere than in a page there is none.
   const places = { local: () => pageStorage('localStorage'), session: () => pageStorage('sessionStorage') };
   const place = typeof storage === 'string' ? places[storage] : () => storage;
-  return new Store({ storage: place, scope: identity, buster, keeps: (query) => isKept(query, persist) });
+  return new Store({ storage: place, identity, buster, keeps: (query) => isKept(query, persist) });
 }
 
 function pageStorage(name: 'localStorage' | 'sessionStorage'): KeyValueStorage | undefined {

@@ -103,6 +103,8 @@ export class MemoryServer {
   readonly asked: string[] = [];
   /** The status that requests are refused with; 0: nobody answers. */
   refusal: number | null = null;
+  /** Called with the path of each request. */
+  onAsked: (path: string) => void = () => {};
   readonly #changedAt = new Map<string, number>();
   /** Polls that wait for a change. */
   readonly #polls = new Set<() => void>();
@@ -143,6 +145,7 @@ export class MemoryServer {
     const path = url.replace('/rpc/', '');
     const { signal = null } = init;
     this.asked.push(path);
+    this.onAsked(path);
     await tab.whenItRuns();
     await task();
     signal?.throwIfAborted();
@@ -398,9 +401,7 @@ export class Tab {
       return () => {};
     };
     const { Engine, Store, Tabs, Wire } = browser.runtime;
-    const kept = isStored
-      ? new Store({ storage: () => browser.storage, scope: identity ?? '', buster: '', schedule })
-      : null;
+    const kept = isStored ? new Store({ storage: () => browser.storage, identity, buster: '', schedule }) : null;
     this.engine = new Engine({
       client: new QueryClient(),
       wire: new Wire({ url: '/', fetch }),

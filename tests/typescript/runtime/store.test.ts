@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 
 import { type KeyValueStorage, Store, type StoredResult } from '../../../reactive_rpc/typescript/runtime/store.ts';
 
-const RESULT: StoredResult = { json: [{ id: 1 }], etag: '"A"', version: { epoch: 'e', number: 7 } };
+const RESULT: StoredResult = { json: [{ id: 1 }], etag: '"A"', version: { epoch: 'e', number: 7 }, scope: 's1' };
 
 /** A storage with a quota, which fails when it is told to. */
 class Disk implements KeyValueStorage {
@@ -52,15 +52,15 @@ class Disk implements KeyValueStorage {
 }
 
 interface Given {
-  readonly scope?: string;
+  readonly identity?: string | null;
   readonly buster?: string;
   readonly maxLength?: number;
   readonly maxEntryLength?: number;
   readonly now?: () => number;
 }
 
-function open(disk: Disk, { scope = 'ada', buster = '1', ...bounds }: Given = {}): Store {
-  return new Store({ storage: () => disk, scope, buster, schedule: () => () => {}, ...bounds });
+function open(disk: Disk, { identity = 'ada', buster = '1', ...bounds }: Given = {}): Store {
+  return new Store({ storage: () => disk, identity, buster, schedule: () => () => {}, ...bounds });
 }
 
 function keep(store: Store, query: string, json: unknown): void {
@@ -89,7 +89,7 @@ test('of several results of one query, the last is written, once there is time',
 
 describe('nothing of another is ever found', () => {
   test.each([
-    ['another caller', { scope: 'grace' }],
+    ['another caller', { identity: 'grace' }],
     ['another version of the API', { buster: '2' }],
   ])('%s: it is removed at the start', (_, other) => {
     const disk = new Disk();
@@ -104,15 +104,67 @@ describe('nothing of another is ever found', () => {
     keep(store, 'q', 1);
     keep(open(disk), 'of another tab', 1);
     store.put('r', () => RESULT);
-    store.clear();
+    store.end();
     store.flush();
     expect(disk.texts.size).toBe(0);
+  });
+
+  test.each([null, ''])(
+    'what has no name (%j) is neither kept nor found, and what was kept before goes',
+    (identity) => {
+      const disk = new Disk();
+      keep(open(disk), 'q', 1);
+      const store = open(disk, { identity });
+      expect(disk.texts.size).toBe(0);
+      keep(store, 'q', 2);
+      expect(disk.texts.size).toBe(0);
+      disk.texts.set('rx::1:q', '1|s1|{"json":3}');
+      expect([store.get('q'), store.queries(), store.scope]).toEqual([null, [], null]);
+    },
+  );
+
+  test('who has logged out keeps nothing more, though the page goes on', () => {
+    const disk = new Disk();
+    const store = open(disk);
+    store.end();
+    keep(store, 'q', 1);
+    keep(open(disk), 'q', 2);
+    expect(store.get('q')).toBeNull();
+  });
+
+  test('it tells whose results there are, as the server named them', () => {
+    const disk = new Disk();
+    expect(open(disk).scope).toBeNull();
+    const store = open(disk);
+    store.put('q', () => ({ ...RESULT, scope: null }));
+    store.flush();
+    expect([open(disk).scope, open(disk).get('q')?.scope]).toEqual([null, null]);
+    store.put('r', () => ({ ...RESULT, scope: 'a|b' }));
+    store.flush();
+    expect([open(disk).scope, open(disk).get('r')?.scope]).toEqual(['a|b', 'a|b']);
+  });
+
+  test('of two callers that the server has named, nothing is found', () => {
+    const disk = new Disk();
+    for (const scope of ['s1', 's2']) {
+      const store = open(disk);
+      store.put(scope, () => ({ ...RESULT, scope }));
+      store.flush();
+    }
+    expect(disk.texts.size).toBe(2);
+    expect([open(disk).scope, open(disk).queries(), disk.texts.size]).toEqual([null, [], 0]);
+  });
+
+  test('where a name ends is never in doubt', () => {
+    const disk = new Disk();
+    keep(open(disk, { identity: 'a:b', buster: 'c' }), 'q', 1);
+    expect(open(disk, { identity: 'a', buster: 'b:c' }).get('q')).toBeNull();
   });
 
   test("a page's own entries, and mutations that wait, stay", () => {
     const disk = new Disk();
     disk.texts.set('theme', 'dark').set('rx:ada:out:1-a', '{}');
-    open(disk, { scope: 'grace' }).clear();
+    open(disk, { identity: 'grace' }).end();
     expect([...disk.texts.keys()]).toEqual(['theme', 'rx:ada:out:1-a']);
   });
 });
@@ -120,7 +172,7 @@ describe('nothing of another is ever found', () => {
 test('what may not be kept is neither written nor found, and what was kept of it goes', () => {
   const disk = new Disk();
   for (const query of ['q', 'secret']) keep(open(disk), query, 1);
-  const store = new Store({ storage: () => disk, scope: 'ada', buster: '1', keeps: (query) => query !== 'secret' });
+  const store = new Store({ storage: () => disk, identity: 'ada', buster: '1', keeps: (query) => query !== 'secret' });
   expect(disk.texts.size).toBe(1);
   keep(store, 'secret', 2);
   keep(store, 'q', 2);
@@ -129,7 +181,7 @@ test('what may not be kept is neither written nor found, and what was kept of it
   // Another tab runs the release before, which keeps it.
   keep(open(disk), 'secret', 3);
   expect(store.get('secret')).toBeNull();
-  store.clear();
+  store.end();
   expect(disk.texts.size).toBe(0);
 });
 
@@ -196,22 +248,33 @@ describe('a storage that is of no use is none', () => {
     ['absent', () => undefined],
     ['broken', () => Object.assign(new Disk(), { isBroken: true })],
   ])('%s', (_, storage) => {
-    const store = new Store({ storage, scope: 'ada', buster: '1' });
+    const store = new Store({ storage, identity: 'ada', buster: '1' });
     keep(store, 'q', 1);
     expect(store.get('q')).toBeNull();
-    store.clear();
+    store.end();
   });
 
   function forbidden(): never {
     throw new DOMException('', 'SecurityError');
   }
 
-  test.each(['', '17', '17|', '17|{', '17|null', '17|{"etag":7,"version":"x"}', 'x|{"json":1}'])(
+  test.each(['', '17', '17|', '17|{', '17|s1|{', '17|s1|null', '17|s1|{"etag":7,"version":"x"}', 'x|s1|{"json":1}'])(
     'an entry that reads %j',
     (text) => {
       const disk = new Disk();
       disk.texts.set('rx:ada:1:q', text);
-      expect(() => open(disk).get('q')).not.toThrow();
+      expect(open(disk).get('q')).toBeNull();
+    },
+  );
+
+  test.each(['17||{"json":1}', '17|{"json":1}', '17|%|{"json":1}', '17|a?|{"json":1}'])(
+    'an entry of which nobody can tell whose it is: %j',
+    (text) => {
+      const disk = new Disk();
+      const store = open(disk);
+      disk.texts.set('rx:ada:1:q', text);
+      expect(store.get('q')).toBeNull();
+      expect([open(disk).queries(), open(disk).scope]).toEqual([[], null]);
     },
   );
 

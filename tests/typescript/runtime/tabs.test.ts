@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
-import { MemoryBrowser, settle, type Tab, until } from './browser.ts';
+import { MemoryBrowser, settle, type Tab, type TabSetting, until } from './browser.ts';
 
 /** More than a leader may take to answer. */
 const OVERDUE_MS = 2000;
@@ -207,6 +207,35 @@ describe('a page that was away', () => {
   });
 });
 
+describe('a server that was gone', () => {
+  test.each(['events', 'c.d'])('is asked at once for all that waits, when %s is answered', async (first) => {
+    const [leader, other] = (await tabsOf(2)) as [Tab, Tab];
+    browser.server.goDown();
+    other.show('c.d');
+    // Each has failed so often that it waits for long.
+    for (let seconds = 0; seconds < 120; seconds++) await pass(1000);
+    browser.server.onAsked = (path) => {
+      if (path === first) browser.server.refusal = null;
+    };
+    while (browser.server.refusal !== null) await pass(100);
+    // From here on no time passes.
+    await until(() => leader.isRight('a.b') && other.isRight('a.b') && other.isRight('c.d'));
+  });
+});
+
+describe('the network goes', () => {
+  test('and no stream counts as up, though its sockets stay open', async () => {
+    const tabs = await tabsOf(2);
+    const leader = at(tabs, 0);
+    leader.engine.setOnline(false);
+    expect(leader.now('a.b')).toMatchObject({ isStale: true, data: { count: 0 } });
+    expect(leader.engine.status.stream).toBe('reconnecting');
+    await until(() => tabs.every((tab) => tab.now('a.b')?.isStale === true));
+    leader.engine.setOnline(true);
+    await allRight(tabs);
+  });
+});
+
 describe('what one tab has fetched', () => {
   test('hidden tabs take, and do not fetch', async () => {
     const tabs = await tabsOf(4);
@@ -230,17 +259,14 @@ describe('what one tab has fetched', () => {
   });
 
   test('a new tab is told of without a fetch, if it has the same', async () => {
-    const first = browser.open({ isStored: true });
+    const first = browser.open({ isStored: true, identity: 'ada' });
     first.show('a.b');
     await until(() => first.isRight('a.b'));
-    const second = browser.open({ isStored: true });
+    const second = browser.open({ isStored: true, identity: 'ada' });
     const before = browser.server.asked.length;
     second.show('a.b');
     await until(() => second.isRight('a.b'));
-    // It has asked who it is, and that was all.
-    expect(browser.server.asked.slice(before)).toEqual(['events/poll']);
-    const third = browser.open({ isStored: true, identity: 'ada' });
-    expect(third.now('a.b')).toBeUndefined();
+    expect(browser.server.asked.slice(before)).toEqual([]);
   });
 });
 
@@ -256,7 +282,7 @@ describe('whose tabs they are', () => {
   test('a logout in one tab empties all of the same caller, and what they keep', async () => {
     const signedOut: string[] = [];
     const open = (name: string, caller = 'ada'): Tab =>
-      browser.open({ caller, isStored: caller === 'ada', onSignedOut: () => signedOut.push(name) });
+      browser.open({ caller, isStored: caller === 'ada', identity: caller, onSignedOut: () => signedOut.push(name) });
     const tabs = [open('one'), open('two'), open('eve', 'eve')] as const;
     for (const tab of tabs) tab.show('a.b');
     await allRight(tabs);
@@ -296,16 +322,101 @@ describe('whose tabs they are', () => {
     ]);
   });
 
-  test('what was restored of somebody else is shown until the server has said who calls, and never confirmed', async () => {
-    const ada = browser.open({ isStored: true });
-    ada.show('a.b');
-    await allRight([ada]);
-    const eve = browser.open({ isStored: true, caller: 'eve' });
-    eve.show('a.b');
-    expect(eve.now('a.b')).toMatchObject({ isStale: true, data: { count: 0 } });
-    browser.server.write('a.b');
-    await until(() => eve.isRight('a.b'));
-    expect(eve.frames.get('a.b')?.some(({ data, isStale }) => data?.count === 0 && !isStale)).toBe(false);
+  describe('and whose results were kept', () => {
+    /** Keep what somebody sees of `a.b` and `c.d`, and close their page. */
+    async function leaveBehind(setting: TabSetting): Promise<void> {
+      const tab = browser.open({ isStored: true, ...setting });
+      for (const path of ['a.b', 'c.d']) tab.show(path);
+      await until(() => tab.isRight('a.b') && tab.isRight('c.d'));
+      tab.close();
+      await settle();
+    }
+
+    test('a page that does not say whose it is keeps nothing, so the next one shows nothing of anybody', async () => {
+      await leaveBehind({});
+      expect(browser.storage.length).toBe(0);
+      const eve = browser.open({ isStored: true, caller: 'eve' });
+      eve.show('a.b');
+      expect(eve.now('a.b')?.data).toBeUndefined();
+      await allRight([eve]);
+    });
+
+    test.each(['a stream', 'an answer'])(
+      '%s names another caller: nothing of the former stays, in one turn',
+      async (by) => {
+        await leaveBehind({ identity: 'ada' });
+        const left: [string, boolean, number][] = [];
+        const eve = browser.open({ isStored: true, identity: 'ada', caller: 'eve', onSignedOut: () => look() });
+        const look = (): void => void left.push(['a.b', eve.now('a.b')?.data === undefined, browser.storage.length]);
+        eve.show('a.b');
+        expect(eve.now('a.b')).toMatchObject({ isStale: true, data: { count: 0 } });
+        browser.server.write('a.b');
+        if (by === 'an answer') eve.show('e.f');
+        await allRight([eve]);
+        expect(left).toEqual([['a.b', true, 0]]);
+        expect(eve.frames.get('a.b')?.some(({ data, isStale }) => data?.count === 0 && !isStale)).toBe(false);
+        // What comes from now on is not of whom the page names.
+        await settle();
+        expect(browser.storage.length).toBe(0);
+        eve.close();
+        const ada = browser.open({ isStored: true, identity: 'ada' });
+        ada.show('a.b');
+        expect(ada.now('a.b')?.data).toBeUndefined();
+      },
+    );
+
+    test('the others of that name find out too', async () => {
+      await leaveBehind({ identity: 'ada' });
+      const tabs = [0, 1].map(() => browser.open({ isStored: true, identity: 'ada' }));
+      for (const tab of tabs) tab.show('a.b');
+      await allRight(tabs);
+      for (const tab of tabs) tab.caller = 'eve';
+      at(tabs, 0).show('e.f');
+      await until(() => tabs.every((tab) => tab.frames.get('a.b')?.some(({ data }) => data === undefined)));
+      await allRight(tabs);
+      await settle();
+      expect(browser.storage.length).toBe(0);
+    });
+
+    test('two tabs of two users each find their own, and none of the other', async () => {
+      await leaveBehind({ identity: 'ada' });
+      const [ada, eve] = ['ada', 'eve'].map((name) =>
+        browser.open({ isStored: true, identity: name, caller: name }),
+      ) as [Tab, Tab];
+      for (const tab of [ada, eve]) tab.show('a.b');
+      expect([ada, eve].map((tab) => tab.now('a.b')?.data)).toEqual([undefined, undefined]);
+      await allRight([ada, eve]);
+      const again = browser.open({ isStored: true, identity: 'eve', caller: 'eve' });
+      again.show('a.b');
+      expect(again.now('a.b')?.data).toEqual({ path: 'a.b', count: 0 });
+    });
+
+    test('what a tab of another caller tells in the same group is not taken', async () => {
+      const ada = browser.open({ isStored: true, identity: 'ada' });
+      ada.show('a.b');
+      await allRight([ada]);
+      const eve = browser.open({ isStored: true, identity: 'ada', caller: 'eve' });
+      eve.show('c.d');
+      ada.show('c.d');
+      await allRight([ada, eve], 'c.d');
+      await settle();
+      const whose = [...browser.storage.texts.values()].map((text) => text.split('|')[1]);
+      expect(whose.includes('eve') && whose.includes('ada')).toBe(false);
+      expect([ada.streams, eve.streams]).toEqual([1, 1]);
+    });
+
+    test('a mutation that waits is never sent as another', async () => {
+      const tab = browser.open();
+      tab.show('a.b');
+      await allRight([tab]);
+      const updates = [{ path: 'a.b', update: (data: unknown) => data }];
+      const [one, two] = [1, 2].map((input) => tab.engine.mutate({ path: 'a.set', input }, updates, {}));
+      const outcomes = Promise.allSettled([one, two]);
+      await until(() => browser.server.asked.includes('a.set'));
+      tab.engine.reidentify('forget');
+      expect((await outcomes).map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
+      expect(browser.server.asked.filter((path) => path === 'a.set')).toHaveLength(1);
+    });
   });
 
   test('who has new credentials leads, and the others go on with that', async () => {
