@@ -31,6 +31,10 @@ run: page ## Build the page, seed a database and serve TeamHub on 127.0.0.1:8000
 page: generate ## Build the page of TeamHub
 	@$(NODE) app/web/node_modules/vite/bin/vite.js build app/web --logLevel warn
 
+.PHONY: pictures
+pictures: page ## Take the pictures of the documentation from the running page (docs/images)
+	$(BIN)/python .ci/pictures.py
+
 .PHONY: demo
 demo: setup ## Watch a result change by itself, in the terminal
 	@$(BIN)/python -m app.demo

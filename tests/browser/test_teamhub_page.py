@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import Chromium, Context
-from tests.support.page import SOURCES, Page, build
+from tests.support.page import SOURCES, WEB, Page, build
+from tests.support.page_states import STATES, Stage
 from tests.support.teamhub import TeamHub
 
 OPEN = Callable[..., Page]
 GRACE = "agent-0008"
+TALK = "document.querySelector('.talk')"
+TALK_BELOW = f"({TALK}.scrollHeight - {TALK}.scrollTop - {TALK}.clientHeight)"
 FORBIDDEN = re.compile(
     r"invalidateQuer|queryKey|refetch|setInterval\(|poll(?!ing: )|EventSource|WebSocket", re.IGNORECASE
 )
@@ -40,6 +43,12 @@ def show(hub: TeamHub, browser: Context) -> Iterator[OPEN]:
 
     yield show
     assert [fault for page in shown for fault in page.tab.faults] == []
+
+
+@pytest.fixture
+def stage(hub: TeamHub, show: OPEN) -> Stage:
+    """Where the page comes into its states."""
+    return Stage(hub, show)
 
 
 @pytest.fixture
@@ -93,28 +102,149 @@ def test_what_is_written_in_one_browser_shows_in_the_other(show: OPEN, other: Co
     one.tab.until("document.querySelector('.msg.pending') === null")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 1024, 390])
-def test_axe_finds_no_fault(show: OPEN, theme: str, width: int) -> None:
-    """Each view, in each theme and layout, is one that a screen reader can read."""
-    page = show(theme=theme, width=width)
-    faults = {}
-    for path, ready in {
-        "/": ".agents a.tr",
-        "/agents/agent-0001": ".msg .body",
-        "/agents/agent-0999": ".blank",
-        "/search?q=contract": ".res .hit",
-        "/search?q=xyzzy": ".blank",
-    }.items():
-        page.go(path)
-        page.is_there(ready)
-        faults[path] = page.axe()
-    nobody = show(theme=theme, width=width, email="")
-    nobody.tab.evaluate("localStorage.clear()")
-    nobody.go("/")
-    nobody.is_there("#password")
-    faults["login"] = nobody.axe()
-    assert {path: found for path, found in faults.items() if found} == {}
+@pytest.mark.parametrize("state", STATES)
+def test_axe_finds_no_fault_and_nothing_scrolls_sideways_in_any_state(stage: Stage, state: str) -> None:
+    """A screen reader can read each state that the page may come into, light on a desk and dark on a telephone."""
+    reaching = STATES[state](stage)
+    page = next(reaching)
+    wide = page.axe()
+    page.resize(390)
+    page.show_theme("dark")
+    narrow = page.axe()
+    beyond = page.sideways()
+    next(reaching, None)
+    assert wide == []
+    assert narrow == []
+    assert beyond <= 0
+
+
+@pytest.mark.parametrize(
+    ("state", "loaded", "fixed"),
+    [
+        (
+            "agents-loading",
+            ".agents a.tr",
+            (".head h1", ".bar", ".agents .th", ".agents .th + .tr", ".feed h2"),
+        ),
+        (
+            "agent-loading",
+            ".msg .body",
+            (".hero", ".hero .av, .hero .sk", ".stats", ".stats dd", ".compose", ".rail h2"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("width", [1440, 390])
+def test_nothing_moves_when_the_data_comes(
+    stage: Stage, state: str, loaded: str, fixed: tuple[str, ...], width: int
+) -> None:
+    """What stands for rows and figures has their places and heights."""
+    reaching = STATES[state](stage)
+    page = next(reaching)
+    page.resize(width)
+    before = {selector: page.place(selector) for selector in fixed}
+    next(reaching, None)
+    page.is_there(loaded)
+    page.is_there(".stats time, .agents time")
+    assert {selector: page.place(selector) for selector in fixed} == before
+
+
+def test_the_keyboard_goes_everywhere(show: OPEN) -> None:
+    """The first stop leads to the content, arrows go from row to row, Enter opens, `/` searches, Esc closes."""
+    page = show()
+    page.is_there(".agents a.tr")
+    page.press("Tab", code=9)
+    assert page.tab.evaluate("document.activeElement.className") == "skip"
+    page.press("Enter", code=13, text="\r")
+    page.tab.until("document.activeElement.id === 'main'")
+    page.focus(".agents a.tr")
+    page.press("ArrowDown", code=40)
+    page.tab.until("document.activeElement === document.querySelectorAll('.agents a.tr')[1]")
+    page.press("Enter", code=13, text="\r")
+    page.is_there(".msg .body")
+    page.press("/", code=191, text="/")
+    page.tab.until("document.activeElement.id === 'q'")
+    page.click(".me")
+    page.is_there("dialog[open]")
+    page.press("Escape", code=27)
+    page.tab.until("document.querySelector('dialog') === null")
+
+
+def test_a_conversation_is_read_back_to_its_beginning(show: OPEN, hub: TeamHub) -> None:
+    """Whoever scrolls up gets what was said before, and stays where they read."""
+    page = show(path="/agents/agent-0001")
+    page.is_there(".msg .body")
+    shown = "document.querySelectorAll('.msg').length"
+    before = page.tab.evaluate(shown)
+    page.tab.evaluate("document.querySelector('.earlier').click()")
+    page.tab.until(f"{shown} > {before}")
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_resize_moves_the_conversation_for_nobody(show: OPEN, at_end: bool) -> None:
+    """Whoever stands at its end stays there, though texts become higher; who reads further up is not taken there."""
+    page = show(path="/agents/agent-0001")
+    page.is_there(".msg .body")
+    page.tab.until(f"{TALK}.scrollHeight > {TALK}.clientHeight + 200 && {TALK_BELOW} < 8")
+    if not at_end:
+        page.tab.evaluate(f"{TALK}.scrollTop -= 120")
+        page.tab.until(f"{TALK_BELOW} >= 100")
+    before = page.tab.evaluate(f"{TALK}.scrollHeight")
+    page.resize(390)
+    page.tab.until(f"{TALK}.scrollHeight > {before}")
+    page.tab.until(f"{TALK_BELOW} < 8" if at_end else f"{TALK_BELOW} >= 100")
+
+
+def test_an_edit_that_meets_another_is_not_lost(stage: Stage) -> None:
+    """Both texts are shown, and either can be kept."""
+    page = next(STATES["message-conflict"](stage))
+    page.shows("Tuesday evening", within=".clash ins, .clash .two")
+    page.click(".clash .btn", "Save mine instead")
+    page.tab.until("document.querySelector('.clash') === null && document.querySelector('.editing') === null")
+    page.shows("with the delivery dates", within=".talk")
+
+
+def test_every_pair_of_colours_has_enough_contrast() -> None:
+    """Texts have 4.5 to what they stand on, borders of controls and marks 3, in both themes (WCAG 1.4.3 and 1.4.11)."""
+    tokens = re.findall(
+        r"--([\w-]+):\s*light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)",
+        (WEB / "src/styles/tokens.css").read_text(encoding="utf-8"),
+    )
+    themes = [{name: pair[theme] for name, *pair in tokens} | {"on-accent": "#ffffff"} for theme in (0, 1)]
+    low = [
+        (text, surface, round(contrast(theme[text], theme[surface]), 2))
+        for texts, surfaces, least in CONTRASTS
+        for text in texts.split()
+        for surface in surfaces.split()
+        for theme in themes
+        if contrast(theme[text], theme[surface]) < least
+    ]
+    assert low == []
+
+
+SURFACES = "bg bg-sunk bg-raised bg-hover bg-active accent-tint"
+CONTRASTS = [
+    ("text text-2 text-3 accent-text danger ok warn", SURFACES, 4.5),
+    ("on-accent", "accent accent-hover", 4.5),
+    ("ok", "ok-tint", 4.5),
+    ("warn", "warn-tint", 4.5),
+    ("danger", "danger-tint", 4.5),
+    ("text", "mark warn-tint danger-tint", 4.5),
+    ("text-2", "warn-tint danger-tint ok-tint", 4.5),
+    ("line-control ok-mark warn-mark danger-mark", "bg bg-sunk bg-raised", 3.0),
+]
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours, as WCAG 2.2 defines it."""
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of `#rrggbb`."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_nothing_scrolls_sideways(show: OPEN) -> None:
@@ -124,7 +254,7 @@ def test_nothing_scrolls_sideways(show: OPEN) -> None:
     for path, ready in {"/": ".agents a.tr", "/agents/agent-0001": ".msg .body", "/search?q=contract": ".hit"}.items():
         page.go(path)
         page.is_there(ready)
-        for width in (360, 390, 600, 760, 761, 1024, 1100, 1101, 1279, 1280, 1440, 1920, 3840):
+        for width in (360, 600, 760, 761, 1100, 1101, 1280, 1920, 3840):
             page.resize(width)
             beyond[path, width] = page.sideways()
     assert {at: pixels for at, pixels in beyond.items() if pixels > 0} == {}

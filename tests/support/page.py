@@ -16,6 +16,7 @@ __all__ = ["SOURCES", "WEB", "Page", "build"]
 WEB: Final = ROOT / "app/web"
 SOURCES: Final = sorted((WEB / "src").rglob("*.ts*"))
 
+EMAIL: Final = "lin@org-01.example"
 AXE: Final = Path(package_script("axe-core/axe.min.js"))
 
 
@@ -40,7 +41,7 @@ class Page:
     """
 
     def __init__(
-        self, browser: Context, hub: TeamHub, *, email: str = "lin@org-01.example", path: str = "/", width: int = 1440,
+        self, browser: Context, hub: TeamHub, *, email: str = EMAIL, path: str = "/", width: int = 1440,
         theme: str = "light",
     ) -> None:  # fmt: skip
         self._hub = hub
@@ -48,9 +49,19 @@ class Page:
         self.resize(width)
         self.show_theme(theme)
         self.tab.open(f"{hub.url}/pages/empty.html")
-        session = json.dumps({"email": email, "token": hub.log_in(email)}) if email else ""
-        self.tab.evaluate(f"localStorage.setItem('teamhub:session', {json.dumps(session)})" if session else "0")
+        # Who logs in later needs a server then that answers.
+        self._session = json.dumps({"email": email or EMAIL, "token": hub.log_in(email or EMAIL)})
+        if email:
+            self._log_in()
         self.tab.open(hub.url + path)
+
+    def log_in_at_once(self) -> None:
+        """Log in as another tab would, so that nothing is loaded."""
+        self._log_in()
+        self.tab.evaluate("dispatchEvent(new StorageEvent('storage', { key: 'teamhub:session' }))")
+
+    def _log_in(self) -> None:
+        self.tab.evaluate(f"localStorage.setItem('teamhub:session', {json.dumps(self._session)})")
 
     def resize(self, width: int, height: int | None = None) -> None:
         """Give the window another size."""
@@ -99,6 +110,13 @@ class Page:
         self.tab.until(f"{found} !== undefined")
         self.tab.evaluate(f"{found}.click()")
 
+    def choose(self, selector: str, value: str) -> None:
+        """Choose an option as a user would."""
+        self.tab.evaluate(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); one.value = {json.dumps(value)}; "
+            "one.dispatchEvent(new Event('change', { bubbles: true })); })()"
+        )
+
     def axe(self) -> list[str]:
         """Return what axe-core finds fault with."""
         if not self.tab.evaluate("'axe' in globalThis"):
@@ -108,6 +126,15 @@ class Page:
             "({ id, nodes }) => ({ id, at: nodes.map((node) => node.target.join(' ') + ': ' + node.failureSummary) })))"
         )
         return [f"{violation['id']} {at}" for violation in found for at in violation["at"]]
+
+    def place(self, selector: str) -> list[int] | None:
+        """Return where the first such element is that is seen, and how high: `[left, top, height]`."""
+        found: list[int] | None = self.tab.evaluate(
+            f"(() => {{ const one = [...document.querySelectorAll({json.dumps(selector)})].find((one) => "
+            "one.checkVisibility()); if (!one) return null; const { left, top, height } = one.getBoundingClientRect(); "
+            "return [left, top, height].map(Math.round); })()"
+        )
+        return found
 
     def sideways(self) -> int:
         """Return how many pixels of the page are beyond its right edge."""

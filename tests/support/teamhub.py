@@ -21,9 +21,6 @@ from tests.support.waiting import wait_until
 
 __all__ = ["TeamHub"]
 
-PATIENCE_SECONDS = 60.0
-"""How long an answer may take on a machine that does other work too."""
-
 SECRET = "a secret of the tests, long enough for HS256"
 
 PATIENCE_SECONDS = 60.0

@@ -78,6 +78,16 @@ function Log({ history, children }: LogProps): ReactNode {
     before.current = { first, height: element.scrollHeight };
   });
   useEffect(() => {
+    const element = log.current;
+    if (element === null) return;
+    // A narrower window makes texts higher, without a render.
+    const observer = new ResizeObserver(() => {
+      if (isAtEnd.current) element.scrollTop = element.scrollHeight;
+    });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
+  useEffect(() => {
     if (sentinel.current === null || !hasMore || !isRead) return;
     const observer = new IntersectionObserver(
       ([entry]) => {
