@@ -111,13 +111,13 @@ def take_hero(hub: TeamHub, stage: Stage, chromium: Chromium) -> None:
     shots = [page.tab.call("Page.captureScreenshot", format="png")["data"] for page in (left, right)]
     print(f"both pages have changed {milliseconds:.0f} ms after the commit began, the median of {len(ROLES)}")
     document = hero(shots, max(1, round(milliseconds)))
-    board = Page(chromium.new_context(), hub, email="", path="/pages/empty.html")
-    board.tab.call("Page.navigate", url="about:blank")
-    board.tab.until("location.href === 'about:blank'")
-    frame = board.tab.call("Page.getFrameTree")["frameTree"]["frame"]["id"]
-    board.tab.call("Page.setDocumentContent", frameId=frame, html=document)
-    board.resize(1600, 952)
-    picture(board, IMAGES / "teamhub.webp")
+    sheet = Page(chromium.new_context(), hub, email="", path="/pages/empty.html")
+    sheet.tab.call("Page.navigate", url="about:blank")
+    sheet.tab.until("location.href === 'about:blank'")
+    frame = sheet.tab.call("Page.getFrameTree")["frameTree"]["frame"]["id"]
+    sheet.tab.call("Page.setDocumentContent", frameId=frame, html=document)
+    sheet.resize(1600, 952)
+    picture(sheet, IMAGES / "teamhub.webp")
 
 
 def time_of_a_write(hub: TeamHub, pages: list[Page], role: str) -> float:

@@ -57,6 +57,8 @@ export function ConnectionBanner(): ReactNode {
   if (!lasts && state !== 'offline') return null;
   const since = lastSync === null ? '' : ` What you see was right at ${clockTime(lastSync)}.`;
   const isOffline = state === 'offline';
+  // What was refused is asked again by nobody but who has, or may have, other rights by now.
+  const tryNow = (): void => (state === 'refused' ? hub.reidentify() : hub.retry());
   return (
     <div className="banner">
       <Icon name={isOffline ? 'wifi-off' : 'loader-circle'} look={isOffline ? '' : 'spin'} />
@@ -65,7 +67,7 @@ export function ConnectionBanner(): ReactNode {
       </span>
       {waiting > 0 && <span className="chip line">{waiting} waiting</span>}
       {!isOffline && (
-        <button type="button" className="btn sm" onClick={() => hub.reidentify()}>
+        <button type="button" className="btn sm" onClick={tryNow}>
           Try now
         </button>
       )}

@@ -32,7 +32,7 @@ export function Failure({ what, error }: FailureProps): ReactNode {
       text={`${reasonOf(error)} This page tries again by itself; nothing you did is lost.`}
       level={1}
     >
-      <button type="button" className="btn" onClick={() => hub.reidentify()}>
+      <button type="button" className="btn" onClick={() => hub.retry()}>
         <Icon name="refresh-cw" />
         Try again
       </button>

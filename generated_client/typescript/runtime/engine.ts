@@ -272,6 +272,14 @@ export class Engine {
     for (const entry of this.#entries.values()) entry.pause?.abort();
   }
 
+  /** As `nudge`; also ask again for what has failed, though the server would not be asked by itself. */
+  retry(): void {
+    this.nudge();
+    for (const entry of this.#entries.values()) {
+      if (entry.snapshot.fetchError !== null) this.#dispatch(entry, { type: 'invalidated', version: null });
+    }
+  }
+
   /** Distrust a stream that seems to be up: the page slept. */
   distrust(): void {
     this.nudge();

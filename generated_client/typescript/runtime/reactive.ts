@@ -277,6 +277,11 @@ export class Reactive<P extends Procedures> {
     return this.#engine.onStatus(listener);
   }
 
+  /** Try now what waits for its turn, and what has failed: for a button that says so; all else is tried by itself. */
+  retry(): void {
+    this.#engine.retry();
+  }
+
   /** The same caller has other credentials. */
   reidentify(): void {
     this.#engine.reidentify('credentials');

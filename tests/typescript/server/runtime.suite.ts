@@ -198,6 +198,24 @@ describe('an outage', () => {
   });
 });
 
+describe('what has failed', () => {
+  test.each([
+    ['is tried later, as the server has asked,', 503, { 'retry-after': '3600' }],
+    ['the server would refuse again', 500, {}],
+  ])('and %s is asked for at once by `retry`', async (_, status, headers) => {
+    const agent = await ada.newAgent();
+    let isBroken = true;
+    const fetchBroken: typeof fetch = async (input, init) =>
+      isBroken ? Response.json({ error: 'INTERNAL', message: 'broken' }, { status, headers }) : fetch(input, init);
+    const page = pages.open(ada, { fetch: fetchBroken, transport: 'off' });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    await shown.until(({ error }) => error !== null);
+    isBroken = false;
+    page.retry();
+    expect((await shown.until(({ data }) => data !== undefined)).data?.name).toBe('Test');
+  });
+});
+
 describe('who calls', () => {
   test('without credentials nothing is asked again and again, until there are others', async () => {
     const agent = await ada.newAgent();
