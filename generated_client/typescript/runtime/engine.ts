@@ -23,7 +23,7 @@ import { Backoff } from './backoff.ts';
 import type { Codec } from './codec.ts';
 import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
-import { asError, ReactiveError } from './errors.ts';
+import { asReactiveError, ReactiveError } from './errors.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
 import { type Action, type Base, isStale, newestOf } from './state.ts';
@@ -573,7 +573,7 @@ export class Engine {
         : null;
     } catch (thrown) {
       if (signal.aborted) return null;
-      const error = reactiveError(thrown);
+      const error = asReactiveError(thrown);
       this.#isMissing ||= error.isTransient;
       this.#dispatch(entry, { type: 'fetchFailed', error, answered: error.status > 0 && !error.isTransient });
       this.#hearRefusal(error);
@@ -876,12 +876,6 @@ function hydrated(entry: Entry, data: unknown): unknown {
   } catch {
     return data;
   }
-}
-
-function reactiveError(thrown: unknown): ReactiveError {
-  if (thrown instanceof ReactiveError) return thrown;
-  const cause = asError(thrown);
-  return new ReactiveError('WIRE_ERROR', cause.message, { cause });
 }
 
 function foreignKey({ path }: QueryName): never {

@@ -190,16 +190,13 @@ export class Reactive<P extends Procedures> {
   constructor(options: ReactiveOptions<P>) {
     this.client = options.client ?? new QueryClient();
     this.client.mount();
-    const { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut } = options;
-    const about = { namespaces, codecs, transport, acks, onUnauthorized, onSignedOut };
     const browser = browserOf();
     const listen = browser && ((from: TabOptions) => new Tabs(from, browser, options.identity || null));
-    const wire = new Wire(options);
     this.#engine = new Engine({
+      ...options,
       client: this.client,
-      wire,
+      wire: new Wire(options),
       store: storeOf(options),
-      ...about,
       ...(listen && { listen }),
     });
     this.#end = browser === null ? null : followPage(this.#engine);

@@ -7,9 +7,9 @@
  */
 
 import { ReactiveError } from './errors.ts';
-import { type ConnectedEvent, eventOf, type StreamRequest, type WireEvent } from './events.ts';
+import { type ConnectedEvent, eventsOf, type StreamRequest, type WireEvent } from './events.ts';
 import { parseJson } from './json.ts';
-import { type ServerSentEvent, SseDecoder } from './sse.ts';
+import { SseDecoder } from './sse.ts';
 import { pause } from './tasks.ts';
 import type { Wire } from './wire.ts';
 
@@ -49,7 +49,8 @@ async function* streamed(body: Promise<ReadableStream<Uint8Array>>): AsyncGenera
   const decoder = new SseDecoder();
   try {
     for (let chunk = await chunkOf(reader); chunk !== null; chunk = await chunkOf(reader)) {
-      yield { events: decoder.feed(chunk).flatMap(known), retryMs: decoder.retryMs };
+      const events = decoder.feed(chunk).flatMap(({ event, data }) => eventsOf(event, parseJson(data)));
+      yield { events, retryMs: decoder.retryMs };
     }
   } finally {
     // The body is cancelled, not only let go: the connection would stay open until it is collected.
@@ -64,11 +65,6 @@ async function chunkOf(reader: ReadableStreamDefaultReader<Uint8Array>): Promise
   } catch (cause) {
     throw new ReactiveError('CONNECTION_FAILED', `the event stream broke: ${String(cause)}`, { cause });
   }
-}
-
-function known({ event, data }: ServerSentEvent): WireEvent[] {
-  const read = eventOf(event, parseJson(data));
-  return read === null ? [] : [read];
 }
 
 async function* polled(wire: Wire, request: StreamRequest, signal: AbortSignal): AsyncGenerator<EventBatch> {

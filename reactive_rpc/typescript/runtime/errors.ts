@@ -58,6 +58,12 @@ export function codeOfStatus(status: number): string {
   return CODES[status] ?? (status < 500 ? 'BAD_REQUEST' : 'INTERNAL_SERVER_ERROR');
 }
 
+/** Return what was thrown as an error of this client; what is none of it is a fault in reading an answer. */
+export function asReactiveError(thrown: unknown): ReactiveError {
+  if (thrown instanceof ReactiveError) return thrown;
+  return new ReactiveError('WIRE_ERROR', asError(thrown).message, { cause: thrown });
+}
+
 /** Return what was thrown as an `Error`. */
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown));

@@ -108,10 +108,10 @@ const READERS: Readonly<Record<string, (data: Readonly<Record<string, unknown>>)
   revoked: (data) => ({ type: 'revoked', reason: optionalText(data['reason']) ?? '' }),
 };
 
-/** Return the event; null if its name is not known here. Throws a WIRE_ERROR if the data does not fit the name. */
-export function eventOf(name: string, data: unknown): WireEvent | null {
+/** Return the event, in a list; an empty one if its name is not known here. Throws a WIRE_ERROR if the data does not fit the name. */
+export function eventsOf(name: string, data: unknown): WireEvent[] {
   const read = Object.hasOwn(READERS, name) ? READERS[name] : undefined;
-  return read === undefined ? null : read(objectOf(data));
+  return read === undefined ? [] : [read(objectOf(data))];
 }
 
 /** Return the text by which a refused query is found among the errors of `connected`. */

@@ -11,7 +11,7 @@
 
 import { Backoff } from './backoff.ts';
 import { type Channel, pollChannel, streamChannel } from './channels.ts';
-import { asError, ReactiveError } from './errors.ts';
+import { asReactiveError, ReactiveError } from './errors.ts';
 import {
   type ConnectedEvent,
   type InvalidationEvent,
@@ -296,13 +296,10 @@ export class Streams implements NewsSource {
   }
 
   #idle(): void {
-    const wasUp = this.#active !== null;
     this.#end();
     // INVARIANT (nothing is confirmed that nobody would tell of): who shows it again must not take it for fresh.
     this.#options.onNews({ type: 'down', error: null });
     this.#become('idle');
-    // What was confirmed is not any more: nobody would say that it has changed.
-    if (wasUp) this.#options.onNews({ type: 'down', error: null });
   }
 
   #fits(queries: readonly WatchedQuery[]): boolean {
@@ -372,7 +369,8 @@ export class Streams implements NewsSource {
         if (signal.aborted) break;
       }
     } catch (error) {
-      failure = wireErrorOf(error);
+      if (!(error instanceof ReactiveError)) console.error('an event of the stream could not be applied', error);
+      failure = asReactiveError(error);
     }
     watchdog.stop();
     // Whatever waits for it: the probe of an attempt that has failed would ask for nothing.
@@ -538,7 +536,10 @@ export class Streams implements NewsSource {
     await pause(UNHEARD_MS, signal);
     if (stream.connectedAt !== null || signal.aborted) return;
     const request = { queries: stream.queries.map(refOf), cursor: this.cursor };
-    const isAnswered = await this.#options.wire.poll(request, 0, signal).then(isTrue, isFalse);
+    const isAnswered = await this.#options.wire.poll(request, 0, signal).then(
+      () => true,
+      () => false,
+    );
     await pause(PROBE_GRACE_MS, signal);
     if (!isAnswered || stream.connectedAt !== null || signal.aborted) return;
     stream.isHeldBack = true;
@@ -624,18 +625,4 @@ function silenceMs(heartbeatSeconds: number | null): number {
   if (heartbeatSeconds === null) return Infinity;
   const { min, max } = HEARTBEAT_SECONDS;
   return HEARTBEATS_MISSED * 1000 * Math.min(Math.max(heartbeatSeconds, min), max);
-}
-
-function wireErrorOf(error: unknown): ReactiveError {
-  if (error instanceof ReactiveError) return error;
-  console.error('an event of the stream could not be applied', error);
-  return new ReactiveError('WIRE_ERROR', `the event stream broke: ${asError(error).message}`, { cause: error });
-}
-
-function isTrue(): boolean {
-  return true;
-}
-
-function isFalse(): boolean {
-  return false;
 }

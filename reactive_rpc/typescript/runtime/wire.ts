@@ -1,7 +1,7 @@
 /** The requests: HTTP out, JSON and errors of this project back. Credentials are asked for at each, so none is old. */
 
 import { codeOfStatus, ReactiveError } from './errors.ts';
-import { eventOf, type StreamRequest, type WireEvent } from './events.ts';
+import { eventsOf, type StreamRequest, type WireEvent } from './events.ts';
 import { isObject, listOf, objectOf, parseJson, textOf } from './json.ts';
 import { parseVersion, type Version } from './versions.ts';
 
@@ -141,8 +141,10 @@ export class Wire {
     const own = await this.#credentials();
     const headers = { 'content-type': 'application/json', ...call.headers, ...own };
     const timeoutMs = call.timeoutMs ?? this.#timeoutMs;
-    const signals = [call.signal, timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : undefined].filter(isGiven);
-    const signal = AbortSignal.any(signals);
+    const signal = AbortSignal.any([
+      ...(call.signal ? [call.signal] : []),
+      ...(timeoutMs > 0 ? [AbortSignal.timeout(timeoutMs)] : []),
+    ]);
     const body = JSON.stringify(call.body ?? {});
     const url = this.base + path;
     try {
@@ -198,8 +200,7 @@ function secondsOf(header: string | null): number {
 
 function polledEvent(json: unknown): WireEvent[] {
   const polled = objectOf(json);
-  const event = eventOf(textOf(polled['event']), polled['data']);
-  return event === null ? [] : [event];
+  return eventsOf(textOf(polled['event']), polled['data']);
 }
 
 async function textOfBody(response: Response): Promise<string> {
@@ -213,8 +214,4 @@ async function textOfBody(response: Response): Promise<string> {
 /** Return the error of a request that has no answer. Each browser words it otherwise, so nothing is read of it. */
 function connectionFailed(url: string, cause: unknown): ReactiveError {
   return new ReactiveError('CONNECTION_FAILED', `no answer from ${url}: ${String(cause)}`, { cause });
-}
-
-function isGiven<T>(value: T | undefined): value is T {
-  return value !== undefined;
 }
