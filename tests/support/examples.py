@@ -16,7 +16,7 @@ from pathlib import Path
 from reactive_rpc.testing import serving
 from reactive_rpc.testing.ports import free_port, listens
 from tests.support.node import NODE, TYPESCRIPT
-from tests.support.processes import Process, script
+from tests.support.processes import Process, answers, script
 from tests.support.proxies import Caddy
 
 __all__ = ["EXAMPLES", "Project", "at_one_address", "beside_its_application", "run"]
@@ -88,9 +88,10 @@ class Project:
         port = free_port()
         [npx, program, *arguments] = command
         assert npx == "npx"
+        # Whether it answers, and not whether somebody listens: Vite tries the port before it takes it.
         process = Process(
             self.command(program), *arguments, str(port), "--host", "127.0.0.1", "--strictPort",
-            log=self.folder / "server.log", environment=_PATHS, works=lambda: listens(port), cwd=self.folder,
+            log=self.folder / "server.log", environment=_PATHS, works=lambda: answers(port, "/"), cwd=self.folder,
         )  # fmt: skip
         with process:
             yield f"http://127.0.0.1:{port}"
