@@ -554,8 +554,8 @@ class MessagesEvents(Subscription[models.Message]):
     ) -> EventIterator[models.Message]:
         """The messages that an agent has sent or received, oldest first, and then each as it is sent.
 
-        It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-        missed, and nothing told twice.
+        It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+        missed, and nothing told twice, also if that message is deleted.
 
         Args:
             agent_id: An agent of your organization.
@@ -595,7 +595,7 @@ class MessagesGetAfter(Query[list[models.Message]]):
 
         Args:
             agent_id: An agent of your organization.
-            after: The last message that is known already.
+            after: Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.
             limit: How many at most. Default: 50.
 
         Raises:
@@ -620,7 +620,7 @@ class MessagesGetAfter(Query[list[models.Message]]):
 
         Args:
             agent_id: An agent of your organization.
-            after: The last message that is known already.
+            after: Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.
             limit: How many at most. Default: 50.
         """
         return self._watch({
@@ -1310,8 +1310,8 @@ class SyncMessagesEvents(SyncSubscription[models.Message]):
     ) -> SyncEventIterator[models.Message]:
         """The messages that an agent has sent or received, oldest first, and then each as it is sent.
 
-        It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-        missed, and nothing told twice.
+        It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+        missed, and nothing told twice, also if that message is deleted.
 
         Args:
             agent_id: An agent of your organization.
@@ -1351,7 +1351,7 @@ class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
 
         Args:
             agent_id: An agent of your organization.
-            after: The last message that is known already.
+            after: Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.
             limit: How many at most. Default: 50.
 
         Raises:
@@ -1376,7 +1376,7 @@ class SyncMessagesGetAfter(SyncQuery[list[models.Message]]):
 
         Args:
             agent_id: An agent of your organization.
-            after: The last message that is known already.
+            after: Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.
             limit: How many at most. Default: 50.
         """
         return self._watch({

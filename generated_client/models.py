@@ -133,7 +133,7 @@ class MessagesEventsInput(Model):
 
 class MessagesGetAfterInput(Model):
     agent_id: Annotated[str, Field(description='An agent of your organization.', min_length=1, max_length=64)]
-    after: Annotated[str | None, Field(description='The last message that is known already.', min_length=1, max_length=64)] = None
+    after: Annotated[str | None, Field(description='Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.', max_length=200)] = None
     limit: Annotated[int, Field(description='How many at most.', ge=1, le=200)] = 50
 
 

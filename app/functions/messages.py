@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from app.functions.tenancy import AgentId, Id, find_agent, procedure
 from app.models import Agent, Message, new_id, now
 from reactive_rpc import (
+    BadRequestError,
     DeclaredError,
     NotFoundError,
     Page,
@@ -36,7 +37,14 @@ MOMENT: Final = timedelta(microseconds=1)
 """The least by which databases tell two moments apart."""
 
 Limit = Annotated[int, Field(ge=1, le=200, description="How many at most.")]
-After = Annotated[Id | None, Field(description="The last message that is known already.")]
+After = Annotated[
+    str | None,
+    Field(
+        max_length=200,
+        description="Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted.",
+        examples=["2026-01-02T03:04:05.678901+00:00/message-0001"],
+    ),
+]
 Receiver = Annotated[
     Id | None,
     Field(description="Another agent of your organization; null: all of them.", examples=["agent-0002"]),
@@ -81,7 +89,7 @@ async def get_after(
     theirs = _of(agent.id)
     page = select(Message).where(theirs)
     if after is not None:
-        page = page.where(_newer_than(await _find(db, after, theirs)))
+        page = page.where(_newer_than(after))
     oldest_first = page.order_by(col(Message.created_at), col(Message.id))
     return list((await db.exec(oldest_first.limit(limit))).all())
 
@@ -99,8 +107,8 @@ async def get_latest(db: AsyncSession, ctx: Tenant, limit: Limit = 20) -> list[M
 async def events(ctx: Tenant, agent_id: AgentId, last_event_id: str | None = None) -> AsyncIterator[Tracked[Message]]:
     """The messages that an agent has sent or received, oldest first, and then each as it is sent.
 
-    It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-    missed, and nothing told twice.
+    It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+    missed, and nothing told twice, also if that message is deleted.
     """
     after = last_event_id
     while True:
@@ -110,8 +118,8 @@ async def events(ctx: Tenant, agent_id: AgentId, last_event_id: str | None = Non
             while not page:
                 page = await anext(pages)
         for message in page:
-            yield tracked(message.id, message)
-        after = page[-1].id
+            after = _place_of(message)
+            yield tracked(after, message)
 
 
 @procedure.query(cache=False)
@@ -170,14 +178,19 @@ def _of(agent_id: str) -> ColumnElement[bool]:
     return or_(col(Message.from_agent_id) == agent_id, col(Message.to_agent_id) == agent_id)
 
 
-async def _find(db: AsyncSession, message_id: str, theirs: ColumnElement[bool]) -> Message:
-    message = (await db.exec(select(Message).where(Message.id == message_id, theirs))).first()
-    if message is None:
-        raise NotFoundError(f"no message {message_id!r}")
-    return message
+def _place_of(message: Message) -> str:
+    return f"{message.created_at.isoformat()}/{message.id}"
 
 
-def _newer_than(message: Message) -> ColumnElement[bool]:
+def _newer_than(place: str) -> ColumnElement[bool]:
     """Compare by id where the moment is the same: the border may fall between two such messages."""
-    moment = col(Message.created_at)
-    return or_(moment > message.created_at, and_(moment == message.created_at, col(Message.id) > message.id))
+    spelled, _, id = place.partition("/")
+    try:
+        moment = datetime.fromisoformat(spelled)
+        if moment.tzinfo is None:
+            raise BadRequestError(f"after: {place!r} names no zone: give `created_at` as it was answered")
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise BadRequestError(f"after: {place!r} is no place: give `<created_at>/<id>` of a message") from exc
+    created_at = col(Message.created_at)
+    return or_(created_at > moment, and_(created_at == moment, col(Message.id) > id))

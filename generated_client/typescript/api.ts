@@ -289,7 +289,7 @@ export declare namespace messages {
   export interface get_after_Input {
     /** An agent of your organization. */
     agent_id: string;
-    /** The last message that is known already. */
+    /** Where to go on: `<created_at>/<id>` of the last message that is known, which may be deleted. */
     after?: string | null | undefined;
     /**
      * How many at most.
@@ -523,8 +523,8 @@ export interface Api {
     /**
      * The messages that an agent has sent or received, oldest first, and then each as it is sent.
      *
-     * It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-     * missed, and nothing told twice.
+     * It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+     * missed, and nothing told twice, also if that message is deleted.
      *
      * @see /docs#/messages/messages.events
      */
@@ -686,8 +686,8 @@ export type Routes = {
     /**
      * The messages that an agent has sent or received, oldest first, and then each as it is sent.
      *
-     * It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-     * missed, and nothing told twice.
+     * It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+     * missed, and nothing told twice, also if that message is deleted.
      *
      * @see /docs#/messages/messages.events
      */
@@ -823,8 +823,8 @@ export type SuperjsonRoutes = {
     /**
      * The messages that an agent has sent or received, oldest first, and then each as it is sent.
      *
-     * It goes on after the message that `last_event_id` names, which a client that comes back sends by itself: nothing is
-     * missed, and nothing told twice.
+     * It goes on after the place that `last_event_id` names, which a client that comes back sends by itself: nothing is
+     * missed, and nothing told twice, also if that message is deleted.
      *
      * @see /docs#/messages/messages.events
      */

@@ -96,10 +96,10 @@ async def listen(hub: TeamHub, newest: str, expected: int) -> list[Message]:
     """Follow the messages of that agent after one of them, by connections of one message each."""
     heard: list[Message] = []
     while len(heard) < expected:
-        async for message in hub.messages.events(agent_id="agent-0001", last_event_id=newest):
-            heard.append(message)
-            newest = message.id
-            break
+        async with hub.messages.events(agent_id="agent-0001", last_event_id=newest) as events:
+            heard.append(await anext(events))
+            assert events.last_event_id is not None
+            newest = events.last_event_id
     return heard
 
 
@@ -109,7 +109,8 @@ async def send_and_listen(urls: Sequence[str]) -> tuple[set[str], list[str]]:
         await hub.login(username="ada@org-01.example", password=PASSWORD)
         (newest,) = (await hub.messages.get_all(agent_id="agent-0001", limit=1)).items
         senders = [send(urls[number % len(urls)], f"agent-{number + 2:04}") for number in range(SENDERS)]
-        heard, sent = await asyncio.gather(listen(hub, newest.id, SENDERS * EACH_SENDS), asyncio.gather(*senders))
+        place = f"{newest.created_at.isoformat()}/{newest.id}"
+        heard, sent = await asyncio.gather(listen(hub, place, SENDERS * EACH_SENDS), asyncio.gather(*senders))
         return {id for ids in sent for id in ids}, [message.id for message in heard]
 
 
