@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 import { BESIDE_PACKAGES, isPackageOfOthers } from './support/packages.ts';
+import { PATIENCE_MS } from './support/patience.ts';
 
 export default defineConfig({
   plugins: [
@@ -18,5 +19,10 @@ export default defineConfig({
   // Without it, Svelte's `createSubscriber` is the one for servers, which does nothing.
   resolve: { conditions: ['browser'] },
   // How long a test takes says nothing on a machine that does other work too.
-  test: { include: ['**/*.test.{ts,tsx}'], testTimeout: 300_000, hookTimeout: 300_000 },
+  test: {
+    include: ['**/*.test.{ts,tsx}'],
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: PATIENCE_MS } },
+  },
 });

@@ -376,6 +376,12 @@ export class Engine {
       setOptions({ ...options, ...this.queryDefaults(), meta });
     };
     query.setOptions(query.options);
+    // Query-core says nothing of an invalidation of what counts as invalid already, as all does that is not confirmed.
+    const invalidate = query.invalidate.bind(query);
+    query.invalidate = () => {
+      if (!query.state.isInvalidated) return invalidate();
+      this.client.getQueryCache().notify({ type: 'updated', query, action: { type: 'invalidate' } });
+    };
   }
 
   #isOurs(path: string): boolean {

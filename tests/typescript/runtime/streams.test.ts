@@ -4,11 +4,11 @@ import { Backoff } from '../../../reactive_rpc/typescript/runtime/backoff.ts';
 import { type News, Streams, type WatchedQuery } from '../../../reactive_rpc/typescript/runtime/streams.ts';
 import { nextTask } from '../../../reactive_rpc/typescript/runtime/tasks.ts';
 import { Wire } from '../../../reactive_rpc/typescript/runtime/wire.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { Hub } from './hub.ts';
 
 const ONE: WatchedQuery = { key: 'one', path: 'a.b', input: { n: 1 }, etag: '"A"' };
 const TWO: WatchedQuery = { key: 'two', path: 'a.b', input: { n: 2 }, etag: null };
-const PATIENCE = { timeout: 20_000 };
 
 let hub: Hub;
 let set: readonly WatchedQuery[];
@@ -34,14 +34,14 @@ afterEach(() => {
 });
 
 async function heard(type: News['type'], count = 1): Promise<void> {
-  await expect.poll(() => news.filter((one) => one.type === type).length, PATIENCE).toBe(count);
+  await expect.poll(() => news.filter((one) => one.type === type).length).toBe(count);
 }
 
 /** Let whatever the streams would ask for now reach the server, and a request that was made after it. */
 async function roundTrip(): Promise<void> {
   await nextTask();
   await nextTask();
-  await new Wire({ url: hub.url }).poll({ queries: [], cursor: null }, 0, AbortSignal.timeout(20_000));
+  await new Wire({ url: hub.url }).poll({ queries: [], cursor: null }, 0, AbortSignal.timeout(PATIENCE_MS));
 }
 
 async function open(): Promise<void> {
@@ -72,14 +72,14 @@ describe('a stream', () => {
     hub.onStream = () => {};
     set = [ONE, TWO];
     streams.update();
-    await expect.poll(() => hub.streams.length, PATIENCE).toBe(2);
+    await expect.poll(() => hub.streams.length).toBe(2);
     const [before, after] = hub.streams;
     before?.say('invalidation', { cursor: 'e:2', affected: [{ path: 'a.b', key: 'k0' }], event_id: '1' });
     await heard('invalidated');
     expect(before?.isClosed).toBe(false);
     after?.connect();
     await heard('connected', 2);
-    await expect.poll(() => before?.isClosed, PATIENCE).toBe(true);
+    await expect.poll(() => before?.isClosed).toBe(true);
     expect(after?.isClosed).toBe(false);
   });
 
@@ -97,9 +97,9 @@ describe('a stream', () => {
   test('that nobody wants any more ends, also while it is being opened', async () => {
     hub.onStream = () => {};
     streams.update();
-    await expect.poll(() => hub.streams.length, PATIENCE).toBe(1);
+    await expect.poll(() => hub.streams.length).toBe(1);
     streams.close();
-    await expect.poll(() => hub.streams[0]?.isClosed, PATIENCE).toBe(true);
+    await expect.poll(() => hub.streams[0]?.isClosed).toBe(true);
     expect(news).toEqual([]);
     // It was not ended by what asks after a stream that stays silent.
     expect(hub.polls).toEqual([]);
@@ -123,13 +123,13 @@ describe('a stream', () => {
     streams.nudge();
     await heard('connected', 2);
     expect(hub.streams[1]?.body.cursor).toBe('e:1');
-    await expect.poll(() => hub.streams[0]?.isClosed, PATIENCE).toBe(true);
+    await expect.poll(() => hub.streams[0]?.isClosed).toBe(true);
   });
 
   test('that is being opened when the network goes is given up, so that the next one need not wait for it', async () => {
     hub.onStream = () => {};
     streams.update();
-    await expect.poll(() => hub.streams.length, PATIENCE).toBe(1);
+    await expect.poll(() => hub.streams.length).toBe(1);
     hub.onStream = (stream) => stream.connect();
     streams.lose();
     streams.nudge();
@@ -142,7 +142,7 @@ describe('a stream', () => {
     for (const number of [2, 3, 4]) {
       hub.streams[0]?.say('invalidation', { cursor: `e:${number}`, affected: [], event_id: `${number}` });
     }
-    await expect.poll(() => hub.acks.at(-1), PATIENCE).toEqual({ stream: 's', cursor: 'e:4' });
+    await expect.poll(() => hub.acks.at(-1)).toEqual({ stream: 's', cursor: 'e:4' });
   });
 });
 
@@ -189,10 +189,10 @@ describe('what does not work', () => {
       stream.end();
     };
     streams.update();
-    await expect.poll(() => streams.state, PATIENCE).toBe('polling');
+    await expect.poll(() => streams.state).toBe('polling');
     expect(hub.streams).toHaveLength(3);
     expect(hub.polls[0]).toMatchObject({ cursor: 'e:1', wait: 0 });
-    await expect.poll(() => hub.polls.length, PATIENCE).toBe(2);
+    await expect.poll(() => hub.polls.length).toBe(2);
     expect(hub.polls[1]).toMatchObject({ queries: [{ path: 'a.b', input: { n: 1 } }], cursor: 'e:1' });
   });
 
@@ -200,7 +200,7 @@ describe('what does not work', () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
     hub.onStream = (stream) => (hub.streams.length === 1 ? stream.refuse(503) : stream.connect());
     streams.update();
-    await vi.waitUntil(() => news.some(({ type }) => type === 'connected'), PATIENCE);
+    await vi.waitUntil(() => news.some(({ type }) => type === 'connected'), PATIENCE_MS);
     await vi.advanceTimersByTimeAsync(10_000);
     await roundTrip();
     expect(hub.polls).toHaveLength(1);
@@ -236,7 +236,7 @@ describe('what does not work', () => {
     await open();
     hub.streams[0]?.say('revoked', { reason: 'logged out' });
     await heard('refused');
-    await expect.poll(() => hub.streams[0]?.isClosed, PATIENCE).toBe(true);
+    await expect.poll(() => hub.streams[0]?.isClosed).toBe(true);
     streams.reidentify();
     await heard('connected', 2);
     expect(hub.streams[1]?.body.cursor).toBeNull();

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Reactive } from '../../../reactive_rpc/typescript/runtime/index.ts';
 import { infinite, type Pages as List, type PagesState } from '../../../reactive_rpc/typescript/runtime/pages.ts';
 import type { KeyValueStorage } from '../../../reactive_rpc/typescript/runtime/store.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { type Agent, Caller, Counter, type Message, Pages, Shown, type TeamHub } from './teamhub.ts';
 
 const INSERT = "INSERT INTO message(id, from_agent_id, body, created_at) VALUES (?, ?, 'x', ?)";
@@ -16,7 +17,7 @@ const pages = new Pages();
 
 beforeAll(async () => {
   ada = await Caller.logIn('ada@org-01.example');
-  database = new DatabaseSync(process.env['TEAMHUB_DATABASE'] ?? '', { timeout: 20_000 });
+  database = new DatabaseSync(process.env['TEAMHUB_DATABASE'] ?? '', { timeout: PATIENCE_MS });
 });
 
 afterEach(() => pages.closeAll());

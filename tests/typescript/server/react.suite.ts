@@ -61,7 +61,7 @@ function render(page: Reactive<TeamHub>, ...children: ReactNode[]): void {
 
 /** Wait until the page reads so. */
 async function reads(text: string): Promise<void> {
-  await expect.poll(() => place.textContent, { timeout: 20_000 }).toBe(text);
+  await expect.poll(() => place.textContent).toBe(text);
 }
 
 function Name({ agentId = agent.id }: { readonly agentId?: string | Skip }): ReactNode {
@@ -334,7 +334,7 @@ describe('a component', () => {
     render(page, h(Name));
     await expect.poll(() => gate.underWay).toBe(1);
     unmountAll();
-    await expect.poll(() => gate.aborted, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => gate.aborted).toBe(1);
     expect(page.query('agents.get_one', { agent_id: agent.id }).state.isLoading).toBe(false);
     gate.open();
     render(page, h(Name));
@@ -474,7 +474,7 @@ test('what has priority is fetched three at a time, after what is shown', async 
   gate.open();
   await reads('Test!');
   const states = (): unknown[] => many.map(({ id }) => page.query('agents.get_one', { agent_id: id }).state.isStale);
-  await expect.poll(states, { timeout: 20_000 }).toEqual(many.map(() => false));
+  await expect.poll(states).toEqual(many.map(() => false));
   expect(gate).toMatchObject({ most: 4, asked: 8 });
 });
 
@@ -495,9 +495,9 @@ describe('results of the last visit that nobody shows', () => {
     const page = pages.open(ada, { storage, fetch: gate.fetch });
     render(page, h(Soon));
     await reads('live');
-    await expect.poll(() => gate.asked, { timeout: 20_000 }).toBe(4);
+    await expect.poll(() => gate.asked).toBe(4);
     const first = page.query('agents.get_one', { agent_id: agents[0]?.id ?? '' });
-    await expect.poll(() => first.state.data?.name, { timeout: 20_000 }).toBe('Grace');
+    await expect.poll(() => first.state.data?.name).toBe('Grace');
     expect(gate.most).toBe(1);
     // Nobody shows them, so the stream is not about them.
     expect(gate.streams.every((queries) => queries.length === 1)).toBe(true);

@@ -65,6 +65,21 @@ describe('one entry in the QueryClient', () => {
     stop();
   });
 
+  test('is fetched anew once it is shown, if it was marked as invalid before; it was stale anyway', async () => {
+    const agent = await ada.newAgent();
+    const counter = new Counter();
+    const client = new QueryClient();
+    pages.open(ada, { client, namespaces: ['agents'], fetch: counter.fetch });
+    const queryKey = queryKeyOf({ path: 'agents.get_one', input: { agent_id: agent.id } });
+    await client.fetchQuery({ queryKey });
+    await expect.poll(() => client.getQueryState(queryKey)?.isInvalidated).toBe(true);
+    await client.invalidateQueries({ queryKey });
+    expect(counter.counts['agents.get_one']).toBe(1);
+    const stop = new QueryObserver(client, { queryKey }).subscribe(() => {});
+    await expect.poll(() => counter.counts['agents.get_one']).toBe(2);
+    stop();
+  });
+
   test("leaves the page's other queries alone", async () => {
     const client = new QueryClient();
     pages.open(ada, { client, namespaces: ['agents'] });

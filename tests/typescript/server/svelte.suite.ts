@@ -74,16 +74,16 @@ test('a component shows a query, follows it and its input, and the stream ends w
   const frames: Frames = [];
   const { mount } = await compiled();
   const component = mount(page, agent.id, frames);
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('Test!');
+  await expect.poll(() => frames.at(-1)).toBe('Test!');
   expect(counter.counts).toMatchObject({ 'agents.get_one': 1, events: 1 });
   expect(frames.status).toBe('live');
 
   await ada.call('agents.update', { agent_id: agent.id, name: 'Grace' });
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('Grace!');
+  await expect.poll(() => frames.at(-1)).toBe('Grace!');
   component.show(other.id);
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('Other!');
+  await expect.poll(() => frames.at(-1)).toBe('Other!');
   component.unmount();
-  await expect.poll(() => page.status.state, { timeout: 20_000 }).toBe('idle');
+  await expect.poll(() => page.status.state).toBe('idle');
 });
 
 test('a component shows a list page by page, follows it and its input, and the stream ends with its effects', async () => {
@@ -95,13 +95,13 @@ test('a component shows a list page by page, follows it and its input, and the s
   const frames: string[] = [];
   const { mountList } = await compiled();
   const component = mountList(page, agent.id, frames);
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('c,b…!');
+  await expect.poll(() => frames.at(-1)).toBe('c,b…!');
   component.more();
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('c,b,a.!');
+  await expect.poll(() => frames.at(-1)).toBe('c,b,a.!');
   await say('d');
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('d,c,b,a.!');
+  await expect.poll(() => frames.at(-1)).toBe('d,c,b,a.!');
   component.show(other.id);
-  await expect.poll(() => frames.at(-1), { timeout: 20_000 }).toBe('.!');
+  await expect.poll(() => frames.at(-1)).toBe('.!');
   component.unmount();
-  await expect.poll(() => page.status.state, { timeout: 20_000 }).toBe('idle');
+  await expect.poll(() => page.status.state).toBe('idle');
 });

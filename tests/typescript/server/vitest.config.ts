@@ -7,5 +7,5 @@ export default defineConfig({
   ...base,
   // As for `resolve` in the other one: Svelte's reactivity is that of a browser, though Node runs it.
   ssr: { resolve: { conditions: ['browser', 'module', 'development'] } },
-  test: { include: ['server/**/*.suite.ts'], testTimeout: 60_000, server: { deps: { inline: [/svelte/] } } },
+  test: { ...base.test, include: ['server/**/*.suite.ts'], server: { deps: { inline: [/svelte/] } } },
 });
