@@ -2,6 +2,8 @@
 
 Each page is followed by itself, so each shows the truth of its own moment. INVARIANT (a row is never shown twice, and
 never left out): what is shown is the pages of one version. `docs/internals/client.md` argues it.
+
+The twin of `reactive_rpc/typescript/runtime/intervals.ts`; `tests/vectors/pages.json` are examples that both pass.
 """
 
 from __future__ import annotations
@@ -100,10 +102,8 @@ class PageList(Generic[T]):
         self.intervals = [Interval(None)]
 
     def settle(self) -> None:
-        """Close, split and join intervals by what their answers say."""
+        """Close and split intervals by what their answers say."""
         self.intervals = [part for one in self.intervals for part in self._parts(one)]
-        if all(one.page is not None and one.is_current for one in self.intervals):
-            self._join()
 
     def _parts(self, one: Interval[T]) -> list[Interval[T]]:
         """Return what an interval becomes."""
@@ -121,8 +121,13 @@ class PageList(Generic[T]):
         # It has outgrown its limit; the rest was shown, and is until both are there.
         return [closed, Interval(page.next, one.until)]
 
-    def _join(self) -> None:
-        """Join the first page that has become small to the smaller of its neighbours, if there is room for both."""
+    def join(self) -> None:
+        """Join the first page that has become small to the smaller of its neighbours, if there is room for both.
+
+        Nothing is joined before all is confirmed. Take `rows()` first: the joined page waits for an answer of its own.
+        """
+        if any(one.page is None or not one.is_current for one in self.intervals):
+            return
         for place, one in enumerate(self.intervals):
             if one.until is None or one.size >= self.limit / GROWTH:
                 continue
@@ -155,6 +160,8 @@ class PageList(Generic[T]):
         return [row for page in pages for row in page.items]
 
     def _fits(self, shown: list[Interval[T]]) -> bool:
+        if len(shown) == 1:
+            return True
         begin = self.latest(shown)
         if begin is None:
             return all(one.is_current for one in shown)

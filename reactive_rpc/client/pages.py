@@ -80,6 +80,8 @@ class Pages(Generic[T]):
         self._is_due = False
         self._rounds = 0
         self._news = asyncio.Event()
+        self._rows: list[T] | None = None
+        self._has_more = False
         self._state: PagesState[T] = PagesState(None, has_more=False, is_loading_more=False, is_stale=True, error=None)
         self._seen: PagesState[T] | None = None
 
@@ -158,6 +160,9 @@ class Pages(Generic[T]):
         for one, entry in self._entries.items():
             _take(one, entry)
         self._list.settle()
+        # What shows is taken before pages are joined: it would wait for the answer of one.
+        if self._take_rows():
+            self._list.join()
         self._follow()
         self._ask_behind()
         self._show()
@@ -202,15 +207,25 @@ class Pages(Generic[T]):
                 self._entries[one].dispatch(Invalidated(version))
             self._live.fetch_wanted()
 
-    def _show(self) -> None:
+    def _take_rows(self) -> bool:
+        """Take the rows into what shows, if the pages fit together; return whether they do."""
         rows = self._list.rows(is_hurried=self._rounds == MAX_ROUNDS)
+        if rows is None:
+            return False
+        self._has_more = self._list.has_more
+        if rows != self._rows:
+            self._rows = rows
+        return True
+
+    def _show(self) -> None:
+        is_taken = self._take_rows()
         entries = list(self._entries.values())
-        is_stale = rows is None or any(
+        is_stale = not is_taken or any(
             entry.snapshot.is_stale for one, entry in self._entries.items() if not one.is_extra
         )
         state = PagesState(
-            self._state.rows if rows is None or rows == self._state.rows else rows,
-            has_more=self._list.has_more,
+            self._rows,
+            has_more=self._has_more,
             is_loading_more=self._list.is_loading_more,
             is_stale=is_stale,
             error=next((entry.state.error for entry in entries if entry.state.error is not None), None),

@@ -5,7 +5,7 @@
  * Each page is followed by itself, so each shows the truth of its own moment. INVARIANT (a row is never shown twice,
  * and never left out): what is shown is the pages of one version. `docs/internals/client.md` argues it.
  *
- * The twin of `reactive_rpc/client/page_list.py`; `tests/vectors/pages.json` are the examples that both pass.
+ * The twin of `reactive_rpc/client/page_list.py`; `tests/vectors/pages.json` are examples that both pass.
  */
 
 import { passes, type Version } from './versions.ts';
@@ -104,7 +104,11 @@ export class PageList<T> {
     this.intervals = this.intervals.flatMap((one) => partsOf(one));
   }
 
-  /** Join the first page that has become small to the smaller of its neighbours, if there is room for both. */
+  /**
+   * Join the first page that has become small to the smaller of its neighbours, if there is room for both.
+   *
+   * Nothing is joined before all is confirmed. Take `fitting` first: the joined page waits for an answer of its own.
+   */
   join(): void {
     if (this.intervals.some((one) => one.page === null || !one.isCurrent)) return;
     for (const [place, one] of this.intervals.entries()) {

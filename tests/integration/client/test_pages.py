@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from typing import Any
+
+import httpx
 
 from generated_client import Message, SyncTeamHub, TeamHub
 from reactive_rpc.client import Pages, PagesState
@@ -88,6 +92,53 @@ def test_a_page_that_grows_is_split_and_those_that_shrink_are_joined(shared: Ser
                 await shows(pages, lambda state: ids(state) == truth(shared, id)[:23])
                 shared.write("DELETE FROM message WHERE id LIKE ? AND created_at > ?", f"{id}-grown-%", moment(301))
                 await shows(pages, lambda state: ids(state) == truth(shared, id)[:5])
+
+    play(scenario)
+
+
+class Gate:
+    """Holds fetches of pages that begin where the list does, and end elsewhere than its first page."""
+
+    def __init__(self) -> None:
+        self.recorded = Recorded()
+        self.is_open = asyncio.Event()
+        self.held = 0
+
+    async def let_pass(self, request: httpx.Request) -> None:
+        """Wait until the gate is open if the request is such a fetch; httpx calls this."""
+        if request.url.path != "/rpc/messages.get_all":
+            return
+        place = json.loads(request.content)
+        if "after" not in place and place.get("until") not in {None, self._end_of_first_page()}:
+            self.held += 1
+            await self.is_open.wait()
+
+    def _end_of_first_page(self) -> object:
+        first = next(one for one in self.recorded.responses if one.request.url.path == "/rpc/messages.get_all")
+        return first.json()["next"]
+
+
+def test_news_does_not_wait_for_the_answer_of_pages_that_are_joined(shared: Served) -> None:
+    """What the pages show together shows first."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        hooks: dict[str, list[Callable[..., Any]]] = {"request": [gate.let_pass], "response": [gate.recorded.take]}
+        async with (
+            httpx.AsyncClient(event_hooks=hooks, timeout=120) as http,
+            TeamHub(shared.url, http=http) as hub,
+        ):
+            await hub.login(username=EMAIL, password=PASSWORD)
+            id = await agent_with(shared, hub, 8)
+            async with hub.messages.get_all.pages(agent_id=id, limit=3) as pages:
+                await shows(pages, lambda state: len(ids(state)) == 3)
+                pages.load_more()
+                await shows(pages, lambda state: len(ids(state)) == 6)
+                shared.write("DELETE FROM message WHERE id IN (?, ?)", f"{id}-004", f"{id}-003")
+                await until(lambda: gate.held and ids(pages.state) == truth(shared, id)[:4], lambda: f"{pages.state}")
+                assert pages.state.is_stale
+                gate.is_open.set()
+                await shows(pages, lambda state: ids(state) == truth(shared, id)[:4])
 
     play(scenario)
 

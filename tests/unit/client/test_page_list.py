@@ -176,12 +176,17 @@ class Game:
 
     def _look(self) -> None:
         """Let the list settle, follow what it is made of, and hold what it shows against the truth."""
+        self.pages.settle()
+        self._hold_against_the_truth()
         for _ in range(3):
-            self.pages.settle()
+            self.pages.join()
         self.followed = {one: self.followed.get(one) or self._begin(one) for one in self.pages.intervals}
         if not any(known.is_wanted or known.answer for known in self.followed.values()):
             for one in self.pages.behind():
                 self.followed[one].is_wanted, self.followed[one].is_current, one.is_current = True, False, False
+        self._hold_against_the_truth()
+
+    def _hold_against_the_truth(self) -> None:
         rows = self.pages.rows()
         if rows is None:
             return
@@ -248,7 +253,7 @@ def shown_before_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def join_of_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pages become one that ends where the first did."""
-    original = PageList._join
+    original = PageList.join
 
     def join(self: PageList[int]) -> None:
         before = list(self.intervals)
@@ -257,7 +262,7 @@ def join_of_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
             if one not in before and one.until is not None:
                 self.intervals[place] = Interval(one.after, before[place].until)
 
-    monkeypatch.setattr(PageList, "_join", join)
+    monkeypatch.setattr(PageList, "join", join)
 
 
 @pytest.mark.seeded_bug
