@@ -224,8 +224,9 @@ export class Pages<T> {
     }
     this.#take();
     this.#list.settle();
-    // What shows is taken before pages are joined: it would wait for the answer of one.
-    if (this.#takeFrame()) this.#list.join();
+    // Before pages are joined: what they show together would wait for the answer of one.
+    this.#takeFrame();
+    this.#list.join();
     if (this.#list.next === null) this.#isMoreWanted = false;
     if (this.#isMoreWanted && this.#list.intervals.at(-1)?.until != null) {
       this.#isMoreWanted = false;
