@@ -153,7 +153,11 @@ export class MemoryServer {
     const headers = { 'reactive-scope': tab.caller };
     if (this.refusal !== null) return new Response('{}', { status: this.refusal });
     const body = JSON.parse(String(init.body)) as Request;
-    if (path === 'events') return this.#open(tab, body, signal);
+    if (path === 'events') {
+      await tab.whenAnswersArrive();
+      signal?.throwIfAborted();
+      return this.#open(tab, body, signal);
+    }
     if (path === 'events/ack') return new Response(null, { status: 204 });
     if (path === 'events/poll') return this.#poll(tab, body, signal);
     const etag = this.#etag(path);
@@ -162,7 +166,7 @@ export class MemoryServer {
     const answer = isSame
       ? new Response(null, { status: 304, headers: about })
       : Response.json(this.truth(path), { headers: about });
-    await tab.whenItRuns();
+    await tab.whenAnswersArrive();
     return answer;
   }
 
@@ -371,6 +375,8 @@ export class Tab {
   isFrozen = false;
   /** Nothing of it runs. */
   isHung = false;
+  /** Its network is slow: what the server has answered is under way, and so is what asks for a stream. */
+  isStalled = false;
   readonly engine: engine.Engine;
   /** Everything that each query has shown. */
   readonly frames = new Map<string, State<Row>[]>();
@@ -470,13 +476,18 @@ export class Tab {
 
   /** Let everything go on. */
   wake(): void {
-    this.isFrozen = this.isHung = false;
+    this.isFrozen = this.isHung = this.isStalled = false;
     for (const run of this.#runs.splice(0)) run();
   }
 
   async whenItRuns(): Promise<void> {
     await task();
     while (this.isFrozen || this.isHung) await new Promise<void>((resolve) => this.#runs.push(resolve));
+  }
+
+  async whenAnswersArrive(): Promise<void> {
+    await this.whenItRuns();
+    while (this.isStalled) await new Promise<void>((resolve) => this.#runs.push(resolve));
   }
 
   async whenItHears(): Promise<void> {

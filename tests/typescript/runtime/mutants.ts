@@ -5,13 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+import type { Runtime } from './browser.ts';
 import type { PagesModule } from './pages_world.ts';
 import type { Reducer } from './world.ts';
 
 const RUNTIME = new URL('../../../reactive_rpc/typescript/runtime/', import.meta.url);
 export interface Fault {
   readonly name: string;
-  readonly file: 'state.ts' | 'coverage.ts' | 'intervals.ts' | 'pages.ts';
+  readonly file: `${string}.ts`;
   /** Must stand there exactly once: who changes the line changes the fault. */
   readonly line: string;
   readonly broken: string;
@@ -28,6 +29,15 @@ export function withFault<R>(fault: Fault, use: (reducer: Reducer) => R): Promis
 /** Call `use` with the lists in pages that have a fault. */
 export function withFaultOfPages<R>(fault: Fault, use: (pages: PagesModule) => R): Promise<R> {
   return withCopy(fault, async (folder) => use((await load(folder, 'pages.ts')) as PagesModule));
+}
+
+/** Call `use` with a whole runtime that has a fault. */
+export function withFaultOfRuntime<R>(fault: Fault, use: (runtime: Runtime) => Promise<R>): Promise<R> {
+  return withCopy(fault, async (folder) => {
+    const names = ['engine.ts', 'reactive.ts', 'store.ts', 'tabs.ts', 'wire.ts'];
+    const modules = await Promise.all(names.map((name) => load(folder, name)));
+    return use(Object.assign({}, ...modules) as Runtime);
+  });
 }
 
 async function withCopy<R>(fault: Fault, use: (folder: string) => Promise<R>): Promise<R> {
