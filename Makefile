@@ -35,6 +35,10 @@ page: generate ## Build the page of TeamHub
 pictures: page ## Take the pictures of the documentation from the running page (docs/images)
 	$(BIN)/python .ci/pictures.py
 
+.PHONY: svelte
+svelte: generate ## Build the smaller page in Svelte (TEAMHUB_PAGE=app/svelte/dist make run serves it)
+	@$(NODE) app/svelte/node_modules/vite/bin/vite.js build app/svelte --logLevel warn
+
 .PHONY: demo
 demo: setup ## Watch a result change by itself, in the terminal
 	@$(BIN)/python -m app.demo
@@ -115,6 +119,6 @@ lock: setup ## Write constraints.txt: the versions that are installed now
 
 .PHONY: clean
 clean: ## Remove caches and the seeded database; .venv stays
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache app/web/dist dist site
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache app/web/dist app/svelte/dist dist site
 	rm -f teamhub.db teamhub.db-* teamhub.secret
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

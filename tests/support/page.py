@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.browser import Context, Tab
-from tests.support.node import package_script, run_node
+from tests.support.examples import run
+from tests.support.node import NODE, package_script
 from tests.support.processes import ROOT
 from tests.support.teamhub import TeamHub
 
@@ -20,11 +21,12 @@ EMAIL: Final = "lin@org-01.example"
 AXE: Final = Path(package_script("axe-core/axe.min.js"))
 
 
-def build(folder: Path) -> Path:
-    """Build the page into a folder, and return it."""
-    vite = WEB / "node_modules/vite/bin/vite.js"
+def build(folder: Path, *, sources: Path = WEB) -> Path:
+    """Build a page, that of `make run` or another one, into a folder, and return it."""
+    vite = sources / "node_modules/vite/bin/vite.js"
     assert vite.exists(), f"{vite} is missing: make setup installs it"
-    run_node(vite, "build", str(WEB), "--outDir", str(folder), "--logLevel", "warn", folder=WEB)
+    # Not by `run_node`, which has every program find the packages of `tests/typescript`: a page has its own.
+    run(str(NODE), str(vite), "build", str(sources), "--outDir", str(folder), "--logLevel", "warn", folder=sources)
     return folder
 
 
