@@ -15,7 +15,9 @@ from reactive_rpc.testing.ports import listens
 
 __all__ = ["Process", "raise_file_limit", "served", "started"]
 
-START_SECONDS = 30.0
+START_SECONDS = 300.0
+"""How long a server may take to listen on a machine that does other work too; one that ends is not waited for."""
+
 STOP_SECONDS = 10.0
 
 
@@ -89,4 +91,6 @@ def _await_listening(process: subprocess.Popen[bytes], port: int) -> None:
         if listens(port):
             return
         time.sleep(0.05)
-    raise RuntimeError(f"{process.args!r} does not listen on port {port}")
+    ended = process.poll()
+    fault = f"has not listened within {START_SECONDS:g} s" if ended is None else f"has ended with {ended}"
+    raise RuntimeError(f"{process.args!r} {fault}: port {port}")

@@ -14,6 +14,7 @@ from pathlib import Path
 BENCHMARKS = (
     "reads",
     "trpc",
+    "reload",
     "writes",
     "index",
     "precision",
