@@ -73,8 +73,8 @@ def run(folder: Path, *, reloads: int = 20) -> None:
     print(f"A reload of TeamHub's page, {reloads} times, ms after its script starts; bar {BAR_MILLISECONDS:g}:")
     shown, frames = zip(*measure(folder, reloads=reloads), strict=True)
     for name, values in {"data in the document": shown, "the frame that shows them": frames}.items():
-        print(f"  {name:26} {_told(values)}")
+        print(f"  {name:26} {_spread(values)}")
 
 
-def _told(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float]) -> str:
     return f"median {statistics.median(values):5.0f}, {min(values):.0f} to {max(values):.0f}"
