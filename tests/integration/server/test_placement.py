@@ -117,9 +117,9 @@ async def test_two_in_one_application_serve_side_by_side(tmp_path: Path) -> None
         assert len((await client.get("/rpc/notes.in_room", **ROOM)).json()) == 1
         assert (await client.get("/admin/notes.in_room", **ROOM)).json() == []
         assert (await client.get("/rpc/status")).json() == "mine"
-        room = {"params": {"input": '{"room":"a"}'}}
-        assert len((await client.get("/trpc/notes.in_room", **room)).json()["result"]["data"]) == 1
-        assert (await client.get("/admin/trpc/notes.in_room", **room)).json() == {"result": {"data": []}}
+        room = {"input": '{"room":"a"}'}
+        assert len((await client.get("/trpc/notes.in_room", params=room)).json()["result"]["data"]) == 1
+        assert (await client.get("/admin/trpc/notes.in_room", params=room)).json() == {"result": {"data": []}}
         document = (await client.get("/openapi.json")).json()  # a name that is there twice would be warned of
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
