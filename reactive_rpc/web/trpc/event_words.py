@@ -56,7 +56,7 @@ class EventWords:
         return self._connected(None) + self._error(error)
 
     def _event(self, event: bytes) -> bytes:
-        fields = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
+        fields = {name: value for name, _, value in (line.partition(b": ") for line in event.split(b"\n"))}
         name = fields.get(b"event", b"message")
         if name == b"message":
             return self._message(event, fields)
