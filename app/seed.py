@@ -173,7 +173,7 @@ def _memories(random: Random, until: datetime) -> Iterator[Row]:
 
 def _moments(random: Random, count: int, until: datetime) -> list[datetime]:
     """Return moments in their order, the more of them the later: the last is `until` less a few seconds."""
-    seconds = sorted((random.random() ** 2 * DAYS * 86_400 for _ in range(count - 1)), reverse=True)
+    seconds = sorted((random.random() ** 1.3 * DAYS * 86_400 for _ in range(count - 1)), reverse=True)
     return [until - timedelta(seconds=20 + each) for each in seconds] + [until - timedelta(seconds=12)]
 
 

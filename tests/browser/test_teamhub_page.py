@@ -18,6 +18,10 @@ OPEN = Callable[..., Page]
 GRACE = "agent-0008"
 TALK = "document.querySelector('.talk')"
 TALK_BELOW = f"({TALK}.scrollHeight - {TALK}.scrollTop - {TALK}.clientHeight)"
+NAMES = "[...document.querySelectorAll('.agents a.tr b')].map((name) => name.textContent)"
+COUNTS = (
+    "[...document.querySelectorAll('.agents a.tr .c-msg')].map((count) => parseInt(count.textContent.replace(',', '')))"
+)
 FORBIDDEN = re.compile(
     r"invalidateQuer|queryKey|refetch|setInterval\(|poll(?!ing: )|EventSource|WebSocket", re.IGNORECASE
 )
@@ -167,6 +171,24 @@ def test_the_keyboard_goes_everywhere(show: OPEN) -> None:
     page.is_there("dialog[open]")
     page.press("Escape", code=27)
     page.tab.until("document.querySelector('dialog') === null")
+
+
+def test_the_list_has_an_order_and_holds_still_while_somebody_is_in_it(show: OPEN, hub: TeamHub) -> None:
+    """A row that moved away under the pointer would have another one opened; it moves when the list is left."""
+    page = show()
+    page.is_there(".agents a.tr")
+    page.choose(".bar select", "messages")
+    page.tab.until(f"{COUNTS}.every((count, place, all) => place === 0 || count <= all[place - 1])")
+    page.choose(".bar select", "name")
+    first, last = (page.tab.evaluate(f"{NAMES}.at({place})") for place in (0, -1))
+    page.focus(".agents a.tr")
+    hub.write("UPDATE agent SET name = 'Aaron' WHERE name = ? AND organization_id = 'org-01'", last)
+    page.shows("Sorted anew when you leave the list")
+    assert page.tab.evaluate(f"[{NAMES}.at(0), {NAMES}.at(-1)]") == [first, "Aaron"]
+    page.focus(".find")
+    page.tab.until(f"{NAMES}.at(0) === 'Aaron'")
+    hub.write("UPDATE agent SET name = ? WHERE name = 'Aaron' AND organization_id = 'org-01'", last)
+    page.tab.until(f"{NAMES}.at(0) === {json.dumps(first)}")
 
 
 def test_a_conversation_is_read_back_to_its_beginning(show: OPEN, hub: TeamHub) -> None:

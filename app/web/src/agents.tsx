@@ -12,6 +12,7 @@ import { Failure } from './failure.tsx';
 import { Feed, FeedBones } from './feed.tsx';
 import { type AgentOverview, useReactive } from './hub.ts';
 import { Avatar, Icon } from './icon.tsx';
+import { useHeld, useOrdered } from './order.ts';
 import { linkTo } from './route.ts';
 import { count, Moment } from './time.tsx';
 
@@ -22,6 +23,15 @@ const FILTERS = [
 ] as const;
 
 type FilterName = (typeof FILTERS)[number][0];
+
+const ORDERS = {
+  name: ['Name', (one, other) => one.agent.name.localeCompare(other.agent.name)],
+  last: ['Last change', (one, other) => lastAtOf(other) - lastAtOf(one)],
+  messages: ['Messages', (one, other) => other.message_count - one.message_count],
+  memories: ['Memories', (one, other) => other.memory_count - one.memory_count],
+} as const satisfies Record<string, readonly [string, (one: AgentOverview, other: AgentOverview) => number]>;
+
+type OrderName = keyof typeof ORDERS;
 
 export function AgentsPage(): ReactNode {
   const { data, error, isStale } = useReactive('agents.get_overview');
@@ -65,6 +75,9 @@ function Agents({
   readonly create: () => void;
 }): ReactNode {
   const [shown, setShown] = useState<FilterName>('All');
+  const [order, setOrder] = useState<OrderName>('name');
+  const [isHeld, holding] = useHeld();
+  const { entries, isOutdated } = useOrdered(agents, idOf, ORDERS[order][1], isHeld);
   const changed = useChanged(agents, idOf);
   const changes = useAgentChanges();
   useMentioned(changed, agents);
@@ -98,10 +111,23 @@ function Agents({
           </fieldset>
           <span className="grow" />
           {changed.size > 0 && marked.size === 0 && <span className="small up">{count(changed.size)} changed</span>}
+          {isOutdated && <span className="small dim">Sorted anew when you leave the list</span>}
+          <select
+            className="btn ghost"
+            aria-label="Order of the list"
+            value={order}
+            onChange={({ currentTarget }) => setOrder(currentTarget.value as OrderName)}
+          >
+            {Object.entries(ORDERS).map(([key, [words]]) => (
+              <option key={key} value={key}>
+                {words}
+              </option>
+            ))}
+          </select>
         </div>
-        <section className="agents scroll" aria-label="List of agents" onKeyDown={moveFocus}>
+        <section className="agents scroll" aria-label="List of agents" onKeyDown={moveFocus} {...holding}>
           <Heads />
-          {agents.filter(belongs).map((one) => (
+          {entries.filter(belongs).map((one) => (
             <AgentRow key={one.agent.id} overview={one} isChanged={marked.has(one.agent.id)} changes={changes} />
           ))}
           {shown !== 'All' && !agents.some(belongs) && <p className="none">No agent is {shown.toLowerCase()}</p>}
@@ -245,6 +271,10 @@ function useMentioned(changed: ReadonlySet<string>, agents: readonly AgentOvervi
     const name = agents.find((one) => one.agent.id === id)?.agent.name;
     mention(changed.size === 1 && name !== undefined ? `${name} changed` : `${changed.size} agents changed`);
   }, [changed, agents, mention]);
+}
+
+function lastAtOf(overview: AgentOverview): number {
+  return lastChangeOf(overview, []).at.getTime();
 }
 
 function idOf({ agent }: AgentOverview): string {
