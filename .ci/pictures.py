@@ -44,6 +44,7 @@ SHOTS: Final = {
     "agent": [(1440, "light"), (1440, "dark"), (390, "dark")],
     "agent-forbidden": [(1440, "light")],
     "agent-gone": [(1440, "light")],
+    "agent-toast": [(1440, "light")],
     "message-pending": [(1440, "light")],
     "message-rejected": [(1440, "light")],
     "message-conflict": [(1440, "light")],

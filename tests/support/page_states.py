@@ -116,6 +116,16 @@ def _agent(stage: Stage) -> Iterator[Page]:
     yield page
 
 
+def _agent_toast(stage: Stage) -> Iterator[Page]:
+    """It stays while the focus is on it, and its action takes back what it tells of."""
+    page = stage.open(path=f"/agents/{BARBARA}")
+    page.click(".hero .btn", "Pause")
+    page.focus(".toast .btn")
+    yield page
+    page.click(".toast .btn", "Undo")
+    page.shows("Pause", within=".hero")
+
+
 def _agent_loading(stage: Stage) -> Iterator[Page]:
     page = stage.open(email="", path=f"/agents/{ADA}")
     page.is_there("#password")
@@ -227,6 +237,7 @@ STATES: Final[dict[str, State]] = {
     "agent-gone": _agent_gone,
     "agent-empty": _agent_empty,
     "agent-edit": _edit_dialog,
+    "agent-toast": _agent_toast,
     "message-pending": _message_pending,
     "message-rejected": _message_rejected,
     "message-conflict": _message_conflict,
