@@ -181,3 +181,21 @@ def test_a_page_that_somebody_goes_back_to_shows_at_once_what_it_showed(
     assert tab.until("page.frames[0]")["state"]["data"]["role"] == "before"
     wait_until_shown(tab, "after")
     assert_never_fresh_and_wrong(tab, "after")
+
+
+def test_a_page_whose_second_chunk_is_missing_shows_the_servers_answers_as_stale_and_is_live_once_it_is_there(
+    hub: TeamHub, token: str, browser: Context
+) -> None:
+    """As after a deployment that has removed it: nothing throws, and nothing counts as confirmed."""
+    change(hub, "alone")
+    tab = browser.tab()
+    tab.call("Network.setBlockedURLs", urls=["*/live-*.js"])
+    tab.open(hub.page(token=token, show=[ONE]))
+    tab.until("page.now('agents.get_one')?.data?.role === 'alone' && page.now('agents.get_one').error !== null")
+    assert tab.evaluate("page.frames.every(({ state }) => state.isStale)")
+    assert tab.evaluate(STATE) == "reconnecting"
+    change(hub, "heard of")
+    tab.call("Network.setBlockedURLs", urls=[])
+    wait_until_shown(tab, "heard of")
+    assert tab.evaluate(STATE) == "live"
+    assert_never_fresh_and_wrong(tab, "heard of")

@@ -9,7 +9,7 @@
 
 import { ReactiveError } from './errors.ts';
 import { type ConnectedEvent, eventsOf, type StreamRequest, type WireEvent } from './events.ts';
-import { parseJson } from './json.ts';
+import { type JsonObject, listOf, objectOf, parseJson, textOf } from './json.ts';
 import { SseDecoder } from './sse.ts';
 import { pause } from './tasks.ts';
 import type { Wire } from './wire.ts';
@@ -69,7 +69,7 @@ async function chunkOf(reader: ReadableStreamDefaultReader<Uint8Array>): Promise
 }
 
 async function* polled(wire: Wire, request: StreamRequest, signal: AbortSignal): AsyncGenerator<EventBatch> {
-  let answer = await wire.poll(request, 0, signal);
+  let answer = polledOf(await wire.poll(request, 0, signal));
   yield { events: answer.events, retryMs: POLL_RETRY_MS };
   const [first] = answer.events;
   if (first?.type !== 'connected') return;
@@ -81,7 +81,7 @@ async function* polled(wire: Wire, request: StreamRequest, signal: AbortSignal):
   const queries = watched.map(({ path, input }) => ({ path, input }));
   while (!signal.aborted) {
     const distance = pause(POLL_DISTANCE_MS, signal);
-    answer = await wire.poll({ queries, cursor: answer.cursor }, POLL_SECONDS, signal);
+    answer = polledOf(await wire.poll({ queries, cursor: answer.cursor }, POLL_SECONDS, signal));
     const [connected, ...events] = answer.events;
     if (connected?.type !== 'connected') {
       yield { events: answer.events, retryMs: null };
@@ -92,6 +92,17 @@ async function* polled(wire: Wire, request: StreamRequest, signal: AbortSignal):
     yield { events: [missed(connected), ...events], retryMs: null };
     await distance;
   }
+}
+
+/** The answer to a long poll. */
+interface Polled {
+  readonly cursor: string;
+  readonly events: readonly WireEvent[];
+}
+
+function polledOf(json: JsonObject): Polled {
+  const events = listOf(json['events']).map(objectOf);
+  return { cursor: textOf(json['cursor']), events: events.flatMap(({ event, data }) => eventsOf(textOf(event), data)) };
 }
 
 /** Return the changes between two polls as the event that a stream would have sent. */

@@ -18,27 +18,18 @@ import {
   type QueryState,
 } from '@tanstack/query-core';
 
-import { refreshInBackground } from './background.ts';
 import { Backoff } from './backoff.ts';
 import type { Codec } from './codec.ts';
 import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
 import { asReactiveError, ReactiveError } from './errors.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
+import { isUp, Later, type LoadLive } from './later.ts';
+import type { LiveOptions } from './live.ts';
 import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
 import { type Action, type Base, isStale, newestOf } from './state.ts';
 import type { Store } from './store.ts';
-import {
-  type Cause,
-  type ConnectedQuery,
-  type News,
-  type NewsSource,
-  type SharedResult,
-  type StreamState,
-  Streams,
-  type WatchedQuery,
-} from './streams.ts';
-import type { TabOptions } from './tabs.ts';
+import type { Cause, ConnectedQuery, News, SharedResult, StreamState, WatchedQuery } from './streams.ts';
 import { pause } from './tasks.ts';
 import { Turns } from './turns.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
@@ -59,8 +50,10 @@ export interface EngineOptions {
   readonly codecs?: Readonly<Record<string, ProcedureCodecs>> | undefined;
   readonly transport?: 'auto' | 'poll' | 'off' | undefined;
   readonly acks?: boolean | undefined;
-  /** Returns where news come from; left out, it is a stream of the page's own. */
-  readonly listen?: ((options: TabOptions) => NewsSource) | undefined;
+  /** Whose page it is, if it knows. */
+  readonly identity?: string | undefined;
+  /** Loads what hears of changes. */
+  readonly load: LoadLive;
   readonly onUnauthorized?: ((error: ReactiveError) => void) | undefined;
   readonly onSignedOut?: (() => void) | undefined;
 }
@@ -108,15 +101,13 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #mutations: Mutations<Entry | FollowedList>;
-  readonly #streams: NewsSource | null;
+  readonly #news: Later | null;
   readonly #statusListeners = new Set<() => void>();
   readonly #holds = new WeakMap<Entry, ReturnType<typeof setTimeout>>();
   readonly #patient = new Turns((key) => this.#fetchPatiently(key));
   readonly #unsubscribe: () => void;
   #status: EngineStatus = { stream: 'idle', isOnline: true, heardAt: null, waiting: 0, error: null };
   #notifiedUpTo: Version | null = null;
-  /** Ends the work on results of the last visit; null until it has begun. */
-  #endBackground: (() => void) | null = null;
   /** Whose everything here is, as the server names its callers: by its last answer, or by what storage has. */
   #scope: string | null;
   /** How often somebody else may have come. */
@@ -132,9 +123,8 @@ export class Engine {
     this.client = options.client;
     this.#options = options;
     this.#mutations = new Mutations(this.#mutationHost());
-    const { listen = (about: TabOptions) => new Streams(about), transport } = options;
     this.#scope = options.store?.scope ?? null;
-    this.#streams = transport === 'off' ? null : listen(this.#streamOptions());
+    this.#news = options.transport === 'off' ? null : new Later(options.load, this.#liveOptions());
     // By namespace: the user's other queries keep their defaults.
     for (const namespace of options.namespaces ?? []) {
       this.client.setQueryDefaults([[namespace]], this.queryDefaults());
@@ -262,13 +252,13 @@ export class Engine {
       // In the place of the fetch that was given up: its answer would have been the former caller's.
       if (entry.snapshot.loading && entry.fetch === null) void this.#refresh(entry);
     }
-    this.#streams?.reidentify(cause, scope);
+    this.#news?.reidentify(cause, scope);
     if (cause === 'forgotten' || cause === 'another') this.#options.onSignedOut?.();
   }
 
   /** Try now what waits: the page is online, or seen again. */
   nudge(): void {
-    this.#streams?.nudge();
+    this.#news?.source?.nudge();
     for (const entry of this.#entries.values()) entry.pause?.abort();
   }
 
@@ -283,35 +273,34 @@ export class Engine {
   /** Distrust a stream that seems to be up: the page slept. */
   distrust(): void {
     this.nudge();
-    this.#streams?.replace();
+    this.#news?.source?.replace();
   }
 
   /** The network has come, or gone, and with it the stream, whatever its sockets say. */
   setOnline(isOnline: boolean): void {
     this.#become({ isOnline });
     if (isOnline) this.nudge();
-    else this.#streams?.lose();
+    else this.#news?.source?.lose();
   }
 
   tick(): void {
-    this.#streams?.tick?.();
+    this.#news?.source?.tick?.();
   }
 
   /** The page is frozen, or left: it may come back, or not. */
   suspend(): void {
     this.#options.store?.flush();
-    this.#streams?.suspend?.();
+    this.#news?.source?.suspend?.();
   }
 
   resume(): void {
     this.nudge();
-    this.#streams?.resume?.();
+    this.#news?.source?.resume?.();
   }
 
   close(): void {
     this.#unsubscribe();
-    this.#endBackground?.();
-    this.#streams?.close();
+    this.#news?.close();
     for (const entry of this.#entries.values()) {
       entry.giveUp();
       clearTimeout(this.#holds.get(entry));
@@ -329,7 +318,7 @@ export class Engine {
       case 'removed':
         entry.giveUp();
         this.#entries.delete(entry.key);
-        this.#streams?.update();
+        this.#news?.update();
         break;
       case 'observerAdded':
       case 'observerRemoved':
@@ -406,8 +395,7 @@ export class Engine {
   /** A stream may confirm what was restored without a fetch; if none comes, it is fetched. */
   #awaitStream(entry: Entry): void {
     const { snapshot } = entry;
-    if (!snapshot.resolved && newestOf(snapshot).etag !== null && this.#streams !== null)
-      this.#pause(entry, CONFIRM_MS);
+    if (!snapshot.resolved && newestOf(snapshot).etag !== null && this.#news !== null) this.#pause(entry, CONFIRM_MS);
   }
 
   #restoreStored(
@@ -484,7 +472,9 @@ export class Engine {
     const isWatched = entry.isWanted && isConfirmable(entry);
     const isOther = isWatched !== entry.isWatched;
     entry.isWatched = isWatched;
-    if (isOther) this.#streams?.update();
+    // Before there is something to watch: its code is loaded beside the first request.
+    if (entry.isWanted) this.#news?.begin();
+    if (isOther) this.#news?.update();
     this.#watchAbandoned(entry);
     const { wanted, loading } = entry.snapshot;
     if (!wanted || loading || entry.fetch !== null || entry.pause !== null || !entry.isWanted) return;
@@ -594,13 +584,13 @@ export class Engine {
   #found(): void {
     if (!this.#isMissing) return;
     this.#isMissing = false;
-    this.#streams?.hurry();
+    this.#news?.source?.hurry();
   }
 
   /** Offer a result to the other tabs, which fetch it no more. */
   #share({ key }: Entry, { json, etag, version, isStale, error }: Answer): void {
     if (json === undefined || etag === null || version === null || isStale || error !== null) return;
-    this.#streams?.share?.({ key, json, etag, version, scope: this.#scope });
+    this.#news?.source?.share?.({ key, json, etag, version, scope: this.#scope });
   }
 
   /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
@@ -626,8 +616,14 @@ export class Engine {
 
   // -- the stream
 
-  #streamOptions(): TabOptions {
+  #liveOptions(): Omit<LiveOptions, 'signal'> {
     return {
+      identity: this.#options.identity || null,
+      background: {
+        queries: () => this.#options.store?.queries() ?? [],
+        isBusy: () => [...this.#entries.values()].some(({ fetch, isWanted }) => fetch !== null && isWanted),
+        refresh: (key, signal) => this.#refreshStored(key, signal),
+      },
       wire: this.#options.wire,
       queries: () => this.#watched(),
       onNews: (news) => this.#hear(news),
@@ -644,12 +640,6 @@ export class Engine {
     const wasUp = isUp(this.#status.stream);
     this.#become({ stream });
     this.#isMissing ||= wasUp && !isUp(stream);
-    if (!isUp(stream)) return;
-    this.#endBackground ??= refreshInBackground({
-      queries: () => this.#options.store?.queries() ?? [],
-      isBusy: () => [...this.#entries.values()].some(({ fetch, isWanted }) => fetch !== null && isWanted),
-      refresh: (key, signal) => this.#refreshStored(key, signal),
-    });
   }
 
   #watched(): WatchedQuery[] {
@@ -686,7 +676,7 @@ export class Engine {
   }
 
   #change(keys: readonly string[], actionOf: (entry: Entry) => Action<unknown>): void {
-    const patienceMs = this.#streams?.patienceMs ?? 0;
+    const patienceMs = this.#news?.source?.patienceMs ?? 0;
     for (const entry of keys.flatMap((key) => this.#entries.get(key) ?? [])) {
       // Nobody sees the page: a tab that is seen fetches it, and shares it.
       const isPatient = patienceMs > 0 && entry.fetch === null && entry.pause === null;
@@ -763,7 +753,7 @@ export class Engine {
     const isOther = this.#scope !== null && scope !== this.#scope;
     this.#scope = scope;
     if (isOther) this.reidentify('another', scope);
-    else this.#streams?.identified?.(scope);
+    else this.#news?.identified(scope);
     return isOther;
   }
 
@@ -809,10 +799,6 @@ export class Engine {
     const codec = this.#codecs(path).input;
     return { path, input: input === undefined || codec === undefined ? input : codec.encode(input) };
   }
-}
-
-function isUp(stream: StreamState): boolean {
-  return stream === 'live' || stream === 'polling';
 }
 
 function statusOf(data: unknown, failure: Error | null): QueryState['status'] {

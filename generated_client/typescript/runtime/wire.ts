@@ -2,8 +2,8 @@
 /** The requests: HTTP out, JSON and errors of this project back. Credentials are asked for at each, so none is old. */
 
 import { codeOfStatus, ReactiveError } from './errors.ts';
-import { eventsOf, type StreamRequest, type WireEvent } from './events.ts';
-import { isObject, listOf, objectOf, parseJson, textOf } from './json.ts';
+import type { StreamRequest } from './events.ts';
+import { isObject, type JsonObject, objectOf, parseJson } from './json.ts';
 import { parseVersion, type Version } from './versions.ts';
 
 /** Returns the headers that say who calls: `{ authorization: 'Bearer …' }`. */
@@ -40,12 +40,6 @@ export interface Written {
   /** A version that shows what was written; null if none is known to. */
   readonly version: Version | null;
   readonly scope: string | null;
-}
-
-/** The answer to a long poll. */
-export interface Polled {
-  readonly cursor: string;
-  readonly events: readonly WireEvent[];
 }
 
 interface Call {
@@ -125,12 +119,11 @@ export class Wire {
   }
 
   /** Ask once for the events of a set; the server may wait for them. */
-  async poll(request: StreamRequest, waitSeconds: number, signal: AbortSignal): Promise<Polled> {
+  async poll(request: StreamRequest, waitSeconds: number, signal: AbortSignal): Promise<JsonObject> {
     const timeoutMs = waitSeconds * 1000 + POLL_GRACE_MS;
     const response = await this.#send('/events/poll', { body: { ...request, wait: waitSeconds }, signal, timeoutMs });
     if (!response.ok) throw await errorOf(response);
-    const polled = objectOf(parseJson(await textOfBody(response)));
-    return { cursor: textOf(polled['cursor']), events: listOf(polled['events']).flatMap(polledEvent) };
+    return objectOf(parseJson(await textOfBody(response)));
   }
 
   /** Say up to where a stream's events have arrived. */
@@ -197,11 +190,6 @@ function envelopeOf(text: string): Readonly<Record<string, unknown>> | null {
 function secondsOf(header: string | null): number {
   const seconds = Number(header ?? 0);
   return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), MAX_RETRY_AFTER_SECONDS) : 0;
-}
-
-function polledEvent(json: unknown): WireEvent[] {
-  const polled = objectOf(json);
-  return eventsOf(textOf(polled['event']), polled['data']);
 }
 
 async function textOfBody(response: Response): Promise<string> {

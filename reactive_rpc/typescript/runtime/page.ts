@@ -1,9 +1,5 @@
 /** What happens to a page: the network comes and goes, it is hidden, frozen, left and restored, the laptop sleeps. */
 
-import type { TabHost } from './group.ts';
-import type { Browser } from './tabs.ts';
-import { nextTask } from './tasks.ts';
-
 /** Who must know. */
 export interface PageListener {
   /** Try now what waits: the page is seen again. */
@@ -21,22 +17,13 @@ const TICK_MS = 1500;
 /** After how long in the background, or of sleep, connections are not trusted. */
 const DISTRUST_MS = 6500;
 
-function isHidden(): boolean {
-  return document.visibilityState === 'hidden';
+/** Tell whether this is a page: elsewhere nothing of it happens. */
+export function isPage(): boolean {
+  return typeof document !== 'undefined' && typeof addEventListener === 'function';
 }
 
-/** Return what this browser has for tabs; null if this is no page. */
-export function browserOf(): Browser | null {
-  if (typeof document === 'undefined' || typeof addEventListener !== 'function') return null;
-  // Locks are there in secure contexts only, and neither in some old browsers.
-  const { locks } = navigator as { readonly locks?: LockManager };
-  const hasChannels = typeof BroadcastChannel === 'function';
-  const openChannel: TabHost['openChannel'] = (name, onMessage) => {
-    const channel = new BroadcastChannel(name);
-    channel.onmessage = ({ data }) => onMessage(data);
-    return channel;
-  };
-  return { isHidden, nextTask, ...(locks && { locks }), ...(hasChannels && { openChannel }) };
+export function isHidden(): boolean {
+  return document.visibilityState === 'hidden';
 }
 
 /** Tell `listener` what happens to the page, until the function that is returned is called. */

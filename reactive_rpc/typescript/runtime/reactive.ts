@@ -7,11 +7,10 @@ import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
 import type { Named, QueryName } from './keys.ts';
 import type { OptimisticUpdate } from './mutations.ts';
-import { browserOf, followPage } from './page.ts';
+import { followPage, isPage } from './page.ts';
 import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
-import { type TabOptions, Tabs } from './tabs.ts';
 import { type Credentials, Wire } from './wire.ts';
 
 /** The procedures of a server, by their paths: what each takes and answers. The generated client has it. */
@@ -189,16 +188,14 @@ export class Reactive<P extends Procedures> {
   constructor(options: ReactiveOptions<P>) {
     this.client = options.client ?? new QueryClient();
     this.client.mount();
-    const browser = browserOf();
-    const listen = browser && ((from: TabOptions) => new Tabs(from, browser, options.identity || null));
     this.#engine = new Engine({
       ...options,
       client: this.client,
       wire: new Wire(options),
       store: storeOf(options),
-      ...(listen && { listen }),
+      load: () => import('./live.ts'),
     });
-    this.#end = browser === null ? null : followPage(this.#engine);
+    this.#end = isPage() ? followPage(this.#engine) : null;
   }
 
   /** What keeps the queries right; for `pages.ts`, which a page without lists does not load. */

@@ -364,6 +364,10 @@ export interface TabSetting
   readonly isHidden?: boolean;
   readonly hasLocks?: boolean;
   readonly isStored?: boolean;
+  /** When the code that hears of changes is there. */
+  readonly arrives?: Promise<void>;
+  /** Whether it can be loaded. */
+  readonly isReachable?: () => boolean;
 }
 
 /** A tab with one page. */
@@ -385,7 +389,8 @@ export class Tab {
   #runs: (() => void)[] = [];
 
   constructor(browser: MemoryBrowser, setting: TabSetting) {
-    const { caller = 'ada', identity = null, isHidden = false, hasLocks = true, isStored = false, ...about } = setting;
+    const { caller = 'ada', identity = null, isHidden = false, hasLocks = true, isStored = false, ...others } = setting;
+    const { arrives, isReachable = () => true, ...about } = others;
     this.#browser = browser;
     this.caller = caller;
     this.isHidden = isHidden;
@@ -412,7 +417,11 @@ export class Tab {
       client: new QueryClient(),
       wire: new Wire({ url: '/', fetch }),
       store: kept,
-      listen: (options) => new Tabs(options, hasLocks ? shared : own, identity),
+      load: async () => {
+        await arrives;
+        if (!isReachable()) throw new TypeError('the chunk is gone');
+        return { listen: (options) => new Tabs(options, hasLocks ? shared : own, identity) };
+      },
       ...about,
     });
   }

@@ -48,7 +48,7 @@ describe('a page with a storage of its own', () => {
 
   /** Show a query of each namespace, and leave. */
   async function visit(hub: Hub, options: Partial<ReactiveOptions>): Promise<void> {
-    const page = createReactive<Procedures>({ url: hub.url, ...options });
+    const page = createReactive<Procedures>({ url: hub.url, identity: 'ada', ...options });
     await Promise.all([page.query('agents.get').load(), page.query('memory.get').load()]);
     page.close();
   }
@@ -64,9 +64,9 @@ describe('a page with a storage of its own', () => {
     const texts = new Map<string, string>();
     const storage = mapStorage(texts);
     await visit(hub, { storage });
-    expect([...texts.keys()].toSorted()).toEqual([`rx:::${hashOf('agents.get')}`, `rx:::${hashOf('memory.get')}`]);
+    expect([...texts.keys()].toSorted()).toEqual(['agents.get', 'memory.get'].map((path) => `rx:ada::${hashOf(path)}`));
     await visit(hub, { storage, persist: { memory: false } });
-    expect([...texts.keys()]).toEqual([`rx:::${hashOf('agents.get')}`]);
+    expect([...texts.keys()]).toEqual([`rx:ada::${hashOf('agents.get')}`]);
     await visit(hub, { storage: 'none' });
     expect(texts.size).toBe(1);
     hub.close();

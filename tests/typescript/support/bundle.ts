@@ -17,6 +17,7 @@ await build({
   entryPoints: pages.map((file) => join(HERE, 'pages', file)),
   outdir: folder,
   bundle: true,
+  splitting: true,
   format: 'esm',
   target: 'es2022',
   sourcemap: 'inline',
