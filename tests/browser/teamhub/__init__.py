@@ -1,0 +1,1 @@
+"""TeamHub's page in a real browser."""
