@@ -31,7 +31,7 @@ export default defineConfig({
   root: HERE,
   plugins: [icons()],
   // The generated client stands elsewhere, and takes the packages of its user: these here.
-  resolve: { dedupe: ['@tanstack/query-core', 'react', 'react-dom'] },
+  resolve: { dedupe: ['@tanstack/query-core', '@trpc/client', '@trpc/server', 'react', 'react-dom'] },
   // `light-dark()` stays what it is; fonts are files, as the content security policy knows no `data:`.
   build: {
     target: ['chrome123', 'edge123', 'firefox120', 'safari17.5'],

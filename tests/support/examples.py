@@ -104,7 +104,10 @@ def at_one_address(project: Project, *command: str) -> Iterator[str]:
         api = stack.enter_context(serving("main:app", folder=project.server))
         port = stack.enter_context(project.serving(*command, environment={"API_URL": api}))
         backend = api.removeprefix("http://")
-        routes = f"handle /rpc/* {{\nreverse_proxy {backend}\n}}\nhandle {{\nreverse_proxy 127.0.0.1:{port}\n}}"
+        routes = (
+            f"@application path /rpc/* /trpc/*\nhandle @application {{\nreverse_proxy {backend}\n}}\n"
+            f"handle {{\nreverse_proxy 127.0.0.1:{port}\n}}"
+        )
         yield stack.enter_context(Caddy(project.folder, routes)).url
 
 

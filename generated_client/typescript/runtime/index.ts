@@ -4,8 +4,10 @@
 export type { Codec } from './codec.ts';
 export type { ProcedureCodecs } from './engine.ts';
 export { ReactiveError } from './errors.ts';
+export { reactiveHeaders } from './gate.ts';
 export type { Page } from './intervals.ts';
 export { type Named, procedureNames } from './keys.ts';
+export { reactiveFetch } from './links.ts';
 export {
   infinite,
   Pages,

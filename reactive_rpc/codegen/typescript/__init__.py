@@ -31,7 +31,16 @@ import type { Api, Procedures } from './api.ts';
 import type { Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
-export { dehydrateReactive, infinite, LiveQuery, Pages, Reactive, ReactiveError } from './runtime/index.ts';
+export {
+  dehydrateReactive,
+  infinite,
+  LiveQuery,
+  Pages,
+  Reactive,
+  ReactiveError,
+  reactiveFetch,
+  reactiveHeaders,
+} from './runtime/index.ts';
 export type {
   CallOptions,
   Credentials,

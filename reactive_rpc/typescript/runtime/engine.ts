@@ -16,12 +16,17 @@ import {
   type QueryKey,
   type QueryState,
 } from '@tanstack/query-core';
+import type { TRPCLink } from '@trpc/client';
+import type { AnyRouter } from '@trpc/server';
 
 import { Backoff } from './backoff.ts';
+import { type Answer, answerOf, Calls, type MutationOptions, type Told } from './calls.ts';
 import type { Codec } from './codec.ts';
 import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
 import { asReactiveError, ReactiveError } from './errors.ts';
+import { type GateHost, gateLink } from './gate.ts';
+import type { JsonObject } from './json.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { isUp, Later, type LoadLive } from './later.ts';
 import type { LiveOptions } from './live.ts';
@@ -32,7 +37,7 @@ import type { Cause, ConnectedQuery, News, SharedResult, StreamState, WatchedQue
 import { pause } from './tasks.ts';
 import { Turns } from './turns.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
-import type { Answer, MutationOptions, Wire } from './wire.ts';
+import type { WireOptions } from './wire.ts';
 
 /** How the values of a procedure are read and written. */
 export interface ProcedureCodecs {
@@ -42,7 +47,10 @@ export interface ProcedureCodecs {
 
 export interface EngineOptions {
   readonly client: QueryClient;
-  readonly wire: Wire;
+  /** Where streams are opened, and as whom. */
+  readonly wire: WireOptions;
+  /** Of tRPC's client, which calls go through. */
+  readonly links: readonly TRPCLink<AnyRouter>[];
   readonly store: Store | null;
   /** The first parts of the paths of this API; left out, every key that looks like tRPC's is adopted. */
   readonly namespaces?: readonly string[] | undefined;
@@ -97,6 +105,10 @@ export class Engine {
   readonly client: QueryClient;
   /** The lists in pages that are followed. */
   readonly lists = new Set<FollowedList>();
+  /** For clients of tRPC's, whose calls of queries pass the reducer as the engine's own do. */
+  readonly links: TRPCLink<AnyRouter>[];
+  /** Sends a query, or a mutation, once: neither the state nor what shows has a part in it. */
+  readonly calls: Calls;
   readonly #options: EngineOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #mutations: Mutations<Entry | FollowedList>;
@@ -121,6 +133,12 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.client = options.client;
     this.#options = options;
+    const host: GateHost = {
+      isExact: (path) => this.#codecs(path).output?.parse !== undefined,
+      answered: (path, input, marks) => this.#answered(path, input, marks),
+    };
+    this.links = [gateLink(host), ...options.links];
+    this.calls = new Calls(this.links);
     this.#mutations = new Mutations(this.#mutationHost());
     this.#scope = options.store?.scope ?? null;
     this.#news = options.transport === 'off' ? null : new Later(options.load, this.#liveOptions());
@@ -227,10 +245,10 @@ export class Engine {
     const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
       // INVARIANT (a mutation is never sent as another caller's): it may have waited for one before it.
       if (caller !== this.#callers) throw new ReactiveError('ABORTED', `${path} was not sent: its caller is gone`);
-      const parse = output?.parse?.bind(output);
-      const written = await this.#options.wire.mutate(path, json, { ...options, ...(parse && { parse }) });
+      const written = await this.calls.mutate(path, json, { ...options, parse: output?.parse });
       this.#notice(written.scope);
-      return { value: output ? output.decode(written.json) : written.json, version: written.version };
+      const isJson = output !== undefined && !written.isTransformed;
+      return { value: isJson ? output.decode(written.json) : written.json, version: written.version };
     });
     return made.finally(() => this.#become({ waiting: this.#status.waiting - 1 }));
   }
@@ -549,12 +567,8 @@ export class Engine {
   async #fetch(entry: Entry, signal: AbortSignal): Promise<ReactiveError | null> {
     const { path, input, codec } = entry;
     try {
-      const parse = codec.parse?.bind(codec);
-      const answer = await this.#options.wire.query(path, input, {
-        etag: entry.snapshot.asked.etag,
-        signal,
-        ...(parse && { parse }),
-      });
+      const { etag } = entry.snapshot.asked;
+      const answer = await this.calls.query(path, input, { etag, signal, parse: codec.parse });
       if (signal.aborted) return null;
       this.#become({ heardAt: Date.now() });
       this.#notice(answer.scope);
@@ -587,9 +601,25 @@ export class Engine {
   }
 
   /** Offer a result to the other tabs, which fetch it no more. */
-  #share({ key }: Entry, { json, etag, version, isStale, error }: Answer): void {
+  #share(entry: Entry, answer: Answer): void {
+    const { json, etag, version, isStale, error } = answer;
     if (json === undefined || etag === null || version === null || isStale || error !== null) return;
-    this.#news?.source?.share?.({ key, json, etag, version, scope: this.#scope });
+    this.#news?.source?.share?.({ key: entry.key, json: jsonIn(entry, answer), etag, version, scope: this.#scope });
+  }
+
+  /** A client of tRPC's has called a query: what is in the cache takes the answer if it is a later one. */
+  #answered(path: string, input: unknown, marks: JsonObject): void {
+    const answer = answerOf(marks, this.#codecs(path).output?.parse);
+    this.#notice(answer.scope);
+    const entry = this.#entries.get(hashKey(queryKeyOf({ path, input })));
+    // An answer that nobody can confirm says nothing of what is there.
+    if (entry === undefined || answer.isStale) return;
+    const { snapshot } = entry;
+    const { etag, version } = answer;
+    // Where nobody says what has changed, the later of two answers of one epoch is as good as any.
+    const isAlone = snapshot.current && newestOf(snapshot).version?.epoch === version?.epoch;
+    const notifiedUpTo = snapshot.covered ? this.#notifiedUpTo : isAlone ? version : null;
+    this.#dispatch(entry, { type: 'shared', data: entry.decode(jsonIn(entry, answer)), etag, version, notifiedUpTo });
   }
 
   /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
@@ -808,8 +838,13 @@ function statusOf(data: unknown, failure: Error | null): QueryState['status'] {
 function fetchedAction(entry: Entry, answer: Answer): Action<unknown> {
   const { version, isStale: stale, etag, error } = answer;
   if (answer.isUnchanged) return { type: 'unchanged', version, isStale: stale };
-  const data = error === null ? entry.decode(answer.json) : undefined;
+  const data = error === null ? entry.decode(jsonIn(entry, answer)) : undefined;
   return { type: 'fetched', data, etag, version, isStale: stale, error };
+}
+
+/** Return the JSON of an answer, also of one that a link's transformer has made values of. */
+function jsonIn(entry: Entry, { json, isTransformed }: Told & { readonly json: unknown }): unknown {
+  return isTransformed ? entry.codec.encode(json) : json;
 }
 
 /** Tell whether a stream should watch it: its first fetch has ended, or it was restored, so an ETag can confirm it. */

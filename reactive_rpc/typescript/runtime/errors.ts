@@ -68,3 +68,12 @@ export function asReactiveError(thrown: unknown): ReactiveError {
 export function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(String(thrown));
 }
+
+/** The longest `Retry-After` that is honoured: a page must not sleep for a day because of one wrong header. */
+const MAX_RETRY_AFTER_SECONDS = 600;
+
+/** Return how long a server asks to be left alone, by the text of its header. */
+export function secondsOf(header: unknown): number {
+  const seconds = Number(header ?? 0);
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), MAX_RETRY_AFTER_SECONDS) : 0;
+}

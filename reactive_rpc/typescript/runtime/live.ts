@@ -5,8 +5,10 @@ import { browserOf } from './browser.ts';
 import { isUp } from './later.ts';
 import { type NewsSource, type StreamState, Streams } from './streams.ts';
 import { type TabOptions, Tabs } from './tabs.ts';
+import { Wire, type WireOptions } from './wire.ts';
 
-export interface LiveOptions extends TabOptions {
+export interface LiveOptions extends Omit<TabOptions, 'wire'> {
+  readonly wire: WireOptions;
   /** Whose page it is, if it knows. */
   readonly identity: string | null;
   /** What is brought up to date once there is time. */
@@ -25,6 +27,6 @@ export function listen(options: LiveOptions): NewsSource {
   };
   signal.addEventListener('abort', () => endBackground?.());
   const browser = browserOf();
-  const about = { ...options, onState };
+  const about = { ...options, wire: new Wire(options.wire), onState };
   return browser === null ? new Streams(about) : new Tabs(about, browser, identity);
 }

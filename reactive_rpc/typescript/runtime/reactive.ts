@@ -1,17 +1,20 @@
 /** What a page makes once: the client of one server. */
 
 import { QueryClient, QueryObserver } from '@tanstack/query-core';
+import type { TRPCLink } from '@trpc/client';
+import type { AnyRouter } from '@trpc/server';
 
 import { Engine, type EngineStatus, type ProcedureCodecs } from './engine.ts';
 import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
 import type { Named, QueryName } from './keys.ts';
+import { defaultLinks } from './links.ts';
 import type { OptimisticUpdate } from './mutations.ts';
 import { followPage, isPage } from './page.ts';
 import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
-import { type Credentials, Wire } from './wire.ts';
+import type { Credentials } from './wire.ts';
 
 /** The procedures of a server, by their paths: what each takes and answers. The generated client has it. */
 export type Procedures = object;
@@ -80,8 +83,12 @@ export type Persist<P extends Procedures> = keyof P extends never
 export interface ReactiveOptions<P extends Procedures = Procedures> {
   /** Where the server is: `/`, or `https://api.example.com`. */
   readonly url: string;
-  /** The path that procedures are under. */
+  /** The path that streams are under. */
   readonly prefix?: string;
+  /** The path that tRPC's clients call. */
+  readonly trpcPrefix?: string;
+  /** The links that calls go through; the one that sends has `headers: reactiveHeaders`. Left out, they are batched. */
+  readonly links?: readonly TRPCLink<AnyRouter>[];
   /** The QueryClient of the page; left out, there is one of its own. */
   readonly client?: QueryClient;
   /** Returns the headers that say who calls; asked at each request. */
@@ -191,7 +198,8 @@ export class Reactive<P extends Procedures> {
     this.#engine = new Engine({
       ...options,
       client: this.client,
-      wire: new Wire(options),
+      wire: options,
+      links: options.links ?? defaultLinks(options),
       store: storeOf(options),
       load: () => import('./live.ts'),
     });
@@ -201,6 +209,11 @@ export class Reactive<P extends Procedures> {
   /** What keeps the queries right; for `pages.ts`, which a page without lists does not load. */
   get engine(): Engine {
     return this.#engine;
+  }
+
+  /** For a client of tRPC's that shares what is known here: `createTRPCClient<AppRouter>({ links: reactive.links })`. */
+  get links(): TRPCLink<AnyRouter>[] {
+    return this.#engine.links;
   }
 
   /** Return a query; nothing is asked before somebody subscribes. */

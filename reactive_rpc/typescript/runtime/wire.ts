@@ -1,9 +1,8 @@
-/** The requests: HTTP out, JSON and errors of this project back. Credentials are asked for at each, so none is old. */
+/** The requests of streams and long polls; calls go through tRPC's client. Credentials are asked for at each request. */
 
-import { codeOfStatus, ReactiveError } from './errors.ts';
+import { codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
 import type { StreamRequest } from './events.ts';
 import { isObject, type JsonObject, objectOf, parseJson } from './json.ts';
-import { parseVersion, type Version } from './versions.ts';
 
 /** Returns the headers that say who calls: `{ authorization: 'Bearer …' }`. */
 export type Credentials = () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
@@ -11,7 +10,7 @@ export type Credentials = () => Readonly<Record<string, string>> | Promise<Reado
 export interface WireOptions {
   /** Where the server is: `/`, or `https://api.example.com`. */
   readonly url: string;
-  /** The path that procedures are under. */
+  /** The path that streams are under. */
   readonly prefix?: string;
   readonly credentials?: Credentials;
   readonly fetch?: typeof fetch;
@@ -19,34 +18,10 @@ export interface WireOptions {
   readonly timeoutMs?: number;
 }
 
-/** The outcome of a query: its result, an error that lasts until the data changes, or "as before". */
-export interface Answer {
-  /** The raw JSON; undefined if it is unchanged, or an error. */
-  readonly json: unknown;
-  /** The result is the one whose ETag was sent (304). */
-  readonly isUnchanged: boolean;
-  readonly error: ReactiveError | null;
-  readonly etag: string | null;
-  readonly version: Version | null;
-  /** The server itself cannot confirm it: its database cannot be read. */
-  readonly isStale: boolean;
-  readonly scope: string | null;
-}
-
-/** The answer to a mutation. */
-export interface Written {
-  readonly json: unknown;
-  /** A version that shows what was written; null if none is known to. */
-  readonly version: Version | null;
-  readonly scope: string | null;
-}
-
 interface Call {
   readonly body: unknown;
   readonly signal?: AbortSignal | undefined;
   readonly headers?: Readonly<Record<string, string>>;
-  /** How the text of the answer is read. */
-  readonly parse?: ((text: string) => unknown) | undefined;
   /** It must be sent even while the page goes away. */
   readonly keepalive?: boolean;
   readonly timeoutMs?: number;
@@ -55,8 +30,6 @@ interface Call {
 const TIMEOUT_MS = 30_000;
 /** How much longer than it was asked to wait the answer to a long poll may take. */
 const POLL_GRACE_MS = 20_000;
-/** The longest `Retry-After` that is honoured: a page must not sleep for a day because of one wrong header. */
-const MAX_RETRY_AFTER_SECONDS = 600;
 
 export class Wire {
   /** What all addresses begin with. */
@@ -71,40 +44,6 @@ export class Wire {
     // A browser's `fetch` is called on nothing, or it refuses; and a page may replace it later.
     this.#fetch = fetch ?? ((input, init) => globalThis.fetch(input, init));
     this.#timeoutMs = timeoutMs;
-  }
-
-  /** Ask for the outcome of a query. Throws a ReactiveError if there is none. */
-  async query(path: string, input: unknown, about: QueryOptions = {}): Promise<Answer> {
-    const { etag = null, signal, parse } = about;
-    // An event's cursor may lie below the change that it names, so the server must look into its log.
-    const headers = { 'reactive-cursor': 'unknown', ...(etag !== null && { 'if-none-match': etag }) };
-    const response = await this.#send(`/${path}`, { body: input, headers, signal });
-    const isUnchanged = response.status === 304 && etag !== null;
-    const error = response.ok || isUnchanged ? null : await errorOf(response);
-    const answered = response.headers.get('etag');
-    // An error with an ETag is the outcome until the data changes; any other is no outcome.
-    if (error !== null && answered === null) throw error;
-    return {
-      json: response.ok ? parseJson(await textOfBody(response), parse) : undefined,
-      isUnchanged,
-      error,
-      etag: isUnchanged ? etag : answered,
-      version: parseVersion(response.headers.get('reactive-version')),
-      isStale: response.headers.has('reactive-stale'),
-      scope: response.headers.get('reactive-scope'),
-    };
-  }
-
-  /** Make a mutation, once however often it is sent under the same `key`. */
-  async mutate(path: string, input: unknown, about: MutationOptions = {}): Promise<Written> {
-    const headers: Readonly<Record<string, string>> = about.key === undefined ? {} : { 'idempotency-key': about.key };
-    const response = await this.#send(`/${path}`, { body: input, headers, signal: about.signal });
-    if (!response.ok) throw await errorOf(response);
-    return {
-      json: parseJson(await textOfBody(response), about.parse),
-      version: parseVersion(response.headers.get('reactive-cursor')),
-      scope: response.headers.get('reactive-scope'),
-    };
   }
 
   /** Open an event stream; its bytes come for as long as `signal` is not aborted. */
@@ -150,19 +89,6 @@ export class Wire {
   }
 }
 
-export interface QueryOptions {
-  /** Of the outcome that is held. */
-  readonly etag?: string | null;
-  readonly signal?: AbortSignal | undefined;
-  readonly parse?: ((text: string) => unknown) | undefined;
-}
-
-export interface MutationOptions {
-  readonly key?: string;
-  readonly signal?: AbortSignal | undefined;
-  readonly parse?: ((text: string) => unknown) | undefined;
-}
-
 /** Return the error that an answer spells; a proxy's own page has the code of its status. */
 async function errorOf(response: Response): Promise<ReactiveError> {
   const { status } = response;
@@ -184,11 +110,6 @@ function envelopeOf(text: string): Readonly<Record<string, unknown>> | null {
   } catch {
     return null;
   }
-}
-
-function secondsOf(header: string | null): number {
-  const seconds = Number(header ?? 0);
-  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), MAX_RETRY_AFTER_SECONDS) : 0;
 }
 
 async function textOfBody(response: Response): Promise<string> {

@@ -6,7 +6,7 @@ same in its `data.reactive`. Further headers speak of single calls, by their ind
 
     reactive-etags: {"0": etag}    results that the client has: of one that is the same the data is left out
     reactive-keys: {"1": key}      idempotency keys
-    reactive-exact: 0,2            results whose whole numbers beyond 2^53 it wants as text
+    reactive-exact: 0,2            results that it wants as text of JSON if JavaScript would round their numbers
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ EXACT: Final = b"reactive-exact"
 _ETAG, _CURSOR, _SCOPE = b"etag", CURSOR.encode(), SCOPE.encode()
 _STALE, _VERSION, _RETRY_AFTER = STALE.encode(), VERSION.encode(), b"retry-after"
 _LONG: Final = re.compile(rb"[0-9]{16}")
-_TEXT_OR_NUMBER: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*')
-_MAX_SAFE: Final = 2**53 - 1
-_MAX_SAFE_DIGITS: Final = len(str(_MAX_SAFE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class ResultMarks:
     Attributes:
         is_asked_for: whether it asked, by the header `reactive: 1`.
         held: the ETag of the result that it has; None if it has none.
-        is_exact: whether whole numbers beyond 2^53 are to be texts, since JavaScript rounds them.
+        is_exact: whether data with long numbers are to be a text, so that no link parses them: JavaScript rounds them.
     """
 
     is_asked_for: bool = False
@@ -69,8 +66,10 @@ class ResultMarks:
             marks["same"] = True
         if is_transformed:
             marks["transformed"] = True
-        is_exact = self.is_exact and not is_transformed
-        return b"" if is_held else spelled_exactly(data) if is_exact else data, to_json(marks)[1:-1]
+        is_text = self.is_exact and not is_held and not is_transformed and _LONG.search(data) is not None
+        if is_text:
+            marks["text"] = True
+        return b"" if is_held else to_json(data.decode()) if is_text else data, to_json(marks)[1:-1]
 
     def of_error(self, headers: Headers) -> Mapping[str, Any] | None:
         """Return the marks of an error; with an ETag it is an outcome that lasts until the data changes."""
@@ -127,23 +126,6 @@ def with_key(scope: Scope, key: str) -> Scope:
     if header_of(scope, name) is not None:
         raise BadRequestError(f"{IDEMPOTENCY_KEY} and {KEYS.decode()} both give a key")
     return {**scope, "headers": [*scope["headers"], (name, key.encode("latin-1", "replace"))]}
-
-
-def spelled_exactly(data: bytes) -> bytes:
-    """Return JSON whose whole numbers beyond 2^53 are texts of their digits.
-
-    >>> spelled_exactly(b'{"id":9007199254740993,"of":"9007199254740993","x":1.5}')
-    b'{"id":"9007199254740993","of":"9007199254740993","x":1.5}'
-    """
-    return _TEXT_OR_NUMBER.sub(_exact, data) if _LONG.search(data) else data
-
-
-def _exact(found: re.Match[bytes]) -> bytes:
-    text = found[0]
-    digits = text.removeprefix(b"-")
-    # By their count first: Python refuses to read thousands of them.
-    is_long = digits.isdigit() and (len(digits) > _MAX_SAFE_DIGITS or int(digits) > _MAX_SAFE)
-    return b'"%b"' % text if is_long else text
 
 
 def _marks(said: Mapping[bytes, bytes], *, version: bytes) -> dict[str, Any]:

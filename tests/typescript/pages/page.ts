@@ -53,8 +53,9 @@ export class Page {
         this.signedOut += 1;
       },
       fetch: (input, init) => {
-        const path = new URL(String(input), location.href).pathname.replace('/rpc/', '');
-        this.asked[path] = (this.asked[path] ?? 0) + 1;
+        // A batch names all of its calls.
+        const paths = new URL(String(input), location.href).pathname.replace(/^\/(rpc|trpc)\//, '').split(',');
+        for (const path of paths) this.asked[path] = (this.asked[path] ?? 0) + 1;
         return fetch(input, init);
       },
       ...orders.options,

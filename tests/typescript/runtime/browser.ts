@@ -4,9 +4,12 @@
  */
 
 import { QueryClient } from '@tanstack/query-core';
+import { httpLink } from '@trpc/client';
 
 import * as engine from '../../../reactive_rpc/typescript/runtime/engine.ts';
+import * as gate from '../../../reactive_rpc/typescript/runtime/gate.ts';
 import type { TabHost } from '../../../reactive_rpc/typescript/runtime/group.ts';
+import * as links from '../../../reactive_rpc/typescript/runtime/links.ts';
 import * as reactive from '../../../reactive_rpc/typescript/runtime/reactive.ts';
 import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
 import * as store from '../../../reactive_rpc/typescript/runtime/store.ts';
@@ -15,12 +18,14 @@ import * as wire from '../../../reactive_rpc/typescript/runtime/wire.ts';
 
 /** What pages are made of: the product's own modules, or mutants of them. */
 export type Runtime = Pick<typeof engine, 'Engine'> &
+  Pick<typeof gate, 'reactiveHeaders'> &
+  Pick<typeof links, 'reactiveFetch'> &
   Pick<typeof reactive, 'LiveQuery'> &
   Pick<typeof store, 'Store'> &
   Pick<typeof tabs, 'Tabs'> &
   Pick<typeof wire, 'Wire'>;
 
-const PRODUCT: Runtime = { ...engine, ...reactive, ...store, ...tabs, ...wire };
+const PRODUCT: Runtime = { ...engine, ...gate, ...links, ...reactive, ...store, ...tabs, ...wire };
 
 /** How many tasks may pass before what is waited for counts as never coming. */
 const PATIENCE_TASKS = 20_000;
@@ -142,7 +147,7 @@ export class MemoryServer {
 
   /** Answer a request of a tab. */
   async answer(tab: Tab, url: string, init: RequestInit): Promise<Response> {
-    const path = url.replace('/rpc/', '');
+    const path = url.replace(/^\/t?rpc\//, '');
     const { signal = null } = init;
     this.asked.push(path);
     this.onAsked(path);
@@ -150,9 +155,8 @@ export class MemoryServer {
     await task();
     signal?.throwIfAborted();
     if (this.refusal === 0 || tab.isDead) throw new TypeError('Load failed');
-    const headers = { 'reactive-scope': tab.caller };
     if (this.refusal !== null) return new Response('{}', { status: this.refusal });
-    const body = JSON.parse(String(init.body)) as Request;
+    const body = JSON.parse(String(init.body ?? '{}')) as Request;
     if (path === 'events') {
       await tab.whenAnswersArrive();
       signal?.throwIfAborted();
@@ -161,11 +165,10 @@ export class MemoryServer {
     if (path === 'events/ack') return new Response(null, { status: 204 });
     if (path === 'events/poll') return this.#poll(tab, body, signal);
     const etag = this.#etag(path);
-    const about = { ...headers, etag, 'reactive-version': `e:${this.#version}` };
-    const isSame = new Headers(init.headers).get('if-none-match') === etag;
-    const answer = isSame
-      ? new Response(null, { status: 304, headers: about })
-      : Response.json(this.truth(path), { headers: about });
+    const about = { etag, version: `e:${this.#version}`, scope: tab.caller };
+    const etags: Readonly<Record<string, string>> = JSON.parse(new Headers(init.headers).get('reactive-etags') ?? '{}');
+    const data = etags[0] === etag ? { ...about, same: true } : { ...about, d: this.truth(path) };
+    const answer = Response.json({ result: { data } });
     await tab.whenAnswersArrive();
     return answer;
   }
@@ -411,16 +414,20 @@ export class Tab {
       write();
       return () => {};
     };
-    const { Engine, Store, Tabs, Wire } = browser.runtime;
+    const { Engine, Store, Tabs, Wire, reactiveFetch, reactiveHeaders } = browser.runtime;
+    const sent = { url: '/trpc', fetch: reactiveFetch(fetch), headers: reactiveHeaders };
     const kept = isStored ? new Store({ storage: () => browser.storage, identity, buster: '', schedule }) : null;
     this.engine = new Engine({
       client: new QueryClient(),
-      wire: new Wire({ url: '/', fetch }),
+      wire: { url: '/', fetch },
+      // No batches: a timer gathers them, and time stands still here.
+      links: [httpLink({ ...sent, methodOverride: 'POST' })],
       store: kept,
       load: async () => {
         await arrives;
         if (!isReachable()) throw new TypeError('the chunk is gone');
-        return { listen: (options) => new Tabs(options, hasLocks ? shared : own, identity) };
+        const wire = new Wire({ url: '/', fetch });
+        return { listen: (options) => new Tabs({ ...options, wire }, hasLocks ? shared : own, identity) };
       },
       ...about,
     });

@@ -75,7 +75,7 @@ export class Hub {
       this.acks.push(body);
       response.writeHead(204).end();
     } else if (request.url === '/rpc/events/poll') this.#poll(body, response);
-    else if (request.url !== '/rpc/events') this.#result(response);
+    else if (request.url !== '/rpc/events') this.#result(request, response);
     else {
       const stream = new HeldStream(body, response);
       this.streams.push(stream);
@@ -83,9 +83,11 @@ export class Hub {
     }
   }
 
-  #result(response: ServerResponse): void {
-    const headers = { 'content-type': 'application/json', etag: '"A"', 'reactive-version': 'e:1' };
-    response.writeHead(200, headers).end(JSON.stringify(this.result));
+  /** Answer each call of a batch: `/trpc/agents.get,memory.get?batch=1`. */
+  #result({ url = '' }: IncomingMessage, response: ServerResponse): void {
+    const data = { d: this.result, etag: '"A"', version: 'e:1' };
+    const answers = url.split(',').map(() => ({ result: { data } }));
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answers));
   }
 
   /** Answer the first poll of a chain; the next ones wait. */

@@ -3,7 +3,6 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Later, type LoadLive } from '../../../reactive_rpc/typescript/runtime/later.ts';
 import type { LiveOptions } from '../../../reactive_rpc/typescript/runtime/live.ts';
 import type { News, NewsSource } from '../../../reactive_rpc/typescript/runtime/streams.ts';
-import { Wire } from '../../../reactive_rpc/typescript/runtime/wire.ts';
 import { MemoryBrowser, settle, until } from './browser.ts';
 
 /** Longer than any pause before the code is loaded again. */
@@ -39,7 +38,7 @@ function load(): ReturnType<LoadLive> {
 
 function later(): Later {
   const options: Omit<LiveOptions, 'signal'> = {
-    wire: new Wire({ url: '/' }),
+    wire: { url: '/' },
     queries: () => [],
     onNews: (one) => void news.push(one),
     onState: (state) => void states.push(state),

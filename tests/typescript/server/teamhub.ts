@@ -50,9 +50,11 @@ export interface TeamHub {
 
 /** Somebody who is logged in: they call the server without the runtime. */
 export class Caller {
+  readonly email: string;
   readonly #token: string;
 
-  private constructor(token: string) {
+  private constructor(email: string, token: string) {
+    this.email = email;
     this.#token = token;
   }
 
@@ -61,7 +63,7 @@ export class Caller {
     const { access_token }: { access_token: string } = await bodyOf(
       await fetch(`${URL_OF_SERVER}/login`, { method: 'POST', body }),
     );
-    return new Caller(access_token);
+    return new Caller(email, access_token);
   }
 
   get headers(): Readonly<Record<string, string>> {
@@ -89,11 +91,24 @@ async function bodyOf<T>(response: Response): Promise<T> {
 /** A `fetch` that counts what it is asked for: `{ 'messages.get_after': 2, events: 1 }`. */
 export class Counter {
   readonly counts: Record<string, number> = {};
+  readonly urls: string[] = [];
+  readonly #look: (init: RequestInit | undefined) => void;
+
+  constructor(look: (init: RequestInit | undefined) => void = () => {}) {
+    this.#look = look;
+  }
+
   readonly fetch: typeof fetch = (input, init) => {
-    const path = new URL(String(input)).pathname.replace('/rpc/', '');
-    this.counts[path] = (this.counts[path] ?? 0) + 1;
+    this.urls.push(String(input));
+    this.#look(init);
+    for (const path of pathsOf(input)) this.counts[path] = (this.counts[path] ?? 0) + 1;
     return fetch(input, init);
   };
+}
+
+/** Return the paths that a request calls: a batch names all of its calls. */
+function pathsOf(input: Parameters<typeof fetch>[0]): string[] {
+  return new URL(String(input)).pathname.replace(/^\/(rpc|trpc)\//, '').split(',');
 }
 
 /** A `fetch` that lets the requests of one procedure wait until it is opened, and counts them. */
@@ -122,20 +137,22 @@ export class Gate {
   }
 
   readonly fetch: typeof fetch = async (input, init) => {
-    const path = new URL(String(input)).pathname.replace('/rpc/', '');
-    if (path === 'events') this.streams.push(JSON.parse(String(init?.body)).queries);
-    if (path !== this.#path) return fetch(input, init);
-    this.inputs.push(JSON.parse(String(init?.body)));
-    this.underWay += 1;
+    const paths = pathsOf(input);
+    if (paths[0] === 'events') this.streams.push(JSON.parse(String(init?.body)).queries);
+    const calls = paths.filter((path) => path === this.#path).length;
+    if (calls === 0) return fetch(input, init);
+    const inputs: Readonly<Record<number, unknown>> = JSON.parse(String(init?.body));
+    this.inputs.push(...paths.flatMap((path, index) => (path === this.#path ? [inputs[index]] : [])));
+    this.underWay += calls;
     this.most = Math.max(this.most, this.underWay);
     try {
       await Promise.race([this.#opened, new Promise((_, reject) => init?.signal?.addEventListener('abort', reject))]);
       return await fetch(input, init);
     } catch (error) {
-      this.aborted += 1;
+      this.aborted += calls;
       throw error;
     } finally {
-      this.underWay -= 1;
+      this.underWay -= calls;
     }
   };
 }
@@ -165,7 +182,8 @@ export class Pages {
   readonly #open: Reactive<TeamHub>[] = [];
 
   open(caller: Caller, options: Partial<ReactiveOptions> = {}): Reactive<TeamHub> {
-    const page = createReactive<TeamHub>({ url: URL_OF_SERVER, credentials: () => caller.headers, ...options });
+    const who = { identity: caller.email, credentials: () => caller.headers };
+    const page = createReactive<TeamHub>({ url: URL_OF_SERVER, ...who, ...options });
     this.#open.push(page);
     return page;
   }

@@ -3,5 +3,5 @@ import { defineConfig } from 'vite';
 
 export default defineConfig({
   plugins: [reactRouter()],
-  server: { proxy: { '/rpc': 'http://127.0.0.1:8000' } },
+  server: { proxy: { '/rpc': 'http://127.0.0.1:8000', '/trpc': 'http://127.0.0.1:8000' } },
 });

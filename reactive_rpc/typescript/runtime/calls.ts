@@ -1,0 +1,160 @@
+/** Calls of procedures through tRPC's client: what is asked, answered and told beside it, and errors of this project. */
+
+import { type TRPCLink, TRPCUntypedClient } from '@trpc/client';
+import type { AnyRouter } from '@trpc/server';
+
+import { asError, codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
+import { CallMarks, newKey } from './gate.ts';
+import { isObject, type JsonObject, parseJson } from './json.ts';
+import { parseVersion, type Version } from './versions.ts';
+
+/** The outcome of a query: its result, an error that lasts until the data changes, or "as before". */
+export interface Answer extends Told {
+  /** The raw JSON; undefined if it is unchanged, or an error. */
+  readonly json: unknown;
+  /** The result is the one whose ETag was sent. */
+  readonly isUnchanged: boolean;
+  readonly error: ReactiveError | null;
+}
+
+/** What is told beside the data. */
+export interface Told {
+  readonly etag: string | null;
+  /** Of a query: which version of the log it reflects exactly. Of a mutation: one that shows what was written. */
+  readonly version: Version | null;
+  /** The server itself cannot confirm it: its database cannot be read. */
+  readonly isStale: boolean;
+  readonly scope: string | null;
+  /** The link has a transformer: it is no JSON, but values already. */
+  readonly isTransformed: boolean;
+}
+
+/** The answer to a mutation. */
+export interface Written extends Told {
+  readonly json: unknown;
+}
+
+/** Reads JSON with whole numbers that JavaScript rounds; if it is given, such JSON is asked for as text. */
+export type Parse = (text: string) => unknown;
+
+export interface QueryOptions {
+  /** Of the outcome that is held. */
+  readonly etag?: string | null;
+  readonly parse?: Parse | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface MutationOptions {
+  readonly key?: string | undefined;
+  /** Of the caller who made it, if it may be another than the one who calls now. */
+  readonly scope?: string | null;
+  readonly parse?: Parse | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class Calls {
+  readonly #client: TRPCUntypedClient<AnyRouter>;
+  /** The server keeps no answers of them, and has refused their keys. */
+  readonly #keyless = new Set<string>();
+
+  constructor(links: TRPCLink<AnyRouter>[]) {
+    this.#client = new TRPCUntypedClient({ links });
+  }
+
+  /** Ask for the outcome of a query. Throws a ReactiveError if there is none. */
+  async query(path: string, input: unknown, { etag, parse, signal }: QueryOptions = {}): Promise<Answer> {
+    const marks = new CallMarks({ etag, isExact: parse !== undefined });
+    try {
+      return answerOf(marks.read(await this.#client.query(path, input, options(marks, signal))), parse);
+    } catch (thrown) {
+      const error = errorOf(thrown, path);
+      const told = toldOf(markOf(thrown));
+      // An error with an ETag is the outcome until the data changes; any other is no outcome.
+      if (told.etag === null) throw error;
+      return { ...told, json: undefined, isUnchanged: false, error };
+    }
+  }
+
+  /** Make a mutation, once however often it is sent under the same `key`. */
+  async mutate(path: string, input: unknown, about: MutationOptions = {}): Promise<Written> {
+    const { key = newKey(), parse, scope, signal } = about;
+    const isExact = parse !== undefined;
+    const marks = new CallMarks({ key: this.#keyless.has(path) ? null : key, scope, isExact });
+    try {
+      const read = marks.read(await this.#client.mutation(path, input, options(marks, signal)));
+      return { ...toldOf(read), json: jsonOf(read, parse) };
+    } catch (thrown) {
+      const error = errorOf(thrown, path);
+      // Nobody has asked for a key, and nothing was done: it is made without one.
+      if (about.key !== undefined || marks.key === null || !isKeyRefused(error)) throw error;
+      this.#keyless.add(path);
+      return this.mutate(path, input, about);
+    }
+  }
+}
+
+/** Return the outcome that marks tell of. */
+export function answerOf(read: JsonObject, parse: Parse | undefined): Answer {
+  const isUnchanged = read['same'] === true;
+  return { ...toldOf(read), json: isUnchanged ? undefined : jsonOf(read, parse), isUnchanged, error: null };
+}
+
+function jsonOf({ d, text }: JsonObject, parse: Parse = parseJson): unknown {
+  return text === true ? parse(String(d)) : d;
+}
+
+function options(marks: CallMarks, signal: AbortSignal | undefined): object {
+  return { context: { reactive: marks }, ...(signal && { signal }) };
+}
+
+function toldOf(marks: JsonObject): Told {
+  const { etag, version, scope, stale, transformed } = marks;
+  return {
+    etag: typeof etag === 'string' ? etag : null,
+    version: typeof version === 'string' ? parseVersion(version) : null,
+    scope: typeof scope === 'string' ? scope : null,
+    isStale: stale === true,
+    isTransformed: transformed === true,
+  };
+}
+
+/** Return what an error tells beside its message. */
+function dataOf(thrown: unknown): JsonObject | null {
+  return isObject(thrown) && isObject(thrown['data']) ? thrown['data'] : null;
+}
+
+function markOf(thrown: unknown): JsonObject {
+  const marks = dataOf(thrown)?.['reactive'];
+  return isObject(marks) ? marks : {};
+}
+
+/** Return the error that a call has ended with. Browsers word failures of the network each otherwise. */
+function errorOf(thrown: unknown, path: string): ReactiveError {
+  const { message, cause } = asError(thrown);
+  const response = responseOf(thrown);
+  const data = dataOf(thrown);
+  if (data === null) {
+    const code = response === null ? (cause instanceof SyntaxError ? 'WIRE_ERROR' : 'CONNECTION_FAILED') : null;
+    const status = response?.status ?? 0;
+    return new ReactiveError(code ?? codeOfStatus(status), `no answer to ${path}: ${message}`, { status, cause });
+  }
+  const { type, details, httpStatus } = data;
+  return new ReactiveError(String(data['code']), message, {
+    status: Number(httpStatus) || 0,
+    type: typeof type === 'string' ? type : null,
+    details,
+    retryAfterSeconds: secondsOf(markOf(thrown)['retry_after'] ?? response?.headers?.get('retry-after')),
+  });
+}
+
+type Answered = Pick<Response, 'status' | 'headers'>;
+
+function responseOf(thrown: unknown): Answered | null {
+  const meta = isObject(thrown) ? thrown['meta'] : null;
+  const response = isObject(meta) ? meta['response'] : null;
+  return isObject(response) && typeof response['status'] === 'number' ? (response as unknown as Answered) : null;
+}
+
+function isKeyRefused({ code, details }: ReactiveError): boolean {
+  return code === 'PRECONDITION_FAILED' && isObject(details) && details['idempotency_key'] === 'unsupported';
+}
