@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from reactive_rpc.cache.freshness import STRICT, ByToken, RequiredFreshness, Strict
+from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
@@ -28,7 +28,6 @@ from reactive_rpc.procedures.call import (
     QueryCall,
     StepCall,
     decode_json_input,
-    query_key,
 )
 from reactive_rpc.procedures.context import Context, Login, expiry_of, valid_at
 from reactive_rpc.procedures.context_query import ContextQuery
@@ -133,13 +132,14 @@ class Calls:
         return self._executor.raised
 
     @property
+    def reader(self) -> Reader:
+        """Keeps their results. For hits that need no call; inside of a call all that is read counts for that one."""
+        return self._reader
+
+    @property
     def token(self) -> str:
         """The cursor of an answer that is sent now."""
         return self._reader.freshness.token
-
-    def version_of(self, result: CachedResult) -> str | None:
-        """Return the version of a result, see `Reader.version_of`: to be asked in the step that makes the answer."""
-        return self._reader.version_of(result)
 
     @property
     def outage_seconds(self) -> float:
@@ -218,23 +218,6 @@ class Calls:
         except DeclaredError as error:
             self.raised.require_declared(path, procedure.raises, error)
             raise
-
-    async def read_log(self, freshness: Strict | ByToken) -> None:
-        """Read the log for a request, unless its token spares that: then `stored` may be asked, until somebody awaits.
-
-        Raises:
-            ServiceUnavailableError: the log cannot be read.
-        """
-        await self._reader.read_log(freshness)
-
-    def stored(self, path: str, procedure: AnyProcedure, input: EncodedInput) -> CachedResult | None:
-        """Return the result of a query whose handler gets no context, and count the hit; None if it is not stored.
-
-        Inside of a call nothing is: all that is read counts for that one, which `query` sees to.
-        """
-        if current_call() is not None:
-            return None
-        return self._reader.stored(query_key(path, procedure, input.canonical, ctx=NOBODY))
 
     async def subscribe(
         self,

@@ -23,10 +23,10 @@ def is_held(scope: Scope, etag: bytes) -> bool:
     >>> is_held({"headers": [(b"if-none-match", b'W/"a", "b"')]}, b'"a"')
     True
     """
-    return any(
-        name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:  # no generator: of all that is asked of a request, this is asked of each
+        if name == b"if-none-match" and etag in [tag.strip().removeprefix(b"W/") for tag in value.split(b",")]:
+            return True
+    return False
 
 
 def required_freshness(scope: Scope, *, by_token: bool, is_shared: bool) -> Strict | ByToken:

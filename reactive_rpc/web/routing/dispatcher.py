@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.freshness import ByToken, InOutage, Strict
-from reactive_rpc.cache.result import CachedResult
+from reactive_rpc.cache.freshness import InOutage
+from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import (
     BadRequestError,
@@ -29,8 +29,8 @@ from reactive_rpc.errors import (
     ServiceUnavailableError,
 )
 from reactive_rpc.procedures.after_commit import run_after_commit
-from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input
-from reactive_rpc.procedures.calls import Calls
+from reactive_rpc.procedures.call import EncodedInput, decode_json_input, decode_text_input, query_key
+from reactive_rpc.procedures.calls import NOBODY, Calls
 from reactive_rpc.procedures.canonical import is_pure
 from reactive_rpc.procedures.declared_errors import DeclaredError
 from reactive_rpc.procedures.exchange import Exchange
@@ -47,7 +47,7 @@ from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, re
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
 
-__all__ = ["CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
+__all__ = ["REVALIDATE", "CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
 MAX_QUERY_STRING_BYTES = 16 * 1024
 
@@ -148,7 +148,8 @@ class ProcedureEndpoint(Endpoint):
 
     Attributes:
         by_token: the same.
-        is_found_by_input: whether its stored results are found by the input alone, see `stored`.
+        reader: keeps the results of the procedure, and of all others.
+        is_found_by_input: whether its stored results are found by the input alone, see `key_of`.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class ProcedureEndpoint(Endpoint):
         super().__init__(path, ids)
         self._procedure = procedure
         self._calls = calls
+        self.reader = calls.reader
         self._body = body
         self._methods = methods_of(procedure)
         if "GET" in self._methods and procedure.response_class is not None:
@@ -242,7 +244,7 @@ class ProcedureEndpoint(Endpoint):
             self._remember(text, result.query.key[1], is_json=is_json)
         if self._procedure.response_class is not None:
             result.answer()  # or its error
-            return Answer(200, b"", [_REVALIDATE, *scope_mark(ctx)])
+            return Answer(200, b"", [REVALIDATE, *scope_mark(ctx)])
         return self.answer_with(result, request, ctx)
 
     def answer_with(self, result: CachedResult, request: CallRequest, ctx: object) -> Answer:
@@ -252,28 +254,27 @@ class ProcedureEndpoint(Endpoint):
             RPCError: the handler answered an error.
         """
         # INVARIANT (no await between here and the return): what is said of the result holds for the answer.
-        marks = self._marks.of(self._calls.token, self._calls.version_of(result))
-        if self._vary:
-            marks = [*marks, *self._vary]
+        marks = self.said_of(result)
         return _answer_of(result, request, marks if ctx is None else [*marks, *scope_mark(ctx)])
 
-    async def read_log(self, freshness: Strict | ByToken) -> None:
-        """Read the log for a request that is about to ask for what is `stored`, unless its token spares that.
+    def said_of(self, result: CachedResult) -> Headers:
+        """Return what is said of a result to whoever calls, the same object as long as it is the same.
 
-        Raises:
-            ServiceUnavailableError: the log cannot be read.
+        To be asked in the step that found the result.
         """
-        await self._calls.read_log(freshness)
+        reader = self.reader
+        marks = self._marks.of(reader.freshness.token, reader.version_of(result))
+        return [*marks, *self._vary] if self._vary else marks
 
-    def stored(self, text: bytes) -> CachedResult | None:
-        """Return the result that is stored for an input, JSON; None if it has to be called.
+    def key_of(self, text: bytes) -> ResultKey | None:
+        """Return the key of the result for an input, JSON; None if the input has not been decoded lately.
 
-        For a procedure that is `is_found_by_input`, whose call depends on nothing before its handler, and for whoever
-        has read the log for this very request. Nothing is awaited, so the results of several calls
-        are right at one version of it.
+        For a procedure that is `is_found_by_input`, whose call depends on nothing before its handler.
         """
         input = self._seen.get((True, text))
-        return self._calls.stored(self.path, self._procedure, input) if isinstance(input, EncodedInput) else None
+        if not isinstance(input, EncodedInput):
+            return None
+        return query_key(self.path, self._procedure, input.canonical, ctx=NOBODY)
 
     async def _mutate(
         self,
@@ -286,7 +287,9 @@ class ProcedureEndpoint(Endpoint):
         digest: bytes = b"",
     ) -> Answer:
         """Run the mutation; `digest` is that of the files."""
-        _require_caller(scope, ctx)
+        made_by = [value for name, value in scope["headers"] if name == _SCOPE]
+        if made_by:
+            _require_caller(made_by, ctx)
         input = decode_json_input(self.path, self._procedure, text)
         key = idempotency_key_of(scope)
         claim = None if key is None else claim_of(self.path, ctx, key, text, files=digest)
@@ -380,8 +383,8 @@ def _answer_of(result: CachedResult, request: CallRequest, headers: Headers) -> 
         raise
     etag = result.etag.encode()
     if request.is_conditional and is_held(request.scope, etag):
-        return Answer(304, b"", [(b"etag", etag), _REVALIDATE, *headers])
-    return Answer(200, body, [_JSON, (b"etag", etag), _REVALIDATE, *headers])
+        return Answer(304, b"", [(b"etag", etag), REVALIDATE, *headers])
+    return Answer(200, body, [_JSON, (b"etag", etag), REVALIDATE, *headers])
 
 
 _CURSOR = CURSOR.encode()
@@ -389,7 +392,8 @@ _SCOPE = SCOPE.encode()
 _STALE = STALE.encode()
 _STALE_SECONDS = STALE_SECONDS.encode()
 _JSON = (b"content-type", b"application/json")
-_REVALIDATE = (b"cache-control", b"private, no-cache")
+REVALIDATE = (b"cache-control", b"private, no-cache")
+"""Of a result that is kept by its client, who asks each time whether it is still right."""
 _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.encode()
 _REPLAYED = [(REPLAYED.encode(), b"true")]
 _UNCACHED = [_JSON, (b"cache-control", b"no-store")]
@@ -410,14 +414,13 @@ def idempotency_key_of(scope: Scope) -> str | None:
     return key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
 
 
-def _require_caller(scope: Scope, ctx: object) -> None:
+def _require_caller(made_by: list[bytes], ctx: object) -> None:
     """Refuse a mutation that somebody else has made: it waited in storage, and another has logged in meanwhile.
 
     Raises:
         PreconditionFailedError: it names another scope than the caller's (`scope_of`).
     """
-    made_by = [value for name, value in scope["headers"] if name == _SCOPE]
-    if made_by and made_by != [(scope_of(ctx) or "").encode()]:
+    if made_by != [(scope_of(ctx) or "").encode()]:
         raise PreconditionFailedError(
             f"the mutation names another caller than this one ({SCOPE}): nothing was done",
             details={"caller": "another"},

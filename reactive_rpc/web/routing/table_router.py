@@ -7,7 +7,7 @@ path: another wire, which reads the rest of the path itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fastapi import APIRouter
@@ -59,6 +59,11 @@ class Mount(Protocol):
         """The path, as the router has it, without a slash at its end."""
         ...
 
+    @property
+    def names(self) -> Collection[str]:
+        """What it serves below, as far as it can be listed."""
+        ...
+
     def knows(self, name: str) -> bool:
         """Tell whether a path below names something that it serves; of an application's own there it does not."""
         ...
@@ -84,9 +89,9 @@ class MountPlace(NamedTuple):
     route: object
     function: object
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def serve(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
-        await self.mount.serve(scope, receive, send, place=self)
+        return self.mount.serve(scope, receive, send, place=self)
 
     def name_of(self, scope: Scope) -> str:
         """Return the path of a request below this one."""
@@ -118,7 +123,7 @@ class TableRouter(APIRouter):
         self._require_open = require_open
         self._endpoints: dict[str, Endpoint] = {}
         self._mounts: dict[str, Mount] = {}
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, Target | MountPlace] = {}
         self._bases: set[str] = set()
         self._places: dict[str, MountPlace] = {}
         self._built_for: tuple[int, int] | None = None
@@ -188,7 +193,7 @@ class TableRouter(APIRouter):
                 return place
         return None
 
-    def _table(self, scope: Scope) -> Mapping[str, Target]:
+    def _table(self, scope: Scope) -> Mapping[str, Target | MountPlace]:
         """Return `{full path: target}` of the application that the request came through."""
         app = scope["app"]
         version = id(app), len(app.routes)
@@ -210,7 +215,10 @@ class TableRouter(APIRouter):
             ]
             mount = self._mounts.get(route.path)
             if mount is not None:
-                self._places[found.path] = MountPlace(mount, found.path, dependencies, found, route.endpoint)
+                place = MountPlace(mount, found.path, dependencies, found, route.endpoint)
+                self._places[found.path] = place
+                for name in mount.names:  # so that most of its requests take one look-up, too
+                    self._targets.setdefault(found.path + name, place)
                 continue
             self._targets[found.path] = Target(
                 self._endpoints[route.path], dependencies, found.path, found, route.endpoint

@@ -28,8 +28,7 @@ from reactive_rpc.tasks import Tasks, end_task
 from reactive_rpc.web.routing.responses import Answer, Headers
 from reactive_rpc.web.streams.streaming import until_gone
 from reactive_rpc.web.trpc.calls import Ended, TRPCCall
-from reactive_rpc.web.trpc.envelopes import shape_of
-from reactive_rpc.web.trpc.requests import VARY
+from reactive_rpc.web.trpc.envelopes import VARY, shape_of
 from reactive_rpc.web.trpc.transformers import Transformer
 
 __all__ = ["BatchStream", "Opened"]

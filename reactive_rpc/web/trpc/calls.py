@@ -7,7 +7,6 @@ steps, wrappers, limits and idempotency are the same, whichever wire a call come
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -163,8 +162,11 @@ class TRPCCall:
         request = CallRequest(self.scope, self.input_text(), True, is_conditional, self.is_from_server)
         return await endpoint.call(request, self.dependencies)
 
-    async def answer_with_files(self, receive: Receive, held: ExitStack) -> Answer:
-        """Make the call, of a mutation that takes a form; `held` closes its files.
+    async def answer_with_files(self, receive: Receive, opened: Callable[[Upload], object]) -> Answer:
+        """Make the call, of a mutation that takes a form.
+
+        Args:
+            opened: is given the upload, which is to be closed once the answer is sent and its work is done.
 
         Raises:
             Exception: whatever goes wrong.
@@ -172,10 +174,6 @@ class TRPCCall:
         endpoint = self.found().endpoint
         if not isinstance(endpoint, UploadEndpoint):
             raise UnsupportedMediaTypeError(f"{self.path} takes no files: send its input as application/json")
-
-        def opened(upload: Upload) -> None:
-            held.callback(upload.close)
-
         return await endpoint.call_with_files(self.scope, receive, self.dependencies, opened=opened)
 
 

@@ -16,8 +16,16 @@ from pydantic_core import to_json
 
 from reactive_rpc.errors import RPCError
 from reactive_rpc.protocol.codes import CODES
+from reactive_rpc.web.routing.responses import Headers
 
-__all__ = ["URITooLongError", "shape_of", "status_of"]
+__all__ = ["JSON", "UNSTORED", "VARY", "URITooLongError", "shape_of", "status_of"]
+
+VARY: Final = b"trpc-accept, accept, reactive, reactive-etags, reactive-exact"
+"""The headers of a request that an answer may depend on."""
+
+JSON: Final[Headers] = [(b"content-type", b"application/json"), (b"vary", VARY)]
+UNSTORED: Final[Headers] = [*JSON, (b"cache-control", b"no-store")]
+"""Of an answer that no cache may keep."""
 
 URI_TOO_LONG: Final = 414
 """Of a request whose URL is too long; tRPC has no code of its own for it."""

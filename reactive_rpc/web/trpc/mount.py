@@ -8,8 +8,7 @@ call stands in its place. `docs/decisions/` says where this wire differs from th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -19,18 +18,20 @@ from fastapi.dependencies.models import Dependant
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from reactive_rpc.cache.result import CachedResult
 from reactive_rpc.clock import IdSource
-from reactive_rpc.errors import BadRequestError, RPCError, ServiceUnavailableError
+from reactive_rpc.errors import BadRequestError, RPCError
 from reactive_rpc.procedures.call import decode_json_input
 from reactive_rpc.procedures.options import ProcedureKind
 from reactive_rpc.protocol.headers import CURSOR, IDEMPOTENCY_KEY, SCOPE, STALE, STALE_SECONDS, VERSION
 from reactive_rpc.tasks import Tasks
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body
-from reactive_rpc.web.routing.conditions import is_server_request, required_freshness
-from reactive_rpc.web.routing.dispatcher import CallRequest, ProcedureEndpoint
+from reactive_rpc.web.routing.conditions import is_server_request
+from reactive_rpc.web.routing.dispatcher import CallRequest
 from reactive_rpc.web.routing.responses import Answer, Headers, error_of
 from reactive_rpc.web.routing.table_router import MountPlace
 from reactive_rpc.web.routing.telemetry import name_route
+from reactive_rpc.web.routing.uploads import Upload
 from reactive_rpc.web.streams.events import EventsEndpoint
 from reactive_rpc.web.streams.streamed_calls import StreamedQueryEndpoint, SubscriptionEndpoint
 from reactive_rpc.web.trpc.batch_streams import BatchStream
@@ -43,11 +44,13 @@ from reactive_rpc.web.trpc.calls import (
     end_of,
     ended_by,
 )
+from reactive_rpc.web.trpc.envelopes import JSON, UNSTORED
 from reactive_rpc.web.trpc.event_words import EventWords
 from reactive_rpc.web.trpc.marks import REACTIVE, marks_in, with_key
 from reactive_rpc.web.trpc.options import TRPCOptions
-from reactive_rpc.web.trpc.requests import VARY, TRPCRequest, header_of, read_request
+from reactive_rpc.web.trpc.requests import TRPCRequest, header_of, read_request
 from reactive_rpc.web.trpc.seen_requests import ReadRequest, SeenRequests, found_by_input, inputs_of
+from reactive_rpc.web.trpc.stored_calls import StoredCall
 from reactive_rpc.web.trpc.subscriptions import (
     EVENT_HEADERS,
     TranslatedStream,
@@ -102,6 +105,11 @@ class TRPCMount:
         """Of its paths."""
         return self._options.prefix
 
+    @property
+    def names(self) -> Collection[str]:
+        """The paths of the procedures."""
+        return self._callees.keys()
+
     def knows(self, name: str) -> bool:
         """Tell whether a path below names a procedure, first of all."""
         return name in self._callees or name.partition(",")[0] in self._callees
@@ -111,9 +119,10 @@ class TRPCMount:
         if scope["method"] == "HEAD":
             await Answer(HTTPStatus.NO_CONTENT, b"", [])(scope, receive, send)
             return
-        with ExitStack() as held:
+        uploads: list[Upload] = []
+        try:
             try:
-                answer = await self._answer(scope, receive, place=place, held=held)
+                answer = await self._answer(scope, receive, place=place, opened=uploads.append)
             except ClientDisconnect:
                 return
             except Exception as exc:
@@ -121,21 +130,29 @@ class TRPCMount:
             await answer(scope, receive, send)
             for work in answer.background:
                 await work()
+        finally:
+            for upload in uploads:
+                upload.close()
 
-    async def _answer(self, scope: Scope, receive: Receive, *, place: MountPlace, held: ExitStack) -> Answer:
+    async def _answer(
+        self, scope: Scope, receive: Receive, *, place: MountPlace, opened: Callable[[Upload], object]
+    ) -> Answer:
         self._require_open()
         asked = self._requests.of(scope, place.name_of(scope))
         _name(scope, place, asked)
+        if asked.stored is not None and not place.dependencies:
+            results = await asked.stored.results(scope)
+            # INVARIANT (no await between here and the answer): what is said of the results holds for it.
+            return asked.stored.answer(results, scope) or await self._answer_some(asked, results, scope=scope)
         if asked.refusal is not None:
             raise asked.refusal
         if asked.request.is_upload:
             [call] = self._calls(asked, scope=scope, dependencies=place.dependencies)
-            return self._answer_of(await end_of(call, self._ids, by=partial(call.answer_with_files, receive, held)))
+            return self._answer_of(await end_of(call, self._ids, by=partial(call.answer_with_files, receive, opened)))
         if scope["method"] != "GET":
             body = await read_json_body(scope, receive, limits=self._body)
             asked = replace(asked, inputs=inputs_of(asked.request, body))
-        stored = await self._stored(asked, scope) if asked.by_input and not place.dependencies else []
-        return await self._answer_calls(asked, stored, scope=scope, dependencies=place.dependencies)
+        return await self._answer_calls(asked, [], scope=scope, dependencies=place.dependencies)
 
     def _read(self, scope: Scope, name: str) -> ReadRequest:
         """Return a request whose head has been read.
@@ -155,31 +172,23 @@ class TRPCMount:
         is_marked = header_of(scope, REACTIVE) is not None
         if request.is_upload or request.is_streamed or is_marked or scope["method"] != "GET":
             return asked
-        return replace(asked, by_input=found_by_input(asked, self._transformer))
+        return replace(asked, stored=found_by_input(asked, self._transformer))
 
-    async def _stored(self, asked: ReadRequest, scope: Scope) -> list[Ended | None]:
-        """Return the ends of calls whose results are stored, and None for each that has to be made.
+    async def _answer_some(self, asked: ReadRequest, results: Sequence[CachedResult | None], *, scope: Scope) -> Answer:
+        """Return the answer to calls of which some are stored, in the step that found those; some may be errors."""
+        calls = () if asked.stored is None else asked.stored.calls
+        ends = [
+            None if result is None else self._stored_end(call, result, asked, scope=scope)
+            for call, result in zip(calls, results, strict=False)
+        ]
+        return await self._answer_calls(asked, ends, scope=scope, dependencies=[])
 
-        The log is read once, and then nothing is awaited: so they are right at one version of it, and no task is made.
-        """
-        by_token = all(endpoint.by_token for endpoint, _ in asked.by_input)
-        freshness = required_freshness(scope, by_token=by_token, is_shared=is_server_request())
-        try:
-            await asked.by_input[0][0].read_log(freshness)
-        except ServiceUnavailableError:
-            return []  # each call says what it may answer in an outage
-        return [self._stored_end(endpoint, text, asked, scope=scope) for endpoint, text in asked.by_input]
-
-    def _stored_end(
-        self, endpoint: ProcedureEndpoint, text: bytes, asked: ReadRequest, *, scope: Scope
-    ) -> Ended | None:
-        result = endpoint.stored(text)
-        if result is None:
-            return None
+    def _stored_end(self, call: StoredCall, result: CachedResult, asked: ReadRequest, *, scope: Scope) -> Ended:
+        endpoint = call.endpoint
         try:
             if asked.request.is_batch:  # whose headers speak of no result
                 return Ended(result.answer(), b"", b"", endpoint.path, HTTPStatus.OK, ())
-            answer = endpoint.answer_with(result, CallRequest(scope, text, True, True, False), None)
+            answer = endpoint.answer_with(result, CallRequest(scope, call.text, True, True, False), None)
         except RPCError as error:
             return ended_by(error, endpoint.path, self._ids)
         return Ended(answer.body, b"", b"", endpoint.path, answer.status, answer.headers)
@@ -310,7 +319,7 @@ class TRPCMount:
         kept = [header for header in ended.headers if header[0] != b"content-type"]
         has_cache_control = any(name == b"cache-control" for name, _ in kept)
         envelope = ended.envelope(self._transformer)
-        answer = Answer(ended.status, envelope, [*(_JSON if has_cache_control else _UNSTORED), *kept])
+        answer = Answer(ended.status, envelope, [*(JSON if has_cache_control else UNSTORED), *kept])
         answer.background.extend(ended.background)
         return answer
 
@@ -319,14 +328,11 @@ class TRPCMount:
         statuses = {ended.status for ended in ends}
         status = statuses.pop() if len(statuses) == 1 else HTTPStatus.MULTI_STATUS
         body = b"[%b]" % b",".join(ended.envelope(self._transformer) for ended in ends)
-        answer = Answer(status, body, [*_UNSTORED, *_common(ends)])
+        answer = Answer(status, body, [*UNSTORED, *_common(ends)])
         for ended in ends:
             answer.background.extend(ended.background)
         return answer
 
-
-_JSON: Final[Headers] = [(b"content-type", b"application/json"), (b"vary", VARY)]
-_UNSTORED: Final[Headers] = [*_JSON, (b"cache-control", b"no-store")]
 
 _OF_ONE_CALL: Final = frozenset(
     [b"cache-control", b"content-type", b"etag", *(name.encode() for name in (CURSOR, STALE, STALE_SECONDS, VERSION))]

@@ -19,10 +19,7 @@ from reactive_rpc.web.routing.dispatcher import MAX_QUERY_STRING_BYTES
 from reactive_rpc.web.routing.file_body import OCTETS
 from reactive_rpc.web.trpc.envelopes import URITooLongError
 
-__all__ = ["VARY", "TRPCRequest", "header_of", "media_type_of", "parameters_in", "read_request"]
-
-VARY: Final = b"trpc-accept, accept, reactive, reactive-etags, reactive-exact"
-"""The headers of a request that an answer may depend on."""
+__all__ = ["TRPCRequest", "header_of", "media_type_of", "parameters_in", "read_request"]
 
 JSONL: Final = "application/jsonl"
 UPLOADS: Final = ("multipart/form-data", OCTETS)

@@ -19,6 +19,7 @@ from reactive_rpc.web.trpc.calls import Callee, given_input
 from reactive_rpc.web.trpc.inputs import split_inputs
 from reactive_rpc.web.trpc.marks import ETAGS, REACTIVE
 from reactive_rpc.web.trpc.requests import TRPCRequest
+from reactive_rpc.web.trpc.stored_calls import StoredCall, StoredCalls
 from reactive_rpc.web.trpc.transformers import Transformer
 
 __all__ = ["Inputs", "ReadRequest", "SeenRequests", "found_by_input", "inputs_of"]
@@ -56,14 +57,14 @@ class ReadRequest:
         callees: the procedures that it calls; None where there is none.
         inputs: those that stand in its URL.
         refusal: why it is refused as a whole; None if it is not.
-        by_input: the endpoint and the input of each call, if every result is found by its input alone; else empty.
+        stored: finds what is stored of its calls, if every result is found by its input alone; else None.
     """
 
     request: TRPCRequest
     callees: list[Callee | None]
     inputs: Inputs
     refusal: BadRequestError | None = None
-    by_input: tuple[tuple[ProcedureEndpoint, bytes], ...] = ()
+    stored: StoredCalls | None = None
 
 
 def inputs_of(request: TRPCRequest, text: bytes) -> Inputs:
@@ -76,20 +77,21 @@ def inputs_of(request: TRPCRequest, text: bytes) -> Inputs:
         return Inputs({}, fault)
 
 
-def found_by_input(asked: ReadRequest, transformer: Transformer) -> tuple[tuple[ProcedureEndpoint, bytes], ...]:
-    """Return the endpoint and the input of each call, if every result is found by its input alone; else nothing."""
+def found_by_input(asked: ReadRequest, transformer: Transformer) -> StoredCalls | None:
+    """Return what finds the results that are stored, if every one is found by its input alone; else None."""
     found = []
     for index, callee in enumerate(asked.callees):
         if callee is None or callee.context or asked.inputs.fault is not None:
-            return ()
+            return None
         endpoint = callee.endpoint
         if not isinstance(endpoint, ProcedureEndpoint) or not endpoint.is_found_by_input:
-            return ()
+            return None
         try:
-            found.append((endpoint, given_input(callee.procedure, transformer, asked.inputs.texts.get(index, b""))))
+            text = given_input(callee.procedure, transformer, asked.inputs.texts.get(index, b""))
         except BadRequestError:
-            return ()
-    return tuple(found)
+            return None
+        found.append(StoredCall(endpoint, text))
+    return StoredCalls(found, transformer, is_batch=asked.request.is_batch)
 
 
 class SeenRequests:

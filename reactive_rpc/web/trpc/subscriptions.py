@@ -18,7 +18,8 @@ from reactive_rpc.procedures.call import decode_json_input
 from reactive_rpc.procedures.procedure import LAST_EVENT_ID, AnyProcedure
 from reactive_rpc.protocol.headers import LAST_EVENT_ID as LAST_EVENT_ID_HEADER
 from reactive_rpc.web.routing.responses import Answer, Headers
-from reactive_rpc.web.trpc.requests import VARY, header_of
+from reactive_rpc.web.trpc.envelopes import VARY
+from reactive_rpc.web.trpc.requests import header_of
 
 __all__ = ["EVENT_HEADERS", "TranslatedStream", "input_and_last_id", "last_id_of", "with_connection_params"]
 

@@ -19,7 +19,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import NotFoundError, ReactiveRPC, define_reactive_function
-from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.cache.reader import Reader
 
 from .desk import PROCEDURES, Memo, rpc_on
 
@@ -178,9 +178,9 @@ async def test_no_batch_is_stale(desk: Served) -> None:
 async def test_a_batch_that_does_not_read_the_log_is_found(desk: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """The search above can fail."""
 
-    async def read_log(self: ProcedureEndpoint, freshness: object) -> None:
+    async def read_log(self: Reader, freshness: object) -> None:
         pass
 
-    monkeypatch.setattr(ProcedureEndpoint, "read_log", read_log)
+    monkeypatch.setattr(Reader, "read_log", read_log)
     with pytest.raises(AssertionError):
         await search(desk, rounds=300)
