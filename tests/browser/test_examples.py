@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.browser.forms import another, write
 from tests.support.browser import Context, Tab
@@ -88,3 +89,16 @@ def is_right_in_both(url: str, browser: Context, another: Context) -> None:
     for tab in (first, second):
         tab.until("document.querySelector('li').innerText.startsWith('buy milk')")
         assert tab.faults == []
+
+
+@pytest.mark.parametrize("way", ["", "#listen"], ids=["in its own QueryClient", "by the events of tRPC's wire"])
+def test_a_page_of_trpc_and_tanstack_query_is_right_in_two_browsers(
+    way: str, tmp_path: Path, browser: Context, another: Context
+) -> None:
+    """Its components are those of `@trpc/tanstack-react-query`, and know nothing of us."""
+    project = Project.copied("tanstack", tmp_path)
+    project.generate("src/client")
+    project.run("tsc")
+    project.run("vite", "build")
+    with beside_its_application(project, "dist") as url:
+        is_right_in_both(f"{url}/{way}", browser, another)

@@ -49,6 +49,9 @@ class Project:
         """Return an example, and the application of the examples, in a new folder."""
         ignored = shutil.ignore_patterns("node_modules")
         folder = Path(shutil.copytree(EXAMPLES / name, into / name, ignore=ignored))
+        if (own := EXAMPLES / name / "node_modules").exists():  # other releases than those of all examples
+            (folder / "node_modules").symlink_to(own)
+            (into / "node_modules").symlink_to(EXAMPLES / "node_modules")
         server = into / "server"
         server.mkdir()
         shutil.copy(EXAMPLES / "main.py", server)
