@@ -14,6 +14,7 @@ PROGRAMS = {
     "newest": "trpc/teamhub.ts",
     "11.22.1": "trpc_11_22/teamhub_pinned.ts",
     "TanStack Query": "trpc_11_22/tanstack.ts",
+    "hooks of React": "trpc_11_22/hooks_teamhub.ts",
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from reactive_rpc.testing import running
+from tests.support.node import TYPESCRIPT, run_node
 from tests.support.ways import HoldingWay, Way
 
 from .desk import rpc_on
@@ -57,6 +58,11 @@ def test_answers_may_come_all_at_once(client: str, url: str) -> None:
         found = faults_of(CLIENTS[client], f"{way.url}/trpc", *ENDLESS)
     assert len(found) == 14
     assert {name: fault for name, fault in found.items() if fault} == {}
+
+
+def test_the_hooks_of_react_work_unmodified(url: str) -> None:
+    """Those of `@trpc/tanstack-react-query`, rendered by React, over each link: what anybody writes is shown."""
+    assert run_node(TYPESCRIPT / "trpc_11_22/hooks.ts", f"{url}/trpc").splitlines() == ["all is right"]
 
 
 def test_a_batch_that_waits_says_so(tmp_path: Path) -> None:

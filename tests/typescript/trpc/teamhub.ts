@@ -69,7 +69,7 @@ async function streams(client: Client): Promise<void> {
       { agent_id: sender.id },
       {
         onData: ({ id, data }) => {
-          equal(id, data.id);
+          ok(id.endsWith(`/${data.id}`)); // behind its time: one goes on after it, though it be deleted
           if (heard.push(data.body) < 2) return;
           subscription.unsubscribe();
           resolve();
