@@ -97,7 +97,7 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
     ],
 )
 def test_what_a_page_downloads_is_small(entry: str, external: list[str], most_kilobytes: float) -> None:
-    """Minified and compressed by gzip; who makes it larger says so here. Nothing of it needs `eval`."""
+    """In one file, minified and compressed by gzip; who makes it larger says so here. Nothing of it needs `eval`."""
     bundle = json.loads(run_node(BUNDLE, entry, *external))
     assert bundle["gzip"] / KILOBYTE < most_kilobytes
     assert "eval(" not in bundle["text"]

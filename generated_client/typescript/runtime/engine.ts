@@ -60,6 +60,8 @@ export interface EngineOptions {
   readonly acks?: boolean | undefined;
   /** Whose page it is, if it knows. */
   readonly identity?: string | undefined;
+  /** How long a result that was restored waits for a stream to confirm it, before it is fetched; for tests. */
+  readonly confirmMs?: number | undefined;
   /** Loads what hears of changes. */
   readonly load: LoadLive;
   readonly onUnauthorized?: ((error: ReactiveError) => void) | undefined;
@@ -78,7 +80,7 @@ export interface EngineStatus {
   readonly error: ReactiveError | null;
 }
 
-/** How long a result that was restored waits for a stream to confirm it, before it is fetched. */
+/** A stream takes so long on a slow network; without one, what was restored would show as stale for longer. */
 const CONFIRM_MS = 1000;
 /** How long a fetch that nobody waits for any more goes on. */
 const ABANDON_MS = 1000;
@@ -413,7 +415,8 @@ export class Engine {
   /** A stream may confirm what was restored without a fetch; if none comes, it is fetched. */
   #awaitStream(entry: Entry): void {
     const { snapshot } = entry;
-    if (!snapshot.resolved && newestOf(snapshot).etag !== null && this.#news !== null) this.#pause(entry, CONFIRM_MS);
+    if (!snapshot.resolved && newestOf(snapshot).etag !== null && this.#news !== null)
+      this.#pause(entry, this.#options.confirmMs ?? CONFIRM_MS);
   }
 
   #restoreStored(

@@ -34,7 +34,7 @@ export class Interval<T> {
   upTo: Version | null = null;
   /** Nobody has told of a change since. */
   isCurrent = false;
-  /** It was rendered by a server, or found in storage, and nobody has confirmed it yet: it may be of long ago. */
+  /** It was rendered by a server, found in storage, or is of before a restart, and nobody has confirmed it yet. */
   isRestored = false;
   /** Its answer before was the list's end. */
   wasEnd = false;
@@ -149,9 +149,8 @@ export class PageList<T> {
     return this.intervals.filter((one) => !one.isExtra);
   }
 
-  /** Return the pages of which it is to be asked whether they still hold at `latest`, so that all fit together. */
-  behind(): readonly Interval<T>[] {
-    const begin = this.latest;
+  /** Return the pages of which it is to be asked whether they still hold at a version, so that all fit together. */
+  behind(begin = this.latest): readonly Interval<T>[] {
     return begin === null ? [] : this.intervals.filter((one) => one.page !== null && !passes(one.upTo, begin));
   }
 

@@ -87,6 +87,10 @@ export interface PagesHost {
 
 interface Followed {
   readonly query: PageQuery;
+  /** What it had failed with before it was a page, which says nothing of its place now. */
+  readonly failure: Error | null;
+  /** Its result may be of an order of before: it is no page until it is confirmed. */
+  isDoubted: boolean;
   /** It has had a result. */
   hasData: boolean;
   /** Null while nobody shows the list. */
@@ -121,6 +125,7 @@ export class Pages<T> {
   #isDue = false;
   #isMoreWanted = false;
   #rounds = 0;
+  #isRestarted = false;
   #state: PagesState<T>;
   readonly #rendered: PagesState<T>;
 
@@ -216,7 +221,7 @@ export class Pages<T> {
 
   #settle(): void {
     for (const [one, followed] of this.#followed) {
-      if (isNoPlace(one, followed.query)) this.#list.restart();
+      if (isNoPlace(one, followed)) this.#restart();
       if (!isForgotten(followed)) continue;
       this.#frame = [];
       this.#notBefore = null;
@@ -242,7 +247,7 @@ export class Pages<T> {
   #follow(): void {
     const { intervals } = this.#list;
     for (const one of intervals) {
-      const followed = this.#followed.get(one) ?? { query: this.#acquire(one), hasData: false, stop: null };
+      const followed = this.#followed.get(one) ?? this.#newlyFollowed(one);
       this.#followed.set(one, followed);
       if (this.#listeners.size > 0) followed.stop ??= this.#host.watch(this.#nameOf(one), () => this.#wake(followed));
     }
@@ -257,8 +262,21 @@ export class Pages<T> {
     this.#take();
   }
 
+  #newlyFollowed(one: Interval<T>): Followed {
+    const { error } = this.#query(one).state;
+    const isDoubted = this.#isRestarted;
+    this.#isRestarted = false;
+    return { query: this.#acquire(one, isDoubted), failure: error, isDoubted, hasData: false, stop: null };
+  }
+
+  /** Begin anew: the server does not know a place, so what the first page says of places may be of before, too. */
+  #restart(): void {
+    this.#list.restart();
+    this.#isRestarted = true;
+  }
+
   /** Return the query of a page that is new: it has what those had whose rows it takes over. */
-  #acquire(one: Interval<T>): PageQuery {
+  #acquire(one: Interval<T>, isDoubted: boolean): PageQuery {
     const query = this.#query(one);
     query.share = (_, json) => this.#pool.share(query, json);
     const before = this.#before(one);
@@ -269,7 +287,7 @@ export class Pages<T> {
     } else if (query.snapshot.base.data !== undefined) {
       // It was a page of this list before, and may have its result of then.
       this.#notBefore = this.#latest ?? this.#notBefore;
-      this.#host.tell(query, { type: 'invalidated', version: this.#latest });
+      this.#host.tell(query, { type: 'invalidated', version: isDoubted ? null : this.#latest });
     }
     const ops = (before.length > 0 ? before : this.#queries).flatMap(({ snapshot }) => snapshot.ops);
     for (const { id } of this.#ops) {
@@ -309,7 +327,8 @@ export class Pages<T> {
       const { base, covered, resolved } = snapshot;
       const isCurrent = !isStale(snapshot);
       followed.hasData = base.data !== undefined;
-      one.isRestored = !resolved;
+      followed.isDoubted &&= !snapshot.current;
+      one.isRestored = !resolved || followed.isDoubted;
       const { notifiedUpTo } = this.#host;
       const upTo = covered && isCurrent && passes(notifiedUpTo, base.version) ? notifiedUpTo : base.version;
       if (base.data === undefined) one.isCurrent = false;
@@ -320,8 +339,9 @@ export class Pages<T> {
   /** Ask of pages that nobody has spoken of whether they hold at the version of the others: a 304, mostly. */
   #askBehind(): void {
     if (this.#queries.some(({ snapshot }) => snapshot.loading || snapshot.wanted)) return; // that may answer it
-    const version = this.#list.latest;
-    const behind = this.#list.behind();
+    const { latest } = this.#list;
+    const version = isOlder(latest, this.#notBefore) ? this.#notBefore : latest;
+    const behind = this.#list.behind(version);
     if (behind.length === 0) this.#rounds = 0;
     if (behind.length === 0 || this.#rounds === MAX_ROUNDS) return;
     this.#rounds += 1;
@@ -360,20 +380,29 @@ export class Pages<T> {
       return false;
     }
     const fitting = this.#list.fitting(this.#rounds === MAX_ROUNDS);
-    if (fitting === null) return false;
+    if (fitting === null || fitting.some((one) => this.#followed.get(one)?.isDoubted)) return false;
     const owing = this.#ops.map(({ id }) => queries.filter((query) => isOwing(query, id + this.#id)).length);
     if (owing.some((lacking) => lacking > 0 && lacking < queries.length)) return false;
-    // INVARIANT (what shows never goes back): a query that was a page before may have its result of then.
     const at = latestOf(fitting);
-    const isConfirmed = fitting.every((one) => one.isCurrent);
-    if (isOlder(at, this.#notBefore) || (at === null && this.#frame.length > 0 && !isConfirmed)) return false;
-    this.#notBefore = at;
+    if (this.#isBack(fitting, at)) return false;
+    if (!isOlder(at, this.#notBefore)) this.#notBefore = at;
     if (owing.includes(0)) this.#ops = this.#ops.filter((_, place) => owing[place] !== 0);
     const frame = fitting.flatMap(({ page }) => page ?? []);
     if (isSameList(frame, this.#frame)) return true;
     this.#frame = frame;
     this.#pool.trim(this.#queries);
     return true;
+  }
+
+  /**
+   * Tell whether pages may be older than what is shown; the latest of them began to hold `at` a version.
+   *
+   * INVARIANT (what shows never goes back): a query that was a page before may have its result of then. If that holds
+   * still, it has held up to what shows, however long ago it began.
+   */
+  #isBack(fitting: readonly Interval<T>[], at: Version | null): boolean {
+    if (at === null) return this.#frame.length > 0 && !fitting.every((one) => one.isCurrent);
+    return isOlder(at, this.#notBefore) && !fitting.every((one) => passes(one.upTo, this.#notBefore));
   }
 
   /** Return what shows as one page: that of the list, with the own mutations that it does not contain. */
@@ -501,9 +530,9 @@ function isForgotten({ hasData, query }: Followed): boolean {
 }
 
 /** Tell whether the server does not know a place that it has given: the list's order is another now. */
-function isNoPlace({ after, until }: Interval<unknown>, { state }: PageQuery): boolean {
+function isNoPlace({ after, until }: Interval<unknown>, { query: { state }, failure }: Followed): boolean {
   const isFirst = after === null && until === null;
-  return !isFirst && (state.error as Partial<ReactiveError> | null)?.code === 'BAD_REQUEST';
+  return !isFirst && state.error !== failure && (state.error as Partial<ReactiveError> | null)?.code === 'BAD_REQUEST';
 }
 
 /** Return the query of a list's first page. */

@@ -5,6 +5,7 @@
 
 import { connectedActions } from '../../../reactive_rpc/typescript/runtime/coverage.ts';
 import type { FollowedList } from '../../../reactive_rpc/typescript/runtime/engine.ts';
+import { ReactiveError } from '../../../reactive_rpc/typescript/runtime/errors.ts';
 import type { Page } from '../../../reactive_rpc/typescript/runtime/intervals.ts';
 import type { QueryName } from '../../../reactive_rpc/typescript/runtime/keys.ts';
 import type { PageQuery, Pages, PagesHost, PagesState } from '../../../reactive_rpc/typescript/runtime/pages.ts';
@@ -138,6 +139,7 @@ export const MOVES = [
   'reply',
   'lose',
   'leave',
+  'reorder',
 ] as const;
 
 export interface Move {
@@ -148,10 +150,15 @@ export interface Move {
 
 export class PagesWorld {
   readonly #read: Reading;
+  /** Whether the server can say at which version an answer that has not changed, or a set, is the truth. */
+  isPlaced: boolean;
   readonly #queries = new Map<string, Query>();
   readonly #list: Pages<Row>;
   readonly #lists = new Set<FollowedList>();
   #rows: readonly Ranked[] = [];
+  /** Queries of places that the server does not know any more. */
+  #refused: ReadonlySet<Query> = new Set();
+  #isReordered = false;
   readonly #truth: (readonly string[])[] = [[]];
   #stream: Stream | null = null;
   #opening: Stream | null = null;
@@ -164,8 +171,9 @@ export class PagesWorld {
   readonly #known = new Map<string, Row>();
   frames = 0;
 
-  constructor({ Pages: List }: PagesModule, reading: Reading = read) {
+  constructor({ Pages: List }: PagesModule, reading: Reading = read, isPlaced = true) {
     this.#read = reading;
+    this.isPlaced = isPlaced;
     this.#list = new List<Row>(this.#host(), { path: 'rows', input: undefined }, LIMIT);
     for (let rank = 0; rank < 8; rank += 1) this.#insert(rank);
     this.#watch();
@@ -216,6 +224,13 @@ export class PagesWorld {
     this.#check(this.#list.state);
   }
 
+  /** Order the list by something else: no place of before is one any more, and each page would be another. */
+  #reorder(): void {
+    this.#isReordered = true;
+    this.#refused = new Set([...this.#queries.values()].filter(({ place }) => place.after ?? place.until));
+    for (const query of this.#refused) query.dispatch({ type: 'invalidated', version: null });
+  }
+
   // -- moves
 
   step({ name, pick, flag }: Move): void {
@@ -254,6 +269,8 @@ export class PagesWorld {
         return this.#list.state.loadMore();
       case 'turn':
         return this.#turn();
+      case 'reorder':
+        return this.#reorder();
       case 'mutate':
         return this.#mutate(pick);
       case 'leave':
@@ -279,12 +296,9 @@ export class PagesWorld {
     const version = this.#truth.push(this.#rows.map(({ id }) => id)) - 1;
     const changed = new Set(before.filter(([query, etag]) => this.#etag(query) !== etag).map(([query]) => query));
     for (const stream of [this.#stream, this.#opening]) {
-      stream?.events.push((world) =>
-        world.#invalidated(
-          [...changed].filter((query) => stream.etags.has(query)),
-          version,
-        ),
-      );
+      // A server says nothing of a commit that concerns none of the set: the cursor stays where it is.
+      const concerned = [...changed].filter((query) => stream?.etags.has(query));
+      if (concerned.length > 0) stream?.events.push((world) => world.#invalidated(concerned, version));
     }
   }
 
@@ -318,6 +332,13 @@ export class PagesWorld {
     const waiting = [...this.#queries.values()].filter(({ request }) => request !== null);
     const query = waiting[pick % waiting.length];
     if (!query?.request) return this.#request(pick);
+    if (this.#refused.has(query)) {
+      query.request = null;
+      const error = new ReactiveError('BAD_REQUEST', 'no such place', { status: 400 });
+      return query.dispatch({ type: 'fetchFailed', error, answered: true });
+    }
+    // What begins anew is given places of the new order; here those are spelled as before.
+    if (query.place.until === undefined) this.#refused = new Set();
     const version = this.#truth.length - 1;
     query.request.answer ??= { page: this.#read(this.#rows, query.place), version };
     if (isReading) return;
@@ -325,7 +346,7 @@ export class PagesWorld {
     query.request = null;
     const etag = JSON.stringify(answer.page);
     const at = this.#version(answer.version);
-    if (etag === query.snapshot.asked.etag) query.dispatch({ type: 'unchanged', version: at });
+    if (etag === query.snapshot.asked.etag) query.dispatch({ type: 'unchanged', version: this.isPlaced ? at : null });
     else query.dispatch({ type: 'fetched', data: query.share(null, answer.page), etag, version: at });
   }
 
@@ -355,7 +376,11 @@ export class PagesWorld {
     this.#notifiedUpTo = number;
     for (const query of this.#queries.values()) {
       const sentEtag = etags.get(query);
-      const about = { sentEtag: sentEtag ?? null, isStale: stale.has(query), version: this.#version(number) };
+      const about = {
+        sentEtag: sentEtag ?? null,
+        isStale: stale.has(query),
+        version: this.#version(this.isPlaced ? number : null),
+      };
       if (sentEtag === undefined) query.dispatch({ type: 'uncovered' });
       else for (const action of connectedActions(query.snapshot, about)) query.dispatch(action);
       if (sentEtag !== undefined) query.isPaused = false;
@@ -432,6 +457,7 @@ export class PagesWorld {
 
   #check(state: PagesState<Row>): void {
     const { rows } = state;
+    if (rows === undefined && this.frames > 0 && state.error === null) throw new WrongError('nothing is no frame');
     if (rows === undefined) return;
     this.frames += 1;
     const ids = rows.map(({ id }) => id);
@@ -441,7 +467,8 @@ export class PagesWorld {
     if (found < 0) throw new WrongError(`${ids} is no frame from ${from}`);
     this.#shownAt = found;
     if (!state.isStale && !state.isPending) this.#checkFresh(ids);
-    this.#checkIdentity(rows);
+    // Who begins anew shows a first page of long ago, if it holds still.
+    if (!this.#isReordered) this.#checkIdentity(rows);
   }
 
   /** Tell whether the truth at a version shows so, with those own mutations that it lacks. */
@@ -493,7 +520,8 @@ export class PagesWorld {
       );
       if (isUnwatched && this.#opening === null) this.#open();
       this.#notify();
-      this.#answer(round, false);
+      // By halves, or each second round would begin the same fetch.
+      this.#answer(Math.floor(round / 2), false);
       this.#turn();
       this.#checkNow();
     }
