@@ -30,11 +30,19 @@ function expressionOf(value: unknown): string {
   return JSON.stringify(value);
 }
 
+/** Return the JSON that is sent; null if the value is refused, as it would arrive as another. */
+function sent(json: unknown): unknown {
+  try {
+    return JSON.parse(JSON.stringify(json));
+  } catch {
+    return null;
+  }
+}
+
 for (const { cell, text } of JSON.parse(readFileSync(samples, 'utf8')) as Sent[]) {
   const output = codecs[`cell.giv_${cell}`]?.output;
   const json = output?.parse ? output.parse(text) : JSON.parse(text);
   const value = output ? output.decode(json) : json;
   const input = codecs[`cell.tak_${cell}`]?.input;
-  const back = input ? input.encode({ value }) : { value };
-  console.log(JSON.stringify({ expression: expressionOf(value), back }));
+  console.log(JSON.stringify({ expression: expressionOf(value), back: sent(input?.encode({ value }) ?? { value }) }));
 }

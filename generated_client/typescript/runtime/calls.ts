@@ -6,13 +6,11 @@ import type { AnyRouter } from '@trpc/server';
 
 import { asError, codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
 import { CallMarks, newKey } from './gate.ts';
-import { isObject, type JsonObject, parseJson } from './json.ts';
+import { isObject, type JsonObject, parseJson, type Raw } from './json.ts';
 import { parseVersion, type Version } from './versions.ts';
 
-/** The outcome of a query: its result, an error that lasts until the data changes, or "as before". */
-export interface Answer extends Told {
-  /** The raw JSON; undefined if it is unchanged, or an error. */
-  readonly json: unknown;
+/** The outcome of a query: its result, whose JSON is undefined if it is unchanged, or an error; an error that lasts until the data changes, or "as before". */
+export interface Answer extends Told, Raw {
   /** The result is the one whose ETag was sent. */
   readonly isUnchanged: boolean;
   readonly error: ReactiveError | null;
@@ -35,13 +33,14 @@ export interface Written extends Told {
   readonly json: unknown;
 }
 
-/** Reads JSON with whole numbers that JavaScript rounds; if it is given, such JSON is asked for as text. */
+/** Reads JSON with digits that JavaScript rounds; if it is given, such JSON is asked for as text. */
 export type Parse = (text: string) => unknown;
 
 export interface QueryOptions {
   /** Of the outcome that is held. */
   readonly etag?: string | null;
-  readonly parse?: Parse | undefined;
+  /** Of a result with digits that JavaScript rounds, the text is wanted. */
+  readonly isExact?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -63,16 +62,16 @@ export class Calls {
   }
 
   /** Ask for the outcome of a query. Throws a ReactiveError if there is none. */
-  async query(path: string, input: unknown, { etag, parse, signal }: QueryOptions = {}): Promise<Answer> {
-    const marks = new CallMarks({ etag, isExact: parse !== undefined });
+  async query(path: string, input: unknown, { signal, ...about }: QueryOptions = {}): Promise<Answer> {
+    const marks = new CallMarks(about);
     try {
-      return answerOf(marks.read(await this.#client.query(path, input, options(marks, signal))), parse);
+      return answerOf(marks.read(await this.#client.query(path, input, options(marks, signal))));
     } catch (thrown) {
       const error = errorOf(thrown, path);
       const told = toldOf(markOf(thrown));
       // An error with an ETag is the outcome until the data changes; any other is no outcome.
       if (told.etag === null) throw error;
-      return { ...told, json: undefined, isUnchanged: false, error };
+      return { ...told, ...NO_JSON, isUnchanged: false, error };
     }
   }
 
@@ -83,7 +82,8 @@ export class Calls {
     const marks = new CallMarks({ key: this.#keyless.has(path) ? null : key, scope, isExact });
     try {
       const read = marks.read(await this.#client.mutation(path, input, options(marks, signal)));
-      return { ...toldOf(read), json: jsonOf(read, parse) };
+      const { json, isText } = rawOf(read);
+      return { ...toldOf(read), json: isText ? (parse ?? parseJson)(String(json)) : json };
     } catch (thrown) {
       const error = errorOf(thrown, path);
       // Nobody has asked for a key, and nothing was done: it is made without one.
@@ -94,14 +94,16 @@ export class Calls {
   }
 }
 
+const NO_JSON: Raw = { json: undefined, isText: false };
+
 /** Return the outcome that marks tell of. */
-export function answerOf(read: JsonObject, parse: Parse | undefined): Answer {
+export function answerOf(read: JsonObject): Answer {
   const isUnchanged = read['same'] === true;
-  return { ...toldOf(read), json: isUnchanged ? undefined : jsonOf(read, parse), isUnchanged, error: null };
+  return { ...toldOf(read), ...(isUnchanged ? NO_JSON : rawOf(read)), isUnchanged, error: null };
 }
 
-function jsonOf({ d, text }: JsonObject, parse: Parse = parseJson): unknown {
-  return text === true ? parse(String(d)) : d;
+function rawOf({ d, text }: JsonObject): Raw {
+  return { json: d, isText: text === true };
 }
 
 function options(marks: CallMarks, signal: AbortSignal | undefined): object {

@@ -9,7 +9,8 @@
 
 import { ReactiveError } from './errors.ts';
 import { type ConnectedEvent, eventsOf, type StreamRequest, type WireEvent } from './events.ts';
-import { type JsonObject, listOf, objectOf, parseJson, textOf } from './json.ts';
+import { hasLong, parseExact } from './exact.ts';
+import { listOf, objectOf, parseJson, textOf } from './json.ts';
 import { SseDecoder } from './sse.ts';
 import { pause } from './tasks.ts';
 import type { Wire } from './wire.ts';
@@ -50,7 +51,7 @@ async function* streamed(body: Promise<ReadableStream<Uint8Array>>): AsyncGenera
   const decoder = new SseDecoder();
   try {
     for (let chunk = await chunkOf(reader); chunk !== null; chunk = await chunkOf(reader)) {
-      const events = decoder.feed(chunk).flatMap(({ event, data }) => eventsOf(event, parseJson(data)));
+      const events = decoder.feed(chunk).flatMap(({ event, data }) => eventsOf(event, parseJson(data), exactOf(data)));
       yield { events, retryMs: decoder.retryMs };
     }
   } finally {
@@ -100,9 +101,22 @@ interface Polled {
   readonly events: readonly WireEvent[];
 }
 
-function polledOf(json: JsonObject): Polled {
-  const events = listOf(json['events']).map(objectOf);
-  return { cursor: textOf(json['cursor']), events: events.flatMap(({ event, data }) => eventsOf(textOf(event), data)) };
+function polledOf(text: string): Polled {
+  const { cursor, events } = objectOf(parseJson(text));
+  const exact = exactOf(text);
+  const exactly = exact === null ? [] : listOf(objectOf(exact)['events']);
+  const read = listOf(events).map(objectOf);
+  return {
+    cursor: textOf(cursor),
+    events: read.flatMap(({ event, data }, index) =>
+      eventsOf(textOf(event), data, exact && objectOf(exactly[index])['data']),
+    ),
+  };
+}
+
+/** Return JSON with all digits; null if none are rounded. */
+function exactOf(text: string): unknown {
+  return hasLong(text) ? parseExact(text) : null;
 }
 
 /** Return the changes between two polls as the event that a stream would have sent. */

@@ -7,13 +7,16 @@
  * node as before is the same object afterwards. Storage, tabs and server rendering carry raw JSON.
  */
 
+import { Digits, integer } from './digits.ts';
+
 /** Reads values of one type from JSON, and writes them. */
 export interface Codec<T> {
   // Methods, whose parameters TypeScript compares both ways: a `Codec<Date>` is a `Codec<unknown>`.
   decode(json: unknown): T;
   encode(value: T): unknown;
-  /** Reads the text of an answer, if `JSON.parse` alone would lose something of it. */
+  /** Reads and writes the text of JSON, if `JSON` alone would lose digits of it. */
   parse?(text: string): unknown;
+  format?(json: unknown): string;
 }
 
 /** A codec, or a function that returns it, for a type that refers to itself. */
@@ -27,10 +30,10 @@ export const date: Codec<Date> = {
   encode: (value) => value.toISOString(),
 };
 
-/** A whole number of any size; see `exact`. */
+/** A whole number of any size; see `exact.ts`. */
 export const bigint: Codec<bigint> = {
   decode: (json) => BigInt(json instanceof Digits ? json.text : typeof json === 'number' ? json : text(json)),
-  encode: (value) => value.toString(),
+  encode: (value) => integer(value),
 };
 
 /** Bytes, as URL-safe base64 with padding; the other alphabet is read too. */
@@ -161,77 +164,7 @@ export function oneOf<T extends object>(tag: string, kinds: Readonly<Record<stri
   return { decode: (json) => each(json, 'decode') as T, encode: (value) => each(value, 'encode') };
 }
 
-/** The codec of an output with a `bigint` in it: JSON's integers are read whole, where the platform can do it. */
-export function exact<T>(inner: Codec<T>): Codec<T> {
-  const seen = new WeakSet<object>();
-  const known = new Map<string, Digits>();
-  return {
-    encode: (value) => inner.encode(value),
-    decode: (json) => rounded(inner.decode(json), seen) as T,
-    parse: (source) => parseExact(source, known),
-  };
-}
-
-/** An integer of JSON that a number cannot hold. */
-export class Digits {
-  readonly text: string;
-
-  constructor(text: string) {
-    this.text = text;
-  }
-
-  toJSON(): string {
-    return this.text;
-  }
-}
-
 // -- how
-
-const UNSAFE_INTEGER = /\d{16}/;
-const INTEGER = /^-?\d+$/;
-const MOST_DIGITS = 10_000;
-
-/** Parse JSON, with each integer that a number cannot hold as `Digits`: the same ones for the same digits. */
-function parseExact(source: string, known: Map<string, Digits>): unknown {
-  if (!UNSAFE_INTEGER.test(source)) return JSON.parse(source);
-  if (known.size > MOST_DIGITS) known.clear();
-  // `context.source` came with ES2026; without it the number is rounded, as everywhere in JavaScript.
-  const reviver = (_: string, value: unknown, context?: { readonly source?: string }): unknown =>
-    typeof value === 'number' && !Number.isSafeInteger(value) && INTEGER.test(context?.source ?? '')
-      ? digitsOf(context?.source ?? '', known)
-      : value;
-  return JSON.parse(source, reviver);
-}
-
-/** Return the digits: equal ones are the same object, so that structural sharing knows a row that did not change. */
-function digitsOf(text: string, known: Map<string, Digits>): Digits {
-  const digits = known.get(text) ?? new Digits(text);
-  known.set(text, digits);
-  return digits;
-}
-
-/** Return a value in which each integer that no codec has read is a number, as its type says: in place, once. */
-function rounded(value: unknown, seen: WeakSet<object>): unknown {
-  if (value instanceof Digits) return Number(value.text);
-  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || seen.has(value)) return value;
-  seen.add(value);
-  // INVARIANT (nobody has seen it yet): a codec has made it just now, or it is a node of JSON that this one alone reads.
-  if (value instanceof Map) for (const [key, one] of value) value.set(key, rounded(one, seen));
-  else if (value instanceof Set) replaceItems(value, seen);
-  else for (const [key, one] of Object.entries(value)) if (typeof one === 'object') roundField(value, key, one, seen);
-  return value;
-}
-
-function roundField(holder: object, name: string, value: unknown, seen: WeakSet<object>): void {
-  const now = rounded(value, seen);
-  if (now !== value) Object.defineProperty(holder, name, { value: now });
-}
-
-function replaceItems(items: Set<unknown>, seen: WeakSet<object>): void {
-  const now = [...items].map((item) => rounded(item, seen));
-  items.clear();
-  for (const item of now) items.add(item);
-}
 
 /** Return a function that is called once for each node of JSON. One memory for each codec: two may read one node. */
 function once<T>(decode: (json: object) => T): (json: unknown) => T {

@@ -267,11 +267,6 @@ export class Reactive<P extends Procedures> {
     return queries.map(([path, input]) => this.#engine.keyOf({ path: String(path), input }));
   }
 
-  /** Return data of the query with a key as JSON; `data` itself if it is no query of this API. */
-  jsonOf(key: string, data: unknown): unknown {
-    return this.#engine.jsonOf(key, data);
-  }
-
   /** How it stands with the server; the same object while nothing changes. */
   get status(): Status {
     const of = this.#engine.status;

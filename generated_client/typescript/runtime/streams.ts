@@ -21,6 +21,7 @@ import {
   refusalKey,
   type WireEvent,
 } from './events.ts';
+import type { Raw } from './json.ts';
 import { Flag, nextTask, pause } from './tasks.ts';
 import { parseVersion, type Version } from './versions.ts';
 import type { Wire } from './wire.ts';
@@ -61,14 +62,13 @@ export type News =
       readonly version: Version | null;
       readonly keys: readonly string[];
     }
-  | {
+  | (Raw & {
       readonly type: 'pushed';
       readonly cursor: string;
       readonly version: Version | null;
       readonly keys: readonly string[];
-      readonly data: unknown;
       readonly etag: string;
-    }
+    })
   | { readonly type: 'gap'; readonly cursor: string }
   /** No stream is up; another is tried. */
   | { readonly type: 'down'; readonly error: ReactiveError | null }
@@ -168,9 +168,8 @@ export interface NewsSource {
 export type Cause = 'credentials' | 'forget' | 'forgotten' | 'another';
 
 /** A result that a tab has fetched, as JSON. */
-export interface SharedResult {
+export interface SharedResult extends Raw {
   readonly key: string;
-  readonly json: unknown;
   readonly etag: string;
   readonly version: Version;
   /** Whose it is, as the server names its callers; null if it names none. */
@@ -465,7 +464,8 @@ export class Streams implements NewsSource {
     if (event.type === 'invalidation' || event.isRepeated || !stream.keys.has(event.key)) {
       this.#options.onNews({ type: 'invalidated', cursor, version: event.isRepeated ? null : version, keys });
     } else {
-      this.#options.onNews({ type: 'pushed', cursor, version, keys, data: event.data, etag: event.etag });
+      const { json, isText, etag } = event;
+      this.#options.onNews({ type: 'pushed', cursor, version, keys, json, isText, etag });
     }
   }
 

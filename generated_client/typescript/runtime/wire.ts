@@ -3,7 +3,7 @@
 
 import { codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
 import type { StreamRequest } from './events.ts';
-import { isObject, type JsonObject, objectOf, parseJson } from './json.ts';
+import { isObject } from './json.ts';
 
 /** Returns the headers that say who calls: `{ authorization: 'Bearer …' }`. */
 export type Credentials = () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
@@ -57,12 +57,12 @@ export class Wire {
     throw new ReactiveError('WIRE_ERROR', `the server answered with "${found}" instead of an event stream`);
   }
 
-  /** Ask once for the events of a set; the server may wait for them. */
-  async poll(request: StreamRequest, waitSeconds: number, signal: AbortSignal): Promise<JsonObject> {
+  /** Ask once for the events of a set; the server may wait for them. Returns JSON. */
+  async poll(request: StreamRequest, waitSeconds: number, signal: AbortSignal): Promise<string> {
     const timeoutMs = waitSeconds * 1000 + POLL_GRACE_MS;
     const response = await this.#send('/events/poll', { body: { ...request, wait: waitSeconds }, signal, timeoutMs });
     if (!response.ok) throw await errorOf(response);
-    return objectOf(parseJson(await textOfBody(response)));
+    return textOfBody(response);
   }
 
   /** Say up to where a stream's events have arrived. */

@@ -30,7 +30,6 @@ _IMPORTS: Final[dict[str, tuple[str, ...]]] = {
         "bigint",
         "bytes",
         "date",
-        "exact",
         "list",
         "map",
         "number",
@@ -42,6 +41,7 @@ _IMPORTS: Final[dict[str, tuple[str, ...]]] = {
         "tuple",
     ),
     "choices": ("array", "binary", "boolean", "dictionary", "either", "model", "moment", "plain", "whole"),
+    "exact": ("exact",),
 }
 """What each module of the runtime has."""
 

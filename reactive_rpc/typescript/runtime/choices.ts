@@ -5,7 +5,8 @@
  * stays a text; the server reads it by the same rule (`docs/explanation/types.md`).
  */
 
-import { bigint, bytes, type Codec, Digits, date, type Lazy } from './codec.ts';
+import { bigint, bytes, type Codec, date, type Lazy } from './codec.ts';
+import { Digits, integer } from './digits.ts';
 
 /** A member of a union: whether JSON, or a value, is of it; without a codec, JSON is the value. */
 export interface Choice {
@@ -48,14 +49,8 @@ export const binary: Choice = {
 
 /** A `bigint`. Beside text it cannot be sent as text, so there it is a number, or refused. */
 export function whole(isBesideText: boolean): Choice {
-  const encode = (value: bigint): unknown => {
-    const rounded = Number(value);
-    if (Number.isSafeInteger(rounded)) return rounded;
-    if (!isBesideText) return value.toString();
-    throw new TypeError(`${value} stands where a text may, and would arrive as one: JSON has no such number`);
-  };
   return {
-    codec: { decode: (json) => bigint.decode(json), encode: (value) => encode(value as bigint) },
+    codec: { decode: (json) => bigint.decode(json), encode: (value) => integer(value as bigint, isBesideText) },
     fits: (json) => typeof json === 'number' || json instanceof Digits || (typeof json === 'string' && !isBesideText),
     has: (value) => typeof value === 'bigint',
   };

@@ -26,13 +26,13 @@ import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
 import { asReactiveError, ReactiveError } from './errors.ts';
 import { type GateHost, gateLink } from './gate.ts';
-import type { JsonObject } from './json.ts';
+import { isObject, type JsonObject, type Raw } from './json.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { isUp, Later, type LoadLive } from './later.ts';
 import type { LiveOptions } from './live.ts';
 import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
 import { type Action, type Base, isStale, newestOf } from './state.ts';
-import type { Store } from './store.ts';
+import type { Store, StoredResult } from './store.ts';
 import type { Cause, ConnectedQuery, News, SharedResult, StreamState, WatchedQuery } from './streams.ts';
 import { pause } from './tasks.ts';
 import { Turns } from './turns.ts';
@@ -183,9 +183,9 @@ export class Engine {
   }
 
   /** Return data of a query as JSON. */
-  jsonOf(key: string, data: unknown): unknown {
+  rawOf(key: string, data: unknown): Raw {
     const entry = this.#entries.get(key);
-    return entry === undefined || data === undefined ? data : entry.codec.encode(data);
+    return entry === undefined || data === undefined ? { json: data, isText: false } : entry.encode(data);
   }
 
   /** Return the entry of a query, made if there is none. */
@@ -241,7 +241,7 @@ export class Engine {
     options: MutationOptions & { readonly isParallel?: boolean },
   ): Promise<unknown> {
     const { input: inputCodec, output } = this.#codecs(path);
-    const json = input === undefined || inputCodec === undefined ? input : inputCodec.encode(input);
+    const json = encoded(input, inputCodec);
     this.#become({ waiting: this.#status.waiting + 1 });
     const caller = this.#callers;
     const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
@@ -401,9 +401,10 @@ export class Engine {
   /** Show what was rendered by a server, or what storage has. In `cache.build`, so it is in the first render. */
   #restore(entry: Entry): void {
     const { data } = entry.query.state;
-    const rendered = renderedOf(entry.query);
+    const { isText, ...rendered } = renderedOf(entry.query);
     const stored = data === undefined ? (this.#options.store?.get(entry.key) ?? null) : null;
-    if (data !== undefined) this.#dispatch(entry, { type: 'restored', data: hydrated(entry, data), ...rendered });
+    if (data !== undefined)
+      this.#dispatch(entry, { type: 'restored', data: hydrated(entry, { json: data, isText }), ...rendered });
     entry.renderedState = entry.state;
     // INVARIANT (nothing of two callers shows): another tab may have kept it since this page was opened.
     const isMine = stored !== null && (stored.scope === null || stored.scope === this.#scope);
@@ -418,12 +419,10 @@ export class Engine {
       this.#pause(entry, this.#options.confirmMs ?? CONFIRM_MS);
   }
 
-  #restoreStored(
-    entry: Entry,
-    { json, etag, version }: { json: unknown; etag: string | null; version: Version | null },
-  ): void {
+  #restoreStored(entry: Entry, stored: StoredResult): void {
+    const { etag, version } = stored;
     try {
-      this.#dispatch(entry, { type: 'restored', data: entry.decode(json), etag, version });
+      this.#dispatch(entry, { type: 'restored', data: entry.decode(stored), etag, version });
     } catch {
       // Of another schema, whatever the buster says: as if it were not there.
     }
@@ -467,7 +466,7 @@ export class Engine {
     query.setOptions({ ...query.options, meta: { ...query.meta, reactive } });
     this.#options.store?.put(entry.key, () => {
       const { data, etag, version } = entry.snapshot.base;
-      return data === undefined ? null : { json: entry.codec.encode(data), etag, version, scope: this.#scope };
+      return data === undefined ? null : { ...entry.encode(data), etag, version, scope: this.#scope };
     });
   }
 
@@ -571,7 +570,7 @@ export class Engine {
     const { path, input, codec } = entry;
     try {
       const { etag } = entry.snapshot.asked;
-      const answer = await this.calls.query(path, input, { etag, signal, parse: codec.parse });
+      const answer = await this.calls.query(path, input, { etag, signal, isExact: codec.parse !== undefined });
       if (signal.aborted) return null;
       this.#become({ heardAt: Date.now() });
       this.#notice(answer.scope);
@@ -607,12 +606,12 @@ export class Engine {
   #share(entry: Entry, answer: Answer): void {
     const { json, etag, version, isStale, error } = answer;
     if (json === undefined || etag === null || version === null || isStale || error !== null) return;
-    this.#news?.source?.share?.({ key: entry.key, json: jsonIn(entry, answer), etag, version, scope: this.#scope });
+    this.#news?.source?.share?.({ key: entry.key, ...rawIn(entry, answer), etag, version, scope: this.#scope });
   }
 
   /** A client of tRPC's has called a query: what is in the cache takes the answer if it is a later one. */
   #answered(path: string, input: unknown, marks: JsonObject): void {
-    const answer = answerOf(marks, this.#codecs(path).output?.parse);
+    const answer = answerOf(marks);
     this.#notice(answer.scope);
     const entry = this.#entries.get(hashKey(queryKeyOf({ path, input })));
     // An answer that nobody can confirm says nothing of what is there.
@@ -622,7 +621,7 @@ export class Engine {
     // Where nobody says what has changed, the later of two answers of one epoch is as good as any.
     const isAlone = snapshot.current && newestOf(snapshot).version?.epoch === version?.epoch;
     const notifiedUpTo = snapshot.covered ? this.#notifiedUpTo : isAlone ? version : null;
-    this.#dispatch(entry, { type: 'shared', data: entry.decode(jsonIn(entry, answer)), etag, version, notifiedUpTo });
+    this.#dispatch(entry, { type: 'shared', data: entry.decode(rawIn(entry, answer)), etag, version, notifiedUpTo });
   }
 
   /** Let an entry wait before its next fetch; shorter if a stream has news of it, or the page comes back. */
@@ -718,14 +717,14 @@ export class Engine {
     }
   }
 
-  #hearShared({ key, json, etag, version, scope }: SharedResult): void {
+  #hearShared({ key, json, isText, etag, version, scope }: SharedResult): void {
     const entry = this.#entries.get(key);
     this.#scope ??= scope;
     // INVARIANT (a result counts only for the caller who asked): a page may name its caller wrongly, and so its group.
     if (entry === undefined || scope !== this.#scope) return;
     const notifiedUpTo = entry.snapshot.covered ? this.#notifiedUpTo : null;
     try {
-      this.#dispatch(entry, { type: 'shared', data: entry.decode(json), etag, version, notifiedUpTo });
+      this.#dispatch(entry, { type: 'shared', data: entry.decode({ json, isText }), etag, version, notifiedUpTo });
     } catch {
       // Of another schema: that tab is of another release.
     }
@@ -829,7 +828,7 @@ export class Engine {
   /** Keys hold JSON, so that a query has one key however its input is written. */
   #encoded({ path, input }: QueryName): QueryName {
     const codec = this.#codecs(path).input;
-    return { path, input: input === undefined || codec === undefined ? input : codec.encode(input) };
+    return { path, input: encoded(input, codec) };
   }
 }
 
@@ -841,13 +840,18 @@ function statusOf(data: unknown, failure: Error | null): QueryState['status'] {
 function fetchedAction(entry: Entry, answer: Answer): Action<unknown> {
   const { version, isStale: stale, etag, error } = answer;
   if (answer.isUnchanged) return { type: 'unchanged', version, isStale: stale };
-  const data = error === null ? entry.decode(jsonIn(entry, answer)) : undefined;
+  const data = error === null ? entry.decode(rawIn(entry, answer)) : undefined;
   return { type: 'fetched', data, etag, version, isStale: stale, error };
 }
 
+/** Return an input as JSON alone. Throws a TypeError if it has a number that would arrive as text. */
+function encoded(input: unknown, codec: Codec<unknown> | undefined): unknown {
+  return input === undefined || codec === undefined ? input : JSON.parse(JSON.stringify(codec.encode(input)));
+}
+
 /** Return the JSON of an answer, also of one that a link's transformer has made values of. */
-function jsonIn(entry: Entry, { json, isTransformed }: Told & { readonly json: unknown }): unknown {
-  return isTransformed ? entry.codec.encode(json) : json;
+function rawIn(entry: Entry, { json, isText, isTransformed }: Told & Raw): Raw {
+  return isTransformed ? entry.encode(json) : { json, isText };
 }
 
 /** Tell whether a stream should watch it: its first fetch has ended, or it was restored, so an ETag can confirm it. */
@@ -856,9 +860,10 @@ function isConfirmable({ snapshot }: Entry): boolean {
 }
 
 /** A result of another shape than was generated is asked for. */
-function pushedAction(entry: Entry, { data, etag, version }: Extract<News, { type: 'pushed' }>): Action<unknown> {
+function pushedAction(entry: Entry, news: Extract<News, { type: 'pushed' }>): Action<unknown> {
+  const { etag, version } = news;
   try {
-    return { type: 'pushed', data: entry.decode(data), etag, version };
+    return { type: 'pushed', data: entry.decode(news), etag, version };
   } catch {
     return { type: 'invalidated', version: null };
   }
@@ -888,22 +893,22 @@ function settled(entry: Entry): Promise<unknown> {
 }
 
 /** Return what a server that rendered the page has said of the result: `meta: { reactive: { etag, version } }`. */
-function renderedOf(query: Query): { readonly etag: string | null; readonly version: Version | null } {
+function renderedOf(query: Query): Omit<StoredResult, 'json' | 'scope'> {
   const about = query.meta?.['reactive'];
-  if (typeof about !== 'object' || about === null) return { etag: null, version: null };
-  const { etag, version }: { readonly etag?: unknown; readonly version?: unknown } = about;
+  const { etag, version, text } = isObject(about) ? about : {};
   return {
+    isText: text === true,
     etag: typeof etag === 'string' ? etag : null,
     version: typeof version === 'string' ? parseVersion(version) : null,
   };
 }
 
 /** Return data that a server has rendered as values: as JSON it came, unless whoever carried it knows more than JSON. */
-function hydrated(entry: Entry, data: unknown): unknown {
+function hydrated(entry: Entry, raw: Raw): unknown {
   try {
-    return entry.decode(data);
+    return entry.decode(raw);
   } catch {
-    return data;
+    return raw.json;
   }
 }
 

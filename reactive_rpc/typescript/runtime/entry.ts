@@ -3,6 +3,7 @@
 import { type Query, replaceEqualDeep } from '@tanstack/query-core';
 
 import type { Codec } from './codec.ts';
+import { parseJson, type Raw } from './json.ts';
 import { type Action, initial, reduce, type Snapshot, type State, stateOf } from './state.ts';
 
 /** Reads JSON as it is. */
@@ -93,9 +94,17 @@ export class Entry {
    * What is equal to the JSON before is shared with it, and the codec remembers what it made of each node: rows that
    * did not change are the same objects.
    */
-  decode(json: unknown): unknown {
-    this.#json = this.share(this.#json, json);
+  decode({ json, isText }: Raw): unknown {
+    const read = isText ? (this.codec.parse ?? parseJson)(String(json)) : json;
+    this.#json = this.share(this.#json, read);
     return this.codec.decode(this.#json);
+  }
+
+  /** Return raw JSON of a value. */
+  encode(data: unknown): Raw {
+    const { codec } = this;
+    const json = codec.encode(data);
+    return codec.format ? { json: codec.format(json), isText: true } : { json, isText: false };
   }
 
   /** Give up what is under way: it was another caller's, or nobody wants it. */

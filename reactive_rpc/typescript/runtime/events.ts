@@ -1,7 +1,8 @@
 /** The events of a stream as the wire spells them: the twin of `reactive_rpc/protocol/events.py`. */
 
 import { ReactiveError } from './errors.ts';
-import { isObject, listOf, numberOf, objectOf, textOf } from './json.ts';
+import { formatExact } from './exact.ts';
+import { isObject, type JsonObject, listOf, numberOf, objectOf, type Raw, textOf } from './json.ts';
 
 /** A query, and the ETag of the result that is held. */
 export interface QueryRef {
@@ -49,12 +50,11 @@ export interface InvalidationEvent {
 }
 
 /** The new result of one query, in the place of an invalidation. */
-export interface ResultEvent {
+export interface ResultEvent extends Raw {
   readonly type: 'result';
   readonly cursor: string;
   readonly path: string;
   readonly key: string;
-  readonly data: unknown;
   readonly etag: string;
   readonly version: string | null;
   readonly eventId: string;
@@ -75,7 +75,9 @@ export interface RevokedEvent {
 
 export type WireEvent = ConnectedEvent | InvalidationEvent | ResultEvent | GapEvent | RevokedEvent;
 
-const READERS: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => WireEvent>> = {
+type Reader = (data: JsonObject, exact: JsonObject | null) => WireEvent;
+
+const READERS: Readonly<Record<string, Reader>> = {
   connected: (data) => ({
     type: 'connected',
     stream: textOf(data['stream']),
@@ -94,12 +96,12 @@ const READERS: Readonly<Record<string, (data: Readonly<Record<string, unknown>>)
     version: optionalText(data['version']),
     ...repetition(data),
   }),
-  result: (data) => ({
+  result: (data, exact) => ({
     type: 'result',
     cursor: textOf(data['cursor']),
     path: textOf(data['path']),
     key: textOf(data['key']),
-    data: data['data'],
+    ...(exact === null ? { json: data['data'], isText: false } : { json: formatExact(exact['data']), isText: true }),
     etag: textOf(data['etag']),
     version: optionalText(data['version']),
     ...repetition(data),
@@ -108,10 +110,13 @@ const READERS: Readonly<Record<string, (data: Readonly<Record<string, unknown>>)
   revoked: (data) => ({ type: 'revoked', reason: optionalText(data['reason']) ?? '' }),
 };
 
-/** Return the event, in a list; an empty one if its name is not known here. Throws a WIRE_ERROR if the data does not fit the name. */
-export function eventsOf(name: string, data: unknown): WireEvent[] {
+/**
+ * Return the event, in a list; an empty one if its name is not known here. Throws a WIRE_ERROR if the data does not fit
+ * the name. `exact` is the data with all digits, if JavaScript has rounded any.
+ */
+export function eventsOf(name: string, data: unknown, exact: unknown = null): WireEvent[] {
   const read = Object.hasOwn(READERS, name) ? READERS[name] : undefined;
-  return read === undefined ? [] : [read(objectOf(data))];
+  return read === undefined ? [] : [read(objectOf(data), exact === null ? null : objectOf(exact))];
 }
 
 /** Return the text by which a refused query is found among the errors of `connected`. */

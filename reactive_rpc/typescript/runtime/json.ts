@@ -4,6 +4,12 @@ import { ReactiveError } from './errors.ts';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
+/** JSON of a result; its text if it has digits that JavaScript rounds. */
+export interface Raw {
+  readonly json: unknown;
+  readonly isText: boolean;
+}
+
 export function isObject(json: unknown): json is JsonObject {
   return typeof json === 'object' && json !== null && !Array.isArray(json);
 }

@@ -61,6 +61,7 @@ export interface PageQuery {
   readonly state: State<unknown>;
   readonly renderedState: State<unknown>;
   share: (before: unknown, json: unknown) => unknown;
+  readonly codec?: { format?(json: unknown): string };
 }
 
 /** Who keeps the queries of a list right. */
@@ -471,8 +472,9 @@ class RowPool {
   share(query: PageQuery, json: unknown): unknown {
     const { items } = json as { readonly items?: unknown };
     if (!Array.isArray(items)) return json;
+    const format = query.codec?.format ?? JSON.stringify;
     const rows = items.map((row: unknown) => {
-      const text = JSON.stringify(row);
+      const text = format(row);
       return [text, this.#known.get(text) ?? this.#former.get(text) ?? row] as const;
     });
     for (const [text, row] of rows) this.#known.set(text, row);

@@ -6,11 +6,11 @@
  * is not kept. Tabs share it: no entry is read to be written again, so none of them undoes another's.
  */
 
+import type { Raw } from './json.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
 
 /** A result, as it is kept. */
-export interface StoredResult {
-  readonly json: unknown;
+export interface StoredResult extends Raw {
   readonly etag: string | null;
   readonly version: Version | null;
   /** Whose it is, as the server names its callers; null if the procedure does not ask who calls. */
@@ -252,10 +252,10 @@ interface Head {
   readonly length: number;
 }
 
-function textOf(usedAt: number, { json, etag, version, scope }: StoredResult): string {
+function textOf(usedAt: number, { json, isText, etag, version, scope }: StoredResult): string {
   const spelled = version === null ? null : formatVersion(version);
   const whose = scope === null ? NOBODY : encodeURIComponent(scope);
-  return `${usedAt}|${whose}|${JSON.stringify({ json, etag, version: spelled })}`;
+  return `${usedAt}|${whose}|${JSON.stringify({ json, ...(isText && { text: true }), etag, version: spelled })}`;
 }
 
 /** Return when an entry was used, and whose it is; null if it is damaged. */
@@ -269,10 +269,11 @@ function headOf(text: string): Head | null {
 function resultOf(text: string): StoredResult | null {
   const head = headOf(text);
   if (head === null) return null;
-  const { json, etag, version }: Readonly<Record<string, unknown>> = JSON.parse(text.slice(head.length));
+  const { json, text: isText, etag, version }: Readonly<Record<string, unknown>> = JSON.parse(text.slice(head.length));
   if (json === undefined) return null;
   return {
     json,
+    isText: isText === true,
     scope: head.scope,
     etag: typeof etag === 'string' ? etag : null,
     version: typeof version === 'string' ? parseVersion(version) : null,

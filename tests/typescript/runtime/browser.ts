@@ -11,6 +11,7 @@ import * as gate from '../../../reactive_rpc/typescript/runtime/gate.ts';
 import type { TabHost } from '../../../reactive_rpc/typescript/runtime/group.ts';
 import * as links from '../../../reactive_rpc/typescript/runtime/links.ts';
 import * as reactive from '../../../reactive_rpc/typescript/runtime/reactive.ts';
+import * as rendering from '../../../reactive_rpc/typescript/runtime/rendering.ts';
 import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
 import * as store from '../../../reactive_rpc/typescript/runtime/store.ts';
 import * as tabs from '../../../reactive_rpc/typescript/runtime/tabs.ts';
@@ -20,12 +21,13 @@ import * as wire from '../../../reactive_rpc/typescript/runtime/wire.ts';
 export type Runtime = Pick<typeof engine, 'Engine'> &
   Pick<typeof gate, 'reactiveHeaders'> &
   Pick<typeof links, 'reactiveFetch'> &
-  Pick<typeof reactive, 'LiveQuery'> &
+  Pick<typeof reactive, 'createReactive' | 'LiveQuery'> &
+  Pick<typeof rendering, 'dehydrateReactive'> &
   Pick<typeof store, 'Store'> &
   Pick<typeof tabs, 'Tabs'> &
   Pick<typeof wire, 'Wire'>;
 
-const PRODUCT: Runtime = { ...engine, ...gate, ...links, ...reactive, ...store, ...tabs, ...wire };
+const PRODUCT: Runtime = { ...engine, ...gate, ...links, ...reactive, ...rendering, ...store, ...tabs, ...wire };
 
 /** How many tasks may pass before what is waited for counts as never coming. */
 const PATIENCE_TASKS = 20_000;
@@ -83,8 +85,8 @@ class ServedStream {
     });
   }
 
-  say(event: string, data: object): void {
-    this.#waiting.push(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+  say(event: string, data: object | string): void {
+    this.#waiting.push(`event: ${event}\ndata: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`);
     void this.#deliver();
   }
 
@@ -104,6 +106,8 @@ class ServedStream {
 export class MemoryServer {
   readonly streams = new Set<ServedStream>();
   readonly counts = new Map<string, number>();
+  /** What queries answer in the place of their counts, as text of JSON. */
+  readonly texts = new Map<string, string>();
   /** Every request, as `path` or `events`. */
   readonly asked: string[] = [];
   /** The status that requests are refused with; 0: nobody answers. */
@@ -111,8 +115,8 @@ export class MemoryServer {
   /** Called with the path of each request. */
   onAsked: (path: string) => void = () => {};
   readonly #changedAt = new Map<string, number>();
-  /** Polls that wait for a change. */
-  readonly #polls = new Set<() => void>();
+  /** Polls that wait for a change, or for the text of an event. */
+  readonly #polls = new Set<(event?: string) => void>();
   #version = 1;
   #events = 0;
 
@@ -126,6 +130,20 @@ export class MemoryServer {
     for (const stream of this.streams) {
       if (stream.paths.includes(path)) stream.say('invalidation', { ...about, affected: [{ path, key: path }] });
     }
+  }
+
+  /** Write the text that a query answers, and push it to whoever listens. */
+  push(path: string, text: string): void {
+    this.texts.set(path, text);
+    this.#version += 1;
+    this.counts.set(path, (this.counts.get(path) ?? 0) + 1);
+    const version = `"e:${this.#version}"`;
+    const etag = JSON.stringify(this.#etag(path));
+    const about = `"cursor":${version},"path":"${path}","key":"${path}","etag":${etag},"version":${version}`;
+    const event = `{${about},"data":${text},"event_id":"${++this.#events}"}`;
+    for (const answer of this.#polls) answer(event);
+    this.#polls.clear();
+    for (const stream of this.streams) if (stream.paths.includes(path)) stream.say('result', event);
   }
 
   truth(path: string): Row {
@@ -167,8 +185,11 @@ export class MemoryServer {
     const etag = this.#etag(path);
     const about = { etag, version: `e:${this.#version}`, scope: tab.caller };
     const etags: Readonly<Record<string, string>> = JSON.parse(new Headers(init.headers).get('reactive-etags') ?? '{}');
-    const data = etags[0] === etag ? { ...about, same: true } : { ...about, d: this.truth(path) };
-    const answer = Response.json({ result: { data } });
+    const text = this.texts.get(path);
+    const told = JSON.stringify(etags[0] === etag ? { ...about, same: true } : { ...about, d: this.truth(path) });
+    const isExact = new Headers(init.headers).has('reactive-exact');
+    const exactly = `{"d":${isExact ? `${JSON.stringify(text)},"text":true` : text},${JSON.stringify(about).slice(1)}`;
+    const answer = new Response(`{"result":{"data":${text === undefined || etags[0] === etag ? told : exactly}}}`);
     await tab.whenAnswersArrive();
     return answer;
   }
@@ -189,8 +210,9 @@ export class MemoryServer {
 
   /** Answer the first poll of a chain at once, and the next ones when something changes. */
   async #poll(tab: Tab, request: Request, signal: AbortSignal | null): Promise<Response> {
+    let event: string | undefined;
     if ((request.wait ?? 0) > 0) {
-      await new Promise<void>((resolve, reject) => {
+      event = await new Promise<string | undefined>((resolve, reject) => {
         this.#polls.add(resolve);
         signal?.addEventListener('abort', () => reject(new TypeError('aborted')));
       });
@@ -198,7 +220,9 @@ export class MemoryServer {
     }
     if (this.refusal !== null) throw new TypeError('Load failed');
     const data = this.#connected(tab, request);
-    return Response.json({ cursor: `e:${this.#version}`, events: [{ event: 'connected', data }] });
+    const results = event === undefined ? '' : `,{"event":"result","data":${event}}`;
+    const connected = JSON.stringify({ event: 'connected', data });
+    return new Response(`{"cursor":"e:${this.#version}","events":[${connected}${results}]}`);
   }
 
   #open(tab: Tab, request: Request, signal: AbortSignal | null): Response {
@@ -361,7 +385,7 @@ export class Texts implements store.KeyValueStorage {
 }
 
 export interface TabSetting
-  extends Partial<Pick<engine.EngineOptions, 'onSignedOut' | 'onUnauthorized' | 'transport' | 'acks'>> {
+  extends Partial<Pick<engine.EngineOptions, 'onSignedOut' | 'onUnauthorized' | 'transport' | 'acks' | 'codecs'>> {
   readonly caller?: string;
   readonly identity?: string;
   readonly isHidden?: boolean;

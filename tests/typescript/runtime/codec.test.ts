@@ -8,7 +8,6 @@ import {
   type Codec,
   date,
   decimal,
-  exact,
   list,
   map,
   number,
@@ -21,6 +20,7 @@ import {
   set,
   tuple,
 } from '../../../reactive_rpc/typescript/runtime/codec.ts';
+import { exact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
 
 const moments = fc.date({ noInvalidDate: true });
 

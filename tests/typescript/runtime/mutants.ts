@@ -34,7 +34,9 @@ export function withFaultOfPages<R>(fault: Fault, use: (pages: PagesModule) => R
 /** Call `use` with a whole runtime that has a fault. */
 export function withFaultOfRuntime<R>(fault: Fault, use: (runtime: Runtime) => Promise<R>): Promise<R> {
   return withCopy(fault, async (folder) => {
-    const names = ['engine.ts', 'gate.ts', 'links.ts', 'reactive.ts', 'store.ts', 'tabs.ts', 'wire.ts'];
+    const names = ['engine', 'gate', 'links', 'reactive', 'rendering', 'store', 'tabs', 'wire'].map(
+      (name) => `${name}.ts`,
+    );
     const modules = await Promise.all(names.map((name) => load(folder, name)));
     return use(Object.assign({}, ...modules) as Runtime);
   });

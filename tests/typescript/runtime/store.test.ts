@@ -3,7 +3,13 @@ import { describe, expect, test } from 'vitest';
 
 import { type KeyValueStorage, Store, type StoredResult } from '../../../reactive_rpc/typescript/runtime/store.ts';
 
-const RESULT: StoredResult = { json: [{ id: 1 }], etag: '"A"', version: { epoch: 'e', number: 7 }, scope: 's1' };
+const RESULT: StoredResult = {
+  json: [{ id: 1 }],
+  isText: false,
+  etag: '"A"',
+  version: { epoch: 'e', number: 7 },
+  scope: 's1',
+};
 
 /** A storage with a quota, which fails when it is told to. */
 class Disk implements KeyValueStorage {
