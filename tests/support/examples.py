@@ -49,13 +49,16 @@ class Project:
         """Return an example, and the application of the examples, in a new folder."""
         ignored = shutil.ignore_patterns("node_modules")
         folder = Path(shutil.copytree(EXAMPLES / name, into / name, ignore=ignored))
-        if (own := EXAMPLES / name / "node_modules").exists():  # other releases than those of all examples
+        modules, own = EXAMPLES / "node_modules", EXAMPLES / name / "node_modules"
+        if (EXAMPLES / name / "package-lock.json").exists():
+            modules = own
+        elif own.exists():  # other releases than those of all examples, of some packages
             (folder / "node_modules").symlink_to(own)
-            (into / "node_modules").symlink_to(EXAMPLES / "node_modules")
+            (into / "node_modules").symlink_to(modules)
         server = into / "server"
         server.mkdir()
         shutil.copy(EXAMPLES / "main.py", server)
-        return cls(folder, server)
+        return cls(folder, server, modules=modules)
 
     def generate(self, target: str) -> None:
         """Write the client of the application into a folder of the project."""
