@@ -72,6 +72,9 @@ function reasonOf(error: Error): string {
 }
 
 function detailsOf(error: Error): string {
-  const about = error instanceof ReactiveError ? { code: error.code, status: error.status, type: error.type } : {};
+  const about =
+    error instanceof ReactiveError
+      ? { code: error.code, status: error.status, type: error.type, requestId: error.requestId }
+      : {};
   return JSON.stringify({ ...about, message: error.message, page: location.pathname, at: new Date().toISOString() });
 }

@@ -136,16 +136,18 @@ function errorOf(thrown: unknown, path: string): ReactiveError {
   const { message, cause } = asError(thrown);
   const response = responseOf(thrown);
   const data = dataOf(thrown);
+  if (cause instanceof ReactiveError) return cause;
   if (data === null) {
     const code = response === null ? (cause instanceof SyntaxError ? 'WIRE_ERROR' : 'CONNECTION_FAILED') : null;
     const status = response?.status ?? 0;
     return new ReactiveError(code ?? codeOfStatus(status), `no answer to ${path}: ${message}`, { status, cause });
   }
-  const { type, details, httpStatus } = data;
+  const { type, details, httpStatus, request_id: requestId } = data;
   return new ReactiveError(String(data['code']), message, {
     status: Number(httpStatus) || 0,
     type: typeof type === 'string' ? type : null,
     details,
+    requestId: typeof requestId === 'string' ? requestId : null,
     retryAfterSeconds: secondsOf(markOf(thrown)['retry_after'] ?? response?.headers?.get('retry-after')),
   });
 }

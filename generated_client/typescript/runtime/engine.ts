@@ -247,7 +247,8 @@ export class Engine {
     const caller = this.#callers;
     const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
       // INVARIANT (a mutation is never sent as another caller's): it may have waited for one before it.
-      if (caller !== this.#callers) throw new ReactiveError('ABORTED', `${path} was not sent: its caller is gone`);
+      if (caller !== this.#callers)
+        throw new ReactiveError('ABORTED', `${path} was not sent: its caller is gone`, { isUnsent: true });
       const written = await this.calls.mutate(path, json, { ...options, parse: output?.parse });
       this.#notice(written.scope);
       const isJson = output !== undefined && !written.isTransformed;
@@ -685,7 +686,7 @@ export class Engine {
   }
 
   #hear(news: News): void {
-    this.#become({ heardAt: Date.now() });
+    if (news.type !== 'down') this.#become({ heardAt: Date.now() });
     if ('cursor' in news) this.#notifiedUpTo = parseVersion(news.cursor);
     switch (news.type) {
       case 'connected':
@@ -698,6 +699,8 @@ export class Engine {
         return this.#advance();
       case 'gap':
         return this.#each((entry) => this.#dispatch(entry, { type: 'invalidated', version: null }));
+      case 'alive':
+        return;
       case 'down':
         return this.#down(news.error);
       case 'refused':

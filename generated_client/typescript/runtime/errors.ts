@@ -15,6 +15,10 @@ export class ReactiveError extends Error {
   readonly details: unknown;
   /** How long the server asked to be left alone; 0 if it did not. */
   readonly retryAfterSeconds: number;
+  /** Nothing was sent, so nothing was done: there were no credentials, for example. */
+  readonly isUnsent: boolean;
+  /** By which the server's log has it; null unless the server failed. */
+  readonly requestId: string | null;
 
   constructor(code: string, message: string, about: ErrorDetails = {}) {
     super(message, about.cause === undefined ? undefined : { cause: about.cause });
@@ -23,6 +27,8 @@ export class ReactiveError extends Error {
     this.type = about.type ?? null;
     this.details = about.details ?? null;
     this.retryAfterSeconds = about.retryAfterSeconds ?? 0;
+    this.isUnsent = about.isUnsent ?? false;
+    this.requestId = about.requestId ?? null;
   }
 
   /** Whether the same request may do better a little later. */
@@ -37,6 +43,8 @@ export interface ErrorDetails {
   readonly type?: string | null;
   readonly details?: unknown;
   readonly retryAfterSeconds?: number;
+  readonly isUnsent?: boolean;
+  readonly requestId?: string | null;
   readonly cause?: unknown;
 }
 

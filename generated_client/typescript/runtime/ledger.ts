@@ -57,6 +57,8 @@ export class Ledger {
       case 'gap':
         this.#truths.clear();
         break;
+      case 'alive':
+        break;
       default:
         this.#covered = new Set();
     }

@@ -4,10 +4,10 @@
 import { httpBatchLink, httpLink, splitLink, type TRPCLink } from '@trpc/client';
 import type { AnyRouter } from '@trpc/server';
 
+import { type Credentials, headersOf } from './credentials.ts';
 import { codeOfStatus } from './errors.ts';
 import { reactiveHeaders } from './gate.ts';
 import { isObject } from './json.ts';
-import type { Credentials } from './wire.ts';
 
 export interface LinkOptions {
   /** Where the server is: `/`, or `https://api.example.com`. */
@@ -38,7 +38,7 @@ export function defaultLinks({
     fetch: reactiveFetch(fetch, timeoutMs),
     headers: async (called: Parameters<typeof reactiveHeaders>[0]) => ({
       ...reactiveHeaders(called),
-      ...(await credentials()),
+      ...(await headersOf(credentials)),
     }),
   };
   return [

@@ -79,9 +79,10 @@ export class Mutations<Target extends MutationTarget> {
   }
 }
 
-/** Tell whether the server has said that nothing was written. */
+/** Tell whether nothing was written: it was not sent, or the server says so. */
 function isRefusal(error: Error): boolean {
-  return error instanceof ReactiveError && error.status >= 400 && error.status < 500 && error.status !== 408;
+  if (!(error instanceof ReactiveError)) return false;
+  return error.isUnsent || (error.status >= 400 && error.status < 500 && error.status !== 408);
 }
 
 function composed(updates: readonly OptimisticUpdate[]): Update<unknown> {

@@ -70,6 +70,8 @@ export type News =
       readonly etag: string;
     })
   | { readonly type: 'gap'; readonly cursor: string }
+  /** The server is there, and has nothing to say. */
+  | { readonly type: 'alive' }
   /** No stream is up; another is tried. */
   | { readonly type: 'down'; readonly error: ReactiveError | null }
   /** There will be none until the caller has other credentials. */
@@ -365,6 +367,7 @@ export class Streams implements NewsSource {
       for await (const { events, retryMs } of stream.channel.open(request, signal)) {
         if (retryMs !== null) this.#backoff.floorMs = retryMs;
         for (const event of events) this.#hear(stream, event, onConnected);
+        if (events.length === 0 && stream === this.#active) this.#options.onNews({ type: 'alive' });
         watchdog.expect(stream.silenceMs);
         if (signal.aborted) break;
       }

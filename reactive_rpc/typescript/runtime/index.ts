@@ -1,6 +1,7 @@
 /** The one import of the runtime. */
 
 export type { Codec } from './codec.ts';
+export type { Credentials } from './credentials.ts';
 export type { ProcedureCodecs } from './engine.ts';
 export { ReactiveError } from './errors.ts';
 export { reactiveHeaders } from './gate.ts';
@@ -33,4 +34,3 @@ export { createReactive, LiveQuery, Reactive } from './reactive.ts';
 export { dehydrateReactive } from './rendering.ts';
 export type { State } from './state.ts';
 export type { KeyValueStorage } from './store.ts';
-export type { Credentials } from './wire.ts';

@@ -56,6 +56,8 @@ export class Ledger {
       case 'gap':
         this.#truths.clear();
         break;
+      case 'alive':
+        break;
       default:
         this.#covered = new Set();
     }

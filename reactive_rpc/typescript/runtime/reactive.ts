@@ -3,7 +3,7 @@
 import { QueryClient, QueryObserver } from '@tanstack/query-core';
 import type { TRPCLink } from '@trpc/client';
 import type { AnyRouter } from '@trpc/server';
-
+import type { Credentials } from './credentials.ts';
 import { Engine, type EngineStatus, type ProcedureCodecs } from './engine.ts';
 import type { Entry } from './entry.ts';
 import type { ReactiveError } from './errors.ts';
@@ -14,7 +14,6 @@ import { followPage, isPage } from './page.ts';
 import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
 import { type KeyValueStorage, Store } from './store.ts';
-import type { Credentials } from './wire.ts';
 
 /** The procedures of a server, by their paths: what each takes and answers. The generated client has it. */
 export type Procedures = object;

@@ -1,11 +1,9 @@
 /** The requests of streams and long polls; calls go through tRPC's client. Credentials are asked for at each request. */
 
+import { type Credentials, headersOf } from './credentials.ts';
 import { codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
 import type { StreamRequest } from './events.ts';
 import { isObject } from './json.ts';
-
-/** Returns the headers that say who calls: `{ authorization: 'Bearer …' }`. */
-export type Credentials = () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
 
 export interface WireOptions {
   /** Where the server is: `/`, or `https://api.example.com`. */
@@ -70,7 +68,7 @@ export class Wire {
   }
 
   async #send(path: string, call: Call): Promise<Response> {
-    const own = await this.#credentials();
+    const own = await headersOf(this.#credentials);
     const headers = { 'content-type': 'application/json', ...call.headers, ...own };
     const timeoutMs = call.timeoutMs ?? this.#timeoutMs;
     const signal = AbortSignal.any([
@@ -99,7 +97,8 @@ async function errorOf(response: Response): Promise<ReactiveError> {
     return new ReactiveError(codeOfStatus(status), `${response.url} answered ${status}`, { status, retryAfterSeconds });
   }
   const type = typeof error['type'] === 'string' ? error['type'] : null;
-  const about = { status, retryAfterSeconds, type, details: error['details'] };
+  const requestId = typeof error['request_id'] === 'string' ? error['request_id'] : null;
+  const about = { status, retryAfterSeconds, type, details: error['details'], requestId };
   return new ReactiveError(String(error['code']), String(error['message']), about);
 }
 

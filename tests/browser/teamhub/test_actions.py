@@ -180,7 +180,9 @@ def test_what_has_failed_is_asked_for_again_by_a_press(stage: Stage) -> None:
     page.tab.evaluate("navigator.clipboard.writeText = async (text) => { globalThis.copied = text; }; 0")
     page.click(".blank .btn", "Copy details")
     page.shows("Copied")
-    assert json.loads(page.tab.evaluate("globalThis.copied"))["code"] == "INTERNAL_SERVER_ERROR"
+    copied = json.loads(page.tab.evaluate("globalThis.copied"))
+    assert copied["code"] == "INTERNAL_SERVER_ERROR"
+    assert copied["requestId"]
     next(failing, None)
     page.click(".blank .btn", "Try again")
     page.is_there(".agents a.tr")

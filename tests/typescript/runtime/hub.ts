@@ -32,6 +32,16 @@ export class HeldStream {
     this.#response.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   }
 
+  /** Say that the server is there: a comment. */
+  beat(): void {
+    this.#response.write(':\n\n');
+  }
+
+  /** Ask to be left alone for so long between streams. */
+  ask(retryMs: number): void {
+    this.#response.write(`retry: ${retryMs}\n\n`);
+  }
+
   end(): void {
     this.#response.end();
   }

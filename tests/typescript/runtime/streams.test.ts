@@ -146,6 +146,67 @@ describe('a stream', () => {
   });
 });
 
+describe('a stream that says nothing', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
+    hub.onStream = (stream) => stream.connect({ heartbeat_seconds: 10 });
+  });
+
+  const arrives = (type: News['type'], count = 1): Promise<boolean> =>
+    vi.waitUntil(() => news.filter((one) => one.type === type).length >= count, PATIENCE_MS);
+
+  test('but beats is there, and says so', async () => {
+    streams.update();
+    await arrives('connected');
+    for (const count of [1, 2, 3]) {
+      await vi.advanceTimersByTimeAsync(20_000);
+      hub.streams[0]?.beat();
+      await arrives('alive', count);
+    }
+    expect(hub.streams).toHaveLength(1);
+  });
+
+  test('and misses two beats and a half is ended, and another one follows', async () => {
+    streams.update();
+    await arrives('connected');
+    await vi.advanceTimersByTimeAsync(24_900);
+    expect(news.map(({ type }) => type)).toEqual(['connected']);
+    await vi.advanceTimersByTimeAsync(200);
+    await arrives('connected', 2);
+    expect(news.map(({ type }) => type)).toEqual(['connected', 'down', 'connected']);
+  });
+
+  test('from its beginning, though the server answers, is held back by a proxy: it is polled for five minutes', async () => {
+    hub.onStream = () => {};
+    streams.update();
+    await vi.waitUntil(() => hub.streams.length === 1, PATIENCE_MS);
+    await vi.advanceTimersByTimeAsync(5_000);
+    await vi.waitUntil(() => hub.polls.length === 1, PATIENCE_MS);
+    await roundTrip();
+    await vi.advanceTimersByTimeAsync(2_000);
+    await vi.waitUntil(() => streams.state === 'polling', PATIENCE_MS);
+    hub.onStream = (stream) => stream.connect();
+    await vi.advanceTimersByTimeAsync(299_000);
+    expect(hub.streams).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(2_000);
+    await vi.waitUntil(() => streams.state === 'live', PATIENCE_MS);
+  });
+
+  test('is followed by the next no sooner than the server has asked for', async () => {
+    streams.update();
+    await arrives('connected');
+    await vi.advanceTimersByTimeAsync(6_000);
+    hub.streams[0]?.ask(4_000);
+    await arrives('alive');
+    hub.streams[0]?.end();
+    await arrives('down');
+    await vi.advanceTimersByTimeAsync(1_900);
+    expect(hub.streams).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(200);
+    await arrives('connected', 2);
+  });
+});
+
 describe('an event', () => {
   const result = { cursor: 'e:2', path: 'a.b', key: 'k0', etag: '"B"', version: 'e:2', data: 5, event_id: '1' };
 

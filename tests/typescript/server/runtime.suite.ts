@@ -4,6 +4,7 @@ import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { queryKeyOf } from '../../../reactive_rpc/typescript/runtime/keys.ts';
 import type { State } from '../../../reactive_rpc/typescript/runtime/state.ts';
 import type { KeyValueStorage } from '../../../reactive_rpc/typescript/runtime/store.ts';
+import { nextTask } from '../../../reactive_rpc/typescript/runtime/tasks.ts';
 import { type Agent, Caller, Counter, type Message, Pages, Shown, Way } from './teamhub.ts';
 
 let ada: Caller;
@@ -244,6 +245,61 @@ describe('who calls', () => {
     headers = ada.headers;
     page.reidentify();
     expect((await shown.fresh()).data?.name).toBe('Test');
+    expect(page.status.state).toBe('live');
+  });
+
+  test('is asked at each request and each stream, and may take its time', async () => {
+    const agent = await ada.newAgent();
+    const sent: (string | null)[] = [];
+    const look = (init: RequestInit | undefined): void => {
+      sent.push(new Headers(init?.headers).get('x-turn'));
+    };
+    let turn = 0;
+    const credentials = async (): Promise<Readonly<Record<string, string>>> => {
+      await nextTask();
+      turn += 1;
+      return { ...ada.headers, 'x-turn': `${turn}` };
+    };
+    const page = pages.open(ada, { credentials, fetch: new Counter(look).fetch });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    await shown.fresh();
+    await page.call('agents.update', { agent_id: agent.id, name: 'Grace' });
+    await shown.until(({ data, isStale }) => data?.name === 'Grace' && !isStale);
+    expect(turn).toBeGreaterThanOrEqual(4);
+    // Each request has its own: none is said twice, and none says nothing.
+    expect(new Set(sent).size).toBe(sent.length);
+    expect(sent).not.toContain(null);
+  });
+
+  test('who cannot say so sends nothing: a mutation is taken back at once, and all goes on once they can', async () => {
+    const agent = await ada.newAgent();
+    let isDown = false;
+    const credentials = (): Readonly<Record<string, string>> => {
+      if (isDown) throw new Error('the place that gives tokens is closed');
+      return ada.headers;
+    };
+    const counter = new Counter();
+    const page = pages.open(ada, { credentials, fetch: counter.fetch });
+    const shown = new Shown(page.query('agents.get_one', { agent_id: agent.id }));
+    await shown.fresh();
+    isDown = true;
+    const refused = page.call(
+      'agents.update',
+      { agent_id: agent.id, name: 'Grace' },
+      { optimistic: (on) => on('agents.get_one', { agent_id: agent.id }, (one) => ({ ...one, name: 'Grace' })) },
+    );
+    const error = await refused.catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ name: 'ReactiveError', code: 'CONNECTION_FAILED', isUnsent: true });
+    expect(String(error)).toContain('the place that gives tokens is closed');
+    expect(counter.counts['agents.update']).toBeUndefined();
+    expect(shown.now).toMatchObject({ data: { name: 'Test' }, isPending: false });
+    expect(shown.states.some(({ data }) => data?.name === 'Grace')).toBe(true);
+
+    const other = new Shown(page.query('agents.get_all'));
+    expect((await other.until(({ error: failed }) => failed !== null)).error).toMatchObject({ isUnsent: true });
+    isDown = false;
+    page.retry();
+    await other.fresh();
     expect(page.status.state).toBe('live');
   });
 
