@@ -82,7 +82,7 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
         (f"export {{ date, list, obj }} from '{RUNTIME}/codec.ts'", [], 1.0),
         (f"export * from '{RUNTIME}/react/index.ts'", ["react"], 1.5),
         (f"export * from '{RUNTIME}/react/pages.ts'", ["react", "../pages.ts", "./index.ts"], 0.4),
-        (f"export * from '{RUNTIME}/svelte/index.ts'", ["svelte/reactivity"], 0.6),
+        (f"export * from '{RUNTIME}/svelte/index.ts'", ["svelte/reactivity"], 0.8),
         (f"export * from '{RUNTIME}/svelte/pages.ts'", ["svelte/reactivity", "../pages.ts"], 0.6),
     ],
     ids=[

@@ -14,18 +14,15 @@ import {
   useEffect,
   useMemo,
   useRef,
-  useState,
   useSyncExternalStore,
 } from 'react';
 
-import { asError } from '../errors.ts';
+import { Calling, type CallingOptions, type CallingState } from '../calling.ts';
 import type { Named } from '../keys.ts';
 import type {
-  CallOptions,
   InputOf,
   LiveQuery,
   MutationPath,
-  OnQuery,
   OutputOf,
   Procedures,
   QueryList,
@@ -33,16 +30,12 @@ import type {
   Reactive,
   Status,
 } from '../reactive.ts';
+import { type Skip, skip } from '../skip.ts';
 import type { State } from '../state.ts';
 import { Reading } from './reading.ts';
 
-/** The type of `skip`. */
-export interface Skip {
-  readonly isSkipped: true;
-}
-
-/** In the place of an input: the query waits for another one, and nothing is asked. */
-export const skip: Skip = { isSkipped: true };
+export type { Skip } from '../skip.ts';
+export { skip } from '../skip.ts';
 
 export interface UseReactiveOptions {
   /** Suspend until there is data, and throw an error that there is in its place. */
@@ -56,10 +49,7 @@ export type HookArgs<Input> = undefined extends Input
     ? readonly [input?: Input | Skip, options?: UseReactiveOptions]
     : readonly [input: Input | Skip, options?: UseReactiveOptions];
 
-export interface UseMutationOptions<P extends Procedures, Path> extends Omit<CallOptions<P>, 'optimistic' | 'signal'> {
-  /** Says how the mutation shows until the queries' own answers contain it. */
-  readonly optimistic?: (input: InputOf<P, Path>, on: OnQuery<P>) => void;
-}
+export type UseMutationOptions<P extends Procedures, Path> = CallingOptions<P, Path>;
 
 /** A mutation of a component. */
 export interface MutationState<P extends Procedures, Path> {
@@ -126,26 +116,12 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
     options: UseMutationOptions<P, Path> = {},
   ): MutationState<P, Path> {
     const reactive = useReactiveClient();
-    const [state, setState] = useState<{ isPending: boolean; error: Error | null }>({ isPending: false, error: null });
+    const calling = useMemo(() => new Calling(reactive, path), [reactive, path]);
     const latest = useRef(options);
     latest.current = options;
-    const mutate = useCallback(
-      async (input: InputOf<P, Path>): Promise<OutputOf<P, Path>> => {
-        setState({ isPending: true, error: null });
-        try {
-          const { optimistic, ...rest } = latest.current;
-          const about = optimistic ? { ...rest, optimistic: (on: OnQuery<P>) => optimistic(input, on) } : rest;
-          const output = await reactive.call(path, input, about);
-          setState({ isPending: false, error: null });
-          return output;
-        } catch (thrown) {
-          setState({ isPending: false, error: asError(thrown) });
-          throw thrown;
-        }
-      },
-      [reactive, path],
-    );
-    return { mutate, ...state };
+    const mutate = useCallback((input: InputOf<P, Path>) => calling.mutate(input, latest.current), [calling]);
+    const now = (): CallingState => calling.state;
+    return { mutate, ...useSyncExternalStore(calling.watch, now, now) };
   }
 
   function useReactivePriorities<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): void {

@@ -18,7 +18,7 @@ import {
   type RowOf,
 } from '../pages.ts';
 import type { Procedures, Reactive } from '../reactive.ts';
-import { type Skip, skip } from './index.ts';
+import { SKIPPED_PAGES, type Skip, skip } from '../skip.ts';
 
 /** Show a list page by page: `const { rows, hasMore, loadMore } = useReactiveInfinite('messages.get_all', { agent_id }, { limit: 50 })`. */
 export type UseReactiveInfinite<P extends Procedures> = <Path extends PagesPath<P>>(
@@ -26,16 +26,6 @@ export type UseReactiveInfinite<P extends Procedures> = <Path extends PagesPath<
   input: PagesInput<P, Path> | Skip,
   options: PagesOptions,
 ) => PagesState<RowOf<P, Path>>;
-
-const SKIPPED: PagesState<never> = {
-  rows: undefined,
-  hasMore: false,
-  isLoadingMore: false,
-  isStale: true,
-  isPending: false,
-  error: null,
-  loadMore: nothing,
-};
 
 /** Return the hook of a client; `useReactiveClient` is that of `createHooks`. */
 export function createInfiniteHook<P extends Procedures>(useReactiveClient: () => Reactive<P>): UseReactiveInfinite<P> {
@@ -47,8 +37,8 @@ export function createInfiniteHook<P extends Procedures>(useReactiveClient: () =
     const list = useList(useReactiveClient(), path, input, options);
     return useSyncExternalStore(
       useCallback((listener) => list?.watch(listener) ?? nothing, [list]),
-      () => list?.state ?? SKIPPED,
-      () => list?.renderedState ?? SKIPPED,
+      () => list?.state ?? SKIPPED_PAGES,
+      () => list?.renderedState ?? SKIPPED_PAGES,
     );
   };
 }

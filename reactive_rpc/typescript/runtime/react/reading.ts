@@ -4,12 +4,12 @@
  */
 
 import type { LiveQuery } from '../reactive.ts';
+import { SKIPPED } from '../skip.ts';
 import type { State } from '../state.ts';
 
 type Field = keyof State<unknown>;
 
 const FIELDS: readonly Field[] = ['data', 'isStale', 'isLoading', 'isPending', 'error'];
-const SKIPPED: State<never> = { data: undefined, isStale: true, isLoading: false, isPending: false, error: null };
 
 export class Reading<T> {
   /** Null if the query is skipped. */

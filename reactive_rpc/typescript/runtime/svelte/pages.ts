@@ -17,25 +17,30 @@ import {
   type RowOf,
 } from '../pages.ts';
 import type { Procedures, Reactive } from '../reactive.ts';
+import { SKIPPED_PAGES, type Skip, skip } from '../skip.ts';
 
 /** Return a list whose fields are live in effects and in markup; `input` may read state, and change. */
 export function liveInfinite<P extends Procedures, Path extends PagesPath<P>>(
   reactive: Reactive<P>,
   path: Path | Named<Path>,
-  input: () => PagesInput<P, Path>,
+  input: () => PagesInput<P, Path> | Skip,
   options: PagesOptions,
 ): PagesState<RowOf<P, Path>> {
-  return new LivePages(() => infinite(reactive, path, input(), options));
+  return new LivePages(() => {
+    const given = input();
+    return given === skip ? null : infinite(reactive, path, given as PagesInput<P, Path>, options);
+  });
 }
 
 class LivePages<T> implements PagesState<T> {
-  readonly #find: () => Pages<T>;
+  /** Null while it is skipped. */
+  readonly #find: () => Pages<T> | null;
   /** How each list that was read is subscribed to, as the input may change. */
   readonly #subscribers = new Map<string, () => void>();
   /** Load the page that follows; nothing if one is under way, or if none follows. */
-  readonly loadMore = (): void => this.#find().state.loadMore();
+  readonly loadMore = (): void => this.#find()?.state.loadMore();
 
-  constructor(find: () => Pages<T>) {
+  constructor(find: () => Pages<T> | null) {
     this.#find = find;
   }
 
@@ -65,6 +70,7 @@ class LivePages<T> implements PagesState<T> {
 
   #read(): PagesState<T> {
     const list = this.#find();
+    if (list === null) return SKIPPED_PAGES;
     const { key } = list;
     const subscribe = this.#subscribers.get(key) ?? this.#subscriber(list);
     this.#subscribers.set(key, subscribe);
