@@ -7,7 +7,7 @@
  */
 
 import { Backoff } from './backoff.ts';
-import { asError, ReactiveError } from './errors.ts';
+import { ReactiveError } from './errors.ts';
 import type { LiveOptions } from './live.ts';
 import type { Cause, NewsSource, StreamState } from './streams.ts';
 import { pause } from './tasks.ts';
@@ -83,10 +83,10 @@ export class Later {
         if (!signal.aborted) this.#start(listen({ ...this.#options, signal }));
         return;
       } catch (cause) {
-        load = again(load, asError(cause));
-        const message = `the code that hears of changes cannot be loaded: ${asError(cause).message}`;
+        const error = new ReactiveError('CONNECTION_FAILED', `cannot load the stream: ${cause}`, { cause });
+        load = again(load, error);
         onState?.('reconnecting');
-        onNews({ type: 'down', error: new ReactiveError('CONNECTION_FAILED', message, { cause }) });
+        onNews({ type: 'down', error });
       }
       await pause(backoff.nextDelay(), signal);
       // Nobody tells what has changed.

@@ -638,8 +638,7 @@ export class Engine {
   /** Query-core wants the data of a query that has none, or is to be fetched anew. */
   #load(queryKey: readonly unknown[]): Promise<unknown> {
     const entry = this.#entries.get(hashKey(queryKey));
-    if (entry === undefined)
-      return Promise.reject(new ReactiveError('ABORTED', 'the query is not in the cache any more'));
+    if (entry === undefined) return Promise.reject(new ReactiveError('ABORTED', 'the query is gone'));
     const isThere = entry.snapshot.resolved && !entry.snapshot.loading && !entry.snapshot.wanted;
     if (isThere) this.#dispatch(entry, { type: 'invalidated', version: null });
     // Who has an observer waits for as long as it has one; who has none waits until the end.
@@ -916,5 +915,5 @@ function hydrated(entry: Entry, raw: Raw): unknown {
 }
 
 function foreignKey({ path }: QueryName): never {
-  throw new ReactiveError('BAD_REQUEST', `${path} is none of the namespaces of this client`);
+  throw new ReactiveError('BAD_REQUEST', `${path} is of no namespace of this client`);
 }
