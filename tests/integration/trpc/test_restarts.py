@@ -15,6 +15,7 @@ from tests.support.waiting import wait_until
 from tests.support.ways import Way
 
 LISTENERS = {"newest": "trpc/listen_newest.ts", "11.22.1": "trpc_11_22/listen_pinned.ts"}
+HOOKS = TYPESCRIPT / "trpc_11_22/hooks_listening.ts"
 
 
 class Listener:
@@ -48,9 +49,15 @@ class Listener:
 
 @contextmanager
 def listening(client: str, url: str, folder: Path) -> Iterator[Listener]:
+    with running(TYPESCRIPT / LISTENERS[client], url, folder=folder) as listener:
+        yield listener
+
+
+@contextmanager
+def running(script: Path, url: str, *, folder: Path) -> Iterator[Listener]:
     log = folder / "listener.log"
     log.touch()
-    program = Process(*node_command(TYPESCRIPT / LISTENERS[client], url), log=log, cwd=TYPESCRIPT)
+    program = Process(*node_command(script, url), log=log, cwd=TYPESCRIPT)
     with program:
         yield Listener(log)
 
@@ -124,3 +131,25 @@ def test_a_listener_leaves_a_server_that_says_nothing(client: str, server: Uvico
         listener.hears("desk.added pending")
         add(server, "two")
         listener.hears("desk.added two")
+
+
+def test_a_page_of_hooks_is_right_again_after_each_of_these(server: Uvicorn, tmp_path: Path) -> None:
+    """Rendered by React with `@trpc/tanstack-react-query`; what is written while it hears nothing shows, too."""
+    with Way(server.port) as way, running(HOOKS, f"{way.url}/trpc", folder=tmp_path) as page:
+        page.hears("stream pending")
+        add(server, "one")
+        page.hears("shown one")
+        server.close()
+        server.start()
+        add(server, "two")
+        page.hears("shown one two")
+        way.cut()
+        page.hears("stream connecting")
+        add(server, "three")
+        way.mend()
+        page.hears("shown one two three")
+        server.pause()
+        page.hears("stream connecting")
+        server.resume()
+        add(server, "four")
+        page.hears("shown one two three four")
