@@ -37,6 +37,18 @@ class Listener:
 
         wait_until(has_heard, lambda: f"{line!r} is not in\n{self._log.read_text()}")
 
+    def hears_all(self, *lines: str) -> None:
+        """Wait until it has heard all of these, in any order, after all that it was asked for before."""
+
+        def has_heard() -> bool:
+            heard = self._log.read_text().splitlines()
+            if not set(lines) <= set(heard[self._read :]):
+                return False
+            self._read = max(heard.index(line, self._read) for line in lines) + 1
+            return True
+
+        wait_until(has_heard, lambda: f"{lines!r} are not in\n{self._log.read_text()}")
+
     def has_heard_since(self, first: str, line: str) -> None:
         """Wait until it has heard something after the last time that it heard something else."""
 
