@@ -194,6 +194,23 @@ def test_a_logout_leaves_nothing_in_any_tab_nor_in_storage(hub: TeamHub, token: 
     nothing_wrong_was_shown(tabs)
 
 
+def test_a_frozen_tab_that_wakes_after_a_logout_shows_nothing_of_the_last_user(
+    hub: TeamHub, token: str, browser: Context
+) -> None:
+    """It was in no group, so it has heard nothing; nor has any answer come since."""
+    frozen, other = tabs = open_tabs(hub, token, browser, 2, identity="ada")
+    frozen.evaluate(
+        "page.seen = []; document.addEventListener('resume', () => page.seen.push(page.now('agents.get_one').data))"
+    )
+    frozen.freeze()
+    other.evaluate("page.hide('agents.get_one'); page.hub.forget()")
+    frozen.resume()
+    frozen.until("page.seen.length === 1 && page.signedOut === 1")
+    assert frozen.evaluate("page.seen[0] === undefined")
+    assert other.evaluate("Object.keys(localStorage).map((key) => key.split(':')[0])") == ["rx-out"]
+    nothing_wrong_was_shown(tabs)
+
+
 def test_tabs_of_two_callers_have_nothing_in_common(hub: TeamHub, token: str, browser: Context) -> None:
     """Each has a stream of its own, and shows what its caller may see."""
     ada = browser.tab(hub.page(token=token, show=[ALL], options={"storage": "none"}))

@@ -639,8 +639,7 @@ export class Engine {
   /** Query-core wants the data of a query that has none, or is to be fetched anew. */
   #load(queryKey: readonly unknown[]): Promise<unknown> {
     const entry = this.#entries.get(hashKey(queryKey));
-    if (entry === undefined)
-      return Promise.reject(new ReactiveError('ABORTED', 'the query is gone'));
+    if (entry === undefined) return Promise.reject(new ReactiveError('ABORTED', 'the query is gone'));
     const isThere = entry.snapshot.resolved && !entry.snapshot.loading && !entry.snapshot.wanted;
     if (isThere) this.#dispatch(entry, { type: 'invalidated', version: null });
     // Who has an observer waits for as long as it has one; who has none waits until the end.

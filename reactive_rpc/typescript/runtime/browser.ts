@@ -16,5 +16,14 @@ export function browserOf(): Browser | null {
     channel.onmessage = ({ data }) => onMessage(data);
     return channel;
   };
-  return { isHidden, nextTask, ...(locks && { locks }), ...(hasChannels && { openChannel }) };
+  return { isHidden, nextTask, word, ...(locks && { locks }), ...(hasChannels && { openChannel }) };
+}
+
+function word(name: string, said?: string): string | null {
+  try {
+    if (said !== undefined) localStorage.setItem(name, said);
+    return localStorage.getItem(name);
+  } catch {
+    return null; // storage is forbidden, or full
+  }
 }

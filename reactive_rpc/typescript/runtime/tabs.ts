@@ -15,7 +15,12 @@ export interface TabOptions extends StreamOptions, Pick<GroupOptions, 'onShared'
 }
 
 /** What is there of a browser. */
-export type Browser = Pick<TabHost, 'isHidden' | 'nextTask'> & Partial<TabHost>;
+export interface Browser
+  extends Pick<TabHost, 'isHidden' | 'nextTask'>,
+    Partial<Pick<TabHost, 'locks' | 'openChannel'>> {
+  /** Returns the word that was left for tabs that hear nothing; leaves another one, if it is given. */
+  readonly word: (name: string, said?: string) => string | null;
+}
 
 /** How long a page may be hidden before it ends a stream of its own. */
 const HIDDEN_MS = 5000;
@@ -35,6 +40,8 @@ export class Tabs implements NewsSource {
   #isAway = false;
   #steals = false;
   #seenAt = Date.now();
+  /** The word of a logout that was there when this page was frozen, or left. */
+  #word: string | null = null;
 
   /** `identity` is whose page it is, if it knows. */
   constructor(options: TabOptions, browser: Browser, identity: string | null) {
@@ -75,7 +82,10 @@ export class Tabs implements NewsSource {
   }
 
   reidentify(cause: Cause, scope: string | null): void {
-    if (cause === 'forget') this.#group?.say('signedOut');
+    if (cause === 'forget') {
+      this.#group?.say('signedOut');
+      this.#logouts(String(Date.now() + Math.random()));
+    }
     if (cause === 'another') this.#group?.say('doubt');
     this.#leave();
     this.#cursor = null;
@@ -88,13 +98,16 @@ export class Tabs implements NewsSource {
   suspend(): void {
     if (this.#isAway) return;
     this.#isAway = true;
+    this.#word = this.#logouts();
     this.#leave();
     this.#options.onNews({ type: 'down', error: null });
   }
 
   resume(): void {
     this.#isAway = false;
-    this.update();
+    // INVARIANT (nothing of a caller who has logged out shows): this page was in no group, and has heard nothing of it.
+    if (this.#logouts() !== this.#word) this.#options.onSignedOut();
+    else this.update();
   }
 
   close(): void {
@@ -114,6 +127,16 @@ export class Tabs implements NewsSource {
 
   get patienceMs(): number {
     return this.#group?.hasOthers && this.#browser.isHidden() ? PATIENCE_MS * (1 + Math.random()) : 0;
+  }
+
+  /** Return the word of the last logout of this caller, which `said` becomes. It says nothing of who that is. */
+  #logouts(said?: string): string | null {
+    if (this.#scope === null) return null;
+    return this.#browser.word(`rx-out:${shortHash(this.#groupName(this.#scope))}`, said);
+  }
+
+  #groupName(scope: string): string {
+    return `rx1:${this.#options.wire.base}:${scope}`;
   }
 
   #leave(): void {
@@ -157,7 +180,7 @@ export class Tabs implements NewsSource {
         this.#again(scope);
       },
     };
-    this.#group = new Group(`rx1:${this.#options.wire.base}:${scope}`, options, host, this.#steals);
+    this.#group = new Group(this.#groupName(scope), options, host, this.#steals);
     this.#steals = false;
   }
 
@@ -166,4 +189,9 @@ export class Tabs implements NewsSource {
     this.#scope = scope;
     this.resume();
   }
+}
+
+/** Return a number of 16 bits: nobody can tell from it who somebody is, and two callers of a browser rarely share it. */
+function shortHash(text: string): number {
+  return [...text].reduce((hash, letter) => (hash * 31 + (letter.codePointAt(0) ?? 0)) % 65_521, 7);
 }

@@ -325,6 +325,8 @@ export class MemoryBrowser {
   readonly tabs: Tab[] = [];
   readonly channels = new Map<string, Map<Tab, (data: unknown) => void>>();
   readonly storage = new Texts();
+  /** What tabs have left for those that hear nothing. */
+  readonly words = new Map<string, string>();
 
   constructor(runtime: Runtime = PRODUCT) {
     this.runtime = runtime;
@@ -421,8 +423,12 @@ export class Tab {
     this.#browser = browser;
     this.caller = caller;
     this.isHidden = isHidden;
-    const own: tabs.Browser = { isHidden: () => this.isHidden, nextTask: () => this.whenItRuns() };
-    const shared: TabHost = {
+    const word = (name: string, said?: string): string | null => {
+      if (said !== undefined) browser.words.set(name, said);
+      return browser.words.get(name) ?? null;
+    };
+    const own: tabs.Browser = { isHidden: () => this.isHidden, nextTask: () => this.whenItRuns(), word };
+    const shared: TabHost & tabs.Browser = {
       ...own,
       locks: browser.locks.of(this),
       openChannel: (name, onMessage) => {

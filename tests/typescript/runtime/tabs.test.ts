@@ -179,6 +179,41 @@ describe('a page that was away', () => {
     expect(browser.server.streams.size).toBe(1);
   });
 
+  test.each([undefined, 'ada'])(
+    'shows nothing of a caller who has logged out meanwhile; named by the page: %s',
+    async (identity) => {
+      const signedOut: string[] = [];
+      const open = (name: string, caller: string): Tab =>
+        browser.open({ caller, ...(identity && { identity: caller }), onSignedOut: () => signedOut.push(name) });
+      const [one, frozen, eve] = [open('one', 'ada'), open('frozen', 'ada'), open('eve', 'eve')];
+      for (const tab of [one, frozen, eve]) tab.show('a.b');
+      await allRight([one, frozen, eve]);
+      frozen.engine.suspend();
+      eve.engine.suspend();
+      one.engine.reidentify('forget');
+      await settle();
+      expect(frozen.now('a.b')?.data).toBeDefined();
+      browser.server.refusal = 401;
+      frozen.engine.resume();
+      eve.engine.resume();
+      // At once: the first frame that the page paints again is without it.
+      expect(frozen.now('a.b')?.data).toBeUndefined();
+      expect(eve.now('a.b')?.data).toBeDefined();
+      await settle();
+      expect(signedOut).toEqual(['frozen']);
+    },
+  );
+
+  test('and goes on as before if they have logged out before it was away', async () => {
+    const [one, other] = (await tabsOf(2)) as [Tab, Tab];
+    one.engine.reidentify('forget');
+    await until(() => other.isRight('a.b'));
+    other.engine.suspend();
+    other.engine.resume();
+    expect(other.now('a.b')?.data).toBeDefined();
+    await allRight([other]);
+  });
+
   test('asks for nothing if nothing has changed', async () => {
     const [, other] = (await tabsOf(2)) as [Tab, Tab];
     other.engine.suspend();
