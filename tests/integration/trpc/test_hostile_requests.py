@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from reactive_rpc.web.trpc import inputs
 from reactive_rpc.web.trpc.transformers import PLAIN
+from tests.support.node import TYPESCRIPT, run_node
 
 from .desk import PROCEDURES, rpc_on
 
@@ -260,6 +262,65 @@ def search(app: FastAPI, loop: asyncio.Runner, *, cases: int) -> None:
 def test_no_request_is_answered_by_something_that_a_client_cannot_read(app: FastAPI, loop: asyncio.Runner) -> None:
     """Random methods, paths, parameters, headers and bodies."""
     search(app, loop, cases=400)
+
+
+def answers(app: FastAPI, loop: asyncio.Runner, *, cases: int) -> list[dict[str, Any]]:
+    """Return the answers to requests that are drawn, as `tests/typescript/trpc/readable.ts` takes them."""
+    found = []
+
+    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(requests)
+    @example(WORST[2])
+    @example(WORST[4])
+    def note(sent: Sent) -> None:
+        received = loop.run(answer_to(app, sent))
+        is_plain = received.status not in (204, 304) and not received.media_type.startswith("text/event-stream")
+        if is_plain and sent.path.startswith(("/trpc/", "/super/")):
+            found.append(_as_link_reads_it(sent, received))
+
+    note()
+    return found
+
+
+def _as_link_reads_it(sent: Sent, received: Received) -> dict[str, Any]:
+    calls, link = 1, "http"
+    if b'"0":[[0],[null' in received.body[:40]:
+        calls, link = received.body.splitlines()[0].count(b"[[0],"), "stream"
+    elif received.body.startswith(b"["):
+        calls, link = len(json.loads(received.body)), "batch"
+    return {
+        "link": link,
+        "calls": calls,
+        "isTransformed": sent.path.startswith("/super/"),
+        "status": received.status,
+        "type": received.media_type,
+        "body": b64encode(received.body).decode(),
+    }
+
+
+def read_by_client(answers: list[dict[str, Any]], folder: Path) -> list[str]:
+    """Return what the official client could not read."""
+    file = folder / "answers.jsonl"
+    file.write_text("\n".join(map(json.dumps, answers)))
+    *faults, last = run_node(TYPESCRIPT / "trpc/readable.ts", str(file)).splitlines()
+    assert last == f"{len(answers)} were read"
+    return faults
+
+
+def test_the_official_client_reads_the_answers(app: FastAPI, loop: asyncio.Runner, tmp_path: Path) -> None:
+    """By the link that fits: single, in batches, and streamed."""
+    found = answers(app, loop, cases=400)
+    assert {each["link"] for each in found} == {"http", "batch", "stream"}
+    assert read_by_client(found, tmp_path) == []
+
+
+@pytest.mark.seeded_bug
+def test_an_error_that_the_official_client_cannot_read_is_found(
+    app: FastAPI, loop: asyncio.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without its number, which the client needs."""
+    monkeypatch.setattr("reactive_rpc.web.trpc.calls.shape_of", lambda error, marks: b'{"message":"no"}')
+    assert read_by_client(answers(app, loop, cases=30), tmp_path) != []
 
 
 @pytest.mark.seeded_bug
