@@ -15,6 +15,16 @@ export function isObject(json: unknown): json is JsonObject {
   return typeof json === 'object' && json !== null && !Array.isArray(json);
 }
 
+/** Return a field of what may be an object. */
+export function fieldOf(json: unknown, name: string): unknown {
+  return isObject(json) ? json[name] : undefined;
+}
+
+/** Return a text, null in the place of anything else. */
+export function textIn(json: unknown): string | null {
+  return typeof json === 'string' ? json : null;
+}
+
 export function objectOf(json: unknown): JsonObject {
   return isObject(json) ? json : misfit(json, 'an object');
 }

@@ -7,7 +7,7 @@
  * is not kept. Tabs share it: no entry is read to be written again, so none of them undoes another's.
  */
 
-import type { Raw } from './json.ts';
+import { type Raw, textIn } from './json.ts';
 import { formatVersion, parseVersion, type Version } from './versions.ts';
 
 /** A result, as it is kept. */
@@ -276,7 +276,7 @@ function resultOf(text: string): StoredResult | null {
     json,
     isText: isText === true,
     scope: head.scope,
-    etag: typeof etag === 'string' ? etag : null,
-    version: typeof version === 'string' ? parseVersion(version) : null,
+    etag: textIn(etag),
+    version: parseVersion(textIn(version)),
   };
 }

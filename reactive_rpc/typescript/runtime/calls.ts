@@ -4,8 +4,8 @@ import { type TRPCLink, TRPCUntypedClient } from '@trpc/client';
 import type { AnyRouter } from '@trpc/server';
 
 import { asError, codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
-import { CallMarks, newKey } from './gate.ts';
-import { isObject, type JsonObject, parseJson, type Raw } from './json.ts';
+import { type CallMarks, newKey, readMarked } from './gate.ts';
+import { fieldOf, isObject, type JsonObject, parseJson, type Raw, textIn } from './json.ts';
 import { parseVersion, type Version } from './versions.ts';
 
 /** The outcome of a query: its result, whose JSON is undefined if it is unchanged, or an error; an error that lasts until the data changes, or "as before". */
@@ -61,10 +61,9 @@ export class Calls {
   }
 
   /** Ask for the outcome of a query. Throws a ReactiveError if there is none. */
-  async query(path: string, input: unknown, { signal, ...about }: QueryOptions = {}): Promise<Answer> {
-    const marks = new CallMarks(about);
+  async query(path: string, input: unknown, { signal, ...marks }: QueryOptions = {}): Promise<Answer> {
     try {
-      return answerOf(marks.read(await this.#client.query(path, input, options(marks, signal))));
+      return answerOf(readMarked(marks, await this.#client.query(path, input, options(marks, signal))));
     } catch (thrown) {
       const error = errorOf(thrown, path);
       const told = toldOf(markOf(thrown));
@@ -78,15 +77,15 @@ export class Calls {
   async mutate(path: string, input: unknown, about: MutationOptions = {}): Promise<Written> {
     const { key = newKey(), parse, scope, signal } = about;
     const isExact = parse !== undefined;
-    const marks = new CallMarks({ key: this.#keyless.has(path) ? null : key, scope, isExact });
+    const marks: CallMarks = { key: this.#keyless.has(path) ? undefined : key, scope, isExact };
     try {
-      const read = marks.read(await this.#client.mutation(path, input, options(marks, signal)));
+      const read = readMarked(marks, await this.#client.mutation(path, input, options(marks, signal)));
       const { json, isText } = rawOf(read);
       return { ...toldOf(read), json: isText ? (parse ?? parseJson)(String(json)) : json };
     } catch (thrown) {
       const error = errorOf(thrown, path);
       // Nobody has asked for a key, and nothing was done: it is made without one.
-      if (about.key !== undefined || marks.key === null || !isKeyRefused(error)) throw error;
+      if (about.key !== undefined || marks.key === undefined || !isKeyRefused(error)) throw error;
       this.#keyless.add(path);
       return this.mutate(path, input, about);
     }
@@ -112,9 +111,9 @@ function options(marks: CallMarks, signal: AbortSignal | undefined): object {
 function toldOf(marks: JsonObject): Told {
   const { etag, version, scope, stale, transformed } = marks;
   return {
-    etag: typeof etag === 'string' ? etag : null,
-    version: typeof version === 'string' ? parseVersion(version) : null,
-    scope: typeof scope === 'string' ? scope : null,
+    etag: textIn(etag),
+    version: parseVersion(textIn(version)),
+    scope: textIn(scope),
     isStale: stale === true,
     isTransformed: transformed === true,
   };
@@ -122,7 +121,8 @@ function toldOf(marks: JsonObject): Told {
 
 /** Return what an error tells beside its message. */
 function dataOf(thrown: unknown): JsonObject | null {
-  return isObject(thrown) && isObject(thrown['data']) ? thrown['data'] : null;
+  const data = fieldOf(thrown, 'data');
+  return isObject(data) ? data : null;
 }
 
 function markOf(thrown: unknown): JsonObject {
@@ -137,16 +137,17 @@ function errorOf(thrown: unknown, path: string): ReactiveError {
   const data = dataOf(thrown);
   if (cause instanceof ReactiveError) return cause;
   if (data === null) {
-    const code = response === null ? (cause instanceof SyntaxError ? 'WIRE_ERROR' : 'CONNECTION_FAILED') : null;
     const status = response?.status ?? 0;
-    return new ReactiveError(code ?? codeOfStatus(status), `no answer to ${path}: ${message}`, { status, cause });
+    const unanswered = cause instanceof SyntaxError ? 'WIRE_ERROR' : 'CONNECTION_FAILED';
+    const code = status > 0 ? codeOfStatus(status) : unanswered;
+    return new ReactiveError(code, `no answer to ${path}: ${message}`, { status, cause });
   }
   const { type, details, httpStatus, request_id: requestId } = data;
   return new ReactiveError(String(data['code']), message, {
     status: Number(httpStatus) || 0,
-    type: typeof type === 'string' ? type : null,
+    type: textIn(type),
     details,
-    requestId: typeof requestId === 'string' ? requestId : null,
+    requestId: textIn(requestId),
     retryAfterSeconds: secondsOf(markOf(thrown)['retry_after'] ?? response?.headers?.get('retry-after')),
   });
 }
@@ -154,11 +155,10 @@ function errorOf(thrown: unknown, path: string): ReactiveError {
 type Answered = Pick<Response, 'status' | 'headers'>;
 
 function responseOf(thrown: unknown): Answered | null {
-  const meta = isObject(thrown) ? thrown['meta'] : null;
-  const response = isObject(meta) ? meta['response'] : null;
-  return isObject(response) && typeof response['status'] === 'number' ? (response as unknown as Answered) : null;
+  const response = fieldOf(fieldOf(thrown, 'meta'), 'response');
+  return typeof fieldOf(response, 'status') === 'number' ? (response as Answered) : null;
 }
 
 function isKeyRefused({ code, details }: ReactiveError): boolean {
-  return code === 'PRECONDITION_FAILED' && isObject(details) && details['idempotency_key'] === 'unsupported';
+  return code === 'PRECONDITION_FAILED' && fieldOf(details, 'idempotency_key') === 'unsupported';
 }

@@ -25,8 +25,9 @@ import type { Codec } from './codec.ts';
 import { connectedActions } from './coverage.ts';
 import { Entry } from './entry.ts';
 import { asReactiveError, ReactiveError } from './errors.ts';
+import { filesIn } from './forms.ts';
 import { type GateHost, gateLink } from './gate.ts';
-import { isObject, type JsonObject, type Raw } from './json.ts';
+import { isObject, type JsonObject, type Raw, textIn } from './json.ts';
 import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { isUp, Later, type LoadLive } from './later.ts';
 import type { LiveOptions } from './live.ts';
@@ -846,9 +847,11 @@ function fetchedAction(entry: Entry, answer: Answer): Action<unknown> {
   return { type: 'fetched', data, etag, version, isStale: stale, error };
 }
 
-/** Return an input as JSON alone. Throws a TypeError if it has a number that would arrive as text. */
+/** Return an input as JSON, and files, alone. Throws a TypeError if it has a number that would arrive as text. */
 function encoded(input: unknown, codec: Codec<unknown> | undefined): unknown {
-  return input === undefined || codec === undefined ? input : JSON.parse(JSON.stringify(codec.encode(input)));
+  if (input === undefined || codec === undefined) return input;
+  const json = codec.encode(input);
+  return { ...JSON.parse(JSON.stringify(json)), ...Object.fromEntries(filesIn(json)) };
 }
 
 /** Return the JSON of an answer, also of one that a link's transformer has made values of. */
@@ -900,8 +903,8 @@ function renderedOf(query: Query): Omit<StoredResult, 'json' | 'scope'> {
   const { etag, version, text } = isObject(about) ? about : {};
   return {
     isText: text === true,
-    etag: typeof etag === 'string' ? etag : null,
-    version: typeof version === 'string' ? parseVersion(version) : null,
+    etag: textIn(etag),
+    version: parseVersion(textIn(version)),
   };
 }
 

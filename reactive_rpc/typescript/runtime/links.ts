@@ -6,7 +6,7 @@ import type { AnyRouter } from '@trpc/server';
 import { type Credentials, headersOf } from './credentials.ts';
 import { codeOfStatus } from './errors.ts';
 import { reactiveHeaders } from './gate.ts';
-import { isObject } from './json.ts';
+import { fieldOf, isObject } from './json.ts';
 
 export interface LinkOptions {
   /** Where the server is: `/`, or `https://api.example.com`. */
@@ -54,30 +54,27 @@ export function defaultLinks({
 /** Return a `fetch` for links: it gives up after a while, and tells the page of a gateway as the error that it is. */
 export function reactiveFetch(own?: typeof fetch, timeoutMs: number = TIMEOUT_MS): Fetch {
   return async (url, init) => {
-    const { signal } = (init ?? {}) as RequestInit;
-    const signals = [signal, timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : null].filter((one) => one != null);
+    const { body, signal } = (init ?? {}) as RequestInit;
+    // JSON is a text. Nobody knows how long files take.
+    const isTimed = timeoutMs > 0 && typeof body !== 'object';
+    const signals = [signal, isTimed ? AbortSignal.timeout(timeoutMs) : null].filter((one) => one != null);
     // `no-store`: the browser's own cache must not answer. A page may replace `fetch` later, so it is looked up here.
     const about = { ...init, cache: 'no-store', signal: AbortSignal.any(signals) } as RequestInit;
     const response = await (own ?? globalThis.fetch)(String(url), about);
     if (response.ok) return response;
-    return Object.assign(response, { json: () => errorsOf(response) });
+    const read = (): Promise<unknown> => response.text().then((text) => JSON.parse(text));
+    return Object.assign(response, {
+      json: () =>
+        read()
+          .catch(() => null)
+          .then((json) => errorsIn(json, response)),
+    });
   };
 }
 
 /** Return the JSON of an answer that failed; an error of its status where that is none of tRPC's. */
-async function errorsOf(response: Response): Promise<unknown> {
-  const text = await response.text();
-  const json = parsed(text);
-  if (Array.isArray(json) || (isObject(json) && isObject(json['error']))) return json;
-  const { status } = response;
+function errorsIn(json: unknown, { status, url }: Response): unknown {
+  if (Array.isArray(json) || isObject(fieldOf(json, 'error'))) return json;
   const data = { code: codeOfStatus(status), httpStatus: status };
-  return { error: { message: `${response.url} answered ${status}`, code: -32603, data } };
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
+  return { error: { message: `${url} answered ${status}`, code: -32603, data } };
 }
