@@ -158,6 +158,7 @@ class Hub:
         scope: str | None = None,
         request_bytes: int = 0,
         limits: StreamLimits | None = None,
+        is_poll: bool = False,
     ) -> tuple[Stream, bytes]:
         """Open a stream and return it with its first frame. Whoever gets it must `disconnect` it.
 
@@ -165,6 +166,7 @@ class Hub:
             identity: whose it is, for `revoke`.
             scope: the caller's scope in `connected`; None if the caller is not known.
             limits: the limits in `connected`.
+            is_poll: it is one long poll, which counts by itself.
             caller: whom bounds count, and who takes turns; left out, the identity.
             recheck: resolves the stream's context again.
             request_bytes: the memory that it holds for that.
@@ -184,7 +186,8 @@ class Hub:
             raise
         connected.scope, connected.limits = scope, limits
         connected.heartbeat_seconds = self._heartbeats.seconds or None
-        self.stats.opened += 1
+        self.stats.opened += not is_poll
+        self.stats.polls += is_poll
         self._heartbeats.add(stream)
         return stream, connected.encode(retry_ms=self._retry_ms())
 

@@ -18,7 +18,8 @@ class HubStats:
         retried: events that were sent again.
         abandoned: events that were still unacknowledged when their stream was given up.
         revoked: streams that were ended for good.
-        opened: streams that were opened.
+        opened: streams that were opened, without the one that each long poll has.
+        polls: long polls that were not refused.
         refused: streams that were not: the server drains, or the database cannot be read.
     """
 
@@ -30,6 +31,7 @@ class HubStats:
     abandoned: int = 0
     revoked: int = 0
     opened: int = 0
+    polls: int = 0
     refused: int = 0
 
     def counters(self) -> dict[str, float]:
@@ -42,6 +44,7 @@ class HubStats:
             "events_abandoned": self.abandoned,
             "gaps": self.gaps,
             "streams_opened": self.opened,
+            "polls": self.polls,
             "streams_refused": self.refused,
             "streams_revoked": self.revoked,
         }

@@ -53,6 +53,7 @@ COUNTERS: Final = {
     "events_abandoned": "Events unacknowledged when their stream was given up; the client resumes by its cursor",
     "gaps": "Events of them that told of a gap",
     "streams_opened": "Event streams opened",
+    "polls": "Long polls for events",
     "streams_refused": "Event streams refused",
     "streams_revoked": "Event streams ended as their caller was revoked",
     "rechecks": "Contexts of open streams that were resolved again",

@@ -86,7 +86,7 @@ class PollEndpoint(Endpoint):
 
     async def _poll(self, request: SubscribeRequest[PollRequest]) -> Polled:
         await self._clock.sleep(self._subscriber.limits.pace_poll(request.caller))
-        stream, first = await self._subscriber.connect(request, acks=False)
+        stream, first = await self._subscriber.connect(request, acks=False, is_poll=True)
         connected = _connected(first)
         stream.say(first)
         self._answers.opened()

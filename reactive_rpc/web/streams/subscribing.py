@@ -250,7 +250,7 @@ class Subscriber:
         """
         scope["headers"] = await self.tickets.redeem(ticket, scope["headers"], dependencies)
 
-    async def connect(self, request: SubscribeRequest[W], *, acks: bool) -> tuple[Stream, bytes]:
+    async def connect(self, request: SubscribeRequest[W], *, acks: bool, is_poll: bool = False) -> tuple[Stream, bytes]:
         """Open the stream that was asked for and return it with its first frame; whoever gets it must disconnect it.
 
         Raises:
@@ -268,6 +268,7 @@ class Subscriber:
             request_bytes=request.request_bytes,
             scope=scope_of(request.found.context),
             limits=self._stream_limits,
+            is_poll=is_poll,
         )
         request.subscriptions.clear()  # a long poll would hold the inputs a second time, uncounted
         request.wanted.queries.clear()

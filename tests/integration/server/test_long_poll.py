@@ -74,6 +74,18 @@ def test_the_first_poll_answers_at_once(server: Polled) -> None:
     assert (connected["data"]["stale"], connected["data"]["errors"]) == ([], [])
 
 
+def test_a_poll_counts_as_none_of_the_streams_that_were_opened(server: Polled) -> None:
+    """Or a client that polls would look like one whose streams break at once."""
+    for _ in range(3):
+        server.poll("a")
+    stats = server.rpc.admin.stats()
+    assert (stats["polls"], stats["streams_opened"]) == (3, 0)
+    with server.client.stream("POST", "/rpc/events", json=in_rooms("a")) as stream:
+        assert stream.status_code == 200
+        stats = server.rpc.admin.stats()
+        assert (stats["polls"], stats["streams_opened"]) == (3, 1)
+
+
 def test_a_poll_waits_for_the_first_event(server: Polled) -> None:
     """A write while it waits is its answer; the cursor moves on to it."""
     cursor = server.poll("a", "b")["cursor"]
