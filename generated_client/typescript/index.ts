@@ -3,8 +3,8 @@
 
 import type { Api, Procedures } from './api.ts';
 import { codecs } from './codecs.ts';
-import { createReactive as create, procedureNames } from './runtime/index.ts';
-import type { Reactive, ReactiveOptions } from './runtime/index.ts';
+import { createReactive as create, procedureNames, queue as queueOf } from './runtime/index.ts';
+import type { Offline, QueueOptions, Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
 export {
@@ -23,7 +23,10 @@ export type {
   KeyValueStorage,
   PagesOptions,
   PagesState,
+  QueuedMutation,
+  QueueOptions,
   ReactiveOptions,
+  RejectedMutation,
   State,
   Status,
 } from './runtime/index.ts';
@@ -34,4 +37,9 @@ export const api: Api = /* @__PURE__ */ procedureNames<Api>();
 /** Return a client of the server at `options.url`. */
 export function createReactive(options: ReactiveOptions<Procedures>): Reactive<Procedures> {
   return create<Procedures>({ prefix: '/rpc', namespaces: ['agents', 'memory', 'messages', 'organizations', 'search', 'tools'], codecs, ...options });
+}
+
+/** Return what `createReactive` takes as `offline`: the mutations that are named wait for the network. */
+export function queue(options: QueueOptions<Procedures>): Offline {
+  return queueOf<Procedures>(options);
 }

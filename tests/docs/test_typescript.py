@@ -58,6 +58,7 @@ DOCUMENTED = [
     ("reactive.ts", "Status", "Reactive"),
     ("reactive.ts", "LiveQuery", "LiveQuery"),
     ("state.ts", "State", "LiveQuery"),
+    ("queue.ts", "QueueOptions", "queue"),
     ("errors.ts", "ReactiveError", "ReactiveError"),
     ("react/index.ts", "Hooks", "React"),
 ]

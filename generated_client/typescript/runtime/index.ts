@@ -9,6 +9,7 @@ export { reactiveHeaders } from './gate.ts';
 export type { Page } from './intervals.ts';
 export { type Named, procedureNames } from './keys.ts';
 export { reactiveFetch } from './links.ts';
+export type { Offline } from './offline.ts';
 export {
   infinite,
   Pages,
@@ -18,6 +19,7 @@ export {
   type PagesState,
   type RowOf,
 } from './pages.ts';
+export { type QueuedMutation, type QueuedUpdate, type QueueOptions, queue, type RejectedMutation } from './queue.ts';
 export type {
   Args,
   CallOptions,

@@ -215,7 +215,7 @@ function whenIdle(write: () => void): () => void {
 }
 
 /** Return what `try_` returns; `otherwise` if storage is full, forbidden, or holds something strange. */
-function attempt<T>(try_: () => T, otherwise: T): T {
+export function attempt<T>(try_: () => T, otherwise: T): T {
   try {
     return try_();
   } catch {
@@ -223,21 +223,22 @@ function attempt<T>(try_: () => T, otherwise: T): T {
   }
 }
 
-function keysOf(storage: KeyValueStorage | null): string[] {
+/** Return the names of all entries. */
+export function keysOf(storage: KeyValueStorage | null): string[] {
   if (storage === null) return [];
   return Array.from({ length: storage.length }, (_, index) => storage.key(index)).filter((key) => key !== null);
 }
 
 /** Tell whether an entry is a kept result, and not, say, a mutation that waits. */
 function isResult(key: string): boolean {
-  return key.startsWith(PREFIX) && !OTHER.test(key);
+  return key.startsWith(PREFIX) && !WAITING.test(key);
 }
 
-/** `rx:<identity>:out:<mutation>`. */
-const OTHER = /^rx:[^:]*:out:/;
+/** `rx:<identity>:out:<mutation>`, which begins with a digit; a query, after the buster `out`, does not. */
+export const WAITING = /^rx:[^:]*:out:\d/;
 
 /** Return a part of a key, without what parts are separated by: else `a` with `b:c` were `a:b` with `c`. */
-function escaped(part: string): string {
+export function escaped(part: string): string {
   return part.replaceAll('%', '%25').replaceAll(':', '%3A');
 }
 

@@ -27,8 +27,8 @@ _INDEX: Final = """
 /** The client of %(title)s: the one import. */
 
 import type { Api, Procedures } from './api.ts';
-%(import_codecs)simport { createReactive as create, procedureNames } from './runtime/index.ts';
-import type { Reactive, ReactiveOptions } from './runtime/index.ts';
+%(import_codecs)simport { createReactive as create, procedureNames, queue as queueOf } from './runtime/index.ts';
+import type { Offline, QueueOptions, Reactive, ReactiveOptions } from './runtime/index.ts';
 
 export type * from './api.ts';
 export {
@@ -47,7 +47,10 @@ export type {
   KeyValueStorage,
   PagesOptions,
   PagesState,
+  QueuedMutation,
+  QueueOptions,
   ReactiveOptions,
+  RejectedMutation,
   State,
   Status,
 } from './runtime/index.ts';
@@ -58,6 +61,11 @@ export const api: Api = /* @__PURE__ */ procedureNames<Api>();
 /** Return a client of the server at `options.url`. */
 export function createReactive(options: ReactiveOptions<Procedures>): Reactive<Procedures> {
   return create<Procedures>({ prefix: %(prefix)s, namespaces: %(namespaces)s,%(codecs)s ...options });
+}
+
+/** Return what `createReactive` takes as `offline`: the mutations that are named wait for the network. */
+export function queue(options: QueueOptions<Procedures>): Offline {
+  return queueOf<Procedures>(options);
 }
 """.strip()
 

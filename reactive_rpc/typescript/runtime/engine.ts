@@ -32,6 +32,7 @@ import { type QueryName, queryKeyOf, queryNameOf } from './keys.ts';
 import { isUp, Later, type LoadLive } from './later.ts';
 import type { LiveOptions } from './live.ts';
 import { type MutationHost, Mutations, type MutationTarget, type OptimisticUpdate } from './mutations.ts';
+import type { MutationQueue, Offline, QueuePlace } from './offline.ts';
 import { type Action, type Base, isStale, newestOf } from './state.ts';
 import type { Store, StoredResult } from './store.ts';
 import type { Cause, ConnectedQuery, News, SharedResult, StreamState, WatchedQuery } from './streams.ts';
@@ -64,6 +65,10 @@ export interface EngineOptions {
   readonly confirmMs?: number | undefined;
   /** Loads what hears of changes. */
   readonly load: LoadLive;
+  /** Returns the mutations that wait for the network; left out, none does. */
+  readonly offline?: Offline | undefined;
+  /** Where these are kept. */
+  readonly storage?: QueuePlace['storage'] | undefined;
   readonly onUnauthorized?: ((error: ReactiveError) => void) | undefined;
   readonly onSignedOut?: (() => void) | undefined;
 }
@@ -74,7 +79,7 @@ export interface EngineStatus {
   readonly isOnline: boolean;
   /** When the server was last heard of, as `Date.now()` counts; null if it never was. */
   readonly heardAt: number | null;
-  /** How many mutations were made and are not answered yet. */
+  /** How many mutations were made and are not answered yet, those that wait in storage too. */
   readonly waiting: number;
   /** Why there is no stream. */
   readonly error: ReactiveError | null;
@@ -108,6 +113,8 @@ export class Engine {
   readonly client: QueryClient;
   /** The lists in pages that are followed. */
   readonly lists = new Set<FollowedList>();
+  /** Mutations that wait for the network, if any may. */
+  readonly queue: MutationQueue | undefined;
   /** For clients of tRPC's, whose calls of queries pass the reducer as the engine's own do. */
   readonly links: TRPCLink<AnyRouter>[];
   /** Sends a query, or a mutation, once: neither the state nor what shows has a part in it. */
@@ -142,7 +149,9 @@ export class Engine {
     };
     this.links = [gateLink(host), ...options.links];
     this.calls = new Calls(this.links);
-    this.#mutations = new Mutations(this.#mutationHost());
+    const shows = this.#mutationHost();
+    this.#mutations = new Mutations(shows);
+    this.queue = options.offline?.(this, options, shows);
     this.#scope = options.store?.scope ?? null;
     this.#news = options.transport === 'off' ? null : new Later(options.load, this.#liveOptions());
     // By namespace: the user's other queries keep their defaults.
@@ -152,6 +161,11 @@ export class Engine {
     const cache = this.client.getQueryCache();
     this.#unsubscribe = cache.subscribe((event) => this.#onCache(event));
     for (const query of cache.getAll()) this.#adopt(query);
+  }
+
+  /** The caller, as the server named it last; null if it has named nobody. */
+  get scope(): string | null {
+    return this.#scope;
   }
 
   get status(): EngineStatus {
@@ -243,7 +257,9 @@ export class Engine {
   ): Promise<unknown> {
     const { input: inputCodec, output } = this.#codecs(path);
     const json = encoded(input, inputCodec);
-    this.#become({ waiting: this.#status.waiting + 1 });
+    const waits = this.queue?.add(path, json, updates, options);
+    if (waits) return waits;
+    this.count(1);
     const caller = this.#callers;
     const made = this.#mutations.make(updates, options.isParallel ?? false, async () => {
       // INVARIANT (a mutation is never sent as another caller's): it may have waited for one before it.
@@ -254,12 +270,13 @@ export class Engine {
       const isJson = output !== undefined && !written.isTransformed;
       return { value: isJson ? output.decode(written.json) : written.json, version: written.version };
     });
-    return made.finally(() => this.#become({ waiting: this.#status.waiting - 1 }));
+    return made.finally(() => this.count(-1));
   }
 
   /** The caller is another one, whose scope may be known, or has other credentials. */
   reidentify(cause: Cause, scope: string | null = null): void {
     const forget = cause !== 'credentials';
+    this.queue?.reidentify(forget);
     if (forget) {
       this.#options.store?.end();
       this.#scope = scope;
@@ -280,6 +297,7 @@ export class Engine {
   /** Try now what waits: the page is online, or seen again. */
   nudge(): void {
     this.#news?.source?.nudge();
+    this.queue?.nudge();
     for (const entry of this.#entries.values()) entry.pause?.abort();
   }
 
@@ -322,6 +340,7 @@ export class Engine {
   close(): void {
     this.#unsubscribe();
     this.#news?.close();
+    this.queue?.close();
     for (const entry of this.#entries.values()) {
       entry.giveUp();
       clearTimeout(this.#holds.get(entry));
@@ -801,6 +820,11 @@ export class Engine {
       for (const listener of [...this.#statusListeners]) listener();
   }
 
+  /** Count a mutation that is made, or answered. */
+  count(more: number): void {
+    this.#become({ waiting: this.#status.waiting + more });
+  }
+
   #mutationHost(): MutationHost<Entry | FollowedList> {
     const engine = this;
     return {
@@ -830,8 +854,7 @@ export class Engine {
 
   /** Keys hold JSON, so that a query has one key however its input is written. */
   #encoded({ path, input }: QueryName): QueryName {
-    const codec = this.#codecs(path).input;
-    return { path, input: encoded(input, codec) };
+    return { path, input: encoded(input, this.#codecs(path).input) };
   }
 }
 

@@ -79,11 +79,12 @@ export class Mutations<Target extends MutationTarget> {
 }
 
 /** Tell whether nothing was written: it was not sent, or the server says so. */
-function isRefusal(error: Error): boolean {
+export function isRefusal(error: Error): boolean {
   if (!(error instanceof ReactiveError)) return false;
   return error.isUnsent || (error.status >= 400 && error.status < 500 && error.status !== 408);
 }
 
-function composed(updates: readonly OptimisticUpdate[]): Update<unknown> {
+/** Return two updates of one query as one: they are one op, which leaves as a whole. */
+export function composed(updates: readonly OptimisticUpdate[]): Update<unknown> {
   return (data) => updates.reduce((now: unknown, one) => one.update(now), data);
 }

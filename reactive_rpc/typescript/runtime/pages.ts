@@ -180,10 +180,11 @@ export class Pages<T> {
   }
 
   #begin(): void {
-    this.#host.lists.add(this.#target);
     // The QueryClient may have forgotten some of its pages meanwhile.
     for (const [one, { query }] of this.#followed) if (this.#query(one) !== query) this.#followed.delete(one);
     this.#settle();
+    // Once it has pages: what waits to be sent shows in them from now on.
+    this.#host.lists.add(this.#target);
   }
 
   #end(): void {
@@ -582,7 +583,13 @@ function hostOf(engine: Engine): PagesHost {
     get notifiedUpTo() {
       return engine.notifiedUpTo;
     },
-    lists: engine.lists,
+    lists: {
+      add: (list) => {
+        engine.lists.add(list);
+        engine.queue?.appeared();
+      },
+      delete: (list) => engine.lists.delete(list),
+    },
     // A browser calls it on nothing, or refuses.
     soon: (act) => queueMicrotask(act),
   };

@@ -10,6 +10,7 @@ import type { ReactiveError } from './errors.ts';
 import type { Named, QueryName } from './keys.ts';
 import { defaultLinks } from './links.ts';
 import type { OptimisticUpdate } from './mutations.ts';
+import type { Offline } from './offline.ts';
 import { followPage, isPage } from './page.ts';
 import { isKept, type Wishes } from './persist.ts';
 import type { State } from './state.ts';
@@ -111,6 +112,8 @@ export interface ReactiveOptions<P extends Procedures = Procedures> {
   /** The first parts of the API's paths: their keys in the QueryClient are live, whoever makes them. */
   readonly namespaces?: readonly string[];
   readonly codecs?: Readonly<Record<string, ProcedureCodecs>>;
+  /** Which mutations wait for the network, as `queue` says; all others fail at once if there is none. */
+  readonly offline?: Offline;
   /** Called when the server wants other credentials; give them, and call `reidentify`. */
   readonly onUnauthorized?: (error: ReactiveError) => void;
   /** Called when nothing of the caller's is left here: they logged out in another tab, or are somebody else by now. */
@@ -319,6 +322,6 @@ function storeOf(options: ReactiveOptions): Store | null {
   return new Store({ storage: place, identity, buster, keeps: (query) => isKept(query, persist) });
 }
 
-function pageStorage(name: 'localStorage' | 'sessionStorage'): KeyValueStorage | undefined {
+export function pageStorage(name: 'localStorage' | 'sessionStorage'): KeyValueStorage | undefined {
   return typeof document === 'undefined' ? undefined : globalThis[name];
 }

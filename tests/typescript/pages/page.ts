@@ -44,7 +44,8 @@ export class Page {
   readonly #looks: (() => void)[] = [];
   readonly #orders: Orders;
 
-  constructor(orders: Orders) {
+  /** `own` are options that no address can name. */
+  constructor(orders: Orders, own: Partial<ReactiveOptions<Procedures>> = {}) {
     this.#orders = orders;
     this.token = orders.token ?? '';
     this.hub = createReactive({
@@ -64,6 +65,7 @@ export class Page {
         return fetch(input, init);
       },
       ...orders.options,
+      ...own,
     });
     for (const [path, input] of orders.show ?? []) this.show(path, input);
   }

@@ -7,6 +7,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import type { Runtime } from './browser.ts';
 import type { PagesModule } from './pages_world.ts';
+import type { QueueModules } from './queue_games.ts';
 import type { Reducer } from './world.ts';
 
 const RUNTIME = new URL('../../../reactive_rpc/typescript/runtime/', import.meta.url);
@@ -29,6 +30,14 @@ export function withFault<R>(fault: Fault, use: (reducer: Reducer) => R): Promis
 /** Call `use` with the lists in pages that have a fault. */
 export function withFaultOfPages<R>(fault: Fault, use: (pages: PagesModule) => R): Promise<R> {
   return withCopy(fault, async (folder) => use((await load(folder, 'pages.ts')) as PagesModule));
+}
+
+/** Call `use` with the queue of mutations that has a fault. */
+export function withFaultOfQueue<R>(fault: Fault, use: (modules: QueueModules) => Promise<R>): Promise<R> {
+  return withCopy(fault, async (folder) => {
+    const modules = await Promise.all(['queue.ts', 'errors.ts'].map((name) => load(folder, name)));
+    return use(Object.assign({}, ...modules) as QueueModules);
+  });
 }
 
 /** Call `use` with a whole runtime that has a fault. */
