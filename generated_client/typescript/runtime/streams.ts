@@ -3,7 +3,7 @@
  * One event stream for a set of queries: opened, replaced and resumed for as long as anybody watches.
  *
  * A change of the set opens a new stream, with ETags and cursor, while the old one still speaks. 401, 403 and `revoked`
- * stop until the caller has other credentials; everything else is tried again, with backoff. A stream that misses
+ * stop until the caller has other credentials, 413 until the set is another; all else is tried again, with backoff. A stream that misses
  * heartbeats is ended. If streams end at once again and again, or one says nothing while a long poll is answered,
  * something on the way holds them back: then long polls do their work, and a stream is tried again later.
  *
@@ -198,6 +198,8 @@ export class Streams implements NewsSource {
   /** The server has asked for no try before. */
   #heldOffUntil = 0;
   #refusal: ReactiveError | null = null;
+  /** The set that is too large for the server, by its keys: it is not asked for again. */
+  #tooLarge: string | null = null;
   /** The active stream refuses a query that it may watch later. */
   #isOutdated = false;
   /** Nobody knows whether the active stream is up. */
@@ -262,7 +264,7 @@ export class Streams implements NewsSource {
 
   /** Begin anew with other credentials. */
   reidentify(): void {
-    this.#refusal = null;
+    this.#refusal = this.#tooLarge = null;
     this.cursor = null;
     this.#seen.clear();
     this.#end();
@@ -292,6 +294,7 @@ export class Streams implements NewsSource {
       await nextTask();
       const queries = this.#options.queries();
       if (this.#isClosed || this.#refusal !== null || this.#fits(queries)) continue;
+      if (namesOf(queries) === this.#tooLarge) continue;
       if (queries.length === 0) this.#idle();
       else await this.#connect(queries);
     }
@@ -490,7 +493,16 @@ export class Streams implements NewsSource {
     }
     // Polling, which was only tried, does not work either.
     this.#pollsUntil = 0;
+    if (failure?.status === 413) return this.#giveUp(stream, failure);
     this.#failed(failure ?? new ReactiveError('CONNECTION_FAILED', 'the event stream ended before it was connected'));
+  }
+
+  /** Ask for a set no more, until it is another one: the stream before goes on, if there is one. */
+  #giveUp(stream: Stream, error: ReactiveError): void {
+    this.#tooLarge = namesOf(stream.queries);
+    if (this.#active !== null) return;
+    this.#become('refused');
+    this.#options.onNews({ type: 'refused', error });
   }
 
   #failed(error: ReactiveError): void {
@@ -606,6 +618,10 @@ class Watchdog {
 
 export function refOf({ path, input, etag }: WatchedQuery): QueryRef {
   return etag === null ? { path, input } : { path, input, etag };
+}
+
+function namesOf(queries: readonly WatchedQuery[]): string {
+  return JSON.stringify(queries.map(({ key }) => key).toSorted());
 }
 
 function connectedQueries(stream: Stream, event: ConnectedEvent): ConnectedQuery[] {

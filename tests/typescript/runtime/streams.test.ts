@@ -293,6 +293,26 @@ describe('what does not work', () => {
     expect(hub.streams).toHaveLength(2);
   });
 
+  test('413: a set that is too large is asked for once, and another one is', async () => {
+    hub.onStream = (stream) => (stream.body.queries.length > 1 ? stream.refuse(413) : stream.connect());
+    set = [ONE, TWO];
+    streams.update();
+    await heard('refused');
+    expect(news.at(-1)).toMatchObject({ error: { code: 'PAYLOAD_TOO_LARGE' } });
+    set = [TWO, ONE];
+    streams.update();
+    await roundTrip();
+    expect(hub.streams).toHaveLength(1);
+    set = [ONE];
+    await open();
+    expect(hub.streams).toHaveLength(2);
+    set = [ONE, TWO];
+    streams.update();
+    await roundTrip();
+    expect(hub.streams).toHaveLength(2);
+    expect(hub.streams[1]?.isClosed).toBe(false);
+  });
+
   test('revoked: neither; and the next caller begins without a cursor', async () => {
     await open();
     hub.streams[0]?.say('revoked', { reason: 'logged out' });
