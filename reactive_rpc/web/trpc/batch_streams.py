@@ -6,9 +6,9 @@ r"""A batch whose calls are answered each as soon as it has ended: lines of JSON
     [2,0,[[{"data":0}],["data",1,3]]]
     [3,1,[["first"]]]   [3,0,[[]]]   [3,2,{"message",...}]   and that yields, returns, or fails
 
-Source: tRPC v11, `packages/server/src/unstable-core-do-not-import/stream/jsonl.ts`. If its client goes away, queries
-are cancelled; mutations are made to their ends, as over any other wire. While nothing ends, a space now and then keeps
-proxies from taking the connection for dead: it begins the next line, and JSON does not mind.
+Source: tRPC v11, `packages/server/src/unstable-core-do-not-import/stream/jsonl.ts`. If its client goes away, nobody
+waits for its queries any more; mutations are made to their ends, as over any other wire. While nothing ends, a space
+now and then keeps proxies from taking the connection for dead: it begins the next line, and JSON does not mind.
 """
 
 from __future__ import annotations
