@@ -210,7 +210,5 @@ function objectOf(json: unknown): object {
 }
 
 function misfit(json: unknown, expected: string): never {
-  throw new TypeError(
-    `${JSON.stringify(json)} stands where the schema has ${expected}: was the client generated anew?`,
-  );
+  throw new TypeError(`${JSON.stringify(json)} is not ${expected}: was the client generated anew?`);
 }

@@ -942,5 +942,5 @@ function hydrated(entry: Entry, raw: Raw): unknown {
 }
 
 function foreignKey({ path }: QueryName): never {
-  throw new ReactiveError('BAD_REQUEST', `${path} is of no namespace of this client`);
+  throw new ReactiveError('BAD_REQUEST', `${path} is in no namespace`);
 }

@@ -52,5 +52,5 @@ export function parseJson(text: string): unknown {
 
 function misfit(json: unknown, expected: string): never {
   const found = JSON.stringify(json)?.slice(0, 200);
-  throw new ReactiveError('WIRE_ERROR', `the server sent ${found} in the place of ${expected}`);
+  throw new ReactiveError('WIRE_ERROR', `the server sent ${found}, not ${expected}`);
 }

@@ -6,7 +6,7 @@
  * the server in order. What shows is right without that too; the server's order would be its own.
  */
 
-import { asError, ReactiveError } from './errors.ts';
+import { ReactiveError } from './errors.ts';
 import type { Action, Update } from './state.ts';
 import type { Version } from './versions.ts';
 
@@ -72,7 +72,7 @@ export class Mutations<Target extends MutationTarget> {
       }
       return value;
     } catch (thrown) {
-      const type = isRefusal(asError(thrown)) ? 'opRejected' : 'opLost';
+      const type = isRefusal(thrown) ? 'opRejected' : 'opLost';
       for (const target of targets) this.#host.dispatch(target, { type, id });
       throw thrown;
     }
@@ -80,7 +80,7 @@ export class Mutations<Target extends MutationTarget> {
 }
 
 /** Tell whether nothing was written: it was not sent, or the server says so. */
-export function isRefusal(error: Error): boolean {
+export function isRefusal(error: unknown): boolean {
   if (!(error instanceof ReactiveError)) return false;
   return error.isUnsent || (error.status >= 400 && error.status < 500 && error.status !== 408);
 }

@@ -486,7 +486,7 @@ function applied<T>(data: T | undefined, op: Op<T>): T | undefined {
   try {
     return op.apply(data);
   } catch (error) {
-    console.error(`the optimistic update of ${op.id} failed; it shows nothing`, error);
+    console.error('an optimistic update failed; it shows nothing', error);
     return data;
   }
 }

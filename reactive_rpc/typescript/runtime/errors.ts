@@ -20,14 +20,22 @@ export class ReactiveError extends Error {
   readonly requestId: string | null;
 
   constructor(code: string, message: string, about: ErrorDetails = {}) {
-    super(message, about.cause === undefined ? undefined : { cause: about.cause });
+    super(message, about);
+    const {
+      status = 0,
+      type = null,
+      details = null,
+      retryAfterSeconds = 0,
+      isUnsent = false,
+      requestId = null,
+    } = about;
     this.code = code;
-    this.status = about.status ?? 0;
-    this.type = about.type ?? null;
-    this.details = about.details ?? null;
-    this.retryAfterSeconds = about.retryAfterSeconds ?? 0;
-    this.isUnsent = about.isUnsent ?? false;
-    this.requestId = about.requestId ?? null;
+    this.status = status;
+    this.type = type;
+    this.details = details;
+    this.retryAfterSeconds = retryAfterSeconds;
+    this.isUnsent = isUnsent;
+    this.requestId = requestId;
   }
 
   /** Whether the same request may do better a little later. */

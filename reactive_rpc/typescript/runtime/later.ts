@@ -19,6 +19,8 @@ const RETRY_MS = 10_000;
 const RETRY_CAP_MS = 60_000;
 
 export class Later {
+  /** The source, once it is there: what concerns open streams, or other tabs, needs not be said to a later one. */
+  source: NewsSource | null = null;
   readonly #load: LoadLive;
   readonly #options: Omit<LiveOptions, 'signal'>;
   readonly #closed = new AbortController();
@@ -26,16 +28,10 @@ export class Later {
   readonly #noted = new Map<string, (source: NewsSource) => void>();
   #callers = 0;
   #isBegun = false;
-  #source: NewsSource | null = null;
 
   constructor(load: LoadLive, options: Omit<LiveOptions, 'signal'>) {
     this.#load = load;
     this.#options = options;
-  }
-
-  /** The source, if it is there: what concerns open streams, or other tabs, needs not be said to a later one. */
-  get source(): NewsSource | null {
-    return this.#source;
   }
 
   /** Somebody is about to show something: load the code. */
@@ -61,11 +57,11 @@ export class Later {
 
   close(): void {
     this.#closed.abort();
-    this.#source?.close();
+    this.source?.close();
   }
 
   #tell(name: string, act: (source: NewsSource) => void): void {
-    if (this.#source !== null) act(this.#source);
+    if (this.source !== null) act(this.source);
     else {
       this.#noted.set(`${this.#callers}:${name}`, act);
       this.begin();
@@ -94,7 +90,7 @@ export class Later {
   }
 
   #start(source: NewsSource): void {
-    this.#source = source;
+    this.source = source;
     for (const act of this.#noted.values()) act(source);
     this.#noted.clear();
   }
@@ -107,7 +103,7 @@ export class Later {
 function again(load: LoadLive, { message }: Error): LoadLive {
   const [address] = /https?:[^\s?#]+/.exec(message) ?? [];
   if (address === undefined) return load;
-  return () => import(/* @vite-ignore */ /* webpackIgnore: true */ `${address}?again=${Date.now()}`);
+  return () => import(/* @vite-ignore */ /* webpackIgnore: true */ `${address}?${Date.now()}`);
 }
 
 /** Tell whether changes are heard of. */

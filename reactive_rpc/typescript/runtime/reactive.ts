@@ -263,11 +263,6 @@ export class Reactive<P extends Procedures> {
     };
   }
 
-  /** Return the keys that queries have in the QueryClient. */
-  keysOf<const Paths extends readonly QueryPath<P>[]>(queries: QueryList<P, Paths>): string[] {
-    return queries.map(([path, input]) => this.#engine.keyOf({ path: String(path), input }));
-  }
-
   /** How it stands with the server; the same object while nothing changes. */
   get status(): Status {
     const of = this.#engine.status;
@@ -317,8 +312,8 @@ function storeOf(options: ReactiveOptions): Store | null {
   const { storage = 'local', identity = null, buster = '', persist = {} } = options;
   if (storage === 'none') return null;
   // Looked up when it is used: where storage is forbidden, the mere name throws. Elsewhere than in a page there is none.
-  const places = { local: () => pageStorage('localStorage'), session: () => pageStorage('sessionStorage') };
-  const place = typeof storage === 'string' ? places[storage] : () => storage;
+  const place = (): KeyValueStorage | undefined =>
+    typeof storage === 'string' ? pageStorage(`${storage}Storage`) : storage;
   return new Store({ storage: place, identity, buster, keeps: (query) => isKept(query, persist) });
 }
 

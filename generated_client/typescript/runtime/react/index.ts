@@ -128,7 +128,7 @@ export function createHooks<P extends Procedures>(): Hooks<P> {
     const reactive = useReactiveClient();
     const latest = useRef(queries);
     latest.current = queries;
-    const key = reactive.keysOf(queries).join();
+    const key = queries.map(([path, input]) => reactive.engine.keyOf({ path: String(path), input })).join();
     // By what the queries are, and not by the array, which is another one in each render.
     useEffect(() => reactive.hold(latest.current), [reactive, key]);
   }
