@@ -6,19 +6,13 @@ script is there, so this counts compiling it too.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from app.seed import seed
-from tests.support.browser import Chromium
-from tests.support.page import Page, build
-from tests.support.teamhub import TeamHub
+from benchmarks.browsers import ROW, served_page, spread
+from tests.support.page import Page
 
 BAR_MILLISECONDS: Final = 50.0
-ROW: Final = ".agents a.tr"
 
 NOTE: Final = f"""
 new MutationObserver((_, observer) => {{
@@ -33,7 +27,7 @@ new MutationObserver((_, observer) => {{
 SCRIPT_AT: Final = """
 Math.max(
   performance.getEntriesByType('navigation')[0].domInteractive,
-  ...performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('.js')).map((one) => one.responseEnd),
+  performance.getEntriesByName(document.querySelector('script[type=module]').src)[0].responseEnd,
 )
 """
 KEPT: Final = "Object.keys(localStorage).some((key) => key.startsWith('rx:') && key.includes('get_overview'))"
@@ -41,20 +35,8 @@ KEPT: Final = "Object.keys(localStorage).some((key) => key.startsWith('rx:') && 
 
 def measure(folder: Path, *, reloads: int) -> list[tuple[float, float]]:
     """Return for each reload the milliseconds until data are in the document, and until the frame that shows them."""
-    pages, profile = folder / "pages", folder / "chromium"
-    for each in (pages, profile):
-        each.mkdir()
-    # The address that `Page` begins at, where it leaves who is logged in.
-    (pages / "empty.html").write_text("<!doctype html><title>empty</title>", encoding="utf-8")
-    (pages / "queries.html").write_text("<!doctype html><title>queries</title>", encoding="utf-8")
-    database = folder / "seeded.db"
-    seed(database)
-    built = build(folder / "page")
-    server = TeamHub(folder, seeded=database, pages=pages, environment={"TEAMHUB_PAGE": str(built)})
-    with ExitStack() as stack:
-        hub = stack.enter_context(server)
-        browser = stack.enter_context(Chromium(profile)).new_context()
-        page = Page(browser, hub)
+    with served_page(folder) as (hub, chromium):
+        page = Page(chromium.new_context(), hub)
         page.is_there(ROW)
         page.tab.until(KEPT)
         page.tab.before_each_page(NOTE)
@@ -73,8 +55,4 @@ def run(folder: Path, *, reloads: int = 20) -> None:
     print(f"A reload of TeamHub's page, {reloads} times, ms after its script starts; bar {BAR_MILLISECONDS:g}:")
     shown, frames = zip(*measure(folder, reloads=reloads), strict=True)
     for name, values in {"data in the document": shown, "the frame that shows them": frames}.items():
-        print(f"  {name:26} {_spread(values)}")
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"median {statistics.median(values):5.0f}, {min(values):.0f} to {max(values):.0f}"
+        print(f"  {name:26} {spread(values)}")

@@ -15,6 +15,7 @@ BENCHMARKS = (
     "reads",
     "trpc",
     "reload",
+    "browsers",
     "writes",
     "index",
     "precision",

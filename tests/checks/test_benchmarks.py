@@ -24,4 +24,4 @@ def test_an_unknown_benchmark_is_refused() -> None:
     command = [sys.executable, "-m", "benchmarks.run", "raeds"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 1
-    assert "there is no benchmark 'raeds': reads, trpc, reload, writes" in done.stderr
+    assert "there is no benchmark 'raeds': reads, trpc, reload, browsers, writes" in done.stderr
