@@ -6,8 +6,9 @@
  * stays a text; the server reads it by the same rule (`docs/explanation/types.md`).
  */
 
-import { bigint, bytes, type Codec, date, type Lazy } from './codec.ts';
+import { bytes, type Codec, date, type Lazy } from './codec.ts';
 import { Digits, integer } from './digits.ts';
+import { bigint } from './exact.ts';
 
 /** A member of a union: whether JSON, or a value, is of it; without a codec, JSON is the value. */
 export interface Choice {

@@ -8,12 +8,19 @@
  */
 
 import type { Codec } from './codec.ts';
-import { Digits } from './digits.ts';
+import { Digits, integer } from './digits.ts';
+import { textOf } from './json.ts';
 
 const LONG = /\d{16}/;
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
 const INTEGER = /^-?\d+$/;
 const MOST_DIGITS = 10_000;
+
+/** A whole number of any size. */
+export const bigint: Codec<bigint> = {
+  decode: (json) => BigInt(json instanceof Digits ? json.text : typeof json === 'number' ? json : textOf(json)),
+  encode: (value) => integer(value),
+};
 
 /** The codec of an output with a `bigint` in it: its integers are read with all digits. */
 export function exact<T>(inner: Codec<T>): Codec<T> {

@@ -3,9 +3,9 @@
  * One event stream for a set of queries: opened, replaced and resumed for as long as anybody watches.
  *
  * A change of the set opens a new stream, with ETags and cursor, while the old one still speaks. 401, 403 and `revoked`
- * stop until the caller has other credentials, 413 until the set is another; all else is tried again, with backoff. A stream that misses
- * heartbeats is ended. If streams end at once again and again, or one says nothing while a long poll is answered,
- * something on the way holds them back: then long polls do their work, and a stream is tried again later.
+ * stop until the caller has other credentials, 413 until the set is another; all else is tried again, with backoff. A
+ * stream that misses heartbeats is ended. If streams end at once again and again, or one says nothing while a long poll
+ * is answered, something on the way holds them back: then long polls do their work, and a stream is tried again later.
  *
  * `docs/internals/client.md` argues why nothing is missed. The twin of `reactive_rpc/client/lane.py`.
  */
@@ -621,7 +621,10 @@ export function refOf({ path, input, etag }: WatchedQuery): QueryRef {
 }
 
 function namesOf(queries: readonly WatchedQuery[]): string {
-  return JSON.stringify(queries.map(({ key }) => key).toSorted());
+  return queries
+    .map(({ key }) => key)
+    .toSorted()
+    .join();
 }
 
 function connectedQueries(stream: Stream, event: ConnectedEvent): ConnectedQuery[] {

@@ -4,7 +4,7 @@
 import { type Credentials, headersOf } from './credentials.ts';
 import { codeOfStatus, ReactiveError, secondsOf } from './errors.ts';
 import type { StreamRequest } from './events.ts';
-import { isObject } from './json.ts';
+import { fieldOf, isObject, textIn } from './json.ts';
 
 export interface WireOptions {
   /** Where the server is: `/`, or `https://api.example.com`. */
@@ -52,7 +52,7 @@ export class Wire {
     if (!response.ok) throw await errorOf(response);
     const found = response.headers.get('content-type') ?? '';
     if (response.body !== null && found.startsWith('text/event-stream')) return response.body;
-    throw new ReactiveError('WIRE_ERROR', `the server answered with "${found}" instead of an event stream`);
+    throw new ReactiveError('WIRE_ERROR', `no event stream, but "${found}"`);
   }
 
   /** Ask once for the events of a set; the server may wait for them. Returns JSON. */
@@ -97,8 +97,8 @@ async function errorOf(response: Response): Promise<ReactiveError> {
   if (error === null) {
     return new ReactiveError(codeOfStatus(status), `${response.url} answered ${status}`, { status, retryAfterSeconds });
   }
-  const type = typeof error['type'] === 'string' ? error['type'] : null;
-  const requestId = typeof error['request_id'] === 'string' ? error['request_id'] : null;
+  const type = textIn(error['type']);
+  const requestId = textIn(error['request_id']);
   const about = { status, retryAfterSeconds, type, details: error['details'], requestId };
   return new ReactiveError(String(error['code']), String(error['message']), about);
 }
@@ -106,7 +106,8 @@ async function errorOf(response: Response): Promise<ReactiveError> {
 function envelopeOf(text: string): Readonly<Record<string, unknown>> | null {
   try {
     const json: unknown = JSON.parse(text);
-    return isObject(json) && isObject(json['error']) ? json['error'] : null;
+    const error = fieldOf(json, 'error');
+    return isObject(error) ? error : null;
   } catch {
     return null;
   }

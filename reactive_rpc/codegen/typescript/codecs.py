@@ -27,7 +27,6 @@ _WHOLE: Final = {True: "whole(true)", False: "whole(false)"}
 _PLAIN: Final = {"integer": "number", "number": "number", "boolean": "boolean"}
 _IMPORTS: Final[dict[str, tuple[str, ...]]] = {
     "codec": (
-        "bigint",
         "bytes",
         "date",
         "list",
@@ -41,7 +40,7 @@ _IMPORTS: Final[dict[str, tuple[str, ...]]] = {
         "tuple",
     ),
     "choices": ("array", "binary", "boolean", "dictionary", "either", "model", "moment", "plain", "whole"),
-    "exact": ("exact",),
+    "exact": ("bigint", "exact"),
 }
 """What each module of the runtime has."""
 

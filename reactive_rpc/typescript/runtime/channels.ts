@@ -50,7 +50,9 @@ async function* streamed(body: Promise<ReadableStream<Uint8Array>>): AsyncGenera
   const decoder = new SseDecoder();
   try {
     for (let chunk = await chunkOf(reader); chunk !== null; chunk = await chunkOf(reader)) {
-      const events = decoder.feed(chunk).flatMap(({ event, data }) => eventsOf(event, parseJson(data), exactOf(data)));
+      const events = decoder
+        .feed(chunk)
+        .flatMap(({ event, data }) => eventsOf(event, parseJson(data, parseExact), hasLong(data)));
       yield { events, retryMs: decoder.retryMs };
     }
   } finally {
@@ -101,21 +103,12 @@ interface Polled {
 }
 
 function polledOf(text: string): Polled {
-  const { cursor, events } = objectOf(parseJson(text));
-  const exact = exactOf(text);
-  const exactly = exact === null ? [] : listOf(objectOf(exact)['events']);
+  const { cursor, events } = objectOf(parseJson(text, parseExact));
   const read = listOf(events).map(objectOf);
   return {
     cursor: textOf(cursor),
-    events: read.flatMap(({ event, data }, index) =>
-      eventsOf(textOf(event), data, exact && objectOf(exactly[index])['data']),
-    ),
+    events: read.flatMap(({ event, data }) => eventsOf(textOf(event), data, hasLong(text))),
   };
-}
-
-/** Return JSON with all digits; null if none are rounded. */
-function exactOf(text: string): unknown {
-  return hasLong(text) ? parseExact(text) : null;
 }
 
 /** Return the changes between two polls as the event that a stream would have sent. */

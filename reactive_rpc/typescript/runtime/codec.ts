@@ -6,8 +6,6 @@
  * node as before is the same object afterwards. Storage, tabs and server rendering carry raw JSON.
  */
 
-import { Digits, integer } from './digits.ts';
-
 /** Reads values of one type from JSON, and writes them. */
 export interface Codec<T> {
   // Methods, whose parameters TypeScript compares both ways: a `Codec<Date>` is a `Codec<unknown>`.
@@ -27,12 +25,6 @@ type Fields = Readonly<Record<string, unknown>>;
 export const date: Codec<Date> = {
   decode: (json) => new Date(text(json)),
   encode: (value) => value.toISOString(),
-};
-
-/** A whole number of any size; see `exact.ts`. */
-export const bigint: Codec<bigint> = {
-  decode: (json) => BigInt(json instanceof Digits ? json.text : typeof json === 'number' ? json : text(json)),
-  encode: (value) => integer(value),
 };
 
 /** Bytes, as URL-safe base64 with padding; the other alphabet is read too. */
@@ -200,7 +192,7 @@ function items(json: unknown): readonly unknown[] {
 
 /** Return an object of JSON: a Map or a Set is a value already, in which a codec would find no field. */
 function fields(json: unknown): Fields {
-  const isOther = Array.isArray(json) || json instanceof Map || json instanceof Set || json instanceof Digits;
+  const isOther = Array.isArray(json) || json instanceof Map || json instanceof Set;
   return isOther ? misfit(json, 'an object') : (objectOf(json) as Fields);
 }
 

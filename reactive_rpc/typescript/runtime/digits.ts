@@ -14,7 +14,7 @@ export class Digits {
 
   toJSON(): string {
     if (!this.#isBesideText) return this.text;
-    throw new TypeError(`${this.text} would arrive as text: JSON has no such number`);
+    throw new TypeError(`${this.text} would arrive as text`);
   }
 
   toString(): string {

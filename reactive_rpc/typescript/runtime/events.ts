@@ -1,5 +1,6 @@
 /** The events of a stream as the wire spells them: the twin of `reactive_rpc/protocol/events.py`. */
 
+import { Digits } from './digits.ts';
 import { ReactiveError } from './errors.ts';
 import { formatExact } from './exact.ts';
 import { isObject, type JsonObject, listOf, numberOf, objectOf, type Raw, textOf } from './json.ts';
@@ -75,7 +76,7 @@ export interface RevokedEvent {
 
 export type WireEvent = ConnectedEvent | InvalidationEvent | ResultEvent | GapEvent | RevokedEvent;
 
-type Reader = (data: JsonObject, exact: JsonObject | null) => WireEvent;
+type Reader = (data: JsonObject, isLong: boolean) => WireEvent;
 
 const READERS: Readonly<Record<string, Reader>> = {
   connected: (data) => ({
@@ -96,12 +97,13 @@ const READERS: Readonly<Record<string, Reader>> = {
     version: optionalText(data['version']),
     ...repetition(data),
   }),
-  result: (data, exact) => ({
+  result: (data, isLong) => ({
     type: 'result',
     cursor: textOf(data['cursor']),
     path: textOf(data['path']),
     key: textOf(data['key']),
-    ...(exact === null ? { json: data['data'], isText: false } : { json: formatExact(exact['data']), isText: true }),
+    json: isLong ? formatExact(data['data']) : data['data'],
+    isText: isLong,
     etag: textOf(data['etag']),
     version: optionalText(data['version']),
     ...repetition(data),
@@ -112,11 +114,11 @@ const READERS: Readonly<Record<string, Reader>> = {
 
 /**
  * Return the event, in a list; an empty one if its name is not known here. Throws a WIRE_ERROR if the data does not fit
- * the name. `exact` is the data with all digits, if JavaScript has rounded any.
+ * the name. `isLong`: there may be `Digits` in it.
  */
-export function eventsOf(name: string, data: unknown, exact: unknown = null): WireEvent[] {
+export function eventsOf(name: string, data: unknown, isLong = false): WireEvent[] {
   const read = Object.hasOwn(READERS, name) ? READERS[name] : undefined;
-  return read === undefined ? [] : [read(objectOf(data), exact === null ? null : objectOf(exact))];
+  return read === undefined ? [] : [read(objectOf(data), isLong)];
 }
 
 /** Return the text by which a refused query is found among the errors of `connected`. */
@@ -150,7 +152,7 @@ function optionalText(json: unknown): string | null {
 /** Return the JSON with the names of objects in order, as the server may give them back in another. */
 function sorted(json: unknown): unknown {
   if (Array.isArray(json)) return json.map(sorted);
-  if (!isObject(json)) return json;
+  if (!isObject(json) || json instanceof Digits) return json;
   return Object.fromEntries(
     Object.keys(json)
       .toSorted()

@@ -3,7 +3,6 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { either, plain, whole } from '../../../reactive_rpc/typescript/runtime/choices.ts';
 import {
-  bigint,
   bytes,
   type Codec,
   date,
@@ -20,7 +19,7 @@ import {
   set,
   tuple,
 } from '../../../reactive_rpc/typescript/runtime/codec.ts';
-import { exact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
+import { bigint, exact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
 
 const moments = fc.date({ noInvalidDate: true });
 

@@ -5,18 +5,9 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { either, plain, whole } from '../../../reactive_rpc/typescript/runtime/choices.ts';
-import {
-  bigint,
-  type Codec,
-  list,
-  map,
-  obj,
-  opt,
-  record,
-  set,
-} from '../../../reactive_rpc/typescript/runtime/codec.ts';
+import { type Codec, list, map, obj, opt, record, set } from '../../../reactive_rpc/typescript/runtime/codec.ts';
 import { Digits, integer } from '../../../reactive_rpc/typescript/runtime/digits.ts';
-import { exact, formatExact, parseExact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
+import { bigint, exact, formatExact, parseExact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
 import type { Reactive, ReactiveOptions } from '../../../reactive_rpc/typescript/runtime/reactive.ts';
 import { MemoryBrowser, type Tab, type TabSetting, until } from './browser.ts';
 import { type Fault, withFaultOfRuntime } from './mutants.ts';
@@ -206,15 +197,15 @@ const FAULTS: readonly (Fault & { readonly way: string })[] = [
   {
     name: 'an event is parsed plainly',
     file: 'channels.ts',
-    line: 'parseJson(data), exactOf(data))',
-    broken: 'parseJson(data))',
+    line: 'parseJson(data, parseExact)',
+    broken: 'parseJson(data)',
     way: 'is pushed by a stream',
   },
   {
     name: 'the answer to a poll is parsed plainly',
     file: 'channels.ts',
-    line: 'const exact = exactOf(text);',
-    broken: 'const exact = null;',
+    line: 'parseJson(text, parseExact)',
+    broken: 'parseJson(text)',
     way: 'comes by a long poll',
   },
   {

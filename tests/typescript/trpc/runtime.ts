@@ -7,7 +7,6 @@ import type { AnyRouter } from '@trpc/server';
 import superjson from 'superjson';
 
 import {
-  bigint,
   bytes,
   type Codec,
   date,
@@ -18,7 +17,7 @@ import {
   scalar,
   set,
 } from '../../../reactive_rpc/typescript/runtime/codec.ts';
-import { exact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
+import { bigint, exact } from '../../../reactive_rpc/typescript/runtime/exact.ts';
 import {
   createReactive,
   type Reactive,
