@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -189,9 +190,12 @@ def test_after_a_logout_nothing_is_left(hub: TeamHub, token: str, browser: Conte
     )
     assert gone == [None, None]
     tab.evaluate("page.hub.close()")
-    assert tab.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
     tab.open(f"{hub.url}/pages/empty.html")
-    assert tab.evaluate("JSON.stringify([{ ...localStorage }, { ...sessionStorage }])") == "[{},{}]"
+    # But for the word that tabs find which were frozen: a small number, and when it was, and nothing of who it was.
+    [(name, word)] = tab.evaluate("Object.entries(localStorage)")
+    assert re.fullmatch(r"rx-out:\d{1,5}", name)
+    assert re.fullmatch(r"\d{13}(\.\d+)?", word)
+    assert tab.evaluate("sessionStorage.length") == 0
     assert tab.evaluate("caches.keys()") == []
     assert tab.evaluate("indexedDB.databases()") == []
 
