@@ -24,6 +24,7 @@ export type {
   PagesOptions,
   PagesState,
   QueuedMutation,
+  QueuedUpdate,
   QueueOptions,
   ReactiveOptions,
   RejectedMutation,

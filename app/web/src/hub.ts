@@ -1,7 +1,8 @@
 /** The client of TeamHub, one a login. */
 
-import { createReactive, type Procedures, type Reactive } from '../../../generated_client/typescript/index.ts';
-import { logOut, type Session } from './session.ts';
+import { createReactive, type Procedures, queue, type Reactive } from '../../../generated_client/typescript/index.ts';
+import { showWaiting, tellRejected } from './sending.ts';
+import { expire, type Session } from './session.ts';
 
 export type Hub = Reactive<Procedures>;
 
@@ -18,12 +19,13 @@ export {
   useReactiveStatus,
 } from '../../../generated_client/typescript/react.ts';
 
-/** Return the client of somebody; what the server no longer takes ends their session. */
+/** Return the client of somebody; what the server no longer takes ends their session, and what they wrote waits. */
 export function openHub({ email, token }: Session): Hub {
   return createReactive({
     url: '/',
     identity: email,
     credentials: () => ({ authorization: `Bearer ${token}` }),
-    onUnauthorized: logOut,
+    offline: queue({ mutations: { 'messages.send': showWaiting }, onRejected: tellRejected }),
+    onUnauthorized: expire,
   });
 }

@@ -14,7 +14,7 @@ import { type Hub, openHub, ReactiveProvider } from './hub.ts';
 import { LoginPage } from './login.tsx';
 import { useRoute } from './route.ts';
 import { SearchPage } from './search.tsx';
-import { isLoggedIn, type Session, useSession } from './session.ts';
+import { isLoggedOut, type Session, useSession } from './session.ts';
 import { Shell } from './shell.tsx';
 
 function Page(): ReactNode {
@@ -30,7 +30,7 @@ function LoggedIn({ session }: { readonly session: Session }): ReactNode {
     setHub(opened);
     return () => {
       // Logged out in another tab, whose word may come later than this: what waits to be kept must not be.
-      if (!isLoggedIn()) opened.forget();
+      if (isLoggedOut()) opened.forget();
       opened.close();
     };
   }, [session]);

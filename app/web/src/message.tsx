@@ -1,7 +1,8 @@
 /** A message: sent, on its way, refused, or being edited. */
 
 import { type ReactNode, useState } from 'react';
-import type { Message } from './hub.ts';
+import { isDoubtful } from './connection.tsx';
+import { type Message, useReactiveStatus } from './hub.ts';
 import { Avatar, Icon } from './icon.tsx';
 import { MessageEditor } from './message-editor.tsx';
 import { type Failed, isSending } from './sending.ts';
@@ -20,6 +21,7 @@ export interface SentMessageProps {
 export function SentMessage({ message, names, isOwn, isChanged }: SentMessageProps): ReactNode {
   const [isEdited, setEdited] = useState(false);
   const isPending = isSending(message);
+  const isWaiting = isDoubtful(useReactiveStatus().state);
   if (isEdited) return <MessageEditor message={message} names={names} close={() => setEdited(false)} />;
   return (
     <article className={`msg${isPending ? ' pending' : ''}${isChanged ? ' changed' : ''}`}>
@@ -41,7 +43,7 @@ export function SentMessage({ message, names, isOwn, isChanged }: SentMessagePro
         {isPending && (
           <p className="state">
             <Icon name="clock" look="s" />
-            Sending
+            {isWaiting ? 'Waiting' : 'Sending'}
           </p>
         )}
       </div>

@@ -1,8 +1,16 @@
 /** Messages that are on their way: they show at once, and a refusal gives the text back. */
 
-import { useCallback, useState } from 'react';
+import { useCallback, useSyncExternalStore } from 'react';
 
-import { type Message, ReactiveError, useReactiveClient } from './hub.ts';
+import {
+  type Message,
+  type messages,
+  type Procedures,
+  type QueuedUpdate,
+  ReactiveError,
+  type RejectedMutation,
+} from '../../../generated_client/typescript/index.ts';
+import { useReactiveClient } from './hub.ts';
 
 /** What somebody has written. */
 export interface Outgoing {
@@ -32,34 +40,58 @@ export function newOutgoing(from: string, to: string, body: string): Outgoing {
   return { id: `${PREFIX}${key}`, key, from, to, body, at: new Date() };
 }
 
+let failed: readonly Failed[] = [];
+const listeners = new Set<() => void>();
+
+function become(next: readonly Failed[]): void {
+  failed = next;
+  for (const listener of [...listeners]) listener();
+}
+
+function fail(one: Failed): void {
+  become([...failed.filter(({ id }) => id !== one.id), one]);
+}
+
+function listen(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** Show a message that is not answered yet, in any tab and after a reload. */
+export const showWaiting: QueuedUpdate<Procedures, 'messages.send'> = (input, on, { key, madeAt }) => {
+  const { from_agent_id, to_agent_id = null, body } = input;
+  const shown: Message = { id: PREFIX + key, from_agent_id, to_agent_id, body, created_at: madeAt };
+  on('messages.get_all', { agent_id: from_agent_id }, (page) => ({ ...page, items: [shown, ...page.items] }));
+};
+
+/** Give a message back that was not taken, in each tab. */
+export function tellRejected(mutation: RejectedMutation, error: ReactiveError): void {
+  const { from_agent_id: from, to_agent_id, body } = mutation.input as messages.send_Input;
+  const { key, madeAt: at } = mutation;
+  fail({ id: PREFIX + key, key, from, to: to_agent_id ?? '', body, at, why: reasonOf(error) });
+}
+
 export function useSending(agentId: string) {
   const hub = useReactiveClient();
-  const [failed, setFailed] = useState<readonly Failed[]>([]);
-  const discard = useCallback((id: string) => setFailed((all) => all.filter((one) => one.id !== id)), []);
+  const all = useSyncExternalStore(listen, () => failed);
+  const discard = useCallback((id: string) => become(failed.filter((one) => one.id !== id)), []);
   const send = useCallback(
     async (outgoing: Outgoing): Promise<void> => {
       // To somebody else it is another message.
       const message = failed.some((one) => one.id === outgoing.id) ? again(outgoing, failed) : outgoing;
       discard(outgoing.id);
-      const { from, to, body, key, id, at } = message;
-      const shown: Message = { id, from_agent_id: from, to_agent_id: to || null, body, created_at: at };
+      const { from, to, body, key, at } = message;
+      const input = { from_agent_id: from, to_agent_id: to || null, body };
+      const about = { path: 'messages.send', input, key, madeAt: at } as const;
       try {
-        await hub.call(
-          'messages.send',
-          { from_agent_id: from, to_agent_id: to || null, body },
-          {
-            key,
-            optimistic: (on) =>
-              on('messages.get_all', { agent_id: from }, (page) => ({ ...page, items: [shown, ...page.items] })),
-          },
-        );
+        await hub.call('messages.send', input, { key, optimistic: (on) => showWaiting(input, on, about) });
       } catch (thrown) {
-        setFailed((all) => [...all, { ...message, why: reasonOf(thrown) }]);
+        fail({ ...message, why: reasonOf(thrown) });
       }
     },
-    [hub, failed, discard],
+    [hub, discard],
   );
-  return { failed: failed.filter((one) => one.from === agentId), send, discard };
+  return { failed: all.filter((one) => one.from === agentId), send, discard };
 }
 
 function again(outgoing: Outgoing, failed: readonly Failed[]): Outgoing {

@@ -12,6 +12,7 @@ export type LoginFailure = 'refused' | 'unreachable';
 const KEY = 'teamhub:session';
 const listeners = new Set<() => void>();
 let session = read();
+let hasExpired = false;
 
 addEventListener('storage', (event) => {
   if (event.key !== KEY && event.key !== null) return;
@@ -21,11 +22,6 @@ addEventListener('storage', (event) => {
 /** Return the session of this browser, or null; a component renders again when it changes, in another tab too. */
 export function useSession(): Session | null {
   return useSyncExternalStore(listen, () => session);
-}
-
-/** Tell whether somebody is logged in. */
-export function isLoggedIn(): boolean {
-  return session !== null;
 }
 
 /** Log in; returns why it failed, or null. */
@@ -41,7 +37,19 @@ export async function logIn(email: string, password: string): Promise<LoginFailu
 
 /** Log out: nothing that says who was here stays in storage. */
 export function logOut(): void {
+  hasExpired = false;
   store(null);
+}
+
+/** The server takes the session no longer; who it was of may log in again, and finds what waits to be sent. */
+export function expire(): void {
+  hasExpired = true;
+  store(null);
+}
+
+/** Tell whether somebody has logged out, here or in another tab. */
+export function isLoggedOut(): boolean {
+  return session === null && !hasExpired;
 }
 
 function store(next: Session | null): void {

@@ -49,7 +49,7 @@ const MAX_WAITING = 1000;
 const MAX_LENGTH = 100_000;
 /** A time has as many digits, so that texts are in the order of times, and one takes the place of another. */
 const DIGITS = 15;
-const ID = /^(\d{15})-[0-9a-f]+$/;
+const ID = /^(\d{15})-./;
 const NEVER = '000000000000000';
 
 export class WaitingStore {

@@ -48,6 +48,7 @@ export type {
   PagesOptions,
   PagesState,
   QueuedMutation,
+  QueuedUpdate,
   QueueOptions,
   ReactiveOptions,
   RejectedMutation,
