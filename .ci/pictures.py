@@ -46,6 +46,7 @@ SHOTS: Final = {
     "agent-gone": [(1440, "light")],
     "agent-toast": [(1440, "light")],
     "message-pending": [(1440, "light")],
+    "message-waiting": [(1440, "light")],
     "message-rejected": [(1440, "light")],
     "message-conflict": [(1440, "light")],
     "search": [(1440, "light")],

@@ -167,6 +167,21 @@ def _message_pending(stage: Stage) -> Iterator[Page]:
     page.tab.until("document.querySelector('.msg.pending') === null")
 
 
+def _message_waiting(stage: Stage) -> Iterator[Page]:
+    page = next(_agent(stage))
+    page.shows("Live", within=".side")
+    page.tab.go_offline()
+    page.shows("You are offline", within=".banner")
+    page.focus("#message")
+    page.write("I ask them again tomorrow.")
+    page.press("Enter", code=13, text="\r")
+    page.shows("Waiting", within=".msg.pending")
+    page.shows("1 waiting", within=".banner")
+    yield page
+    page.tab.go_online()
+    page.tab.until("document.querySelector('.msg.pending') === null")
+
+
 def _message_rejected(stage: Stage) -> Iterator[Page]:
     agent = _new_agent(stage, "Otto")
     page = next(_agent(stage))
@@ -239,6 +254,7 @@ STATES: Final[dict[str, State]] = {
     "agent-edit": _edit_dialog,
     "agent-toast": _agent_toast,
     "message-pending": _message_pending,
+    "message-waiting": _message_waiting,
     "message-rejected": _message_rejected,
     "message-conflict": _message_conflict,
     "search": _search,

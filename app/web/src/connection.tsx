@@ -63,7 +63,9 @@ export function ConnectionBanner(): ReactNode {
     <div className="banner">
       <Icon name={isOffline ? 'wifi-off' : 'loader-circle'} look={isOffline ? '' : 'spin'} />
       <span className="grow">
-        {isOffline ? `You are offline.${since}` : 'The connection was lost. The page tries again by itself.'}
+        {isOffline
+          ? `You are offline.${since} Messages that you write are sent once you are back.`
+          : 'The connection was lost. The page tries again by itself.'}
       </span>
       {waiting > 0 && <span className="chip line">{waiting} waiting</span>}
       {!isOffline && (

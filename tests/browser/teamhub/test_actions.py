@@ -141,6 +141,22 @@ def test_counts_wait_for_the_server(stage: Stage) -> None:
     page.tab.until(f"document.querySelector('.stats dd').textContent.replace(',', '') === '{before + 1}'")
 
 
+def test_what_is_written_offline_waits_and_is_sent_once_in_its_order(stage: Stage, hub: TeamHub) -> None:
+    """It says that it waits, and the banner how many do."""
+    waiting = STATES["message-waiting"](stage)
+    page = next(waiting)
+    page.focus("#message")
+    page.write("And the day after.")
+    page.press("Enter", code=13, text="\r")
+    page.shows("2 waiting", within=".banner")
+    next(waiting, None)
+    gone(page, ".banner")
+    bodies = "[...document.querySelectorAll('.msg .body')].slice(-2).map((one) => one.innerText)"
+    page.tab.until(f"{bodies}.join() === 'I ask them again tomorrow.,And the day after.'")
+    sent = hub.call("messages.get_all", token=hub.log_in(), agent_id=ADA)["items"][:2]
+    assert [message["body"] for message in sent] == ["And the day after.", "I ask them again tomorrow."]
+
+
 def test_a_match_appears_by_itself(show: OPEN, hub: TeamHub) -> None:
     """Whoever looks for what nobody says sees it once somebody does, and may look at messages alone."""
     page = show(path="/search?q=marzipan")
