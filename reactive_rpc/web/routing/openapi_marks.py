@@ -35,6 +35,13 @@ class Marked:
         """Whether another type is documented than what this stands at."""
         return self._schema is not None
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        # INVARIANT (a model stays what it was): pydantic notes annotations in the schema that it gets, which of a model
+        # that contains itself is the model's own; each application would add one to all before it, and go one deeper.
+        schema: dict[str, Any] = handler(source)
+        metadata = {key: [*value] if isinstance(value, list) else value for key, value in _metadata(schema).items()}
+        return {**schema, "metadata": metadata}
+
     def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
         generator: GenerateJsonSchema = handler.generate_json_schema
         if not isinstance(generator, _MarkingGenerator):
@@ -115,10 +122,14 @@ def _may_be_lacking(schema: Mapping[str, Any]) -> bool:
 
 def _stands_for_another(schema: Mapping[str, Any]) -> bool:
     """Tell whether `Marked` has documented another type in its place: a parameter of a URL."""
-    metadata = schema.get("metadata", {})
+    metadata = _metadata(schema)
     functions = [*metadata.get("pydantic_js_functions", ()), *metadata.get("pydantic_js_annotation_functions", ())]
     owners = [getattr(function, "__self__", None) for function in functions]
     return any(isinstance(owner, Marked) and owner.is_another for owner in owners)
+
+
+def _metadata(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], schema.get("metadata") or {})
 
 
 _FIELDS: Final = ("model-field", "dataclass-field", "typed-dict-field")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +12,17 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 
-from reactive_rpc import DefinitionError, ReactiveRPC, ReactiveRPCError, RPCError, combine_lifespans, topic
+from reactive_rpc import (
+    DefinitionError,
+    ReactiveRPC,
+    ReactiveRPCError,
+    RPCError,
+    combine_lifespans,
+    define_reactive_function,
+    topic,
+)
 from tests.support.calls import by_path
 
 from .rooms import app_of, error_of, opened, rpc_on
@@ -124,6 +134,30 @@ async def test_two_in_one_application_serve_side_by_side(tmp_path: Path) -> None
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
     assert {"notes.add", "admin.notes.add", "events", "admin.events"} <= set(names)
+
+
+class Folder(BaseModel):
+    """Contains itself, so its schema is not made anew wherever it is used."""
+
+    name: str
+    folders: list[Folder] = []
+
+
+@define_reactive_function(public=True)
+async def folder(given: Folder) -> Folder:
+    """Answer with the folder."""
+    return given
+
+
+async def test_applications_that_are_made_anew_leave_models_as_they_were(tmp_path: Path) -> None:
+    """As tests of users do, one for each: a model's schema must not grow with each of them."""
+    lengths = set()
+    for number in range(4):
+        rpc = ReactiveRPC(f"sqlite+aiosqlite:///{tmp_path}/{number}.db", functions={"folders": {"folder": folder}})
+        app = FastAPI()
+        app.include_router(rpc.router)
+        lengths.add((len(str(Folder.__pydantic_core_schema__).split("Marked")), json.dumps(app.openapi())))
+    assert len(lengths) == 1
 
 
 @asynccontextmanager
