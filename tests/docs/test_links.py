@@ -90,3 +90,13 @@ def test_each_term_of_the_glossary_names_its_module_or_another_term() -> None:
 def test_a_module_that_is_gone_is_found() -> None:
     """Renamed or moved."""
     assert absent("`sql/database.py`, `app.py`, `delivery/`, `web/routing/`") == ["delivery/", "sql/database.py"]
+
+
+def test_every_picture_is_shown() -> None:
+    """By a page of the documentation: one that nobody sees is out of date before anybody knows."""
+    shown = {
+        target.rpartition("/")[2]
+        for page in (ROOT / "docs").rglob("*.md")
+        for target, _ in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    assert {picture.name for picture in (ROOT / "docs/images").iterdir()} <= shown
