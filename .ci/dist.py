@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 UV = ROOT / ".venv/bin/uv"
 TWINE = "twine==7.0.0"
-MOST_BYTES = {".whl": 1_000_000, ".gz": 2_000_000}
+MOST_BYTES = {".whl": 1_000_000, ".gz": 2_500_000}
 NOT_FOR_CLIENTS = ("fastapi", "sqlalchemy", "sqlmodel", "starlette", "uvicorn", "redis", "typer")
 
 CALL = """
