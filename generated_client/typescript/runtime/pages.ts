@@ -265,10 +265,20 @@ export class Pages<T> {
   }
 
   #newlyFollowed(one: Interval<T>): Followed {
-    const { error } = this.#query(one).state;
-    const isDoubted = this.#isRestarted;
+    const query = this.#query(one);
+    const { error } = query.state;
+    const before = this.#before(one);
+    const hasOwn = !this.#takeOver(query, one, before) && query.snapshot.base.data !== undefined;
+    const isDoubted = hasOwn || this.#isRestarted;
     this.#isRestarted = false;
-    return { query: this.#acquire(one, isDoubted), failure: error, isDoubted, hasData: false, stop: null };
+    // INVARIANT (what shows never goes back): it was a page of this list before, and may have its result of then, which
+    // lacks what others contain by now; whatever its version, it is asked, and not shown before.
+    if (hasOwn) {
+      this.#notBefore = this.#latest ?? this.#notBefore;
+      this.#host.tell(query, { type: 'invalidated', version: null });
+    }
+    this.#tellOps(query, before, isDoubted);
+    return { query, failure: error, isDoubted, hasData: false, stop: null };
   }
 
   /** Begin anew: the server does not know a place, so what the first page says of places may be of before, too. */
@@ -277,26 +287,27 @@ export class Pages<T> {
     this.#isRestarted = true;
   }
 
-  /** Return the query of a page that is new: it has what those had whose rows it takes over. */
-  #acquire(one: Interval<T>, isDoubted: boolean): PageQuery {
-    const query = this.#query(one);
+  /** Give the query of a page that is new what those have whose rows it takes over; returns whether it has that now. */
+  #takeOver(query: PageQuery, one: Interval<T>, before: readonly PageQuery[]): boolean {
     query.share = (_, json) => this.#pool.share(query, json);
-    const before = this.#before(one);
     const same = before.find(({ snapshot }) => one.page !== null && snapshot.base.data === one.page);
-    if (same !== undefined) {
-      this.#pool.inherit(query, same);
-      this.#host.inherit(query, same.snapshot.base);
-    } else if (query.snapshot.base.data !== undefined) {
-      // It was a page of this list before, and may have its result of then.
-      this.#notBefore = this.#latest ?? this.#notBefore;
-      this.#host.tell(query, { type: 'invalidated', version: isDoubted ? null : this.#latest });
-    }
+    if (same === undefined) return false;
+    this.#pool.inherit(query, same);
+    this.#host.inherit(query, same.snapshot.base);
+    // What it has of its own may be newer, as versions say, or kept until a mutation is answered.
+    return query.snapshot.base.data === same.snapshot.base.data;
+  }
+
+  /** Tell a query that is new of the mutations that show, as far as the pages before it lack them. */
+  #tellOps(query: PageQuery, before: readonly PageQuery[], isDoubted: boolean): void {
     const ops = (before.length > 0 ? before : this.#queries).flatMap(({ snapshot }) => snapshot.ops);
     for (const { id } of this.#ops) {
-      const op = ops.find((other) => other.id === id + this.#id);
-      if (op !== undefined) for (const action of history(op)) this.#host.tell(query, action);
+      const named = { id: id + this.#id };
+      // INVARIANT (a mutation is in what shows, or over it): those before may contain it, or have let go of it when they
+      // were refused; a result of another time does not say so before it is asked again.
+      const known = ops.find((op) => op.id === named.id) ?? (isDoubted ? { ...named, ...LOST } : undefined);
+      if (known !== undefined) for (const action of history(known)) this.#host.tell(query, action);
     }
-    return query;
   }
 
   /** Return the queries of the pages whose rows this one takes over. */
@@ -499,12 +510,15 @@ class RowPool {
   }
 }
 
+/** The server may have made it: only a later answer tells. */
+const LOST = { phase: 'lost', at: null } as const;
+
 function unchanged<T>(data: T): T {
   return data;
 }
 
 /** Return what has happened to an op, for a query that is to have it too. */
-function history({ id, phase, at }: Op<unknown>): Action<unknown>[] {
+function history({ id, phase, at }: Pick<Op<unknown>, 'id' | 'phase' | 'at'>): Action<unknown>[] {
   const made: Action<unknown>[] = [{ type: 'opMade', id, apply: unchanged }];
   if (phase !== 'queued') made.push({ type: 'opSent', id });
   if (phase === 'answered') made.push({ type: 'opAnswered', id, version: at });
