@@ -269,13 +269,14 @@ export class Pages<T> {
     const { error } = query.state;
     const before = this.#before(one);
     const hasOwn = !this.#takeOver(query, one, before) && query.snapshot.base.data !== undefined;
-    const isDoubted = hasOwn || this.#isRestarted;
-    this.#isRestarted = false;
     // INVARIANT (what shows never goes back): it was a page of this list before, and may have its result of then, which
-    // lacks what others contain by now; whatever its version, it is asked, and not shown before.
+    // lacks what others contain by now; whatever its version, it is asked, and not shown before. Where nothing shows yet,
+    // it is what a server has rendered, or storage has.
+    const isDoubted = (hasOwn && this.#frame.length > 0) || this.#isRestarted;
+    this.#isRestarted = false;
     if (hasOwn) {
       this.#notBefore = this.#latest ?? this.#notBefore;
-      this.#host.tell(query, { type: 'invalidated', version: null });
+      this.#host.tell(query, { type: 'invalidated', version: isDoubted ? null : this.#latest });
     }
     this.#tellOps(query, before, isDoubted);
     return { query, failure: error, isDoubted, hasData: false, stop: null };

@@ -436,20 +436,66 @@ describe('useReactiveInfinite', () => {
 });
 
 describe('useReactiveMutation', () => {
-  test('shows at once, and stays', async () => {
-    render(pages.open(ada), h(Name), h(Rename));
+  test('shows before the server has answered, says that it saves, and stays', async () => {
+    const gate = new Gate('agents.update');
+    render(pages.open(ada, { fetch: gate.fetch }), h(Name), h(Rename));
     await reads('Test!');
     const made = rename('Grace');
-    await expect.poll(() => place.textContent, { interval: 1 }).toMatch(/^Grace/);
+    await expect.poll(() => place.textContent).toMatch(/^Grace.saving$/);
+    await expect.poll(() => gate.underWay).toBe(1);
+    gate.open();
     await made;
     await reads('Grace!');
   });
 
-  test('that is refused rolls back, and says so', async () => {
-    render(pages.open(ada), h(Name), h(Rename));
+  test('that is refused shows until then, rolls back, and says so', async () => {
+    const gate = new Gate('agents.update');
+    render(pages.open(ada, { fetch: gate.fetch }), h(Name), h(Rename));
     await reads('Test!');
-    await expect(rename('')).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    const made = rename('');
+    await expect.poll(() => place.textContent).toMatch(/^.saving$/);
+    gate.open();
+    await expect(made).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     await reads('Test!refused');
+  });
+
+  test('is sent with the key that it is given, and gives up waiting at a signal', async () => {
+    const keys: (string | null)[] = [];
+    const counter = new Counter((init) => keys.push(new Headers(init?.headers).get('idempotency-key')));
+    const page = pages.open(ada, { fetch: counter.fetch });
+    await page.call('agents.update', { agent_id: agent.id, name: 'Grace' }, { key: 'once' });
+    await page.call('agents.update', { agent_id: agent.id, name: 'Grace' }, { key: 'once' });
+    expect(keys).toEqual(['once', 'once']);
+    const control = new AbortController();
+    const gate = new Gate('agents.update');
+    const waiting = pages
+      .open(ada, { client: new QueryClient(), fetch: gate.fetch })
+      .call('agents.update', { agent_id: agent.id, name: 'Ida' }, { signal: control.signal });
+    await expect.poll(() => gate.underWay).toBe(1);
+    control.abort();
+    await expect(waiting).rejects.toThrow();
+    expect(gate.aborted).toBe(1);
+  });
+
+  test('waits for one before it that shows in the same query, unless it may be made beside it', async () => {
+    const gate = new Gate('agents.update');
+    const page = pages.open(ada, { fetch: gate.fetch });
+    render(page, h(Name));
+    await reads('Test!');
+    const renamed = (name: string, parallel: boolean): Promise<unknown> =>
+      page.call(
+        'agents.update',
+        { agent_id: agent.id, name },
+        { parallel, optimistic: (on) => on('agents.get_one', { agent_id: agent.id }, (one) => ({ ...one, name })) },
+      );
+    const made = [renamed('Grace', false), renamed('Ida', false)];
+    await expect.poll(() => place.textContent).toMatch(/^Ida/);
+    await expect.poll(() => gate.underWay).toBe(1);
+    made.push(renamed('Joan', true));
+    await expect.poll(() => gate.underWay).toBe(2);
+    gate.open();
+    await Promise.all(made);
+    expect(gate.most).toBe(2);
   });
 });
 
