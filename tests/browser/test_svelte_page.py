@@ -48,7 +48,8 @@ def test_somebody_logs_in_and_out(hub: TeamHub, browser: Context) -> None:
     page.shows("Katherine", within="nav")
     page.click("button", "Log out")
     page.is_there("input[type=password]")
-    assert page.tab.evaluate("localStorage.length") == 0
+    # All that stays is the word of the logout, for tabs that are frozen: it tells nothing of who it was.
+    assert page.tab.evaluate("Object.keys(localStorage).map((key) => key.split(':')[0])") == ["rx-out"]
 
 
 def test_agents_are_live(hub: TeamHub, browser: Context) -> None:

@@ -30,5 +30,5 @@ class Pages(StaticFiles):
         return response
 
 
-# First of all: TeamHub may have something of its own for every other path.
-app.router.routes.insert(0, Mount("/pages", Pages(directory=os.environ["PAGES"])))
+# First of all: TeamHub may have something of its own for every other path. Whoever collects doctests has no pages.
+app.router.routes.insert(0, Mount("/pages", Pages(directory=os.environ.get("PAGES", os.curdir))))

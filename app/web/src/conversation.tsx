@@ -55,6 +55,18 @@ export function Conversation({ agentId, name = '' }: ConversationProps): ReactNo
   );
 }
 
+/** So near to its end, a log is at its end. */
+const NEAR = 8;
+
+function belowOf(element: HTMLElement): number {
+  return element.scrollHeight - element.scrollTop - element.clientHeight;
+}
+
+/** Note that somebody has scrolled up since `top` was noted: what the browser says of it may still be on its way. */
+function look(element: HTMLElement, top: number, isAtEnd: { current: boolean }): void {
+  if (element.scrollTop < top && belowOf(element) >= NEAR) isAtEnd.current = false;
+}
+
 interface LogProps {
   readonly history: ReturnType<typeof useHistory>;
   readonly children: ReactNode;
@@ -66,22 +78,26 @@ function Log({ history, children }: LogProps): ReactNode {
   const log = useRef<HTMLElement>(null);
   const sentinel = useRef<HTMLDivElement>(null);
   const isAtEnd = useRef(true);
+  const top = useRef(0);
   const before = useRef<{ first: string | undefined; height: number }>({ first: undefined, height: 0 });
   const [isRead, setRead] = useState(false);
   const first = rows?.[0]?.id;
   useLayoutEffect(() => {
     const element = log.current;
     if (element === null) return;
+    look(element, top.current, isAtEnd);
     // INVARIANT (nothing that is read moves): what was added above pushes down what is seen, so it is scrolled as far.
     if (isAtEnd.current) element.scrollTop = element.scrollHeight;
     else if (first !== before.current.first) element.scrollTop += element.scrollHeight - before.current.height;
     before.current = { first, height: element.scrollHeight };
+    top.current = element.scrollTop;
   });
   useEffect(() => {
     const element = log.current;
     if (element === null) return;
     // A narrower window makes texts higher, without a render.
     const observer = new ResizeObserver(() => {
+      look(element, top.current, isAtEnd);
       if (isAtEnd.current) element.scrollTop = element.scrollHeight;
     });
     observer.observe(element);
@@ -101,7 +117,8 @@ function Log({ history, children }: LogProps): ReactNode {
   const scrolled = (): void => {
     const element = log.current;
     if (element === null) return;
-    isAtEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < 8;
+    isAtEnd.current = belowOf(element) < NEAR;
+    top.current = element.scrollTop;
     if (!isAtEnd.current) setRead(true);
   };
   return (

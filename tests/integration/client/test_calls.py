@@ -172,4 +172,4 @@ def test_the_document_of_the_server_is_the_one_that_the_client_is_made_of(shared
     for name in names:
         namespace, _, procedure = name.partition(".")
         assert callable(getattr(getattr(hub, namespace), procedure))
-    assert len(names) == 15
+    assert len(names) == 19

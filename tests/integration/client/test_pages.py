@@ -108,13 +108,14 @@ class Gate:
         """Wait until the gate is open if the request is such a fetch; httpx calls this."""
         if request.url.path != "/rpc/messages.get_all":
             return
-        place = json.loads(request.content)
+        place = json.loads(request.content) if request.content else request.url.params
         if "after" not in place and place.get("until") not in {None, self._end_of_first_page()}:
             self.held += 1
             await self.is_open.wait()
 
     def _end_of_first_page(self) -> object:
-        first = next(one for one in self.recorded.responses if one.request.url.path == "/rpc/messages.get_all")
+        answers = (one for one in self.recorded.responses if one.request.url.path == "/rpc/messages.get_all")
+        first = next(one for one in answers if one.status_code == 200)
         return first.json()["next"]
 
 

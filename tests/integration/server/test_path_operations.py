@@ -372,7 +372,7 @@ async def test_a_hit_costs_one_look_at_the_log(file: Path, anyio_backend: str) -
             with counter.counting() as passed_by_token:
                 await app.get("/more/by-token")
     assert (passed.statements, passed.round_trips) == (["PRAGMA data_version"], 0)
-    assert passed.functions <= 73
+    assert passed.functions <= 74  # a path of the application's own is none of a mount, either
     assert passed_by_token.statements == []
 
 

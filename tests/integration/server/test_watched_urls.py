@@ -574,7 +574,11 @@ async def test_an_application_that_fails_for_a_moment_ends_no_watch(
 async def test_a_url_is_watched_where_its_answers_are_kept(file: Path, tmp_path: Path, anyio_backend: str) -> None:
     """The other `ReactiveRPC` of an application knows of its own writes alone."""
     other = ReactiveRPC(
-        f"sqlite+aiosqlite:///{tmp_path / 'other.db'}", functions={}, metadata=METADATA, prefix="/other"
+        f"sqlite+aiosqlite:///{tmp_path / 'other.db'}",
+        functions={},
+        metadata=METADATA,
+        prefix="/other",
+        trpc_prefix=None,
     )
 
     def make_app(rpc: ReactiveRPC) -> FastAPI:
