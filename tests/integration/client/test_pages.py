@@ -109,7 +109,8 @@ class Gate:
         if request.url.path != "/rpc/messages.get_all":
             return
         place = json.loads(request.content) if request.content else request.url.params
-        if "after" not in place and place.get("until") not in {None, self._end_of_first_page()}:
+        until = place.get("until")
+        if not place.get("after") and until and until != self._end_of_first_page():
             self.held += 1
             await self.is_open.wait()
 
