@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import ReadResult
 from reactive_rpc.changes.log import Log
 from reactive_rpc.clock import IdSource
-from reactive_rpc.subscriptions.frame import Frame, gap_frame, invalidation_frame, result_frame
+from reactive_rpc.subscriptions.frame import gap_frame, invalidation_frame, result_frame
 from reactive_rpc.subscriptions.stream import Stream
 from reactive_rpc.subscriptions.watched_queries import WatchedQueries
 from reactive_rpc.subscriptions.watched_query import WatchedQuery
@@ -49,24 +49,17 @@ class Broadcaster:
             version: of the log.
             shown_at: the version that shows the changes; None if none is known to.
         """
-        recipients = _recipients(queries)
-        held = self._queries.held_back(version, len(recipients))
+        groups = _groups(queries)
+        held = self._queries.held_back(version, sum(map(len, groups.values())))
         event_id = self._ids.new_id()
-        frames: dict[tuple[int, ...], Frame] = {}
-        for stream, shown in recipients:
-            up_to = version if held == [] else self._queries.notified_up_to(stream, version, held)
-            group = (up_to, *map(id, shown))
-            frame = frames.get(group)
-            if frame is None:
-                frame = frames[group] = invalidation_frame(
-                    up_to,
-                    self.cursor(up_to),
-                    [query.affected for query in shown],
-                    {table for query in shown for table in queries[query]},
-                    event_id,
-                    shown_at=shown_at,
-                )
-            stream.push(frame)
+        for shown, streams in groups.items():
+            affected = [query.affected for query in shown]
+            tables = {table for query in shown for table in queries[query]}
+            for up_to, theirs in self._by_version(streams, version, held):
+                cursor = self.cursor(up_to)
+                frame = invalidation_frame(up_to, cursor, affected, tables, event_id, shown_at=shown_at)
+                for stream in theirs:
+                    stream.push(frame)
 
     def notify_result(self, query: WatchedQuery, read: ReadResult) -> None:
         """Push the result of a query that has become CURRENT in this very step to each stream that shows it."""
@@ -74,21 +67,18 @@ class Broadcaster:
         held = self._queries.held_back(version, len(query.streams))
         event_id = self._ids.new_id()
         reflects = self._reader.version_of(read.result)
-        frames: dict[int, Frame] = {}
-        for stream in query.streams:
-            up_to = version if held == [] else self._queries.notified_up_to(stream, version, held)
-            frame = frames.get(up_to)
-            if frame is None:
-                frame = frames[up_to] = result_frame(
-                    up_to,
-                    self.cursor(up_to),
-                    query.affected,
-                    event_id,
-                    etag=read.result.etag,
-                    body=read.outcome.body,
-                    reflects=reflects,
-                )
-            stream.push(frame)
+        for up_to, theirs in self._by_version(query.streams, version, held):
+            frame = result_frame(
+                up_to,
+                self.cursor(up_to),
+                query.affected,
+                event_id,
+                etag=read.result.etag,
+                body=read.outcome.body,
+                reflects=reflects,
+            )
+            for stream in theirs:
+                stream.push(frame)
 
     def notify_stream(self, stream: Stream) -> None:
         """Push an invalidation of all that a stream shows, in the place of what waits in it, unless that is a gap."""
@@ -115,20 +105,32 @@ class Broadcaster:
         cursor = self._log.cursor_at(version)
         return str(cursor._replace(moment=self._moment()) if self._queries.is_timed else cursor)
 
+    def _by_version(
+        self, streams: Collection[Stream], version: int, held: list[WatchedQuery] | None
+    ) -> Iterable[tuple[int, Collection[Stream]]]:
+        """Return the streams by the version up to which each will have been notified of everything."""
+        if held == []:
+            return [(version, streams)]
+        by_version: dict[int, list[Stream]] = defaultdict(list)
+        for stream in streams:
+            by_version[self._queries.notified_up_to(stream, version, held)].append(stream)
+        return by_version.items()
+
     def _moment(self) -> int:
         """Return up to when every stream has been notified of every tick, in milliseconds."""
         return math.ceil(self._queries.notified_until(self._reader.notified_until) * 1000) - 1
 
 
-def _recipients(
-    queries: Mapping[WatchedQuery, Iterable[str]],
-) -> Collection[tuple[Stream, Sequence[WatchedQuery]]]:
-    """Return each stream with those of the queries that it shows."""
-    if len(queries) == 1:
-        [alone] = queries
-        return [(stream, (alone,)) for stream in alone.streams]
+def _groups(queries: Iterable[WatchedQuery]) -> Mapping[tuple[WatchedQuery, ...], Collection[Stream]]:
+    """Return the streams by the queries of these that they show: each group is sent the same event."""
+    first, *others = queries
+    if not others:
+        return {(first,): first.streams}
     shown_by: dict[Stream, list[WatchedQuery]] = defaultdict(list)
     for query in queries:
         for stream in query.streams:
             shown_by[stream].append(query)
-    return shown_by.items()
+    groups: dict[tuple[WatchedQuery, ...], list[Stream]] = defaultdict(list)
+    for stream, shown in shown_by.items():
+        groups[tuple(shown)].append(stream)
+    return groups

@@ -291,17 +291,21 @@ class Stream:
         if writer is not None:
             (writer.interrupt if is_sending else writer.wake)()
 
-    async def write_to(self, send: Send) -> None:
+    async def write_to(self, send: Send, *, is_plain: bool = False) -> None:
         """Write frames until the stream is closed and all that waited is sent, or until it is aborted.
 
         For one task, once. `send` may be begun by another, see `subscriptions/writer.py`.
+
+        Args:
+            send: hands bytes to the connection.
+            is_plain: it asks nothing of the task and of the context that it runs in.
 
         Raises:
             Exception: whatever `send` raised.
         """
         if self.aborted:
             return
-        writer = Writer(send)
+        writer = Writer(send, is_plain=is_plain)
         self._transition(QUEUED)
         self._writer = writer
         self._options.flusher.add(self)

@@ -44,11 +44,11 @@ class Flusher:
 
     def add(self, stream: Flushable) -> None:
         """Write to `stream` soon; it must not be waiting for that already."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # who waited on a loop that has ended is gone with it
-            self._ready.clear()
-            self._loop = loop
-            loop.call_soon(self._flush)
+        # Until Python 3.12, to ask for the running loop is a call of the system: it would be one for each stream.
+        if self._loop is None or self._loop.is_closed():
+            self._ready.clear()  # who waited on a loop that has ended is gone with it
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._flush)
         self._ready.append(stream)
 
     def _flush(self) -> None:
@@ -57,8 +57,8 @@ class Flusher:
             for _ in range(min(len(self._ready), STREAMS_AT_ONCE)):
                 self._ready.popleft().flush(now)
         finally:
-            if self._ready:
-                asyncio.get_running_loop().call_soon(self._flush)
+            if self._ready and self._loop is not None:
+                self._loop.call_soon(self._flush)
             else:
                 self._loop = None
 
@@ -68,18 +68,31 @@ class Writer:
 
     Args:
         send: hands bytes to the connection.
+        is_plain: it asks nothing of the task and of the context that it runs in.
 
     Attributes:
         task: the one that owns the connection.
     """
 
-    __slots__ = ("_context", "_failure", "_is_woken", "_loop", "_pending", "_send", "_steps", "_waiter", "task")
+    __slots__ = (
+        "_context",
+        "_failure",
+        "_is_plain",
+        "_is_woken",
+        "_loop",
+        "_pending",
+        "_send",
+        "_steps",
+        "_waiter",
+        "task",
+    )  # fmt: skip
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_plain: bool = False) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a writer belongs to a task")
         self._send = send
+        self._is_plain = is_plain
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._context: Context = copy_context()
@@ -99,19 +112,14 @@ class Writer:
 
         Called with no current task, while no send is standing.
         """
-        # INVARIANT (no await between here and `leave_task`): the stream's task is the current one, and is suspended in
-        # `rest`: whatever the send asks of its task, it asks of the one that finishes it.
-        enter_task(self._loop, self.task)
         try:
-            self._pending = self._context.run(self._begin, chunk)
+            self._pending = self._begin(chunk) if self._is_plain else self._begin_in_task(chunk)
         except StopIteration:
             self._steps = None
             return True
         except (Exception, asyncio.CancelledError) as exc:
             self._steps = None
             self._failure = exc
-        finally:
-            leave_task(self._loop, self.task)
         self.wake()
         return False
 
@@ -149,6 +157,15 @@ class Writer:
     def _begin(self, chunk: bytes) -> Any:
         self._steps = self._send(chunk).__await__()
         return next(self._steps)
+
+    def _begin_in_task(self, chunk: bytes) -> Any:
+        # INVARIANT (no await between here and `leave_task`): the stream's task is the current one, and is suspended in
+        # `rest`: whatever the send asks of its task, it asks of the one that finishes it.
+        enter_task(self._loop, self.task)
+        try:
+            return self._context.run(self._begin, chunk)
+        finally:
+            leave_task(self._loop, self.task)
 
 
 @types.coroutine

@@ -22,6 +22,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.compat.sse_starlette import server_exit
+from reactive_rpc.compat.uvicorn import is_servers_own
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
 from reactive_rpc.tasks import Tasks, end_task
@@ -113,7 +114,7 @@ class _StreamAnswer(Answer):
         leaving.add_done_callback(lambda _: stream.abort())
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-            await stream.write_to(lambda chunk: _sent(send, chunk))
+            await stream.write_to(lambda chunk: _sent(send, chunk), is_plain=is_servers_own(send))
             if not stream.aborted:
                 await _ended(send)
         finally:

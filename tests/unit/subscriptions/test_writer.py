@@ -40,9 +40,11 @@ def frame_of(number: int) -> Frame:
 
 
 @asynccontextmanager
-async def writing(send: Send, options: StreamOptions | None = None) -> AsyncIterator[tuple[Stream, asyncio.Task[None]]]:
+async def writing(
+    send: Send, options: StreamOptions | None = None, *, is_plain: bool = False
+) -> AsyncIterator[tuple[Stream, asyncio.Task[None]]]:
     stream = Stream("s", options or options_of(), acks=False)
-    task = asyncio.create_task(stream.write_to(send))
+    task = asyncio.create_task(stream.write_to(send, is_plain=is_plain))
     try:
         yield stream, task
     finally:
@@ -50,7 +52,7 @@ async def writing(send: Send, options: StreamOptions | None = None) -> AsyncIter
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def pushed_in_order(seed: int) -> None:
+async def pushed_in_order(seed: int, *, is_plain: bool = False) -> None:
     """Push numbers to a connection that takes them at once or after a while, and expect each once, in order."""
     rng = random.Random(seed)
     got: list[int] = []
@@ -67,7 +69,7 @@ async def pushed_in_order(seed: int) -> None:
             await asyncio.sleep(0)
         senders -= 1
 
-    async with writing(send) as (stream, task):
+    async with writing(send, is_plain=is_plain) as (stream, task):
         for number in range(300):
             stream.push(frame_of(number))
             for _ in range(rng.choice([0, 0, 1, 4])):
@@ -77,10 +79,11 @@ async def pushed_in_order(seed: int) -> None:
     assert (got, most) == (list(range(300)), 1)
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize("seed", range(10))
-async def test_frames_neither_mix_nor_overtake(seed: int) -> None:
+async def test_frames_neither_mix_nor_overtake(seed: int, is_plain: bool) -> None:
     """Whatever waits where: one send at a time, every frame once, in order."""
-    await pushed_in_order(seed)
+    await pushed_in_order(seed, is_plain=is_plain)
 
 
 def _two_senders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +157,9 @@ async def test_a_send_runs_in_the_streams_own_task_and_context() -> None:
     assert seen == [(task, number) for number in ("1", "1", "2", "2", "3", "3", "4", "4")]
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize("waits", [False, True])
-async def test_an_error_of_a_send_is_the_streams(waits: bool) -> None:
+async def test_an_error_of_a_send_is_the_streams(waits: bool, is_plain: bool) -> None:
     """It comes out of `write_to`, whoever began the send, and the stream is over."""
 
     async def send(chunk: bytes) -> None:
@@ -163,7 +167,7 @@ async def test_an_error_of_a_send_is_the_streams(waits: bool) -> None:
             await asyncio.sleep(0)
         raise OSError("gone")
 
-    async with writing(send) as (stream, task):
+    async with writing(send, is_plain=is_plain) as (stream, task):
         stream.push(frame_of(1))
         with pytest.raises(OSError, match="gone"):
             await task
@@ -196,7 +200,8 @@ async def test_cancelling_the_task_ends_the_send_that_stands(handed_over: bool) 
     assert ended == ["within"]
 
 
-async def test_an_aborted_stream_ends_as_if_nothing_had_happened() -> None:
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_an_aborted_stream_ends_as_if_nothing_had_happened(is_plain: bool) -> None:
     """The task is interrupted in its send and goes on behind `write_to`, not cancelled."""
     went_on = asyncio.Event()
 
@@ -204,7 +209,7 @@ async def test_an_aborted_stream_ends_as_if_nothing_had_happened() -> None:
         await asyncio.Event().wait()
 
     async def serve(stream: Stream) -> None:
-        await stream.write_to(send)
+        await stream.write_to(send, is_plain=is_plain)
         await asyncio.sleep(0)
         went_on.set()
 
@@ -218,13 +223,14 @@ async def test_an_aborted_stream_ends_as_if_nothing_had_happened() -> None:
     assert task.cancelling() == 0
 
 
-async def test_a_cancellation_beside_the_abort_is_not_lost() -> None:
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_a_cancellation_beside_the_abort_is_not_lost(is_plain: bool) -> None:
     """Who aborts and who cancels may be two: the task then ends as cancelled."""
 
     async def send(chunk: bytes) -> None:
         await asyncio.Event().wait()
 
-    async with writing(send) as (stream, task):
+    async with writing(send, is_plain=is_plain) as (stream, task):
         stream.push(frame_of(1))
         await until(lambda: stream._state is StreamState.SENDING)
         await asyncio.sleep(0)
