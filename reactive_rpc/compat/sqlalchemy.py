@@ -10,7 +10,9 @@ from sqlalchemy import Column, Engine, QueuePool
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "is_plain_select",
     "maps_column",
     "resolved_lambda",
+    "rows_come_from_rows",
     "unwrapped_type",
     "use_connection_class",
     "where_criteria",
@@ -99,6 +102,19 @@ def is_plain_select(select: Any) -> bool:
     return not (
         select._distinct or select._group_by_clauses or select._having_criteria or select._has_row_limiting_clause
     )
+
+
+def rows_come_from_rows(select: Any) -> bool:
+    """Tell whether every row that a SELECT yields comes of a joined row that passes its WHERE.
+
+    Not so of an aggregate without GROUP BY, which yields a row of none.
+    """
+    is_grouped = bool(select._group_by_clauses)
+    # ROLLUP, CUBE and GROUPING SETS are functions, too, and yield a row of none.
+    parts = select._group_by_clauses if is_grouped else (*select._raw_columns, *select._order_by_clauses)
+    if any(isinstance(each, FunctionElement) for part in parts for each in visitors.iterate(part)):
+        return False
+    return is_grouped or not select._having_criteria
 
 
 def has_order_or_bounds(select: Any) -> bool:

@@ -12,29 +12,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final
 
-from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import Compiled, SQLCompiler
-from sqlalchemy.sql.elements import BindParameter, ColumnElement
+from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import TypeDecorator
 
-from reactive_rpc.compat.sqlalchemy import has_bind_expression, is_custom_construct, where_criteria
+from reactive_rpc.compat.sqlalchemy import has_bind_expression, is_custom_construct
+from reactive_rpc.statements.bodies import Body, JoinedRows, flattened, open_bodies
 from reactive_rpc.statements.parent_conditions import parent_atoms
-from reactive_rpc.statements.predicates import (
-    MAX_TERMS,
-    Comparison,
-    Nullness,
-    PredicateReader,
-    Term,
-    Terms,
-    conjunction,
-)
+from reactive_rpc.statements.predicates import MAX_TERMS, Nullness
 from reactive_rpc.statements.propagation import carried, known
-from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, SelectBody, is_dateless
-from reactive_rpc.statements.scope import Restriction, SelectScope, restricting
+from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, is_dateless
+from reactive_rpc.statements.scope import Restriction, restricting
 from reactive_rpc.statements.template import Read, RowAtom, Template
 
 __all__ = ["analyse", "template_of"]
@@ -42,15 +34,6 @@ __all__ = ["analyse", "template_of"]
 _NOT_SQL: Final = Template(
     opaque="runs a statement that is no SELECT: define it with define_reactive_function.mutation"
 )
-
-
-@dataclass(slots=True)
-class _Body:
-    """A SELECT body's FROM and WHERE, read."""
-
-    scope: SelectScope
-    where: Terms
-    inherited: list[Comparison] = field(default_factory=list)
 
 
 def template_of(compiled: Compiled) -> Template:
@@ -70,8 +53,8 @@ def analyse(compiled: RecordingCompiler) -> Template:
     textual = rendering.textual or _unknown_construct(compiled)
     if textual is not None:
         return Template(textual=textual)
-    opened = _open_bodies(compiled, [body for body in rendering.bodies if body is not None])
-    reads = [read for body in opened for term in body.where for read in _reads(body, term, rendering)]
+    opened = open_bodies([body for body in rendering.bodies if body is not None], _ColumnNames(compiled).name_of)
+    reads = [read for joined in flattened(opened) for read in _reads(joined, rendering)]
     return Template(
         reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
         tables=tuple(rendering.tables),
@@ -120,56 +103,21 @@ def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
     )
 
 
-def _open_bodies(compiled: RecordingCompiler, selects: list[SelectBody]) -> list[_Body]:
-    reader = PredicateReader(_ColumnNames(compiled).name_of)
-    bodies: list[_Body] = []
-    # An enclosing body opens, and so stands, before the ones inside it.
-    for select in selects:
-        body = _open_body(reader, select)
-        if select.enclosing is not None:
-            body.inherited = _inherited(body, bodies[select.enclosing])
-        bodies.append(body)
-    return bodies
-
-
-def _open_body(reader: PredicateReader, select: SelectBody) -> _Body:
-    scope = SelectScope(reader)
-    for source in select.froms:
-        scope.add(source)
-    criteria = [reader.terms(_as_condition(criterion)) for criterion in where_criteria(select.statement)]
-    return _Body(scope, conjunction([*criteria, *scope.where]))
-
-
-def _as_condition(criterion: Any) -> Any:
-    """Return a WHERE criterion as AND renders it: a bare boolean column becomes "= 1"."""
-    return criterion.self_group(against=operators.and_) if isinstance(criterion, ColumnElement) else criterion
-
-
-def _inherited(body: _Body, outer: _Body) -> list[Comparison]:
-    """Return the outer WHERE's comparisons of the columns that `body` takes from it."""
-    # INVARIANT (one conjunction only): of several, an outer row may pass by another one, of which this says nothing.
-    if len(outer.where) != 1:
-        return []
-    return [
-        comparison
-        for comparison in known(outer.where[0], outer.inherited)
-        if comparison.field.source in outer.scope.sources and comparison.field.source not in body.scope.sources
-    ]
-
-
-def _reads(body: _Body, term: Term, rendering: Rendering) -> Iterator[Read]:
-    facts = known(term, body.inherited)
+def _reads(joined: JoinedRows, rendering: Rendering) -> Iterator[Read]:
+    term, links = joined.term, joined.links
+    facts = known(term, joined.inherited)
     # INVARIANT (conditions carried over links never go back into WHERE): they hold for the rows that matter, not for
     # every joined row. So parents are read by `facts` alone.
-    linked = carried(facts, body.scope.links)
+    linked = carried(facts, links)
     atoms = [*(atom for atom in term if isinstance(atom, Nullness)), *facts, *linked]
-    parents = parent_atoms(term, facts, body.scope.links)
-    for identity, source in body.scope.sources.items():
-        own = restricting(atoms, identity, source.nullable)
-        for extra in _alternatives(body.scope.restrictions.get(identity, ()), identity):
-            conditions = tuple(dict.fromkeys(own + extra))
-            columns = _columns(source.table, conditions, rendering)
-            yield Read(source.table, columns, conditions, parents.get(identity, ()))
+    parents = parent_atoms(term, facts, links)
+    for body in joined.bodies:
+        for identity, source in body.sources.items():
+            own = restricting(atoms, identity, source.nullable)
+            for extra in _alternatives(body.restrictions.get(identity, ()), identity):
+                conditions = tuple(dict.fromkeys(own + extra))
+                columns = _columns(source.table, conditions, rendering)
+                yield Read(source.table, columns, conditions, parents.get(identity, ()))
 
 
 def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:
@@ -190,9 +138,9 @@ def _columns(table: str, atoms: tuple[RowAtom, ...], rendering: Rendering) -> fr
     return frozenset(rendering.columns.get(table, ())) | {atom.field.name for atom in atoms}
 
 
-def _unaccounted(rendering: Rendering, bodies: list[_Body]) -> Iterator[Read]:
+def _unaccounted(rendering: Rendering, bodies: list[Body]) -> Iterator[Read]:
     """Read a table as a whole if it stands in the text more often than in the bodies' FROM lists."""
-    accounted = Counter(source.table for body in bodies for source in body.scope.sources.values())
+    accounted = Counter(source.table for body in bodies for source in body.sources.values())
     for table, count in rendering.tables.items():
         # INVARIANT (each rendered table is accounted for): a construct that is not understood may read any of its rows.
         if count > accounted[table]:

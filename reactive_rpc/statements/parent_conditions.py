@@ -5,8 +5,8 @@ No column of a post says which team that is, so the read of posts rests on a *vi
 that shows the change. A change of a post is ignored if its parent fails the condition there, or if there is none.
 
 `docs/internals/read-sets.md` argues why no change is overlooked; the INVARIANT comments mark the lines that it rests
-on. Left out: parents of parents (one look-up a column), parents in an enclosing query's other conjunctions, EXISTS
-about a parent, and children that the query names by their own unique column.
+on. Left out: parents of parents (one look-up a column), parents in an enclosing query's other conjunctions, and
+children that the query names by their own unique column.
 """
 
 from __future__ import annotations

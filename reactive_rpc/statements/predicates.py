@@ -8,7 +8,7 @@ is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, Literal
@@ -28,6 +28,7 @@ from sqlalchemy.sql.elements import (
     UnaryExpression,
 )
 from sqlalchemy.sql.lambdas import LambdaElement
+from sqlalchemy.sql.selectable import ScalarSelect, SelectStatementGrouping
 
 from reactive_rpc.compat.sqlalchemy import resolved_lambda
 from reactive_rpc.statements.tables import base_table
@@ -39,6 +40,7 @@ __all__ = [
     "Atom",
     "Comparison",
     "Constant",
+    "Exists",
     "Field",
     "Nullness",
     "Operand",
@@ -126,7 +128,22 @@ class SameValue:
     right: Field
 
 
-Atom = Comparison | Nullness | SameValue
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """A SELECT inside yields a row.
+
+    Attributes:
+        body: the index of that SELECT.
+        equal: `(field, place)`: the row's column at that place equals the field.
+        is_any: whether any row will do; else which one is compared rests on the others, too.
+    """
+
+    body: int
+    equal: tuple[tuple[Field, int], ...] = ()
+    is_any: bool = True
+
+
+Atom = Comparison | Nullness | SameValue | Exists
 Term = tuple[Atom, ...]
 Terms = tuple[Term, ...]
 
@@ -208,10 +225,17 @@ class PredicateReader:
     Args:
         name_of: the name of a bound parameter whose value reaches the database as it is bound; None for any other:
             one that its type wraps into SQL, or that the statement does not render.
+        body_of: the index of the SELECT that an element is, if each of its rows comes of a row that passes its WHERE;
+            None for any other element.
     """
 
-    def __init__(self, name_of: Callable[[BindParameter[Any]], str | None]) -> None:
+    def __init__(
+        self,
+        name_of: Callable[[BindParameter[Any]], str | None],
+        body_of: Callable[[object], int | None] = lambda element: None,
+    ) -> None:
         self._name_of = name_of
+        self._body_of = body_of
 
     def terms(self, expression: Any, negated: bool = False) -> Terms:
         """Return the terms of `expression`, or of NOT `expression`."""
@@ -222,6 +246,8 @@ class PredicateReader:
             return self._as_boolean(expression, negated)
         if isinstance(expression, UnaryExpression) and expression.operator is operators.inv:
             return self.terms(expression.element, not negated)
+        if isinstance(expression, UnaryExpression) and expression.operator is operators.exists:
+            return ANYTHING if negated else self._exists(expression.element, ())
         if isinstance(expression, ExpressionClauseList) and expression.operator in (operators.and_, operators.or_):
             parts = [self.terms(clause, negated) for clause in expression.clauses]
             return conjunction(parts) if (expression.operator is operators.and_) != negated else disjunction(parts)
@@ -246,21 +272,38 @@ class PredicateReader:
             return self._row(list(left.clauses), operator, right)
         if operator in (operators.is_, operators.is_not):
             return self._is(left, right, operator is operators.is_not)
+        if operator is operators.in_op and not isinstance(right, BindParameter):
+            return self._exists(right, [left])
         if operator is operators.in_op:
             return self._compare(left, "in", right)
         if operator is operators.between_op and not expression.modifiers.get("symmetric"):
             return self._between(left, right)
         if field_of(left) is None and operator in _MIRRORED:
             left, right, operator = right, left, _MIRRORED[operator]
+        if operator is operators.eq and isinstance(right, ScalarSelect):
+            return self._exists(right, [left], is_any=False)
         if operator in _COMPARISONS:
             return self._compare(left, _COMPARISONS[operator], right)
         return ANYTHING
+
+    def _exists(self, element: Any, compared: Sequence[Any], *, is_any: bool = True) -> Terms:
+        """Read that a SELECT yields a row whose columns equal `compared`."""
+        while isinstance(element, Grouping | ScalarSelect | SelectStatementGrouping):
+            element = element.element
+        body = self._body_of(element)
+        if body is None:
+            return ANYTHING
+        fields = enumerate(field_of(_ungrouped(each)) for each in compared)
+        equal = tuple((field, place) for place, field in fields if field is not None)
+        return ((Exists(body, equal, is_any),),)
 
     def _row(self, columns: list[Any], operator: Any, right: Any) -> Terms:
         """Read a comparison of row values, column by column."""
         if operator is operators.in_op and isinstance(right, BindParameter):
             width = len(columns)
             return conjunction(self._compare(each, "in", right, (i, width)) for i, each in enumerate(columns))
+        if operator is operators.in_op:
+            return self._exists(right, columns)
         if not isinstance(right, Tuple) or len(right.clauses) != len(columns):
             return ANYTHING
         values = list(right.clauses)

@@ -51,11 +51,13 @@ class SelectBody:
 
     Attributes:
         statement: the select as it is rendered.
+        origin: the element that was rendered so, which stands in the enclosing statement.
         froms: its FROM list, without the tables that it takes from an enclosing select.
         enclosing: the index of the body that it stands in; None at the top.
     """
 
     statement: Select[Any]
+    origin: object
     froms: tuple[FromClause, ...]
     enclosing: int | None
 
@@ -74,6 +76,7 @@ class Rendering:
             comparisons, as `operator =`.
         textual: the first piece that is text, and so unknown; None if there is none.
         open_bodies: the SELECTs being rendered, from the outermost in.
+        origins: the elements that `bodies` were rendered of.
     """
 
     bodies: list[SelectBody | None] = field(default_factory=list)
@@ -84,6 +87,7 @@ class Rendering:
     opaque: str | None = None
     textual: str | None = None
     open_bodies: list[int] = field(default_factory=list)
+    origins: list[object] = field(default_factory=list)
 
     def refuse(self, reason: str) -> None:
         """Make the statement opaque; the first reason stays."""
@@ -131,6 +135,7 @@ class RecordingCompiler(CompilerHooks):
         rendering = self.rendering
         rendering.open_bodies.append(len(rendering.bodies))
         rendering.bodies.append(None)
+        rendering.origins.append(select_stmt)
         try:
             return self.renderer.visit_select(select_stmt, *args, **kwargs)
         finally:
@@ -139,7 +144,8 @@ class RecordingCompiler(CompilerHooks):
     def note_select_body(self, select: Any, froms: Sequence[Any]) -> None:
         """Fill the open body in with the ORM's form of it."""
         *enclosing, index = self.rendering.open_bodies
-        self.rendering.bodies[index] = SelectBody(select, tuple(froms), enclosing[-1] if enclosing else None)
+        origin = self.rendering.origins[index]
+        self.rendering.bodies[index] = SelectBody(select, origin, tuple(froms), enclosing[-1] if enclosing else None)
         if is_for_update(select):
             self.rendering.refuse(
                 "locks rows (FOR UPDATE): leave that out, or define it with define_reactive_function.mutation"

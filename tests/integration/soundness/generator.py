@@ -125,6 +125,8 @@ class Generator(Drawing):
 
     def subquery_condition(self, source: Any) -> Any:
         """Return EXISTS (correlated), IN (SELECT ...) or a compared aggregate."""
+        if self.chance(2):
+            return self.asked(source, self.random.randrange(2))
         inner = self.alias(self.table(), always=True)
         condition = self.tree([inner], 0)
         if self.chance(2):
@@ -138,6 +140,33 @@ class Generator(Drawing):
         if self.chance(2):
             counted = counted.where(self.integer(inner) == self.integer(source))
         return counted.scalar_subquery() > self.random.randrange(3)
+
+    def asked(self, source: Any, depth: int) -> Any:
+        """Return that there is a row that joins with `source`, in one of the spellings of that; seldom, that not."""
+        name = self.table()
+        # Without an alias of its own a table may stand in several bodies, and is another row in each.
+        inner = TABLES[name] if name != _name(source) and self.chance(2) else self.alias(name, always=True)
+        equality = self.key_equality(inner, source)
+        own, other = (
+            (equality.left, equality.right) if equality.left.table is inner else (equality.right, equality.left)
+        )
+        condition = self.asked(inner, depth - 1) if depth > 0 and self.chance(2) else self.tree([inner], 1)
+        chosen = select(own).where(condition).correlate(source)
+        shape = self.pick(["exists"] * 3 + ["in"] * 3 + ["limit", "compared", "grouped", "greatest", "counted", "not"])
+        if shape == "in":
+            return other.in_(chosen.distinct() if self.chance(4) else chosen)
+        if shape == "limit":
+            return other.in_(chosen.order_by(*_ordered(inner)).limit(self.random.randint(1, 2)))
+        if shape == "compared":
+            return other == chosen.order_by(*_ordered(inner)).limit(1).scalar_subquery()
+        if shape == "grouped":
+            return other.in_(chosen.group_by(own).having(func.count() > self.random.randrange(2)))
+        if shape == "greatest" and not isinstance(own.type, _UNORDERED):
+            return other.in_(select(func.max(own)).where(condition).correlate(source))
+        if shape == "counted":
+            return exists(select(func.count()).select_from(inner).where(equality, condition).correlate(source))
+        joining = exists().where(equality, condition).correlate(source)
+        return ~joining if shape == "not" else joining
 
     def correlated(self, sources: list[Any]) -> list[Any]:
         """Return an EXISTS and what restricts the column, or the row, that it is correlated by."""
@@ -212,6 +241,9 @@ class Generator(Drawing):
             return statement.where(self.pick(sources).c.id.is_(None))
         if shape == 3:
             return statement.where(*self.correlated(sources))
+        if shape == 4:
+            asked = [self.asked(sources[0], 2) for _ in range(self.random.randint(1, 2))]
+            return statement.where(*asked, *([self.atom([sources[0]], 0)] if self.chance(2) else []))
         if shape <= 2:
             return statement.where(self.atom(sources, 2))
         if shape == 7:
@@ -362,6 +394,10 @@ class Generator(Drawing):
 def _name(source: Any) -> str:
     """Return the name of the table behind an alias."""
     return str(source.element.name if hasattr(source, "element") else source.name)
+
+
+def _ordered(source: Any) -> list[Any]:
+    return [each for each in source.c if not isinstance(each.type, JSON)]
 
 
 def _distinguished(column: Any) -> Any:

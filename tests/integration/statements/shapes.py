@@ -317,7 +317,7 @@ ORM: Final = [
     Shape("any()", loaded(select(Team).where(Team.tasks.any(Task.title == "b")), lambda team: team.id),
           {"team": [{}], "task": [{"title": "b"}]}),
     Shape("has()", loaded(select(Task).where(Task.team.has(Team.id == 2)), lambda task: task.id),
-          {"task": [{}], "team": [{"id": 2}]}),
+          {"task": [{"team_id": 2}], "team": [{"id": 2}]}),
     Shape("an alias", rows(select(Team.name, PARENT.name).join(PARENT, Team.parent_id == PARENT.id)),
           {"team": [{}]}),
     Shape("an entity of a subquery", loaded(

@@ -110,6 +110,31 @@ def test_a_select_that_leaves_rows_out_is_not_plain(statement: Any) -> None:
     assert not compat.is_plain_select(statement)
 
 
+NAMES = select(TEAM.c.name).where(TEAM.c.id == 1)
+
+
+@pytest.mark.parametrize("statement", [NAMES, NAMES.limit(1), NAMES.group_by(TEAM.c.name).having(func.count() > 1)])
+def test_rows_that_come_of_rows(statement: Any) -> None:
+    """Columns of a row, also of a group or under a LIMIT, are those of a row that passes WHERE."""
+    assert compat.rows_come_from_rows(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(func.count()).select_from(TEAM),
+        select(TEAM.c.name, func.max(TEAM.c.id)),
+        NAMES.having(func.count() > 1),
+        NAMES.order_by(func.count()),
+        NAMES.group_by(func.rollup(TEAM.c.name)),
+        NAMES.group_by(func.grouping_sets(TEAM.c.name)),
+    ],
+)
+def test_rows_that_come_of_none(statement: Any) -> None:
+    """An aggregate of all rows, and the total of all groups, are there without any row."""
+    assert not compat.rows_come_from_rows(statement)
+
+
 def test_what_stands_beside_a_write_is_seen() -> None:
     """CTEs, prefixes, several rows of values, ON CONFLICT, INSERT FROM SELECT."""
     cte = select(TEAM.c.id).cte("x")

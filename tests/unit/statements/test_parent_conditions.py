@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, exists, func, not_, or_, select, tuple_, union
 
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.read_set import Condition, Equals, IsNull, NotNull
+from reactive_rpc.dependencies.read_set import Condition, Equals, IsNull, NotNull, ReadSet
 
 from .conftest import ReadSetOf
 from .tables import TASKS, TEAMS
@@ -80,6 +80,81 @@ STATEMENTS: dict[str, tuple[Any, list[Mapping[str, Condition]]]] = {
         [{}],
     ),
 }
+
+_TITLES = select(TASKS.c.title)
+_TEAM_A = select(TEAMS.c.id).where(TEAMS.c.name == "a")
+SPELLINGS: dict[str, Any] = {
+    "IN (SELECT ...)": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A)),
+    "IN (SELECT DISTINCT ...)": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A.distinct())),
+    "IN of a grouped SELECT": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A.group_by(TEAMS.c.id))),
+    "IN of a limited SELECT": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A.limit(5))),
+    "EXISTS": _TITLES.where(exists().where(BOTH)),
+    "EXISTS of a SELECT": _TITLES.where(_TEAM_A.where(TEAMS.c.id == TASKS.c.team_id).exists()),
+    "= (SELECT ...)": _TITLES.where(_TEAM_A.scalar_subquery() == TASKS.c.team_id),
+    "row values IN": _TITLES.where(
+        tuple_(TASKS.c.team_id, TASKS.c.id).in_(select(TEAMS.c.id, TEAMS.c.size).where(TEAMS.c.name == "a"))
+    ),
+    "NOT NOT IN": _TITLES.where(not_(TASKS.c.team_id.not_in(_TEAM_A))),
+}
+
+
+@pytest.mark.parametrize("statement", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_parent_condition_is_the_same_in_every_spelling(statement: Any, read_set_of: ReadSetOf) -> None:
+    """However a query says that the parent has to satisfy a condition, it reads the rows that the join reads."""
+    joined = _TITLES.join(TEAMS).where(TEAMS.c.name == "a")
+    assert _conditions(read_set_of(statement)) == _conditions(read_set_of(joined))
+
+
+def _conditions(read_set: ReadSet) -> list[tuple[str, Mapping[str, Condition]]]:
+    found = [(each.table, each.conditions) for each in read_set.constraints]
+    return sorted(found, key=lambda each: each[0])
+
+
+NOT_OF_ROWS: dict[str, Any] = {
+    "NOT EXISTS": ~exists().where(BOTH),
+    "NOT IN": TASKS.c.team_id.not_in(_TEAM_A),
+    "EXISTS of an aggregate": exists(select(func.count()).where(BOTH)),
+    "IN of an aggregate": TASKS.c.team_id.in_(select(func.max(TEAMS.c.id)).where(TEAMS.c.name == "a")),
+    "IN of a UNION": TASKS.c.team_id.in_(union(_TEAM_A, _TEAM_A)),
+    "a branch of OR": or_(TASKS.c.team_id.in_(_TEAM_A), TASKS.c.title > ""),
+}
+
+
+@pytest.mark.parametrize("condition", NOT_OF_ROWS.values(), ids=NOT_OF_ROWS)
+def test_a_subquery_that_says_nothing_of_a_single_parent(condition: Any, read_set_of: ReadSetOf) -> None:
+    """If a task can pass although no team of the subquery is its own, all tasks are read."""
+    found = read_set_of(_TITLES.where(condition)).constraints
+    assert any("->" not in "".join(each.conditions) for each in found if each.table == "tasks")
+
+
+def test_each_body_reads_rows_of_its_own_of_one_table(read_set_of: ReadSetOf) -> None:
+    """A table without an alias is another row in each subquery, so their conditions do not meet."""
+    first = exists().where(TEAMS.c.size == TASKS.c.cents, TEAMS.c.id == 1)
+    second = exists().where(TEAMS.c.size == TASKS.c.id, TEAMS.c.id == 2)
+    found = _conditions(read_set_of(_TITLES.where(first, second)))
+    assert [dict(conditions) for table, conditions in found if table == "teams"] == [
+        {"id": Equals(frozenset({1}))},
+        {"id": Equals(frozenset({2}))},
+    ]
+
+
+def test_rows_of_a_subquery_are_read_by_the_conditions_around_it(read_set_of: ReadSetOf) -> None:
+    """A team matters only if one of the tasks asked for is its own."""
+    statement = _TITLES.where(TASKS.c.team_id.in_(_TEAM_A), TASKS.c.team_id == 3)
+    found = _conditions(read_set_of(statement))
+    assert dict(found[1][1]) == {"id": Equals(frozenset({3})), "name": Equals(frozenset({"a"}))}
+
+
+def test_more_alternatives_than_are_joined_keep_subqueries_apart(read_set_of: ReadSetOf) -> None:
+    """Where the alternatives of subqueries multiply, each subquery is read on its own, and nothing is unread."""
+    apart = [TEAMS.alias(f"t{number}") for number in range(4)]
+    asked = [
+        exists().where(each.c.id == TASKS.c.team_id, or_(each.c.name == "a", each.c.size == 3, each.c.size.is_(None)))
+        for each in apart
+    ]
+    found = _conditions(read_set_of(_TITLES.where(*asked)))
+    assert [dict(conditions) for table, conditions in found if table == "tasks"] == [{}]
+    assert len([table for table, _ in found if table == "teams"]) == 3
 
 
 @pytest.mark.parametrize(("statement", "expected"), STATEMENTS.values(), ids=STATEMENTS)

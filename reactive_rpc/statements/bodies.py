@@ -1,0 +1,217 @@
+"""The SELECT bodies of a statement, read; those that a WHERE asks for rows become part of the body around them.
+
+`WHERE post.user_id IN (SELECT users.id FROM users WHERE users.team_id = 3)` lets the same posts pass as the join with
+`users` does, and so does EXISTS. So such a body is *flattened*: its FROM and its WHERE are added to those of the body
+around it, and the reads of both are taken from their joined rows. Whatever holds of a join holds of every spelling.
+
+`docs/internals/read-sets.md` argues why that is the same; the INVARIANT comments mark the lines that it rests on.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import count, product
+from math import prod
+from typing import Any, Final, TypeVar
+
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BindParameter, ColumnElement, Label
+
+from reactive_rpc.compat.sqlalchemy import is_plain_select, rows_come_from_rows, where_criteria
+from reactive_rpc.statements.predicates import (
+    NEVER,
+    Comparison,
+    Exists,
+    Field,
+    PredicateReader,
+    SameValue,
+    Term,
+    Terms,
+    conjunction,
+    field_of,
+)
+from reactive_rpc.statements.propagation import known
+from reactive_rpc.statements.recording_compiler import SelectBody
+from reactive_rpc.statements.scope import FromSource, Restriction, SelectScope
+
+__all__ = ["Body", "JoinedRows", "flattened", "open_bodies"]
+
+T = TypeVar("T")
+
+MAX_JOINED: Final = 32
+"""A body whose flattening would make more conjunctions than this keeps the bodies inside it apart."""
+
+_Names = Mapping[int, int]
+"""`{source as it stands in the statement: its own identity}`: two bodies may take rows of one and the same alias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A SELECT body's FROM and WHERE, read.
+
+    Attributes:
+        sources: `{identity: source}`; a subquery or a CTE is not listed, it has a body of its own.
+        restrictions: `{identity: the restriction by each ON}`.
+        links: `SelectScope.links`.
+        columns: the fields that it yields, by place; None for anything else than a column.
+        is_plain: whether it yields a row for every row of its FROM and WHERE.
+        index: of the body, in the order in which they open.
+        where: the terms of WHERE, and of the ON clauses that are as good.
+        inherited: the comparisons that hold by the WHERE of the bodies around it.
+    """
+
+    sources: Mapping[int, FromSource]
+    restrictions: Mapping[int, Sequence[Restriction]]
+    links: tuple[tuple[Field, Field], ...]
+    columns: tuple[Field | None, ...]
+    is_plain: bool
+    index: int = 0
+    where: Terms = NEVER
+    inherited: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedRows:
+    """The rows that some bodies join, under one conjunction of their conditions.
+
+    Attributes:
+        bodies: whose reads are taken from these rows; the first is the outermost.
+        term: the conjunction, without `Exists`.
+        links: of all bodies.
+        inherited: by the outermost body.
+    """
+
+    bodies: tuple[Body, ...]
+    term: Term
+    links: tuple[tuple[Field, Field], ...]
+    inherited: tuple[Comparison, ...]
+
+
+def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[Any]], str | None]) -> list[Body]:
+    """Read the bodies, in the order in which they open."""
+    bodies: list[Body] = []
+    names: list[_Names] = []
+    numbers = count()
+    # An enclosing body opens, and so stands, before the ones inside it.
+    for index, select in enumerate(selects):
+        scope, where = _read(select, PredicateReader(name_of, _bodies_inside(selects, index)))
+        own = {source: next(numbers) for source in scope.sources}
+        around = {} if select.enclosing is None else names[select.enclosing]
+        names.append(ChainMap(own, dict(around)))
+        body = replace(_named(select, scope, names[index]), index=index, where=_renamed(where, names[index]))
+        outer = None if select.enclosing is None else bodies[select.enclosing]
+        bodies.append(body if outer is None else replace(body, inherited=_inherited(body, outer)))
+    return bodies
+
+
+def flattened(bodies: Sequence[Body]) -> Iterator[JoinedRows]:
+    """Yield the rows from which the reads are taken: each conjunction of each body that is part of no other one."""
+    joined: dict[int, list[JoinedRows]] = {}
+    absorbed: set[int] = set()
+    for body in reversed(bodies):
+        found = _flattened(body, joined)
+        joined[body.index] = found
+        absorbed |= {inner.index for rows in found for inner in rows.bodies[1:]}
+    for body in bodies:
+        # INVARIANT (a body's own reads go only where its rows are joined): `conjunction` leaves out whole parts, so an
+        # `Exists` that stands in one term stands in each that needs its rows.
+        if body.index not in absorbed:
+            yield from joined[body.index]
+
+
+def _flattened(body: Body, joined: Mapping[int, list[JoinedRows]]) -> list[JoinedRows]:
+    terms = [JoinedRows((body,), _without_exists(term), body.links, body.inherited) for term in body.where]
+    asked = [[_asked(each, joined[each.body]) for each in term if isinstance(each, Exists)] for term in body.where]
+    if sum(prod(map(len, each)) for each in asked) > MAX_JOINED:
+        # INVARIANT (all or none): the bodies inside then keep their own reads, so no row goes unread.
+        return terms
+    return [_together(outer, inner) for outer, each in zip(terms, asked, strict=True) for inner in product(*each)]
+
+
+def _without_exists(term: Term) -> Term:
+    return tuple(each for each in term if not isinstance(each, Exists))
+
+
+def _asked(exists: Exists, joined: Iterable[JoinedRows]) -> list[JoinedRows]:
+    """Return the rows of a body inside that `exists` asks for, with its equalities."""
+    found = []
+    for rows in joined:
+        body = rows.bodies[0]
+        pairs = [(field, body.columns[place]) for field, place in exists.equal if place < len(body.columns)]
+        equal = tuple(SameValue(field, column) for field, column in pairs if column is not None)
+        # INVARIANT (only a body of which any row will do is absorbed): under a LIMIT, or where one row is compared,
+        # rows that join with nothing decide which rows are yielded. Such a body keeps its own reads.
+        is_absorbed = exists.is_any and body.is_plain
+        found.append(replace(rows, term=(*rows.term, *equal), bodies=rows.bodies if is_absorbed else ()))
+    return found
+
+
+def _together(outer: JoinedRows, inner: Iterable[JoinedRows]) -> JoinedRows:
+    for rows in inner:
+        outer = replace(
+            outer,
+            bodies=(*outer.bodies, *rows.bodies),
+            term=(*outer.term, *rows.term),
+            links=(*outer.links, *rows.links),
+        )
+    return outer
+
+
+def _read(select: SelectBody, reader: PredicateReader) -> tuple[SelectScope, Terms]:
+    scope = SelectScope(reader)
+    for source in select.froms:
+        scope.add(source)
+    criteria = [reader.terms(_as_condition(criterion)) for criterion in where_criteria(select.statement)]
+    return scope, conjunction([*criteria, *scope.where])
+
+
+def _bodies_inside(selects: Sequence[SelectBody], outer: int) -> Callable[[object], int | None]:
+    """Return what tells the index of a body right inside `outer` whose rows come of rows that pass its WHERE."""
+
+    def body_of(element: object) -> int | None:
+        found = [index for index, each in enumerate(selects) if each.origin is element and each.enclosing == outer]
+        # A SELECT that stands twice is two bodies, and nothing tells which of them is meant.
+        return found[0] if len(found) == 1 and rows_come_from_rows(selects[found[0]].statement) else None
+
+    return body_of
+
+
+def _as_condition(criterion: Any) -> Any:
+    """Return a WHERE criterion as AND renders it: a bare boolean column becomes "= 1"."""
+    return criterion.self_group(against=operators.and_) if isinstance(criterion, ColumnElement) else criterion
+
+
+def _inherited(body: Body, outer: Body) -> tuple[Comparison, ...]:
+    """Return the outer WHERE's comparisons of the columns that `body` takes from it."""
+    # INVARIANT (one conjunction only): of several, an outer row may pass by another one, of which this says nothing.
+    if len(outer.where) != 1:
+        return ()
+    return tuple(known(outer.where[0], outer.inherited))
+
+
+def _named(select: SelectBody, scope: SelectScope, names: _Names) -> Body:
+    """Return the body with each field's source by its own identity."""
+    columns = [each.element if isinstance(each, Label) else each for each in select.statement.inner_columns]
+    return Body(
+        sources={names[source]: each for source, each in scope.sources.items()},
+        restrictions={names[source]: _renamed(tuple(each), names) for source, each in scope.restrictions.items()},
+        links=_renamed(tuple(scope.links), names),
+        columns=tuple(_renamed(field_of(each), names) for each in columns),
+        is_plain=is_plain_select(select.statement),
+    )
+
+
+def _renamed(part: T, names: _Names) -> T:
+    """Return a part of a predicate with the sources of its fields by their own identities."""
+    found: Any = part
+    if isinstance(part, Field):
+        found = replace(part, source=names.get(part.source, part.source))
+    elif isinstance(part, tuple):
+        found = tuple(_renamed(each, names) for each in part)
+    elif is_dataclass(part) and not isinstance(part, type):
+        changed: dict[str, Any] = {each.name: _renamed(getattr(part, each.name), names) for each in fields(part)}
+        found = replace(part, **changed)
+    renamed: T = found
+    return renamed
