@@ -198,10 +198,15 @@ class Reader:
         """Tell whether a result is still the outcome, as far as this worker has read the log."""
         return result.live and not self._live.is_over(result)
 
-    async def watch(self, query: Computable) -> ReadResult:
+    async def watch(self, query: Computable, *, freshness: Strict | Synced = STRICT) -> ReadResult:
         """Return a result of `query` that stays indexed, cached or not, until it is invalidated or `unwatch`ed.
 
         If a write has overtaken the result, it is not live and not watched: notify whoever must know, and ask again.
+
+        Args:
+            query: what to compute.
+            freshness: `Synced` for whoever has read the log since the request arrived, and for whoever asks for no
+                request: the result is right at the log's version, and the index finds what changes it from there on.
 
         Raises:
             PreconditionFailedError: its results are not kept, or what it reads cannot be told, so nobody could be told
@@ -216,10 +221,9 @@ class Reader:
             )
         with self._live.holding(query.key):
             arrived_at = self._clock.time()
-            version = await self.freshness.sync_to_head()
-            stored = self.stored(query.key)
+            stored = await self.find(query.key, freshness=freshness)
             if stored is None:
-                read = await self._miss(query, version, arrived_at)
+                read = await self._miss(query, self._log.version, arrived_at)
             else:
                 read = ReadResult(stored, stored.with_bytes())
             # INVARIANT (held from before the read until the watcher is counted): a result that was evicted in the step

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from reactive_rpc.cache.freshness import SYNCED
 from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, ReadResult
@@ -208,7 +209,7 @@ class Reconciler:
         if not query.streams or query.state is QueryState.CURRENT:
             return False
         try:
-            read = await self._reader.watch(query.query)
+            read = await self._reader.watch(query.query, freshness=SYNCED)
         except PreconditionFailedError as exc:
             logger.warning("%s; its streams are closed, to be refused when they come back", exc.message)
             self._notify_pending([query])

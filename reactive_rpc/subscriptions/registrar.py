@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeGuard
 
+from reactive_rpc.cache.freshness import SYNCED
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, ReadResult
 from reactive_rpc.changes.log import Log
@@ -204,7 +205,7 @@ class Registrar:
 
     async def _entry_of(self, call: WatchableCall) -> ReadResult | None:
         try:
-            return await self._reader.watch(call)
+            return await self._reader.watch(call, freshness=SYNCED)
         except ServiceUnavailableError as exc:
             logger.warning("%s could not be computed, retrying: %s", call.path, reason_of(concealed(exc)))
             return None

@@ -46,13 +46,13 @@ SQLITE = {
     "hit": Bound(1, 0, 71, 26, 20),
     "miss": Bound(6, 12, 260, 56, 66),
     "mutation": Bound(11, 14, 147, 47, 68),
-    "event": Bound(12, 12, 304, 60, 41),
+    "event": Bound(11, 12, 300, 60, 41),
 }
 POSTGRESQL = {
     "hit": Bound(1, 1, 85, 30),
     "miss": Bound(7, 7, 300, 61),
     "mutation": Bound(7, 7, 161, 51),
-    "event": Bound(9, 9, 366, 64),
+    "event": Bound(8, 8, 348, 64),
 }
 PATHS = list(SQLITE)
 
