@@ -39,8 +39,8 @@ class ResultStore(Protocol):
     """Where workers put results for each other: `ReactiveRPC(store=...)`. Used on one event loop.
 
     Each call may raise whatever it likes. The store is then left alone, handlers run, and `open` is called again until
-    it succeeds. A call that takes too long (0.1 s for `find`, 1 s for `put`, 5 s for `open`) is cancelled and counts as
-    failed. What blocks belongs into a thread, as all requests wait for the event loop.
+    it succeeds. A call that takes too long (0.1 s for `find` beside its `wait_seconds`, 1 s for `put`, 5 s for `open`)
+    is cancelled and counts as failed. What blocks belongs into a thread, as all requests wait for the event loop.
     """
 
     async def open(self) -> None:
@@ -51,7 +51,9 @@ class ResultStore(Protocol):
         """Let go of the connections; idempotent. The store can be opened again. Nobody awaits another call."""
         ...
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         """Return the content of the result of a name, if its version is above `after`.
 
         If there is none, return "compute" to the first who asks, and note the lease: until `put` releases the name, or
@@ -63,6 +65,8 @@ class ResultStore(Protocol):
             after: results and leases of this version or before are known to be outdated; -1 if none are.
             version: at which the caller would compute.
             lease_seconds: how long others shall wait for the caller at most.
+            wait_seconds: for so long the store may wait for the result of somebody else, if it hears of it when it is
+                put, before it answers "wait"; one that does not hear of it answers at once, and is asked again.
         """
         ...
 

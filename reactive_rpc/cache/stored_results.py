@@ -23,14 +23,14 @@ __all__ = ["StoredResults"]
 
 ANSWER_SECONDS: Final = 0.1
 """How long the store may take to answer a question."""
-WAIT_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.075, 0.1)
-"""How long, between questions, a result is waited for that another worker computes."""
+WAIT_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.1)
+"""How long, by each question, a result is waited for that another worker computes."""
 LEASE_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 1.0
 """How long after a failure the store is tried again."""
 CONNECT_SECONDS: Final = 5.0
 WRITE_SECONDS: Final = 1.0
-AT_ONCE: Final = 16
+AT_ONCE: Final = 32
 """So many questions are under way at most; others wait, as long as for an answer."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
@@ -83,13 +83,13 @@ class StoredResults:
     async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of another worker's, see `SharedResults.find`."""
         name = name_of(self._build, epoch, key)
-        answer = await self._ask(name, after=after, version=version)
-        for seconds in WAIT_SECONDS:
-            # INVARIANT (a bounded number of questions): a store that always says "wait" delays an answer, and no more.
+        # INVARIANT (a bounded number of questions): a store that always says "wait" delays an answer, and no more.
+        for seconds in (*WAIT_SECONDS, 0.0):
+            asked_at = self._clock.monotonic()
+            answer = await self._ask(name, after=after, version=version, wait_seconds=seconds)
             if answer != "wait":
                 break
-            await self._clock.sleep(seconds)
-            answer = await self._ask(name, after=after, version=version)
+            await self._clock.sleep(max(0.0, asked_at + seconds - self._clock.monotonic()))
         if answer == "compute":
             self._claimed[key] = name
         return self._decoded(answer, key, epoch) if isinstance(answer, bytes) else None
@@ -121,7 +121,7 @@ class StoredResults:
         for _ in range(AT_ONCE):
             self._slots.release()
 
-    async def _ask(self, name: str, *, after: int, version: int) -> bytes | str | None:
+    async def _ask(self, name: str, *, after: int, version: int, wait_seconds: float) -> bytes | str | None:
         """Return the store's answer; None if there is none."""
         if not self._is_connected:
             if not self._is_closed:
@@ -133,17 +133,20 @@ class StoredResults:
         except TimeoutError:
             return None  # many ask at once, which says nothing of the store
         try:
-            return await within(ANSWER_SECONDS, self._find(name, after=after, version=version), "shared result")
+            question = self._find(name, after=after, version=version, wait_seconds=wait_seconds)
+            return await within(ANSWER_SECONDS + wait_seconds, question, "shared result")
         except Exception as exc:  # whatever it is: the answer to the client does not depend on it
             self._note_failure(exc)
             return None
         finally:
             self._slots.release()
 
-    async def _find(self, name: str, *, after: int, version: int) -> bytes | str | None:
+    async def _find(self, name: str, *, after: int, version: int, wait_seconds: float) -> bytes | str | None:
         if self._is_closed:
             return None
-        return await self._store.find(name, after=after, version=version, lease_seconds=LEASE_SECONDS)
+        return await self._store.find(
+            name, after=after, version=version, lease_seconds=LEASE_SECONDS, wait_seconds=wait_seconds
+        )
 
     def _decoded(self, record: bytes, key: ResultKey, epoch: str) -> SharedResult | None:
         # INVARIANT (nothing of a record is used before its checksum, key and epoch have been compared): a store may

@@ -124,6 +124,19 @@ class ResultStoreContract:
 
         self._run(check, is_of_leases=True)
 
+    def test_whoever_waits_is_given_what_is_put_or_is_to_ask_again(self) -> None:
+        """A store that hears of what is put answers with it; one that does not answers at once."""
+
+        async def check(one: ResultStore, other: ResultStore) -> None:
+            name = _new_name()
+            assert await _find(one, name) == "compute"
+            put = one.put([StoredResult(name, 8, b"8\n", LONG_SECONDS)], released=[name])
+            answer, _ = await asyncio.gather(_find(other, name, wait_seconds=DEADLINE_SECONDS), put)
+            assert answer in ("wait", b"8\n"), "whoever waits is given the result, or is to ask again"
+            assert await _find(other, name) == b"8\n"
+
+        self._run(check, is_of_leases=True)
+
     def test_of_many_who_ask_at_once_one_computes(self) -> None:
         """Every question is answered, and one alone by "compute"."""
 
@@ -224,9 +237,15 @@ async def _put(store: ResultStore, name: str, *, version: int = 7, content: byte
 
 
 async def _find(
-    store: ResultStore, name: str, *, after: int = -1, version: int = 7, lease_seconds: float = LONG_SECONDS
+    store: ResultStore,
+    name: str,
+    *,
+    after: int = -1,
+    version: int = 7,
+    lease_seconds: float = LONG_SECONDS,
+    wait_seconds: float = 0.0,
 ) -> FoundResult:
-    return await store.find(name, after=after, version=version, lease_seconds=lease_seconds)
+    return await store.find(name, after=after, version=version, lease_seconds=lease_seconds, wait_seconds=wait_seconds)
 
 
 async def _is_gone(store: ResultStore, name: str) -> bool:

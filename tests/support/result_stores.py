@@ -36,7 +36,9 @@ class DictStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         found = self.kept(name, after)
         if found is not None:
             return found.content
@@ -61,24 +63,36 @@ class DictStore:
 class _KeepsText(DictStore):
     """A seeded bug: contents are text."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
-        found = await super().find(name, after=after, version=version, lease_seconds=lease_seconds)
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
+        found = await super().find(
+            name, after=after, version=version, lease_seconds=lease_seconds, wait_seconds=wait_seconds
+        )
         return found.decode("utf-8", "replace").encode() if isinstance(found, bytes) else found
 
 
 class _GivesViews(DictStore):
     """A seeded bug: contents are as the driver of the database returns them."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
-        found = await super().find(name, after=after, version=version, lease_seconds=lease_seconds)
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
+        found = await super().find(
+            name, after=after, version=version, lease_seconds=lease_seconds, wait_seconds=wait_seconds
+        )
         return memoryview(found) if isinstance(found, bytes) else found  # type: ignore[return-value]  # the bug
 
 
 class _CutsNames(DictStore):
     """A seeded bug: a column of the database is too short for names."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
-        return await super().find(name[:63], after=after, version=version, lease_seconds=lease_seconds)
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
+        return await super().find(
+            name[:63], after=after, version=version, lease_seconds=lease_seconds, wait_seconds=wait_seconds
+        )
 
     async def put(self, results: Sequence[StoredResult], *, released: Sequence[str]) -> None:
         cut = [StoredResult(each.name[:63], each.version, each.content, each.ttl_seconds) for each in results]
@@ -128,7 +142,9 @@ class _EndsTooEarly(DictStore):
 class HasNoLeases(DictStore):
     """A seeded bug: everybody computes."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         found = self.kept(name, after)
         return "compute" if found is None else found.content
 
@@ -136,15 +152,21 @@ class HasNoLeases(DictStore):
 class _LeasesForEver(DictStore):
     """A seeded bug: a lease ends when it is given back, and only then."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
-        return await super().find(name, after=after, version=version, lease_seconds=1e9)
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
+        return await super().find(name, after=after, version=version, lease_seconds=1e9, wait_seconds=wait_seconds)
 
 
 class _LeasesToOutdated(DictStore):
     """A seeded bug: a lease is a lease, whatever its version."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
-        return await super().find(name, after=after, version=2**62, lease_seconds=lease_seconds)
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
+        return await super().find(
+            name, after=after, version=2**62, lease_seconds=lease_seconds, wait_seconds=wait_seconds
+        )
 
 
 class _ReleasesNothing(DictStore):
@@ -178,16 +200,22 @@ class _OpensOnce(DictStore):
     async def aclose(self) -> None:
         self._is_closed = True
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         if self._is_closed:
             raise RuntimeError("closed")
-        return await super().find(name, after=after, version=version, lease_seconds=lease_seconds)
+        return await super().find(
+            name, after=after, version=version, lease_seconds=lease_seconds, wait_seconds=wait_seconds
+        )
 
 
 class _WaitsForNobody(DictStore):
     """A seeded bug: whoever finds nothing is told that somebody is at it."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         found = self.kept(name, after)
         return "wait" if found is None else found.content
 

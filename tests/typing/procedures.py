@@ -95,7 +95,9 @@ class Kept:
 
     async def aclose(self) -> None: ...
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         return "compute"
 
     async def put(self, results: Sequence[StoredResult], *, released: Sequence[str]) -> None: ...

@@ -94,7 +94,9 @@ class LyingStore(DictStore):
         if self._rng.random() < 0.3:
             raise OSError("no such host")
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         await self._turns()
         drawn = self._rng.random()
         if drawn < 0.05:
@@ -105,7 +107,9 @@ class LyingStore(DictStore):
             return self._damaged(content) if drawn < 0.2 else content
         if drawn < 0.55:
             return "wait"
-        return await super().find(name, after=self._rng.choice([after, -1]), version=version, lease_seconds=0.001)
+        return await super().find(
+            name, after=self._rng.choice([after, -1]), version=version, lease_seconds=0.001, wait_seconds=wait_seconds
+        )
 
     async def put(self, results: Sequence[StoredResult], *, released: Sequence[str]) -> None:
         await self._turns()
@@ -206,7 +210,9 @@ async def test_believing_a_store_is_found_out(broken: type[StoredResults], quick
 class Stuck(DictStore):
     """Never answers; and never closes."""
 
-    async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+    async def find(
+        self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+    ) -> FoundResult:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -229,7 +235,9 @@ async def test_an_answer_that_is_none_counts_as_no_result(answer: object) -> Non
     """Whatever a store returns: the handler runs."""
 
     class Odd(DictStore):
-        async def find(self, name: str, *, after: int, version: int, lease_seconds: float) -> FoundResult:
+        async def find(
+            self, name: str, *, after: int, version: int, lease_seconds: float, wait_seconds: float
+        ) -> FoundResult:
             return answer  # type: ignore[return-value]  # wrong on purpose
 
     results = StoredResults(Odd(Shelves()), build="b", ttl_seconds=60)
