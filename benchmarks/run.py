@@ -17,6 +17,7 @@ BENCHMARKS = (
     "reload",
     "browsers",
     "writes",
+    "misses",
     "index",
     "precision",
     "fanout",

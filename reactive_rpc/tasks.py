@@ -171,13 +171,13 @@ async def shielded(work: Coroutine[Any, Any, T], name: str) -> T:
     return await asyncio.shield(asyncio.create_task(work, name=f"reactive_rpc {name}"))
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
+async def to_its_end(work: Coroutine[Any, Any, T] | asyncio.Future[T], name: str) -> T:
     """Return what `work` returns. A cancelled caller ends as well only when the work has.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled; the work has succeeded nevertheless.
     """
-    task = asyncio.create_task(work, name=f"reactive_rpc {name}")
+    task = work if isinstance(work, asyncio.Future) else asyncio.create_task(work, name=f"reactive_rpc {name}")
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -46,8 +46,11 @@ class Announcer:
             await db.run_sync(lambda session: self._announce(session.connection(), table, stored))
             return
         self._require_open()
-        async with self._database.write() as session:
-            await session.run_sync(lambda session: self._announce(session.connection(), table, stored))
+
+        async def announce(session: AsyncSession) -> Callable[[], None]:
+            return lambda: self._announce(session.sync_session.connection(), table, stored)
+
+        await self._database.write(announce)
         await self._log.sync_to_head()
 
     def invalidate_now(self, topic: Topic, *, keys: Iterable[str] | None, db: Session) -> None:

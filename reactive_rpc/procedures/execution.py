@@ -16,6 +16,7 @@ from anyio import CapacityLimiter
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.changes.log import Log
@@ -45,6 +46,7 @@ from reactive_rpc.statements.faults import SchemaMovedError
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
+from reactive_rpc.statements.sessions import in_greenlet
 
 __all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
 
@@ -357,30 +359,40 @@ class Executor:
             stack.enter_context(running(call))
             token = current_recorder.set(recorder)
             stack.callback(current_recorder.reset, token)
+
+            async def emit_all(session: AsyncSession) -> Callable[[], None]:
+                await run.emit_all(session, emit, self._translating_errors)
+                return _nothing
+
             at_least = self._log.version
-            reading = self._database.read(recorder, at_least=at_least, **_asked(procedure))
-            await run.emit_all(await stack.enter_async_context(reading), emit, self._translating_errors)
+            await self._database.read(recorder, emit_all, at_least=at_least, **_asked(procedure))
 
     async def _mutate(self, transaction: _Transaction) -> MutationOutput:
         procedure, call = transaction.procedure, transaction.call
         transaction.after_commit.clear()
         if not procedure.handler.is_async:
             return await in_own_thread(partial(self._mutate_sync, transaction))
-        async with self._database.write(**self._writing(procedure)) as session:
-            if not transaction.inside or call is None:
-                return await _run_transaction(transaction, session, transaction.ctx)
+        handle = partial(_run_transaction, transaction, ctx=transaction.ctx)
+        if transaction.inside and call is not None:
+            handle = partial(self._walk, transaction, call)
+        return await self._database.write(handle, **self._writing(procedure))
 
-            async def step(step: Step, ctx: Context) -> Context:
-                with error_boundary(step.name):
-                    return valid_at(self._clock.time(), await step.run_in(session, ctx, call))
+    async def _walk(
+        self, transaction: _Transaction, call: CallInfo, session: AsyncSession
+    ) -> Callable[[], MutationOutput]:
+        """Run the steps that stand in the transaction, and the handler after them."""
 
-            async def last(ctx: Context) -> Outcome:
-                output = await _run_transaction(transaction, session, ctx)
-                return Outcome("cache" if output.replayed else "handler", None, output)
+        async def step(step: Step, ctx: Context) -> Context:
+            with error_boundary(step.name):
+                return valid_at(self._clock.time(), await step.run_in(session, ctx, call))
 
-            outcome = await walk(transaction.inside, transaction.ctx, call, step=step, last=last)
-            output: MutationOutput = outcome.value
-            return output
+        async def last(ctx: Context) -> Outcome:
+            output = await greenlet_spawn(await _run_transaction(transaction, session, ctx=ctx))
+            return Outcome("cache" if output.replayed else "handler", None, output)
+
+        outcome = await walk(transaction.inside, transaction.ctx, call, step=step, last=last)
+        output: MutationOutput = outcome.value
+        return lambda: output
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
@@ -397,8 +409,7 @@ class Executor:
         if not run.procedure.handler.is_async:
             return await in_own_thread(partial(self._query_sync, recorder, run))
         at_least = self._log.version
-        async with self._database.read(recorder, at_least=at_least, **_asked(run.procedure)) as session:
-            return await _run_async(run, session)
+        return await self._database.read(recorder, partial(_run_async, run), at_least=at_least, **_asked(run.procedure))
 
     def _query_sync(self, recorder: Recorder, run: _Run) -> bytes:
         with self._database.read_sync(recorder, at_least=self._log.version, **_asked(run.procedure)) as session:
@@ -483,32 +494,59 @@ def _topic_constraints(path: str, procedure: Runnable, input: object) -> list[Co
     ]
 
 
-async def _run_transaction(transaction: _Transaction, session: AsyncSession, ctx: Context) -> MutationOutput:
+async def _run_transaction(
+    transaction: _Transaction, session: AsyncSession, *, ctx: Context
+) -> Callable[[], MutationOutput]:
     """Run the handler, or find the answer of an earlier call with the same idempotency key."""
     idempotent = transaction.idempotent
     # INVARIANT (the steps have run): an answer that is given again passes every guard once more.
     found = None if idempotent is None else await session.run_sync(idempotent.stored_answer)
     if found is not None:
-        return MutationOutput(found, replayed=True)
+        replayed = MutationOutput(found, replayed=True)
+        return lambda: replayed
     run = _Run(transaction.procedure, deepcopy(transaction.input), ctx, transaction.dependencies, transaction.files)
-    body = await _run_async(run, session)
-    if idempotent is not None:
-        await session.run_sync(idempotent.store_answer, body)
-    return MutationOutput(body, after=tuple(transaction.after_commit))
+    end = await _run_async(run, session)
+
+    def finish() -> MutationOutput:
+        body = end()
+        if idempotent is not None:
+            idempotent.store_answer(session.sync_session, body)
+        return MutationOutput(body, after=tuple(transaction.after_commit))
+
+    return finish
 
 
-async def _run_async(run: _Run, session: AsyncSession) -> bytes:
-    procedure, dependencies = run.procedure, run.dependencies
+async def _run_async(run: _Run, session: AsyncSession) -> Callable[[], bytes]:
+    """Run the function, and return its end: what is left to do in a greenlet."""
+    name, dependencies = run.procedure.name, run.dependencies
+    if dependencies is None:
+        with error_boundary(name):
+            result = await run.procedure.function(**run.arguments(session))
+        return partial(_encoded, run, session, result)
     body: bytes | None = None
-    with error_boundary(procedure.name):
-        async with NOTHING_MADE if dependencies is None else dependencies.solved(session) as made:
-            result = await procedure.function(**run.arguments(session), **made)
-            await session.flush()
-            value = _beside_response(run, result)
-            body = await session.run_sync(lambda _: encode_output(procedure, value))
+    with error_boundary(name):
+        async with dependencies.solved(session) as made:
+            result = await run.procedure.function(**run.arguments(session), **made)
+            body = await greenlet_spawn(_encoded, run, session, result)
+    return partial(_flushed, run, session, body)
+
+
+def _encoded(run: _Run, session: AsyncSession, result: object) -> bytes:
+    """Return the result as JSON, in a greenlet: to encode it may load what it has not loaded yet."""
+    with error_boundary(run.procedure.name):
+        in_greenlet(session, "flush")
+        body = encode_output(run.procedure, _beside_response(run, result))
+        # INVARIANT (before the caller commits or stores): what encoding has changed is part of it, or refused.
+        in_greenlet(session, "flush")
+    return body
+
+
+def _flushed(run: _Run, session: AsyncSession, body: bytes | None) -> bytes:
+    """Return the body once what `yield` dependencies wrote at their end is written; in a greenlet."""
+    with error_boundary(run.procedure.name):
         # INVARIANT (before the caller commits or stores): what `yield` dependencies wrote at their end is part of it.
-        await session.flush()
-    return _of_ended(procedure, body)
+        in_greenlet(session, "flush")
+    return _of_ended(run.procedure, body)
 
 
 def _run_sync(run: _Run, session: Session) -> bytes:
@@ -550,3 +588,7 @@ def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:
             "no result that could be answered"
         )
     return body
+
+
+def _nothing() -> None:
+    return

@@ -4,6 +4,10 @@ Every session is bound to a connection whose transaction belongs to the database
 `rollback()` end a savepoint of it (SQLAlchemy's `join_transaction_mode`); the one real COMMIT comes when the handler
 has returned.
 
+Opening a transaction is one step, and ending it another, with the last of the handler's own work. Both are written
+once, without `await`: threads take them as they are, the event loop in a greenlet each; see "Few greenlets" in
+`docs/internals/procedures.md`.
+
 Three things differ between databases, and stand in the subclasses: how a connection is made that cannot write, how a
 read transaction begins and proves that its snapshot is late enough, and how it is found out at its end whether more was
 read than the recorder was told.
@@ -13,17 +17,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from itertools import count
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy import Connection, Engine, MetaData, RootTransaction
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import Session as SQLAlchemySession
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -31,13 +36,17 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.statements.faults import ImpairedError, connecting, translated
 from reactive_rpc.statements.isolation import Isolation, level_of
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
-from reactive_rpc.statements.sessions import WRITING, AnyAsyncSession, AnySession
+from reactive_rpc.statements.sessions import WRITING, AnyAsyncSession, AnySession, in_greenlet
 from reactive_rpc.statements.text_reads import Oracle
 from reactive_rpc.tasks import shielded, to_its_end
 
-__all__ = ["Database", "WriteObserver"]
+__all__ = ["Database", "Handle", "WriteObserver"]
 
 T = TypeVar("T")
+
+Handle = Callable[[SQLAlchemyAsyncSession], Awaitable[Callable[[], T]]]
+"""Uses a session and returns its end: the rest, which awaits nothing. That runs in a greenlet, so it may use the
+session's own session (`sync_session`), and the transaction ends in the same greenlet."""
 
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
@@ -113,36 +122,36 @@ class Database(ABC):
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
         """Compare the database's statements with those recorded; also after an error, which is a result too."""
 
-    @asynccontextmanager
     async def read(
-        self, recorder: Recorder, *, at_least: int, session_class: AnyAsyncSession = AsyncSession
-    ) -> AsyncIterator[SQLAlchemyAsyncSession]:
-        """Give a fresh read-only session on one snapshot; `recorder` sees every statement.
+        self,
+        recorder: Recorder,
+        handle: Handle[T],
+        *,
+        at_least: int,
+        session_class: AnyAsyncSession = AsyncSession,
+    ) -> T:
+        """Return the result of `handle` with a fresh read-only session on one snapshot.
 
         Args:
-            recorder: of this call.
+            recorder: of this call; it sees every statement.
+            handle: uses the session, and returns its own end.
             at_least: the version that the snapshot must show.
             session_class: of the session, see `statements/sessions.py`.
 
         Raises:
             ServiceUnavailableError: the database cannot be reached, or shows only earlier states.
         """
+        engine, session = self._async_reader, None
         with translated(writes=False):
-            with connecting():
-                connection = await self._async_reader.connect()
+            connection = await greenlet_spawn(self._open_read, engine.sync_engine, recorder, at_least)
             try:
-                for attempt in count(1):
-                    if await connection.run_sync(self._start_read, recorder, at_least):
-                        break
-                    _give_up_after(attempt)
-                    connection = await self._replaced(connection)
-                async with session_class(connection, expire_on_commit=False) as session:
-                    yield session
-            finally:
-                try:
-                    await connection.run_sync(self._end_read, recorder)
-                finally:
-                    await connection.close()
+                session = session_class(AsyncConnection(engine, connection), expire_on_commit=False)
+                end = await handle(session)
+            except BaseException:
+                # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
+                await shielded(greenlet_spawn(self._close_read, connection, recorder, session), "closing")
+                raise
+            return await greenlet_spawn(self._finish_read, connection, recorder, session=session, end=end)
 
     def _transaction_options(self, isolation: Isolation) -> dict[str, Any]:
         """Return the options that isolate a connection's next transaction so, as SQLAlchemy's execution options."""
@@ -153,22 +162,32 @@ class Database(ABC):
         """Say more of an error that a mutation's handler ends with, while its transaction is open."""
         yield
 
-    @asynccontextmanager
     async def write(
-        self, session_class: AnyAsyncSession = AsyncSession, *, isolation: Isolation = "read_committed"
-    ) -> AsyncIterator[SQLAlchemyAsyncSession]:
-        """Give a fresh session in one transaction: committed on leaving, rolled back on an exception."""
+        self,
+        handle: Handle[T],
+        *,
+        session_class: AnyAsyncSession = AsyncSession,
+        isolation: Isolation = "read_committed",
+    ) -> T:
+        """Return the result of `handle` with a fresh session in one transaction, which is committed by then.
+
+        If `handle` or its end raises, nothing has been written; nor if the caller is cancelled before COMMIT. A caller
+        who is cancelled meanwhile ends when COMMIT has.
+        """
+        engine, session = self._async_writer, None
         with self._noting(), translated():
-            async with _connected(self._async_writer) as connection:
-                await connection.execution_options(**self._transaction_options(isolation))
-                transaction = await connection.begin()
-                async with session_class(connection, **WRITING) as session:
-                    with self._observed(connection.sync_connection, session.sync_session):
-                        with self._handling():
-                            yield session
-                        await session.commit()
-                        # INVARIANT (the caller ends after COMMIT only): nobody may be told of it before.
-                        await to_its_end(transaction.commit(), "commit")
+            transaction = await greenlet_spawn(self._open_write, engine.sync_engine, isolation)
+            connection = transaction.connection
+            try:
+                session = session_class(AsyncConnection(engine, connection), **WRITING)
+                with self._observed(connection, session.sync_session):
+                    with self._handling():
+                        end = await handle(session)
+                    return await greenlet_spawn(self._finish_write, transaction, session, end)
+            except BaseException:
+                # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
+                await shielded(greenlet_spawn(_close_write, connection, session), "closing")
+                raise
 
     @contextmanager
     def read_sync(
@@ -176,34 +195,25 @@ class Database(ABC):
     ) -> Iterator[SQLAlchemySession]:
         """Do as `read`, in the calling thread."""
         with translated(writes=False):
-            with connecting():
-                connection = self._reader.connect()
+            connection = self._open_read(self._reader, recorder, at_least)
             try:
-                for attempt in count(1):
-                    if self._start_read(connection, recorder, at_least):
-                        break
-                    _give_up_after(attempt)
-                    connection.invalidate()
-                    connection.close()
-                    with connecting():
-                        connection = self._reader.connect()
                 with session_class(connection, expire_on_commit=False) as session:
                     yield session
             finally:
-                try:
-                    self._end_read(connection, recorder)
-                finally:
-                    connection.close()
+                self._close_read(connection, recorder, None)
 
     @contextmanager
     def write_sync(
         self, session_class: AnySession = Session, *, isolation: Isolation = "read_committed"
     ) -> Iterator[SQLAlchemySession]:
         """Do as `write`, in the calling thread."""
-        with self._noting(), translated(), _connected_sync(self._writer) as connection:
-            connection.execution_options(**self._transaction_options(isolation))
-            transaction = connection.begin()
-            with session_class(connection, **WRITING) as session, self._observed(connection, session):
+        with self._noting(), translated():
+            transaction = self._open_write(self._writer, isolation)
+            with (
+                transaction.connection as connection,
+                session_class(connection, **WRITING) as session,
+                self._observed(connection, session),
+            ):
                 with self._handling():
                     yield session
                 session.commit()
@@ -289,8 +299,8 @@ class Database(ABC):
         return engine
 
     @contextmanager
-    def _observed(self, connection: Connection | None, session: SQLAlchemySession) -> Iterator[None]:
-        if self._observer is None or connection is None:
+    def _observed(self, connection: Connection, session: SQLAlchemySession) -> Iterator[None]:
+        if self._observer is None:
             yield
             return
         ended = self._observer.begin(connection, session)
@@ -300,6 +310,26 @@ class Database(ABC):
             ended(exc)
             raise
         ended(None)
+
+    def _open_read(self, engine: Engine, recorder: Recorder, at_least: int) -> Connection:
+        """Return a connection in a read transaction that shows `at_least`, whose statements `recorder` sees."""
+        for attempt in count(1):
+            with connecting():
+                connection = engine.connect()
+            try:
+                if self._start_read(connection, recorder, at_least):
+                    return connection
+                _give_up_after(attempt)
+                connection.invalidate()  # it shows the past
+            except BaseException as exc:
+                if not isinstance(exc, Exception):
+                    # INVARIANT (no connection that was cancelled in a statement below SQLAlchemy is used again): its
+                    # driver may take a BEGIN for not sent, and an old snapshot would be found open by the next query.
+                    connection.invalidate()
+                self._close_read(connection, recorder, None)
+                raise
+            connection.close()
+        raise AssertionError("counted to the end")
 
     def _start_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
         if self._observer is not None:
@@ -313,12 +343,48 @@ class Database(ABC):
             recorder.shows = None
         return is_late_enough
 
-    async def _replaced(self, connection: AsyncConnection) -> AsyncConnection:
-        """Throw a connection away that shows the past, and return another."""
-        await connection.invalidate()
-        await connection.close()
+    def _finish_read(
+        self, connection: Connection, recorder: Recorder, *, session: SQLAlchemyAsyncSession, end: Callable[[], T]
+    ) -> T:
+        try:
+            return end()
+        finally:
+            self._close_read(connection, recorder, session)
+
+    def _close_read(self, connection: Connection, recorder: Recorder, session: SQLAlchemyAsyncSession | None) -> None:
+        try:
+            if session is not None:
+                in_greenlet(session, "close")
+        finally:
+            try:
+                self._end_read(connection, recorder)
+            finally:
+                connection.close()
+
+    def _open_write(self, engine: Engine, isolation: Isolation) -> RootTransaction:
+        """Return a transaction isolated so, on a connection of its own."""
         with connecting():
-            return await self._async_reader.connect()
+            connection = engine.connect()
+        try:
+            if options := self._transaction_options(isolation):
+                connection.execution_options(**options)
+            return connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _finish_write(self, transaction: RootTransaction, session: SQLAlchemyAsyncSession, end: Callable[[], T]) -> T:
+        with self._handling():
+            result = end()
+        in_greenlet(session, "commit")
+        # INVARIANT (the caller ends after COMMIT only): nobody may be told of it before.
+        self._commit(transaction)
+        _close_write(transaction.connection, session)
+        return result
+
+    def _commit(self, transaction: RootTransaction) -> None:
+        """Commit, in a greenlet; a caller who is cancelled meanwhile ends when COMMIT has."""
+        await_only(to_its_end(greenlet_spawn(transaction.commit), "commit"))
 
 
 @asynccontextmanager
@@ -337,6 +403,14 @@ def _connected_sync(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
     with connection:
         yield connection
+
+
+def _close_write(connection: Connection, session: SQLAlchemyAsyncSession | None) -> None:
+    try:
+        if session is not None:
+            in_greenlet(session, "close")
+    finally:
+        connection.close()
 
 
 def _give_up_after(attempt: int) -> None:

@@ -9,19 +9,40 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import Session as SQLAlchemySession
 from sqlalchemy.orm import scoped_session
+from sqlalchemy.util import await_only
 
-__all__ = ["WRITING", "AnyAsyncSession", "AnySession", "database_of", "lost_of", "session_fault", "sync_session_of"]
+__all__ = [
+    "WRITING",
+    "AnyAsyncSession",
+    "AnySession",
+    "database_of",
+    "in_greenlet",
+    "lost_of",
+    "session_fault",
+    "sync_session_of",
+]
 
 AnyAsyncSession = type[SQLAlchemyAsyncSession]
 AnySession = type[SQLAlchemySession]
 
 WRITING: Final[Mapping[str, Any]] = {"expire_on_commit": False, "join_transaction_mode": "create_savepoint"}
 """A mutation's session works in savepoints of the one transaction, so a handler may roll back and go on."""
+
+
+def in_greenlet(session: SQLAlchemyAsyncSession, method: Literal["flush", "commit", "close"]) -> None:
+    """Call a method of a session in a greenlet, which SQLAlchemy's own would begin once more.
+
+    If the application's class has a method of its own, that is called.
+    """
+    if getattr(type(session), method) is getattr(SQLAlchemyAsyncSession, method):
+        getattr(session.sync_session, method)()
+    else:
+        await_only(getattr(session, method)())
 
 
 def session_fault(session: AnyAsyncSession | AnySession) -> str | None:

@@ -44,15 +44,15 @@ class Bound:
 SQLITE = {
     # path            statements  round trips  functions  modules  peak, KiB
     "hit": Bound(1, 0, 71, 26, 20),
-    "miss": Bound(6, 12, 260, 56, 66),
-    "mutation": Bound(11, 14, 147, 47, 68),
-    "event": Bound(11, 12, 300, 60, 41),
+    "miss": Bound(6, 1, 292, 59, 54),
+    "mutation": Bound(10, 3, 191, 50, 57),
+    "event": Bound(11, 1, 332, 63, 36),
 }
 POSTGRESQL = {
     "hit": Bound(1, 1, 85, 30),
-    "miss": Bound(7, 7, 300, 61),
-    "mutation": Bound(7, 7, 161, 51),
-    "event": Bound(8, 8, 348, 64),
+    "miss": Bound(7, 7, 306, 62),
+    "mutation": Bound(7, 7, 169, 52),
+    "event": Bound(8, 8, 354, 65),
 }
 PATHS = list(SQLITE)
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection
 from reactive_rpc.backends.sqlite.oracle import EXPLAIN, SQLiteOracle
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.statements.database import Database
@@ -93,7 +94,7 @@ class SQLiteDatabase(Database):
         connection.info[TRACED] = 0
         if self._position is None:
             return True
-        (version,) = _run(connection.connection, self._position)
+        (version,) = _run(connection.connection.dbapi_connection, self._position)
         connection.info[TRACED] = 0
         recorder.shows = version
         return bool(version >= at_least)
@@ -104,9 +105,18 @@ class SQLiteDatabase(Database):
             recorder.refuse("runs statements below SQLAlchemy, which are not analysed")
             connection.invalidate()
 
+    def _commit(self, transaction: RootTransaction) -> None:
+        """Commit; the driver sees to it that nobody who is cancelled ends before COMMIT has."""
+        transaction.commit()
+
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(self._url("sqlite+aiosqlite", writes=writes), **self._options(writes=writes))
+        url = self._url("sqlite+aiosqlite", writes=writes)
+        engine = create_async_engine(url, **self._options(writes=writes), module=Driver(writes=writes))
         self._prepare(engine.sync_engine, writes=writes)
+        if writes:
+            dialect: Any = engine.dialect  # whose methods are not meant to be exchanged, by its types
+            dialect.do_savepoint = _set_savepoint
+            dialect.do_release_savepoint = _release_savepoint
         return engine
 
     def _make_engine(self, *, writes: bool) -> Engine:
@@ -153,7 +163,8 @@ class SQLiteDatabase(Database):
         def connect(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
             record.info["file"] = self._file()
             dbapi_connection.isolation_level = None
-            _run(dbapi_connection, *(f"PRAGMA {pragma}" for pragma in pragmas))
+            for pragma in pragmas:
+                _run(dbapi_connection, f"PRAGMA {pragma}")
             if writes:
                 _notice_what_is_left(dbapi_connection, record.info)
             else:
@@ -168,18 +179,32 @@ class SQLiteDatabase(Database):
 
         @event.listens_for(engine, "begin")
         def begin_transaction(connection: Connection) -> None:
-            _run(connection.connection, begin)
+            _run(connection.connection.dbapi_connection, begin)
 
 
-def _run(dbapi_connection: Any, *statements: str) -> Any:
-    """Execute below SQLAlchemy: these statements are not the handler's. Return the first row of the last."""
-    cursor = dbapi_connection.cursor()
-    try:
-        for statement in statements:
-            cursor.execute(statement)
+def _run(dbapi_connection: Any, statement: str) -> Any:
+    """Execute below SQLAlchemy: the statement is not the handler's. Return its first row."""
+    if isinstance(dbapi_connection, OneStepConnection):
+        return dbapi_connection.first_row(statement)
+    with closing(dbapi_connection.execute(statement)) as cursor:
         return cursor.fetchone()
-    finally:
-        cursor.close()
+
+
+def _set_savepoint(connection: Connection, name: str) -> None:
+    """Set a savepoint in the calling thread: within a transaction it touches nothing but memory."""
+    _one_step(connection).here(f"SAVEPOINT {name}")
+
+
+def _release_savepoint(connection: Connection, name: str) -> None:
+    """Release a savepoint in the calling thread, likewise: the transaction around it goes on."""
+    _one_step(connection).here(f"RELEASE SAVEPOINT {name}")
+
+
+def _one_step(connection: Connection) -> OneStepConnection:
+    driver = connection.connection.dbapi_connection
+    if not isinstance(driver, OneStepConnection):
+        raise TypeError(f"{driver!r} is not of the driver for coroutines")
+    return driver
 
 
 def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import ColumnElement, Connection, literal_column, make_url, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
@@ -276,11 +277,15 @@ def test_sqlite_counts_no_question_of_ours(tmp_path: Path, is_async: bool) -> No
 
     async def read() -> ReadSet:
         recorder = Recorder(state)
-        async with database.read(recorder, at_least=0) as session:
+
+        async def handle(session: AsyncSession) -> Callable[[], None]:
             connection = await session.connection()
             await connection.execute(statement)
             await connection.execute(statement)
             assert (await connection.run_sync(lambda sync: sync.info[TRACED])) == recorder.statements == 2
+            return lambda: None
+
+        await database.read(recorder, handle, at_least=0)
         await database.aclose()
         return recorder.read_set()
 

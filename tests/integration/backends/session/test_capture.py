@@ -47,10 +47,22 @@ from reactive_rpc.dependencies.read_set import Constraint, Equals, IsNull
 from reactive_rpc.errors import ConflictError, InternalServerError, RPCError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.settings import Settings
+from reactive_rpc.statements.database import Handle
 from reactive_rpc.statements.recorder import Recorder
 
 # SQLModel would have us use `exec`; these writes are about what a user may do.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings(r"ignore:\s*.*You probably want:DeprecationWarning")]
+
+
+def ending(use: Callable[[AsyncSession], Awaitable[object]]) -> Handle[None]:
+    """Return `use` as a handler that leaves nothing to its end."""
+
+    async def handle(db: AsyncSession) -> Callable[[], None]:
+        await use(db)
+        return lambda: None
+
+    return handle
+
 
 BACKENDS = ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg"]
 
@@ -174,8 +186,7 @@ class FollowedDatabase:
         """Run a mutation, check that every row it truly changed is told of, and return what was told."""
         self.received.clear()
         before = self.snapshot()
-        async with self.database.write() as db:
-            await write(db)
+        await self.database.write(ending(write))
         await self.log.sync_to_head()
         after = self.snapshot()
         for constraint in self.constraints(before, after):
@@ -538,23 +549,31 @@ async def test_another_search_path_writes_another_table(world: FollowedDatabase)
     """With SET search_path a name means another table: what PostgreSQL says was written counts, not the name."""
     world.execute("CREATE SCHEMA sales", "CREATE TABLE sales.badge (id int PRIMARY KEY, member_id int)")
     await asyncio.to_thread(world.capture.refresh)
-    async with world.database.write() as db:
+
+    async def write(db: AsyncSession) -> None:
         await db.execute(text("SET LOCAL search_path TO sales"))
         await db.execute(insert(Badge).values(id=5))
+
+    await world.database.write(ending(write))
     await world.log.sync_to_head()
     assert ("sales.badge", "bulk") in {(change.table, change.operation) for change in world.received}
 
 
 async def test_what_is_rolled_back_is_not_told(world: FollowedDatabase) -> None:
     """A mutation that fails tells nothing; neither does one whose COMMIT the database refuses."""
+
+    async def conflict(db: AsyncSession) -> None:
+        db.add(Team(id=1, name="taken"))
+
+    async def fail(db: AsyncSession) -> None:
+        db.add(Team(id=5, name="lost"))
+        await db.flush()
+        _ = 1 / 0
+
     with pytest.raises(ConflictError):
-        async with world.database.write() as db:
-            db.add(Team(id=1, name="taken"))
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012  # the whole mutation fails
-        async with world.database.write() as db:
-            db.add(Team(id=5, name="lost"))
-            await db.flush()
-            _ = 1 / 0
+        await world.database.write(ending(conflict))
+    with pytest.raises(ZeroDivisionError):
+        await world.database.write(ending(fail))
     version = world.log.version
     assert await world.log.sync_to_head() == version
     assert not world.received
@@ -563,13 +582,17 @@ async def test_what_is_rolled_back_is_not_told(world: FollowedDatabase) -> None:
 async def test_a_cancelled_commit_is_told_once_it_has_happened(world: FollowedDatabase) -> None:
     """Whoever is cancelled while it commits leaves a change that is told, and only after it can be read."""
 
-    async def mutate() -> None:
-        async with world.database.write() as db:
-            db.add(Team(id=70, name="late"))
-            await db.flush()
+    async def write(db: AsyncSession) -> Callable[[], None]:
+        db.add(Team(id=70, name="late"))
+        await db.flush()
+        await db.commit()
+
+        def end() -> None:
             task.cancel()  # takes effect in the COMMIT, which is awaited next
 
-    task = asyncio.create_task(mutate())
+        return end
+
+    task = asyncio.create_task(world.database.write(write))
     with pytest.raises(asyncio.CancelledError):
         await task
     await world.log.sync_to_head()
@@ -586,9 +609,12 @@ async def test_a_commit_without_an_answer_ends_caching(world: FollowedDatabase) 
         "CREATE CONSTRAINT TRIGGER hang_up AFTER INSERT ON copied DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION hang_up()",
     )
+
+    async def write(db: AsyncSession) -> None:
+        db.add(Copied(id=1))
+
     with pytest.raises(RPCError):
-        async with world.database.write() as db:
-            db.add(Copied(id=1))
+        await world.database.write(ending(write))
     await world.log.sync_to_head()
     assert {change.table for change in world.received} >= {"copied"}
     assert not world.log.schema.captured("copied")
@@ -652,9 +678,12 @@ async def test_a_cursor_holds_within_one_start(world: FollowedDatabase) -> None:
 async def test_a_generic_query_may_not_write(url: str) -> None:
     """READ ONLY where the database knows it, a guard where it does not: both refuse."""
     async with opened(url, generic=True) as world:
+
+        async def write(db: AsyncSession) -> None:
+            await db.execute(text("DELETE FROM team"))
+
         with pytest.raises(InternalServerError, match="may not write"):
-            async with world.database.read(Recorder(world.log.schema), at_least=5) as db:
-                await db.execute(text("DELETE FROM team"))
+            await world.database.read(Recorder(world.log.schema), ending(write), at_least=5)
         assert len(world.execute("SELECT id FROM team")) == 2
 
 
