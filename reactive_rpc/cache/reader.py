@@ -188,11 +188,19 @@ class Reader:
         """
         result = self._live.get(key)
         if result is not None:
-            self.stats.hits += 1
-            self.hits_by_path[key[0]] += 1
-            if self._auditor is not None:
-                self._auditor.offer(result)
+            self.count_hit(result)
         return result
+
+    def peek(self, key: ResultKey) -> CachedResult | None:
+        """As `stored`, and do not count it: for whoever looks first whether all that is needed is there."""
+        return self._live.get(key)
+
+    def count_hit(self, result: CachedResult) -> None:
+        """Count a result that was found by `peek` as served, in the same step."""
+        self.stats.hits += 1
+        self.hits_by_path[result.query.key[0]] += 1
+        if self._auditor is not None:
+            self._auditor.offer(result)
 
     def holds(self, result: CachedResult) -> bool:
         """Tell whether a result is still the outcome, as far as this worker has read the log."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from fastapi import BackgroundTasks, params
 from fastapi import UploadFile as FastAPIUploadFile
@@ -26,18 +26,32 @@ from fastapi.dependencies.utils import (
 )
 from fastapi.openapi.models import APIKeyIn
 from fastapi.routing import RouteContext, serialize_response
-from fastapi.security import APIKeyCookie, APIKeyHeader, APIKeyQuery, OAuth2, OpenIdConnect, SecurityScopes
+from fastapi.security import (
+    APIKeyCookie,
+    APIKeyHeader,
+    APIKeyQuery,
+    HTTPBasic,
+    HTTPBearer,
+    HTTPDigest,
+    OAuth2,
+    OAuth2AuthorizationCodeBearer,
+    OAuth2PasswordBearer,
+    OpenIdConnect,
+    SecurityScopes,
+)
 from fastapi.security.base import SecurityBase
 from fastapi.security.http import HTTPBase
 from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.datastructures import UploadFile
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
 __all__ = [
+    "PLAIN_SCHEMES",
     "BackgroundTasks",
     "FastAPIUploadFile",
     "HTTPConnection",
@@ -45,18 +59,24 @@ __all__ = [
     "Request",
     "RequestParameters",
     "Response",
+    "SecurityScopes",
     "SubDependency",
     "UploadFile",
     "annotations_of",
     "as_coroutine_function",
+    "cache_key_of",
+    "concurrency_of",
     "depends_in",
     "effective_route",
     "effective_route_of",
     "file_mark_in",
     "is_from_request",
     "notify_route",
+    "oauth_scopes_of",
+    "own_layers",
     "put_exit_stacks",
     "request_class_in",
+    "request_name_of",
     "request_parameters",
     "response_by",
     "response_class_in",
@@ -64,6 +84,7 @@ __all__ = [
     "result_annotation_of",
     "solve_again",
     "sub_dependencies",
+    "way_of_call",
 ]
 
 
@@ -405,3 +426,74 @@ async def solve_again(request: Request, route: Any) -> tuple[dict[str, Any], Res
         embed_body_fields=route._embed_body_fields,
     )
     return None if solved.errors else (solved.values, solved.response)
+
+
+PLAIN_SCHEMES: Final[frozenset[Any]] = frozenset({
+    APIKeyCookie, APIKeyHeader, APIKeyQuery, HTTPBase, HTTPBasic, HTTPBearer, HTTPDigest, OAuth2,
+    OAuth2AuthorizationCodeBearer, OAuth2PasswordBearer, OpenIdConnect,
+})  # fmt: skip
+"""Security schemes that are awaited, and read headers, cookies and the URL of the connection that they are given."""
+
+_models: Any = import_module("fastapi.dependencies.models")
+
+
+def _told(of: Dependant, function: str, attribute: str, **given: Any) -> Any:
+    """Return what FastAPI's function tells of a dependant, or the dependant itself, of an older FastAPI."""
+    found = getattr(_models, function, None)
+    return getattr(of, attribute) if found is None else found(**given)
+
+
+def way_of_call(dependant: Dependant) -> Literal["generator", "awaited", "threaded"]:
+    """Return how FastAPI's solver calls the function of a dependant."""
+    call = {"call": dependant.call}
+    if _told(dependant, "_is_gen_callable", "is_gen_callable", **call):
+        return "generator"
+    if _told(dependant, "_is_async_gen_callable", "is_async_gen_callable", **call):
+        return "generator"
+    return "awaited" if _told(dependant, "_is_coroutine_callable", "is_coroutine_callable", **call) else "threaded"
+
+
+def cache_key_of(dependant: Dependant) -> Any:
+    """Return by what FastAPI's solver knows a dependant that it has called for the same request."""
+    return _told(dependant, "_get_cache_key", "cache_key", dependant=dependant)
+
+
+def oauth_scopes_of(dependant: Dependant) -> list[str]:
+    """Return the scopes that a dependant is asked with."""
+    found: list[str] = _told(dependant, "_get_oauth_scopes", "oauth_scopes", dependant=dependant)
+    return found
+
+
+def concurrency_of(dependant: Dependant) -> Any:
+    """Return what bounds the calls of a dependant at one time; None if nothing does."""
+    return getattr(dependant, "concurrency", None)
+
+
+def request_name_of(field: Any) -> str | None:
+    """Return the one name by which a parameter is read of a request; None if there may be several."""
+    given = field.field_info.validation_alias
+    if not (given is None or isinstance(given, str)) or getattr(field, "config", None):
+        return None
+    name: str = field.validation_alias or field.alias
+    return name
+
+
+def own_layers() -> frozenset[Any]:
+    """Return the classes of the layers that FastAPI puts around an application's middlewares, where they do nothing to
+    a request by GET that is answered, but watch it.
+
+    An application that limits bodies has further layers within them.
+    """
+    found = {ServerErrorMiddleware}
+    for module, name in _WATCHING_LAYERS:
+        try:
+            found.add(getattr(import_module(module), name))
+        except (ImportError, AttributeError):  # an older FastAPI, which has no such layer
+            continue
+    return frozenset(found)
+
+
+_WATCHING_LAYERS: Final = (
+    ("fastapi.telemetry._asgi", "ExceptionTelemetryMiddleware"),
+    ("fastapi._body_limit", "AppBodyLimitMiddleware"),
+)

@@ -338,9 +338,11 @@ class ContextCall:
 
     Attributes:
         key: `(name of the function, canonical values, nothing)`.
+        query: the context.
+        solved: the values.
     """
 
-    __slots__ = ("_executor", "_query", "_solved", "depth", "key")
+    __slots__ = ("_executor", "depth", "key", "query", "solved")
 
     is_cached = True
     is_shared = False  # its key may hold credentials
@@ -349,14 +351,14 @@ class ContextCall:
     def __init__(self, executor: Executor, query: ContextQuery, solved: dict[str, Any]) -> None:
         self.depth = call_depth()
         self._executor = executor
-        self._query = query
-        self._solved = solved
+        self.query = query
+        self.solved = solved
         self.key: ResultKey = (query.path, canonical(solved), b"")
 
     @property
     def held_bytes(self) -> int:
         """What key and values take in memory."""
-        return weight_of(self.key) + weight_of(self._solved)
+        return weight_of(self.key) + weight_of(self.solved)
 
     async def compute(self, clock: Clock | None = None, trace: Trace | None = None) -> HandlerOutcome:
         """Run the function.
@@ -365,11 +367,11 @@ class ContextCall:
             RPCError: it has refused. That is not kept: whoever sends made-up credentials would fill the cache.
         """
         outcome = await self._executor.query(
-            self.key, self._query, None, self._solved, depth=self.depth, clock=clock, trace=trace
+            self.key, self.query, None, self.solved, depth=self.depth, clock=clock, trace=trace
         )
         if outcome.error is not None:
             raise outcome.error.detached()
-        made = self._query.output.from_json(outcome.body)
+        made = self.query.output.from_json(outcome.body)
         if made.expires_at is None or made.expires_at.tzinfo is None:
             return outcome
         # It is asked again from that moment on, and so are the streams that rest on it: the application then says no in
@@ -380,9 +382,9 @@ class ContextCall:
     def outcome_of(self, result: CachedResult, outcome: HandlerOutcome) -> Context:
         """Return the context, by a result of this call and the outcome with its bytes."""
         made: Context = (
-            result.decoded[0] if result.decoded is not None else self._query.output.from_json(outcome.answer())
+            result.decoded[0] if result.decoded is not None else self.query.output.from_json(outcome.answer())
         )
-        if self._query.gives_same:  # as for a step
+        if self.query.gives_same:  # as for a step
             result.decoded = (made,)
         return made
 

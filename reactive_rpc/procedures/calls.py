@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
+from reactive_rpc.cache.freshness import STRICT, SYNCED, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.changes.answers import Answers, Claim
@@ -373,19 +373,41 @@ class Calls:
         """
         rights = watching_rights()
         if rights is not None:
-            asked = self._context_call(query, solved)
+            asked = self.context_call(query, solved)
             return asked.outcome_of(*await self.watch(asked, rights))
         found = await self._find_context(query, solved)
         ContextNotes.add(found)
         return found.made
 
     async def _find_context(self, query: ContextQuery, solved: dict[str, Any]) -> FoundContext:
-        asked = self._context_call(query, solved)
-        result = await self._get(asked, STRICT)
-        made = asked.outcome_of(result, result.with_bytes())
-        return FoundContext(made, result, self._reader, partial(self._find_context, query, solved))
+        return await self.found_context(self.context_call(query, solved), is_log_read=False)
 
-    def _context_call(self, query: ContextQuery, solved: dict[str, Any]) -> ContextCall:
+    async def found_context(self, asked: ContextCall, *, is_log_read: bool) -> FoundContext:
+        """Return the context that a function with a session makes for a call.
+
+        Args:
+            is_log_read: whether the log has been read for the very request that asks.
+
+        Raises:
+            RPCError: it has refused.
+        """
+        result = await self._get(asked, SYNCED if is_log_read else STRICT)
+        return self.kept_context(asked, result, asked.outcome_of(result, result.with_bytes()))
+
+    def kept_context(self, asked: ContextCall, result: CachedResult, made: Context) -> FoundContext:
+        """Return how the context was found that an outcome has made."""
+        again = partial(self._find_context, asked.query, asked.solved)
+        return FoundContext(made, result, self._reader, again)
+
+    def context_call(self, query: ContextQuery, solved: dict[str, Any]) -> ContextCall:
+        """Return the call of a context that is a query.
+
+        Args:
+            solved: what FastAPI has solved for it.
+
+        Raises:
+            DefinitionError: nothing can be kept by that.
+        """
         try:
             return ContextCall(self._executor, query, solved)
         except TypeError as exc:

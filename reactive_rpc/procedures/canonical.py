@@ -26,7 +26,7 @@ from pydantic import AnyUrl, BaseModel, SecretBytes, SecretStr
 
 from reactive_rpc.procedures.wire_types import MULTI_HOST_URLS
 
-__all__ = ["SPELLED", "canonical", "is_pure"]
+__all__ = ["SPELLED", "canonical", "distinct", "is_pure"]
 
 SPELLED = (
     datetime, date, time, timedelta, Decimal, Fraction, UUID, IPv4Address, IPv6Address, IPv4Network, IPv6Network,
@@ -48,6 +48,42 @@ def canonical(value: object) -> bytes:
     spelled = orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
     # orjson keeps the room that the text might have needed, several times what it takes, and keys are kept for long.
     return memoryview(spelled).tobytes()
+
+
+_TOLD_APART: Final = frozenset({str, bytes, int, bool, type(None), UUID})
+"""Types whose values are equal only if they are spelled alike, among those of the very same type."""
+
+
+def distinct(value: object) -> tuple[object, ...] | None:
+    """Return what two values have equal only if `canonical` spells them alike; None if that cannot be said of one.
+
+    It is cheaper than the bytes, and serves to find them again. Equality itself does not: `True` is equal to `1`, a
+    moment to the same one elsewhere, and a dataclass to another whose field with `compare=False` is not.
+
+    >>> from reactive_rpc import Login
+    >>> distinct(Login(identity="a")) == distinct(Login(identity="a")), distinct(Login(identity="a")) == distinct(None)
+    (True, False)
+    """
+    kind = type(value)
+    names = _held_fields_of(kind)  # type: ignore[arg-type]  # a class can be hashed
+    if names is None:
+        return None
+    held = value.__dict__
+    kinds = tuple(map(type, held.values()))
+    if tuple(held) != names or not _TOLD_APART.issuperset(kinds):
+        return None
+    return (kind, kinds, *held.values())
+
+
+@lru_cache(maxsize=1024)
+def _held_fields_of(kind: type) -> tuple[str, ...] | None:
+    """Return the fields that instances of a dataclass hold in their `__dict__`, and that nothing else is read for."""
+    fields = _shape_of(kind).fields
+    if fields is None or any("__getattribute__" in vars(each) for each in kind.__mro__[:-1]):
+        return None
+    if any(hasattr(getattr(kind, name, None), "__get__") for name in fields):  # a property, or a slot
+        return None
+    return fields
 
 
 def is_pure(model: type[BaseModel] | None) -> bool:

@@ -23,11 +23,14 @@ from reactive_rpc.procedures.handler import Refuse, hints_of, session_of
 from reactive_rpc.procedures.session_steps import KeptContext
 from reactive_rpc.statements.sessions import AnyAsyncSession, AnySession
 
-__all__ = ["STANDS_FOR", "ContextDependencies", "ContextQuery", "takes_session"]
+__all__ = ["QUERY", "STANDS_FOR", "ContextDependencies", "ContextQuery", "takes_session"]
 
 
 STANDS_FOR = "reactive_rpc_stands_for"
 """The attribute by which a dependency names the function that `dependency_overrides` may replace."""
+
+QUERY = "reactive_rpc_query"
+"""The attribute by which a dependency names the `ContextQuery` that it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class ContextQuery(KeptContext):
         context.__signature__ = inspect.Signature(self.parameters)  # type: ignore[attr-defined]  # read by inspect
         context.__name__ = self.function.__name__
         setattr(context, STANDS_FOR, self.function)
+        setattr(context, QUERY, self)
         return context
 
 

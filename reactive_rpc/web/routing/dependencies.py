@@ -1,8 +1,9 @@
 """Resolving FastAPI dependencies for a dispatcher: the context, and whatever the router was included with.
 
 What a call depends on is read off FastAPI's own effective routes: the context dependency of the procedure and every
-`dependencies=[...]` of an `include_router` or of the application above it. They are solved by FastAPI's own solver, so
-sub-dependencies, security schemes, cookies, `yield` and `dependency_overrides` work as in any route.
+`dependencies=[...]` of an `include_router` or of the application above it. They are solved by FastAPI's own solver, or
+by a plan of what it does (`dependency_plan.py`), so sub-dependencies, security schemes, cookies, `yield` and
+`dependency_overrides` work as in any route.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from starlette.background import BackgroundTasks as StarletteBackgroundTasks
 from starlette.requests import Request
 
 from reactive_rpc.compat.fastapi import put_exit_stacks
+from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.procedures.context_query import STANDS_FOR
 from reactive_rpc.procedures.found_context import ContextNotes, FoundContext
+from reactive_rpc.web.routing.dependency_plan import DependencyPlan
 from reactive_rpc.web.routing.responses import Answer
 
 A = TypeVar("A", bound=Answer)
 
-__all__ = ["CONTEXT", "NOTHING_RESOLVED", "Resolved", "resolved"]
+__all__ = ["CONTEXT", "NOTHING_RESOLVED", "Resolved", "by_plan", "resolved"]
 
 CONTEXT = "reactive_rpc_context"
 """The name of the parameter through which a documented route asks for the context."""
@@ -42,12 +45,16 @@ class Resolved:
         headers: what they set on the response: cookies, for example.
         background: what they left to be done once the answer is sent.
         asked: how the context was found, if it is a query.
+        is_log_read: whether the log has been read since they were resolved, for the very request.
+        outage: why it could not be read; None if it was, or nobody has tried.
     """
 
     context: Any = None
     headers: Sequence[tuple[bytes, bytes]] = ()
     background: StarletteBackgroundTasks | None = None
     asked: FoundContext | None = None
+    is_log_read: bool = False
+    outage: ServiceUnavailableError | None = None
 
     def add_to(self, answer: A) -> A:
         """Let the headers and the work left behind go with the answer."""
@@ -58,6 +65,22 @@ class Resolved:
 
 
 NOTHING_RESOLVED: Final = Resolved()
+
+
+async def by_plan(plan: DependencyPlan, values: list[Any]) -> Resolved:
+    """Return what the dependencies make, by their plan.
+
+    Args:
+        values: that it has read of the request.
+
+    Raises:
+        Exception: whatever a dependency raised.
+    """
+    if not plan.asks_queries:
+        return Resolved(await plan.solve(values))
+    with ContextNotes() as notes:
+        context = await plan.solve(values)
+    return Resolved(context, asked=notes.of(context))
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from reactive_rpc.cache.freshness import InOutage
+from reactive_rpc.cache.freshness import SYNCED, ByToken, InOutage, Strict, Synced
 from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import (
@@ -43,11 +43,21 @@ from reactive_rpc.web.routing.answer_headers import Marks, scope_mark, scope_of
 from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
-from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, resolved
+from reactive_rpc.web.routing.dependencies import CONTEXT, NOTHING_RESOLVED, Resolved, by_plan, resolved
+from reactive_rpc.web.routing.dependency_plan import Plans
 from reactive_rpc.web.routing.query_string import fits_query_string
-from reactive_rpc.web.routing.responses import Answer, Headers, ResponseAnswer, error_answer, error_of
+from reactive_rpc.web.routing.responses import (
+    JSON,
+    REVALIDATE,
+    Answer,
+    Headers,
+    ResponseAnswer,
+    error_answer,
+    error_of,
+)
+from reactive_rpc.web.routing.stored_answers import BEGUN, StoredAnswer, StoredAnswers
 
-__all__ = ["REVALIDATE", "CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
+__all__ = ["CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
 MAX_QUERY_STRING_BYTES = 16 * 1024
 
@@ -83,6 +93,13 @@ class Endpoint(ABC):
     def __init__(self, path: str, ids: IdSource) -> None:
         self.path = path
         self._ids = ids
+
+    begins = False
+    """Whether its calls by GET may be begun before the layers of the application, see `begin`."""
+
+    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> StoredAnswer | Resolved | Exception | None:
+        """Return the answer to a request, if it is stored; else how far its call has come, to be left in its scope."""
+        return None
 
     def __call__(
         self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]
@@ -180,6 +197,28 @@ class ProcedureEndpoint(Endpoint):
         self.is_found_by_input = _is_found_by_input(procedure)
         self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
+        self._plans = Plans(context=CONTEXT)
+        stored = StoredAnswers(path, procedure, calls, seen=self._seen, marks=self._marks, plans=self._plans)
+        self._stored = stored
+        self.begins = stored.is_possible and not by_token and "GET" in self._methods
+
+    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> StoredAnswer | Resolved | Exception | None:
+        """Return the answer to a request by GET, if it is stored; else how far its call has come."""
+        try:
+            self.require_open()
+        except Exception:
+            return None  # which `respond` says
+        return await self._stored.begin(scope, dependencies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+        """Serve one request, which may have been begun before."""
+        if self.begins and scope["method"] == "GET" and BEGUN not in scope:
+            begun = await self.begin(scope, dependencies)
+            if type(begun) is StoredAnswer:
+                await begun(send)
+                return
+            scope[BEGUN] = begun
+        await super().__call__(scope, receive, send, dependencies)
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, decode the input, call."""
@@ -191,26 +230,44 @@ class ProcedureEndpoint(Endpoint):
             text = await read_json_body(scope, receive, limits=self._body)
         is_from_server = self._procedure.kind == "query" and is_server_request()
         request = CallRequest(scope, text, is_posted, is_conditional=True, is_from_server=is_from_server)
-        return await self.call(request, dependencies)
+        return await self.call(request, dependencies, begun=scope.pop(BEGUN, None))
 
-    async def call(self, request: CallRequest, dependencies: list[Dependant]) -> Answer:
+    async def call(
+        self, request: CallRequest, dependencies: list[Dependant], *, begun: Resolved | Exception | None = None
+    ) -> Answer:
         """Return the answer to a call, by whichever wire it came.
 
         Args:
             dependencies: all that it depends on before its handler, the context among it.
+            begun: how far it has come, see `begin`; None if nothing has been done for it.
 
         Raises:
             Exception: whatever goes wrong.
         """
-        # INVARIANT (every wire comes by here): its caller is let through, counted and served alike by each of them.
-        if not dependencies:
-            return await self._call(request, NOTHING_RESOLVED)
+        # INVARIANT (every wire comes by here): its caller is let through, counted and served alike by each of them. But
+        # for whoever is answered by what is stored, see `stored_answers.py`.
+        if begun is None and not dependencies:
+            begun = NOTHING_RESOLVED
         try:
+            if begun is None:
+                begun = await self._planned(request.scope, dependencies)
+            if isinstance(begun, Exception):
+                raise begun
+            if begun is not None:
+                return await self._call(request, begun)
             async with resolved(Request(request.scope, replay(request.text)), dependencies) as found:
                 return found.add_to(await self._call(request, found))
         except DeclaredError as error:  # a context may refuse, too
             self._calls.raised.require_declared(self.path, self._procedure.raises, error)
             raise
+
+    async def _planned(self, scope: Scope, dependencies: list[Dependant]) -> Resolved | None:
+        """Return what the dependencies make, by their plan; None if they have none that fits this request."""
+        plan = self._plans.of(dependencies)
+        if plan is None or scope["app"].dependency_overrides:
+            return None
+        values = plan.read(scope)
+        return None if values is None else await by_plan(plan, values)
 
     def _call(self, request: CallRequest, found: Resolved) -> Awaitable[Answer]:
         scope = request.scope
@@ -219,7 +276,7 @@ class ProcedureEndpoint(Endpoint):
             return self._call_with_exchange(request, found)
         is_asked_for = self._asks_origin or asked is not None or (self._has_steps and self._is_overridden(scope))
         origin = origin_of(scope, asked=asked) if is_asked_for else LOCAL
-        return self._call_with(request, found.context, origin=origin)
+        return self._call_with(request, found, origin=origin)
 
     def _is_overridden(self, scope: Scope) -> bool:
         """Tell whether another function may stand in the place of a step: one that asks where a call comes from."""
@@ -228,15 +285,19 @@ class ProcedureEndpoint(Endpoint):
     async def _call_with_exchange(self, request: CallRequest, found: Resolved) -> Answer:
         exchange = Exchange(Request(request.scope, replay(request.text)))
         origin = origin_of(request.scope, exchange=exchange, asked=found.asked)
-        return self.with_exchange(await self._call_with(request, found.context, origin=origin), exchange)
+        return self.with_exchange(await self._call_with(request, found, origin=origin), exchange)
 
-    async def _call_with(self, request: CallRequest, ctx: object, *, origin: CallOrigin) -> Answer:
-        text, is_json = request.text, request.is_json
+    async def _call_with(self, request: CallRequest, found: Resolved, *, origin: CallOrigin) -> Answer:
+        text, is_json, ctx = request.text, request.is_json, found.context
         if self._procedure.kind == "mutation":
             return await self._mutate(request.scope, text, ctx, origin=origin)
         input = self._seen.get((is_json, text)) or self._decoded(text, is_json=is_json)
-        freshness = required_freshness(request.scope, by_token=self.by_token, is_shared=request.is_from_server)
+        freshness: Strict | Synced | ByToken = SYNCED
+        if not found.is_log_read:
+            freshness = required_freshness(request.scope, by_token=self.by_token, is_shared=request.is_from_server)
         try:
+            if found.outage is not None:
+                raise found.outage
             result = await self._calls.query(self.path, self._procedure, input, ctx, origin=origin, freshness=freshness)
         except ServiceUnavailableError as outage:
             return await self._in_outage(request, input, ctx, origin=origin, outage=outage)
@@ -384,19 +445,16 @@ def _answer_of(result: CachedResult, request: CallRequest, headers: Headers) -> 
     etag = result.etag.encode()
     if request.is_conditional and is_held(request.scope, etag):
         return Answer(304, b"", [(b"etag", etag), REVALIDATE, *headers])
-    return Answer(200, body, [_JSON, (b"etag", etag), REVALIDATE, *headers])
+    return Answer(200, body, [JSON, (b"etag", etag), REVALIDATE, *headers])
 
 
 _CURSOR = CURSOR.encode()
 _SCOPE = SCOPE.encode()
 _STALE = STALE.encode()
 _STALE_SECONDS = STALE_SECONDS.encode()
-_JSON = (b"content-type", b"application/json")
-REVALIDATE = (b"cache-control", b"private, no-cache")
-"""Of a result that is kept by its client, who asks each time whether it is still right."""
 _IDEMPOTENCY_KEY = IDEMPOTENCY_KEY.encode()
 _REPLAYED = [(REPLAYED.encode(), b"true")]
-_UNCACHED = [_JSON, (b"cache-control", b"no-store")]
+_UNCACHED = [JSON, (b"cache-control", b"no-store")]
 
 
 def idempotency_key_of(scope: Scope) -> str | None:

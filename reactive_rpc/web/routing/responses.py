@@ -19,11 +19,15 @@ from reactive_rpc.protocol.envelopes import encode_error, http_status
 from reactive_rpc.protocol.faults import faults_of
 from reactive_rpc.statements.concealment import concealed
 
-__all__ = ["Answer", "Headers", "ResponseAnswer", "error_answer", "error_of", "rpc_error_of"]
+__all__ = ["JSON", "REVALIDATE", "Answer", "Headers", "ResponseAnswer", "error_answer", "error_of", "rpc_error_of"]
 
 logger = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+JSON: Final = (b"content-type", b"application/json")
+REVALIDATE: Final = (b"cache-control", b"private, no-cache")
+"""Of a result that is kept by its client, who asks each time whether it is still right."""
 
 _WITHOUT_BODY: Final = frozenset({int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)})
 

@@ -1,30 +1,48 @@
-"""A shorter way to the router, inside every middleware of the application's own.
+"""A shorter way to the router, past FastAPI's layers and through every middleware of the application's own.
 
 Between the application's middlewares and a route, FastAPI has three layers: one that turns exceptions into answers, one
 that closes uploaded files, and the router, which tries every route in turn. A call needs none of them: its endpoint
-answers for its exceptions, takes no files, and is found by one look-up. On a cached read they are half the work.
+answers for its exceptions, takes no files, and is found by one look-up. So once the stack is built, the layer inside
+the last middleware is wrapped by one that takes requests for known procedures straight to their endpoints.
 
-So once the stack is built, the layer inside the last middleware is wrapped by one that takes requests for known
-procedures straight to their endpoints. Everything else, and every request where this could not be put in (a mounted
-sub-application whose lifespan nobody runs), goes through the router as ever, to the same endpoints.
+Around the application's middlewares stand further layers, which watch for exceptions. If there is no middleware, they
+are wrapped too: a call by GET is begun outside of them, and answered there if the answer is stored. Any other call goes
+on inside, and so does a failure to send the answer, so whoever watches there sees each failure as ever.
+
+Everything else, and every request where this could not be put in (a mounted sub-application whose lifespan nobody
+runs), goes through the router as ever, to the same endpoints.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reactive_rpc.web.routing.table_router import TableRouter
+from reactive_rpc.compat.fastapi import own_layers
+from reactive_rpc.web.routing.stored_answers import BEGUN, StoredAnswer
+from reactive_rpc.web.routing.table_router import TableRouter, Target
 
 __all__ = ["install_shortcut"]
 
 logger = logging.getLogger(__name__)
 
+UNSENT: Final = "reactive_rpc.unsent"
+"""Where the scope of a request holds how sending its answer failed outside of the layers."""
+
+
+class _Unsent(NamedTuple):
+    messages: Sequence[Message]
+    fault: Exception
+
 
 class _Shortcut:
+    """Stands inside of the application's last middleware."""
+
     def __init__(self, app: ASGIApp, router: TableRouter) -> None:
         self.app = app
         self.router = router
@@ -33,8 +51,50 @@ class _Shortcut:
         target = self.router.target(scope) if scope["type"] == "http" else None
         if target is None:
             await self.app(scope, receive, send)
+        elif UNSENT in scope:
+            await self._fail(scope.pop(UNSENT), send)
         else:
             await target.serve(scope, receive, send)
+
+    async def _fail(self, unsent: _Unsent, send: Send) -> None:
+        """Fail as the answer did, for the layers to see what was sent and what went wrong."""
+        for message in unsent.messages:
+            await send(message)
+        raise unsent.fault
+
+
+class _OuterShortcut:
+    """Stands outside of FastAPI's own layers, if no middleware of the application's stands between."""
+
+    def __init__(self, app: ASGIApp, router: TableRouter) -> None:
+        self.app = app
+        self.router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            target = self.router.target(scope)
+            if type(target) is Target and target.endpoint.begins:
+                target.name(scope)
+                begun = await target.endpoint.begin(scope, target.dependencies)
+                if type(begun) is StoredAnswer:
+                    await self._send(begun, scope, receive, send)
+                    return
+                scope[BEGUN] = begun
+        await self.app(scope, receive, send)
+
+    async def _send(self, answer: StoredAnswer, scope: Scope, receive: Receive, send: Send) -> None:
+        sent: list[Message] = []
+        try:
+            for message in answer.messages:
+                sent.append(message)
+                await send(message)
+        except Exception as fault:
+            scope[UNSENT] = _Unsent(sent, fault)
+            await self.app(scope, receive, _nowhere)
+
+
+async def _nowhere(_: Message) -> None:
+    """Send nothing: the server has been sent it already."""
 
 
 def install_shortcut(app: FastAPI, router: TableRouter) -> None:
@@ -46,10 +106,12 @@ def install_shortcut(app: FastAPI, router: TableRouter) -> None:
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()
     outer: object = None
+    around: set[object] = set()
     layer: object = app.middleware_stack
     while layer is not None and not isinstance(layer, ExceptionMiddleware):
         if isinstance(layer, _Shortcut) and layer.router is router:
             return  # the application has been opened before
+        around.add(type(layer))
         outer, layer = layer, getattr(layer, "app", None)
     if not isinstance(layer, ExceptionMiddleware):
         logger.warning(
@@ -61,5 +123,8 @@ def install_shortcut(app: FastAPI, router: TableRouter) -> None:
     shortcut = _Shortcut(layer, router)
     if outer is None:
         app.middleware_stack = shortcut
-    else:
-        outer.app = shortcut  # type: ignore[attr-defined]  # it was just read from there
+        return
+    outer.app = shortcut  # type: ignore[attr-defined]  # it was just read from there
+    # INVARIANT (every middleware of the application's runs): by identity, as a subclass of a known layer is its own.
+    if around <= {*own_layers(), _Shortcut, _OuterShortcut}:
+        app.middleware_stack = _OuterShortcut(app.middleware_stack, router)

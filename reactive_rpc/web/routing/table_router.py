@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from reactive_rpc.clock import IdSource
 from reactive_rpc.errors import NotFoundError
 from reactive_rpc.web.routing.dispatcher import Endpoint
+from reactive_rpc.web.routing.stored_answers import BEGUN
 from reactive_rpc.web.routing.telemetry import name_route
 
 __all__ = ["OF_HANDLER", "Mount", "MountPlace", "TableRouter", "Target"]
@@ -46,9 +47,14 @@ class Target(NamedTuple):
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; whoever watches the application is told which route it took."""
+        if BEGUN not in scope:
+            self.name(scope)
+        await self.endpoint(scope, receive, send, self.dependencies)
+
+    def name(self, scope: Scope) -> None:
+        """Tell whoever watches the application which route a request takes."""
         if self.path:
             name_route(scope, self.path, self.route, self.function)
-        await self.endpoint(scope, receive, send, self.dependencies)
 
 
 class Mount(Protocol):

@@ -16,8 +16,8 @@ from reactive_rpc.cache.result import CachedResult, ResultKey
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.procedures.running_call import current_call
 from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
-from reactive_rpc.web.routing.dispatcher import REVALIDATE, ProcedureEndpoint
-from reactive_rpc.web.routing.responses import Answer, Headers
+from reactive_rpc.web.routing.dispatcher import ProcedureEndpoint
+from reactive_rpc.web.routing.responses import REVALIDATE, Answer, Headers
 from reactive_rpc.web.trpc.envelopes import JSON, UNSTORED
 from reactive_rpc.web.trpc.transformers import Transformer
 
