@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import statistics
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvloop
@@ -21,31 +23,60 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer x\r\n\r\n".encode()
 
 
-async def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, tuple[float, float]]:
-    """Return `{target: (share of the bare application's throughput, its CPU time a request over theirs)}`, medians."""
+@dataclass(frozen=True)
+class Served:
+    """What is measured.
+
+    Attributes:
+        application: as uvicorn takes it.
+        package: that it needs, of a peer; "" if it needs none.
+    """
+
+    name: str
+    application: str
+    path: str
+    package: str = ""
+
+
+BASE = Served("bare ASGI, finds the bytes", "benchmarks.servers:finding", "/notes?room=a")
+SERVED = (
+    BASE,
+    Served("bare ASGI, a constant", "benchmarks.servers:bare", "/"),
+    Served("cached query, public", "benchmarks.servers:reactive", "/rpc/notes.get_all?room=a"),
+    Served("cached query, with a login", "benchmarks.servers:reactive", "/rpc/notes.get_mine?room=a"),
+    Served("cached query, context is a query", "benchmarks.servers:reactive", "/rpc/notes.get_by_query?room=a"),
+    Served("cached query, step with a session", "benchmarks.servers:reactive", "/rpc/notes.get_by_step?room=a"),
+    Served("public, telemetry={...: False}", "benchmarks.servers:unwatched", "/rpc/notes.get_all?room=a"),
+    Served("login, telemetry={...: False}", "benchmarks.servers:unwatched", "/rpc/notes.get_mine?room=a"),
+    Served("plain FastAPI route, same bytes", "benchmarks.servers:plain", "/notes?room=a"),
+    Served("Litestar's response cache", "benchmarks.peers.litestar_cache:app", "/notes?room=a", "litestar"),
+    Served("cashews on FastAPI", "benchmarks.peers.cashews_cache:app", "/notes?room=a", "cashews"),
+)
+
+
+async def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
+    """Return `{name: of each round the share of the bare application's throughput, and its CPU time over theirs}`."""
     database = folder / "reads.db"
+    present = [each for each in SERVED if not each.package or find_spec(each.package) is not None]
+    for each in SERVED:
+        if each not in present:
+            print(f"  left out: {each.name}, as the package {each.package} is not installed")
     with ExitStack() as stack:
-        ports = [free_port() for _ in range(3)]
-        bare, plain, reactive = (
-            stack.enter_context(served(f"benchmarks.servers:{name}", port, {"BENCH_DATABASE": str(database)}))
-            for name, port in zip(("bare", "plain", "reactive"), ports, strict=True)
-        )
-        with sqlite3.connect(database) as connection:
+        ports = {each.application: free_port() for each in present}
+        servers = {
+            application: stack.enter_context(served(application, port, {"BENCH_DATABASE": str(database)}))
+            for application, port in ports.items()
+        }
+        with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("INSERT INTO note (room, text) VALUES ('a', ?)", ("x" * 300,))
-        connection.close()
-        targets = [
-            (bare, Target("bare ASGI", ports[0], _get("/"))),
-            (reactive, Target("cached query, public", ports[2], _get("/rpc/notes.get_all?room=a"))),
-            (reactive, Target("cached query, context each time", ports[2], _get("/rpc/notes.get_mine?room=a"))),
-            (plain, Target("plain FastAPI route, same bytes", ports[1], _get("/notes?room=a"))),
-        ]
-        shares: dict[str, list[tuple[float, float]]] = {target.name: [] for _, target in targets}
+        targets = [(each, Target(each.name, ports[each.application], _get(each.path))) for each in present]
+        shares: dict[str, list[tuple[float, float]]] = {each.name: [] for each in present}
         for _ in range(rounds):
-            found = {target.name: await _measure_one(server, target, seconds) for server, target in targets}
-            throughput, cpu = found["bare ASGI"]
-            for name, (own_throughput, own_cpu) in found.items():
-                shares[name].append((own_throughput / throughput, cpu / own_cpu))
-    return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in shares.items()}
+            found = {each: await _measure_one(servers[each.application], target, seconds) for each, target in targets}
+            throughput, cpu = found[BASE]
+            for each, (own_throughput, own_cpu) in found.items():
+                shares[each.name].append((own_throughput / throughput, cpu / own_cpu))
+    return shares
 
 
 async def _measure_one(server: Process, target: Target, seconds: float) -> tuple[float, float]:
@@ -57,9 +88,13 @@ async def _measure_one(server: Process, target: Target, seconds: float) -> tuple
     return rate, cpu
 
 
-def run(folder: Path, *, rounds: int = 5, seconds: float = 2.0) -> None:
+def run(folder: Path, *, rounds: int = 5, seconds: float = 1.0) -> None:
     """Measure and print."""
     print(f"Cached reads, {len(BODY)} bytes, {CONNECTIONS} connections, share of a bare ASGI application,")
-    print("by throughput (the load generator has the other core) and by the server's CPU time:")
-    for name, (rate, cpu) in uvloop.run(measure(folder, rounds=rounds, seconds=seconds)).items():
-        print(f"  {name:36} {rate:5.2f} {cpu:5.2f}")
+    print(
+        "by throughput (the load generator has the other core) and by the server's CPU time; medians, with the spread:"
+    )
+    for name, shares in uvloop.run(measure(folder, rounds=rounds, seconds=seconds)).items():
+        columns = [sorted(column) for column in zip(*shares, strict=True)]
+        shown = [f"{statistics.median(each):5.2f} ({each[0]:.2f} to {each[-1]:.2f})" for each in columns]
+        print(f"  {name:36} {'  '.join(shown)}")

@@ -437,7 +437,7 @@ PLAIN_SCHEMES: Final[frozenset[Any]] = frozenset({
 _models: Any = import_module("fastapi.dependencies.models")
 
 
-def _told(of: Dependant, function: str, attribute: str, **given: Any) -> Any:
+def _asked(of: Dependant, function: str, attribute: str, **given: Any) -> Any:
     """Return what FastAPI's function tells of a dependant, or the dependant itself, of an older FastAPI."""
     found = getattr(_models, function, None)
     return getattr(of, attribute) if found is None else found(**given)
@@ -446,21 +446,21 @@ def _told(of: Dependant, function: str, attribute: str, **given: Any) -> Any:
 def way_of_call(dependant: Dependant) -> Literal["generator", "awaited", "threaded"]:
     """Return how FastAPI's solver calls the function of a dependant."""
     call = {"call": dependant.call}
-    if _told(dependant, "_is_gen_callable", "is_gen_callable", **call):
+    if _asked(dependant, "_is_gen_callable", "is_gen_callable", **call):
         return "generator"
-    if _told(dependant, "_is_async_gen_callable", "is_async_gen_callable", **call):
+    if _asked(dependant, "_is_async_gen_callable", "is_async_gen_callable", **call):
         return "generator"
-    return "awaited" if _told(dependant, "_is_coroutine_callable", "is_coroutine_callable", **call) else "threaded"
+    return "awaited" if _asked(dependant, "_is_coroutine_callable", "is_coroutine_callable", **call) else "threaded"
 
 
 def cache_key_of(dependant: Dependant) -> Any:
     """Return by what FastAPI's solver knows a dependant that it has called for the same request."""
-    return _told(dependant, "_get_cache_key", "cache_key", dependant=dependant)
+    return _asked(dependant, "_get_cache_key", "cache_key", dependant=dependant)
 
 
 def oauth_scopes_of(dependant: Dependant) -> list[str]:
     """Return the scopes that a dependant is asked with."""
-    found: list[str] = _told(dependant, "_get_oauth_scopes", "oauth_scopes", dependant=dependant)
+    found: list[str] = _asked(dependant, "_get_oauth_scopes", "oauth_scopes", dependant=dependant)
     return found
 
 

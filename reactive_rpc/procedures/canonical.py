@@ -50,7 +50,7 @@ def canonical(value: object) -> bytes:
     return memoryview(spelled).tobytes()
 
 
-_TOLD_APART: Final = frozenset({str, bytes, int, bool, type(None), UUID})
+_DISTINCT: Final = frozenset({str, bytes, int, bool, type(None), UUID})
 """Types whose values are equal only if they are spelled alike, among those of the very same type."""
 
 
@@ -70,7 +70,7 @@ def distinct(value: object) -> tuple[object, ...] | None:
         return None
     held = value.__dict__
     kinds = tuple(map(type, held.values()))
-    if tuple(held) != names or not _TOLD_APART.issuperset(kinds):
+    if tuple(held) != names or not _DISTINCT.issuperset(kinds):
         return None
     return (kind, kinds, *held.values())
 

@@ -34,7 +34,7 @@ from reactive_rpc.compat.fastapi import (
 )
 from reactive_rpc.procedures.context_query import QUERY, ContextQuery
 
-__all__ = ["DependencyPlan", "Plans", "plan_of"]
+__all__ = ["DependencyPlan", "DependencyPlans", "plan_of"]
 
 _PLAIN: Final = frozenset({str, int, float, bool, Decimal, UUID, date, datetime, time, timedelta})
 """Types whose validation runs no code of the application's."""
@@ -81,15 +81,8 @@ class _Call:
     is_async: bool
     scopes: tuple[str, tuple[str, ...]] | None
 
-    async def make(self, values: list[Any]) -> Any:
-        """Make the call; values are those of its arguments, and of others, at their places."""
-        arguments = self.given(values)
-        if self.is_async:
-            return await self.function(**arguments)
-        return await run_in_threadpool(self.function, **arguments)  # as FastAPI does: the same threads and limits
-
     def given(self, values: list[Any]) -> dict[str, Any]:
-        """Return its arguments."""
+        """Return its arguments; values are those of its arguments, and of others, at their places."""
         given = {name: values[place] for name, place in self.arguments}
         if self.scopes is not None:
             name, scopes = self.scopes
@@ -122,8 +115,8 @@ class DependencyPlan:
         self._headers = {
             each.key.encode("latin-1"): place for place, each in enumerate(parameters) if each.source == "header"
         }
-        self._is_of_headers = all(each.source == "header" for each in parameters)
-        self._shared_headers = len(self._headers) < sum(each.source == "header" for each in parameters)
+        self._has_others = len(self._headers) < len(parameters)
+        self._placed = tuple(enumerate(parameters))
         last = calls[-1] if calls and context == len(parameters) + len(calls) else None
         found = None if last is None else getattr(last.function, QUERY, None)
         self.query: ContextQuery | None = found if isinstance(found, ContextQuery) else None
@@ -135,43 +128,36 @@ class DependencyPlan:
 
         Nothing of the application's runs here, so whoever gets None may have FastAPI's solver begin anew.
         """
-        texts = self._texts(scope)
-        values: list[Any] = []
-        for parameter, text in zip(self._parameters, texts, strict=True):
+        values: list[Any] = [None] * len(self._parameters)
+        if self._headers:  # of headers given twice the first counts
+            for name, value in scope["headers"]:
+                place = self._headers.get(name)
+                if place is not None and values[place] is None:
+                    values[place] = value.decode("latin-1")
+        if self._has_others:
+            self._read_others(HTTPConnection(scope), values)
+        for place, parameter in self._placed:
+            text = values[place]
             if text is None:
                 if parameter.is_required:
                     return None
-                values.append(parameter.default)
-            elif parameter.validate is None:
-                values.append(text)
-            else:
-                value, faults = parameter.validate(text, {}, loc=())
+                values[place] = parameter.default
+            elif parameter.validate is not None:
+                values[place], faults = parameter.validate(text, {}, loc=())
                 if faults:
                     return None
-                values.append(value)
         values.append(HTTPConnection(scope) if self._takes_connection else None)
         return values
 
-    def _texts(self, scope: Scope) -> list[str | None]:
-        """Return the parameters as they were sent, the first of headers given twice and the last of all else."""
-        texts: list[str | None] = [None] * len(self._parameters)
-        if self._headers:
-            wanted = self._headers
-            for name, value in scope["headers"]:
-                place = wanted.get(name)
-                if place is not None and texts[place] is None:
-                    texts[place] = value.decode("latin-1")
-        if self._is_of_headers and not self._shared_headers:
-            return texts
-        connection = HTTPConnection(scope)
+    def _read_others(self, connection: HTTPConnection, values: list[Any]) -> None:
+        """Read what is no header, and headers that several ask for; of parameters of the URL the last counts."""
         for place, parameter in enumerate(self._parameters):
             if parameter.source == "query":
-                texts[place] = connection.query_params.get(parameter.key)
+                values[place] = connection.query_params.get(parameter.key)
             elif parameter.source == "cookie":
-                texts[place] = connection.cookies.get(parameter.key)
+                values[place] = connection.cookies.get(parameter.key)
             else:
-                texts[place] = connection.headers.get(parameter.key)
-        return texts
+                values[place] = connection.headers.get(parameter.key)
 
     async def solve(self, values: list[Any]) -> Any:
         """Make the calls, and return the context.
@@ -182,8 +168,7 @@ class DependencyPlan:
         Raises:
             Exception: whatever a dependency raised.
         """
-        for call in self._calls:
-            values.append(await call.make(values))
+        await self._make(self._calls, values)
         return None if self._context is None else values[self._context]
 
     async def before_query(self, values: list[Any]) -> dict[str, Any]:
@@ -193,9 +178,16 @@ class DependencyPlan:
             Exception: whatever a dependency raised.
         """
         *before, last = self._calls
-        for call in before:
-            values.append(await call.make(values))
+        if before:
+            await self._make(before, values)
         return last.given(values)
+
+    async def _make(self, calls: Sequence[_Call], values: list[Any]) -> None:
+        for call in calls:
+            given = call.given(values)
+            # As FastAPI does, a plain function: in the same threads, under the same limit.
+            made = call.function(**given) if call.is_async else run_in_threadpool(call.function, **given)
+            values.append(await made)
 
 
 def plan_of(dependencies: Sequence[Dependant], *, context: str) -> DependencyPlan | None:
@@ -328,7 +320,7 @@ def _kinds_of(annotation: Any) -> set[Any]:
     return {annotation}
 
 
-class Plans:
+class DependencyPlans:
     """The plans of one endpoint, each for the dependencies that it is asked for with.
 
     Args:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi.dependencies.models import Dependant
@@ -44,7 +44,7 @@ from reactive_rpc.web.routing.body import BodyLimits, read_json_body, replay
 from reactive_rpc.web.routing.callers import origin_of
 from reactive_rpc.web.routing.conditions import is_held, is_server_request, required_freshness
 from reactive_rpc.web.routing.dependencies import CONTEXT, NOTHING_RESOLVED, Resolved, by_plan, resolved
-from reactive_rpc.web.routing.dependency_plan import Plans
+from reactive_rpc.web.routing.dependency_plan import DependencyPlans
 from reactive_rpc.web.routing.query_string import fits_query_string
 from reactive_rpc.web.routing.responses import (
     JSON,
@@ -55,7 +55,7 @@ from reactive_rpc.web.routing.responses import (
     error_answer,
     error_of,
 )
-from reactive_rpc.web.routing.stored_answers import BEGUN, StoredAnswer, StoredAnswers
+from reactive_rpc.web.routing.stored_answers import BEGUN, ReadyAnswer, StoredAnswers
 
 __all__ = ["CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -97,15 +97,19 @@ class Endpoint(ABC):
     begins = False
     """Whether its calls by GET may be begun before the layers of the application, see `begin`."""
 
-    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> StoredAnswer | Resolved | Exception | None:
+    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
         """Return the answer to a request, if it is stored; else how far its call has come, to be left in its scope."""
         return None
 
-    def __call__(
-        self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]
-    ) -> Coroutine[Any, Any, None]:
-        """Serve one request; `dependencies` are what FastAPI says it depends on."""
-        return self.respond(partial(self.answer, scope, receive, dependencies), scope, receive=receive, send=send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
+        """Serve one request, which may have been begun before; `dependencies` are what FastAPI says it depends on."""
+        if self.begins and scope["method"] == "GET" and BEGUN not in scope:
+            begun = await self.begin(scope, dependencies)
+            if type(begun) is ReadyAnswer:
+                await begun(send)
+                return
+            scope[BEGUN] = begun
+        await self.respond(partial(self.answer, scope, receive, dependencies), scope, receive=receive, send=send)
 
     async def respond(
         self, make: Callable[[], Awaitable[Answer]], scope: Scope, *, receive: Receive, send: Send
@@ -197,28 +201,20 @@ class ProcedureEndpoint(Endpoint):
         self.is_found_by_input = _is_found_by_input(procedure)
         self._seen: dict[tuple[bool, bytes], EncodedInput] = {}
         self._marks = Marks()
-        self._plans = Plans(context=CONTEXT)
-        stored = StoredAnswers(path, procedure, calls, seen=self._seen, marks=self._marks, plans=self._plans)
+        self._plans = DependencyPlans(context=CONTEXT)
+        stored = StoredAnswers(
+            calls, path=path, procedure=procedure, seen=self._seen, marks=self._marks, plans=self._plans
+        )
         self._stored = stored
         self.begins = stored.is_possible and not by_token and "GET" in self._methods
 
-    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> StoredAnswer | Resolved | Exception | None:
+    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
         """Return the answer to a request by GET, if it is stored; else how far its call has come."""
         try:
             self.require_open()
         except Exception:
             return None  # which `respond` says
         return await self._stored.begin(scope, dependencies)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
-        """Serve one request, which may have been begun before."""
-        if self.begins and scope["method"] == "GET" and BEGUN not in scope:
-            begun = await self.begin(scope, dependencies)
-            if type(begun) is StoredAnswer:
-                await begun(send)
-                return
-            scope[BEGUN] = begun
-        await super().__call__(scope, receive, send, dependencies)
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, decode the input, call."""

@@ -24,7 +24,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactive_rpc.compat.fastapi import own_layers
-from reactive_rpc.web.routing.stored_answers import BEGUN, StoredAnswer
+from reactive_rpc.web.routing.stored_answers import BEGUN, ReadyAnswer
 from reactive_rpc.web.routing.table_router import TableRouter, Target
 
 __all__ = ["install_shortcut"]
@@ -76,13 +76,13 @@ class _OuterShortcut:
             if type(target) is Target and target.endpoint.begins:
                 target.name(scope)
                 begun = await target.endpoint.begin(scope, target.dependencies)
-                if type(begun) is StoredAnswer:
-                    await self._send(begun, scope, receive, send)
+                if type(begun) is ReadyAnswer:
+                    await self._answer(begun, scope, receive=receive, send=send)
                     return
                 scope[BEGUN] = begun
         await self.app(scope, receive, send)
 
-    async def _send(self, answer: StoredAnswer, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:
         sent: list[Message] = []
         try:
             for message in answer.messages:

@@ -30,10 +30,10 @@ from reactive_rpc.procedures.steps import Step
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.conditions import is_held, is_server_request
 from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, by_plan
-from reactive_rpc.web.routing.dependency_plan import DependencyPlan, Plans
+from reactive_rpc.web.routing.dependency_plan import DependencyPlan, DependencyPlans
 from reactive_rpc.web.routing.responses import JSON, REVALIDATE, Headers
 
-__all__ = ["BEGUN", "StoredAnswer", "StoredAnswers"]
+__all__ = ["BEGUN", "ReadyAnswer", "StoredAnswers"]
 
 BEGUN: Final = "reactive_rpc.begun"
 """Where the scope of a request holds how far its call has come, if something was begun for it: see `begin`."""
@@ -45,7 +45,7 @@ MAX_CONTEXT_BYTES: Final = 1024
 """The longest context that is remembered."""
 
 
-class StoredAnswer(NamedTuple):
+class ReadyAnswer(NamedTuple):
     """An answer that is ready to be sent."""
 
     status: int
@@ -60,9 +60,8 @@ class StoredAnswer(NamedTuple):
 
     async def __call__(self, send: Send) -> None:
         """Send it."""
-        start, body = self.messages
-        await send(start)
-        await send(body)
+        for message in self.messages:
+            await send(message)
 
 
 class _Caller(NamedTuple):
@@ -111,13 +110,13 @@ class StoredAnswers:
 
     def __init__(
         self,
-        path: str,
-        procedure: AnyProcedure,
         calls: Calls,
         *,
+        path: str,
+        procedure: AnyProcedure,
         seen: Mapping[tuple[bool, bytes], EncodedInput],
         marks: Marks,
-        plans: Plans,
+        plans: DependencyPlans,
     ) -> None:
         self._path = path
         self._procedure = procedure
@@ -140,9 +139,7 @@ class StoredAnswers:
             and all(isinstance(part, Step) and part.session is not None for part in procedure.calls)
         )
 
-    async def begin(
-        self, scope: Scope, dependencies: Sequence[Dependant]
-    ) -> StoredAnswer | Resolved | Exception | None:
+    async def begin(self, scope: Scope, dependencies: Sequence[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
         """Return the answer, if it is stored; else how far the call has come, or the error that it has ended by.
 
         None if nothing has been done for it: it goes the long way from its beginning.
@@ -159,14 +156,14 @@ class StoredAnswers:
                 return None
             if plan.query is None:
                 return await self._find(scope, await by_plan(plan, values))
-            return await self._find_by_query(scope, plan, plan.query, values)
+            return await self._find_by_query(scope, plan, query=plan.query, values=values)
         except Exception as exc:
             return exc
 
     def _is_overridden(self, scope: Scope) -> bool:
         return self._calls.is_overridden or bool(getattr(scope.get("app"), "dependency_overrides", None))
 
-    async def _find(self, scope: Scope, found: Resolved) -> StoredAnswer | Resolved:
+    async def _find(self, scope: Scope, found: Resolved) -> ReadyAnswer | Resolved:
         """Return the answer for a context; how far the call has come if not all of it is stored."""
         first = self._calls.admitted(self._procedure, found.context)
         caller = self._caller_of(first, found.context)
@@ -180,8 +177,8 @@ class StoredAnswers:
         return self._stored(scope, first, caller) or replace(found, is_log_read=True)
 
     async def _find_by_query(
-        self, scope: Scope, plan: DependencyPlan, query: ContextQuery, values: list[object]
-    ) -> StoredAnswer | Resolved:
+        self, scope: Scope, plan: DependencyPlan, *, query: ContextQuery, values: list[object]
+    ) -> ReadyAnswer | Resolved:
         """As `_find`, of a context that is a query: its outcome is looked up like the result, after the same look."""
         calls = self._calls
         asked = calls.context_call(query, await plan.before_query(values))
@@ -203,7 +200,7 @@ class StoredAnswers:
             return answer
         return Resolved(made, asked=calls.kept_context(asked, outcome, made))
 
-    def _stored(self, scope: Scope, first: Context, caller: _Caller) -> StoredAnswer | None:
+    def _stored(self, scope: Scope, first: Context, caller: _Caller) -> ReadyAnswer | None:
         """Return the answer, if every outcome before it and its result are stored; in the step that has read the log.
 
         Raises:
@@ -221,7 +218,7 @@ class StoredAnswers:
             return None
         for each in (*passed, result):
             self._reader.count_hit(each)
-        return self._answer(scope, known, result, caller)
+        return self._answer(scope, known, result=result, caller=caller, body=result.outcome.body)
 
     def _after_steps(self, spelled: bytes, passed: list[CachedResult]) -> bytes | None:
         """Return the canonical form of the context that the steps make; None if the outcome of one is not stored."""
@@ -241,7 +238,9 @@ class StoredAnswers:
             spelled = made.spelled
         return spelled
 
-    def _answer(self, scope: Scope, known: _Known, result: CachedResult, caller: _Caller) -> StoredAnswer:
+    def _answer(
+        self, scope: Scope, known: _Known, *, result: CachedResult, caller: _Caller, body: bytes
+    ) -> ReadyAnswer:
         token = self._freshness.token
         # INVARIANT (compared as objects, which are held here): a result that was computed anew has another object for
         # its ETag, and the token is the same object only while the log stands still. A result that is stored says of
@@ -249,13 +248,13 @@ class StoredAnswers:
         if result.etag is not known.etag or token is not known.token:
             etag = (b"etag", result.etag.encode())
             said = [*self._marks.of(token, self._reader.version_of(result)), *caller.mark]
-            length = (b"content-length", b"%d" % len(result.answer()))
+            length = (b"content-length", b"%d" % len(body))
             known.whole = (JSON, etag, REVALIDATE, *said, length)
             known.held = (etag, REVALIDATE, *said)
             known.etag, known.token = result.etag, token
         if is_held(scope, known.held[0][1]):
-            return StoredAnswer(304, known.held, b"")
-        return StoredAnswer(200, known.whole, result.answer())
+            return ReadyAnswer(304, known.held, b"")
+        return ReadyAnswer(200, known.whole, body)
 
     def _known_of(self, text: bytes, ctx: Context, caller: _Caller) -> _Known | None:
         """Return where the result for an input and a caller is stored; None if its input was not decoded lately."""

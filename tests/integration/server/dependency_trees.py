@@ -111,9 +111,9 @@ class Trees:
         return overriding
 
     def _noted(self, name: str, given: dict[str, Any]) -> str:
-        told = ", ".join(f"{key}={_told(value)}" for key, value in given.items())
-        self.called.append((name, told, threading.current_thread() is threading.main_thread()))
-        return f"{name}({told})"
+        spelled = ", ".join(f"{key}={_spelled(value)}" for key, value in given.items())
+        self.called.append((name, spelled, threading.current_thread() is threading.main_thread()))
+        return f"{name}({spelled})"
 
     def _function(self, pool: list[Any], odd: str) -> Callable[..., Any]:
         self._count += 1
@@ -128,16 +128,16 @@ class Trees:
         if self._random.random() < 0.3:
             return self._query(name, [each for each in parameters if each.annotation not in (Request, Response)])
         kind = self._random.choice(("async", "async", "sync"))
-        return self._made(name, kind, parameters, result=lambda told: Login(identity=told, tenant=name))
+        return self._made(name, kind, parameters, result=lambda spelled: Login(identity=spelled, tenant=name))
 
     def _query(self, name: str, parameters: list[inspect.Parameter]) -> Callable[..., Any]:
         """Return a context that reads the database."""
 
         async def query(**given: Any) -> Login:
             db = given.pop("db")
-            told = self._noted(name, given)
+            spelled = self._noted(name, given)
             await db.exec(select(Note))
-            return Login(identity=told)
+            return Login(identity=spelled)
 
         session = inspect.Parameter("db", inspect.Parameter.KEYWORD_ONLY, annotation=AsyncSession)
         return _signed(query, name, [*parameters, session], Login)
@@ -146,7 +146,7 @@ class Trees:
         self, name: str, kind: str, parameters: list[inspect.Parameter], *, result: Callable[[str], Any] = str
     ) -> Callable[..., Any]:
         def note(given: dict[str, Any]) -> Any:
-            told = self._noted(name, given)
+            spelled = self._noted(name, given)
             for each in given.values():
                 if isinstance(each, Response):
                     each.headers.append(f"x-set-by-{name}", "yes")
@@ -158,7 +158,7 @@ class Trees:
                     raise ForbiddenError(f"{name} forbids")
                 elif each == 7 and len(given) == 4:
                     raise ValueError(name)
-            return result(told)
+            return result(spelled)
 
         async def awaited(**given: Any) -> Any:
             return note(given)
@@ -223,7 +223,7 @@ def _signed(function: Any, name: str, parameters: list[inspect.Parameter], gives
     return cast("Callable[..., Any]", function)
 
 
-def _told(value: Any) -> str:
+def _spelled(value: Any) -> str:
     if isinstance(value, SecurityScopes):
         return f"scopes {value.scopes}"
     if isinstance(value, Request):

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from reactive_rpc import Login, ReactiveRPC
 from reactive_rpc import define_reactive_function as define
 from reactive_rpc.web.routing import dependency_plan
-from reactive_rpc.web.routing.dependency_plan import DependencyPlan, Plans
+from reactive_rpc.web.routing.dependency_plan import DependencyPlan, DependencyPlans
 
 from .dependency_trees import GeneratedTree, Trees, random_request
 from .rooms import Note, serving
@@ -57,7 +57,7 @@ def procedure_of(tree: GeneratedTree) -> Any:
     return define.context(tree.context).query(whoami)
 
 
-def told_of(answer: httpx.Response) -> tuple[int, list[tuple[bytes, bytes]], Any]:
+def seen_of(answer: httpx.Response) -> tuple[int, list[tuple[bytes, bytes]], Any]:
     """Return all that an answer is, but for the random id of an error."""
     body: Any = answer.content
     if answer.status_code >= 400:
@@ -82,9 +82,9 @@ async def differences(file: Path, seed: int) -> tuple[list[str], int]:
 
     found: list[str] = []
     planned = set()
-    of = Plans.of
+    of = DependencyPlans.of
 
-    def noted(self: Plans, dependencies: Any) -> DependencyPlan | None:
+    def noted(self: DependencyPlans, dependencies: Any) -> DependencyPlan | None:
         plan = of(self, dependencies)
         if plan is not None:
             planned.add(name)
@@ -103,18 +103,18 @@ async def differences(file: Path, seed: int) -> tuple[list[str], int]:
                 server.app.dependency_overrides = {}
                 if random.random() < 0.2 and part is not tree.context:
                     server.app.dependency_overrides = {part: trees.override(getattr(part, "__name__", "scheme"))}
-                told = []
+                seen = []
                 for by in (lambda self, dependencies: None, noted, noted):
-                    Plans.of = by  # type: ignore[method-assign, assignment]  # the solver alone, or the plan
+                    DependencyPlans.of = by  # type: ignore[method-assign, assignment]  # the solver alone, or the plan
                     trees.called.clear()
                     answer = await server.client.request(method, f"/rpc/n.{name}", **request)
-                    told.append((told_of(answer), [*trees.called]))
-                    Plans.of = of  # type: ignore[method-assign]
-                solver = told[0]
+                    seen.append((seen_of(answer), [*trees.called]))
+                    DependencyPlans.of = of  # type: ignore[method-assign]
+                solver = seen[0]
                 if tree_is_query(tree):  # it runs once for its values, whoever has solved those
-                    for each in told:
+                    for each in seen:
                         each[1][:] = [call for call in each[1] if not call[0].startswith("context")]
-                found += [f"{name} {request}: {each} by the plan, {solver} by the solver" for each in told[1:]
+                found += [f"{name} {request}: {each} by the plan, {solver} by the solver" for each in seen[1:]
                           if each != solver]  # fmt: skip
     return found, len(planned)
 
@@ -155,7 +155,7 @@ def what_is_not_shared_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependency_plan._Planner, "_place", placed)
 
 
-def scopes_do_not_tell_calls_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def scopes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was called with some scopes serves others."""
     monkeypatch.setattr(dependency_plan, "cache_key_of", lambda dependant: id(dependant.call))
 
@@ -234,7 +234,7 @@ def dependencies_without_a_name_are_left_out(monkeypatch: pytest.MonkeyPatch) ->
 
 BUGS: list[Bug] = [
     what_is_not_shared_is_called_once,
-    scopes_do_not_tell_calls_apart,
+    scopes_do_not_count,
     the_last_of_two_headers_counts,
     calls_are_made_the_other_way_round,
     plain_functions_run_on_the_loop,

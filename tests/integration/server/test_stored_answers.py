@@ -29,7 +29,7 @@ from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.testing import FakeClock
 from reactive_rpc.web.routing import shortcut, stored_answers
 from reactive_rpc.web.routing.shortcut import _OuterShortcut
-from reactive_rpc.web.routing.stored_answers import StoredAnswer, StoredAnswers
+from reactive_rpc.web.routing.stored_answers import ReadyAnswer, StoredAnswers
 
 from .rooms import Base, Note, Server, app_of, serving, write
 
@@ -87,7 +87,7 @@ def on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def noted(self: StoredAnswers, scope: Scope, dependencies: Any) -> Any:
         begun = await begin(self, scope, dependencies)
-        if isinstance(begun, StoredAnswer):
+        if isinstance(begun, ReadyAnswer):
             ON_THE_WAY.append(scope["path"])
         return begun
 
@@ -249,10 +249,10 @@ async def a_middleware_of_the_applications(file: Path) -> None:
 
 
 async def an_answer_that_cannot_be_sent(file: Path) -> None:
-    """The application's handler of exceptions is told, and the server: as where a middleware stands between."""
+    """The application's handler of exceptions hears of it, and the server: as where a middleware stands between."""
     seen: list[str] = []
 
-    async def told(request: Request, exc: Exception) -> PlainTextResponse:
+    async def hears(request: Request, exc: Exception) -> PlainTextResponse:
         seen.append(f"{request.url.path}: {exc}")
         return PlainTextResponse("unheard", 500)
 
@@ -265,7 +265,7 @@ async def an_answer_that_cannot_be_sent(file: Path) -> None:
 
         def make_app(rpc: ReactiveRPC, middlewares: tuple[Any, ...] = middlewares) -> FastAPI:
             app = app_of(rpc)
-            app.exception_handlers[Exception] = told
+            app.exception_handlers[Exception] = hears
             for each in middlewares:
                 app.add_middleware(each)
             return app
@@ -357,10 +357,10 @@ def every_layer_is_fastapis(monkeypatch: pytest.MonkeyPatch) -> None:
 def nobody_hears_of_what_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer fails where it is given."""
 
-    async def sent(self: Any, answer: StoredAnswer, scope: Scope, receive: Receive, send: Send) -> None:
+    async def sent(self: Any, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:
         await answer(send)
 
-    monkeypatch.setattr(_OuterShortcut, "_send", sent)
+    monkeypatch.setattr(_OuterShortcut, "_answer", sent)
 
 
 BUGS: list[tuple[Bug, Scenario]] = [
@@ -397,7 +397,7 @@ async def test_a_seeded_bug_is_found(file: Path, bug: Bug, scenario: Scenario, m
 async def test_a_result_that_the_client_holds_is_not_sent_again(file: Path) -> None:
     """Both ways answer alike, whole and not, before and after a write."""
     async with serving(file, {"n": {"texts": define.query(texts)}}, context=who) as server:
-        told = []
+        seen = []
         for number in range(2):
             etag = (await asked(server, "n.texts")).headers["etag"]
             for headers in ({}, {"if-none-match": f'W/"x", {etag}'}, {"if-none-match": '"x"'}):
@@ -408,8 +408,8 @@ async def test_a_result_that_the_client_holds_is_not_sent_again(file: Path) -> N
                 assert (short.status_code, short.headers.raw, short.content) == (
                     long.status_code, long.headers.raw, long.content,
                 )  # fmt: skip
-                told.append((short.status_code, short.headers["etag"]))
+                seen.append((short.status_code, short.headers["etag"]))
             write(file, f"INSERT INTO note(room, tenant, text) VALUES ('a', 't', 'new {number}')")
-        assert [status for status, _ in told] == [200, 304, 200] * 2
-        assert len({etag for _, etag in told}) == 2
+        assert [status for status, _ in seen] == [200, 304, 200] * 2
+        assert len({etag for _, etag in seen}) == 2
         assert len(ON_THE_WAY) > 6

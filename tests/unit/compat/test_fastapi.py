@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import AsyncExitStack
+from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
 import httpx
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Body, Cookie, Depends, FastAPI, Header, HTTPException, Query
+from fastapi import APIRouter, BackgroundTasks, Body, Cookie, Depends, FastAPI, Header, HTTPException, Query, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.routing import iter_route_contexts
@@ -21,9 +22,11 @@ from fastapi.security import (
     HTTPBearer,
     OAuth2PasswordBearer,
     OpenIdConnect,
+    SecurityScopes,
 )
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from pydantic import Field as PydanticField
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -71,7 +74,7 @@ def test_generators_of_dependencies_are_closed_by_our_stacks() -> None:
 
 
 def test_fastapi_is_told_of_a_route() -> None:
-    """Where this FastAPI has telemetry, its function takes what we give it; where it is off, nobody is told."""
+    """Where this FastAPI has telemetry, its function takes what we give it; where it is off, nobody is ways."""
     compat_fastapi.notify_route({"type": "http"}, "/a")
     notified: list[dict[str, Any]] = []
     before = compat_fastapi._notify
@@ -225,7 +228,7 @@ def test_a_model_is_documented_as_json_whatever_its_route_answers() -> None:
 
 
 def test_dependencies_are_solved_once_more() -> None:
-    """From within the request, with its overrides; one that refuses raises, and one that does not fit is told."""
+    """From within the request, with its overrides; one that refuses raises, and one that does not fit is ways."""
     again: list[Any] = []
     refuses: list[int] = []
 
@@ -259,3 +262,87 @@ def _get(app: FastAPI, url: str, headers: dict[str, str] | None = None) -> httpx
             return await client.get(url, headers=headers)
 
     return asyncio.run(main())
+
+
+def dependant_of(function: Any) -> Dependant:
+    """Return what FastAPI knows of a function."""
+    return get_dependant(path="", call=function)
+
+
+def test_how_fastapi_calls_a_function_is_told() -> None:
+    """Also of one that is marked, and of a wrapper around a generator, which FastAPI looks into."""
+
+    async def awaited() -> None: ...
+
+    def threaded() -> None: ...
+
+    def marked() -> None: ...
+
+    def yields() -> Any:
+        yield 1
+
+    @wraps(yields)
+    async def wrapping() -> None: ...
+
+    compat_fastapi.as_coroutine_function(marked)
+    ways = [
+        compat_fastapi.way_of_call(dependant_of(each))
+        for each in (awaited, threaded, marked, yields, wrapping, HTTPBearer())
+    ]
+    assert ways == ["awaited", "threaded", "awaited", "generator", "generator", "awaited"]
+
+
+def test_calls_that_fastapi_makes_once_have_one_key() -> None:
+    """A function that takes scopes has one for each set of them, any other has one alone."""
+
+    def plain() -> None: ...
+
+    def scoped(scopes: SecurityScopes) -> None: ...
+
+    def asks(
+        one: Annotated[None, Security(plain, scopes=[])],
+        two: Annotated[None, Depends(plain)],
+        three: Annotated[None, Security(scoped, scopes=["b", "a"])],
+        four: Annotated[None, Security(scoped, scopes=["a", "b"])],
+        five: Annotated[None, Security(scoped, scopes=["a"])],
+    ) -> None: ...
+
+    asks.__annotations__ = get_type_hints(asks, localns={"plain": plain, "scoped": scoped}, include_extras=True)
+    one, two, three, four, five = map(compat_fastapi.cache_key_of, dependant_of(asks).dependencies)
+    assert one == two
+    assert three == four != five
+    assert compat_fastapi.oauth_scopes_of(dependant_of(asks).dependencies[2]) == ["b", "a"]
+
+
+def test_a_parameter_has_the_name_by_which_it_is_read() -> None:
+    """None if there may be several."""
+
+    def takes(
+        x_user: Annotated[str, Header()],
+        named: Annotated[str, Header(alias="X-Name")],
+        several: Annotated[str, Query(validation_alias=AliasChoices("one", "two"))],
+    ) -> None: ...
+
+    takes.__annotations__ = get_type_hints(takes, include_extras=True)
+    found = dependant_of(takes)
+    names = [compat_fastapi.request_name_of(field) for field in (*found.header_params, *found.query_params)]
+    assert names == ["x-user", "X-Name", None]
+    assert compat_fastapi.concurrency_of(found) is None
+
+
+def test_the_layers_around_the_middlewares_are_known() -> None:
+    """All that FastAPI puts there, without a limit of bodies; where there is one, there is a layer more."""
+    known = compat_fastapi.own_layers()
+
+    def layers(app: FastAPI) -> set[Any]:
+        found: set[Any] = set()
+        layer: Any = app.build_middleware_stack()
+        while not isinstance(layer, ExceptionMiddleware):
+            found.add(type(layer))
+            layer = layer.app
+        return found
+
+    assert layers(FastAPI()) == known
+    limited = getattr(FastAPI(), "max_body_size", ...)
+    if limited is not ...:  # an older FastAPI has no such limit
+        assert layers(FastAPI(max_body_size=10)) > known
