@@ -74,7 +74,7 @@ def test_generators_of_dependencies_are_closed_by_our_stacks() -> None:
 
 
 def test_fastapi_is_told_of_a_route() -> None:
-    """Where this FastAPI has telemetry, its function takes what we give it; where it is off, nobody is ways."""
+    """Where this FastAPI has telemetry, its function takes what we give it; where it is off, nobody is told."""
     compat_fastapi.notify_route({"type": "http"}, "/a")
     notified: list[dict[str, Any]] = []
     before = compat_fastapi._notify
@@ -228,7 +228,7 @@ def test_a_model_is_documented_as_json_whatever_its_route_answers() -> None:
 
 
 def test_dependencies_are_solved_once_more() -> None:
-    """From within the request, with its overrides; one that refuses raises, and one that does not fit is ways."""
+    """From within the request, with its overrides; one that refuses raises, and one that does not fit is told."""
     again: list[Any] = []
     refuses: list[int] = []
 
