@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 from reactive_rpc.backends.factory import Backend, make_backend
 from reactive_rpc.cache.auditor import Auditor
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import HandlerOutcome
 from reactive_rpc.changes.capture_options import Capture
 from reactive_rpc.changes.pruning import Pruner
 from reactive_rpc.clock import RandomIds
@@ -27,6 +28,7 @@ from reactive_rpc.procedures.ongoing_calls import OngoingCalls
 from reactive_rpc.procedures.undeclared_reads import undeclared_reads
 from reactive_rpc.report import Report
 from reactive_rpc.settings import Settings
+from reactive_rpc.statements.recorder import Trace
 from reactive_rpc.tasks import Tasks
 
 __all__ = ["Admin", "Counted"]
@@ -166,6 +168,18 @@ class Admin:
         """
         caller = Caller(self._calls, self._ongoing, ctx, require_open=self._lifecycle.require_open)
         return await caller.call(path, self._calls.registry.find(path), input)
+
+    async def trace_query(self, path: str, input: Mapping[str, Any], *, ctx: object) -> tuple[HandlerOutcome, Trace]:
+        """Compute a query, whatever is stored, and return the outcome and the statements that it ran: for tools alone.
+
+        Args:
+            path: of the query.
+            input: as a client gives it.
+            ctx: None is nobody.
+        """
+        trace: Trace = []
+        call = await self._calls.subscribe(path, input, ctx)
+        return await call.compute(trace=trace), trace
 
     async def try_clock(self, path: str, input: Mapping[str, Any], ctx: object) -> tuple[str, ...]:
         """Return in which way a query depends on Python's clock, which is moved for that: for checks alone.

@@ -24,7 +24,7 @@ from reactive_rpc.procedures.execution import Observation
 from reactive_rpc.procedures.procedure import AnyProcedure
 from reactive_rpc.protocol.codes import CODES
 
-__all__ = ["Checker", "Drift", "TriedQuery", "try_calls"]
+__all__ = ["Checker", "Drift", "TriedQuery", "sees_context", "try_calls", "wanting_of"]
 
 KnownInputs = Mapping[str, Sequence[Mapping[str, Any]]]
 """`{path: inputs}`."""
@@ -141,7 +141,7 @@ async def try_calls(
     for path, procedure in rpc.functions.items():
         if path in tried:
             inputs = [*procedure.known_inputs, *calls.get(path, ())]
-            wanting = _wanting(procedure, inputs, contexts)
+            wanting = wanting_of(procedure, inputs, contexts)
             if wanting is not None:
                 outcomes[path] = TriedQuery(wanting=wanting)
                 continue
@@ -149,15 +149,17 @@ async def try_calls(
     return outcomes
 
 
-def _wanting(
+def wanting_of(
     procedure: AnyProcedure, inputs: Sequence[Mapping[str, Any]], contexts: Mapping[str, object]
 ) -> str | None:
-    if _sees_context(procedure) and not contexts:
+    """Return the need of a query before it can be run; None if it can."""
+    if sees_context(procedure) and not contexts:
         return "a context (--context)"
     return None if inputs else "an input (examples=, or --calls)"
 
 
-def _sees_context(procedure: AnyProcedure) -> bool:
+def sees_context(procedure: AnyProcedure) -> bool:
+    """Tell whether a procedure is called on behalf of somebody."""
     return procedure.asks_who_calls and not procedure.options.public
 
 
@@ -169,7 +171,7 @@ async def _try_query(
     *,
     moves_clock: bool,
 ) -> TriedQuery:
-    callers = contexts if _sees_context(rpc.functions[path]) else dict(list(contexts.items())[:1])
+    callers = contexts if sees_context(rpc.functions[path]) else dict(list(contexts.items())[:1])
     tried: list[tuple[str, Exception | None]] = []
     moved: dict[str, None] = {}
     async with _observed(rpc, path) as observations:

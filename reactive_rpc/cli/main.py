@@ -6,6 +6,7 @@ import typer
 
 from reactive_rpc.cli.database import database
 from reactive_rpc.cli.diagnosis import check, doctor
+from reactive_rpc.cli.explanation import explain
 from reactive_rpc.cli.functions import functions
 from reactive_rpc.cli.generation import export_openapi, generate
 from reactive_rpc.cli.relay import relay
@@ -25,6 +26,7 @@ cli.command()(generate)
 cli.command()(functions)
 cli.command()(doctor)
 cli.command()(check)
+cli.command()(explain)
 cli.command()(relay)
 cli.add_typer(database, name="db")
 

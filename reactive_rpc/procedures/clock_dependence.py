@@ -20,6 +20,7 @@ from reactive_rpc.clock import SystemClock
 from reactive_rpc.dependencies.results_differ import moved_columns
 from reactive_rpc.extras import needs
 from reactive_rpc.procedures.call import QueryCall
+from reactive_rpc.statements.recorder import Trace
 
 __all__ = ["clock_dependencies"]
 
@@ -43,10 +44,10 @@ class FrozenClock(SystemClock):
 
 @dataclass(slots=True)
 class _Run:
-    """One run: the outcome, and `(statement, what it was run with)` of each statement."""
+    """One run: the outcome, and each statement."""
 
     outcome: HandlerOutcome
-    trace: list[tuple[str, str]] = field(default_factory=list)
+    trace: Trace = field(default_factory=list)
 
 
 async def clock_dependencies(call: QueryCall, reader: Reader) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ async def clock_dependencies(call: QueryCall, reader: Reader) -> tuple[str, ...]
 
 
 async def _run(call: QueryCall, moment: float, at: Callable[[], AbstractContextManager[object]]) -> _Run:
-    trace: list[tuple[str, str]] = []
+    trace: Trace = []
     with at():
         return _Run(await call.compute(FrozenClock(moment), trace), trace)
 
@@ -96,7 +97,8 @@ def _moved(one: _Run, other: _Run) -> Sequence[str]:
     columns = moved_columns(one.outcome.read_set, other.outcome.read_set)
     if columns:
         return columns
-    statements = [text for text, values in one.trace if (text, values) not in other.trace]
+    ran = {(each.text, each.parameters) for each in other.trace}
+    statements = [each.text for each in one.trace if (each.text, each.parameters) not in ran]
     if statements:
         return [f"a parameter of {' '.join(statements[0].split())[:120]!r}"]
     return [] if one.outcome.body == other.outcome.body else ["its result"]

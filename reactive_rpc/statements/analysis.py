@@ -60,6 +60,7 @@ def analyse(compiled: RecordingCompiler) -> Template:
         tables=tuple(rendering.tables),
         dates=_dates(compiled),
         calls=frozenset(rendering.calls),
+        unread=tuple(each for body in opened for each in body.unread),
     )
 
 

@@ -14,7 +14,8 @@ from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.comparable_values import Comparable, comparable, ordered
-from reactive_rpc.statements.parent_conditions import usable
+from reactive_rpc.statements.explanation import ExplainedRead, Unused, described, spelled, unread_conditions
+from reactive_rpc.statements.parent_conditions import judged, usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
 from reactive_rpc.statements.template import ParentAtom, Read, RowAtom, Template
 
@@ -66,12 +67,46 @@ class Binder:
                 # What a view shows under a column's name need not be what a row of its tables holds there.
                 yield from map(Constraint, sorted(self._behind(read.table)))
                 continue
-            conditions = self._conditions(read, lookups, values)
+            conditions = self._conditions(read, lookups, values=values, left_out=[])
             if conditions is not None:
                 used = {lookups[atom] for atom in read.parents if atom in lookups}
                 resting = tuple(lookup for lookup in used if lookup.name in conditions)
                 for part in _parts(conditions):
                     yield Constraint(table, self._columns(read, table), part, resting)
+
+    def explained(self, template: Template, values: ParameterValues) -> Iterator[ExplainedRead]:
+        """Yield the reads behind the constraints, with the conditions that do not narrow them."""
+        parents = judged(template.reads, self._schema)
+        lookups = {atom: found for atom, found in parents.items() if isinstance(found, Lookup)}
+        for read in template.reads:
+            table = self._schema.table(read.table)
+            if table is None:
+                for each in sorted(self._behind(read.table)):
+                    yield ExplainedRead(table=each, columns=None, unused=(Unused.OF_VIEW.of(read.table),))
+                continue
+            left_out: list[tuple[RowAtom, Unused]] = []
+            conditions = self._conditions(read, lookups, values=values, left_out=left_out)
+            if conditions is None:
+                continue
+            refused = [(atom, why) for atom in read.parents if isinstance(why := parents.get(atom), Unused)]
+            columns = self._columns(read, table)
+            yield ExplainedRead(
+                table=table,
+                columns=None if columns is None else tuple(sorted(columns)),
+                conditions=tuple(described(column, condition) for column, condition in sorted(conditions.items())),
+                unused=tuple(
+                    dict.fromkeys(
+                        [
+                            *(why.of(spelled(atom), column=atom.field.qualified) for atom, why in left_out),
+                            *(
+                                why.of(spelled(atom), column=atom.column.qualified, key=atom.key.qualified)
+                                for atom, why in refused
+                            ),
+                            *unread_conditions(template.unread, read.table),
+                        ]
+                    )
+                ),
+            )
 
     def _unseen(self, name: str) -> str | None:
         """Return why writes to the tables that a statement calls `name` are not seen; None if they are."""
@@ -105,15 +140,25 @@ class Binder:
         return next((known for known in self._schema.columns(table) if known.lower() == folded), column)
 
     def _conditions(
-        self, read: Read, lookups: Mapping[ParentAtom, Lookup], values: ParameterValues
+        self,
+        read: Read,
+        lookups: Mapping[ParentAtom, Lookup],
+        *,
+        values: ParameterValues,
+        left_out: list[tuple[RowAtom, Unused]],
     ) -> dict[str, Condition] | None:
-        """Return `{column, or virtual column: condition}`; None if no row satisfies them."""
+        """Return `{column, or virtual column: condition}`; None if no row satisfies them.
+
+        Args:
+            left_out: takes the conditions that do not count, and why.
+        """
         conditions: dict[str, Condition] = {}
         own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
         of_parents = [(lookups[each].name, each.atom) for each in read.parents if each in lookups]
         for column, atom in [*own, *of_parents]:
             condition = self._condition(atom, values)
-            if condition is None:
+            if isinstance(condition, Unused):
+                left_out.append((atom, condition))
                 continue
             merged = intersection(conditions[column], condition) if column in conditions else condition
             if merged == _UNSATISFIABLE:
@@ -121,22 +166,22 @@ class Binder:
             conditions[column] = merged
         return conditions
 
-    def _condition(self, atom: RowAtom, values: ParameterValues) -> Condition | None:
-        """Return the condition of `atom` on its column; None if that is not sure."""
+    def _condition(self, atom: RowAtom, values: ParameterValues) -> Condition | Unused:
+        """Return the condition of `atom` on its column; why there is none if that is not sure."""
         kind = self._kind(atom)
         if kind is None:
-            return None
+            return Unused.INEXACT
         if isinstance(atom, Nullness):
             return IsNull() if atom.null else NotNull()
         given = self._given(atom.operand, values)
         if given is None or len(given) > MAX_VALUES:
-            return None
+            return Unused.TOO_MANY
         # NULL compares true with nothing.
         found = [comparable(value, kind, self._dialect) for value in given if value is not None]
         known = [value for value in found if value is not None]
         if len(known) != len(found):
-            return None
-        return self._comparison(atom, kind, known)
+            return Unused.INCOMPARABLE
+        return self._comparison(atom, kind, known) or Unused.UNORDERED
 
     def _given(self, operand: Operand, values: ParameterValues) -> Sequence[object] | None:
         if isinstance(operand, Constant):

@@ -59,6 +59,7 @@ class Body:
         is_plain: whether it yields a row for every row of its FROM and WHERE.
         index: of the body, in the order in which they open.
         where: the terms of WHERE, and of the ON clauses that are as good.
+        unread: the parts of the conditions that say nothing.
         inherited: the comparisons that hold by the WHERE of the bodies around it.
     """
 
@@ -69,6 +70,7 @@ class Body:
     is_plain: bool
     index: int = 0
     where: Terms = NEVER
+    unread: tuple[Any, ...] = ()
     inherited: tuple[Comparison, ...] = ()
 
 
@@ -96,11 +98,17 @@ def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[
     numbers = count()
     # An enclosing body opens, and so stands, before the ones inside it.
     for index, select in enumerate(selects):
-        scope, where = _read(select, PredicateReader(name_of, _bodies_inside(selects, index)))
+        reader = PredicateReader(name_of, _bodies_inside(selects, index))
+        scope, where = _read(select, reader)
         own = {source: next(numbers) for source in scope.sources}
         around = {} if select.enclosing is None else names[select.enclosing]
         names.append(ChainMap(own, dict(around)))
-        body = replace(_named(select, scope, names[index]), index=index, where=_renamed(where, names[index]))
+        body = replace(
+            _named(select, scope, names[index]),
+            index=index,
+            where=_renamed(where, names[index]),
+            unread=tuple(reader.unread),
+        )
         outer = None if select.enclosing is None else bodies[select.enclosing]
         bodies.append(body if outer is None else replace(body, inherited=_inherited(body, outer)))
     return bodies

@@ -16,11 +16,12 @@ from typing import Final
 
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
+from reactive_rpc.statements.explanation import Unused
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, Term
 from reactive_rpc.statements.propagation import equalities
 from reactive_rpc.statements.template import ParentAtom, Read, RowAtom
 
-__all__ = ["parent_atoms", "usable"]
+__all__ = ["judged", "parent_atoms", "usable"]
 
 _KEY_KINDS: Final[frozenset[ColumnKind]] = frozenset({"integer", "text", "label", "uuid"})
 """Kinds of keys that are equal in an image exactly if the database joins them."""
@@ -55,17 +56,24 @@ def parent_atoms(
 
 def usable(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup]:
     """Return the look-ups that the parents' atoms of `reads` may rest on: of exact columns, and without a circle."""
-    found: dict[ParentAtom, Lookup] = {}
+    return {atom: found for atom, found in judged(reads, schema).items() if isinstance(found, Lookup)}
+
+
+def judged(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup | Unused]:
+    """Return for each atom about a parent its look-up, or why it may rest on none."""
+    found: dict[ParentAtom, Lookup | Unused] = {}
     rests_on: dict[int, set[int]] = {}
     for read in reads:
         for atom in read.parents if not _is_one_row(read, schema) else ():
             child, parent = atom.column.source, atom.key.source
             # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
             # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
-            lookup = None if _leads_to(child, parent, rests_on) else _lookup(atom, schema)
-            if lookup is not None:
+            if _leads_to(child, parent, rests_on):
+                found[atom] = Unused.CIRCLE
+                continue
+            found[atom] = _lookup(atom, schema)
+            if isinstance(found[atom], Lookup):
                 rests_on.setdefault(child, set()).add(parent)
-                found[atom] = lookup
     return found
 
 
@@ -88,18 +96,18 @@ def _leads_to(target: int, start: int, rests_on: Mapping[int, Iterable[int]]) ->
     return start == target or any(_leads_to(target, each, rests_on) for each in rests_on.get(start, ()))
 
 
-def _lookup(atom: ParentAtom, schema: Schema) -> Lookup | None:
+def _lookup(atom: ParentAtom, schema: Schema) -> Lookup | Unused:
     table, parent = schema.table(atom.column.table), schema.table(atom.key.table)
     # INVARIANT (the parent's key is unique): only then is the row that the snapshot shows the one that was joined.
     if table is None or parent is None or not _unique(atom.key, schema):
-        return None
+        return Unused.NOT_UNIQUE
     kind = schema.kind(table, atom.column.name)
     if kind not in _KEY_KINDS or kind != schema.kind(parent, atom.key.name):
-        return None
+        return Unused.INEXACT_KEY
     names = (atom.column.name, atom.key.name, atom.atom.field.name)
     # A name that holds the marks of a virtual column's name could be taken for another one.
     if any(mark in name for name in names for mark in (".", "->")):
-        return None
+        return Unused.NAMED_ODDLY
     return Lookup(table, atom.column.name, parent, atom.key.name, atom.atom.field.name)
 
 

@@ -54,6 +54,8 @@ __all__ = [
     "field_of",
 ]
 
+_OF_PARTS: Final = (operators.and_, operators.or_, operators.inv)
+
 MAX_TERMS: Final = 64
 """A predicate with more conjunctions than this is read as saying nothing."""
 
@@ -73,6 +75,11 @@ class Field:
     source: int
     table: str
     name: str
+
+    @property
+    def qualified(self) -> str:
+        """The column with its table, for people."""
+        return f"{self.table}.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,9 @@ class PredicateReader:
             one that its type wraps into SQL, or that the statement does not render.
         body_of: the index of the SELECT that an element is, if each of its rows comes of a row that passes its WHERE;
             None for any other element.
+
+    Attributes:
+        unread: the parts that said nothing.
     """
 
     def __init__(
@@ -236,10 +246,17 @@ class PredicateReader:
     ) -> None:
         self._name_of = name_of
         self._body_of = body_of
+        self.unread: list[Any] = []
 
     def terms(self, expression: Any, negated: bool = False) -> Terms:
         """Return the terms of `expression`, or of NOT `expression`."""
         expression = _ungrouped(expression)
+        terms = self._terms(expression, negated)
+        if terms == ANYTHING and getattr(expression, "operator", None) not in _OF_PARTS:
+            self.unread.append(expression)
+        return terms
+
+    def _terms(self, expression: Any, negated: bool) -> Terms:
         if isinstance(expression, True_ | False_):
             return ANYTHING if isinstance(expression, True_) != negated else NEVER
         if isinstance(expression, AsBoolean):

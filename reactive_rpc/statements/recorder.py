@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, Final, cast
 
@@ -28,6 +28,7 @@ from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.analysis import template_of
 from reactive_rpc.statements.binding import Binder, ParameterValues
 from reactive_rpc.statements.casts import kept_by_cast
+from reactive_rpc.statements.explanation import ExplainedRead, TracedStatement, Unused
 from reactive_rpc.statements.functions import is_clock_word
 from reactive_rpc.statements.recording_compiler import Expansion, recording
 from reactive_rpc.statements.template import Template
@@ -41,8 +42,8 @@ RECORDER_OPTION: Final = "reactive_rpc_recorder"
 current_recorder: ContextVar[Recorder | None] = ContextVar("reactive_rpc_recorder", default=None)
 """The recorder of the call that is running, for connections that carry none."""
 
-Trace = list[tuple[str, str]]
-"""`(statement, its parameters)` of each statement."""
+Trace = list[TracedStatement]
+"""The statements, in order."""
 
 _ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]]]
 
@@ -55,6 +56,17 @@ class _Text:
     statement: str
     parameters: Any
 
+    def traced(self, reads: Iterable[ExplainedRead]) -> TracedStatement:
+        """Return it with its reads, for people."""
+        unique = tuple(dict.fromkeys(reads))
+        return TracedStatement(text=self.statement, parameters=repr(self.parameters), reads=unique)
+
+
+def _of_text(construct: str, tables: Mapping[str, frozenset[str] | None]) -> Iterator[ExplainedRead]:
+    for table, columns in tables.items():
+        seen = None if columns is None else tuple(sorted(columns))
+        yield ExplainedRead(table=table, columns=seen, unused=(Unused.OF_TEXT.of(construct),))
+
 
 class Recorder:
     """Collects the reads of one call's statements. Safe across threads.
@@ -62,7 +74,7 @@ class Recorder:
     Args:
         schema: the captured tables; asked anew for every statement.
         oracle: tells the reads of a text; without one a text makes the read set opaque.
-        trace: takes `(statement, its parameters)` of each statement, if it is given.
+        trace: takes each statement, with its reads explained, if it is given.
 
     Attributes:
         shows: the version of the log that the call's snapshot shows, exactly; None if nobody can tell.
@@ -117,8 +129,6 @@ class Recorder:
         """
         with self._lock:
             self._statements += 1
-            if self._trace is not None:
-                self._trace.append((statement, repr(parameters)))
         text = _Text(connection, statement, parameters)
         if context is None or context.compiled is None:
             self._record_text(text, "exec_driver_sql()")
@@ -128,14 +138,17 @@ class Recorder:
         if template.textual is not None:
             self._record_text(text, template.textual)
             return
-        self._record_template(template, context)
+        self._record_template(text, template, context)
 
-    def _record_template(self, template: Template, context: DefaultExecutionContext) -> None:
+    def _record_template(self, text: _Text, template: Template, context: DefaultExecutionContext) -> None:
         binder = Binder(self._schema, context.dialect.name)
         opaque = binder.opaque(template) or _asks_clock(template, context)
         if opaque is not None:
-            self.refuse(opaque)
+            self._refuse(text, opaque)
             return
+        if self._trace is not None:
+            reads = (read for values in _executions(context) for read in binder.explained(template, values))
+            self._trace.append(text.traced(reads))
         found = [constraint for values in _executions(context) for constraint in binder.constraints(template, values)]
         with self._lock:
             self._tables |= binder.tables(template)
@@ -144,13 +157,20 @@ class Recorder:
     def _record_text(self, text: _Text, construct: str) -> None:
         """Ask the database for the reads of the whole text."""
         if self.oracle is None:
-            self.refuse(f"renders {construct}, which is not analysed: write it with select()")
+            self._refuse(text, f"renders {construct}, which is not analysed: write it with select()")
             return
         read = self.oracle(text.connection, text.statement, text.parameters, self._schema)
         if read.opaque is not None:
-            self.refuse(f"{read.opaque} (in {construct})")
+            self._refuse(text, f"{read.opaque} (in {construct})")
             return
+        if self._trace is not None:
+            self._trace.append(text.traced(_of_text(construct, read.tables)))
         self._add(Constraint(table, columns) for table, columns in read.tables.items())
+
+    def _refuse(self, text: _Text, reason: str) -> None:
+        if self._trace is not None:
+            self._trace.append(replace(text.traced(()), opaque=reason))
+        self.refuse(reason)
 
     def _add(self, constraints: Iterable[Constraint]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness
 
@@ -43,6 +44,7 @@ class Template:
         dates: the parameters that PostgreSQL may read as dates.
         calls: the functions that are called, in lower case, the signs of operators that SQLAlchemy does not know, and
             those of comparisons, as `operator =`.
+        unread: the parts of conditions that say nothing of rows, as SQLAlchemy has them; for explanations alone.
     """
 
     reads: tuple[Read, ...] = ()
@@ -51,3 +53,4 @@ class Template:
     textual: str | None = None
     dates: tuple[str, ...] = ()
     calls: frozenset[str] = frozenset()
+    unread: tuple[Any, ...] = ()
