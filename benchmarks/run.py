@@ -20,6 +20,7 @@ BENCHMARKS = (
     "misses",
     "index",
     "precision",
+    "workload",
     "fanout",
     "fanout_events",
     "fanout_sets",
