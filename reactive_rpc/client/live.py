@@ -58,6 +58,10 @@ Means = Literal["auto", "sse", "poll"]
 COALESCE_SECONDS: Final = 0.01
 """How long changes of the set gather before a stream is opened for them."""
 
+ACK_SECONDS: Final = 0.25
+"""How long an acknowledgement waits for others, and behind the other receivers of its event, by no clock but the event
+loop's. The server sends again what is not acknowledged within two seconds."""
+
 HOLD_SECONDS: Final = 5.0
 """How long a newer result waits for own mutations that are under way: one that hangs must not hold it for ever."""
 
@@ -414,6 +418,7 @@ class Live:
         """Send the newest acknowledgement of each stream; those that came meanwhile are one. A lost one is no harm."""
         while True:
             await self._ack_wanted.wait()
+            await anyio.sleep(ACK_SECONDS)
             self._ack_wanted.clear()
             acks, self._acks = self._acks, {}
             for ack in acks.values():

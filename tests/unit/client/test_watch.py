@@ -108,6 +108,21 @@ def test_a_slow_consumer_gets_the_latest_state_only(server: FakeServer) -> None:
     play(scenario)
 
 
+def test_events_of_a_moment_are_acknowledged_once(server: FakeServer) -> None:
+    """By the cursor of the last, a quarter of a second after the first: ten events are not ten requests more."""
+
+    async def scenario() -> None:
+        async with watching(server, "a") as (_, live):
+            await shown(live, fresh(1))
+            acks = len(server.acks)
+            for value in range(2, 12):
+                server.change("a", value)
+            await until(lambda: server.acks and server.acks[-1].cursor == "e:10")
+            assert len(server.acks) <= acks + 2  # that of the stream's beginning may have been under way
+
+    play(scenario)
+
+
 def test_an_invalidation_during_a_fetch_leads_to_another_fetch(server: FakeServer) -> None:
     """An answer that may be older than the last invalidation is never shown as fresh."""
 
