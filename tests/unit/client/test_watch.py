@@ -112,8 +112,7 @@ def test_events_of_a_moment_are_acknowledged_once(server: FakeServer) -> None:
     """By the cursor of the last, a quarter of a second after the first: ten events are not ten requests more."""
 
     async def scenario() -> None:
-        async with watching(server, "a") as (_, live):
-            await shown(live, fresh(1))
+        async with watching(server, "a"):
             acks = len(server.acks)
             for value in range(2, 12):
                 server.change("a", value)
