@@ -27,12 +27,17 @@ from reactive_rpc.compat.fastapi import own_layers
 from reactive_rpc.web.routing.stored_answers import BEGUN, ReadyAnswer
 from reactive_rpc.web.routing.table_router import TableRouter, Target
 
-__all__ = ["install_shortcut"]
+__all__ = ["SERVER_SEND", "install_shortcut"]
 
 logger = logging.getLogger(__name__)
 
 UNSENT: Final = "reactive_rpc.unsent"
 """Where the scope of a request holds how sending its answer failed outside of the layers."""
+
+
+SERVER_SEND: Final = "reactive_rpc.server_send"
+"""Where the scope of a request holds the `send` around which no middleware of the application's stands: a stream, which
+has begun its answer through FastAPI's layers, sends its events by this one."""
 
 
 class _Unsent(NamedTuple):
@@ -80,6 +85,7 @@ class _OuterShortcut:
                     await self._answer(begun, scope, receive=receive, send=send)
                     return
                 scope[BEGUN] = begun
+        scope[SERVER_SEND] = send
         await self.app(scope, receive, send)
 
     async def _answer(self, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:

@@ -27,6 +27,7 @@ from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
 from reactive_rpc.tasks import Tasks, end_task
 from reactive_rpc.web.routing.responses import Answer, Headers
+from reactive_rpc.web.routing.shortcut import SERVER_SEND
 
 __all__ = ["StreamAnswers", "until_gone"]
 
@@ -114,7 +115,9 @@ class _StreamAnswer(Answer):
         leaving.add_done_callback(lambda _: stream.abort())
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-            await stream.write_to(lambda chunk: _sent(send, chunk), is_plain=is_servers_own(send))
+            # FastAPI's layers have noted that the answer has begun, and take no interest in what it holds.
+            send_chunk: Send = scope.get(SERVER_SEND, send)
+            await stream.write_to(lambda chunk: _sent(send_chunk, chunk), is_plain=is_servers_own(send_chunk))
             if not stream.aborted:
                 await _ended(send)
         finally:
