@@ -21,7 +21,7 @@ from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unkn
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
 
-__all__ = ["Found", "by_key", "enriched", "keys_to_look_up", "lookups_of"]
+__all__ = ["Found", "by_key", "enriched", "followed", "keys_of", "keys_to_look_up", "lookups_of"]
 
 MAX_KEYS = 1_000
 
@@ -64,6 +64,22 @@ def by_key(pairs: Iterable[tuple[Value | Unknown, Value | Unknown]]) -> dict[Kno
     return values
 
 
+def followed(
+    first: Mapping[Known, Value | Unknown], then: Mapping[Known, Value | Unknown]
+) -> dict[Known, Value | Unknown]:
+    """Return `{key: value}` of parents' parents: `first` leads to the keys of `then`, in one snapshot.
+
+    >>> followed({1: "a", 2: None, 3: UNKNOWN, 4: "b"}, {"a": 7})
+    {1: 7, 2: None, 3: UNKNOWN, 4: None}
+    """
+    return {key: step if step is None or isinstance(step, Unknown) else then.get(step) for key, step in first.items()}
+
+
+def keys_of(found: Mapping[Known, Value | Unknown]) -> frozenset[Known]:
+    """Return the values found, as the keys of a further look-up."""
+    return frozenset(value for value in found.values() if value is not None and not isinstance(value, Unknown))
+
+
 def enriched(changes: Iterable[Change], found: Found, schema: Schema) -> tuple[Change, ...]:
     """Return the changes, their images with the virtual columns that were found."""
     by_table = _by_table(found)
@@ -85,6 +101,7 @@ def _is_exact(lookup: Lookup, schema: Schema) -> bool:
         kind is not None
         and kind == schema.kind(lookup.parent, lookup.key)
         and schema.kind(lookup.parent, lookup.value) is not None
+        and (lookup.further is None or _is_exact(lookup.further, schema))
     )
 
 

@@ -133,10 +133,7 @@ def _from_constraint(constraint: Constraint) -> list[Any]:
     conditions: list[Any] = []
     for column, condition in constraint.conditions.items():
         conditions += (_from_value(column), _from_condition(condition))
-    lookups = [
-        [_from_value(part) for part in (lookup.table, lookup.column, lookup.parent, lookup.key, lookup.value)]
-        for lookup in constraint.lookups
-    ]
+    lookups = [from_lookup(lookup) for lookup in constraint.lookups]
     return [_from_value(constraint.table), columns, conditions, lookups]
 
 
@@ -146,8 +143,25 @@ def _to_constraint(item: Any) -> Constraint:
         _text(table),
         None if columns is None else frozenset(map(_text, _list(columns))),
         _pairs(conditions, _to_condition),
-        tuple(Lookup(*map(_text, _list(lookup))) for lookup in _list(lookups)),
+        tuple(map(to_lookup, _list(lookups))),
     )
+
+
+def from_lookup(lookup: Lookup) -> list[Any]:
+    """Return a look-up as JSON has it."""
+    names = (lookup.table, lookup.column, lookup.parent, lookup.key, lookup.value)
+    return [*map(_from_value, names), None if lookup.further is None else from_lookup(lookup.further)]
+
+
+def to_lookup(item: Any) -> Lookup:
+    """Return the look-up that `item` tells.
+
+    Raises:
+        ValueError: it tells none.
+    """
+    *names, further = _list(item)
+    table, column, parent, key, value = map(_text, names)
+    return Lookup(table, column, parent, key, value, None if further is None else to_lookup(further))
 
 
 def _from_condition(condition: Condition) -> list[Any]:

@@ -32,6 +32,7 @@ class Lookup:
         parent: the table looked into, by canonical name.
         key: of the parent; unique.
         value: of the parent; the virtual column holds it: None if there is no parent, or the value is NULL.
+        further: leads on from the parent, by `value`, to a value of the parent's own parent, which is held instead.
     """
 
     table: str
@@ -39,8 +40,15 @@ class Lookup:
     parent: str
     key: str
     value: str
+    further: Lookup | None = None
+
+    @property
+    def hops(self) -> tuple[Lookup, ...]:
+        """This look-up and those that lead on, each to a value of one parent."""
+        return (self, *(() if self.further is None else self.further.hops))
 
     @cached_property
     def name(self) -> str:
         """The virtual column's name in images and conditions; no column can be called so by accident."""
-        return f"{self.column}->{self.parent}.{self.key}.{self.value}"
+        value = self.value if self.further is None else self.further.name
+        return f"{self.column}->{self.parent}.{self.key}.{value}"

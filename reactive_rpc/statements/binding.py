@@ -154,7 +154,7 @@ class Binder:
         """
         conditions: dict[str, Condition] = {}
         own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
-        of_parents = [(lookups[each].name, each.atom) for each in read.parents if each in lookups]
+        of_parents = [(lookups[each].name, each.last) for each in read.parents if each in lookups]
         for column, atom in [*own, *of_parents]:
             condition = self._condition(atom, values)
             if isinstance(condition, Unused):

@@ -5,8 +5,8 @@ No column of a post says which team that is, so the read of posts rests on a *vi
 that shows the change. A change of a post is ignored if its parent fails the condition there, or if there is none.
 
 `docs/internals/read-sets.md` argues why no change is overlooked; the INVARIANT comments mark the lines that it rests
-on. Left out: parents of parents (one look-up a column), parents in an enclosing query's other conjunctions, and
-children that the query names by their own unique column.
+on. A parent's own parent is looked up, too (`items -> orders -> customers`). Left out: parents in an enclosing query's
+other conjunctions, and children that the query names by their own unique column.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from reactive_rpc.statements.template import ParentAtom, Read, RowAtom
 
 __all__ = ["judged", "parent_atoms", "usable"]
 
+MAX_HOPS: Final = 3
+"""So many parents one after the other are looked up."""
+
+MAX_ATOMS: Final = 32
+"""So many conditions on parents a row of one table may have; the rest say nothing, which is wider."""
+
 _KEY_KINDS: Final[frozenset[ColumnKind]] = frozenset({"integer", "text", "label", "uuid"})
 """Kinds of keys that are equal in an image exactly if the database joins them."""
 
@@ -37,21 +43,41 @@ def parent_atoms(
         facts: the comparisons that hold if it does.
         links: `SelectScope.links` of the body.
     """
+    links = list(links)
     nullness = [atom for atom in term if isinstance(atom, Nullness)]
     of_parents = _by_source([*facts, *nullness])
     # INVARIANT (over a link only conditions that NULL fails): an outer join keeps a row whose parent is missing, and
     # there the parent's columns are NULL.
     failing_null = _by_source([*facts, *(atom for atom in nullness if not atom.null)])
+    equal, both_ways = equalities(term), [pair for link in links for pair in (link, link[::-1])]
+    # INVARIANT (a condition that a parent has by its own parent holds in every passing row): that parent's parent is
+    # then on the right of the link, and real, so its ON has held. A missing row has no parent: NULL fails it.
+    held: dict[int, dict[ParentAtom, None]] = {}
+    right = [(left, right) for right, left in links]
+    for _ in range(MAX_HOPS - 1):
+        _lead(held, equal, [of_parents, held])
+        _lead(held, right, [failing_null, held])
     found: dict[int, dict[ParentAtom, None]] = {}
-    for pairs, known in (
-        (equalities(term), of_parents),
-        ([pair for link in links for pair in (link, link[::-1])], failing_null),
-    ):
-        for child, key in pairs:
-            for atom in known.get(key.source, ()) if child.source != key.source else ():
-                if atom.field.name != key.name:
-                    found.setdefault(child.source, {})[ParentAtom(child, key, atom)] = None
+    _lead(found, equal, [of_parents, held])
+    _lead(found, both_ways, [failing_null, held])
     return {child: tuple(atoms) for child, atoms in found.items()}
+
+
+def _lead(
+    found: dict[int, dict[ParentAtom, None]],
+    pairs: Iterable[tuple[Field, Field]],
+    known: Iterable[Mapping[int, Iterable[RowAtom | ParentAtom]]],
+) -> None:
+    """Add to `found` what is `known` of each key's row, as conditions of the rows that lead there."""
+    for child, key in pairs:
+        atoms = [atom for each in known for atom in each.get(key.source, ())]
+        for atom in atoms if child.source != key.source else ():
+            if isinstance(atom, ParentAtom):
+                of_interest = child.source not in atom.parents and len(atom.parents) < MAX_HOPS
+            else:
+                of_interest = atom.field.name != key.name
+            if of_interest and len(found.get(child.source, ())) < MAX_ATOMS:
+                found.setdefault(child.source, {})[ParentAtom(child, key, atom)] = None
 
 
 def usable(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup]:
@@ -65,15 +91,15 @@ def judged(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup | U
     rests_on: dict[int, set[int]] = {}
     for read in reads:
         for atom in read.parents if not _is_one_row(read, schema) else ():
-            child, parent = atom.column.source, atom.key.source
+            child = atom.column.source
             # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
             # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
-            if _leads_to(child, parent, rests_on):
+            if any(_leads_to(child, parent, rests_on) for parent in atom.parents):
                 found[atom] = Unused.CIRCLE
                 continue
             found[atom] = _lookup(atom, schema)
             if isinstance(found[atom], Lookup):
-                rests_on.setdefault(child, set()).add(parent)
+                rests_on.setdefault(child, set()).update(atom.parents)
     return found
 
 
@@ -104,11 +130,15 @@ def _lookup(atom: ParentAtom, schema: Schema) -> Lookup | Unused:
     kind = schema.kind(table, atom.column.name)
     if kind not in _KEY_KINDS or kind != schema.kind(parent, atom.key.name):
         return Unused.INEXACT_KEY
-    names = (atom.column.name, atom.key.name, atom.atom.field.name)
+    further = _lookup(atom.atom, schema) if isinstance(atom.atom, ParentAtom) else None
+    if isinstance(further, Unused):
+        return further
+    value = atom.atom.column.name if isinstance(atom.atom, ParentAtom) else atom.atom.field.name
+    names = (atom.column.name, atom.key.name, value)
     # A name that holds the marks of a virtual column's name could be taken for another one.
     if any(mark in name for name in names for mark in (".", "->")):
         return Unused.NAMED_ODDLY
-    return Lookup(table, atom.column.name, parent, atom.key.name, atom.atom.field.name)
+    return Lookup(table, atom.column.name, parent, atom.key.name, value, further)
 
 
 def _unique(field: Field, schema: Schema) -> bool:

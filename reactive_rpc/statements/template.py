@@ -15,11 +15,25 @@ RowAtom = Comparison | Nullness
 
 @dataclass(frozen=True, slots=True)
 class ParentAtom:
-    """An atom about the row whose `key` equals a row's `column`; of use if the key is unique, see `usable`."""
+    """An atom about the row whose `key` equals a row's `column`, or about that row's own parent.
+
+    It is of use if each key is unique, see `usable`.
+    """
 
     column: Field
     key: Field
-    atom: RowAtom
+    atom: RowAtom | ParentAtom
+
+    @property
+    def last(self) -> RowAtom:
+        """The atom about the row that is come to in the end."""
+        return self.atom.last if isinstance(self.atom, ParentAtom) else self.atom
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The sources that it leads over."""
+        further = self.atom.parents if isinstance(self.atom, ParentAtom) else ()
+        return (self.key.source, *further)
 
 
 @dataclass(frozen=True, slots=True)

@@ -665,6 +665,28 @@ def test_images_hold_what_parents_hold(make_tail: MakeTail, writer: Writer) -> N
 
 
 @looks_up
+def test_images_hold_what_parents_of_parents_hold(make_tail: MakeTail, writer: Writer) -> None:
+    """By the parent's own key, both in the snapshot of the batch; None if one of the two is missing."""
+    tail = make_tail()
+    number = Lookup("post", "user_id", "users", "id", "team_id", Lookup("users", "team_id", "t", "id", "n"))
+    tail.log.enrich_with(lambda table: [number] if table == "post" else [])
+    writer.execute("INSERT INTO t (id, n) VALUES (10, 7)")
+    writer.execute("INSERT INTO post VALUES (1, 1, 0)")
+    for user in ("2", "3", "99", "NULL"):
+        writer.execute(f"UPDATE post SET user_id = {user} WHERE id = 1")
+    found = [change for change in tail.received() if change.table == "post"]
+    assert values(found, number.name) == [7, None, None, None, None]
+    writer.execute("UPDATE post SET user_id = 1 WHERE id = 1")
+    writer.execute("UPDATE t SET n = 8 WHERE id = 10")
+    found = [change for change in tail.received() if change.table == "post"]
+    assert values(found, number.name) == [8]
+    writer.execute("UPDATE users SET team_id = 99 WHERE id = 1")
+    writer.execute("UPDATE post SET n = 1 WHERE id = 1")
+    found = [change for change in tail.received() if change.table == "post"]
+    assert values(found, number.name) == [None]
+
+
+@looks_up
 def test_parents_are_looked_up_in_the_snapshot_of_the_batch(make_tail: MakeTail, writer: Writer) -> None:
     """A parent written in the same transaction, or before the poll, is seen as the batch shows it."""
     tail = make_tail()

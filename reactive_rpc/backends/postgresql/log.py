@@ -30,7 +30,7 @@ from reactive_rpc.changes.barrier import Barrier
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
-from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
+from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_of, keys_to_look_up, lookups_of
 from reactive_rpc.dependencies.change import Change, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.schema import ColumnKind
@@ -282,7 +282,8 @@ class PostgreSQLLog(BaseLog):
         """Return the look-ups that images of `tables` should hold and that may be made."""
         lookups = [lookup for lookup in lookups_of(tables, self._wanted, state) if _has_known_keys(lookup, state)]
         for lookup in lookups:
-            stranger = state.tables[lookup.parent].stranger
+            strangers = (state.tables[hop.parent].stranger for hop in lookup.hops)
+            stranger = next((each for each in strangers if each is not None), None)
             if stranger is not None:
                 self._refuse(lookup, f"what {stranger!r} defines there would run with this role's rights ({TRUST})")
         return [lookup for lookup in lookups if lookup not in self._refused]
@@ -295,7 +296,7 @@ class PostgreSQLLog(BaseLog):
     async def _lock_parents(self, lookups: Collection[Lookup], state: CaptureState) -> frozenset[str]:
         """Lock the parents and return those that could be locked."""
         locked = set()
-        for parent in {lookup.parent for lookup in lookups}:
+        for parent in {hop.parent for lookup in lookups for hop in lookup.hops}:
             try:
                 await self._outbox.lock(state.tables[parent].identifier)
             except asyncpg.LockNotAvailableError:
@@ -304,7 +305,7 @@ class PostgreSQLLog(BaseLog):
                 if not self._outbox.is_connected:
                     raise
                 for lookup in lookups:
-                    if lookup.parent == parent:
+                    if any(hop.parent == parent for hop in lookup.hops):
                         self._refuse(lookup, said_by(exc))
             else:
                 locked.add(parent)
@@ -334,7 +335,9 @@ class PostgreSQLLog(BaseLog):
             parents: the tables that may be looked into.
         """
         tables = dict.fromkeys(change.table for change in changes if change.operation != "bulk")
-        lookups = [lookup for lookup in self._lookups(tables, state) if lookup.parent in parents]
+        lookups = [
+            lookup for lookup in self._lookups(tables, state) if all(hop.parent in parents for hop in lookup.hops)
+        ]
         found: dict[Lookup, dict[Known, Value | Unknown]] = {}
         for lookup, keys in keys_to_look_up(changes, lookups, state).items():
             try:
@@ -347,6 +350,14 @@ class PostgreSQLLog(BaseLog):
         return enriched(changes, found, state)
 
     async def _parents(
+        self, lookup: Lookup, keys: frozenset[Known], state: CaptureState
+    ) -> dict[Known, Value | Unknown]:
+        found = await self._values(lookup, keys, state)
+        if lookup.further is None:
+            return found
+        return followed(found, await self._parents(lookup.further, keys_of(found), state))
+
+    async def _values(
         self, lookup: Lookup, keys: frozenset[Known], state: CaptureState
     ) -> dict[Known, Value | Unknown]:
         if not keys:
@@ -412,8 +423,8 @@ def _parents_sql(lookup: Lookup, state: CaptureState) -> str:
 
 def _has_known_keys(lookup: Lookup, state: CaptureState) -> bool:
     """Tell whether keys can be handed over as they are compared; a text is no key of an enum's."""
-    parent = state.tables[lookup.parent]
-    return parent.kinds[lookup.key] in _KEYS and lookup.key not in parent.enums
+    parents = ((state.tables[hop.parent], hop.key) for hop in lookup.hops)
+    return all(parent.kinds[key] in _KEYS and key not in parent.enums for parent, key in parents)
 
 
 def _is_restarted(polled: PollResult, last: PollResult | None) -> bool:

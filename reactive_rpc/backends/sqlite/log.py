@@ -24,7 +24,7 @@ from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
-from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
+from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_of, keys_to_look_up, lookups_of
 from reactive_rpc.dependencies.change import Change, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
@@ -294,7 +294,14 @@ class SQLiteLog(BaseLog):
         return tuple(zip((id_ for id_, _ in found), enriched(changes, parents, state), strict=True))
 
     def _parents(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
-        """Return `{key: the parent's value}`; None if it cannot be read."""
+        """Return `{key: the parent's value}`, or that of its own parent; None if it cannot be read."""
+        found = self._values(lookup, keys)
+        if found is None or lookup.further is None:
+            return found
+        further = self._parents(lookup.further, keys_of(found))
+        return None if further is None else followed(found, further)
+
+    def _values(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
         if not keys:
             return {}
         key, value = quoted(lookup.key), quoted(lookup.value)

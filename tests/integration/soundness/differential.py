@@ -27,9 +27,10 @@ from sqlalchemy.pool import StaticPool
 
 from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
 from reactive_rpc.backends.sqlite.oracle import SQLiteOracle
-from reactive_rpc.changes.parent_values import by_key, enriched, keys_to_look_up, lookups_of
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
+from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_to_look_up, lookups_of
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown, Value
 from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
@@ -157,12 +158,7 @@ class Differential:
     def enriched(self, changes: list[Change], rows: Rows, index: Index[int]) -> tuple[Change, ...]:
         """Return the changes with the virtual columns that the index wants, as `rows` has the parents."""
         lookups = lookups_of({change.table for change in changes}, index.lookups, self._schema)
-        found = {
-            lookup: by_key(
-                (image_value(row[lookup.key]), image_value(row[lookup.value])) for row in rows[lookup.parent].values()
-            )
-            for lookup in keys_to_look_up(changes, lookups, self._schema)
-        }
+        found = {lookup: _parents(lookup, rows) for lookup in keys_to_look_up(changes, lookups, self._schema)}
         self.counters["virtual"] += len(found)
         return enriched(changes, found, self._schema)
 
@@ -195,6 +191,12 @@ class Differential:
 
     def _note_statement(self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         self._statements.append((statement, parameters))
+
+
+def _parents(lookup: Lookup, rows: Rows) -> dict[Known, Value | Unknown]:
+    parents = rows[lookup.parent].values()
+    found = by_key((image_value(row[lookup.key]), image_value(row[lookup.value])) for row in parents)
+    return found if lookup.further is None else followed(found, _parents(lookup.further, rows))
 
 
 class Case:

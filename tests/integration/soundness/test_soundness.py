@@ -9,7 +9,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import BinaryExpression, and_, exists, select
@@ -22,6 +22,7 @@ from reactive_rpc.statements import analysis, binding, bodies, comparable_values
 from reactive_rpc.statements import parent_conditions as enrichment
 from reactive_rpc.statements.predicates import PredicateReader
 from reactive_rpc.statements.scope import SelectScope
+from reactive_rpc.statements.template import ParentAtom
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from . import differential
@@ -273,6 +274,14 @@ def children_are_looked_up_by_any_row_of_the_parent(patch: Patch) -> None:
     patch.setattr(differential, "by_key", confused)
 
 
+def a_parents_parent_is_looked_up_by_the_first_key(patch: Patch) -> None:
+    patch.setattr(differential, "followed", lambda first, then: {key: then.get(key) for key in first})
+
+
+def a_circle_is_looked_for_at_the_first_parent_alone(patch: Patch) -> None:
+    patch.setattr(ParentAtom, "parents", property(lambda self: (self.key.source,)))
+
+
 def the_index_matches_new_images_only(patch: Patch) -> None:
     match = Index.match
 
@@ -363,6 +372,32 @@ def _other_zone(trial: Differential) -> None:
         case.write([Write(CHILDREN.update().values(at=asked.astimezone(datetime.UTC)))])
 
 
+_CHAIN: Final = (GRANDCHILDREN.c.child_id == CHILDREN.c.id, CHILDREN.c.parent_id == PARENTS.c.id, PARENTS.c.s == "p")
+
+
+def _two_hops(trial: Differential) -> None:
+    """Write a row whose parent's parent is the one asked for."""
+    with trial.case("", "two hops") as case:
+        case.fill({"parents": [{"id": 1, "s": "p"}], "children": [{"id": 5, "parent_id": 1}]})
+        case.ask(select(GRANDCHILDREN.c.id).where(*_CHAIN))
+        case.write([Write(GRANDCHILDREN.insert().values(id=3, child_id=5))])
+
+
+def _circle_over_two(trial: Differential) -> None:
+    """Join a row with its parent's parent both ways, and change both in one batch."""
+    back = (PARENTS.c.x == GRANDCHILDREN.c.id, GRANDCHILDREN.c.z == 1, CHILDREN.c.id == 5)
+    with trial.case("", "a circle over two") as case:
+        case.fill(
+            {
+                "parents": [{"id": 1, "s": "p", "x": 3}],
+                "children": [{"id": 5, "parent_id": 1}],
+                "grandchildren": [{"id": 3, "child_id": 5, "z": 1}],
+            }
+        )
+        case.ask(select(GRANDCHILDREN.c.id).where(*_CHAIN, *back))
+        case.write([Write(PARENTS.update().values(s="q")), Write(GRANDCHILDREN.update().values(z=2))])
+
+
 def _limited(trial: Differential) -> None:
     """Write a row before the one that a LIMIT takes, with which nothing joins."""
     first = select(PARENTS.c.id).where(PARENTS.c.s == "p").order_by(PARENTS.c.id).limit(1)
@@ -409,6 +444,10 @@ EXAMPLES: tuple[tuple[Callable[[Differential], None], Callable[[Patch], None], D
     (_other_zone, times_lose_their_zone, "postgresql"),
     (_listed, a_list_is_its_first_value, "sqlite"),
     (_listed, a_list_is_its_first_value, "postgresql"),
+    (_two_hops, a_parents_parent_is_looked_up_by_the_first_key, "sqlite"),
+    (_two_hops, a_parents_parent_is_looked_up_by_the_first_key, "postgresql"),
+    (_circle_over_two, a_circle_is_looked_for_at_the_first_parent_alone, "sqlite"),
+    (_circle_over_two, a_circle_is_looked_for_at_the_first_parent_alone, "postgresql"),
     (_limited, a_body_with_a_limit_is_part_of_the_one_around_it, "sqlite"),
     (_limited, a_body_with_a_limit_is_part_of_the_one_around_it, "postgresql"),
     (_compared, any_row_of_a_compared_select_will_do, "sqlite"),

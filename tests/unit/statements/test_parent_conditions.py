@@ -18,10 +18,28 @@ NAME = Lookup("tasks", "team_id", "teams", "id", "name")
 SIZE = Lookup("tasks", "team_id", "teams", "id", "size")
 NAMED: Mapping[str, Condition] = {NAME.name: Equals(frozenset({"a"}))}
 OTHER = TASKS.alias("other")
+ABOVE = TEAMS.alias("above")
+OF_ABOVE = Lookup("tasks", "team_id", "teams", "id", "size", Lookup("teams", "size", "teams", "id", "name"))
+ABOVE_NAMED: Mapping[str, Condition] = {OF_ABOVE.name: Equals(frozenset({"a"}))}
+TWO_HOPS = select(TASKS.c.title).join(TEAMS).join(ABOVE, TEAMS.c.size == ABOVE.c.id)
 BOTH = and_(TASKS.c.team_id == TEAMS.c.id, TEAMS.c.name == "a")
 
 STATEMENTS: dict[str, tuple[Any, list[Mapping[str, Condition]]]] = {
     "an inner join": (select(TASKS.c.title).join(TEAMS).where(TEAMS.c.name == "a"), [NAMED]),
+    "a parent of a parent": (TWO_HOPS.where(ABOVE.c.name == "a"), [ABOVE_NAMED]),
+    "both parents": (TWO_HOPS.where(ABOVE.c.name == "a", TEAMS.c.name == "a"), [{**NAMED, **ABOVE_NAMED}]),
+    "a parent's parent on the right that WHERE makes real": (
+        select(TASKS.c.title)
+        .select_from(TASKS.outerjoin(TEAMS).outerjoin(ABOVE, TEAMS.c.size == ABOVE.c.id))
+        .where(ABOVE.c.name == "a"),
+        [ABOVE_NAMED],
+    ),
+    "a parent's parent on the left says nothing of a parent that may be missing": (
+        select(TASKS.c.title)
+        .select_from(ABOVE.outerjoin(TEAMS, TEAMS.c.size == ABOVE.c.id).outerjoin(TASKS))
+        .where(ABOVE.c.name == "a"),
+        [{}],
+    ),
     "an equality in WHERE": (select(TASKS.c.title).where(BOTH), [NAMED]),
     "IS NULL of a parent that is surely there": (
         select(TASKS.c.title).join(TEAMS).where(TEAMS.c.name.is_(None)),
@@ -107,7 +125,27 @@ def test_a_parent_condition_is_the_same_in_every_spelling(statement: Any, read_s
 
 def _conditions(read_set: ReadSet) -> list[tuple[str, Mapping[str, Condition]]]:
     found = [(each.table, each.conditions) for each in read_set.constraints]
-    return sorted(found, key=lambda each: each[0])
+    return sorted(found, key=str)
+
+
+_TEAM_ABOVE = select(TEAMS.c.id).where(TEAMS.c.size.in_(select(ABOVE.c.id).where(ABOVE.c.name == "a")))
+TWO_HOP_SPELLINGS: dict[str, Any] = {
+    "IN of IN": _TITLES.where(TASKS.c.team_id.in_(_TEAM_ABOVE)),
+    "EXISTS of EXISTS": _TITLES.where(
+        exists().where(TASKS.c.team_id == TEAMS.c.id, exists().where(TEAMS.c.size == ABOVE.c.id, ABOVE.c.name == "a"))
+    ),
+    "a join in IN": _TITLES.where(
+        TASKS.c.team_id.in_(select(TEAMS.c.id).join(ABOVE, TEAMS.c.size == ABOVE.c.id).where(ABOVE.c.name == "a"))
+    ),
+    "IN after a join": _TITLES.join(TEAMS).where(TEAMS.c.size.in_(select(ABOVE.c.id).where(ABOVE.c.name == "a"))),
+}
+
+
+@pytest.mark.parametrize("statement", TWO_HOP_SPELLINGS.values(), ids=TWO_HOP_SPELLINGS)
+def test_a_parents_parent_is_the_same_in_every_spelling(statement: Any, read_set_of: ReadSetOf) -> None:
+    """Subqueries in subqueries read the rows that the joins of all three read."""
+    joined = TWO_HOPS.where(ABOVE.c.name == "a")
+    assert _conditions(read_set_of(statement)) == _conditions(read_set_of(joined))
 
 
 NOT_OF_ROWS: dict[str, Any] = {
@@ -166,6 +204,20 @@ def test_conditions_of_the_children(
     assert [dict(each.conditions) for each in constraints] == expected
     for each in constraints:
         assert {lookup.name for lookup in each.lookups} == {name for name in each.conditions if "->" in name}
+
+
+def test_a_circle_over_two_parents_is_left_open(read_set_of: ReadSetOf) -> None:
+    """A row that is its parent's parent's parent is looked up by none of them: a change of all would hide."""
+    statement = TWO_HOPS.where(
+        TASKS.c.id == ABOVE.c.size, ABOVE.c.name == "a", TASKS.c.title == "x", TEAMS.c.name == "b"
+    )
+    leads = {
+        (lookup.table, hop.parent)
+        for constraint in read_set_of(statement).constraints
+        for lookup in constraint.lookups
+        for hop in lookup.hops
+    }
+    assert ("teams", "tasks") not in leads
 
 
 def test_parents_do_not_lead_back_to_a_child(read_set_of: ReadSetOf) -> None:
