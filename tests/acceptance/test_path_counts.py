@@ -45,9 +45,9 @@ class Bound:
 SQLITE = {
     # path            statements  round trips  functions  modules  peak, KiB
     "hit": Bound(1, 0, 47, 20, 8),
-    "miss": Bound(6, 1, 304, 59, 54),
-    "mutation": Bound(10, 3, 193, 50, 57),
-    "event": Bound(11, 1, 332, 63, 36),
+    "miss": Bound(6, 0, 316, 59, 50),
+    "mutation": Bound(10, 3, 196, 50, 52),
+    "event": Bound(11, 0, 344, 63, 41),
 }
 POSTGRESQL = {
     "hit": Bound(1, 1, 61, 24),

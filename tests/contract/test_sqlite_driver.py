@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Integer, String, bindparam, column, insert, s
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
-from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection, OneStepCursor
+from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection, OneStepCursor, ReadingConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -283,7 +283,7 @@ async def test_each_operation_ends_as_with_aiosqlite(tmp_path: Path) -> None:
     for name in ("theirs", "ours"):
         (tmp_path / name).mkdir()
     theirs = await observed(create_async_engine, tmp_path / "theirs")
-    ours = await observed(of_driver(Driver(writes=True)), tmp_path / "ours")
+    ours = await observed(of_driver(Driver(OneStepConnection)), tmp_path / "ours")
     assert differences(theirs, ours) == {}
 
 
@@ -291,7 +291,7 @@ async def test_reads_end_as_with_aiosqlite_on_a_connection_that_only_reads(tmp_p
     """Its transactions begin and end on the event loop: that shows in no result."""
     prepare(tmp_path / "a.db")
     found = []
-    for options in ({}, {"module": Driver(writes=False)}):
+    for options in ({}, {"module": Driver(ReadingConnection)}):
         engine = create_async_engine(f"sqlite+aiosqlite:///file:{tmp_path}/a.db?mode=ro&uri=true", **options)
         seen: dict[str, object] = {}
         for name, operation in operations():
@@ -352,5 +352,5 @@ async def test_a_driver_that_differs_is_found(fault: type[OneStepConnection], tm
             return fault(self, super().connect(*args, **options).driver_connection)
 
     theirs = await observed(create_async_engine, tmp_path / "theirs")
-    ours = await observed(of_driver(FaultyDriver(writes=True)), tmp_path / "ours")
+    ours = await observed(of_driver(FaultyDriver(OneStepConnection)), tmp_path / "ours")
     assert differences(theirs, ours) != {}

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection
+from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection, ReadingConnection
 from reactive_rpc.backends.sqlite.oracle import EXPLAIN, SQLiteOracle
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.statements.database import Database
@@ -111,7 +111,9 @@ class SQLiteDatabase(Database):
 
     def _make_async_engine(self, *, writes: bool) -> AsyncEngine:
         url = self._url("sqlite+aiosqlite", writes=writes)
-        engine = create_async_engine(url, **self._options(writes=writes), module=Driver(writes=writes))
+        # INVARIANT (what runs on the event loop waits for no lock): a database without capture need not be in WAL mode.
+        kind = OneStepConnection if writes or self._position is None else ReadingConnection
+        engine = create_async_engine(url, **self._options(writes=writes), module=Driver(kind))
         self._prepare(engine.sync_engine, writes=writes)
         if writes:
             dialect: Any = engine.dialect  # whose methods are not meant to be exchanged, by its types
@@ -219,8 +221,8 @@ def _count_statements(dbapi_connection: Any, info: dict[str, Any]) -> None:
             if not statement.lstrip()[:6].upper().startswith(_READS):
                 info[LEFT] = True
 
-    if hasattr(dbapi_connection, "run_async"):
-        dbapi_connection.run_async(lambda connection: connection.set_trace_callback(count))
+    if isinstance(dbapi_connection, OneStepConnection):
+        dbapi_connection.trace(count)
     else:
         dbapi_connection.set_trace_callback(count)
 

@@ -1,12 +1,14 @@
-"""A caller is cancelled at every place where a query or a mutation waits: nothing is left behind, nothing is half done.
+"""Transactions of handlers: what they commit and roll back, and what is left where their callers are cancelled.
 
-A task is cancelled as it begins to wait for the n-th time, or when that which it waits for is there and it has not gone
+A caller is cancelled at every place where a query or a mutation waits: nothing is left behind, nothing is half done. A
+task is cancelled as it begins to wait for the n-th time, or when that which it waits for is there and it has not gone
 on yet, for every n until it ends by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import closing
@@ -17,6 +19,7 @@ from typing import Any, Literal
 
 import pytest
 from sqlalchemy import Connection, create_engine, event, make_url, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import QueuePool
@@ -103,12 +106,16 @@ class Place:
     Attributes:
         database: that is tested.
         schema: what is captured there.
-        rows: reads how many rows of a run are committed.
+        ids: reads which rows of a run are committed.
     """
 
     database: Database
     schema: Schema
-    rows: Callable[[int], int]
+    ids: Callable[[int], set[int]]
+
+    def rows(self, run: int) -> int:
+        """Return how many rows of a run are committed."""
+        return len(self.ids(run))
 
     def checked_out(self) -> int:
         """Return how many connections are out of their pools."""
@@ -136,12 +143,12 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         schema = PostgreSQLCapture(url, ids=RandomIds()).install()
         database = PostgreSQLDatabase(url.set(drivername=driver), pool_size=1, pool_timeout_seconds=5.0)
 
-    def rows(run: int) -> int:
+    def ids(run: int) -> set[int]:
         with plain.connect() as connection:
-            statement = text("SELECT count(*) FROM row_of_cancelled WHERE run = :run")
-            return int(connection.execute(statement, {"run": run}).scalar_one())
+            statement = text("SELECT id FROM row_of_cancelled WHERE run = :run")
+            return set(connection.execute(statement, {"run": run}).scalars())
 
-    yield Place(database, schema, rows)
+    yield Place(database, schema, ids)
     await database.aclose()
     plain.dispose()
 
@@ -248,6 +255,79 @@ async def test_a_mutation_that_is_cancelled_is_whole_or_nothing(place: Place, wh
 async def test_a_commit_that_has_begun_is_made(place: Place) -> None:
     """A caller who is cancelled as COMMIT begins is told so when both rows are there."""
     await hold_commit(place)
+
+
+WORDS = ("add", "flush", "commit", "rollback", "nested", "nested undone", "nested with commit")
+
+
+async def follow(session: AsyncSession, words: list[str], run: int) -> None:
+    """Do as a handler that commits, rolls back and nests as these words say."""
+    for number, word in enumerate(words):
+        row = Row(id=run * 100 + number, run=run)
+        if word == "add":
+            session.add(row)
+        elif word == "nested":
+            async with session.begin_nested():
+                session.add(row)
+        elif word == "nested undone":
+            nested = await session.begin_nested()
+            session.add(row)
+            await session.flush()
+            await nested.rollback()
+        elif word == "nested with commit":
+            await session.begin_nested()
+            session.add(row)
+            await session.commit()
+        else:
+            await getattr(session, word)()
+
+
+def followed(words: list[str], run: int) -> set[int]:
+    """Return the rows that such a handler leaves: commits keep what stands, rollbacks undo what came after."""
+    kept: set[int] = set()
+    pending: set[int] = set()
+    for number, word in enumerate(words):
+        if word in ("add", "nested", "nested with commit"):
+            pending.add(run * 100 + number)
+        if word in ("commit", "nested with commit"):
+            kept |= pending
+            pending = set()
+        if word == "rollback":
+            pending = set()
+    return kept | pending
+
+
+async def hold_sequences(place: Place, *, seed: int, sequences: int) -> None:
+    """Run generated handlers, and hold the rows that each leaves against those that it should."""
+    draw = random.Random(seed)
+    for run in range(1, sequences + 1):
+        words = draw.choices(WORDS, k=draw.randint(1, 9))
+
+        async def handle(session: AsyncSession, words: list[str] = words, run: int = run) -> Callable[[], None]:
+            await follow(session, words, run)
+            return lambda: None
+
+        await place.database.write(handle)
+        assert place.ids(run) == followed(words, run), f"seed {seed}, run {run}: {words}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_commits_and_rollbacks_of_a_handler_are_its_savepoints(place: Place, seed: int) -> None:
+    """Whatever a handler commits, rolls back and nests, in whatever order, it leaves the rows that it should."""
+    await hold_sequences(place, seed=seed, sequences=60)
+
+
+@pytest.mark.seeded_bug
+@pytest.mark.parametrize("place", [SQLITE], indirect=True)
+async def test_a_savepoint_that_is_not_set_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback then has nothing to go back to."""
+
+    def here(connection: OneStepConnection, statement: str, run: Any = OneStepConnection.here) -> Any:
+        return None if "SAVEPOINT" in statement else run(connection, statement)
+
+    monkeypatch.setattr(OneStepConnection, "here", here)
+    with pytest.raises((AssertionError, DBAPIError)):
+        await hold_sequences(place, seed=0, sequences=60)
 
 
 @pytest.mark.parametrize("when", WHEN)
