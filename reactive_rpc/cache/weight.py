@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from reactive_rpc.dependencies.expressions import Expression, FixedValue, Membership, Operation
 from reactive_rpc.dependencies.read_set import Between, Equals, ReadSet
 
 __all__ = ["weight_of", "weight_of_read_set"]
@@ -46,6 +47,19 @@ def weight_of_read_set(read_set: ReadSet) -> int:
                 total += sum(map(getsizeof, condition.values)) + INDEXED_BYTES * len(condition.values)
             elif isinstance(condition, Between):
                 total += getsizeof(condition.low) + getsizeof(condition.high)
+        total += 0 if constraint.test is None else _weight_of_expression(constraint.test.predicate)
+    return total
+
+
+def _weight_of_expression(expression: Expression) -> int:
+    """Return the size of an expression without its names, which the statement's template holds."""
+    total = getsizeof(expression)
+    if isinstance(expression, FixedValue):
+        return total + getsizeof(expression.value)
+    if isinstance(expression, Membership):
+        return total + sum(map(getsizeof, expression.values)) + _weight_of_expression(expression.of)
+    if isinstance(expression, Operation):
+        return total + getsizeof(expression.arguments) + sum(map(_weight_of_expression, expression.arguments))
     return total
 
 

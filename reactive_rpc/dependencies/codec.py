@@ -20,9 +20,17 @@ from typing import Any, Final, TypeVar, get_args
 import orjson
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Image, Known, Unknown, Value
+from reactive_rpc.dependencies.expressions import (
+    OPERATIONS,
+    ColumnRef,
+    Expression,
+    FixedValue,
+    Membership,
+    Operation,
+)
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
-from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet, RowTest
 
 __all__ = ["decode_changes", "decode_read_set", "encode_changes", "encode_read_set"]
 
@@ -55,7 +63,7 @@ def encode_read_set(read_set: ReadSet) -> bytes:
     """Return a read set as bytes.
 
     >>> encode_read_set(ReadSet((Constraint("t", frozenset({"n"}), {"id": Equals(frozenset({1}))}),)))
-    b'[null,[["t",["n"],["id",["=",1]],[]]],null]'
+    b'[null,[["t",["n"],["id",["=",1]],[],null]],null]'
     """
     constraints = [_from_constraint(constraint) for constraint in read_set.constraints]
     return orjson.dumps([_from_optional(read_set.opaque), constraints, _from_period(read_set.period)])
@@ -134,16 +142,17 @@ def _from_constraint(constraint: Constraint) -> list[Any]:
     for column, condition in constraint.conditions.items():
         conditions += (_from_value(column), _from_condition(condition))
     lookups = [from_lookup(lookup) for lookup in constraint.lookups]
-    return [_from_value(constraint.table), columns, conditions, lookups]
+    return [_from_value(constraint.table), columns, conditions, lookups, _from_test(constraint.test)]
 
 
 def _to_constraint(item: Any) -> Constraint:
-    table, columns, conditions, lookups = _list(item)
+    table, columns, conditions, lookups, test = _list(item)
     return Constraint(
         _text(table),
         None if columns is None else frozenset(map(_text, _list(columns))),
         _pairs(conditions, _to_condition),
         tuple(map(to_lookup, _list(lookups))),
+        _to_test(test),
     )
 
 
@@ -162,6 +171,46 @@ def to_lookup(item: Any) -> Lookup:
     *names, further = _list(item)
     table, column, parent, key, value = map(_text, names)
     return Lookup(table, column, parent, key, value, None if further is None else to_lookup(further))
+
+
+def _from_test(test: RowTest | None) -> list[Any] | None:
+    if test is None:
+        return None
+    return [_from_expression(test.predicate), [_from_value(column) for column in sorted(test.columns)], test.narrows]
+
+
+def _to_test(item: Any) -> RowTest | None:
+    if item is None:
+        return None
+    predicate, columns, narrows = _list(item)
+    if not isinstance(narrows, bool):
+        raise ValueError(f"{narrows!r} is neither true nor false")
+    return RowTest(_to_expression(predicate), frozenset(map(_text, _list(columns))), narrows)
+
+
+def _from_expression(expression: Expression) -> list[Any]:
+    match expression:
+        case ColumnRef(name):
+            return ["column", _from_value(name)]
+        case FixedValue(value):
+            return ["value", _from_value(value)]
+        case Membership(of, values, has_null):
+            return ["in", _from_expression(of), has_null, *map(_from_value, values)]
+        case Operation(name, arguments):
+            return ["of", name, *map(_from_expression, arguments)]
+
+
+def _to_expression(item: Any) -> Expression:
+    match _list(item):
+        case ["column", name]:
+            return ColumnRef(_text(name))
+        case ["value", value]:
+            return FixedValue(_to_value(value))
+        case ["in", of, bool() as has_null, *values]:
+            return Membership(_to_expression(of), frozenset(map(_known, values)), has_null)
+        case ["of", str() as name, *arguments] if name in OPERATIONS:
+            return Operation(name, tuple(map(_to_expression, arguments)))
+    raise ValueError(f"no expression: {str(item)[:80]}")
 
 
 def _from_condition(condition: Condition) -> list[Any]:

@@ -16,12 +16,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.ranges import Span, Spans, put, spans_in, spans_of, take
-from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, ReadSet
+from reactive_rpc.dependencies.read_set import (
+    Between,
+    Constraint,
+    Equals,
+    IsNull,
+    ReadSet,
+    RowTest,
+    others_changed,
+)
 
 __all__ = ["Index"]
 
@@ -49,12 +57,14 @@ class _ShapeKey(NamedTuple):
         equal: the columns compared by equality, sorted; longest lists are left out (see `MAX_PRODUCT`).
         ranges: the columns that lie in a range; the first is searched, the others compared.
         nulls: `(column, whether it is NULL)`, sorted.
+        is_tested: whether each constraint has a test, which the hits are held against.
     """
 
     columns: frozenset[str] | None
     equal: tuple[str, ...]
     ranges: tuple[str, ...] = ()
     nulls: tuple[tuple[str, bool], ...] = ()
+    is_tested: bool = False
 
 
 class _Term(NamedTuple):
@@ -62,21 +72,33 @@ class _Term(NamedTuple):
 
     equal: tuple[frozenset[Known], ...] = ()
     ranges: tuple[Between, ...] = ()
+    test: RowTest | None = None
 
     def buckets(self) -> Iterable[IndexKey]:
         """Return the keys of its buckets."""
         return self.equal[0] if len(self.equal) == 1 else product(*self.equal)
 
 
+class _Tested(Generic[E]):
+    """An entry with the test of one of its constraints; stands in the places of that constraint."""
+
+    __slots__ = ("entry", "test")
+
+    def __init__(self, entry: E, test: RowTest) -> None:
+        self.entry = entry
+        self.test = test
+
+
 class _Shape(ABC, Generic[E]):
     """Constraints of one shape: `{values of the equality columns: entries}`."""
 
-    __slots__ = ("columns", "compared", "key", "lookups", "nulls", "table", "width")
+    __slots__ = ("columns", "compared", "is_tested", "key", "lookups", "nulls", "table", "width")
 
     def __init__(self, table: str, key: _ShapeKey) -> None:
         self.table = table
         self.key = key
         self.columns = key.columns
+        self.is_tested = key.is_tested
         self.compared = (*key.equal, *key.ranges, *(column for column, _ in key.nulls))
         self.width = len(key.equal)
         first_null = self.width + len(key.ranges)
@@ -228,17 +250,18 @@ class _RangeShape(_Shape[E]):
         return True
 
 
-_Place = tuple[_Shape[E], IndexKey, Span[E] | None]
-"""A bucket of a shape, and the span by which to discard the entry there. An entry's only place is held as it is."""
+_Place = tuple[_Shape[Any], IndexKey, Any, Span[Any] | None]
+"""A bucket of a shape, what stands there for the entry, and its span. An entry's only place is held as it is."""
 
 
 class Index(Generic[E]):
     """Entries by their read sets. An entry is any hashable object but a set; it is added once and removed once."""
 
     def __init__(self) -> None:
-        self._tables: dict[str, dict[_ShapeKey, _Shape[E]]] = {}
+        # Of entries, or of `_Tested` entries where the shape is tested.
+        self._tables: dict[str, dict[_ShapeKey, _Shape[Any]]] = {}
         self._lookups: dict[str, tuple[Lookup, ...]] = {}
-        self._places: dict[E, _Place[E] | list[_Place[E]]] = {}
+        self._places: dict[E, _Place | list[_Place]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -248,19 +271,20 @@ class Index(Generic[E]):
 
     def add(self, entry: E, read_set: ReadSet) -> None:
         """Index `entry` under its read set, which must not be opaque."""
-        places: list[_Place[E]] = []
+        places: list[_Place] = []
         for constraint, key, terms in _by_shape(read_set.constraints):
             shape = self._shape(constraint, key)
             for term in terms:
+                held = entry if term.test is None else _Tested(entry, term.test)
                 for values in term.buckets():
-                    places.append((shape, values, shape.add(values, entry, term.ranges)))
+                    places.append((shape, values, held, shape.add(values, held, term.ranges)))
         self._places[entry] = places[0] if len(places) == 1 else places
 
     def remove(self, entry: E) -> None:
         """Forget `entry`; nothing happens if it is not indexed."""
         places = self._places.pop(entry, [])
-        for shape, values, span in [places] if isinstance(places, tuple) else places:
-            shape.discard(values, entry, span)
+        for shape, values, held, span in [places] if isinstance(places, tuple) else places:
+            shape.discard(values, held, span)
             if shape.is_empty():
                 self._drop(shape)
 
@@ -282,9 +306,13 @@ class Index(Generic[E]):
         before, after = change.before, change.after
         for shape in self._tables.get(change.table, {}).values():
             if change.operation == "bulk":
-                found.update(shape.entries())
+                entries = shape.entries()
+                found.update((each.entry for each in entries) if shape.is_tested else entries)
                 continue
             if change.changed is not None and shape.columns is not None and change.changed.isdisjoint(shape.columns):
+                continue
+            if shape.is_tested:
+                found.update(_touched(shape, change))
                 continue
             matched: Row | None = None
             if before is not None:
@@ -296,7 +324,7 @@ class Index(Generic[E]):
                     shape.match(row, found)
         return found
 
-    def _shape(self, constraint: Constraint, key: _ShapeKey) -> _Shape[E]:
+    def _shape(self, constraint: Constraint, key: _ShapeKey) -> _Shape[Any]:
         """Return the shape, made if there is none, that knows the virtual columns among its own."""
         table = constraint.table
         shapes = self._tables.setdefault(table, {})
@@ -310,7 +338,7 @@ class Index(Generic[E]):
                 self._gather_lookups(table)
         return shape
 
-    def _drop(self, shape: _Shape[E]) -> None:
+    def _drop(self, shape: _Shape[Any]) -> None:
         shapes = self._tables.get(shape.table, {})
         shapes.pop(shape.key, None)
         if not shapes:
@@ -325,6 +353,19 @@ class Index(Generic[E]):
             self._lookups[table] = found
         else:
             self._lookups.pop(table, None)
+
+
+def _touched(shape: _Shape[_Tested[E]], change: Change) -> Iterator[E]:
+    """Yield the entries of a tested shape that `change` may touch, some perhaps several times."""
+    before: set[_Tested[E]] = set()
+    after: set[_Tested[E]] = set()
+    for image, found in ((change.before, before), (change.after, after)):
+        if image is not None:
+            shape.match([image.get(column, UNKNOWN) for column in shape.compared], found)
+    for held in before | after:
+        others = others_changed(change, shape.columns, held.test)
+        if held.test.is_touched(change, before=held in before, after=held in after, others_changed=others):
+            yield held.entry
 
 
 def _admits(conditions: tuple[tuple[int, Between], ...], row: Row) -> bool:
@@ -368,12 +409,14 @@ def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
         else:
             nulls.append((column, isinstance(condition, IsNull)))
     names, values = _bounded(equal)
-    if not ranges and not nulls:
+    test = constraint.test
+    if not ranges and not nulls and test is None:
         return _ShapeKey(constraint.columns, names), _Term(values)
     if len(ranges) > 1:
         ranges.sort(key=lambda each: each[:2])
-    key = _ShapeKey(constraint.columns, names, tuple([column for _, column, _ in ranges]), tuple(sorted(nulls)))
-    return key, _Term(values, tuple([between for _, _, between in ranges]))
+    ranged = tuple([column for _, column, _ in ranges])
+    key = _ShapeKey(constraint.columns, names, ranged, tuple(sorted(nulls)), test is not None)
+    return key, _Term(values, tuple([between for _, _, between in ranges]), test)
 
 
 def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
@@ -388,7 +431,7 @@ def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tu
 def _together(key: _ShapeKey, terms: Iterable[_Term]) -> tuple[_ShapeKey, _Term]:
     """Return one term that is as wide as all of `terms`, and its shape."""
     # INVARIANT (column by column, each the union): every row that one of the terms admits is admitted. The union of
-    # ranges is no range, so ranges are left out; the conditions on NULL are the shape's own.
+    # ranges is no range, so ranges are left out, and so are tests; the conditions on NULL are the shape's own.
     columns = zip(*(term.equal for term in terms), strict=True)
     names, values = _bounded({name: frozenset().union(*found) for name, found in zip(key.equal, columns, strict=False)})
     return _ShapeKey(key.columns, names, (), key.nulls), _Term(values)

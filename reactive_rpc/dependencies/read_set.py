@@ -15,10 +15,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown, Value
+from reactive_rpc.dependencies.expressions import Expression, truth_of
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
 
-__all__ = ["NOTHING", "Between", "Condition", "Constraint", "Equals", "IsNull", "NotNull", "ReadSet"]
+__all__ = [
+    "NOTHING",
+    "Between",
+    "Condition",
+    "Constraint",
+    "Equals",
+    "IsNull",
+    "NotNull",
+    "ReadSet",
+    "RowTest",
+    "others_changed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,38 @@ def _below(value: Value, bound: Value, inclusive: bool) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class RowTest:
+    """The part of a WHERE that is about one row alone, evaluated on its images.
+
+    INVARIANT (only which side a row is on matters): a statement sees a row's `columns` only through this predicate, as
+    TRUE or not. So an update of no other column, before and after which it is the same, leaves the result as it is; so
+    does any write whose images all fail it, if it `narrows`.
+
+    Attributes:
+        predicate: TRUE for the rows that pass.
+        columns: those that the statement renders nowhere but in the predicate.
+        narrows: whether a row that fails it, of which an outer join may show NULLs in its place, cannot matter.
+    """
+
+    predicate: Expression
+    columns: frozenset[str]
+    narrows: bool
+
+    def is_touched(self, change: Change, *, before: bool, after: bool, others_changed: bool) -> bool:
+        """Tell whether a change may matter.
+
+        Args:
+            before: whether the conditions beside the test admit the image before; likewise `after`.
+            others_changed: whether a column is written, or may be, that is rendered elsewhere too.
+        """
+        was = None if change.before is None else truth_of(self.predicate, change.before)
+        will_be = None if change.after is None else truth_of(self.predicate, change.after)
+        if self.narrows and not ((before and was is not False) or (after and will_be is not False)):
+            return False
+        return others_changed or was is None or was != will_be
+
+
+@dataclass(frozen=True, slots=True)
 class Constraint:
     """Rows of `table` that satisfy every condition, seen through `columns`.
 
@@ -85,12 +129,14 @@ class Constraint:
         columns: the columns that the statement renders; None means all of them.
         conditions: `{column: condition}`; empty means the whole table.
         lookups: the virtual columns among them.
+        test: what is known beside the conditions.
     """
 
     table: str
     columns: frozenset[str] | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     lookups: tuple[Lookup, ...] = ()
+    test: RowTest | None = None
 
     def touched_by(self, change: Change) -> bool:
         """Tell whether `change` may alter the rows read here."""
@@ -100,7 +146,11 @@ class Constraint:
             return True
         if change.changed is not None and self.columns is not None and not (change.changed & self.columns):
             return False
-        return self._admits(change.before) or self._admits(change.after)
+        before, after = self._admits(change.before), self._admits(change.after)
+        if self.test is None or not (before or after):
+            return before or after
+        others = others_changed(change, self.columns, self.test)
+        return self.test.is_touched(change, before=before, after=after, others_changed=others)
 
     def _admits(self, image: Image | None) -> bool:
         if image is None:
@@ -110,6 +160,11 @@ class Constraint:
             if not isinstance(value, Unknown) and not condition.admits(value):
                 return False
         return True
+
+
+def others_changed(change: Change, columns: frozenset[str] | None, test: RowTest) -> bool:
+    """Tell whether a change writes, or may write, one of `columns` that is rendered outside of a test."""
+    return change.changed is None or columns is None or not (change.changed & columns <= test.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from reactive_rpc.dependencies.change import Value
-from reactive_rpc.dependencies.read_set import Between, Condition, Equals, ReadSet
+from reactive_rpc.dependencies.expressions import Expression, Operation, columns_of, values_in
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
 
 __all__ = ["compares_moments", "moved_columns"]
 
@@ -29,12 +30,19 @@ def moved_columns(one: ReadSet, other: ReadSet) -> tuple[str, ...]:
     return tuple(sorted({f"{table}.{column}" for table, column, _ in _conditions(one) ^ _conditions(other)}))
 
 
-def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition]]:
+def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition | Expression]]:
     return {
         (constraint.table, column, condition)
         for constraint in read_set.constraints
-        for column, condition in constraint.conditions.items()
+        for column, condition in (*constraint.conditions.items(), *_tested(constraint))
     }
+
+
+def _tested(constraint: Constraint) -> Iterator[tuple[str, Expression]]:
+    predicate = None if constraint.test is None else constraint.test.predicate
+    for part in predicate.arguments if isinstance(predicate, Operation) and predicate.name == "and" else ():
+        for column in columns_of(part):
+            yield column, part
 
 
 def compares_moments(read_set: ReadSet) -> bool:
@@ -49,11 +57,13 @@ def compares_moments(read_set: ReadSet) -> bool:
     return any(_is_moment(value) for _, _, condition in _conditions(read_set) for value in _values(condition))
 
 
-def _values(condition: Condition) -> Iterator[Value]:
+def _values(condition: Condition | Expression) -> Iterator[Value]:
     if isinstance(condition, Between):
         yield from (condition.low, condition.high)
     elif isinstance(condition, Equals):
         yield from condition.values
+    elif not isinstance(condition, IsNull | NotNull):
+        yield from values_in(condition)
 
 
 def _is_moment(value: Value) -> bool:

@@ -26,6 +26,7 @@ from reactive_rpc.statements.parent_conditions import parent_atoms
 from reactive_rpc.statements.predicates import MAX_TERMS, Nullness
 from reactive_rpc.statements.propagation import carried, known
 from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, is_dateless
+from reactive_rpc.statements.row_tests import RowTests
 from reactive_rpc.statements.scope import Restriction, restricting
 from reactive_rpc.statements.template import Read, RowAtom, Template
 
@@ -54,13 +55,14 @@ def analyse(compiled: RecordingCompiler) -> Template:
     if textual is not None:
         return Template(textual=textual)
     opened = open_bodies([body for body in rendering.bodies if body is not None], _ColumnNames(compiled).name_of)
-    reads = [read for joined in flattened(opened) for read in _reads(joined, rendering)]
+    tests = RowTests(_ColumnNames(compiled).name_of, rendering, opened)
+    reads = [read for joined in flattened(opened) for read in _reads(joined, tests)]
     return Template(
         reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
         tables=tuple(rendering.tables),
         dates=_dates(compiled),
         calls=frozenset(rendering.calls),
-        unread=tuple(each for body in opened for each in body.unread),
+        unread=tuple(each for body in opened for each in body.unread if not tests.has_read(each)),
     )
 
 
@@ -104,7 +106,7 @@ def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
     )
 
 
-def _reads(joined: JoinedRows, rendering: Rendering) -> Iterator[Read]:
+def _reads(joined: JoinedRows, tests: RowTests) -> Iterator[Read]:
     term, links = joined.term, joined.links
     facts = known(term, joined.inherited)
     # INVARIANT (conditions carried over links never go back into WHERE): they hold for the rows that matter, not for
@@ -117,8 +119,8 @@ def _reads(joined: JoinedRows, rendering: Rendering) -> Iterator[Read]:
             own = restricting(atoms, identity, source.nullable)
             for extra in _alternatives(body.restrictions.get(identity, ()), identity):
                 conditions = tuple(dict.fromkeys(own + extra))
-                columns = _columns(source.table, conditions, rendering)
-                yield Read(source.table, columns, conditions, parents.get(identity, ()))
+                columns = tests.columns(body, identity, conditions)
+                yield Read(source.table, columns, conditions, parents.get(identity, ()), tests.test(body, identity))
 
 
 def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:
@@ -129,14 +131,6 @@ def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tupl
         if len(alternatives) * len(terms) <= MAX_TERMS:
             alternatives = [left + right for left, right in product(alternatives, terms)]
     return alternatives
-
-
-def _columns(table: str, atoms: tuple[RowAtom, ...], rendering: Rendering) -> frozenset[str] | None:
-    # INVARIANT (all columns of the table that the statement renders anywhere): an update of another one leaves every
-    # body's rows as they are.
-    if rendering.stars:
-        return None
-    return frozenset(rendering.columns.get(table, ())) | {atom.field.name for atom in atoms}
 
 
 def _unaccounted(rendering: Rendering, bodies: list[Body]) -> Iterator[Read]:

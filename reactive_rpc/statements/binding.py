@@ -10,14 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
+from reactive_rpc.dependencies.expressions import Operation, columns_of, truth_of
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, RowTest
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.comparable_values import Comparable, comparable, ordered
-from reactive_rpc.statements.explanation import ExplainedRead, Unused, described, spelled, unread_conditions
+from reactive_rpc.statements.explanation import (
+    ExplainedRead,
+    Unused,
+    described,
+    expressed,
+    spelled,
+    unread_conditions,
+)
+from reactive_rpc.statements.formula_binding import FormulaBinder
 from reactive_rpc.statements.parent_conditions import judged, usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
-from reactive_rpc.statements.template import ParentAtom, Read, RowAtom, Template
+from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, Template
 
 __all__ = ["MAX_VALUES", "Binder", "ParameterValues", "intersection"]
 
@@ -61,6 +70,7 @@ class Binder:
     def constraints(self, template: Template, values: ParameterValues) -> Iterator[Constraint]:
         """Yield the constraints of `template` with these values."""
         lookups = usable(template.reads, self._schema)
+        formulas = FormulaBinder(self._dialect, self._exact_column, lambda operand: self._given(operand, values))
         for read in template.reads:
             table = self._schema.table(read.table)
             if table is None:
@@ -71,13 +81,15 @@ class Binder:
             if conditions is not None:
                 used = {lookups[atom] for atom in read.parents if atom in lookups}
                 resting = tuple(lookup for lookup in used if lookup.name in conditions)
+                test = None if read.test is None else self._test(read.test, table, formulas)
                 for part in _parts(conditions):
-                    yield Constraint(table, self._columns(read, table), part, resting)
+                    yield Constraint(table, self._columns(read, table), part, resting, test)
 
     def explained(self, template: Template, values: ParameterValues) -> Iterator[ExplainedRead]:
         """Yield the reads behind the constraints, with the conditions that do not narrow them."""
         parents = judged(template.reads, self._schema)
         lookups = {atom: found for atom, found in parents.items() if isinstance(found, Lookup)}
+        formulas = FormulaBinder(self._dialect, self._exact_column, lambda operand: self._given(operand, values))
         for read in template.reads:
             table = self._schema.table(read.table)
             if table is None:
@@ -93,7 +105,10 @@ class Binder:
             yield ExplainedRead(
                 table=table,
                 columns=None if columns is None else tuple(sorted(columns)),
-                conditions=tuple(described(column, condition) for column, condition in sorted(conditions.items())),
+                conditions=(
+                    *(described(column, condition) for column, condition in sorted(conditions.items())),
+                    *self._expressed(read, table, formulas),
+                ),
                 unused=tuple(
                     dict.fromkeys(
                         [
@@ -107,6 +122,12 @@ class Binder:
                     )
                 ),
             )
+
+    def _expressed(self, read: Read, table: str, formulas: FormulaBinder) -> Iterator[str]:
+        """Yield the conditions that are evaluated on rows, of which anything is known."""
+        test = None if read.test is None else self._test(read.test, table, formulas)
+        if test is not None and test.narrows and isinstance(test.predicate, Operation):
+            yield from (expressed(part) for part in test.predicate.arguments if columns_of(part))
 
     def _unseen(self, name: str) -> str | None:
         """Return why writes to the tables that a statement calls `name` are not seen; None if they are."""
@@ -131,6 +152,19 @@ class Binder:
         known = self._schema.columns(table)
         columns = read.columns if read.columns <= known else frozenset(self._spelled(table, c) for c in read.columns)
         return columns if columns <= known else None
+
+    def _test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
+        """Return the test of one execution; None if it says nothing beside the conditions."""
+        predicate = Operation("and", tuple(map(formulas.bind, test.formulas)))
+        columns = frozenset(self._spelled(table, each) for each in test.columns)
+        # INVARIANT (a row that an outer join leaves out is all NULL): if such a row may be TRUE, one that fails may
+        # keep it from being there.
+        nulls = dict.fromkeys(columns_of(predicate))
+        narrows = test.says_more and not (test.nullable and truth_of(predicate, nulls) is not False)
+        return RowTest(predicate, columns, narrows) if columns or narrows else None
+
+    def _exact_column(self, field: Field) -> tuple[str, ColumnKind | None]:
+        return self._spelled(self._schema.table(field.table), field.name), self._kind_of(field)
 
     def _spelled(self, table: str | None, column: str) -> str:
         """Return a column as the database spells it: SQLite takes `ID` for `id`, but a change is told of `id`."""

@@ -53,6 +53,8 @@ class Body:
 
     Attributes:
         sources: `{identity: source}`; a subquery or a CTE is not listed, it has a body of its own.
+        occurrences: `{identity: the source as it stands in the statement}`.
+        conditions: those of WHERE, and the ON clauses that are as good, as they stand in the statement.
         restrictions: `{identity: the restriction by each ON}`.
         links: `SelectScope.links`.
         columns: the fields that it yields, by place; None for anything else than a column.
@@ -64,6 +66,8 @@ class Body:
     """
 
     sources: Mapping[int, FromSource]
+    occurrences: Mapping[int, int]
+    conditions: tuple[Any, ...]
     restrictions: Mapping[int, Sequence[Restriction]]
     links: tuple[tuple[Field, Field], ...]
     columns: tuple[Field | None, ...]
@@ -99,12 +103,12 @@ def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[
     # An enclosing body opens, and so stands, before the ones inside it.
     for index, select in enumerate(selects):
         reader = PredicateReader(name_of, _bodies_inside(selects, index))
-        scope, where = _read(select, reader)
+        scope, criteria, where = _read(select, reader)
         own = {source: next(numbers) for source in scope.sources}
         around = {} if select.enclosing is None else names[select.enclosing]
         names.append(ChainMap(own, dict(around)))
         body = replace(
-            _named(select, scope, names[index]),
+            _named(select, scope, criteria, names[index]),
             index=index,
             where=_renamed(where, names[index]),
             unread=tuple(reader.unread),
@@ -167,12 +171,12 @@ def _together(outer: JoinedRows, inner: Iterable[JoinedRows]) -> JoinedRows:
     return outer
 
 
-def _read(select: SelectBody, reader: PredicateReader) -> tuple[SelectScope, Terms]:
+def _read(select: SelectBody, reader: PredicateReader) -> tuple[SelectScope, list[Any], Terms]:
     scope = SelectScope(reader)
     for source in select.froms:
         scope.add(source)
-    criteria = [reader.terms(_as_condition(criterion)) for criterion in where_criteria(select.statement)]
-    return scope, conjunction([*criteria, *scope.where])
+    criteria = list(map(_as_condition, where_criteria(select.statement)))
+    return scope, criteria, conjunction([*map(reader.terms, criteria), *scope.where])
 
 
 def _bodies_inside(selects: Sequence[SelectBody], outer: int) -> Callable[[object], int | None]:
@@ -199,11 +203,13 @@ def _inherited(body: Body, outer: Body) -> tuple[Comparison, ...]:
     return tuple(known(outer.where[0], outer.inherited))
 
 
-def _named(select: SelectBody, scope: SelectScope, names: _Names) -> Body:
+def _named(select: SelectBody, scope: SelectScope, criteria: Sequence[Any], names: _Names) -> Body:
     """Return the body with each field's source by its own identity."""
     columns = [each.element if isinstance(each, Label) else each for each in select.statement.inner_columns]
     return Body(
         sources={names[source]: each for source, each in scope.sources.items()},
+        occurrences={names[source]: source for source in scope.sources},
+        conditions=(*criteria, *scope.where_on),
         restrictions={names[source]: _renamed(tuple(each), names) for source, each in scope.restrictions.items()},
         links=_renamed(tuple(scope.links), names),
         columns=tuple(_renamed(field_of(each), names) for each in columns),

@@ -14,15 +14,28 @@ from sqlalchemy import Column
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
+from reactive_rpc.dependencies.change import Unknown
+from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership
 from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull
 from reactive_rpc.statements.predicates import Comparison
 from reactive_rpc.statements.template import ParentAtom, RowAtom
 
-__all__ = ["ExplainedRead", "TracedStatement", "Unused", "UnusedCondition", "described", "spelled", "unread_conditions"]
+__all__ = [
+    "ExplainedRead",
+    "TracedStatement",
+    "Unused",
+    "UnusedCondition",
+    "described",
+    "expressed",
+    "spelled",
+    "unread_conditions",
+]
 
 MAX_SHOWN: Final = 5
 """So many values of a list are shown."""
 
+_TOLD: Final = {"as text": 1, "like": 2, "lower": 1, "upper": 1}
+"""How many arguments are the statement's own: the others say how the database folds and escapes."""
 _SIGNS: Final = {"eq": "=", "in": "IN", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
@@ -133,6 +146,24 @@ def described(column: str, condition: Condition) -> str:
         )
         return " AND ".join(each for each in (low, high) if each is not None)
     return f"{column} IS NULL" if isinstance(condition, IsNull) else f"{column} IS NOT NULL"
+
+
+def expressed(expression: Expression) -> str:
+    """Return a condition that is evaluated on rows, its operations as functions.
+
+    >>> expressed(Membership(ColumnRef("status"), frozenset({"open"}), False))
+    "status IN ('open')"
+    """
+    if isinstance(expression, ColumnRef):
+        return expression.name
+    if isinstance(expression, FixedValue):
+        return "?" if isinstance(expression.value, Unknown) else repr(expression.value)
+    if isinstance(expression, Membership):
+        values = ", ".join(sorted(map(repr, expression.values)))
+        return f"{expressed(expression.of)} IN ({values}{', NULL' if expression.has_null else ''})"
+    parts = [expressed(each) for each in expression.arguments[: _TOLD.get(expression.name)]]
+    is_sign = len(parts) == 2 and (not expression.name.isalpha() or expression.name in ("and", "or", "like"))
+    return f"({f' {expression.name} '.join(parts)})" if is_sign else f"{expression.name}({', '.join(parts)})"
 
 
 def spelled(atom: RowAtom | ParentAtom) -> str:

@@ -52,6 +52,7 @@ __all__ = [
     "Terms",
     "conjunction",
     "field_of",
+    "ungrouped",
 ]
 
 _OF_PARTS: Final = (operators.and_, operators.or_, operators.inv)
@@ -220,7 +221,7 @@ def disjunction(parts: Iterable[Terms]) -> Terms:
     return terms if len(terms) <= MAX_TERMS else ANYTHING
 
 
-def _ungrouped(expression: Any) -> Any:
+def ungrouped(expression: Any) -> Any:
     while isinstance(expression, Grouping | LambdaElement):
         expression = expression.element if isinstance(expression, Grouping) else resolved_lambda(expression)
     return expression
@@ -250,7 +251,7 @@ class PredicateReader:
 
     def terms(self, expression: Any, negated: bool = False) -> Terms:
         """Return the terms of `expression`, or of NOT `expression`."""
-        expression = _ungrouped(expression)
+        expression = ungrouped(expression)
         terms = self._terms(expression, negated)
         if terms == ANYTHING and getattr(expression, "operator", None) not in _OF_PARTS:
             self.unread.append(expression)
@@ -274,14 +275,14 @@ class PredicateReader:
 
     def _as_boolean(self, expression: AsBoolean, negated: bool) -> Terms:
         truth = expression.operator is operators.is_true
-        field = field_of(_ungrouped(expression.element))
+        field = field_of(ungrouped(expression.element))
         if field is None:
             return self.terms(expression.element, negated != (not truth))
         # Where booleans are numbers this renders "= 1" or "= 0", and NOT of it holds for every other number.
         return ANYTHING if negated else ((Comparison(field, "eq", Constant(int(truth))),),)
 
     def _binary(self, expression: BinaryExpression[Any], negated: bool) -> Terms:
-        left, right = _ungrouped(expression.left), _ungrouped(expression.right)
+        left, right = ungrouped(expression.left), ungrouped(expression.right)
         operator: Any = expression.operator
         if negated:
             operator = _NEGATED.get(operator)
@@ -310,7 +311,7 @@ class PredicateReader:
         body = self._body_of(element)
         if body is None:
             return ANYTHING
-        fields = enumerate(field_of(_ungrouped(each)) for each in compared)
+        fields = enumerate(field_of(ungrouped(each)) for each in compared)
         equal = tuple((field, place) for place, field in fields if field is not None)
         return ((Exists(body, equal, is_any),),)
 
@@ -326,7 +327,7 @@ class PredicateReader:
         values = list(right.clauses)
         if operator is operators.eq:
             pairs = zip(columns, values, strict=True)
-            return conjunction(self._compare(_ungrouped(left), "eq", _ungrouped(value)) for left, value in pairs)
+            return conjunction(self._compare(ungrouped(left), "eq", ungrouped(value)) for left, value in pairs)
         return self._row_order(columns, operator, values) if operator in _STRICT else ANYTHING
 
     def _row_order(self, columns: list[Any], operator: Any, values: list[Any]) -> Terms:
@@ -338,7 +339,7 @@ class PredicateReader:
         """
         terms: list[Terms] = []
         before: Terms = ANYTHING
-        for place, (column, value) in enumerate(zip(map(_ungrouped, columns), map(_ungrouped, values), strict=True)):
+        for place, (column, value) in enumerate(zip(map(ungrouped, columns), map(ungrouped, values), strict=True)):
             decides = operator if place == len(columns) - 1 else _STRICT[operator]
             terms.append(conjunction([before, self._compare(column, _COMPARISONS[decides], value)]))
             before = conjunction([before, self._compare(column, "eq", value)])
@@ -355,7 +356,7 @@ class PredicateReader:
         return ANYTHING
 
     def _between(self, left: Any, right: Any) -> Terms:
-        low, high = (_ungrouped(bound) for bound in right.clauses)
+        low, high = (ungrouped(bound) for bound in right.clauses)
         return conjunction([self._compare(left, "ge", low), self._compare(left, "le", high)])
 
     def _compare(self, left: Any, operator: Operator, right: Any, place: tuple[int, int] = (0, 1)) -> Terms:

@@ -23,7 +23,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TupleType
 
 from reactive_rpc.compat.sqlalchemy import bind_processors, expanded_parameters
-from reactive_rpc.dependencies.read_set import Condition, Constraint, ReadSet
+from reactive_rpc.dependencies.read_set import Condition, Constraint, ReadSet, RowTest
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.analysis import template_of
 from reactive_rpc.statements.binding import Binder, ParameterValues
@@ -45,7 +45,7 @@ current_recorder: ContextVar[Recorder | None] = ContextVar("reactive_rpc_recorde
 Trace = list[TracedStatement]
 """The statements, in order."""
 
-_ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]]]
+_ConstraintKey = tuple[str, frozenset[str] | None, frozenset[tuple[str, Condition]], RowTest | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,9 @@ class Recorder:
         with self._lock:
             for constraint in constraints:
                 self._tables.add(constraint.table)
-                key = (constraint.table, constraint.columns, frozenset(constraint.conditions.items()))
+                conditions = frozenset(constraint.conditions.items())
+                # INVARIANT (the test is part of it): two occurrences with the same conditions have two tests.
+                key = (constraint.table, constraint.columns, conditions, constraint.test)
                 self._constraints.setdefault(key, constraint)
 
     def widen(self, tables: Iterable[str]) -> None:

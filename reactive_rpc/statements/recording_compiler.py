@@ -38,6 +38,8 @@ __all__ = ["Expansion", "RecordingCompiler", "Rendering", "SelectBody", "is_date
 _RESERVED_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 """No table of PostgreSQL's can have a column of its own that is called so."""
 _SYSTEM_COLUMNS: Final = frozenset({"rowid", "oid", "_rowid_"}) | _RESERVED_COLUMNS
+_PERCENT: Final = "'%'"
+"""SQLAlchemy joins it to the operand of `startswith`, `contains` and `endswith`."""
 _OPERATOR_SIGNS: Final = re.compile(r"[^\w\s()'\"]+")
 _OPERATOR_WORDS: Final = frozenset({
     "AT TIME ZONE", "DIV", "GLOB", "ILIKE", "IS", "IS DISTINCT FROM", "IS NOT", "IS NOT DISTINCT FROM", "LIKE", "MATCH",
@@ -69,7 +71,7 @@ class Rendering:
     Attributes:
         bodies: every SELECT, in the order in which they open; None for one whose body was never composed.
         tables: `{table: how often it stands in a FROM}`.
-        columns: `{table: names of its columns rendered anywhere}`.
+        columns: `{table: {occurrence of it: {column: how often it is rendered}}}`; the occurrence is that of a `Field`.
         stars: the bodies that render `*`.
         opaque: the first reason why the result does not follow from the rows read; None if it does.
         calls: the functions rendered, in lower case, the signs of operators that SQLAlchemy does not know, and those of
@@ -81,7 +83,7 @@ class Rendering:
 
     bodies: list[SelectBody | None] = field(default_factory=list)
     tables: Counter[str] = field(default_factory=Counter)
-    columns: dict[str, set[str]] = field(default_factory=dict)
+    columns: dict[str, dict[int, Counter[str]]] = field(default_factory=dict)
     stars: set[int] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
     opaque: str | None = None
@@ -160,13 +162,14 @@ class RecordingCompiler(CompilerHooks):
         return self.renderer.visit_table(table, asfrom, *args, **kwargs)
 
     def visit_column(self, column: ColumnClause[Any], *args: Any, **kwargs: Any) -> Any:
-        """Note a table's column; `literal_column()` is text, but for `*` and whole numbers."""
+        """Note a table's column; `literal_column()` is text, but for `*`, `'%'` and whole numbers."""
         if column.is_literal:
             self._note_literal(str(column.name))
         elif column.table is None:
             self._note_bare(column.name)
         elif (table := base_table(column.table)) is not None:
-            self.rendering.columns.setdefault(table.fullname, set()).add(column.name)
+            occurrences = self.rendering.columns.setdefault(table.fullname, {})
+            occurrences.setdefault(hash(column.table), Counter())[column.name] += 1
             if self._is_system(column):
                 self.rendering.refuse(f"reads {column.name}, a system column whose writes are not captured")
         return self.renderer.visit_column(column, *args, **kwargs)
@@ -187,7 +190,7 @@ class RecordingCompiler(CompilerHooks):
     def _note_literal(self, text: str) -> None:
         if text == "*":
             self.rendering.read_all_columns()
-        elif not text.isdecimal():
+        elif text != _PERCENT and not text.isdecimal():
             self.rendering.note_text(f"literal_column({text!r})")
 
     def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -316,6 +319,27 @@ _SIGNS: Final[dict[Any, tuple[str, ...]]] = {
     operators.not_between_op: ("<", ">"),
     operators.is_distinct_from: ("=",),
     operators.is_not_distinct_from: ("=",),
+    operators.add: ("+",),
+    operators.sub: ("-",),
+    operators.mul: ("*",),
+    operators.mod: ("%",),
+    operators.concat_op: ("||",),
+    operators.like_op: ("~~",),
+    operators.contains_op: ("~~",),
+    operators.startswith_op: ("~~",),
+    operators.endswith_op: ("~~",),
+    operators.not_like_op: ("!~~",),
+    operators.not_contains_op: ("!~~",),
+    operators.not_startswith_op: ("!~~",),
+    operators.not_endswith_op: ("!~~",),
+    operators.ilike_op: ("~~*",),
+    operators.icontains_op: ("~~*",),
+    operators.istartswith_op: ("~~*",),
+    operators.iendswith_op: ("~~*",),
+    operators.not_ilike_op: ("!~~*",),
+    operators.not_icontains_op: ("!~~*",),
+    operators.not_istartswith_op: ("!~~*",),
+    operators.not_iendswith_op: ("!~~*",),
 }
 _DATELESS: Final = (
     sqltypes.Boolean,

@@ -68,6 +68,7 @@ class SelectScope:
         sources: `{identity: source}`; a subquery or a CTE is not listed, it has a body of its own.
         restrictions: `{identity: the restriction by each ON}`.
         where: the ON clauses that are as good as WHERE.
+        where_on: the same, as they are written.
         links: `(right, left)`: WHERE's conditions on `left` hold for the rows of `right` that matter.
     """
 
@@ -75,6 +76,7 @@ class SelectScope:
     sources: dict[int, FromSource] = field(default_factory=dict)
     restrictions: dict[int, list[Restriction]] = field(default_factory=dict)
     where: list[Terms] = field(default_factory=list)
+    where_on: list[Any] = field(default_factory=list)
     links: list[tuple[Field, Field]] = field(default_factory=list)
 
     def add(self, source: FromClause) -> None:
@@ -101,6 +103,8 @@ class SelectScope:
             return self._full_join(both, terms)
         if join.isouter:
             return self._left_join(left, right, terms)
+        if not nullable:
+            self.where_on.append(join.onclause)
         return self._inner_join(both, terms, nullable)
 
     def _full_join(self, both: _JoinSide, _terms: Terms) -> _JoinSide:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from reactive_rpc.statements.formulas import Formula
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness
 
-__all__ = ["ParentAtom", "Read", "RowAtom", "Template"]
+__all__ = ["FormulaTest", "ParentAtom", "Read", "RowAtom", "Template"]
 
 RowAtom = Comparison | Nullness
 """An atom about one row of one table."""
@@ -37,6 +38,23 @@ class ParentAtom:
 
 
 @dataclass(frozen=True, slots=True)
+class FormulaTest:
+    """The conditions of a WHERE about one occurrence of a table, all of which must be TRUE.
+
+    Attributes:
+        formulas: the conditions, as far as they are understood.
+        columns: those that the statement renders nowhere else.
+        says_more: whether they say more than the atoms of the read.
+        nullable: whether an outer join may leave the occurrence out.
+    """
+
+    formulas: tuple[Formula, ...]
+    columns: frozenset[str]
+    says_more: bool
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """Rows of `table` for which every atom holds, with their parents, seen through `columns` (None: all)."""
 
@@ -44,6 +62,7 @@ class Read:
     columns: frozenset[str] | None
     atoms: tuple[RowAtom, ...] = ()
     parents: tuple[ParentAtom, ...] = ()
+    test: FormulaTest | None = None
 
 
 @dataclass(frozen=True, slots=True)

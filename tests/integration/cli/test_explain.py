@@ -37,7 +37,8 @@ by_slug = select(Task.id).join(Team, col(Team.slug) == Task.team_slug).where(Tea
 queries = {
     "narrow": of_team,
     "by_slug": by_slug,
-    "lower": select(Task.id).where(func.lower(Task.title) == "x"),
+    "computed": select(Task.id).where(func.hex(Task.title) == "x"),
+    "tested": select(Task.id).where(func.lower(Task.title) == "x", col(Task.title).startswith("x")),
     "secret": select(Team.id).where(Team.api_token == "x"),
     "every": select(Task.id),
     "as_text": text("SELECT id FROM task WHERE title = 'x'").columns(id=Task.__table__.c.id.type),
@@ -99,11 +100,18 @@ def test_narrow_reads_are_told_with_their_conditions(explained: dict[str, Any]) 
     assert found["task"]["unused"] == []
 
 
+def test_conditions_that_are_evaluated_on_rows_are_told(explained: dict[str, Any]) -> None:
+    """They narrow as any other does."""
+    read = reads(explained["tested"])["task"]
+    assert read["conditions"] == ["(lower(title) = 'x')", "(title like 'x%')"]
+    assert read["unused"] == []
+
+
 @pytest.mark.parametrize(
     ("query", "table", "said"),
     [
         ("by_slug", "task", ("team.name = ?", "team.slug is not known to be unique", "unique index on team.slug")),
-        ("lower", "task", ("lower(task.title) = :lower_1", "no comparison of a column", "a column of its own")),
+        ("computed", "task", ("hex(task.title) = :hex_1", "no comparison of a column", "a column of its own")),
         ("secret", "team", ("team.api_token = ?", "not compared exactly", "Capture(images=")),
         ("as_text", "task", ("text()", "text is not analysed", "select()")),
     ],

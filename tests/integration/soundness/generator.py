@@ -10,8 +10,11 @@ from sqlalchemy import (
     Boolean,
     Integer,
     String,
+    Text,
     Uuid,
     and_,
+    case,
+    cast,
     column,
     except_,
     exists,
@@ -36,6 +39,7 @@ from .orm_queries import OrmQuery, orm_query
 
 __all__ = ["Generator"]
 
+_SELDOM: Final = ["null", "unequal", "columns", "rows"]
 _UNORDERED: Final = (Boolean, JSON, Uuid)
 
 
@@ -70,7 +74,7 @@ class Generator(Drawing):
         compared = self.pick(source.c) if not self.chance(3) else self.integer(source)
         if isinstance(compared.type, JSON):
             return self.pick([compared.is_(None), compared.is_not(None), compared["k"].as_integer() == 1])
-        shape = self.pick(["equal"] * 4 + ["order"] * 3 + ["set"] * 2 + ["null", "unequal", "columns", "wide", "rows"])
+        shape = self.pick(["equal"] * 4 + ["order"] * 3 + ["set"] * 2 + ["wide"] * 3 + _SELDOM)
         if shape == "order" and isinstance(compared.type, _UNORDERED):
             shape = "equal"
         return getattr(self, f"_{shape}")(compared, sources)
@@ -115,13 +119,60 @@ class Generator(Drawing):
             others = [other for other in others if other.type._type_affinity is compared.type._type_affinity]
         return compared == self.pick(others)
 
-    def _wide(self, compared: Any, _sources: Any) -> Any:
+    def _wide(self, compared: Any, sources: list[Any]) -> Any:
+        """Compare what is computed from columns, or with two values of NULL, or by a pattern."""
         if type(compared.type) is String:
-            collated = compared.collate("NOCASE" if self.dialect == "sqlite" else "C")
-            return self.pick([func.lower(compared) == "p", collated == "p", compared.like("P%")])
+            return self.pick([self._pattern, self._of_text])(compared)
         if type(compared.type) is Integer:
-            return compared + 1 == self.value(compared)
-        return compared == self.value(compared)
+            return self._of_number(compared, sources)
+        value = self.value(compared)
+        return self.pick([compared.is_distinct_from(value), compared.is_not_distinct_from(value), compared == value])
+
+    def _pattern(self, compared: Any) -> Any:
+        word = self.pick(["p", "P", "q", "pq", "", "p_", "P%", "i"])
+        shapes = [
+            compared.like(f"%{word}"),
+            compared.not_like(f"{word}%"),
+            compared.ilike(word),
+            compared.startswith(word),
+            compared.contains(word, autoescape=True),
+            ~compared.endswith(word),
+            compared.icontains(word),
+        ]
+        return self.pick(shapes)
+
+    def _of_text(self, compared: Any) -> Any:
+        collated = compared.collate("NOCASE" if self.dialect == "sqlite" else "C")
+        shapes = [
+            func.lower(compared) == "p",
+            func.upper(compared).in_(["P", "PQ"]),
+            collated == "p",
+            func.length(compared) > self.random.randrange(3),
+            func.coalesce(compared, "p") == self.pick(["p", "q"]),
+            func.nullif(compared, "p").is_(None),
+            compared + "q" == "pq",
+            case((compared == "p", "first"), (compared > "p", "later"), else_="none") != "first",
+            compared.is_distinct_from(self.pick(["p", None])),
+            cast(compared, Text) == "P",
+        ]
+        return self.pick(shapes)
+
+    def _of_number(self, compared: Any, _sources: Any) -> Any:
+        value, other = self.value(compared), self.integer(compared.table)
+        shapes = [
+            compared + 1 == value,
+            compared * 2 - other > value,
+            compared % 2 == 1,
+            compared >= other,
+            compared != other,
+            compared.is_distinct_from(self.pick([value, None])),
+            compared.is_not_distinct_from(other),
+            func.coalesce(compared, other, 2) > value,
+            case((compared.is_(None), 3), (compared > 1, other), else_=compared) == value,
+            cast(compared, String) == str(value),
+            not_(or_(compared == value, other < 2)),
+        ]
+        return self.pick(shapes)
 
     def subquery_condition(self, source: Any) -> Any:
         """Return EXISTS (correlated), IN (SELECT ...) or a compared aggregate."""

@@ -45,6 +45,7 @@ __all__ = [
     "VALUES",
     "VIEWS",
     "Child",
+    "Color",
     "Declared",
     "Dialect",
     "Grandchild",

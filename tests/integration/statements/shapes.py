@@ -319,7 +319,7 @@ ORM: Final = [
     Shape("has()", loaded(select(Task).where(Task.team.has(Team.id == 2)), lambda task: task.id),
           {"task": [{"team_id": 2}], "team": [{"id": 2}]}),
     Shape("an alias", rows(select(Team.name, PARENT.name).join(PARENT, Team.parent_id == PARENT.id)),
-          {"team": [{}]}),
+          {"team": [{}, {}]}),
     Shape("an entity of a subquery", loaded(
         select(aliased(Team, select(Team).where(Team.parent_id == 1).subquery())), lambda team: team.name),
         {"team": [{"parent_id": 1}]}),

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
 from reactive_rpc.dependencies.codec import decode_changes, decode_read_set, encode_changes, encode_read_set
+from reactive_rpc.dependencies.expressions import OPERATIONS, ColumnRef, Expression, FixedValue, Membership, Operation
 from reactive_rpc.dependencies.lookup import Lookup
-from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, NotNull, ReadSet
+from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, NotNull, ReadSet, RowTest
 
 TEXTS = st.text(st.characters(exclude_categories=())) | st.text("ab\0\ud800\udfff😀", max_size=4)
 KNOWN = (
@@ -41,12 +42,22 @@ CONDITIONS = (
     | st.builds(IsNull)
     | st.builds(NotNull)
 )
+EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
+    st.builds(ColumnRef, TEXTS) | st.builds(FixedValue, VALUES | st.just(UNKNOWN)),
+    lambda inner: (
+        st.builds(Membership, inner, st.frozensets(KNOWN, max_size=3), st.booleans())
+        | st.builds(Operation, st.sampled_from(sorted(OPERATIONS)), st.lists(inner, max_size=3).map(tuple))
+    ),
+    max_leaves=5,
+)
+TESTS = st.builds(RowTest, EXPRESSIONS, st.frozensets(TEXTS, max_size=3), st.booleans())
 CONSTRAINTS = st.builds(
     Constraint,
     TEXTS,
     st.none() | st.frozensets(TEXTS, max_size=3),
     st.dictionaries(TEXTS, CONDITIONS, max_size=3),
     st.lists(st.builds(Lookup, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple),
+    st.none() | TESTS,
 )
 READ_SETS = st.builds(ReadSet, st.lists(CONSTRAINTS, max_size=3).map(tuple), st.none() | TEXTS)
 JSON = st.recursive(
@@ -64,7 +75,18 @@ def spelled(value: Any) -> Any:
         case ReadSet():
             return spelled(value.constraints), value.opaque
         case Constraint():
-            return value.table, spelled(value.columns), spelled(value.conditions), value.lookups
+            parts = spelled(value.columns), spelled(value.conditions), value.lookups
+            return value.table, parts, None if value.test is None else spelled(value.test)
+        case RowTest():
+            return spelled(value.predicate), spelled(value.columns), value.narrows
+        case ColumnRef():
+            return "column", value.name
+        case FixedValue():
+            return "value", spelled(value.value)
+        case Membership():
+            return "in", spelled(value.of), spelled(value.values), value.has_null
+        case Operation():
+            return value.name, spelled(value.arguments)
         case Equals():
             return "=", spelled(value.values)
         case Between():

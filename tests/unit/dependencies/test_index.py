@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from reactive_rpc.dependencies import index as index_module
 from reactive_rpc.dependencies import ranges as ranges_module
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown
+from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership, Operation
 from reactive_rpc.dependencies.index import MAX_PLACES, MAX_PRODUCT, Index
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.ranges import Grid, RangeKey, Ranges, SortedKeyList, Span
-from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
+from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet, RowTest
 from reactive_rpc.dependencies.relations import Relation, widen
 
 LOOKUPS = {table: Lookup(table, "a", "v", "id", "b") for table in ("t", "u")}
@@ -43,6 +44,20 @@ IMAGES: st.SearchStrategy[Image] = st.dictionaries(
 ) | st.fixed_dictionaries({column: PLAIN | st.none() for column in COLUMNS})
 
 
+_OPERANDS: st.SearchStrategy[Expression] = st.sampled_from(COLUMNS[:3]).map(ColumnRef) | st.builds(
+    FixedValue, PLAIN | st.none() | st.just(UNKNOWN)
+)
+_PREDICATES: st.SearchStrategy[Expression] = st.builds(
+    Membership, _OPERANDS, st.frozensets(PLAIN, max_size=3), st.booleans()
+) | st.builds(lambda name, *sides: Operation(name, sides), st.sampled_from(["=", "<", ">="]), _OPERANDS, _OPERANDS)
+TESTS = st.builds(
+    RowTest,
+    _PREDICATES | st.lists(_PREDICATES, min_size=1, max_size=2).map(lambda found: Operation("or", tuple(found))),
+    st.frozensets(st.sampled_from(COLUMNS[:3])),
+    st.booleans(),
+)
+
+
 @st.composite
 def constraints(draw: st.DrawFn) -> Constraint:
     """Draw a constraint; one that rests on the virtual column says so."""
@@ -50,7 +65,7 @@ def constraints(draw: st.DrawFn) -> Constraint:
     conditions = draw(CONDITIONS_BY_COLUMN)
     columns = draw(st.none() | st.frozensets(st.sampled_from(COLUMNS[:3])))
     lookups = tuple(lookup for lookup in (LOOKUPS[table],) if lookup.name in conditions)
-    return Constraint(table, columns, conditions, lookups)
+    return Constraint(table, columns, conditions, lookups, draw(st.none() | st.none() | st.none() | TESTS))
 
 
 READ_SETS = st.lists(constraints(), max_size=4).map(lambda found: ReadSet(tuple(found)))
@@ -294,6 +309,11 @@ def _forgets_lookups(index: Index[int], table: str) -> None:
     index._lookups.setdefault(table, (LOOKUPS[table],))
 
 
+def _without_test(constraint: Constraint) -> object:
+    key, term = ANALYSED(constraint)
+    return key._replace(is_tested=False), term._replace(test=None)
+
+
 MATCH = Index.match
 PLACE = Grid._place
 OF_INTEGERS = ranges_module._IntegerSide.collect
@@ -330,6 +350,7 @@ BUGS: dict[str, tuple[object, str, Callable[..., object], Callable[[], Callable[
     "values of the other kind are outside": (Ranges, "containing", _own_kind_only, of_ranges),
     "IS NOT NULL is taken for IS NULL": (index_module, "_analysed", _without_nulls, of_any),
     "a second range is not compared": (index_module, "_admits", _first_rest_only, of_ranges),
+    "a test is forgotten": (index_module, "_analysed", _without_test, of_any),
     "a virtual column is never given up": (Index, "_gather_lookups", _forgets_lookups, of_any),
 }
 

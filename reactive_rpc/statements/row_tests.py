@@ -1,0 +1,142 @@
+"""Which columns of a table's occurrence a statement shows, and which it only tests.
+
+A column is only *tested* if each of its renderings stands in a condition of a WHERE, or of an ON that is as good as
+one, that is read as a formula about this occurrence alone. Then the statement sees it through the truth of those
+conditions (`dependencies/read_set.py`, `RowTest`). `docs/internals/read-sets.md` argues why that suffices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BindParameter, ExpressionClauseList
+
+from reactive_rpc.statements.bodies import Body
+from reactive_rpc.statements.formulas import UNREAD, Applied, Formula, FormulaReader, Missing
+from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
+from reactive_rpc.statements.recording_compiler import Rendering
+from reactive_rpc.statements.template import FormulaTest, RowAtom
+
+__all__ = ["RowTests"]
+
+
+class RowTests:
+    """The conditions of one statement, by the occurrences that they are about.
+
+    Args:
+        name_of: the names of its parameters, as of `PredicateReader`.
+        rendering: what it renders.
+        bodies: all of its SELECTs.
+    """
+
+    def __init__(
+        self,
+        name_of: Callable[[BindParameter[Any]], str | None],
+        rendering: Rendering,
+        bodies: Sequence[Body],
+    ) -> None:
+        self._rendering = rendering
+        self._known = {source for body in bodies for source in body.occurrences.values()}
+        self._formulas: dict[tuple[int, int], list[Formula]] = {}
+        self._fields: dict[int, Counter[str]] = {}
+        self._read: set[int] = set()
+        for body in bodies:
+            for condition in _conjuncts(body.conditions):
+                for source in _sources(condition).intersection(body.occurrences.values()):
+                    self._add(body.index, FormulaReader(name_of, source), condition)
+
+    def _add(self, body: int, reader: FormulaReader, condition: Any) -> None:
+        formula = reader.read(condition)
+        if reader.fields:
+            self._formulas.setdefault((body, reader.source), []).append(formula)
+            self._fields.setdefault(reader.source, Counter()).update(reader.fields)
+            if not _has_unread(formula):
+                self._read.update(map(id, visitors.iterate(condition)))
+
+    def has_read(self, expression: Any) -> bool:
+        """Tell whether an expression is part of a condition that was read as a whole."""
+        return id(expression) in self._read
+
+    def columns(self, body: Body, identity: int, atoms: Sequence[RowAtom]) -> frozenset[str] | None:
+        """Return the columns through which an occurrence is seen; None for all of them."""
+        # INVARIANT (all columns of the occurrence that the statement renders anywhere): an update of another one
+        # leaves every body's rows as they are.
+        if self._rendering.stars:
+            return None
+        table = body.sources[identity].table
+        rendered = self._rendering.columns.get(table, {}).get(body.occurrences[identity], ())
+        return frozenset(rendered) | self._strays(table) | {atom.field.name for atom in atoms}
+
+    def _strays(self, table: str) -> frozenset[str]:
+        """Return the columns rendered of an occurrence that stands in no FROM that was read: they may be any one's."""
+        rendered = self._rendering.columns.get(table, {})
+        return frozenset(name for identity, names in rendered.items() if identity not in self._known for name in names)
+
+    def test(self, body: Body, identity: int) -> FormulaTest | None:
+        """Return a body's conditions about an occurrence; None if they say nothing that its atoms do not."""
+        source, occurrence = body.sources[identity], body.occurrences[identity]
+        formulas = self._formulas.get((body.index, occurrence), [])
+        # A column that equals one value cannot change and equal it still.
+        columns = self._tested_columns(occurrence, source.table) - set(map(_equal_column, formulas))
+        says_more = not all(map(_is_said_by_atoms, formulas))
+        if not formulas or not (columns or says_more):
+            return None
+        return FormulaTest(tuple(formulas), frozenset(columns), says_more, source.nullable)
+
+    def _tested_columns(self, occurrence: int, table: str) -> frozenset[str]:
+        if self._rendering.stars:
+            return frozenset()
+        rendered = self._rendering.columns.get(table, {}).get(occurrence, Counter())
+        tested = self._fields.get(occurrence, Counter())
+        # INVARIANT (each rendering stands in a condition): what is rendered once more is shown, grouped, joined or
+        # ordered by. The conditions of every body count, as an occurrence may stand in several.
+        return frozenset(name for name, count in tested.items() if rendered[name] == count) - self._strays(table)
+
+
+def _conjuncts(conditions: Sequence[Any]) -> Iterator[Any]:
+    """Yield the conditions that AND joins."""
+    for condition in map(ungrouped, conditions):
+        if isinstance(condition, ExpressionClauseList) and condition.operator is operators.and_:
+            yield from _conjuncts(list(condition.clauses))
+        elif condition is not None:
+            yield condition
+
+
+def _sources(condition: Any) -> set[int]:
+    found = (field_of(each) for each in visitors.iterate(condition))
+    return {each.source for each in found if each is not None}
+
+
+def _is_said_by_atoms(formula: Formula) -> bool:
+    """Tell whether the atoms of `predicates.py` say as much of a row."""
+    match formula:
+        case Missing():
+            return True
+        case Applied("and" | "or", arguments):
+            return all(map(_is_said_by_atoms, arguments))
+        case Applied("not", (Applied("is same", (Field(), Missing(is_null=True))),)):
+            return True
+        case Applied("is same", (Field(), Missing(is_null=True))):
+            return True
+        case Applied("=" | "<" | "<=" | ">" | ">=" | "in", (Field(), Parameter() | Constant() | Missing())):
+            return True
+        case Applied("=" | "<" | "<=" | ">" | ">=", (Parameter() | Constant() | Missing(), Field())):
+            return True
+    return False
+
+
+def _has_unread(formula: Formula) -> bool:
+    return formula == UNREAD or (isinstance(formula, Applied) and any(map(_has_unread, formula.arguments)))
+
+
+def _equal_column(formula: Formula) -> str | None:
+    """Return the column that a formula wants to equal a value; None if it wants something else."""
+    match formula:
+        case Applied("=", (Field(name=name), Parameter() | Constant())):
+            return name
+        case Applied("=", (Parameter() | Constant(), Field(name=name))):
+            return name
+    return None
