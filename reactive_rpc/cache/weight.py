@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from reactive_rpc.dependencies.expressions import Expression, FixedValue, Membership, Operation
+from reactive_rpc.dependencies.expressions import Expression, FixedValue, Membership, RowOperation
 from reactive_rpc.dependencies.read_set import Between, Equals, ReadSet
 
 __all__ = ["weight_of", "weight_of_read_set"]
@@ -58,7 +58,7 @@ def _weight_of_expression(expression: Expression) -> int:
         return total + getsizeof(expression.value)
     if isinstance(expression, Membership):
         return total + sum(map(getsizeof, expression.values)) + _weight_of_expression(expression.of)
-    if isinstance(expression, Operation):
+    if isinstance(expression, RowOperation):
         return total + getsizeof(expression.arguments) + sum(map(_weight_of_expression, expression.arguments))
     return total
 

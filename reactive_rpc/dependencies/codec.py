@@ -26,7 +26,7 @@ from reactive_rpc.dependencies.expressions import (
     Expression,
     FixedValue,
     Membership,
-    Operation,
+    RowOperation,
 )
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
@@ -196,7 +196,7 @@ def _from_expression(expression: Expression) -> list[Any]:
             return ["value", _from_value(value)]
         case Membership(of, values, has_null):
             return ["in", _from_expression(of), has_null, *map(_from_value, values)]
-        case Operation(name, arguments):
+        case RowOperation(name, arguments):
             return ["of", name, *map(_from_expression, arguments)]
 
 
@@ -209,7 +209,7 @@ def _to_expression(item: Any) -> Expression:
         case ["in", of, bool() as has_null, *values]:
             return Membership(_to_expression(of), frozenset(map(_known, values)), has_null)
         case ["of", str() as name, *arguments] if name in OPERATIONS:
-            return Operation(name, tuple(map(_to_expression, arguments)))
+            return RowOperation(name, tuple(map(_to_expression, arguments)))
     raise ValueError(f"no expression: {str(item)[:80]}")
 
 

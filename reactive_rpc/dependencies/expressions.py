@@ -21,15 +21,15 @@ __all__ = [
     "Expression",
     "FixedValue",
     "Membership",
-    "Operation",
-    "Result",
+    "RowOperation",
+    "RowValue",
     "columns_of",
     "truth_of",
     "value_of",
     "values_in",
 ]
 
-Result = Value | Unknown
+RowValue = Value | Unknown
 """The value of an expression."""
 
 _EXACT: Final = 2**31
@@ -47,7 +47,7 @@ class ColumnRef:
 class FixedValue:
     """A value of the statement's; `UNKNOWN` stands for a part that is not understood."""
 
-    value: Result
+    value: RowValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +60,20 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class RowOperation:
     """One of `OPERATIONS`, with its arguments."""
 
     name: str
     arguments: tuple[Expression, ...]
 
 
-Expression = ColumnRef | FixedValue | Membership | Operation
+Expression = ColumnRef | FixedValue | Membership | RowOperation
 
 
-def value_of(expression: Expression, image: Image) -> Result:
+def value_of(expression: Expression, image: Image) -> RowValue:
     """Return the value of `expression` for a row.
 
-    >>> doubled = Operation("*", (ColumnRef("n"), FixedValue(2)))
+    >>> doubled = RowOperation("*", (ColumnRef("n"), FixedValue(2)))
     >>> value_of(doubled, {"n": 4}), value_of(doubled, {"n": None}), value_of(doubled, {})
     (8, None, UNKNOWN)
     """
@@ -98,7 +98,7 @@ def columns_of(expression: Expression) -> frozenset[str]:
         return frozenset({expression.name})
     if isinstance(expression, Membership):
         return columns_of(expression.of)
-    parts = expression.arguments if isinstance(expression, Operation) else ()
+    parts = expression.arguments if isinstance(expression, RowOperation) else ()
     return frozenset[str]().union(*map(columns_of, parts))
 
 
@@ -109,11 +109,11 @@ def values_in(expression: Expression) -> frozenset[Known]:
         return frozenset({expression.value}) if is_value else frozenset()  # type: ignore[arg-type]  # looked at above
     if isinstance(expression, Membership):
         return expression.values | values_in(expression.of)
-    parts = expression.arguments if isinstance(expression, Operation) else ()
+    parts = expression.arguments if isinstance(expression, RowOperation) else ()
     return frozenset[Known]().union(*map(values_in, parts))
 
 
-def _is_member(value: Result, membership: Membership) -> Result:
+def _is_member(value: RowValue, membership: Membership) -> RowValue:
     # Of an empty list even NULL is no member.
     if not membership.values and not membership.has_null:
         return 0
@@ -126,10 +126,10 @@ def _is_member(value: Result, membership: Membership) -> Result:
     return None if membership.has_null else 0
 
 
-def _null_fails(compute: Callable[..., Result]) -> Callable[[Sequence[Result]], Result]:
+def _null_fails(compute: Callable[..., RowValue]) -> Callable[[Sequence[RowValue]], RowValue]:
     """Return an operation that is NULL if an argument is, whatever the others are."""
 
-    def operation(arguments: Sequence[Result]) -> Result:
+    def operation(arguments: Sequence[RowValue]) -> RowValue:
         if None in arguments:
             return None
         return UNKNOWN if any(isinstance(each, Unknown) for each in arguments) else compute(*arguments)
@@ -137,10 +137,10 @@ def _null_fails(compute: Callable[..., Result]) -> Callable[[Sequence[Result]], 
     return operation
 
 
-def _compared(compare: Callable[[int], bool]) -> Callable[[Sequence[Result]], Result]:
+def _compared(compare: Callable[[int], bool]) -> Callable[[Sequence[RowValue]], RowValue]:
     """Return a comparison of two values of one kind, by the sign of their difference."""
 
-    def compute(left: Known, right: Known) -> Result:
+    def compute(left: Known, right: Known) -> RowValue:
         if isinstance(left, str) != isinstance(right, str):
             return UNKNOWN
         return int(compare((left > right) - (left < right)))  # type: ignore[operator]  # of one kind, as was looked at
@@ -148,7 +148,7 @@ def _compared(compare: Callable[[int], bool]) -> Callable[[Sequence[Result]], Re
     return _null_fails(compute)
 
 
-def _and(arguments: Sequence[Result]) -> Result:
+def _and(arguments: Sequence[RowValue]) -> RowValue:
     # INVARIANT (a FALSE decides, then what is not known, then a NULL): NULL AND unknown may be FALSE or NULL, which a
     # NOT around it tells apart.
     if 0 in arguments:
@@ -156,24 +156,24 @@ def _and(arguments: Sequence[Result]) -> Result:
     return _decided(arguments, 1)
 
 
-def _or(arguments: Sequence[Result]) -> Result:
+def _or(arguments: Sequence[RowValue]) -> RowValue:
     if 1 in arguments:
         return 1
     return _decided(arguments, 0)
 
 
-def _decided(arguments: Sequence[Result], otherwise: int) -> Result:
+def _decided(arguments: Sequence[RowValue], otherwise: int) -> RowValue:
     if any(isinstance(each, Unknown) for each in arguments):
         return UNKNOWN
     return None if None in arguments else otherwise
 
 
-def _is_null(arguments: Sequence[Result]) -> Result:
+def _is_null(arguments: Sequence[RowValue]) -> RowValue:
     [value] = arguments
     return value if isinstance(value, Unknown) else int(value is None)
 
 
-def _is_same(arguments: Sequence[Result]) -> Result:
+def _is_same(arguments: Sequence[RowValue]) -> RowValue:
     """IS NOT DISTINCT FROM."""
     if any(isinstance(each, Unknown) for each in arguments):
         return UNKNOWN
@@ -182,18 +182,18 @@ def _is_same(arguments: Sequence[Result]) -> Result:
     return OPERATIONS["="](arguments)
 
 
-def _coalesce(arguments: Sequence[Result]) -> Result:
+def _coalesce(arguments: Sequence[RowValue]) -> RowValue:
     return next((value for value in arguments if value is not None), None)
 
 
-def _nullif(arguments: Sequence[Result]) -> Result:
+def _nullif(arguments: Sequence[RowValue]) -> RowValue:
     equal = OPERATIONS["="](arguments)
     if isinstance(equal, Unknown):
         return equal
     return None if equal == 1 else arguments[0]
 
 
-def _case(arguments: Sequence[Result]) -> Result:
+def _case(arguments: Sequence[RowValue]) -> RowValue:
     """Take conditions and values in turn, and at last the value of ELSE."""
     for condition, value in zip(arguments[:-1:2], arguments[1:-1:2], strict=True):
         if isinstance(condition, Unknown):
@@ -203,8 +203,8 @@ def _case(arguments: Sequence[Result]) -> Result:
     return arguments[-1]
 
 
-def _computed(compute: Callable[[int, int], int]) -> Callable[[Sequence[Result]], Result]:
-    def operation(left: Known, right: Known) -> Result:
+def _computed(compute: Callable[[int, int], int]) -> Callable[[Sequence[RowValue]], RowValue]:
+    def operation(left: Known, right: Known) -> RowValue:
         if type(left) is not int or type(right) is not int:
             return UNKNOWN
         result = compute(left, right)
@@ -213,7 +213,7 @@ def _computed(compute: Callable[[int, int], int]) -> Callable[[Sequence[Result]]
     return _null_fails(operation)
 
 
-def _remainder(left: Known, right: Known) -> Result:
+def _remainder(left: Known, right: Known) -> RowValue:
     if type(left) is not int or type(right) is not int or right == 0:
         return UNKNOWN
     # Both databases round towards zero, Python does not.
@@ -221,10 +221,10 @@ def _remainder(left: Known, right: Known) -> Result:
     return remainder if left >= 0 else -remainder
 
 
-def _folded(fold: Callable[[str], str]) -> Callable[[Sequence[Result]], Result]:
+def _folded(fold: Callable[[str], str]) -> Callable[[Sequence[RowValue]], RowValue]:
     """Return `lower` or `upper`; the second argument holds the letters that a locale may fold in its own way."""
 
-    def compute(value: Known, doubtful: Known) -> Result:
+    def compute(value: Known, doubtful: Known) -> RowValue:
         if not isinstance(value, str) or not isinstance(doubtful, str) or not value.isascii():
             return UNKNOWN
         return UNKNOWN if any(letter in value for letter in doubtful) else fold(value)
@@ -232,19 +232,19 @@ def _folded(fold: Callable[[str], str]) -> Callable[[Sequence[Result]], Result]:
     return _null_fails(compute)
 
 
-def _number(value: Known) -> Result:
+def _number(value: Known) -> RowValue:
     return UNKNOWN if isinstance(value, str) else value
 
 
-def _length(value: Known) -> Result:
+def _length(value: Known) -> RowValue:
     return len(value) if isinstance(value, str) else UNKNOWN
 
 
-def _joined(left: Known, right: Known) -> Result:
+def _joined(left: Known, right: Known) -> RowValue:
     return left + right if isinstance(left, str) and isinstance(right, str) else UNKNOWN
 
 
-def _as_text(value: Known, doubtful: Known) -> Result:
+def _as_text(value: Known, doubtful: Known) -> RowValue:
     """CAST to text; `doubtful` is 1 if 0 and 1 may be truth values, which PostgreSQL spells in words."""
     if isinstance(value, str):
         return value
@@ -254,22 +254,22 @@ def _as_text(value: Known, doubtful: Known) -> Result:
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,8}")
 
 
-def _as_integer(value: Known) -> Result:
+def _as_integer(value: Known) -> RowValue:
     if type(value) is int:
         return value
     return int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else UNKNOWN
 
 
-def _like(value: Known, pattern: Known, escape: Known, folding: Known) -> Result:
-    """LIKE; `folding` is one of `_FLAGS`' names.
+def _like(*parts: Known) -> RowValue:
+    """LIKE of a value, a pattern, an escape and one of the names of `_READINGS`.
 
     INVARIANT (known only if every reading agrees): SQLite folds ASCII letters unless somebody has set
     `case_sensitive_like`; ILIKE folds them by the locale, of which some treat `i` in their own way. All fold alone
     what is ASCII alone.
     """
-    if not all(isinstance(each, str) for each in (value, pattern, escape, folding)):
+    if not all(isinstance(each, str) for each in parts):
         return UNKNOWN
-    value, pattern, escape, folding = str(value), str(pattern), str(escape), str(folding)
+    value, pattern, escape, folding = map(str, parts)
     if folding and not (value.isascii() and pattern.isascii()):
         return UNKNOWN
     readings = [_pattern(pattern, escape, reading) for reading in _READINGS[folding]]
@@ -309,7 +309,7 @@ def _literal(character: str, reading: str) -> str:
     return f"(?-i:{spelled})" if reading == "all but i" and character in "iI" else spelled
 
 
-OPERATIONS: Final[Mapping[str, Callable[[Sequence[Result]], Result]]] = {
+OPERATIONS: Final[Mapping[str, Callable[[Sequence[RowValue]], RowValue]]] = {
     "=": _compared(lambda sign: sign == 0),
     "<": _compared(lambda sign: sign < 0),
     "<=": _compared(lambda sign: sign <= 0),

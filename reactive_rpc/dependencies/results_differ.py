@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from reactive_rpc.dependencies.change import Value
-from reactive_rpc.dependencies.expressions import Expression, Operation, columns_of, values_in
+from reactive_rpc.dependencies.expressions import Expression, RowOperation, columns_of, values_in
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet
 
 __all__ = ["compares_moments", "moved_columns"]
@@ -40,7 +40,7 @@ def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition | Expression
 
 def _tested(constraint: Constraint) -> Iterator[tuple[str, Expression]]:
     predicate = None if constraint.test is None else constraint.test.predicate
-    for part in predicate.arguments if isinstance(predicate, Operation) and predicate.name == "and" else ():
+    for part in predicate.arguments if isinstance(predicate, RowOperation) and predicate.name == "and" else ():
         for column in columns_of(part):
             yield column, part
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
-from reactive_rpc.dependencies.expressions import Operation, columns_of, truth_of
+from reactive_rpc.dependencies.expressions import RowOperation, columns_of, truth_of
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, RowTest
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
@@ -126,7 +126,7 @@ class Binder:
     def _expressed(self, read: Read, table: str, formulas: FormulaBinder) -> Iterator[str]:
         """Yield the conditions that are evaluated on rows, of which anything is known."""
         test = None if read.test is None else self._test(read.test, table, formulas)
-        if test is not None and test.narrows and isinstance(test.predicate, Operation):
+        if test is not None and test.narrows and isinstance(test.predicate, RowOperation):
             yield from (expressed(part) for part in test.predicate.arguments if columns_of(part))
 
     def _unseen(self, name: str) -> str | None:
@@ -155,7 +155,7 @@ class Binder:
 
     def _test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
         """Return the test of one execution; None if it says nothing beside the conditions."""
-        predicate = Operation("and", tuple(map(formulas.bind, test.formulas)))
+        predicate = RowOperation("and", tuple(map(formulas.bind, test.formulas)))
         columns = frozenset(self._spelled(table, each) for each in test.columns)
         # INVARIANT (a row that an outer join leaves out is all NULL): if such a row may be TRUE, one that fails may
         # keep it from being there.

@@ -108,7 +108,7 @@ def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[
         around = {} if select.enclosing is None else names[select.enclosing]
         names.append(ChainMap(own, dict(around)))
         body = replace(
-            _named(select, scope, criteria, names[index]),
+            _named(select, scope, criteria=criteria, names=names[index]),
             index=index,
             where=_renamed(where, names[index]),
             unread=tuple(reader.unread),
@@ -203,7 +203,7 @@ def _inherited(body: Body, outer: Body) -> tuple[Comparison, ...]:
     return tuple(known(outer.where[0], outer.inherited))
 
 
-def _named(select: SelectBody, scope: SelectScope, criteria: Sequence[Any], names: _Names) -> Body:
+def _named(select: SelectBody, scope: SelectScope, *, criteria: Sequence[Any], names: _Names) -> Body:
     """Return the body with each field's source by its own identity."""
     columns = [each.element if isinstance(each, Label) else each for each in select.statement.inner_columns]
     return Body(

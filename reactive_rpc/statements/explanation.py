@@ -34,7 +34,7 @@ __all__ = [
 MAX_SHOWN: Final = 5
 """So many values of a list are shown."""
 
-_TOLD: Final = {"as text": 1, "like": 2, "lower": 1, "upper": 1}
+_SHOWN_ARGUMENTS: Final = {"as text": 1, "like": 2, "lower": 1, "upper": 1}
 """How many arguments are the statement's own: the others say how the database folds and escapes."""
 _SIGNS: Final = {"eq": "=", "in": "IN", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
@@ -161,7 +161,7 @@ def expressed(expression: Expression) -> str:
     if isinstance(expression, Membership):
         values = ", ".join(sorted(map(repr, expression.values)))
         return f"{expressed(expression.of)} IN ({values}{', NULL' if expression.has_null else ''})"
-    parts = [expressed(each) for each in expression.arguments[: _TOLD.get(expression.name)]]
+    parts = [expressed(each) for each in expression.arguments[: _SHOWN_ARGUMENTS.get(expression.name)]]
     is_sign = len(parts) == 2 and (not expression.name.isalpha() or expression.name in ("and", "or", "like"))
     return f"({f' {expression.name} '.join(parts)})" if is_sign else f"{expression.name}({', '.join(parts)})"
 

@@ -17,7 +17,7 @@ from reactive_rpc.dependencies.expressions import (
     Expression,
     FixedValue,
     Membership,
-    Operation,
+    RowOperation,
 )
 from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.statements.comparable_values import comparable, ordered
@@ -29,7 +29,7 @@ __all__ = ["MAX_LISTED", "FormulaBinder"]
 MAX_LISTED: Final = 64
 """A longer list is not held beside the conditions."""
 
-Given = Sequence[object] | None
+GivenValues = Sequence[object] | None
 """The values of a parameter, as the driver gets them; None if they are not known."""
 
 _UNKNOWN: Final = FixedValue(UNKNOWN)
@@ -60,7 +60,7 @@ class FormulaBinder:
 
     dialect: str
     column_of: Callable[[Field], tuple[str, ColumnKind | None]]
-    given: Callable[[Parameter | Constant], Given]
+    given: Callable[[Parameter | Constant], GivenValues]
 
     def bind(self, formula: Formula) -> Expression:
         """Return the expression of a truth value."""
@@ -112,17 +112,17 @@ class FormulaBinder:
         return [self._bind(each, common) for each in arguments], common
 
     def _joined(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
-        return _Bound(Operation(formula.name, tuple(map(self.bind, formula.arguments))), "integer")
+        return _Bound(RowOperation(formula.name, tuple(map(self.bind, formula.arguments))), "integer")
 
     def _compared(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         name, arguments = formula.name, formula.arguments
         if name == "is same" and any(each == Missing(is_null=True) for each in arguments):
             [value] = [each for each in arguments if each != Missing(is_null=True)] or [Missing(is_null=True)]
-            return _Bound(Operation("is null", (self.bind(value),)), "integer")
+            return _Bound(RowOperation("is null", (self.bind(value),)), "integer")
         found = self._alike(arguments)
         if found is None or (name in _ORDERED and not ordered(found[1])):
             return _NOTHING
-        return _Bound(Operation(name, self._numbers(*found)), "integer")
+        return _Bound(RowOperation(name, self._numbers(*found)), "integer")
 
     def _numbers(self, sides: Sequence[_Bound], kind: ColumnKind) -> tuple[Expression, ...]:
         """Return the sides of a comparison; of two columns of numbers only numbers.
@@ -132,7 +132,7 @@ class FormulaBinder:
         found = tuple(each.expression for each in sides)
         if kind not in ("integer", "real") or any(isinstance(each, FixedValue) for each in found):
             return found
-        return tuple(Operation("number", (each,)) for each in found)
+        return tuple(RowOperation("number", (each,)) for each in found)
 
     def _member(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         value, listed = formula.arguments
@@ -154,7 +154,7 @@ class FormulaBinder:
         # A backslash escapes on PostgreSQL even if nobody says so.
         escape = formula.detail or ("\\" if self.dialect == "postgresql" else "")
         parts = (value.expression, pattern.expression, FixedValue(escape), FixedValue(self._folding(formula, value)))
-        return _Bound(Operation("like", parts), "integer")
+        return _Bound(RowOperation("like", parts), "integer")
 
     def _folding(self, formula: Applied, value: _Bound) -> str:
         if formula.name == "like":
@@ -167,7 +167,7 @@ class FormulaBinder:
         if value.kind not in _TEXTS:
             return _NOTHING
         doubtful = "" if self.dialect == "sqlite" or value.kind == "text" else {"lower": "I", "upper": "i"}[name]
-        return _Bound(Operation(name, (value.expression, FixedValue(doubtful))), value.kind)
+        return _Bound(RowOperation(name, (value.expression, FixedValue(doubtful))), value.kind)
 
     def _of_text(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         name, values = formula.name, [self._bind(each, "text") for each in formula.arguments]
@@ -178,28 +178,28 @@ class FormulaBinder:
         fixed = [each.value for each in found if isinstance(each, FixedValue)]
         if len(fixed) == len(found):
             return _Bound(FixedValue(OPERATIONS[name](fixed)), kind)
-        return _Bound(Operation(name, found), kind)
+        return _Bound(RowOperation(name, found), kind)
 
     def _arithmetic(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         name, values = formula.name, [self._bind(each, "integer") for each in formula.arguments]
         if any(each.kind not in ("integer", "numeric") for each in values):
             return _NOTHING
-        return _Bound(Operation(name, tuple(each.expression for each in values)), "integer")
+        return _Bound(RowOperation(name, tuple(each.expression for each in values)), "integer")
 
     def _cast(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         name, value = formula.name, self._bind(formula.arguments[0])
         if value.kind not in (*_TEXTS, "integer"):
             return _NOTHING
         if name == "as integer":
-            return _Bound(Operation(name, (value.expression,)), "integer")
+            return _Bound(RowOperation(name, (value.expression,)), "integer")
         is_doubtful: Value = int(self.dialect == "postgresql")
-        return _Bound(Operation(name, (value.expression, FixedValue(is_doubtful))), self._computed_text)
+        return _Bound(RowOperation(name, (value.expression, FixedValue(is_doubtful))), self._computed_text)
 
     def _one_of(self, formula: Applied, kind: ColumnKind | None) -> _Bound:
         found = self._alike(formula.arguments, kind)
         if found is None:
             return _NOTHING
-        return _Bound(Operation(formula.name, self._numbers(*found)), found[1])
+        return _Bound(RowOperation(formula.name, self._numbers(*found)), found[1])
 
     def _case(self, formula: Applied, kind: ColumnKind | None) -> _Bound:
         arguments = formula.arguments
@@ -209,7 +209,7 @@ class FormulaBinder:
             return _NOTHING
         bound = [each.expression for each in found[0]]
         parts = [part for pair in zip(map(self.bind, conditions), bound[:-1], strict=True) for part in pair]
-        return _Bound(Operation("case", (*parts, bound[-1])), found[1])
+        return _Bound(RowOperation("case", (*parts, bound[-1])), found[1])
 
 
 _BINDERS: Final[Mapping[str, Callable[[FormulaBinder, Applied, ColumnKind | None], _Bound]]] = {

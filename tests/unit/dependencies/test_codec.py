@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
 from reactive_rpc.dependencies.codec import decode_changes, decode_read_set, encode_changes, encode_read_set
-from reactive_rpc.dependencies.expressions import OPERATIONS, ColumnRef, Expression, FixedValue, Membership, Operation
+from reactive_rpc.dependencies.expressions import (
+    OPERATIONS,
+    ColumnRef,
+    Expression,
+    FixedValue,
+    Membership,
+    RowOperation,
+)
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Constraint, Equals, IsNull, NotNull, ReadSet, RowTest
 
@@ -46,7 +53,7 @@ EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
     st.builds(ColumnRef, TEXTS) | st.builds(FixedValue, VALUES | st.just(UNKNOWN)),
     lambda inner: (
         st.builds(Membership, inner, st.frozensets(KNOWN, max_size=3), st.booleans())
-        | st.builds(Operation, st.sampled_from(sorted(OPERATIONS)), st.lists(inner, max_size=3).map(tuple))
+        | st.builds(RowOperation, st.sampled_from(sorted(OPERATIONS)), st.lists(inner, max_size=3).map(tuple))
     ),
     max_leaves=5,
 )
@@ -85,7 +92,7 @@ def spelled(value: Any) -> Any:
             return "value", spelled(value.value)
         case Membership():
             return "in", spelled(value.of), spelled(value.values), value.has_null
-        case Operation():
+        case RowOperation():
             return value.name, spelled(value.arguments)
         case Equals():
             return "=", spelled(value.values)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reactive_rpc.dependencies import index as index_module
 from reactive_rpc.dependencies import ranges as ranges_module
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown
-from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership, Operation
+from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership, RowOperation
 from reactive_rpc.dependencies.index import MAX_PLACES, MAX_PRODUCT, Index
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.ranges import Grid, RangeKey, Ranges, SortedKeyList, Span
@@ -49,10 +49,10 @@ _OPERANDS: st.SearchStrategy[Expression] = st.sampled_from(COLUMNS[:3]).map(Colu
 )
 _PREDICATES: st.SearchStrategy[Expression] = st.builds(
     Membership, _OPERANDS, st.frozensets(PLAIN, max_size=3), st.booleans()
-) | st.builds(lambda name, *sides: Operation(name, sides), st.sampled_from(["=", "<", ">="]), _OPERANDS, _OPERANDS)
+) | st.builds(lambda name, *sides: RowOperation(name, sides), st.sampled_from(["=", "<", ">="]), _OPERANDS, _OPERANDS)
 TESTS = st.builds(
     RowTest,
-    _PREDICATES | st.lists(_PREDICATES, min_size=1, max_size=2).map(lambda found: Operation("or", tuple(found))),
+    _PREDICATES | st.lists(_PREDICATES, min_size=1, max_size=2).map(lambda found: RowOperation("or", tuple(found))),
     st.frozensets(st.sampled_from(COLUMNS[:3])),
     st.booleans(),
 )
