@@ -500,6 +500,7 @@ def _make_follower(
     return LogFollower(
         freshness.sync_to_head,
         lambda: freshness.age_seconds,
+        wake_up=backend.log.wake_up,
         clock=clock,
         interval_seconds=backend.poll_interval_seconds,
         streams=hub.open_streams,

@@ -107,8 +107,9 @@ class DatabaseSettings(_Group):
     """How long a statement waits for SQLite's write lock before it fails."""
 
     poll_interval_seconds: PositiveFloat = 0.005
-    """How often a worker reads the log while streams are open, or a relay does; a quarter as often while there are no
-    streams. On PostgreSQL one reading costs a worker about half a millisecond."""
+    """How far apart a worker's readings of the log are while streams are open and commits follow upon each other, or
+    where no commit can wake it, or a relay's; four times as far while there are no streams. On PostgreSQL one reading
+    costs a worker about half a millisecond."""
 
     outbox_retention_seconds: PositiveFloat = 3600.0
     """How long changes are kept in the database: a stream can resume so far back."""

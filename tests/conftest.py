@@ -40,6 +40,13 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def two_phase_postgresql() -> Iterator[PostgreSQL]:
+    """Return a PostgreSQL server that lets transactions be prepared."""
+    with postgresql_server(max_prepared_transactions=20) as server:
+        yield server
+
+
 @pytest.fixture
 def own_postgresql() -> Iterator[PostgreSQLServer]:
     """Return a server of the test's own, which it may stop and kill: it keeps what it has acknowledged."""

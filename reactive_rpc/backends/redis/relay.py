@@ -21,11 +21,12 @@ from typing import Final, Literal, Protocol
 from reactive_rpc.backends.redis.connection import PATIENCE_SECONDS
 from reactive_rpc.backends.redis.stream import AppendRequest, RedisStream, Refusal
 from reactive_rpc.changes.log import Batch, Log
+from reactive_rpc.changes.wake_up import WakeUp
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
-from reactive_rpc.tasks import Tasks, background, end_task
+from reactive_rpc.tasks import Tasks, background
 
 __all__ = ["Feed", "Relay", "RelayStatus"]
 
@@ -194,6 +195,58 @@ class Feed:
         return refusal
 
 
+class _Questions:
+    """The reasons to read the database: questions, commits, and time.
+
+    Args:
+        stream: holds the questions.
+        wake_up: of the log that is read whenever `taken` has returned.
+        interval_seconds: how far apart reads are if nobody asks.
+    """
+
+    def __init__(self, stream: RedisStream, wake_up: WakeUp, interval_seconds: float) -> None:
+        self._stream = stream
+        self._wake_up = wake_up
+        self._interval_seconds = interval_seconds
+        self._is_armed = False
+        self._tasks = Tasks(patience_seconds=PATIENCE_SECONDS)
+        self._asking: asyncio.Task[list[str]] | None = None
+        self._waiting: asyncio.Task[bool] | None = None
+
+    async def taken(self) -> list[str]:
+        """Return when there is a reason; with the questions, if it is that."""
+        if self._asking is None:
+            self._asking = self._tasks.start(
+                self._stream.take_questions(WAIT_SECONDS), "relay questions", is_awaited=True
+            )
+        if self._is_armed:
+            await self._wait_for_commit(self._asking)
+        else:
+            await self._wait_for_turn(self._asking)
+        if not self._asking.done():
+            return []
+        asking, self._asking = self._asking, None
+        return asking.result()
+
+    async def _wait_for_turn(self, asking: asyncio.Task[list[str]]) -> None:
+        await self._wake_up.disarm()
+        await asyncio.wait([asking], timeout=self._interval_seconds)
+        # INVARIANT (the log is read after it was armed and before it waits): earlier commits wake nobody.
+        self._is_armed = not asking.done() and await self._wake_up.arm()
+
+    async def _wait_for_commit(self, asking: asyncio.Task[list[str]]) -> None:
+        if self._waiting is None:
+            self._waiting = self._tasks.start(self._wake_up.wait(), "relay wake-up", is_awaited=True)
+        await asyncio.wait([asking, self._waiting], return_when=asyncio.FIRST_COMPLETED)
+        if self._waiting.done():
+            waiting, self._waiting = self._waiting, None
+            self._is_armed = not waiting.result()
+
+    async def aclose(self) -> None:
+        """Ask nothing, wait for nothing; idempotent."""
+        await self._tasks.aclose()
+
+
 class Relay:
     """Feeds Redis for as long as it runs, or waits for its turn to.
 
@@ -201,7 +254,7 @@ class Relay:
         make_log: makes the log of the database that a term reads, not open yet.
         make_stream: makes the stream that it writes.
         take_lock: asks for the lock by which relays take turns; None where another holds it.
-        poll_interval_seconds: how often the database is looked at when nobody asks.
+        poll_interval_seconds: how far apart reads of the database are when nobody asks.
     """
 
     def __init__(
@@ -219,7 +272,6 @@ class Relay:
         self._poll_interval_seconds = poll_interval_seconds
         self._clock = clock or SystemClock()
         self._appended: Cursor | None = None
-        self._tasks = Tasks()
         self.status = RelayStatus("candidate", self._clock.monotonic())
 
     async def run(self) -> None:
@@ -276,18 +328,11 @@ class Relay:
         try:
             await log.open()
             feed = Feed(log, stream, claim=lock is not None, appended=self._appended)
-            asking: asyncio.Task[list[str]] | None = None
+            questions = _Questions(stream, log.wake_up, self._poll_interval_seconds)
             try:
                 reported_at = float("-inf")
                 while lock is not None or not feed.is_contested:
-                    if asking is None:
-                        asking = self._tasks.start(
-                            stream.take_questions(WAIT_SECONDS), "relay questions", is_awaited=True
-                        )
-                    await asyncio.wait([asking], timeout=self._poll_interval_seconds)
-                    answered: list[str] = []
-                    if asking.done():
-                        answered, asking = asking.result(), None
+                    answered = await questions.taken()
                     # INVARIANT (questions are taken before the database is read): an answer speaks of a later read.
                     await feed.sync_to_head()
                     is_due = self._clock.monotonic() - reported_at >= REPORT_SECONDS
@@ -298,8 +343,7 @@ class Relay:
                     if lock is not None and lock.is_closed():
                         raise ServiceUnavailableError("the connection that holds the relay's lock was lost")
             finally:
-                if asking is not None:
-                    await end_task(asking, patience_seconds=PATIENCE_SECONDS)
+                await questions.aclose()
         finally:
             await log.aclose()
 

@@ -21,6 +21,7 @@ from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, decode_value, quoted, value_sql
 from reactive_rpc.backends.sqlite.capture.replacements import Execute, without_kept_rows
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX
+from reactive_rpc.backends.sqlite.wake_up import WALWakeUp
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
@@ -85,6 +86,7 @@ class SQLiteLog(BaseLog):
         self._data_version: int | None = None
         self._is_shared = False
         self._replaying = asyncio.Lock()
+        self._wake_up = self._watching = WALWakeUp(self._path, self._has_moved)
 
     async def open(self) -> None:
         """Install (or verify, if capture does not manage the schema) and stand at the end of the log; idempotent.
@@ -180,9 +182,19 @@ class SQLiteLog(BaseLog):
         with closing(self._opened()) as connection:
             return self._read(state, after, until=until, connection=connection)
 
+    def _has_moved(self) -> bool:
+        """Tell whether somebody has committed since the last poll, or the next poll has anything else to tell."""
+        try:
+            return self._read_data_version() != self._data_version
+        except (sqlite3.Error, ServiceUnavailableError):
+            return True
+
+    def _read_data_version(self) -> int:
+        return int(self._execute("PRAGMA data_version").fetchone()[0])
+
     def _sync(self, state: CaptureState) -> None:
         self._follow_file()
-        data_version = self._execute("PRAGMA data_version").fetchone()[0]
+        data_version = self._read_data_version()
         if data_version == self._data_version and self._invalidation_reason is None:
             return
         reconciled, found = self._reconcile(state, self._version)
@@ -361,6 +373,7 @@ class SQLiteLog(BaseLog):
         return connection
 
     def _disconnect(self) -> None:
+        self._watching.close()
         if self._connection is not None:
             self._connection.close()
         self._connection = self._file = self._data_version = None

@@ -14,6 +14,7 @@ from reactive_rpc.cache.result import HandlerOutcome, ResultKey
 from reactive_rpc.cache.store import MemoryStore
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
+from reactive_rpc.changes.wake_up import NoWakeUp, WakeUp
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
@@ -129,6 +130,10 @@ class ScriptedLog:
         self.version = self.remembers_from = self.committed + 1
         self._committed = [(self.version, change(-1, "none"))]
         self._notify(Batch(self.version, flush=reason))
+
+    @property
+    def wake_up(self) -> WakeUp:
+        return NoWakeUp()
 
     def subscribe(self, apply: Applier) -> None:
         self._appliers.append(apply)

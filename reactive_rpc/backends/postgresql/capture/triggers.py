@@ -25,6 +25,7 @@ from reactive_rpc.backends.postgresql.capture.tables import (
     PostgreSQLRelation,
     PostgreSQLTable,
 )
+from reactive_rpc.backends.postgresql.capture.wake_up import WAKE
 
 __all__ = [
     "ALWAYS",
@@ -150,16 +151,16 @@ def _body(recorded: Sequence[PostgreSQLTable], widened: Sequence[str], *, only_r
     steps = "\n".join(_step(table, only_read=only_read) for table in recorded)
     bulk = "\n".join(f"    {_log_bulk(name)}" for name in widened)
     widening = f"  IF TG_OP <> 'INSERT' THEN\n{bulk}\n  END IF;\n" if widened else ""
+    truncated = "".join(f"    {_log_bulk(name)}\n" for name in names)
     return (
-        "\nDECLARE\n  fits bool;\n  total bigint;\n  olds bigint;\n  news bigint;\n  items jsonb;\nBEGIN\n"
-        "  IF TG_OP = 'TRUNCATE' THEN\n"
-        + "".join(f"    {_log_bulk(name)}\n" for name in names)
-        + f"    RETURN NULL;\n  END IF;\n{steps}\n{widening}  RETURN NULL;\nEND\n"
+        "\nDECLARE\n  wrote bool := false;\n  fits bool;\n  total bigint;\n  olds bigint;\n  news bigint;\n"
+        f"  items jsonb;\nBEGIN\n  IF TG_OP = 'TRUNCATE' THEN\n{truncated}  ELSE\n{steps}\n{widening}  END IF;\n"
+        f"  IF NOT wrote THEN\n    RETURN NULL;\n  END IF;{WAKE}  RETURN NULL;\nEND\n"
     )
 
 
 def _log_bulk(name: str) -> str:
-    return f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES ({literal(name)}, 'B');"
+    return f"INSERT INTO {SCHEMA}.outbox(tbl, op) VALUES ({literal(name)}, 'B'); wrote := true;"
 
 
 def _step(table: PostgreSQLTable, *, only_read: bool) -> str:
@@ -200,7 +201,7 @@ def _step(table: PostgreSQLTable, *, only_read: bool) -> str:
   IF total NOT BETWEEN 0 AND {BULK_ROWS} THEN
     {_log_bulk(table.name)}
   ELSIF items IS NOT NULL THEN
-    INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ({name}, left(TG_OP, 1)::"char", items);
+    INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ({name}, left(TG_OP, 1)::"char", items); wrote := true;
   END IF;"""
 
 
@@ -325,7 +326,10 @@ BASE: Final = {
 }
 """Our tables, and the DDL of each."""
 
-ANNOUNCE_BODY: Final = f"INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys)"
+ANNOUNCE_BODY: Final = f"""
+BEGIN
+  INSERT INTO {SCHEMA}.outbox(tbl, op, rows) VALUES ('topic:' || topic, 'T', keys);{WAKE}END
+"""
 
 _ANNOUNCE: Final = f"{SCHEMA}.announce(text, jsonb)"
 
@@ -333,8 +337,9 @@ _ANNOUNCE: Final = f"{SCHEMA}.announce(text, jsonb)"
 def announce_statements(owner: str) -> list[str]:
     """Return the DDL of the function by which topics are announced."""
     return [
-        f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void LANGUAGE sql"
-        f" SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $announce${ANNOUNCE_BODY}$announce$",
+        f"CREATE OR REPLACE FUNCTION {SCHEMA}.announce(topic text, keys jsonb DEFAULT NULL) RETURNS void"
+        " LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp"
+        f" AS $announce${ANNOUNCE_BODY}$announce$",
         *owned_by(owner, _ANNOUNCE),
     ]
 

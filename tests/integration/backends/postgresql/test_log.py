@@ -13,10 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from reactive_rpc.backends.postgresql.capture.wake_up import SLEEPERS
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
+from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .tails import DEADLINE_SECONDS, OpenTail, Tail, connected, create, ids
 
@@ -57,8 +59,8 @@ def test_a_transaction_that_commits_late_is_not_missed(url: str, tail: Tail, wri
         assert naive == (1,), "the cursor of the highest id sees one of the two"
 
 
-def test_savepoints_and_prepared_transactions(tail: Tail, writer: psycopg.Connection[Any]) -> None:
-    """Rows written in savepoints count with their transaction; a prepared one counts when it is committed."""
+def test_savepoints(tail: Tail, writer: psycopg.Connection[Any]) -> None:
+    """Rows written in savepoints count with their transaction."""
     writer.execute("BEGIN")
     for n in range(1, 7):
         writer.execute(f"SAVEPOINT s{n}")
@@ -68,14 +70,23 @@ def test_savepoints_and_prepared_transactions(tail: Tail, writer: psycopg.Connec
     assert tail.received() == []
     writer.execute("COMMIT")
     assert tail.received() == [1, 2, 4, 5]
-    for n, end in ((10, "COMMIT"), (11, "ROLLBACK")):
-        writer.execute("BEGIN")
-        writer.execute(f"INSERT INTO w VALUES ({n}, 0)")
-        writer.execute(f"PREPARE TRANSACTION 'p{n}'")
-        writer.execute(f"INSERT INTO w VALUES ({n + 100}, 0)")
-        assert tail.received() == [n + 100]
-        writer.execute(f"{end} PREPARED 'p{n}'")
-        assert tail.received() == ([n] if end == "COMMIT" else [])
+
+
+def test_prepared_transactions(two_phase_postgresql: PostgreSQL, open_tail: OpenTail) -> None:
+    """A prepared transaction counts when it is committed, and nothing of ours keeps it from being prepared."""
+    url = two_phase_postgresql.new_database()
+    create(url)
+    tail = open_tail(url)
+    with closing(connected(url)) as writer, closing(connected(url)) as sleeper:
+        sleeper.execute(f"SELECT pg_advisory_lock_shared({SLEEPERS})")
+        for n, end in ((10, "COMMIT"), (11, "ROLLBACK")):
+            writer.execute("BEGIN")
+            writer.execute(f"INSERT INTO w VALUES ({n}, 0)")
+            writer.execute(f"PREPARE TRANSACTION 'p{n}'")
+            writer.execute(f"INSERT INTO w VALUES ({n + 100}, 0)")
+            assert tail.received() == [n + 100]
+            writer.execute(f"{end} PREPARED 'p{n}'")
+            assert tail.received() == ([n] if end == "COMMIT" else [])
 
 
 def test_eight_writers_with_long_transactions(url: str, tail: Tail, writer: psycopg.Connection[Any]) -> None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from reactive_rpc.backends.postgresql.capture.wake_up import CHANNEL, SLEEPERS
 from reactive_rpc.dependencies.change import UNKNOWN
 from reactive_rpc.testing.postgresql import PostgreSQL, postgresql_server
 
@@ -217,10 +218,6 @@ SHAPES = [
     Shape("savepoint kept", "BEGIN;\nSAVEPOINT s;\nDELETE FROM task WHERE n = 2;\nRELEASE s;\nCOMMIT", {"task": 1}),
     Shape("rolled back", "BEGIN;\nUPDATE team SET size = 100;\nDELETE FROM task;\nROLLBACK", {}),
     Shape(
-        "prepared", "BEGIN;\nUPDATE team SET size = 100;\nPREPARE TRANSACTION 'p';\nCOMMIT PREPARED 'p'", {"team": 3}
-    ),
-    Shape("prepared, rolled back", "BEGIN;\nDELETE FROM task;\nPREPARE TRANSACTION 'p';\nROLLBACK PREPARED 'p'", {}),
-    Shape(
         "as a replica",
         "SET session_replication_role = replica;\nUPDATE team SET size = 100;\nRESET session_replication_role",
         {"team": 3},
@@ -289,6 +286,12 @@ SHAPES = [
     Shape("10,000 rows", "INSERT INTO bag SELECT g FROM generate_series(1, 10000) g", {"bag": 10_000}),
     Shape("10,001 rows", "INSERT INTO bag SELECT g FROM generate_series(1, 10001) g", {"bag": "B"}),
 ]
+PREPARED = [
+    Shape(
+        "prepared", "BEGIN;\nUPDATE team SET size = 100;\nPREPARE TRANSACTION 'p';\nCOMMIT PREPARED 'p'", {"team": 3}
+    ),
+    Shape("prepared, rolled back", "BEGIN;\nDELETE FROM task;\nPREPARE TRANSACTION 'p';\nROLLBACK PREPARED 'p'", {}),
+]
 DRIVERS: dict[str, Callable[[str], Writer]] = {"psycopg": psycopg_writer, "asyncpg": asyncpg_writer}
 
 
@@ -335,6 +338,36 @@ def writer(request: pytest.FixtureRequest, shared_world: CapturedDatabase) -> It
     writer.close()
 
 
+class Sleeper:
+    """A session that is notified of commits, as a log that sleeps is."""
+
+    def __init__(self, url: str) -> None:
+        self._notified: list[object] = []
+        self._connection = psycopg.connect(url, autocommit=True)
+        self._connection.add_notify_handler(self._notified.append)
+        self._connection.execute(f"LISTEN {CHANNEL}")
+        self._connection.execute(f"SELECT pg_advisory_lock_shared({SLEEPERS})")
+
+    def was_woken(self) -> bool:
+        """Tell whether it has been notified since this was last asked."""
+        for _ in range(2):  # what the server knows when it is asked, it tells after the answer at the latest
+            self._connection.execute("SELECT 1")
+        woken = bool(self._notified)
+        self._notified.clear()
+        return woken
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture(scope="module")
+def sleeper(shared_world: CapturedDatabase) -> Iterator[Sleeper]:
+    """Return a session that sleeps on the database."""
+    sleeper = Sleeper(shared_world.url)
+    yield sleeper
+    sleeper.close()
+
+
 def _recorded(changes: list[Any]) -> dict[str, int | str]:
     counts = Counter(change.table for change in changes)
     bulk = {change.table for change in changes if change.operation == "bulk"}
@@ -342,9 +375,16 @@ def _recorded(changes: list[Any]) -> dict[str, int | str]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_every_changed_row_is_told_and_no_other(world: CapturedDatabase, writer: Writer, shape: Shape) -> None:
-    """Whatever the shape of a write, the outbox tells what a diff of whole tables shows, in as many changes as rows."""
+def test_every_changed_row_is_told_and_no_other(
+    world: CapturedDatabase, writer: Writer, sleeper: Sleeper, shape: Shape
+) -> None:
+    """Whatever the shape of a write, the outbox tells what a diff of whole tables shows, in as many changes as rows.
+
+    Logs that sleep are woken by it, and only if there is anything to read.
+    """
+    sleeper.was_woken()
     assert _recorded(world.check(lambda: writer.run(shape.sql))) == shape.recorded
+    assert sleeper.was_woken() == bool(shape.recorded)
 
 
 def test_rows_by_copy_are_recorded(world: CapturedDatabase, writer: Writer) -> None:
@@ -434,8 +474,9 @@ def test_a_plan_that_compares_each_pair_is_found_out(world: CapturedDatabase) ->
         world.reader.execute(definition.encode())
 
 
-def test_topics_are_recorded(world: CapturedDatabase, writer: Writer) -> None:
-    """What an application announces is an insert for each key, or a bulk change for all of them."""
+def test_topics_are_recorded(world: CapturedDatabase, writer: Writer, sleeper: Sleeper) -> None:
+    """What an application announces is an insert for each key, or a bulk change for all of them, and wakes logs."""
+    sleeper.was_woken()
     writer.run("SELECT reactive_rpc.announce('weather', '[\"oslo\", \"rome\"]'); SELECT reactive_rpc.announce('news')")
     recorded = [(change.table, change.operation, change.after) for change in world.changes()]
     assert recorded == [
@@ -443,6 +484,7 @@ def test_topics_are_recorded(world: CapturedDatabase, writer: Writer) -> None:
         ("topic:weather", "insert", {"key": "rome"}),
         ("topic:news", "bulk", None),
     ]
+    assert sleeper.was_woken()
 
 
 @pytest.mark.seeded_bug
@@ -456,12 +498,27 @@ def test_an_untold_write_is_found_out(world: CapturedDatabase, writer: Writer) -
         world.reader.execute("ALTER TABLE team ENABLE ALWAYS TRIGGER reactive_rpc_update")
 
 
+@pytest.mark.parametrize("shape", PREPARED, ids=lambda shape: shape.name)
+def test_prepared_transactions_are_told(two_phase_postgresql: PostgreSQL, shape: Shape) -> None:
+    """Where transactions may be prepared, they are recorded when they are committed, whoever sleeps meanwhile.
+
+    Nobody is woken there: after a NOTIFY no transaction can be prepared.
+    """
+    world = _make_world(_plain(two_phase_postgresql.new_database()), BASE)
+    writer, sleeper = psycopg_writer(world.url), Sleeper(world.url)
+    _reset(world)
+    assert _recorded(world.check(lambda: writer.run(shape.sql))) == shape.recorded
+    assert not sleeper.was_woken()
+    for each in (writer, sleeper, world):
+        each.close()
+
+
 def test_the_core_on_an_older_server() -> None:
     """All shapes are recorded as well by PostgreSQL 16."""
-    with postgresql_server(version="16") as server:
+    with postgresql_server(version="16", max_prepared_transactions=20) as server:
         world = _make_world(_plain(server.new_database()), BASE)
         writer = psycopg_writer(world.url)
-        for shape in SHAPES:
+        for shape in SHAPES + PREPARED:
             _reset(world)
             assert _recorded(world.check(lambda shape=shape: writer.run(shape.sql))) == shape.recorded, shape.name  # type: ignore[misc]  # a default holds the loop's value
         writer.close()

@@ -1,0 +1,1 @@
+"""Modules of PostgreSQL that need no server."""
