@@ -135,6 +135,17 @@ class Freshness:
             self._fresh_at = began
         return version
 
+    def shares_look(self, *, is_server_request: bool) -> bool:
+        """Tell whether a look that others have made counts for this request too, and count it; else `sync_to_head`.
+
+        Args:
+            is_server_request: as in `Strict`.
+        """
+        if is_server_request and self._log.is_look_shared:
+            self.polls += 1
+            return True
+        return False
+
     def counters(self) -> dict[str, float]:
         """Return the counters of `/metrics` that are kept here: `{name: value}`."""
         return {

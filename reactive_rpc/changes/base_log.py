@@ -72,7 +72,8 @@ class BaseLog(ABC):
     @property
     def epoch(self) -> str:
         """Within an epoch versions can be compared."""
-        return self.schema.epoch
+        state = self._state
+        return self.schema.epoch if state is None else state.epoch
 
     @property
     def version(self) -> int:
@@ -133,6 +134,11 @@ class BaseLog(ABC):
             ServiceUnavailableError: the database cannot be read.
         """
         return await self.sync_to_head()
+
+    @property
+    def is_look_shared(self) -> bool:
+        """Whether `sync_to_head_for_server` would return at once, by the look of another request."""
+        return False
 
     def _notify(self, batch: Batch) -> None:
         """Hand a batch to every subscriber; if one fails, everything is flushed."""

@@ -103,6 +103,11 @@ class Log(Protocol):
         """
         ...
 
+    @property
+    def is_look_shared(self) -> bool:
+        """Whether `sync_to_head_for_server` would return at once, by the look of another request."""
+        ...
+
     def changes_since(self, version: int) -> tuple[Change, ...] | None:
         """Return the changes applied after `version`, from memory; None where memory does not reach back that far."""
         ...

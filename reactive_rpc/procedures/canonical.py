@@ -127,6 +127,8 @@ def _plain(value: Any) -> object:
         return value if isfinite(value) else {"$float": repr(value)}
     if kind is list:
         return [_plain(item) for item in value]
+    if kind is dict:  # as below, for what a context is made of: on the way of each call that has one
+        return {"$builtins.dict": [[_plain(key), _plain(item)] for key, item in value.items()]}
     shape = _shape_of(kind)  # type: ignore[arg-type]  # a class can be hashed
     if shape.fields is None:
         return {shape.tag: _content(value)}

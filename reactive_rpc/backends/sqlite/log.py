@@ -127,12 +127,20 @@ class SQLiteLog(BaseLog):
         if self._is_shared:
             return self._version
         loop = asyncio.get_running_loop()
-        if loop.get_task_factory() is None:
-            self._is_shared = True
-            # INVARIANT (the end of sharing is appended before the poll): a task that runs before that end was ready
-            # before the poll, so its request had been read from its socket by then, and the poll covers it.
-            loop.call_soon(self._end_sharing)
-        return self.sync_to_head_blocking()
+        if loop.get_task_factory() is not None:
+            return self.sync_to_head_blocking()
+        # INVARIANT (the end of sharing is appended before the poll): a task that runs before that end was ready before
+        # the poll, so its request had been read from its socket by then, and the poll covers it.
+        loop.call_soon(self._end_sharing)
+        version = self.sync_to_head_blocking()
+        # INVARIANT (only once it has succeeded): a poll that has failed covers nobody.
+        self._is_shared = True
+        return version
+
+    @property
+    def is_look_shared(self) -> bool:
+        """Whether `sync_to_head_for_server` would return at once, by the look of another request."""
+        return self._is_shared
 
     def _end_sharing(self) -> None:
         self._is_shared = False

@@ -120,6 +120,9 @@ class DependencyPlan:
         last = calls[-1] if calls and context == len(parameters) + len(calls) else None
         found = None if last is None else getattr(last.function, QUERY, None)
         self.query: ContextQuery | None = found if isinstance(found, ContextQuery) else None
+        self._before: DependencyPlan | None = None
+        if self.query is not None and len(calls) > 1:
+            self._before = DependencyPlan(parameters, calls[:-1], context=None, takes_connection=takes_connection)
         self.asks_queries = any(hasattr(each.function, QUERY) for each in calls)
         self.is_bare = all(type(each.function) in PLAIN_SCHEMES for each in calls[:-1])
 
@@ -168,7 +171,11 @@ class DependencyPlan:
         Raises:
             Exception: whatever a dependency raised.
         """
-        await self._make(self._calls, values)
+        for call in self._calls:
+            given = call.given(values)
+            # As FastAPI does, a plain function: in the same threads, under the same limit.
+            made = call.function(**given) if call.is_async else run_in_threadpool(call.function, **given)
+            values.append(await made)
         return None if self._context is None else values[self._context]
 
     async def before_query(self, values: list[Any]) -> dict[str, Any]:
@@ -177,17 +184,9 @@ class DependencyPlan:
         Raises:
             Exception: whatever a dependency raised.
         """
-        *before, last = self._calls
-        if before:
-            await self._make(before, values)
-        return last.given(values)
-
-    async def _make(self, calls: Sequence[_Call], values: list[Any]) -> None:
-        for call in calls:
-            given = call.given(values)
-            # As FastAPI does, a plain function: in the same threads, under the same limit.
-            made = call.function(**given) if call.is_async else run_in_threadpool(call.function, **given)
-            values.append(await made)
+        if self._before is not None:
+            await self._before.solve(values)
+        return self._calls[-1].given(values)
 
 
 def plan_of(dependencies: Sequence[Dependant], *, context: str) -> DependencyPlan | None:

@@ -55,7 +55,7 @@ from reactive_rpc.web.routing.responses import (
     error_answer,
     error_of,
 )
-from reactive_rpc.web.routing.stored_answers import BEGUN, ReadyAnswer, StoredAnswers
+from reactive_rpc.web.routing.stored_answers import BEGUN, Begun, ReadyAnswer, StoredAnswers
 
 __all__ = ["CallRequest", "Endpoint", "ProcedureEndpoint", "methods_of", "parameters_of"]
 
@@ -97,9 +97,9 @@ class Endpoint(ABC):
     begins = False
     """Whether its calls by GET may be begun before the layers of the application, see `begin`."""
 
-    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
+    def begin(self, scope: Scope, dependencies: list[Dependant]) -> Awaitable[Begun]:
         """Return the answer to a request, if it is stored; else how far its call has come, to be left in its scope."""
-        return None
+        return _nothing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dependencies: list[Dependant]) -> None:
         """Serve one request, which may have been begun before; `dependencies` are what FastAPI says it depends on."""
@@ -141,6 +141,10 @@ class Endpoint(ABC):
                 f"{scope['method']} does not call {self.path}: use {' or '.join(methods)}",
                 headers={"allow": ", ".join(methods)},
             )
+
+
+async def _nothing() -> None:
+    """Begin nothing."""
 
 
 class CallRequest(NamedTuple):
@@ -208,13 +212,13 @@ class ProcedureEndpoint(Endpoint):
         self._stored = stored
         self.begins = stored.is_possible and not by_token and "GET" in self._methods
 
-    async def begin(self, scope: Scope, dependencies: list[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
+    def begin(self, scope: Scope, dependencies: list[Dependant]) -> Awaitable[Begun]:
         """Return the answer to a request by GET, if it is stored; else how far its call has come."""
         try:
             self.require_open()
         except Exception:
-            return None  # which `respond` says
-        return await self._stored.begin(scope, dependencies)
+            return super().begin(scope, dependencies)  # `respond` says so
+        return self._stored.begin(scope, dependencies)
 
     async def answer(self, scope: Scope, receive: Receive, dependencies: list[Dependant]) -> Answer:
         """Resolve the context, decode the input, call."""

@@ -89,11 +89,12 @@ class _OuterShortcut:
         await self.app(scope, receive, send)
 
     async def _answer(self, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:
-        sent: list[Message] = []
+        start, body = answer.messages
+        sent = [start]
         try:
-            for message in answer.messages:
-                sent.append(message)
-                await send(message)
+            await send(start)
+            sent.append(body)
+            await send(body)
         except Exception as fault:
             scope[UNSENT] = _Unsent(sent, fault)
             await self.app(scope, receive, _nowhere)

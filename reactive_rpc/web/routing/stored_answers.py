@@ -9,8 +9,8 @@ from where it has come to: nothing of the application's is called twice, and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from fastapi.dependencies.models import Dependant
 from starlette.types import Scope, Send
@@ -29,11 +29,11 @@ from reactive_rpc.procedures.session_steps import SessionStep
 from reactive_rpc.procedures.steps import Step
 from reactive_rpc.web.routing.answer_headers import Marks, scope_mark
 from reactive_rpc.web.routing.conditions import is_held, is_server_request
-from reactive_rpc.web.routing.dependencies import NOTHING_RESOLVED, Resolved, by_plan
+from reactive_rpc.web.routing.dependencies import Resolved
 from reactive_rpc.web.routing.dependency_plan import DependencyPlan, DependencyPlans
 from reactive_rpc.web.routing.responses import JSON, REVALIDATE, Headers
 
-__all__ = ["BEGUN", "ReadyAnswer", "StoredAnswers"]
+__all__ = ["BEGUN", "Begun", "ReadyAnswer", "StoredAnswers"]
 
 BEGUN: Final = "reactive_rpc.begun"
 """Where the scope of a request holds how far its call has come, if something was begun for it: see `begin`."""
@@ -62,6 +62,10 @@ class ReadyAnswer(NamedTuple):
         """Send it."""
         for message in self.messages:
             await send(message)
+
+
+Begun = ReadyAnswer | Resolved | Exception | None
+"""How far a call has come: its answer, what its dependencies made, the error that it ended by; None is nowhere."""
 
 
 class _Caller(NamedTuple):
@@ -127,6 +131,7 @@ class StoredAnswers:
         self._marks = marks
         self._plans = plans
         self._takes_context = procedure.handler.context is not None
+        self._has_steps = bool(procedure.calls)
         self._known: dict[tuple[bytes, _Caller], _Known] = {}
         self._callers: dict[tuple[object, ...], _Caller] = {}
         self._steps: Sequence[SessionStep] | None = None
@@ -139,7 +144,7 @@ class StoredAnswers:
             and all(isinstance(part, Step) and part.session is not None for part in procedure.calls)
         )
 
-    async def begin(self, scope: Scope, dependencies: Sequence[Dependant]) -> ReadyAnswer | Resolved | Exception | None:
+    async def begin(self, scope: Scope, dependencies: Sequence[Dependant]) -> Begun:
         """Return the answer, if it is stored; else how far the call has come, or the error that it has ended by.
 
         None if nothing has been done for it: it goes the long way from its beginning.
@@ -149,32 +154,36 @@ class StoredAnswers:
             return None
         try:
             if not dependencies:
-                return await self._find(scope, NOTHING_RESOLVED)
+                return await self._find(scope, None)
             plan = self._plans.of(dependencies)
             values = None if plan is None or scope["app"].dependency_overrides else plan.read(scope)
             if plan is None or values is None:
                 return None
-            if plan.query is None:
-                return await self._find(scope, await by_plan(plan, values))
-            return await self._find_by_query(scope, plan, query=plan.query, values=values)
+            if plan.query is not None:
+                return await self._find_by_query(scope, plan, query=plan.query, values=values)
+            if plan.asks_queries:
+                return None
+            return await self._find(scope, await plan.solve(values))
         except Exception as exc:
             return exc
 
     def _is_overridden(self, scope: Scope) -> bool:
         return self._calls.is_overridden or bool(getattr(scope.get("app"), "dependency_overrides", None))
 
-    async def _find(self, scope: Scope, found: Resolved) -> ReadyAnswer | Resolved:
+    async def _find(self, scope: Scope, ctx: Any) -> ReadyAnswer | Resolved:
         """Return the answer for a context; how far the call has come if not all of it is stored."""
-        first = self._calls.admitted(self._procedure, found.context)
-        caller = self._caller_of(first, found.context)
+        first = self._calls.admitted(self._procedure, ctx)
+        caller = self._caller_of(first, ctx)
         if caller is None or (False, scope["query_string"]) not in self._seen:
-            return found
+            return Resolved(ctx)
         try:
-            await self._freshness.sync_to_head(is_server_request=is_server_request())
+            is_server = is_server_request()
+            if not self._freshness.shares_look(is_server_request=is_server):
+                await self._freshness.sync_to_head(is_server_request=is_server)
         except ServiceUnavailableError as outage:
-            return replace(found, outage=outage)
+            return Resolved(ctx, outage=outage)
         # INVARIANT (no await from here to the return): all that is found is right at one version of the log.
-        return self._stored(scope, first, caller) or replace(found, is_log_read=True)
+        return self._stored(scope, first, caller) or Resolved(ctx, is_log_read=True)
 
     async def _find_by_query(
         self, scope: Scope, plan: DependencyPlan, *, query: ContextQuery, values: list[object]
@@ -184,7 +193,9 @@ class StoredAnswers:
         asked = calls.context_call(query, await plan.before_query(values))
         # INVARIANT (what the application's code may have written meanwhile is seen): only where none has run for this
         # request, its look may be one that others have made since it was read from its connection.
-        await self._freshness.sync_to_head(is_server_request=plan.is_bare and is_server_request())
+        is_server = plan.is_bare and is_server_request()
+        if not self._freshness.shares_look(is_server_request=is_server):
+            await self._freshness.sync_to_head(is_server_request=is_server)
         # INVARIANT (no await from here to the answer): a right that was lost before is lost in the look-up too, and
         # what the result shows is no later than the right to see it.
         outcome = self._reader.peek(asked.key)
@@ -207,17 +218,20 @@ class StoredAnswers:
             RPCError: a step has refused.
         """
         passed: list[CachedResult] = []
-        if self._procedure.calls:
+        if self._has_steps:
             spelled = self._after_steps(caller.spelled, passed)
             if spelled is None:
                 return None
             caller = _Caller(spelled if self._takes_context else b"", caller.mark)
-        known = self._known_of(scope["query_string"], first, caller)
+        known = self._known.get((scope["query_string"], caller))
+        if known is None:
+            known = self._known_of(scope["query_string"], first, caller)
         result = None if known is None else self._reader.peek(known.key)
         if known is None or result is None or result.outcome is None or result.error is not None:
             return None
-        for each in (*passed, result):
+        for each in passed:
             self._reader.count_hit(each)
+        self._reader.count_hit(result)
         return self._answer(scope, known, result=result, caller=caller, body=result.outcome.body)
 
     def _after_steps(self, spelled: bytes, passed: list[CachedResult]) -> bytes | None:
@@ -258,9 +272,6 @@ class StoredAnswers:
 
     def _known_of(self, text: bytes, ctx: Context, caller: _Caller) -> _Known | None:
         """Return where the result for an input and a caller is stored; None if its input was not decoded lately."""
-        found = self._known.get((text, caller))
-        if found is not None:
-            return found
         input = self._seen.get((False, text))
         if input is None:
             return None

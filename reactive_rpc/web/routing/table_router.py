@@ -132,7 +132,8 @@ class TableRouter(APIRouter):
         self._targets: dict[str, Target | MountPlace] = {}
         self._bases: set[str] = set()
         self._places: dict[str, MountPlace] = {}
-        self._built_for: tuple[int, int] | None = None
+        self._built_for: object = None
+        self._built_of = 0
 
     def add_mount(self, mount: Mount) -> None:
         """Serve all that stands below the mount's prefix by it; undocumented, as its wire is not OpenAPI's."""
@@ -159,7 +160,7 @@ class TableRouter(APIRouter):
 
     def target(self, scope: Scope) -> Target | MountPlace | None:
         """Return the endpoint or mount that serves a request; None if the path is none of ours."""
-        path = route_path(scope)
+        path = route_path(scope) if scope.get("root_path") else scope["path"]
         found = self._table(scope).get(path)
         if found is not None:
             return found
@@ -202,10 +203,11 @@ class TableRouter(APIRouter):
     def _table(self, scope: Scope) -> Mapping[str, Target | MountPlace]:
         """Return `{full path: target}` of the application that the request came through."""
         app = scope["app"]
-        version = id(app), len(app.routes)
-        if self._built_for != version:
-            self._read(app.routes)
-            self._built_for = version
+        routes = app.router.routes
+        # INVARIANT (held, so that no other application gets its id): asked at each request, by no more than identity.
+        if app is not self._built_for or len(routes) != self._built_of:
+            self._read(routes)
+            self._built_for, self._built_of = app, len(routes)
         return self._targets
 
     def _read(self, routes: list[Any]) -> None:

@@ -16,4 +16,5 @@ def name_route(scope: Scope, path: str, route: object, function: object) -> None
     """Say which route serves a request: `path` as the application has it, the route, and its function."""
     scope["route"] = route
     scope["endpoint"] = function
-    notify_route(scope, path)
+    if "fastapi.telemetry" in scope:
+        notify_route(scope, path)

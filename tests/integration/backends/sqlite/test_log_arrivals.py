@@ -10,6 +10,7 @@ from pathlib import Path
 from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
 from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.clock import RandomIds
+from reactive_rpc.errors import ServiceUnavailableError
 
 
 class CountedLog(SQLiteLog):
@@ -68,6 +69,31 @@ def test_a_request_that_became_ready_after_the_poll_polls_again(tmp_path: Path) 
 
         before = await asyncio.create_task(first())
         assert await later[0] == before + 1
+        await log.aclose()
+
+    asyncio.run(arrive())
+
+
+def test_a_poll_that_fails_is_shared_by_nobody(tmp_path: Path) -> None:
+    """Whoever is ready with it polls anew: it has read nothing."""
+
+    class FailingLog(CountedLog):
+        def sync_to_head_blocking(self) -> int:
+            version = super().sync_to_head_blocking()
+            if self.polls == 1:
+                raise ServiceUnavailableError("the first time")
+            return version
+
+    async def arrive() -> None:
+        opened(tmp_path / "a.db")
+        log = FailingLog(SQLiteCapture(tmp_path / "a.db", ids=RandomIds()))
+        await log.open()
+        first, *others = await asyncio.gather(
+            *(log.sync_to_head_for_server() for _ in range(5)), return_exceptions=True
+        )
+        assert isinstance(first, ServiceUnavailableError)
+        assert others == [log.version] * 4
+        assert log.polls == 2
         await log.aclose()
 
     asyncio.run(arrive())
