@@ -50,10 +50,10 @@ SQLITE = {
     "event": Bound(11, 0, 344, 63, 41),
 }
 POSTGRESQL = {
-    "hit": Bound(1, 1, 61, 24),
-    "miss": Bound(7, 7, 319, 62),
-    "mutation": Bound(7, 7, 172, 52),
-    "event": Bound(8, 8, 354, 65),
+    "hit": Bound(1, 1, 56, 22),
+    "miss": Bound(7, 7, 310, 60),
+    "mutation": Bound(7, 7, 169, 51),
+    "event": Bound(8, 8, 351, 65),
 }
 PATHS = list(SQLITE)
 

@@ -76,16 +76,17 @@ class _OuterShortcut:
         self.router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "GET":
-            target = self.router.target(scope)
-            if type(target) is Target and target.endpoint.begins:
+        target = self.router.target(scope) if scope["type"] == "http" else None
+        if target is not None:
+            if scope["method"] == "GET" and type(target) is Target and target.endpoint.begins:
                 target.name(scope)
                 begun = await target.endpoint.begin(scope, target.dependencies)
                 if type(begun) is ReadyAnswer:
                     await self._answer(begun, scope, receive=receive, send=send)
                     return
                 scope[BEGUN] = begun
-        scope[SERVER_SEND] = send
+            # INVARIANT (of requests for this router alone): an application that is mounted here has middlewares too.
+            scope[SERVER_SEND] = send
         await self.app(scope, receive, send)
 
     async def _answer(self, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:

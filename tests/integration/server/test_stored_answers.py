@@ -30,8 +30,10 @@ from reactive_rpc.testing import FakeClock
 from reactive_rpc.web.routing import shortcut, stored_answers
 from reactive_rpc.web.routing.shortcut import _OuterShortcut
 from reactive_rpc.web.routing.stored_answers import ReadyAnswer, StoredAnswers
+from tests.support.waiting import until
 
-from .rooms import Base, Note, Server, app_of, serving, write
+from .in_process import InProcessStream
+from .rooms import Base, Note, Server, app_of, rpc_on, serving, write
 
 pytestmark = pytest.mark.anyio
 
@@ -413,3 +415,27 @@ async def test_a_result_that_the_client_holds_is_not_sent_again(file: Path) -> N
         assert [status for status, _ in seen] == [200, 304, 200] * 2
         assert len({etag for _, etag in seen}) == 2
         assert len(ON_THE_WAY) > 6
+
+
+async def test_a_stream_of_a_mounted_application_passes_its_middlewares(file: Path) -> None:
+    """Also where the application that it is mounted in serves procedures, and has none."""
+    sent: list[str] = []
+
+    class Watching(Counting):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def noted(message: Message) -> None:
+                sent.append(message["type"])
+                await send(message)
+
+            await self.app(scope, receive, noted)
+
+    outer, inner = rpc_on(file), rpc_on(file.with_name("inner.db"))
+    app, mounted = app_of(outer), app_of(inner)
+    mounted.add_middleware(Watching)
+    app.mount("/inner", mounted)
+    async with outer.lifespan(app), inner.lifespan(mounted):
+        query = {"path": "notes.in_room", "input": {"room": "a"}}
+        headers = {"authorization": "Bearer ann@t"}
+        async with InProcessStream(app, [query], headers, note=lambda: None, path="/inner/rpc/events") as stream:
+            await until(lambda: stream.names)
+            assert sent == ["http.response.start", "http.response.body"]
