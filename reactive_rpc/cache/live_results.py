@@ -6,7 +6,7 @@ A result is live while the store holds it or a stream watches it. Nothing else m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from reactive_rpc.cache.expiries import Expiries
@@ -15,6 +15,7 @@ from reactive_rpc.cache.stats import Stats
 from reactive_rpc.cache.store import Store
 from reactive_rpc.clock import Clock
 from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS
 
 __all__ = ["LiveResults"]
@@ -26,12 +27,19 @@ class LiveResults:
     Args:
         expire: called with results that time has ended; it must neither await nor raise.
         stats: counts the results that are stored and evicted.
+        want: `Log.want`.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, expire: Callable[[Sequence[CachedResult]], None], *, stats: Stats
+        self,
+        store: Store,
+        clock: Clock,
+        expire: Callable[[Sequence[CachedResult]], None],
+        *,
+        stats: Stats,
+        want: Callable[[Collection[Lookup]], None],
     ) -> None:
-        self.index: Index[CachedResult] = Index()
+        self.index: Index[CachedResult] = Index(want)
         self.expiries = Expiries(clock, expire)
         self._store = store
         self._clock = clock

@@ -90,7 +90,7 @@ class Reader:
         if auditor is not None:
             auditor.observe(self.drop)
         self.matcher = ChangeMatcher(log, self._audit, stats=self.stats)
-        self._live = LiveResults(store, self._clock, self._expire, stats=self.stats)
+        self._live = LiveResults(store, self._clock, self._expire, stats=self.stats, want=log.want)
         self._in_flight = InFlight(new_context)
         self._dropped = DroppedResults()
         self._sharing = None if shared is None else Sharing(shared, log, self.freshness, stats=self.stats)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,7 @@ from reactive_rpc.changes.history import History
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
 from reactive_rpc.changes.wake_up import NoWakeUp, WakeUp
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 
@@ -103,6 +105,9 @@ class BaseLog(ABC):
     def enrich_with(self, wanted: WantedLookups) -> None:
         """Add the virtual columns that `wanted` names to the images of every further batch."""
         self._wanted = wanted
+
+    def want(self, lookups: Collection[Lookup]) -> None:  # noqa: B027  # only a log of foreign images has to hear of it
+        """Do nothing: a log that makes its images itself asks `wanted` when it does."""
 
     def cursor_at(self, version: int) -> Cursor:
         """Return the cursor of a version."""

@@ -80,6 +80,13 @@ class Log(Protocol):
         """
         ...
 
+    def want(self, lookups: Collection[Lookup]) -> None:
+        """Take in that results rest on further virtual columns now, which `wanted` names from here on.
+
+        For logs whose images are made elsewhere. Called on the event loop, without awaiting; must not raise.
+        """
+        ...
+
     def cursor_at(self, version: int) -> Cursor:
         """Return the cursor of a version that was once `version` here, or of an earlier one, which tells more."""
         ...

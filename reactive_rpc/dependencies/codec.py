@@ -32,7 +32,14 @@ from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, ReadSet, RowTest
 
-__all__ = ["decode_changes", "decode_read_set", "encode_changes", "encode_read_set"]
+__all__ = [
+    "decode_changes",
+    "decode_lookup",
+    "decode_read_set",
+    "encode_changes",
+    "encode_lookup",
+    "encode_read_set",
+]
 
 T = TypeVar("T")
 
@@ -76,6 +83,20 @@ def decode_read_set(data: bytes) -> ReadSet:
         ValueError: `encode_read_set` cannot have made it.
     """
     return _decoded(_to_read_set, orjson.loads(data))
+
+
+def encode_lookup(lookup: Lookup) -> bytes:
+    """Return a virtual column as bytes."""
+    return orjson.dumps(_from_lookup(lookup))
+
+
+def decode_lookup(data: bytes) -> Lookup:
+    """Return the virtual column that `data` tells.
+
+    Raises:
+        ValueError: `encode_lookup` cannot have made it.
+    """
+    return _decoded(_to_lookup, orjson.loads(data))
 
 
 def _decoded(decode: Callable[[Any], T], item: Any) -> T:
@@ -141,7 +162,7 @@ def _from_constraint(constraint: Constraint) -> list[Any]:
     conditions: list[Any] = []
     for column, condition in constraint.conditions.items():
         conditions += (_from_value(column), _from_condition(condition))
-    lookups = [from_lookup(lookup) for lookup in constraint.lookups]
+    lookups = [_from_lookup(lookup) for lookup in constraint.lookups]
     return [_from_value(constraint.table), columns, conditions, lookups, _from_test(constraint.test)]
 
 
@@ -151,26 +172,20 @@ def _to_constraint(item: Any) -> Constraint:
         _text(table),
         None if columns is None else frozenset(map(_text, _list(columns))),
         _pairs(conditions, _to_condition),
-        tuple(map(to_lookup, _list(lookups))),
+        tuple(map(_to_lookup, _list(lookups))),
         _to_test(test),
     )
 
 
-def from_lookup(lookup: Lookup) -> list[Any]:
-    """Return a look-up as JSON has it."""
+def _from_lookup(lookup: Lookup) -> list[Any]:
     names = (lookup.table, lookup.column, lookup.parent, lookup.key, lookup.value)
-    return [*map(_from_value, names), None if lookup.further is None else from_lookup(lookup.further)]
+    return [*map(_from_value, names), None if lookup.further is None else _from_lookup(lookup.further)]
 
 
-def to_lookup(item: Any) -> Lookup:
-    """Return the look-up that `item` tells.
-
-    Raises:
-        ValueError: it tells none.
-    """
+def _to_lookup(item: Any) -> Lookup:
     *names, further = _list(item)
     table, column, parent, key, value = map(_text, names)
-    return Lookup(table, column, parent, key, value, None if further is None else to_lookup(further))
+    return Lookup(table, column, parent, key, value, None if further is None else _to_lookup(further))
 
 
 def _from_test(test: RowTest | None) -> list[Any] | None:

@@ -13,7 +13,7 @@ by which no entry is overlooked.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -255,9 +255,14 @@ _Place = tuple[_Shape[Any], IndexKey, Any, Span[Any] | None]
 
 
 class Index(Generic[E]):
-    """Entries by their read sets. An entry is any hashable object but a set; it is added once and removed once."""
+    """Entries by their read sets. An entry is any hashable object but a set; it is added once and removed once.
 
-    def __init__(self) -> None:
+    Args:
+        want: called with the virtual columns that a table's entries rest on, when there are new ones.
+    """
+
+    def __init__(self, want: Callable[[Collection[Lookup]], None] | None = None) -> None:
+        self._want = want
         # Of entries, or of `_Tested` entries where the shape is tested.
         self._tables: dict[str, dict[_ShapeKey, _Shape[Any]]] = {}
         self._lookups: dict[str, tuple[Lookup, ...]] = {}
@@ -336,6 +341,8 @@ class Index(Generic[E]):
             if new:
                 shape.lookups = (*shape.lookups, *new)
                 self._gather_lookups(table)
+                if self._want is not None:
+                    self._want(new)
         return shape
 
     def _drop(self, shape: _Shape[Any]) -> None:

@@ -22,8 +22,9 @@ from reactive_rpc.changes.barrier import Barrier
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.capture_backend import CaptureBackend
 from reactive_rpc.changes.captured_schema import CaptureState
-from reactive_rpc.changes.log import Batch, WantedLookups
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.tasks import Tasks, background, end_task
@@ -36,6 +37,9 @@ SILENCE_SECONDS: Final = 3.0
 OPEN_SECONDS: Final = 15.0
 """So long a relay may take to be elected when everything starts at once."""
 RETRY_SECONDS: Final = 0.2
+
+WANTED_SECONDS: Final = 300.0
+"""So long a relay adds a virtual column to images after somebody has wanted it last."""
 
 UNREACHABLE: Final = "Redis cannot be reached: try again later"
 """Said to callers; the cause is chained, for the log."""
@@ -68,6 +72,10 @@ class RedisLog(BaseLog):
         self._error: str | None = None
         self._tasks = Tasks()
         self._follower: asyncio.Task[None] | None = None
+        self._announcer: asyncio.Task[None] | None = None
+        self._announced: frozenset[Lookup] = frozenset()
+        self._unannounced: dict[Lookup, None] = {}
+        self._news = asyncio.Event()
         self._question: str | None = None
         self._answer: asyncio.Future[None] | None = None
         self._barrier = Barrier(self._ask_relay, "barrier")
@@ -88,8 +96,11 @@ class RedisLog(BaseLog):
         """Why this log cannot follow the database, Redis or the relay; None if it can."""
         return self._error
 
-    def enrich_with(self, wanted: WantedLookups) -> None:
-        """Do nothing: images from Redis have no virtual columns, so each of them counts as unknown."""
+    def want(self, lookups: Collection[Lookup]) -> None:
+        """Have the relay add these virtual columns to the images that it makes from here on."""
+        self._unannounced.update(dict.fromkeys(each for each in lookups if each not in self._announced))
+        if self._unannounced:
+            self._news.set()
 
     async def open(self) -> None:
         """Install (or, where capture does not manage the schema, verify) and stand where the relay is; idempotent.
@@ -102,6 +113,7 @@ class RedisLog(BaseLog):
             return
         self._state = await asyncio.to_thread(self._capture.install)
         self._follower = self._tasks.start(self._follow(), "redis log")
+        self._announcer = self._tasks.start(self._announce(), "wanted look-ups")
         try:
             await self._sync_within(OPEN_SECONDS)
         except BaseException:
@@ -112,9 +124,11 @@ class RedisLog(BaseLog):
         """Let go of Redis; idempotent. The log can be opened again."""
         self._state, self._epoch = None, None
         self._refuse("the log was closed")
-        follower, self._follower = self._follower, None
-        if follower is not None:
-            await end_task(follower, patience_seconds=PATIENCE_SECONDS)
+        tasks = self._follower, self._announcer
+        self._follower = self._announcer = None
+        for task in tasks:
+            if task is not None:
+                await end_task(task, patience_seconds=PATIENCE_SECONDS)
         await self._barrier.drain()
         await self._stream.aclose()
 
@@ -201,6 +215,31 @@ class RedisLog(BaseLog):
             else:
                 continue
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _announce(self) -> None:
+        """Say which virtual columns are wanted, at once, and all of them again before they are forgotten.
+
+        A relay that has not heard of one leaves it out of its images, where it counts as unknown.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(WANTED_SECONDS / 3):
+                    await self._news.wait()
+                new = tuple(self._unannounced)
+                self._news.clear()
+            except TimeoutError:
+                self._announced = frozenset()
+                tables = () if self._state is None else self._state.tables
+                new = tuple(each for table in tables for each in self._wanted(table))
+            try:
+                if new:
+                    await self._stream.want(new, WANTED_SECONDS)
+            except FAULTS:  # whoever follows the reports notes it
+                await asyncio.sleep(RETRY_SECONDS)
+                self._news.set()
+            else:
+                self._announced |= frozenset(new)
+                self._unannounced = {each: None for each in self._unannounced if each not in self._announced}
 
     def _note_error(self, error: str, cause: Exception | None = None) -> None:
         if error != self._error:

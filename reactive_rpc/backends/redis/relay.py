@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -24,6 +24,7 @@ from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.changes.wake_up import WakeUp
 from reactive_rpc.clock import Clock, SystemClock
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
 from reactive_rpc.tasks import Tasks, background
@@ -247,6 +248,30 @@ class _Questions:
         await self._tasks.aclose()
 
 
+class WantedOfWorkers:
+    """The virtual columns that the workers want, as Redis last told them; the relay's log asks for those of a table.
+
+    Args:
+        stream: where workers say so; the question "" says that somebody has.
+    """
+
+    def __init__(self, stream: RedisStream) -> None:
+        self._stream = stream
+        self._by_table: Mapping[str, Collection[Lookup]] = {}
+
+    def of_table(self, table: str) -> Collection[Lookup]:
+        """Return those of the rows of `table`."""
+        return self._by_table.get(table, ())
+
+    async def refresh(self) -> None:
+        """Ask Redis.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not do as it is told.
+        """
+        self._by_table = await self._stream.wanted()
+
+
 class Relay:
     """Feeds Redis for as long as it runs, or waits for its turn to.
 
@@ -327,15 +352,20 @@ class Relay:
         log = self._make_log()
         try:
             await log.open()
+            wanted = WantedOfWorkers(stream)
+            await wanted.refresh()
+            log.enrich_with(wanted.of_table)
             feed = Feed(log, stream, claim=lock is not None, appended=self._appended)
             questions = _Questions(stream, log.wake_up, self._poll_interval_seconds)
             try:
                 reported_at = float("-inf")
                 while lock is not None or not feed.is_contested:
                     answered = await questions.taken()
+                    is_due = self._clock.monotonic() - reported_at >= REPORT_SECONDS
+                    if is_due or "" in answered:
+                        await wanted.refresh()
                     # INVARIANT (questions are taken before the database is read): an answer speaks of a later read.
                     await feed.sync_to_head()
-                    is_due = self._clock.monotonic() - reported_at >= REPORT_SECONDS
                     if await feed.append(answered, must_report=is_due):
                         reported_at = self._clock.monotonic()
                         self._appended = feed.appended

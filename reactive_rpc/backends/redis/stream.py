@@ -7,6 +7,7 @@
 | `{ns}:times` | a list of pairs: when an entry came, and its version |
 | `{ns}:reports` | a short stream: epoch, version, schema_fingerprint, top (the version of the last entry), answered |
 | `{ns}:questions` | a list of questions that wait for a relay |
+| `{ns}:lookups` | a sorted set: the virtual columns that workers want, each with the time until when |
 | `{ns:<n>}:part` | if there are shards: a stream of contents, each named by an entry of `{ns}:log` |
 
 docs/internals/redis.md says why a reader misses nothing unnoticed, whoever writes and whatever Redis loses.
@@ -18,6 +19,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +30,8 @@ from redis.exceptions import ResponseError
 
 from reactive_rpc.backends.redis.connection import REDIS_FAULTS, connect_redis
 from reactive_rpc.dependencies.change import Change, Image, Unknown
-from reactive_rpc.dependencies.codec import decode_changes, encode_changes
+from reactive_rpc.dependencies.codec import decode_changes, decode_lookup, encode_changes, encode_lookup
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.protocol.cursors import Cursor
 
 __all__ = ["FAULTS", "AppendRequest", "RedisStream", "Refusal", "RelayReport", "StreamEntry"]
@@ -43,6 +46,8 @@ PAGE_ENTRIES: Final = 200
 MAX_REPORTS: Final = 100
 MAX_FORGOTTEN: Final = 20
 """So many entries at most are forgotten for their age with each report: more than come, so none stays for long."""
+MAX_LOOKUPS: Final = 500
+"""So many virtual columns at most are wanted; those wanted last are kept."""
 MAX_QUESTIONS: Final = 10_000
 """So many questions may wait for a relay; older ones are dropped, and asked again."""
 
@@ -104,6 +109,20 @@ _ASK: Final = f"""{_CLEAR}
 clear(KEYS[1], 'list')
 redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
+"""
+_WANT: Final = f"""{_CLEAR}
+clear(KEYS[1], 'zset')
+clear(KEYS[2], 'list')
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+for place = 4, #ARGV do
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[1]), ARGV[place])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('RPUSH', KEYS[2], '')
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[3]), -1)
 """
 
 
@@ -204,8 +223,8 @@ class RedisStream:
         self._max_entries = max_entries
         self._max_age_milliseconds = int(max_age_seconds * 1000)
         self._namespace = namespace
-        self._state, self._log, self._reports, self._questions, self._times = (
-            f"{{{namespace}}}:{name}" for name in ("state", "log", "reports", "questions", "times")
+        self._state, self._log, self._reports, self._questions, self._times, self._lookups = (
+            f"{{{namespace}}}:{name}" for name in ("state", "log", "reports", "questions", "times", "lookups")
         )
         self._client: Any = connect_redis(url)  # whose types differ between a server and a cluster
         self._waiting: Any = connect_redis(url)
@@ -213,6 +232,7 @@ class RedisStream:
             client.set_retry(Retry(ConstantBackoff(0.05), RETRIES))
         self._advance = self._client.register_script(_ADVANCE)
         self._ask = self._client.register_script(_ASK)
+        self._want = self._client.register_script(_WANT)
         self.claimed = b""
         """When a claim was refused last, as it stood when this appended last."""
 
@@ -264,6 +284,26 @@ class RedisStream:
     async def ask(self, question: str) -> None:
         """Ask how far the database is: a report that names `question` is the answer."""
         await self._ask(keys=[self._questions], args=[question, MAX_QUESTIONS])
+
+    async def want(self, lookups: Iterable[Lookup], seconds: float) -> None:
+        """Have relays add these virtual columns to images, for a time; one that waits for questions hears it now."""
+        args: list[int | bytes] = [int(seconds * 1000), MAX_LOOKUPS, MAX_QUESTIONS, *map(encode_lookup, lookups)]
+        await self._want(keys=[self._lookups, self._questions], args=args)
+
+    async def wanted(self) -> dict[str, tuple[Lookup, ...]]:
+        """Return `{table: the virtual columns that somebody wants}`."""
+        try:
+            members = await self._client.zrange(self._lookups, 0, -1)
+        except ResponseError as exc:
+            if not str(exc).startswith("WRONGTYPE"):
+                raise
+            return {}  # somebody else's; `want` clears it away
+        found: dict[str, tuple[Lookup, ...]] = {}
+        for member in members:
+            with suppress(ValueError):  # what a stranger wrote
+                lookup = decode_lookup(member)
+                found[lookup.table] = (*found.get(lookup.table, ()), lookup)
+        return found
 
     async def take_questions(self, wait_seconds: float) -> list[str]:
         """Take the questions that wait, or wait for the first; none where the time is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from reactive_rpc.changes.captured_schema import CaptureState, TableCapture
 from reactive_rpc.changes.log import Applier, Batch, WantedLookups
 from reactive_rpc.changes.wake_up import NoWakeUp, WakeUp
 from reactive_rpc.dependencies.change import Change
+from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period, tick_of
 from reactive_rpc.dependencies.read_set import Constraint, Equals, ReadSet
 from reactive_rpc.errors import RPCError
@@ -137,6 +138,9 @@ class ScriptedLog:
 
     def subscribe(self, apply: Applier) -> None:
         self._appliers.append(apply)
+
+    def want(self, lookups: Collection[Lookup]) -> None:
+        """Make no images of them."""
 
     def enrich_with(self, wanted: WantedLookups) -> None:
         """Images here are complete."""

@@ -58,12 +58,14 @@ EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
     max_leaves=5,
 )
 TESTS = st.builds(RowTest, EXPRESSIONS, st.frozensets(TEXTS, max_size=3), st.booleans())
+NAMES = (TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
+LOOKUPS = st.recursive(st.builds(Lookup, *NAMES), lambda further: st.builds(Lookup, *NAMES, further), max_leaves=3)
 CONSTRAINTS = st.builds(
     Constraint,
     TEXTS,
     st.none() | st.frozensets(TEXTS, max_size=3),
     st.dictionaries(TEXTS, CONDITIONS, max_size=3),
-    st.lists(st.builds(Lookup, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS), max_size=2).map(tuple),
+    st.lists(LOOKUPS, max_size=2).map(tuple),
     st.none() | TESTS,
 )
 READ_SETS = st.builds(ReadSet, st.lists(CONSTRAINTS, max_size=3).map(tuple), st.none() | TEXTS)
