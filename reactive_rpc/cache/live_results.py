@@ -37,7 +37,7 @@ class LiveResults:
         expire: Callable[[Sequence[CachedResult]], None],
         *,
         stats: Stats,
-        want: Callable[[Collection[Lookup]], None],
+        want: Callable[[Collection[Lookup]], None] | None = None,
     ) -> None:
         self.index: Index[CachedResult] = Index(want)
         self.expiries = Expiries(clock, expire)
