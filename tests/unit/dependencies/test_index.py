@@ -509,16 +509,16 @@ def _only(value: object) -> Condition:
     return Equals(frozenset({value})) if isinstance(value, int | float | str | Decimal) else NotNull()
 
 
-def test_new_lookups_are_told_once() -> None:
+def test_new_lookups_are_named_once() -> None:
     """Whoever makes images hears of a virtual column when the first entry rests on it, and again after the last."""
-    told: list[Lookup] = []
-    index: Index[str] = Index(told.extend)
+    found: list[Lookup] = []
+    index: Index[str] = Index(found.extend)
     team = Lookup("post", "user_id", "users", "id", "team_id")
     read_set = ReadSet((Constraint("post", None, {team.name: Equals(frozenset({3}))}, (team,)),))
     for entry in ("a", "b"):
         index.add(entry, read_set)
-    assert told == [team]
+    assert found == [team]
     for entry in ("a", "b"):
         index.remove(entry)
     index.add("c", read_set)
-    assert told == [team, team]
+    assert found == [team, team]
