@@ -101,7 +101,7 @@ class Workload:
                 await self.read()(caller, agent)
 
 
-async def measure(folder: Path, seed_number: int) -> dict[str, int]:
+async def measure(folder: Path, seed_number: int) -> dict[str, float]:
     """Return the counters of one run, from a warm cache on."""
     database = folder / f"workload-{seed_number}.db"
     seed(database)
@@ -141,5 +141,5 @@ def run(folder: Path, *, rounds: int = ROUNDS) -> None:
         reads = counts["hits"] + counts["misses"]
         rate, best = counts["hits"] / reads, (counts["hits"] + counts["needless"]) / reads
         needless = counts["needless"] / max(1, counts["invalidated"])
-        print(f"| {number} | **{rate:.1%}** | {best:.1%} | {counts['invalidated']:,} | {needless:.1%} |", flush=True)
+        print(f"| {number} | **{rate:.1%}** | {best:.1%} | {counts['invalidated']:,.0f} | {needless:.1%} |", flush=True)
     print()

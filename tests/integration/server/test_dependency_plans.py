@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reactive_rpc import Login, ReactiveRPC
 from reactive_rpc import define_reactive_function as define
+from reactive_rpc.compat.fastapi import way_of_call
 from reactive_rpc.web.routing import dependency_plan
 from reactive_rpc.web.routing.dependency_plan import DependencyPlan, DependencyPlans
 
@@ -105,7 +106,7 @@ async def differences(file: Path, seed: int) -> tuple[list[str], int]:
                     server.app.dependency_overrides = {part: trees.override(getattr(part, "__name__", "scheme"))}
                 seen = []
                 for by in (lambda self, dependencies: None, noted, noted):
-                    DependencyPlans.of = by  # type: ignore[method-assign, assignment]  # the solver alone, or the plan
+                    DependencyPlans.of = by  # type: ignore[method-assign]  # the solver alone, or the plan
                     trees.called.clear()
                     answer = await server.client.request(method, f"/rpc/n.{name}", **request)
                     seen.append((seen_of(answer), [*trees.called]))
@@ -191,7 +192,7 @@ def plain_functions_run_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def generators_are_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     """What they yield is all there is to them."""
-    way = dependency_plan.way_of_call
+    way = way_of_call
 
     def called(dependant: Any) -> str:
         return "threaded" if way(dependant) == "generator" else way(dependant)

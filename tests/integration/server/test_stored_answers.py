@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from reactive_rpc import Context, Login, ReactiveRPC, UnauthorizedError
 from reactive_rpc import define_reactive_function as define
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.compat.fastapi import own_layers
 from reactive_rpc.procedures import calls
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.testing import FakeClock
@@ -216,7 +218,7 @@ async def a_step_that_is_overridden(file: Path) -> None:
     async with serving(file, functions) as server:
         write(file, "INSERT INTO badge VALUES ('chief', '')")
         for overrides, expected in (({}, []), ({while_there_is_a_chief: never}, "closed for ever"), ({}, [])):
-            server.app.dependency_overrides = overrides  # type: ignore[assignment]  # two of one shape
+            server.app.dependency_overrides = overrides
             assert said(await asked(server, "n.texts")) == expected
         assert ON_THE_WAY
 
@@ -281,7 +283,7 @@ async def an_answer_that_cannot_be_sent(file: Path) -> None:
                 "server": ("test", 80), "scheme": "http", "root_path": "", "http_version": "1.1",
             }  # fmt: skip
             with pytest.raises(OSError, match="the client is gone"):
-                await server.app(scope, receive_nothing, lambda message, to=messages: broken(to, message))
+                await server.app(scope, receive_nothing, partial(broken, messages))
             assert messages == ["http.response.start", "http.response.body"]
             assert seen == ["/rpc/n.texts: the client is gone"]
             seen.clear()
@@ -352,7 +354,7 @@ def nothing_is_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def every_layer_is_fastapis(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stored answer is given outside of all middlewares."""
-    own = shortcut.own_layers
+    own = own_layers
     monkeypatch.setattr(shortcut, "own_layers", lambda: own() | {Counting})
 
 

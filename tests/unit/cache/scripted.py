@@ -110,6 +110,11 @@ class ScriptedLog:
     _appliers: list[Applier] = field(default_factory=list)
 
     @property
+    def is_look_shared(self) -> bool:
+        """Whether another request looks just now: each looks by itself here."""
+        return False
+
+    @property
     def committed(self) -> int:
         """The version of the last commit, applied or not."""
         return self._committed[-1][0] if self._committed else 0
