@@ -83,6 +83,7 @@ class StoredResults:
     async def find(self, key: ResultKey, epoch: str, *, after: int, version: int) -> SharedResult | None:
         """Return a result of another worker's, see `SharedResults.find`."""
         name = name_of(self._build, epoch, key)
+        answer: bytes | str | None = None
         # INVARIANT (a bounded number of questions): a store that always says "wait" delays an answer, and no more.
         for seconds in (*WAIT_SECONDS, 0.0):
             asked_at = self._clock.monotonic()

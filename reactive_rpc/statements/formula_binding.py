@@ -104,7 +104,7 @@ class FormulaBinder:
     ) -> tuple[list[_Bound], ColumnKind] | None:
         """Bind arguments that are of one kind: that of those which have one by themselves."""
         own = [self._bind(each) for each in arguments if not isinstance(each, Parameter | Constant | Missing)]
-        kinds = {each.kind for each in own} or {kind}
+        kinds: set[ColumnKind | None] = {each.kind for each in own} or {kind}
         if kinds == {None}:
             kinds = {self._bind(each).kind for each in arguments} - {None}
         if len(kinds) != 1 or (common := next(iter(kinds))) is None:

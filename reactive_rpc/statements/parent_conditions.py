@@ -49,7 +49,7 @@ def parent_atoms(
     # INVARIANT (over a link only conditions that NULL fails): an outer join keeps a row whose parent is missing, and
     # there the parent's columns are NULL.
     failing_null = _by_source([*facts, *(atom for atom in nullness if not atom.null)])
-    equal, both_ways = equalities(term), [pair for link in links for pair in (link, link[::-1])]
+    equal, both_ways = equalities(term), [pair for left, right in links for pair in ((left, right), (right, left))]
     # INVARIANT (a condition that a parent has by its own parent holds in every passing row): that parent's parent is
     # then on the right of the link, and real, so its ON has held. A missing row has no parent: NULL fails it.
     held: dict[int, dict[ParentAtom, None]] = {}
