@@ -106,7 +106,7 @@ class FormulaBinder:
         own = [self._bind(each) for each in arguments if not isinstance(each, Parameter | Constant | Missing)]
         kinds: set[ColumnKind | None] = {each.kind for each in own} or {kind}
         if kinds == {None}:
-            kinds = {self._bind(each).kind for each in arguments} - {None}
+            kinds = {bound.kind for each in arguments if (bound := self._bind(each)).kind is not None}
         if len(kinds) != 1 or (common := next(iter(kinds))) is None:
             return None
         return [self._bind(each, common) for each in arguments], common
