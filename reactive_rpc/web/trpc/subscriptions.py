@@ -18,6 +18,7 @@ from reactive_rpc.procedures.call import decode_json_input
 from reactive_rpc.procedures.procedure import LAST_EVENT_ID, AnyProcedure
 from reactive_rpc.protocol.headers import LAST_EVENT_ID as LAST_EVENT_ID_HEADER
 from reactive_rpc.web.routing.responses import Answer, Headers
+from reactive_rpc.web.routing.shortcut import SERVER_SEND
 from reactive_rpc.web.trpc.envelopes import VARY
 from reactive_rpc.web.trpc.requests import header_of
 
@@ -67,6 +68,8 @@ class TranslatedStream(Answer):
                 message = {**message, "body": self._translated(message["body"])}
             await send(message)
 
+        # INVARIANT (each chunk passes by here): the stream would send its events by the server's own `send` else.
+        scope.pop(SERVER_SEND, None)
         await self._answer(scope, receive, said)
 
 
