@@ -25,6 +25,7 @@ BENCHMARKS = (
     "fanout_events",
     "fanout_sets",
     "fanout_idle",
+    "wake_up",
     "commit_to_clients",
     "relay",
     "paths",
