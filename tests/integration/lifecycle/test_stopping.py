@@ -48,11 +48,12 @@ def test_a_stopped_server_sends_its_clients_elsewhere(tmp_path: Path) -> None:
 
         async def scenario() -> None:
             async with watching(url, GET, 6) as shown:
-                stopped = str(process_of(servers[0].url))
-                assert stopped in {one.streams[-1] for one in shown}
+                # Whose turn it is at the balancer depends on how many requests came before: it may be one's always.
+                stopped = shown[0].streams[-1]
+                [ending] = [server for server in servers if str(process_of(server.url)) == stopped]
                 enough = threading.Event()
                 writing = asyncio.create_task(asyncio.to_thread(write_directly, file, enough))
-                seconds = await asyncio.to_thread(servers[0].end, signal.SIGTERM)
+                seconds = await asyncio.to_thread(ending.end, signal.SIGTERM)
                 assert seconds < STOP_SECONDS
                 enough.set()
                 await until(partial(all_right, shown, await writing))
