@@ -67,7 +67,7 @@ class Way:
     Attributes:
         url: of the database, for writers.
         commit: writes the row that the clients watch, and returns when that was acknowledged.
-        told_ms: of each commit, until the client was told.
+        notified_ms: of each commit, until the client was told.
         idle: the share of a core that it uses while nothing happens.
         commits: of each round of writers, a second.
     """
@@ -76,7 +76,7 @@ class Way:
     process: Process
     held: Clients
     commit: Callable[[], Stamp]
-    told_ms: list[float] = field(default_factory=list)
+    notified_ms: list[float] = field(default_factory=list)
     idle: float = 0.0
     commits: list[float] = field(default_factory=list)
 
@@ -84,7 +84,7 @@ class Way:
         """Commit once, at a random moment, and note when the first client heard of it."""
         time.sleep(random.uniform(0.1, 0.2))
         self.held.arm(marker=b"event: invalidation")
-        self.told_ms.append(self.held.receipts(self.commit()).read_ms[0])
+        self.notified_ms.append(self.held.receipts(self.commit()).read_ms[0])
 
     def idle_share(self) -> float:
         """Return the share of a core while nothing happens."""
@@ -158,10 +158,10 @@ def measure(make: Callable[[str, ExitStack], Way]) -> Iterator[str]:
                 way.commits.append(way.write())
         polled = ways["polling"].commits
         for name, way in ways.items():
-            told = sorted(way.told_ms)
+            notified = sorted(way.notified_ms)
             shares = [one / other for one, other in zip(way.commits, polled, strict=True)]
             yield (
-                f"{name} | {statistics.median(told):.2f} ({told[0]:.2f} to {told[-1]:.1f}) | {way.idle:.2%}"
+                f"{name} | {statistics.median(notified):.2f} ({notified[0]:.2f} to {notified[-1]:.1f}) | {way.idle:.2%}"
                 f" | {statistics.median(way.commits):,.0f}"
                 f" | {statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
             )

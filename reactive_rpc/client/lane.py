@@ -377,7 +377,7 @@ class Lane:
         if stream.caller != host.caller or host.refusal is not None:
             raise ConnectionFailedError("the caller changed while the event stream was being opened")
         # INVARIANT (no await from here to the end of the stream before): its events cannot arrive after `connected`.
-        stream.members = host.subscriptions.connect(stream, stream.entries, request, connected)
+        stream.members = host.subscriptions.connect(stream, stream.entries, request, connected, wanted=self._entries)
         stream.id = connected.stream
         stream.cursor = self._cursor = connected.cursor
         stream.connected_at = stream.heard_at = self.heard_at = self._clock.monotonic()

@@ -57,8 +57,8 @@ class SetLimits:
         return max(1, self.streams - 1)
 
     def halved(self, queries: int, size_bytes: int) -> SetLimits:
-        """Return the limits after a set of this size was refused."""
-        return replace(self, queries=max(1, (queries + 1) // 2), body_bytes=max(1, (size_bytes + 1) // 2))
+        """Return the limits after a set of this size was refused: half of its queries are taken, and the head."""
+        return replace(self, queries=max(1, (queries + 1) // 2), body_bytes=HEAD_BYTES + (size_bytes + 1) // 2)
 
     def within(self, other: SetLimits) -> SetLimits:
         """Return the lower of each."""

@@ -219,6 +219,8 @@ class Subscriptions:
         entries: Sequence[QueryEntry[Any]],
         request: SubscriptionRequest,
         connected: Connected,
+        *,
+        wanted: Iterable[QueryEntry[Any]],
     ) -> Members:
         """Take in the first event of a new stream and return the entries that it watches.
 
@@ -226,6 +228,7 @@ class Subscriptions:
             stream: covers the entries from now on, as far as it watches them.
             entries: those that the request was made of, in its order.
             request: as it was sent; the ETags of now may be other ones.
+            wanted: those that are to stay on this stream.
 
         Raises:
             WireError: the stream does not answer for every query that was asked for.
@@ -234,6 +237,7 @@ class Subscriptions:
             raise WireError(f"the stream answers for {len(connected.queries)} of {len(entries)} queries")
         members: Members = {}
         watched: list[tuple[QueryEntry[Any], str | None]] = []
+        staying = set(map(id, wanted))
         for entry, query, key in zip(entries, request.queries, connected.queries, strict=True):
             refusal = _refusal(query, key, connected.errors)
             if key is None or refusal is not None:
@@ -241,8 +245,11 @@ class Subscriptions:
                 entry.dispatch(StreamFailed(entry.procedure.typed_error(refusal)))
                 continue
             members.setdefault(key, []).append(entry)
-            entry.stream = stream
-            watched.append((entry, query.etag))
+            # INVARIANT (whoever covers an entry goes on to): it may have moved to another stream while this one was
+            # being opened. If this one took it from there and were then replaced, nobody would cover it any more.
+            if id(entry) in staying:
+                entry.stream = stream
+                watched.append((entry, query.etag))
         stale = {id(entry) for entry in _affected(members, connected.stale)}
         for entry, etag in watched:
             _connect(entry, connected, etag, is_stale=id(entry) in stale)

@@ -132,6 +132,14 @@ def test_a_proxy_that_takes_less_is_found_out_by_halving(server: FakeServer) -> 
     play(scenario)
 
 
+@given(st.integers(2, 3000), st.integers(1, 5000))
+def test_half_of_a_set_that_was_refused_is_taken(queries: int, query_bytes: int) -> None:
+    """Whatever was wrong with it, its number or its size: the limits of half of it have room for half of it."""
+    halved = SetLimits().halved(queries, queries * query_bytes)
+    assert halved.take(queries // 2, queries // 2 * query_bytes)
+    assert not halved.take(queries, queries * query_bytes)
+
+
 def test_a_query_that_is_too_large_alone_takes_no_other_down(server: FakeServer) -> None:
     """Its own error says so; the others are live. Another caller's is tried again."""
     names = ["a", "b", "large"]

@@ -34,7 +34,9 @@ class Covering:
 
 def connect(subscriptions: Subscriptions, entry: QueryEntry[int], connected: Connected) -> None:
     """Open a stream for one entry."""
-    subscriptions.connect(Covering(), [entry], subscriptions.request([entry], None, acks=True), connected)
+    subscriptions.connect(
+        Covering(), [entry], subscriptions.request([entry], None, acks=True), connected, wanted=[entry]
+    )
 
 
 def test_a_matching_etag_confirms_a_result() -> None:
@@ -72,7 +74,9 @@ def test_what_moved_while_the_stream_opened_is_fetched_again(late: list[FetchSta
     request = subscriptions.request([entry], None, acks=True)
     for action in late:
         entry.dispatch(action)
-    subscriptions.connect(Covering(), [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+    subscriptions.connect(
+        Covering(), [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]), wanted=[entry]
+    )
     assert entry.snapshot.wanted
     assert entry.state.is_stale
 
@@ -85,9 +89,28 @@ def test_a_refusal_belongs_to_its_query_alone() -> None:
         path="items.get", input={"name": "b"}, error=ErrorBody(code="FORBIDDEN", message="not yours")
     )
     connected = Connected(stream="s", cursor="e:1", queries=["k", None], errors=[refused])
-    subscriptions.connect(Covering(), entries, subscriptions.request(entries, None, acks=True), connected)
+    subscriptions.connect(
+        Covering(), entries, subscriptions.request(entries, None, acks=True), connected, wanted=entries
+    )
     assert not entries[0].state.is_stale
     assert isinstance(entries[1].state.error, ForbiddenError)
+
+
+def test_a_stream_that_comes_late_takes_no_entry_from_another() -> None:
+    """An entry that has moved on meanwhile stays covered when the late stream is replaced, and hears its events."""
+    subscriptions = Subscriptions()
+    entries = [fetched(subscriptions, "a"), fetched(subscriptions, "b")]
+    late, other = Covering(), Covering()
+    request = subscriptions.request(entries, None, acks=True)
+    moved = subscriptions.request(entries[1:], None, acks=True)
+    subscriptions.connect(
+        other, entries[1:], moved, Connected(stream="o", cursor="e:1", queries=["l"]), wanted=entries[1:]
+    )
+    connected = Connected(stream="s", cursor="e:1", queries=["k", "l"])
+    members = subscriptions.connect(late, entries, request, connected, wanted=entries[:1])
+    subscriptions.disconnect(late, entries)
+    assert [entry.state.is_stale for entry in entries] == [True, False]
+    assert list(members) == ["k", "l"]
 
 
 def test_one_key_may_mean_two_queries() -> None:
@@ -95,7 +118,9 @@ def test_one_key_may_mean_two_queries() -> None:
     subscriptions = Subscriptions()
     entries = [fetched(subscriptions, "a"), fetched(subscriptions, "b")]
     connected = Connected(stream="s", cursor="e:1", queries=["k", "k"])
-    members = subscriptions.connect(Covering(), entries, subscriptions.request(entries, None, acks=True), connected)
+    members = subscriptions.connect(
+        Covering(), entries, subscriptions.request(entries, None, acks=True), connected, wanted=entries
+    )
     subscriptions.invalidate(members, [Affected(path="items.get", key="k")])
     assert all(entry.snapshot.wanted for entry in entries)
 
@@ -128,7 +153,7 @@ def test_what_reflects_the_streams_version_needs_no_fetch() -> None:
     entry.dispatch(Fetched(2, '"2"', Version("e", 7)))
     stale = [Affected(path="items.get", key="k")]
     connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:7")
-    subscriptions.connect(Covering(), [entry], request, connected)
+    subscriptions.connect(Covering(), [entry], request, connected, wanted=[entry])
     assert not entry.state.is_stale
 
 
@@ -141,7 +166,7 @@ def test_the_cursor_is_no_version() -> None:
     entry.dispatch(Fetched(2, '"2"', Version("e", 5)))
     stale = [Affected(path="items.get", key="k")]
     connected = Connected(stream="s", cursor="e:4", queries=["k"], stale=stale, version="e:6")
-    subscriptions.connect(Covering(), [entry], request, connected)
+    subscriptions.connect(Covering(), [entry], request, connected, wanted=[entry])
     assert entry.snapshot.wanted
 
 
@@ -163,7 +188,9 @@ def test_an_entry_is_covered_by_the_last_stream_that_watched_it() -> None:
     first, second = Covering(), Covering()
     request = subscriptions.request([entry], None, acks=True)
     for stream in (first, second):
-        subscriptions.connect(stream, [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]))
+        subscriptions.connect(
+            stream, [entry], request, Connected(stream="s", cursor="e:1", queries=["k"]), wanted=[entry]
+        )
     subscriptions.disconnect(first, [entry])
     assert not entry.state.is_stale
     subscriptions.disconnect(second, [entry])
