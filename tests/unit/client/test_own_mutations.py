@@ -57,11 +57,6 @@ def release(server: FakeServer, held: asyncio.Event) -> None:
     server.do(held.set)
 
 
-def pending(data: int) -> State[int]:
-    """The state of a fresh result under an own mutation."""
-    return State(data, is_stale=False, is_loading=False, error=None, is_pending=True)
-
-
 @asynccontextmanager
 async def frames_of(live: Watch[int]) -> AsyncIterator[list[State[int]]]:
     """Collect the states that the watch shows."""
