@@ -45,15 +45,15 @@ url, seconds = sys.argv[1], float(sys.argv[2])
 if url.startswith("postgresql"):
     import psycopg
     connection = psycopg.connect(url, autocommit=True)
-    write = lambda: connection.execute("UPDATE message SET text = 'x' WHERE id = 2")
+    write = lambda n: connection.execute("UPDATE message SET text = %s WHERE id = 2", (str(n),))
 else:
     import sqlite3
     connection = sqlite3.connect(url, isolation_level=None, timeout=60)
-    write = lambda: connection.execute("UPDATE message SET text = 'x' WHERE id = 2")
+    write = lambda n: connection.execute("UPDATE message SET text = ? WHERE id = 2", (str(n),))
 sys.stdin.readline()
 end, count = time.monotonic() + seconds, 0
 while time.monotonic() < end:
-    write()
+    write(count)
     count += 1
 print(count)
 """
