@@ -44,6 +44,9 @@ class WALWatch:
             if self._watched >= 0:
                 self._libc.inotify_rm_watch(self._descriptor, self._watched)
             self._watched = watched
+            # INVARIANT (a file that is watched from now on counts as written): what was written to it just before
+            # may be a commit that shows only after the log is read.
+            self._written.set()
         return bool(watched >= 0)
 
     async def written(self, seconds: float) -> bool:

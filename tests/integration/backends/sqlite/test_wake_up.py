@@ -71,12 +71,23 @@ async def test_what_is_written_and_rolled_back_wakes_nobody(
     """A large transaction writes the file before it commits: the log looks for a while, and sleeps on."""
     monkeypatch.setattr(wake_up, "SHOWS_SECONDS", 0.01)
     writer.execute("PRAGMA cache_size = 1")
+    assert not await (await asleep(tail.log))  # it looks for what may have been written just before, too
     sleeping = await asleep(tail.log)
     writer.execute("BEGIN IMMEDIATE")
     writer.executemany("INSERT INTO t(n) VALUES (?)", [(n,) for n in range(20_000)])
     assert not await sleeping
     writer.execute("ROLLBACK")
     await tail.log.aclose()
+
+
+async def test_a_commit_that_was_written_just_before_the_file_is_watched_is_looked_for(tmp_path: Path) -> None:
+    """Its event came too early for the watch, and it shows too late for the log that is read meanwhile."""
+    tmp_path.joinpath("some.db-wal").write_bytes(b"")
+    shows = iter((False, False, True))
+    waking = wake_up.WALWakeUp(str(tmp_path / "some.db"), lambda: next(shows))
+    assert await waking.arm()
+    assert await waking.wait()
+    waking.close()
 
 
 async def test_another_file_is_watched_in_its_place(path: Path, tail: Tail) -> None:
