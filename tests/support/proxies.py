@@ -48,7 +48,7 @@ class Caddy(Process):
         )  # fmt: skip
 
 
-def balancing_among(ports: Sequence[int], *options: str) -> str:
-    """Return the directives by which Caddy takes servers in turn, and leaves one out that has just failed."""
+def balancing_among(ports: Sequence[int], *options: str, policy: str = "round_robin") -> str:
+    """Return the directives by which Caddy takes servers by a policy, and leaves one out that has just failed."""
     upstreams = " ".join(f"127.0.0.1:{port}" for port in ports)
-    return "\n".join([f"reverse_proxy {upstreams} {{", "lb_policy round_robin", "fail_duration 1s", *options, "}"])
+    return "\n".join([f"reverse_proxy {upstreams} {{", f"lb_policy {policy}", "fail_duration 1s", *options, "}"])
