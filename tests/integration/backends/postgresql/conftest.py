@@ -13,7 +13,7 @@ from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.log import PostgreSQLLog
 from reactive_rpc.clock import RandomIds
 
-from .tails import OpenTail, Tail
+from .tails import OpenTail, Tail, create
 
 
 @pytest.fixture
@@ -38,3 +38,16 @@ def open_tail(runner: asyncio.Runner) -> Iterator[OpenTail]:
             return tail
 
         yield make
+
+
+@pytest.fixture
+def url(postgresql_url: str) -> str:
+    """Return the URL of a database with one table, `w(id, writer)`."""
+    create(postgresql_url)
+    return postgresql_url
+
+
+@pytest.fixture
+def tail(open_tail: OpenTail, url: str) -> Tail:
+    """Return one open log."""
+    return open_tail(url)

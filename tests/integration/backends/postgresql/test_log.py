@@ -24,19 +24,6 @@ from .tails import DEADLINE_SECONDS, OpenTail, Tail, connected, create, ids
 
 
 @pytest.fixture
-def url(postgresql_url: str) -> str:
-    """Return the URL of a database with one table, `w(id, writer)`."""
-    create(postgresql_url)
-    return postgresql_url
-
-
-@pytest.fixture
-def tail(open_tail: OpenTail, url: str) -> Tail:
-    """Return one open log."""
-    return open_tail(url)
-
-
-@pytest.fixture
 def writer(url: str) -> Iterator[psycopg.Connection[Any]]:
     with closing(connected(url)) as connection:
         yield connection

@@ -26,19 +26,6 @@ def sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wake_up, "LONGEST_SLEEP_SECONDS", 60.0)
 
 
-@pytest.fixture
-def url(postgresql_url: str) -> str:
-    """Return the URL of a database with one table, `w(id, writer)`."""
-    create(postgresql_url)
-    return postgresql_url
-
-
-@pytest.fixture
-def tail(open_tail: OpenTail, url: str) -> Tail:
-    """Return one open log."""
-    return open_tail(url)
-
-
 def orders(first: int, second: int) -> Iterator[tuple[bool, ...]]:
     """Yield every order of so many steps of one and so many of another: whose turn it is."""
     for places in combinations(range(first + second), first):
