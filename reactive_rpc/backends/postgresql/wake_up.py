@@ -36,7 +36,9 @@ class NotifiedWakeUp:
 
     async def wait(self) -> bool:
         """Return True when a writer has committed, or the connection was lost; False after `LONGEST_SLEEP_SECONDS`."""
-        return await self._outbox.notified(LONGEST_SLEEP_SECONDS)
+        # INVARIANT (nobody sleeps who is not armed): whoever read the log since may have met a lost connection and made
+        # another one, of which no writer knows.
+        return not self._outbox.is_armed or await self._outbox.notified(LONGEST_SLEEP_SECONDS)
 
     async def disarm(self) -> None:
         """Give the sleeper's lock back."""

@@ -117,14 +117,32 @@ def test_a_transaction_that_writes_nothing_captured_keeps_nobody_awake(
 def test_a_lost_connection_wakes(tail: Tail, writers: tuple[Connection, Connection]) -> None:
     """The log is read at once, and finds out what is wrong."""
     assert tail.run(tail.log.wake_up.arm())
-    writers[0].execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reactive_rpc log'"
-        " AND datname = current_database()"
-    )
+    hang_up(writers[0])
     assert tail.run(woken(tail, within_seconds=60.0))
     assert not tail.run(tail.log.wake_up.arm())
     tail.poll_until_it_works()
     assert tail.run(tail.log.wake_up.arm())
+
+
+def test_a_log_that_was_read_over_another_connection_since_does_not_sleep(
+    tail: Tail, writers: tuple[Connection, Connection]
+) -> None:
+    """The connection is lost after it was armed, and made anew by whoever reads first: of that no writer knows."""
+    assert tail.run(tail.log.wake_up.arm())
+    hang_up(writers[0])
+    tail.poll_until_it_works()
+    assert tail.run(woken(tail, within_seconds=1.0)), "it would sleep on an armed connection that is gone"
+    assert tail.run(tail.log.wake_up.arm())
+    writers[0].execute("INSERT INTO w VALUES (1, 0)")
+    assert tail.run(woken(tail, within_seconds=60.0))
+
+
+def hang_up(other: Connection) -> None:
+    """End the log's connection, as a server that is restarted does."""
+    other.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reactive_rpc log'"
+        " AND datname = current_database()"
+    )
 
 
 def test_nobody_sleeps_where_transactions_may_be_prepared(
