@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -79,5 +80,11 @@ def _wal_of(path: str) -> str:
 
 
 async def _slept(seconds: float) -> None:
+    if seconds >= LOOP_TIMER_SECONDS:
+        await asyncio.sleep(seconds)
+        return
     # An event loop's own timers are whole milliseconds, rounded up.
-    await (asyncio.to_thread(time.sleep, seconds) if seconds < LOOP_TIMER_SECONDS else asyncio.sleep(seconds))
+    with suppress(TimeoutError):
+        # INVARIANT (no thread is waited for): an application may keep all of the loop's own for as long as it likes.
+        async with asyncio.timeout(LOOP_TIMER_SECONDS):
+            await asyncio.to_thread(time.sleep, seconds)

@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -88,6 +90,22 @@ async def test_a_commit_that_was_written_just_before_the_file_is_watched_is_look
     assert await waking.arm()
     assert await waking.wait()
     waking.close()
+
+
+async def test_a_commit_wakes_while_the_application_keeps_every_thread(tail: Tail, writer: sqlite3.Connection) -> None:
+    """Those of the event loop may all be at work for the application, for as long as that takes."""
+    threads, gone = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(threads)
+    busy = asyncio.create_task(asyncio.to_thread(gone.wait))
+    try:
+        sleeping = await asleep(tail.log)
+        writer.execute("UPDATE t SET n = 11 WHERE id = 1")
+        async with asyncio.timeout(30):
+            assert await sleeping
+    finally:
+        gone.set()
+        await busy
+        await tail.log.aclose()
 
 
 async def test_another_file_is_watched_in_its_place(path: Path, tail: Tail) -> None:
