@@ -8,10 +8,12 @@ from typing import Any
 
 from sqlalchemy import Column, Engine, QueuePool
 from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine.cursor import _DEFAULT_FETCH, FullyBufferedCursorFetchStrategy
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import _label_reference
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -35,12 +37,17 @@ __all__ = [
     "is_of_crud",
     "is_one_row_insert",
     "is_plain_select",
+    "limit_of",
     "maps_column",
+    "order_by_clauses",
     "resolved_lambda",
     "rows_come_from_rows",
+    "take_rows",
+    "unlabelled_order",
     "unwrapped_type",
     "use_connection_class",
     "where_criteria",
+    "yields_each_row",
 ]
 
 
@@ -99,9 +106,28 @@ def has_hints(select: Any) -> bool:
 
 def is_plain_select(select: Any) -> bool:
     """Tell whether a SELECT yields a row for every row of its FROM and WHERE: no DISTINCT, GROUP BY, HAVING, LIMIT."""
-    return not (
-        select._distinct or select._group_by_clauses or select._having_criteria or select._has_row_limiting_clause
-    )
+    return yields_each_row(select) and not select._has_row_limiting_clause
+
+
+def yields_each_row(select: Any) -> bool:
+    """Tell whether a SELECT neither groups rows nor leaves out those that are alike; it may have a LIMIT."""
+    return not (select._distinct or select._group_by_clauses or select._having_criteria)
+
+
+def limit_of(select: Any) -> Any:
+    """Return the LIMIT of a SELECT; None if it has none, or FETCH, which may mean ties or a share of the rows."""
+    return None if select._fetch_clause is not None else select._limit_clause
+
+
+def order_by_clauses(select: Any) -> Sequence[Any]:
+    """Return what a SELECT orders by, the first thing first."""
+    clauses: Sequence[Any] = select._order_by_clauses
+    return clauses
+
+
+def unlabelled_order(element: Any) -> Any:
+    """Return what ORDER BY names, without the mark that it may be rendered as a label."""
+    return element.element if isinstance(element, _label_reference) else element
 
 
 def rows_come_from_rows(select: Any) -> bool:
@@ -169,6 +195,20 @@ def maps_column(mapper: Mapper[Any], column: Column[Any]) -> bool:
 def expanded_parameters(context: DefaultExecutionContext) -> Mapping[str, Sequence[str]]:
     """Return `{parameter: the names of those in its place}` of an execution: what `note_expansion` has returned."""
     return context._expanded_parameters
+
+
+def take_rows(context: DefaultExecutionContext) -> Sequence[Any] | None:
+    """Read the rows of a SELECT that has just run, as the driver has them; its result hands them on.
+
+    None if they are to come one after the other (`stream_results`, `yield_per`).
+    """
+    if context._is_server_side or context.execution_options.get("stream_results", False):
+        return None
+    if context.cursor_fetch_strategy is not _DEFAULT_FETCH:
+        return None
+    rows: Sequence[Any] = context.cursor.fetchall()
+    context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(context.cursor, initial_buffer=rows)
+    return rows
 
 
 def bind_processors(compiled: SQLCompiler) -> Mapping[str, Any]:

@@ -191,16 +191,17 @@ def _to_lookup(item: Any) -> Lookup:
 def _from_test(test: RowTest | None) -> list[Any] | None:
     if test is None:
         return None
-    return [_from_expression(test.predicate), [_from_value(column) for column in sorted(test.columns)], test.narrows]
+    columns = [_from_value(column) for column in sorted(test.columns)]
+    return [_from_expression(test.predicate), columns, test.narrows, test.is_windowed]
 
 
 def _to_test(item: Any) -> RowTest | None:
     if item is None:
         return None
-    predicate, columns, narrows = _list(item)
-    if not isinstance(narrows, bool):
-        raise ValueError(f"{narrows!r} is neither true nor false")
-    return RowTest(_to_expression(predicate), frozenset(map(_text, _list(columns))), narrows)
+    predicate, columns, narrows, is_windowed = _list(item)
+    if not isinstance(narrows, bool) or not isinstance(is_windowed, bool):
+        raise ValueError(f"{narrows!r} or {is_windowed!r} is neither true nor false")
+    return RowTest(_to_expression(predicate), frozenset(map(_text, _list(columns))), narrows, is_windowed)
 
 
 def _from_expression(expression: Expression) -> list[Any]:

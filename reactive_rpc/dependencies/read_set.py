@@ -100,11 +100,13 @@ class RowTest:
         predicate: TRUE for the rows that pass.
         columns: those that the statement renders nowhere but in the predicate.
         narrows: whether a row that fails it, of which an outer join may show NULLs in its place, cannot matter.
+        is_windowed: whether the last of its parts comes of the rows that a LIMIT showed, and not of the WHERE.
     """
 
     predicate: Expression
     columns: frozenset[str]
     narrows: bool
+    is_windowed: bool = False
 
     def is_touched(self, change: Change, *, before: bool, after: bool, others_changed: bool) -> bool:
         """Tell whether a change may matter.

@@ -39,8 +39,11 @@ def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition | Expression
 
 
 def _tested(constraint: Constraint) -> Iterator[tuple[str, Expression]]:
-    predicate = None if constraint.test is None else constraint.test.predicate
-    for part in predicate.arguments if isinstance(predicate, RowOperation) and predicate.name == "and" else ():
+    test = constraint.test
+    if test is None or not isinstance(test.predicate, RowOperation) or test.predicate.name != "and":
+        return
+    # Where a window ends follows from the data, and is no value that the query compares with.
+    for part in test.predicate.arguments[:-1] if test.is_windowed else test.predicate.arguments:
         for column in columns_of(part):
             yield column, part
 

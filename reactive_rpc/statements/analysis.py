@@ -25,10 +25,11 @@ from reactive_rpc.statements.bodies import Body, JoinedRows, flattened, open_bod
 from reactive_rpc.statements.parent_conditions import parent_atoms
 from reactive_rpc.statements.predicates import MAX_TERMS, Nullness
 from reactive_rpc.statements.propagation import carried, known
-from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, is_dateless
+from reactive_rpc.statements.recording_compiler import RecordingCompiler, Rendering, SelectBody, is_dateless
 from reactive_rpc.statements.row_tests import RowTests
 from reactive_rpc.statements.scope import Restriction, restricting
-from reactive_rpc.statements.template import Read, RowAtom, Template
+from reactive_rpc.statements.template import Read, RowAtom, Template, Window
+from reactive_rpc.statements.windows import is_limited, order_of
 
 __all__ = ["analyse", "template_of"]
 
@@ -54,16 +55,27 @@ def analyse(compiled: RecordingCompiler) -> Template:
     textual = rendering.textual or _unknown_construct(compiled)
     if textual is not None:
         return Template(textual=textual)
-    opened = open_bodies([body for body in rendering.bodies if body is not None], _ColumnNames(compiled).name_of)
-    tests = RowTests(_ColumnNames(compiled).name_of, rendering, opened)
-    reads = [read for joined in flattened(opened) for read in _reads(joined, tests)]
+    name_of = _ColumnNames(compiled).name_of
+    opened = open_bodies([body for body in rendering.bodies if body is not None], name_of)
+    tests = RowTests(name_of, rendering, opened)
+    whole = _whole(compiled)
+    window = None if whole is None else order_of(whole, opened[0], name_of=name_of, dialect=compiled.dialect)
+    reads = [read for joined in flattened(opened) for read in _reads(joined, tests, window)]
     return Template(
         reads=tuple(dict.fromkeys([*reads, *_unaccounted(rendering, opened)])),
         tables=tuple(rendering.tables),
         dates=_dates(compiled),
         calls=frozenset(rendering.calls),
         unread=tuple(each for body in opened for each in body.unread if not tests.has_read(each)),
+        is_limited=is_limited(whole),
+        window=window,
     )
+
+
+def _whole(compiled: RecordingCompiler) -> SelectBody | None:
+    """Return the SELECT that the whole statement is; None of a UNION."""
+    first = compiled.rendering.bodies[0] if compiled.rendering.bodies else None
+    return first if first is not None and first.origin is compiled.statement else None
 
 
 def _unknown_construct(compiled: RecordingCompiler) -> str | None:
@@ -106,7 +118,7 @@ def _dates(compiled: RecordingCompiler) -> tuple[str, ...]:
     )
 
 
-def _reads(joined: JoinedRows, tests: RowTests) -> Iterator[Read]:
+def _reads(joined: JoinedRows, tests: RowTests, window: Window | None) -> Iterator[Read]:
     term, links = joined.term, joined.links
     facts = known(term, joined.inherited)
     # INVARIANT (conditions carried over links never go back into WHERE): they hold for the rows that matter, not for
@@ -120,7 +132,15 @@ def _reads(joined: JoinedRows, tests: RowTests) -> Iterator[Read]:
             for extra in _alternatives(body.restrictions.get(identity, ()), identity):
                 conditions = tuple(dict.fromkeys(own + extra))
                 columns = tests.columns(body, identity, conditions)
-                yield Read(source.table, columns, conditions, parents.get(identity, ()), tests.test(body, identity))
+                yield Read(
+                    source.table,
+                    columns,
+                    conditions,
+                    parents.get(identity, ()),
+                    tests.test(body, identity),
+                    # Identities are those of one occurrence in one body, so this is the one that has the order.
+                    is_windowed=window is not None and window.source == identity,
+                )
 
 
 def _alternatives(restrictions: Sequence[Restriction], source: int) -> list[tuple[RowAtom, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
-from reactive_rpc.dependencies.expressions import RowOperation, columns_of, truth_of
+from reactive_rpc.dependencies.expressions import Expression, RowOperation, columns_of, truth_of
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, RowTest
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
@@ -18,6 +18,7 @@ from reactive_rpc.statements.comparable_values import Comparable, comparable, or
 from reactive_rpc.statements.explanation import (
     ExplainedRead,
     Unused,
+    UnusedCondition,
     described,
     expressed,
     spelled,
@@ -26,7 +27,8 @@ from reactive_rpc.statements.explanation import (
 from reactive_rpc.statements.formula_binding import FormulaBinder
 from reactive_rpc.statements.parent_conditions import judged, usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
-from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, Template
+from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, Template, Window
+from reactive_rpc.statements.windows import shown_rows
 
 __all__ = ["MAX_VALUES", "Binder", "ParameterValues", "intersection"]
 
@@ -67,8 +69,14 @@ class Binder:
         """Return every table that `template` names, by canonical name; for a view those behind it."""
         return frozenset[str]().union(*(self._behind(name) for name in template.tables))
 
-    def constraints(self, template: Template, values: ParameterValues) -> Iterator[Constraint]:
-        """Yield the constraints of `template` with these values."""
+    def constraints(
+        self, template: Template, values: ParameterValues, shown: Expression | None = None
+    ) -> Iterator[Constraint]:
+        """Yield the constraints of `template` with these values.
+
+        Args:
+            shown: what `shown_rows` says of a row, once its window has been read.
+        """
         lookups = usable(template.reads, self._schema)
         formulas = FormulaBinder(self._dialect, self._exact_column, lambda operand: self._given(operand, values))
         for read in template.reads:
@@ -82,10 +90,20 @@ class Binder:
                 used = {lookups[atom] for atom in read.parents if atom in lookups}
                 resting = tuple(lookup for lookup in used if lookup.name in conditions)
                 test = None if read.test is None else self._test(read.test, table, formulas)
+                test = test if shown is None or not read.is_windowed else _windowed(test, shown)
                 for part in _parts(conditions):
                     yield Constraint(table, self._columns(read, table), part, resting, test)
 
-    def explained(self, template: Template, values: ParameterValues) -> Iterator[ExplainedRead]:
+    def shown(self, window: Window, values: ParameterValues, rows: Sequence[Sequence[object]]) -> Expression | None:
+        """Return what a statement's rows say of where its window ends; None if they do not."""
+        limit = values(window.limit.name)
+        column_of = self._exact_column
+        given = None if limit is None or len(limit) != 1 else limit[0]
+        return shown_rows(window, rows, limit=given, column_of=column_of, dialect=self._dialect)
+
+    def explained(
+        self, template: Template, values: ParameterValues, shown: Expression | None = None
+    ) -> Iterator[ExplainedRead]:
         """Yield the reads behind the constraints, with the conditions that do not narrow them."""
         parents = judged(template.reads, self._schema)
         lookups = {atom: found for atom, found in parents.items() if isinstance(found, Lookup)}
@@ -108,6 +126,7 @@ class Binder:
                 conditions=(
                     *(described(column, condition) for column, condition in sorted(conditions.items())),
                     *self._expressed(read, table, formulas),
+                    *([] if shown is None or not read.is_windowed else [expressed(shown)]),
                 ),
                 unused=tuple(
                     dict.fromkeys(
@@ -118,10 +137,20 @@ class Binder:
                                 for atom, why in refused
                             ),
                             *unread_conditions(template.unread, read.table),
+                            *self._unused_limit(template, read, shown),
                         ]
                     )
                 ),
             )
+
+    def _unused_limit(self, template: Template, read: Read, shown: Expression | None) -> Iterator[UnusedCondition]:
+        """Yield why a statement's LIMIT does not narrow a read that it could."""
+        if template.window is None and template.is_limited:
+            yield Unused.NO_ORDER.of("LIMIT")
+        elif template.window is not None and read.is_windowed and shown is None:
+            exact = self._exact_column(template.window.keys[0].field)[1]
+            is_exact = exact is not None and ordered(exact)
+            yield (Unused.NOT_FULL if is_exact else Unused.NO_ORDER).of("LIMIT")
 
     def _expressed(self, read: Read, table: str, formulas: FormulaBinder) -> Iterator[str]:
         """Yield the conditions that are evaluated on rows, of which anything is known."""
@@ -244,6 +273,15 @@ class Binder:
         if atom.operator in ("gt", "ge"):
             return Between(bound, atom.operator == "ge", None, False)
         return Between(None, False, bound, atom.operator == "le")
+
+
+def _windowed(test: RowTest | None, shown: Expression) -> RowTest:
+    """Return a test with where its window ends as one more condition of the WHERE."""
+    predicate = None if test is None else test.predicate
+    parts = predicate.arguments if isinstance(predicate, RowOperation) else ()
+    columns: frozenset[str] = frozenset() if test is None else test.columns
+    # INVARIANT (such a read is of no row that an outer join leaves out): so whatever fails it cannot matter.
+    return RowTest(RowOperation("and", (*parts, shown)), columns, narrows=True, is_windowed=True)
 
 
 def _parts(conditions: Mapping[str, Condition]) -> Iterator[Mapping[str, Condition]]:

@@ -52,6 +52,11 @@ class Unused(Enum):
     NAMED_ODDLY = "a column's name holds a dot or an arrow", "another name"
     NOT_READ = "it is no comparison of a column with values", "keep what you compare in a column of its own"
     OF_VIEW = "columns of a view need not be those of the rows behind it", "select from the tables behind it"
+    NOT_FULL = "it found fewer rows: any further one would be shown", None
+    NO_ORDER = (
+        "which rows come after the last one is not known",
+        "ORDER BY columns that are selected and compare exactly, in a SELECT without groups and aggregates",
+    )
     OF_TEXT = "text is not analysed: the database names the tables that it reads", "select()"
 
     @property

@@ -22,7 +22,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TupleType
 
-from reactive_rpc.compat.sqlalchemy import bind_processors, expanded_parameters
+from reactive_rpc.compat.sqlalchemy import bind_processors, expanded_parameters, take_rows
 from reactive_rpc.dependencies.read_set import Condition, Constraint, ReadSet, RowTest
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.analysis import template_of
@@ -68,6 +68,24 @@ def _of_text(construct: str, tables: Mapping[str, frozenset[str] | None]) -> Ite
         yield ExplainedRead(table=table, columns=seen, unused=(Unused.OF_TEXT.of(construct),))
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenWindow:
+    """A statement with a LIMIT whose rows have not been read yet.
+
+    Attributes:
+        context: its execution.
+        wide: its constraints without a window.
+        trace_place: where the trace has it; None if there is none.
+    """
+
+    context: DefaultExecutionContext
+    binder: Binder
+    template: Template
+    values: ParameterValues
+    wide: tuple[Constraint, ...]
+    trace_place: int | None
+
+
 class Recorder:
     """Collects the reads of one call's statements. Safe across threads.
 
@@ -90,10 +108,14 @@ class Recorder:
         self._tables: set[str] = set()
         self._statements = 0
         self._trace = trace
+        self._windows: dict[int, _OpenWindow] = {}
 
     def read_set(self) -> ReadSet:
         """Return the reads so far: no constraint twice, and the first reason why it could not be told."""
         with self._lock:
+            # INVARIANT (a window whose rows were not read is wide): it failed, or is handed on row by row.
+            for window in self._windows.values():
+                self._take(window.wide)
             return ReadSet(tuple(self._constraints.values()), self._opaque)
 
     @property
@@ -149,10 +171,33 @@ class Recorder:
         if self._trace is not None:
             reads = (read for values in _executions(context) for read in binder.explained(template, values))
             self._trace.append(text.traced(reads))
-        found = [constraint for values in _executions(context) for constraint in binder.constraints(template, values)]
+        executions = list(_executions(context))
+        found = [constraint for values in executions for constraint in binder.constraints(template, values)]
         with self._lock:
             self._tables |= binder.tables(template)
-        self._add(found)
+        if template.window is None or len(executions) != 1:
+            self._add(found)
+            return
+        place = None if self._trace is None else len(self._trace) - 1
+        self._windows[id(context)] = _OpenWindow(context, binder, template, executions[0], tuple(found), place)
+
+    def read_window(self, context: DefaultExecutionContext | None) -> None:
+        """Read the rows of a statement that has just run, if it has a LIMIT, and add it by where they end."""
+        window = self._windows.get(id(context))
+        if window is None or window.template.window is None:
+            return
+        # INVARIANT (all rows that the database yields, whatever the handler takes of them): a handler that stops
+        # half-way has the statement read no less.
+        rows = take_rows(window.context)
+        shown = None if rows is None else window.binder.shown(window.template.window, window.values, rows)
+        if shown is None:
+            self._add(window.wide)
+        else:
+            self._add(window.binder.constraints(window.template, window.values, shown))
+        del self._windows[id(context)]
+        if self._trace is not None and window.trace_place is not None:
+            reads = tuple(dict.fromkeys(window.binder.explained(window.template, window.values, shown)))
+            self._trace[window.trace_place] = replace(self._trace[window.trace_place], reads=reads)
 
     def _record_text(self, text: _Text, construct: str) -> None:
         """Ask the database for the reads of the whole text."""
@@ -174,12 +219,15 @@ class Recorder:
 
     def _add(self, constraints: Iterable[Constraint]) -> None:
         with self._lock:
-            for constraint in constraints:
-                self._tables.add(constraint.table)
-                conditions = frozenset(constraint.conditions.items())
-                # INVARIANT (the test is part of it): two occurrences with the same conditions have two tests.
-                key = (constraint.table, constraint.columns, conditions, constraint.test)
-                self._constraints.setdefault(key, constraint)
+            self._take(constraints)
+
+    def _take(self, constraints: Iterable[Constraint]) -> None:
+        for constraint in constraints:
+            self._tables.add(constraint.table)
+            conditions = frozenset(constraint.conditions.items())
+            # INVARIANT (the test is part of it): two occurrences with the same conditions have two tests.
+            key = (constraint.table, constraint.columns, conditions, constraint.test)
+            self._constraints.setdefault(key, constraint)
 
     def widen(self, tables: Iterable[str]) -> None:
         """Count these tables, by canonical name, as read whole."""
@@ -255,6 +303,7 @@ def install(engine: Engine) -> None:
         engine.clear_compiled_cache()
     if not event.contains(engine, "before_cursor_execute", _record):
         event.listen(engine, "before_cursor_execute", _record)
+        event.listen(engine, "after_cursor_execute", _read_window)
 
 
 def _record(
@@ -271,3 +320,16 @@ def _record(
     elif (current := current_recorder.get()) is not None:
         # INVARIANT (a read that no recorder saw makes the read set opaque): the handler took this connection itself.
         current.refuse("reads through a connection of its own: use the db it is given")
+
+
+def _read_window(
+    connection: Connection,
+    _cursor: object,
+    _statement: str,
+    _parameters: object,
+    context: DefaultExecutionContext | None,
+    _executemany: bool,
+) -> None:
+    recorder: Recorder | None = connection.get_execution_options().get(RECORDER_OPTION)
+    if recorder is not None:
+        recorder.read_window(context)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reactive_rpc.statements.formulas import Formula
-from reactive_rpc.statements.predicates import Comparison, Field, Nullness
+from reactive_rpc.statements.predicates import Comparison, Field, Nullness, Parameter
 
-__all__ = ["FormulaTest", "ParentAtom", "Read", "RowAtom", "Template"]
+__all__ = ["FormulaTest", "ParentAtom", "Read", "RowAtom", "SortKey", "Template", "Window"]
 
 RowAtom = Comparison | Nullness
 """An atom about one row of one table."""
@@ -55,14 +55,57 @@ class FormulaTest:
 
 
 @dataclass(frozen=True, slots=True)
+class SortKey:
+    """A column that the rows of a statement are ordered by.
+
+    Attributes:
+        field: the column.
+        source: the identity of its occurrence.
+        place: where the statement shows it.
+        descending: whether the greatest comes first.
+        nulls_first: whether NULLs come before all others.
+    """
+
+    field: Field
+    source: int
+    place: int
+    descending: bool
+    nulls_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The order of a statement that has a LIMIT.
+
+    Attributes:
+        keys: the first columns of the order, all of one occurrence of a table.
+        limit: how many rows it shows.
+        width: how many columns.
+    """
+
+    keys: tuple[SortKey, ...]
+    limit: Parameter
+    width: int
+
+    @property
+    def source(self) -> int:
+        """The identity of the occurrence."""
+        return self.keys[0].source
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """Rows of `table` for which every atom holds, with their parents, seen through `columns` (None: all)."""
+    """Rows of `table` for which every atom holds, with their parents, seen through `columns` (None: all).
+
+    If it `is_windowed`, those after the last row that the statement shows do not matter (`Template.window`).
+    """
 
     table: str
     columns: frozenset[str] | None
     atoms: tuple[RowAtom, ...] = ()
     parents: tuple[ParentAtom, ...] = ()
     test: FormulaTest | None = None
+    is_windowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +121,8 @@ class Template:
         calls: the functions that are called, in lower case, the signs of operators that SQLAlchemy does not know, and
             those of comparisons, as `operator =`.
         unread: the parts of conditions that say nothing of rows, as SQLAlchemy has them; for explanations alone.
+        is_limited: whether the statement itself has a LIMIT.
+        window: its order, if it has one; None if that is not known.
     """
 
     reads: tuple[Read, ...] = ()
@@ -87,3 +132,5 @@ class Template:
     dates: tuple[str, ...] = ()
     calls: frozenset[str] = frozenset()
     unread: tuple[Any, ...] = ()
+    is_limited: bool = False
+    window: Window | None = None

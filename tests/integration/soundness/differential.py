@@ -94,14 +94,18 @@ def postgresql_engine(url: str) -> Engine:
 class Differential:
     """An engine with the recorder installed, and what was counted so far.
 
+    Args:
+        generator: draws the queries and writes.
+
     Attributes:
         counters: `pairs` of query and batch, how many results `changed`, were `touched`, were touched in vain
             (`needless`), and would have been touched by tables alone (`by_table`); `opaque` read sets; `virtual`
-            columns that constraints rested on; queries that the database `refused`.
+            columns that constraints rested on; `windowed` read sets; queries that the database `refused`.
     """
 
-    def __init__(self, engine: Engine, schema: Schema) -> None:
+    def __init__(self, engine: Engine, schema: Schema, generator: type[Generator] = Generator) -> None:
         self.counters: Counter[str] = Counter()
+        self._generator = generator
         self._schema = schema
         self._engine = engine
         self._dialect: Dialect = "sqlite" if engine.dialect.name == "sqlite" else "postgresql"
@@ -127,7 +131,7 @@ class Differential:
     @contextmanager
     def case(self, seed: str, name: str) -> Iterator[Case]:
         """Open a case, and undo it at the end."""
-        generator = Generator(random.Random(seed), self._dialect)
+        generator = self._generator(random.Random(seed), self._dialect)
         with self._engine.connect() as connection, connection.begin() as transaction:
             yield Case(self, connection, generator, name)
             transaction.rollback()
@@ -147,6 +151,8 @@ class Differential:
             connection.execution_options(**{RECORDER_OPTION: None})
         answer = _Answer(query, recorder.read_set(), list(self._statements), [])
         answer.found = self.again(connection, answer)
+        tests = [each.test for each in answer.read_set.constraints]
+        self.counters["windowed"] += any(test is not None and test.is_windowed for test in tests)
         return answer
 
     def again(self, connection: Connection, answer: _Answer) -> list[list[Any]]:

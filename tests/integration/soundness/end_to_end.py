@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import Engine
@@ -30,6 +31,7 @@ from tests.support.calls import by_path
 
 from .generator import Generator
 from .model import METADATA, TABLES
+from .windows import WindowGenerator
 from .writers import OtherProcess, plain_engine, write_by
 
 __all__ = ["MEANS", "EndToEnd", "WrongError"]
@@ -39,6 +41,10 @@ MEANS = ("mutation", "engine", "shell", "process")
 
 BETWEEN: list[Callable[[], Awaitable[None]]] = []
 """What the next async handler that runs does in its middle, once; no `ContextVar`, which queries do not see."""
+
+
+PAGE = "page "
+"""The seed of a page begins with it."""
 
 
 class WrongError(AssertionError):
@@ -53,12 +59,18 @@ class Seed(BaseModel):
 
 def ask(session: PlainSession, seed: str) -> str:
     """Return the result of the query that `seed` stands for."""
-    generator = Generator(random.Random(f"query {seed}"))
-    query = generator.orm() if generator.chance(5) else generator.core()
+    query = _query(seed)
     if callable(query):
         return repr(query(session))
     rows = [tuple(row) for row in session.execute(query)]
     return repr(rows if getattr(query, "_limit_clause", None) is not None else sorted(rows, key=repr))
+
+
+def _query(seed: str) -> Any:
+    if seed.startswith(PAGE):
+        return WindowGenerator(random.Random(f"query {seed}")).query()
+    generator = Generator(random.Random(f"query {seed}"))
+    return generator.orm() if generator.chance(5) else generator.core()
 
 
 @define_reactive_function
@@ -200,11 +212,13 @@ class EndToEnd:
                 await self._compare(f"case {name}, write {number} by {means}", client, truth)
 
     def _queries(self, name: str, choices: random.Random) -> list[tuple[str, str]]:
-        """Return up to four queries, those first that find something: a write then has something to change."""
+        """Return up to four queries and two pages, those first that find something, which a write then changes."""
         paths = ("generated.ask_async", "generated.ask_sync")
         candidates = [(choices.choice(paths), f"{name}:{number}") for number in range(12)]
-        answers = self._truths(candidates)
-        return sorted(candidates, key=lambda query: answers[query] == "[] []")[:4]
+        pages = [(paths[number % 2], f"{PAGE}{name}:{number}") for number in range(6)]
+        answers = self._truths([*candidates, *pages])
+        best = [sorted(each, key=lambda query: answers[query] == "[] []") for each in (candidates, pages)]
+        return [*best[0][:4], *best[1][:2]]
 
     async def _compare(self, name: str, client: Client, truth: dict[tuple[str, str], str]) -> None:
         for query in client.queries:

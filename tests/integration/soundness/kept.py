@@ -223,6 +223,14 @@ def _page(rng: random.Random) -> Any:
     return limited.order_by(T.priority.desc(), T.id).limit(3)
 
 
+def _newest(rng: random.Random) -> Any:
+    """Show a page whose order can be seen, of all tickets or from a place on."""
+    keys = rng.choice([(T.due.desc(),), (T.priority, T.points), (T.points.desc().nulls_last(),), ()])
+    shown = select(T.id, T.title, T.due, T.priority, T.points).order_by(*keys, T.id.desc()).limit(rng.choice([3, 5]))
+    place = rng.choice([None, tuple_(T.priority, T.id) > (3, 5), T.status != "done"])
+    return shown.offset(rng.choice([None, 2])) if place is None else shown.where(place)
+
+
 SHAPES: Final[dict[str, Callable[[random.Random], Any]]] = {
     "plain conditions": _columns,
     "IN": _among,
@@ -246,8 +254,9 @@ SHAPES: Final[dict[str, Callable[[random.Random], Any]]] = {
     "several": _combined,
     "self join": _pairs,
     "LIMIT": _page,
+    "order shown": _newest,
 }
-WHOLE: Final = frozenset({"self join", "LIMIT"})
+WHOLE: Final = frozenset({"self join", "LIMIT", "order shown"})
 """Shapes that are statements by themselves."""
 
 

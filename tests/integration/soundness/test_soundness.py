@@ -275,13 +275,13 @@ def nothing_is_read_by_subqueries(patch: Patch) -> None:
     patch.setattr(
         analysis,
         "_reads",
-        lambda joined, tests: () if joined.bodies[0].inherited else reads(joined, tests),
+        lambda joined, *rest: () if joined.bodies[0].inherited else reads(joined, *rest),
     )
 
 
 def only_the_outermost_body_is_read(patch: Patch) -> None:
     reads = analysis._reads
-    patch.setattr(analysis, "_reads", lambda joined, tests: reads(replace(joined, bodies=joined.bodies[:1]), tests))
+    patch.setattr(analysis, "_reads", lambda joined, *rest: reads(replace(joined, bodies=joined.bodies[:1]), *rest))
 
 
 def not_exists_reads_as_exists(patch: Patch) -> None:

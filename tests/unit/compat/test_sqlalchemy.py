@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     lambda_stmt,
+    literal,
     select,
     type_coerce,
     update,
@@ -108,6 +109,36 @@ def test_a_select_that_leaves_rows_out_is_not_plain(statement: Any) -> None:
     """Each clause alone is seen."""
     assert compat.is_plain_select(select(TEAM).where(TEAM.c.id == 1))
     assert not compat.is_plain_select(statement)
+
+
+def test_an_order_and_a_limit_are_found() -> None:
+    """Each thing ordered by, without the mark of a label; FETCH is no LIMIT, as it may count ties."""
+    ordered = select(TEAM).order_by(TEAM.c.name.desc(), TEAM.c.id).limit(3)
+    name, number = map(compat.unlabelled_order, compat.order_by_clauses(ordered))
+    assert str(name) == "team.name DESC"
+    assert compat.unlabelled_order(name.element) is TEAM.c.name
+    assert number is TEAM.c.id
+    assert compat.limit_of(ordered).value == 3
+    assert compat.limit_of(select(TEAM)) is None
+    assert compat.limit_of(select(TEAM).fetch(3, with_ties=True)) is None
+    assert compat.yields_each_row(ordered)
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_results": True}, {"yield_per": 1}])
+def test_rows_are_taken_and_handed_on(options: dict[str, Any]) -> None:
+    """The result has what was taken, unless its rows come one after the other."""
+    engine = create_engine("sqlite://")
+    taken: list[Any] = []
+
+    @listens_for(engine, "after_cursor_execute")
+    def take(_connection: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: Any) -> None:
+        taken.append(compat.take_rows(context))
+
+    one_row = select(literal(1), literal("a"))
+    with engine.connect() as connection:
+        assert connection.execute(one_row, execution_options=options).all() == [(1, "a")]
+    engine.dispose()
+    assert taken == [None if options else [(1, "a")]]
 
 
 NAMES = select(TEAM.c.name).where(TEAM.c.id == 1)

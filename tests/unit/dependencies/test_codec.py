@@ -57,7 +57,7 @@ EXPRESSIONS: st.SearchStrategy[Expression] = st.recursive(
     ),
     max_leaves=5,
 )
-TESTS = st.builds(RowTest, EXPRESSIONS, st.frozensets(TEXTS, max_size=3), st.booleans())
+TESTS = st.builds(RowTest, EXPRESSIONS, st.frozensets(TEXTS, max_size=3), st.booleans(), st.booleans())
 NAMES = (TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
 LOOKUPS = st.recursive(st.builds(Lookup, *NAMES), lambda further: st.builds(Lookup, *NAMES, further), max_leaves=3)
 CONSTRAINTS = st.builds(
@@ -87,7 +87,7 @@ def spelled(value: Any) -> Any:
             parts = spelled(value.columns), spelled(value.conditions), value.lookups
             return value.table, parts, None if value.test is None else spelled(value.test)
         case RowTest():
-            return spelled(value.predicate), spelled(value.columns), value.narrows
+            return spelled(value.predicate), spelled(value.columns), value.narrows, value.is_windowed
         case ColumnRef():
             return "column", value.name
         case FixedValue():
