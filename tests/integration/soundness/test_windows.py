@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from reactive_rpc.dependencies.expressions import FixedValue
 from reactive_rpc.dependencies.read_set import RowTest
@@ -17,7 +18,8 @@ from reactive_rpc.statements import analysis, binding, windows
 from reactive_rpc.testing.postgresql import PostgreSQL
 
 from .differential import Differential, StaleError, postgresql_engine, sqlite_engine
-from .model import Declared, Dialect
+from .drawing import Write
+from .model import PARENTS, Color, Declared, Dialect
 from .test_soundness import BOUND, CASES, Patch
 from .windows import WindowGenerator
 
@@ -131,7 +133,6 @@ BUGS: tuple[tuple[Callable[[Patch], None], Dialect, int], ...] = (
     (nulls_are_at_the_other_end, "postgresql", 1),
     (a_row_that_is_left_out_has_a_place_in_the_order, "sqlite", 1),
     (rows_see_no_others, "sqlite", 7),
-    (labels_are_ordered_by_their_letters, "postgresql", 7),
     (a_key_is_compared_with_what_is_shown_first, "sqlite", 2),
     (a_row_that_moves_up_is_still_after, "sqlite", 1),
 )
@@ -146,3 +147,20 @@ def test_seeded_bug_is_found(
     bug(monkeypatch)
     with pytest.raises(StaleError, match=f"STALE: seed {seed}, case"):
         pages_on(dialect).run(seed=seed, cases=BOUND)
+
+
+@pytest.mark.seeded_bug
+def test_enums_are_not_ordered_by_their_letters(pages_on: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL orders an enum as it was declared: red before green. A page that believes the letters goes stale."""
+    trial = pages_on("postgresql")
+
+    def insert_before_the_last() -> None:
+        with trial.case("", "an enum") as case:
+            case.fill({"parents": [{"id": 1, "color": Color.green}]})
+            case.ask(select(PARENTS.c.color).order_by(PARENTS.c.color, PARENTS.c.id).limit(1))
+            case.write([Write(PARENTS.insert().values(id=2, color=Color.red))])
+
+    insert_before_the_last()
+    labels_are_ordered_by_their_letters(monkeypatch)
+    with pytest.raises(StaleError):
+        insert_before_the_last()
