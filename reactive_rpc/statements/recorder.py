@@ -322,14 +322,9 @@ def _record(
         current.refuse("reads through a connection of its own: use the db it is given")
 
 
-def _read_window(
-    connection: Connection,
-    _cursor: object,
-    _statement: str,
-    _parameters: object,
-    context: DefaultExecutionContext | None,
-    _executemany: bool,
-) -> None:
+def _read_window(connection: Connection, *execution: Any) -> None:
+    """Take the same as `_record`, once the statement has run."""
     recorder: Recorder | None = connection.get_execution_options().get(RECORDER_OPTION)
     if recorder is not None:
+        *_, context, _executemany = execution
         recorder.read_window(context)
