@@ -17,6 +17,8 @@ from .trial import play
 ATTEMPTS = 6
 SOON_SECONDS = 3.0
 """How long all may take to be right here; without the bug it takes a fraction of one."""
+STALLED_SECONDS = 1.5
+"""How long a stream is stalled that must overflow: for a longer silence a client leaves it, and is right on another."""
 
 
 def find(deployment: Deployment, what: str) -> None:
@@ -57,8 +59,11 @@ def test_a_client_that_ignores_gaps_is_found(tmp_path: Path, monkeypatch: pytest
         for number in range(ATTEMPTS):
             seed = f"gaps {number}"
             verdict = asyncio.run(
-                play(deployment, "client", "stop", seed=seed, calm_seconds=SOON_SECONDS, commits_after=0)
-            )
+                play(
+                    deployment, "client", "stop", seed=seed,
+                    pause_seconds=STALLED_SECONDS, calm_seconds=SOON_SECONDS, commits_after=0,
+                )
+            )  # fmt: skip
             if verdict.behind:
                 return
     raise AssertionError("nobody was behind")
