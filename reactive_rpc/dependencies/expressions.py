@@ -260,13 +260,18 @@ def _as_integer(value: Known) -> RowValue:
     return int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else UNKNOWN
 
 
-def _like(*parts: Known) -> RowValue:
+def _like(parts: Sequence[RowValue]) -> RowValue:
     """LIKE of a value, a pattern, an escape and one of the names of `_READINGS`.
 
     INVARIANT (known only if every reading agrees): SQLite folds ASCII letters unless somebody has set
     `case_sensitive_like`; ILIKE folds them by the locale, of which some treat `i` in their own way. All fold alone
     what is ASCII alone.
     """
+    # INVARIANT (what is not known before NULL): what SQLite compares with a BLOB is FALSE, and not NULL, if it is NULL.
+    if any(isinstance(each, Unknown) for each in parts):
+        return UNKNOWN
+    if None in parts:
+        return None
     if not all(isinstance(each, str) for each in parts):
         return UNKNOWN
     value, pattern, escape, folding = map(str, parts)
@@ -334,6 +339,6 @@ OPERATIONS: Final[Mapping[str, Callable[[Sequence[RowValue]], RowValue]]] = {
     "||": _null_fails(_joined),
     "as text": _null_fails(_as_text),
     "as integer": _null_fails(_as_integer),
-    "like": _null_fails(_like),
+    "like": _like,
 }
 """`{name: operation}`; a name goes over the wire."""

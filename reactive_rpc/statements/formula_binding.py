@@ -18,6 +18,7 @@ from reactive_rpc.dependencies.expressions import (
     FixedValue,
     Membership,
     RowOperation,
+    value_of,
 )
 from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.statements.comparable_values import comparable, ordered
@@ -153,7 +154,12 @@ class FormulaBinder:
             return _NOTHING
         # A backslash escapes on PostgreSQL even if nobody says so.
         escape = formula.detail or ("\\" if self.dialect == "postgresql" else "")
-        parts = (value.expression, pattern.expression, FixedValue(escape), FixedValue(self._folding(formula, value)))
+        of_case = self._folding(formula, value)
+        # INVARIANT (folded before anything in it escapes): SQLite has no ILIKE, so this is rendered as lower(...) LIKE
+        # lower(...), where the case of an escape that is a letter counts.
+        is_lowered = formula.name == "ilike" and self.dialect == "sqlite"
+        written = _lowered(pattern.expression) if is_lowered else pattern.expression
+        parts = (value.expression, written, FixedValue(escape), FixedValue(of_case))
         return _Bound(RowOperation("like", parts), "integer")
 
     def _folding(self, formula: Applied, value: _Bound) -> str:
@@ -210,6 +216,11 @@ class FormulaBinder:
         bound = [each.expression for each in found[0]]
         parts = [part for pair in zip(map(self.bind, conditions), bound[:-1], strict=True) for part in pair]
         return _Bound(RowOperation("case", (*parts, bound[-1])), found[1])
+
+
+def _lowered(pattern: Expression) -> Expression:
+    lowered = RowOperation("lower", (pattern, FixedValue("")))
+    return FixedValue(value_of(lowered, {})) if isinstance(pattern, FixedValue) else lowered
 
 
 _BINDERS: Final[Mapping[str, Callable[[FormulaBinder, Applied, ColumnKind | None], _Bound]]] = {
