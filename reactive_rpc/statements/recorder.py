@@ -95,6 +95,7 @@ class Recorder:
         trace: takes each statement, with its reads explained, if it is given.
 
     Attributes:
+        open_windows: `{id of an execution: its statement}`: those with a LIMIT whose rows have not been read yet.
         shows: the version of the log that the call's snapshot shows, exactly; None if nobody can tell.
     """
 
@@ -108,14 +109,14 @@ class Recorder:
         self._tables: set[str] = set()
         self._statements = 0
         self._trace = trace
-        self._windows: dict[int, _OpenWindow] = {}
+        self.open_windows: dict[int, _OpenWindow] = {}
 
     def read_set(self) -> ReadSet:
         """Return the reads so far: no constraint twice, and the first reason why it could not be told."""
+        # INVARIANT (a window whose rows were not read is wide): its statement has failed.
+        for window in tuple(self.open_windows.values()):
+            self._add(window.wide)
         with self._lock:
-            # INVARIANT (a window whose rows were not read is wide): it failed, or is handed on row by row.
-            for window in self._windows.values():
-                self._take(window.wide)
             return ReadSet(tuple(self._constraints.values()), self._opaque)
 
     @property
@@ -179,11 +180,11 @@ class Recorder:
             self._add(found)
             return
         place = None if self._trace is None else len(self._trace) - 1
-        self._windows[id(context)] = _OpenWindow(context, binder, template, executions[0], tuple(found), place)
+        self.open_windows[id(context)] = _OpenWindow(context, binder, template, executions[0], tuple(found), place)
 
     def read_window(self, context: DefaultExecutionContext | None) -> None:
         """Read the rows of a statement that has just run, if it has a LIMIT, and add it by where they end."""
-        window = self._windows.get(id(context))
+        window = self.open_windows.get(id(context))
         if window is None or window.template.window is None:
             return
         # INVARIANT (all rows that the database yields, whatever the handler takes of them): a handler that stops
@@ -194,7 +195,7 @@ class Recorder:
             self._add(window.wide)
         else:
             self._add(window.binder.constraints(window.template, window.values, shown))
-        del self._windows[id(context)]
+        del self.open_windows[id(context)]
         if self._trace is not None and window.trace_place is not None:
             reads = tuple(dict.fromkeys(window.binder.explained(window.template, window.values, shown)))
             self._trace[window.trace_place] = replace(self._trace[window.trace_place], reads=reads)
@@ -219,15 +220,12 @@ class Recorder:
 
     def _add(self, constraints: Iterable[Constraint]) -> None:
         with self._lock:
-            self._take(constraints)
-
-    def _take(self, constraints: Iterable[Constraint]) -> None:
-        for constraint in constraints:
-            self._tables.add(constraint.table)
-            conditions = frozenset(constraint.conditions.items())
-            # INVARIANT (the test is part of it): two occurrences with the same conditions have two tests.
-            key = (constraint.table, constraint.columns, conditions, constraint.test)
-            self._constraints.setdefault(key, constraint)
+            for constraint in constraints:
+                self._tables.add(constraint.table)
+                conditions = frozenset(constraint.conditions.items())
+                # INVARIANT (the test is part of it): two occurrences with the same conditions have two tests.
+                key = (constraint.table, constraint.columns, conditions, constraint.test)
+                self._constraints.setdefault(key, constraint)
 
     def widen(self, tables: Iterable[str]) -> None:
         """Count these tables, by canonical name, as read whole."""
@@ -325,6 +323,6 @@ def _record(
 def _read_window(connection: Connection, *execution: Any) -> None:
     """Take the same as `_record`, once the statement has run."""
     recorder: Recorder | None = connection.get_execution_options().get(RECORDER_OPTION)
-    if recorder is not None:
+    if recorder is not None and recorder.open_windows:
         *_, context, _executemany = execution
         recorder.read_window(context)

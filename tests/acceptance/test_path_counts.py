@@ -41,19 +41,20 @@ class Bound:
     peak_kib: int | None = None
 
 
+# One function of a miss looks, after its statement, whether that was a page whose end it has to read.
 # The calls that a plan makes of dependencies are counted; those of FastAPI's solver, which it takes the place of, not.
 SQLITE = {
     # path            statements  round trips  functions  modules  peak, KiB
     "hit": Bound(1, 0, 43, 18, 8),
-    "miss": Bound(6, 0, 309, 57, 50),
+    "miss": Bound(6, 0, 310, 57, 50),
     "mutation": Bound(10, 3, 195, 49, 52),
-    "event": Bound(11, 0, 345, 64, 41),
+    "event": Bound(11, 0, 346, 64, 41),
 }
 POSTGRESQL = {
     "hit": Bound(1, 1, 57, 22),
-    "miss": Bound(7, 7, 312, 60),
+    "miss": Bound(7, 7, 313, 60),
     "mutation": Bound(7, 7, 170, 51),
-    "event": Bound(8, 8, 356, 66),
+    "event": Bound(8, 8, 357, 66),
 }
 PATHS = list(SQLITE)
 
