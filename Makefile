@@ -105,6 +105,10 @@ docs: setup ## Build the documentation: site/index.html
 bench: setup ## Measure, as ratios against a baseline of the same run
 	$(BIN)/python -m benchmarks.run
 
+.PHONY: scale
+scale: setup ## Measure what each part costs, and play a million streams by that; several hosts, with root's rights
+	$(BIN)/python -m benchmarks.run scale scale_hosts
+
 .PHONY: soundness
 soundness: setup ## Run the differential test with a larger budget (SOUNDNESS_CASES=...)
 	REACTIVE_SOUNDNESS_CASES=$(SOUNDNESS_CASES) $(BIN)/pytest tests/integration/soundness $(PYTEST_ARGS)

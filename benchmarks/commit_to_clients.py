@@ -1,8 +1,8 @@
-"""A commit by another process on PostgreSQL until 1,000 clients are told, by how often the log is looked at.
+"""A commit by another process on PostgreSQL until 1,000 clients are told, beside nchan in the same rounds.
 
 The clients are those of `fanout`; the writer is a psycopg connection, as psql's would be, to a server that waits for
-the disk. Commits are spaced at random, so that they meet every phase of the interval between two looks. Times are
-since just before the COMMIT; what the COMMIT itself takes is told beside them.
+the disk. Commits are spaced at random. Times are since just before the COMMIT; what the COMMIT itself takes is told
+beside them. Those of nchan are since the request that publishes, and hold no commit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
 
-from benchmarks.fanout import Target, at, event_request, one_event, unlimited
+from benchmarks.fanout import Target, at, event_request, one_event, peer, unlimited
 from benchmarks.fanout_clients import Clients, Stamp, clients
 from benchmarks.processes import Process, raise_file_limit, served
 from reactive_rpc.testing.ports import free_port
@@ -30,7 +31,6 @@ __all__ = ["run", "written_rows"]
 
 CLIENTS = 1_000
 COMMITS = 40
-POLL_INTERVALS = (0.02, 0.005, 0.1)
 QUIET_SECONDS = 0.15
 """How long all is quiet before a commit, at least."""
 
@@ -38,7 +38,7 @@ IDLE_SECONDS = 3.0
 
 COST_COMMITS = 150
 COST_SPACE_SECONDS = 0.05
-"""More than the interval between two looks, so that each commit is found by itself."""
+"""More than the interval between two reads of the log, so that each commit is found by itself."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ def written_rows(connection: psycopg.Connection, committing: list[float]) -> Cal
 class _Variant:
     target: Target
     held: Clients
-    connection: psycopg.Connection
+    connection: psycopg.Connection | None
     delays: Delays
 
     def commit(self) -> None:
@@ -91,6 +91,8 @@ class _Variant:
 def _used(variants: Sequence[_Variant], work: Callable[[], object]) -> tuple[float, float]:
     """Return CPU seconds during `work`: of the servers, and of their connections in the database, which they share."""
     connection = variants[0].connection
+    if connection is None:
+        raise ValueError("the peer has no database")
     own = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     backends = [Process(pid) for (pid,) in connection.execute(own)]
     connection.rollback()
@@ -135,16 +137,28 @@ def cost_of_a_commit(
 
 
 def measure(
-    server: PostgreSQLServer, variants: Mapping[str, Mapping[str, str]], *, streams: int, commits: int
+    server: PostgreSQLServer,
+    variants: Mapping[str, Mapping[str, str]],
+    *,
+    peers: Callable[[ExitStack], Sequence[Target]],
+    streams: int,
+    commits: int,
 ) -> dict[str, Delays]:
-    """Return `{variant: what was measured}`; a variant is the settings of its server, `{name: value}`."""
+    """Return `{variant: what was measured}`.
+
+    Args:
+        variants: each is the settings of its server, `{name: value}`.
+        peers: starts the others.
+    """
     with ExitStack() as stack:
         made = {name: _variant(server.new_database(), settings, stack) for name, settings in variants.items()}
+        made |= {each.name: _Variant(each, stack.enter_context(clients()), None, Delays()) for each in peers(stack)}
         for variant in made.values():
             target = variant.target
             variant.held.open(target.port, target.request, streams, marker=target.opened)
         for variant in made.values():
-            variant.delays.idle = _idle([variant])
+            if variant.connection is not None:
+                variant.delays.idle = _idle([variant])
         for _ in range(commits):
             for variant in made.values():
                 variant.commit()
@@ -179,10 +193,10 @@ def report(found: Mapping[str, Delays]) -> Iterator[str]:
             statistics.median(delays.first),
             statistics.median(delays.last),
             max(delays.last),
-            statistics.median(delays.committing),
         )
-        idle = " | ".join(f"{share:.1%} of a core" for share in delays.idle)
-        yield f"| {name} | {' | '.join(f'{figure:.1f}' for figure in figures)} | {idle} |"
+        ours = delays.committing
+        own = [f"{statistics.median(ours):.1f}", *(f"{share:.1%}" for share in delays.idle)] if ours else ["", "", ""]
+        yield f"| {name} | {' | '.join([*(f'{figure:.1f}' for figure in figures), *own])} |"
 
 
 def report_costs(server: PostgreSQLServer, redis: RedisServer) -> Iterator[str]:
@@ -195,18 +209,18 @@ def report_costs(server: PostgreSQLServer, redis: RedisServer) -> Iterator[str]:
         yield f"| {name} | {own:.1f} ms | {database:.1f} ms |"
 
 
-def run(_folder: Path, *, streams: int = CLIENTS, commits: int = COMMITS) -> None:
+def run(folder: Path, *, streams: int = CLIENTS, commits: int = COMMITS) -> None:
     """Measure and print."""
     raise_file_limit(streams + 1_000)
     print(f"Commit by psycopg on PostgreSQL until {streams:,} clients are told, {commits} commits each, in turn;")
     print(f"milliseconds since just before the COMMIT; load of the machine {os.getloadavg()[0]:.1f}:\n")
     with postgresql_server(durable=True) as server, redis_server() as redis:
         variants = {
-            f"polled every {seconds * 1e3:.0f} ms": {"POLL_INTERVAL_SECONDS": str(seconds)}
-            for seconds in POLL_INTERVALS
+            "woken by the commit": {},
+            "through Redis": {"REDIS_URL": redis.url, "REDIS_NAMESPACE": "bench_told"},
         }
-        variants["through Redis"] = {"REDIS_URL": redis.url, "REDIS_NAMESPACE": "bench_told"}
-        for line in report(measure(server, variants, streams=streams, commits=commits)):
+        peers = partial(peer, folder, streams=streams)
+        for line in report(measure(server, variants, peers=peers, streams=streams, commits=commits)):
             print(line, flush=True)
         print()
         for line in report_costs(server, redis):

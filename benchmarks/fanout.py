@@ -25,7 +25,22 @@ from benchmarks.fanout_nchan import is_installed, nchan
 from benchmarks.processes import Process, raise_file_limit, served
 from reactive_rpc.testing.ports import free_port
 
-__all__ = ["Round", "Target", "at", "event_request", "one_event", "opened", "reactive", "run", "unlimited"]
+__all__ = [
+    "HEAD",
+    "Measured",
+    "Round",
+    "Target",
+    "at",
+    "event_request",
+    "measure",
+    "one_event",
+    "opened",
+    "peer",
+    "reactive",
+    "report",
+    "run",
+    "unlimited",
+]
 
 REACTIVE, BROADCAST, NCHAN = "reactive_rpc", "sse-starlette", "nginx with nchan"
 SIZES = (1_000, 5_000, 10_000)
@@ -149,12 +164,12 @@ def published(port: int) -> Callable[[], Stamp]:
     return trigger
 
 
-def written_file(connection: sqlite3.Connection, text_bytes: int) -> Callable[[], Stamp]:
-    """Return what writes to SQLite by itself."""
+def written_file(connection: sqlite3.Connection, text_bytes: int, rows: int = 1) -> Callable[[], Stamp]:
+    """Return what writes to SQLite by itself, to the first rows."""
 
     def trigger() -> Stamp:
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE message SET text = ? WHERE id = 1", (os.urandom(text_bytes // 2).hex(),))
+        connection.execute("UPDATE message SET text = ? WHERE id <= ?", (os.urandom(text_bytes // 2).hex(), rows))
         stamp = Stamp.now()
         connection.execute("COMMIT")
         return stamp
@@ -163,12 +178,16 @@ def written_file(connection: sqlite3.Connection, text_bytes: int) -> Callable[[]
 
 
 def _peers(folder: Path, stack: ExitStack, streams: int) -> list[Target]:
-    found = [reactive(folder, stack), _broadcast(stack)]
-    if is_installed():
-        port = free_port()
-        process = stack.enter_context(nchan(folder / f"nginx-{streams}", port, files=streams + 1_000))
-        found.append(Target(NCHAN, port, process, get_request("/events"), b": hi\n\n", published(port)))
-    return found
+    return [reactive(folder, stack), _broadcast(stack), *peer(folder, stack, streams)]
+
+
+def peer(folder: Path, stack: ExitStack, streams: int) -> list[Target]:
+    """Serve nchan, where it is installed."""
+    if not is_installed():
+        return []
+    port = free_port()
+    process = stack.enter_context(nchan(folder / f"nginx-{os.urandom(4).hex()}", port, files=streams + 1_000))
+    return [Target(NCHAN, port, process, get_request("/events"), b": hi\n\n", published(port))]
 
 
 def reactive(
@@ -178,18 +197,25 @@ def reactive(
     name: str = REACTIVE,
     query: str = "messages.get_all",
     acks: bool = False,
+    rooms: Sequence[str] = ("a",),
+    touched: int = 1,
     text_bytes: int = 16,
     marker: bytes = b"event: invalidation",
     environment: Mapping[str, str] | None = None,
 ) -> Target:
-    """Serve reactive_rpc on a SQLite file of its own, to streams that watch `query`, of one text of so many bytes."""
+    """Serve reactive_rpc on a SQLite file of its own, to streams that watch `query` of each room.
+
+    Args:
+        acks: whether the streams acknowledge.
+        touched: the trigger writes to so many of the rooms, a text of `text_bytes` to each.
+    """
     port, database = free_port(), folder / f"fanout-{os.urandom(4).hex()}.db"
     settings = unlimited() | {"BENCH_DATABASE_URL": f"sqlite+aiosqlite:///{database}"} | dict(environment or {})
     process = stack.enter_context(served("benchmarks.fanout_reactive:app", port, settings))
     connection = stack.enter_context(closing(sqlite3.connect(database, isolation_level=None)))
-    connection.execute("INSERT INTO message (room, text) VALUES ('a', 'first')")
-    request = event_request(query, acks=acks)
-    trigger = written_file(connection, text_bytes)
+    connection.executemany("INSERT INTO message (room, text) VALUES (?, 'first')", [(room,) for room in rooms])
+    request = event_request(query, rooms, acks=acks)
+    trigger = written_file(connection, text_bytes, touched)
     return Target(name, port, process, request, b"event: connected", trigger, marker=marker)
 
 

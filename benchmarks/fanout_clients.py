@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from benchmarks.processes import Process, raise_file_limit
 __all__ = ["NUMBER", "Clients", "Receipts", "Stamp", "clients", "get_request", "post_request"]
 
 OPENING_AT_ONCE = 200
+STREAMS_AN_ADDRESS = 5_000
 SO_TIMESTAMPNS = 35
 READ_BYTES = 65536
 LIMIT_SECONDS = 60.0
@@ -152,9 +153,9 @@ def post_request(path: str, body: bytes) -> bytes:
 
 
 @contextmanager
-def clients() -> Iterator[Clients]:
-    """Run a clients' process for as long as the block runs."""
-    command = [sys.executable, "-m", "benchmarks.fanout_clients"]
+def clients(inside: Sequence[str] = ()) -> Iterator[Clients]:
+    """Run a clients' process for as long as the block runs; `inside` begins the command, to run it elsewhere."""
+    command = [*inside, sys.executable, "-m", "benchmarks.fanout_clients"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield Clients(process)
@@ -184,7 +185,9 @@ class _Streams:
     def _open_some(self, port: int, request: bytes, count: int, marker: bytes) -> None:
         fresh: dict[int, bytes] = {}
         for _ in range(count):
-            made = socket.create_connection(("127.0.0.1", port))
+            # One address has 28,000 ports for all its connections, and those of other benchmarks linger.
+            own = f"127.0.0.{2 + len(self._sockets) // STREAMS_AN_ADDRESS}"
+            made = socket.create_connection(("127.0.0.1", port), source_address=(own, 0))
             made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             made.sendall(request.replace(NUMBER, f"{len(self._sockets):0{len(NUMBER)}}".encode()))
             made.setblocking(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from reactive_rpc.testing.ports import listens
-
-__all__ = ["Process", "raise_file_limit", "served", "started"]
+__all__ = ["Process", "raise_file_limit", "running", "served", "started"]
 
 START_SECONDS = 300.0
 """How long a server may take to listen on a machine that does other work too; one that ends is not waited for."""
@@ -58,16 +57,11 @@ def raise_file_limit(files: int) -> None:
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, *, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """Run `command` until the block ends; give it once it listens on `port` of 127.0.0.1.
-
-    Raises:
-        RuntimeError: it ended, or does not listen in time; its own words are on stderr.
-    """
+def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` until the block ends."""
     process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL)
     try:
-        _await_listening(process, port)
-        yield Process(process.pid)
+        yield process
     finally:
         process.terminate()
         try:
@@ -78,6 +72,20 @@ def started(command: Sequence[str], port: int, *, environment: Mapping[str, str]
 
 
 @contextmanager
+def started(
+    command: Sequence[str], port: int, *, host: str = "127.0.0.1", environment: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """Run `command` until the block ends; give it once it listens on a port of a host.
+
+    Raises:
+        RuntimeError: it ended, or does not listen in time; its own words are on stderr.
+    """
+    with running(command, environment) as process:
+        _await_listening(process, host, port)
+        yield Process(process.pid)
+
+
+@contextmanager
 def served(application: str, port: int, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
     """Serve `module:app` by one uvicorn worker until the block ends."""
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--backlog", "4096"]
@@ -85,12 +93,20 @@ def served(application: str, port: int, environment: Mapping[str, str] | None = 
         yield process
 
 
-def _await_listening(process: subprocess.Popen[bytes], port: int) -> None:
+def _await_listening(process: subprocess.Popen[bytes], host: str, port: int) -> None:
     give_up_at = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < give_up_at:
-        if listens(port):
+        if _listens(host, port):
             return
         time.sleep(0.05)
     ended = process.poll()
     fault = f"has not listened within {START_SECONDS:g} s" if ended is None else f"has ended with {ended}"
     raise RuntimeError(f"{process.args!r} {fault}: port {port}")
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -497,7 +497,7 @@ def _make_follower(
         hub.end_all()
         ongoing.recheck_all()
 
-    return LogFollower(
+    follower = LogFollower(
         freshness.sync_to_head,
         lambda: freshness.age_seconds,
         wake_up=backend.log.wake_up,
@@ -506,6 +506,8 @@ def _make_follower(
         streams=hub.open_streams,
         on_lost=lose,
     )
+    backend.log.subscribe(follower.apply)
+    return follower
 
 
 def _make_pruner(backend: Backend, settings: Settings, *, clock: Clock) -> Pruner:

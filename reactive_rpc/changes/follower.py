@@ -1,6 +1,6 @@
 """Following the log, so that streams are notified of other processes' writes: it is read when something was committed.
 
-If the log cannot be woken now, it is read again and again.
+While commits follow upon each other, or if the log cannot be woken now, it is read again and again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sized
 from typing import Final
 
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.changes.wake_up import WakeUp
 from reactive_rpc.clock import Clock
 from reactive_rpc.errors import ReactiveRPCError, reason_of
@@ -59,21 +60,39 @@ class LogFollower:
         self._wake_up = wake_up
         self._clock = clock
         self._has_failed = False
+        self._has_changes = False
         self._interval_seconds = interval_seconds
         self._streams = streams
         self._on_lost = on_lost
+
+    def apply(self, batch: Batch) -> None:
+        """Note that there are changes; to be subscribed to the log."""
+        self._has_changes = True
 
     async def run(self) -> None:
         """Follow until cancelled; outlive any failure, loudly."""
         while True:
             await self._read()
             await self._wake_up.disarm()
-            # However often it is woken, reads are this far apart: who writes without a pause is polled.
-            await self._clock.sleep(self._interval_seconds * (1 if self._streams else IDLE_FACTOR))
+            # However often it is woken, reads are this far apart.
+            await self._pause()
+            while self._has_changes:
+                # Whoever writes without a pause is polled: arming costs a read more, and writers the work of waking.
+                if await self._brings_changes():
+                    await self._pause()
             if await self._wake_up.arm():
                 # INVARIANT (the log was read after it was armed, and before it waits): earlier commits wake nobody.
                 while await self._read() and not await self._wake_up.wait():
                     pass
+
+    async def _pause(self) -> None:
+        await self._clock.sleep(self._interval_seconds * (1 if self._streams else IDLE_FACTOR))
+
+    async def _brings_changes(self) -> bool:
+        """Read the log, and tell whether there was anything new."""
+        self._has_changes = False
+        await self._read()
+        return self._has_changes
 
     async def _read(self) -> bool:
         """Read the log, and tell whether that could be done."""

@@ -19,7 +19,7 @@ from reactive_rpc.protocol.events import Affected, Event, Gap, Result
 from reactive_rpc.subscriptions.frame import Frame, gap_frame
 from reactive_rpc.subscriptions.limits import CallerKey
 from reactive_rpc.subscriptions.stats import HubStats
-from reactive_rpc.subscriptions.writer import Flusher, Send, Writer
+from reactive_rpc.subscriptions.writer import Flusher, Send, Write, Writer
 from reactive_rpc.tasks import background
 
 __all__ = ["GOODBYE_SECONDS", "READER_STALLED_SECONDS", "Recheck", "Stream", "StreamOptions", "StreamState"]
@@ -291,7 +291,7 @@ class Stream:
         if writer is not None:
             (writer.interrupt if is_sending else writer.wake)()
 
-    async def write_to(self, send: Send, *, is_plain: bool = False) -> None:
+    async def write_to(self, send: Send, *, is_plain: bool = False, write: Write | None = None) -> None:
         """Write frames until the stream is closed and all that waited is sent, or until it is aborted.
 
         For one task, once. `send` may be begun by another, see `subscriptions/writer.py`.
@@ -299,13 +299,14 @@ class Stream:
         Args:
             send: hands bytes to the connection.
             is_plain: it asks nothing of the task and of the context that it runs in.
+            write: writes as `send` would, if that needs no waiting, and tells whether it has; None if there is none.
 
         Raises:
             Exception: whatever `send` raised.
         """
         if self.aborted:
             return
-        writer = Writer(send, is_plain=is_plain)
+        writer = Writer(send, is_plain=is_plain, write=write)
         self._transition(QUEUED)
         self._writer = writer
         self._options.flusher.add(self)

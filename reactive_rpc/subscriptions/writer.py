@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from reactive_rpc.clock import Clock
 from reactive_rpc.compat.concurrency import enter_task, leave_task
 
-__all__ = ["Flusher", "Send", "Writer"]
+__all__ = ["Flusher", "Send", "Write", "Writer"]
 
 Send = Callable[[bytes], Awaitable[None]]
+Write = Callable[[bytes], bool]
 
 STREAMS_AT_ONCE = 250
 """So many streams are written to before the event loop goes round: about two milliseconds."""
@@ -69,6 +70,7 @@ class Writer:
     Args:
         send: hands bytes to the connection.
         is_plain: it asks nothing of the task and of the context that it runs in.
+        write: writes as `send` would, if that needs no waiting, and tells whether it has; None if there is none.
 
     Attributes:
         task: the one that owns the connection.
@@ -84,15 +86,17 @@ class Writer:
         "_send",
         "_steps",
         "_waiter",
+        "_write",
         "task",
     )  # fmt: skip
 
-    def __init__(self, send: Send, *, is_plain: bool = False) -> None:
+    def __init__(self, send: Send, *, is_plain: bool = False, write: Write | None = None) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a writer belongs to a task")
         self._send = send
         self._is_plain = is_plain
+        self._write = write
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._context: Context = copy_context()
@@ -112,6 +116,8 @@ class Writer:
 
         Called with no current task, while no send is standing.
         """
+        if self._write is not None and self._write(chunk):
+            return True
         try:
             self._pending = self._begin(chunk) if self._is_plain else self._begin_in_task(chunk)
         except StopIteration:

@@ -83,6 +83,10 @@ class Feed:
         stream: where to.
         claim: whether whoever else appends is to see the refusals of this one and give way.
         appended: where the stream ended when this process appended last; None where it never has.
+
+    Attributes:
+        has_changes: whether the last reading brought any.
+        refusals: how often the stream ended elsewhere than this one believed.
     """
 
     def __init__(self, log: Log, stream: RedisStream, *, claim: bool = False, appended: Cursor | None = None) -> None:
@@ -93,6 +97,7 @@ class Feed:
         self._end: Cursor | None = None
         self._batches: list[Batch] = []
         self.appended = appended
+        self.has_changes = False
         self.refusals = 0
         log.subscribe(self._batches.append)
 
@@ -125,6 +130,7 @@ class Feed:
             here, self._schema_fingerprint, self._found(), restart=any(batch.flush for batch in self._batches)
         )
         self._batches.clear()
+        self.has_changes = bool(request.changes)
         if self._end is None:
             await self._resume(await self._stream.end(), answered)
             return True
@@ -214,8 +220,12 @@ class _Questions:
         self._asking: asyncio.Task[list[str]] | None = None
         self._waiting: asyncio.Task[bool] | None = None
 
-    async def taken(self) -> list[str]:
-        """Return when there is a reason; with the questions, if it is that."""
+    async def taken(self, *, is_busy: bool) -> list[str]:
+        """Return when there is a reason; with the questions, if it is that.
+
+        Args:
+            is_busy: whether the last reading brought changes: who writes without a pause is polled.
+        """
         if self._asking is None:
             self._asking = self._tasks.start(
                 self._stream.take_questions(WAIT_SECONDS), "relay questions", is_awaited=True
@@ -223,17 +233,17 @@ class _Questions:
         if self._is_armed:
             await self._wait_for_commit(self._asking)
         else:
-            await self._wait_for_turn(self._asking)
+            await self._wait_for_turn(self._asking, is_busy=is_busy)
         if not self._asking.done():
             return []
         asking, self._asking = self._asking, None
         return asking.result()
 
-    async def _wait_for_turn(self, asking: asyncio.Task[list[str]]) -> None:
+    async def _wait_for_turn(self, asking: asyncio.Task[list[str]], *, is_busy: bool) -> None:
         await self._wake_up.disarm()
         await asyncio.wait([asking], timeout=self._interval_seconds)
         # INVARIANT (the log is read after it was armed and before it waits): earlier commits wake nobody.
-        self._is_armed = not asking.done() and await self._wake_up.arm()
+        self._is_armed = not is_busy and not asking.done() and await self._wake_up.arm()
 
     async def _wait_for_commit(self, asking: asyncio.Task[list[str]]) -> None:
         if self._waiting is None:
@@ -360,7 +370,7 @@ class Relay:
             try:
                 reported_at = float("-inf")
                 while lock is not None or not feed.is_contested:
-                    answered = await questions.taken()
+                    answered = await questions.taken(is_busy=feed.has_changes)
                     is_due = self._clock.monotonic() - reported_at >= REPORT_SECONDS
                     if is_due or "" in answered:
                         await wanted.refresh()

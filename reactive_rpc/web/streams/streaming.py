@@ -22,7 +22,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from reactive_rpc.compat.sse_starlette import server_exit
-from reactive_rpc.compat.uvicorn import is_servers_own
+from reactive_rpc.compat.uvicorn import is_servers_own, write_of
 from reactive_rpc.subscriptions.hub import Hub
 from reactive_rpc.subscriptions.stream import GOODBYE_SECONDS, Stream
 from reactive_rpc.tasks import Tasks, end_task
@@ -117,7 +117,9 @@ class _StreamAnswer(Answer):
             await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
             # FastAPI's layers have noted that the answer has begun, and take no interest in what it holds.
             send_chunk: Send = scope.get(SERVER_SEND, send)
-            await stream.write_to(lambda chunk: _sent(send_chunk, chunk), is_plain=is_servers_own(send_chunk))
+            await stream.write_to(
+                lambda chunk: _sent(send_chunk, chunk), is_plain=is_servers_own(send_chunk), write=write_of(send_chunk)
+            )
             if not stream.aborted:
                 await _ended(send)
         finally:

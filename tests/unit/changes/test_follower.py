@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from reactive_rpc.changes.follower import IDLE_FACTOR, LogFollower
+from reactive_rpc.changes.log import Batch
 from reactive_rpc.errors import ServiceUnavailableError
 from tests.support.waiting import until
 
@@ -23,6 +24,7 @@ class Scene:
         can_arm: what `arm` answers.
         wakes: answers of `wait`, taken from the front; without one it waits for ever.
         fails: whether the log cannot be read.
+        changes: whether each of the next reads brings changes, taken from the front; later ones bring none.
     """
 
     def __init__(self, *, streams: int = 1) -> None:
@@ -30,6 +32,7 @@ class Scene:
         self.can_arm = True
         self.wakes: list[bool] = []
         self.fails = False
+        self.changes: list[bool] = []
         self.slept: list[float] = []
         self._follower = LogFollower(
             self.sync,
@@ -45,6 +48,8 @@ class Scene:
         self.events.append("read")
         if self.fails:
             raise ServiceUnavailableError("down")
+        if self.changes and self.changes.pop(0):
+            self._follower.apply(Batch(1))
 
     async def arm(self) -> bool:
         self.events.append("arm")
@@ -95,6 +100,22 @@ async def test_whoever_is_woken_reads_at_once_and_rests_before_it_sleeps_again()
     await scene.play(lambda: scene.events.count("wait") == 2)
     assert scene.events == ["read", *LIE_DOWN, "read", *LIE_DOWN]
     assert scene.slept == [INTERVAL, INTERVAL]
+
+
+async def test_a_log_is_not_armed_while_each_read_brings_changes() -> None:
+    """Whoever writes without a pause is polled: it would be woken at once, and each writer has to notify meanwhile."""
+    scene = Scene()
+    scene.changes = [True, True, True, False]
+    await scene.play(lambda: scene.events[-1:] == ["wait"])
+    assert scene.events == ["read", "disarm", "sleep", "read", "sleep", "read", "sleep", "read", "arm", "read", "wait"]
+
+
+@pytest.mark.seeded_bug
+async def test_a_follower_that_arms_beside_a_writer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not heard of the changes arms after each read."""
+    monkeypatch.setattr(LogFollower, "apply", lambda self, batch: None)
+    with pytest.raises(AssertionError):
+        await test_a_log_is_not_armed_while_each_read_brings_changes()
 
 
 async def test_the_log_is_read_when_nobody_has_woken_it_for_long() -> None:
