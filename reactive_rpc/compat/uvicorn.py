@@ -16,6 +16,8 @@ except ImportError:  # httptools is an extra of uvicorn's
 __all__ = ["is_servers_own", "write_of"]
 
 _SENDS = frozenset({H11Cycle.send, HttptoolsCycle.send})
+_WRITTEN = _SENDS - {H11Cycle.send}
+"""Those that only write; h11 counts what its own way out has sent."""
 
 
 def is_servers_own(send: object) -> bool:
@@ -32,7 +34,7 @@ def write_of(send: object) -> Callable[[bytes], bool] | None:
     What is returned tells whether it has written. If not, nothing is written, and `send` decides what is to be done:
     where it would wait, or write nothing, or write in another form. The answer has begun, and has not ended.
     """
-    if getattr(send, "__func__", None) is not HttptoolsCycle.send or HttptoolsCycle is H11Cycle:
+    if getattr(send, "__func__", None) not in _WRITTEN:
         return None
     cycle: Any = send.__self__  # type: ignore[attr-defined]
     flow, write = cycle.flow, cycle.transport.write
