@@ -27,6 +27,7 @@ class TableCapture:
         primary_key: its columns, in the key's order.
         foreign_keys: one entry a column.
         unique: the columns that are unique by themselves.
+        indexed: the columns that an index of every row begins with; unique ones are.
         captured: whether every write is seen.
         reason: why not; None where it is.
         identifier: what names it whatever the search path, as SQL; empty where a name needs no schema.
@@ -44,6 +45,7 @@ class TableCapture:
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...]
     unique: frozenset[str] = frozenset()
+    indexed: frozenset[str] = frozenset()
     captured: bool
     reason: str | None = None
     identifier: str = ""
@@ -107,6 +109,11 @@ class CaptureState:
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         found = self.tables.get(table)
         return found is not None and column in found.unique
+
+    def is_indexed(self, table: str, column: str) -> bool:
+        """Tell whether the rows with a given value of `column` are found without reading the whole table."""
+        found = self.tables.get(table)
+        return found is not None and column in found.indexed
 
     def redefines(self, name: str) -> bool:
         """Tell whether a function or operator that is built in is also one of the database's users'."""

@@ -3,7 +3,7 @@
 Images are *lean*: they hold the columns an index can use, in the database's own domain (as stored, not as the ORM
 reads it): `int`, `float`, `Decimal`, `str` or None. Python compares and hashes the three kinds of numbers by their
 exact value, so they may meet. A column that an image does not hold, or holds as `UNKNOWN`, may have any value: it
-matches every condition.
+matches every condition. A virtual column (`lookup.py`) holds a set of values: one for each parent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
 
-__all__ = ["UNKNOWN", "Change", "ChangeOperation", "Image", "Known", "Unknown", "Value"]
+__all__ = ["UNKNOWN", "Change", "ChangeOperation", "Image", "Known", "ParentValues", "Unknown", "Value"]
 
 
 class Unknown:
@@ -29,7 +29,9 @@ UNKNOWN: Final = Unknown()
 
 Known = int | float | Decimal | str
 Value = Known | None
-Image = Mapping[str, Value | Unknown]
+ParentValues = frozenset[Value]
+"""The values of all parents of a row; empty if it has none."""
+Image = Mapping[str, Value | Unknown | ParentValues]
 ChangeOperation = Literal["insert", "update", "delete", "bulk"]
 
 

@@ -3,7 +3,7 @@
 JSON, because orjson writes and reads it at the speed of C, and because a person can read it. What JSON has no exact
 form for is a list whose first item names the form: `["u"]` is `UNKNOWN`, `["d", "1.50"]` a `Decimal`, `["i", "…"]` an
 integer past 64 bits, `["f", "inf"]` a number that is not finite, `["s", "…"]` text that UTF-8 cannot hold, in
-hexadecimal. Everything else stands for itself.
+hexadecimal, `["p", …]` the values of a row's parents. Everything else stands for itself.
 
 A round trip is exact: a value comes back equal, of the same type, and with the same digits, or conditions would admit
 other rows in the process that decodes than in the one that encoded. A text that was not encoded here is refused, never
@@ -19,13 +19,23 @@ from typing import Any, Final, TypeVar, get_args
 
 import orjson
 
-from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, Image, Known, Unknown, Value
+from reactive_rpc.dependencies.change import (
+    UNKNOWN,
+    Change,
+    ChangeOperation,
+    Image,
+    Known,
+    ParentValues,
+    Unknown,
+    Value,
+)
 from reactive_rpc.dependencies.expressions import (
     OPERATIONS,
     ColumnRef,
     Expression,
     FixedValue,
     Membership,
+    OfParents,
     RowOperation,
 )
 from reactive_rpc.dependencies.lookup import Lookup
@@ -130,11 +140,22 @@ def _to_change(item: Any) -> Change:
 def _from_image(image: Image | None) -> list[Any] | None:
     if image is None:
         return None
-    return [_from_value(part) for column, value in image.items() for part in (column, value)]
+    return [part for column, value in image.items() for part in (_from_value(column), _from_values(value))]
 
 
 def _to_image(item: Any) -> Image | None:
-    return None if item is None else _pairs(item, _to_value)
+    return None if item is None else _pairs(item, _to_values)
+
+
+def _from_values(value: Value | Unknown | ParentValues) -> Any:
+    return ["p", *map(_from_value, value)] if isinstance(value, frozenset) else _from_value(value)
+
+
+def _to_values(item: Any) -> Value | Unknown | ParentValues:
+    match item:
+        case ["p", *values]:
+            return frozenset(map(_bound, values))
+    return _to_value(item)
 
 
 def _to_read_set(item: Any) -> ReadSet:
@@ -192,16 +213,26 @@ def _from_test(test: RowTest | None) -> list[Any] | None:
     if test is None:
         return None
     columns = [_from_value(column) for column in sorted(test.columns)]
-    return [_from_expression(test.predicate), columns, test.narrows, test.is_windowed]
+    parts = map(_from_expression, test.of_parents)
+    return [_from_expression(test.predicate), columns, test.narrows, test.is_windowed, *parts]
 
 
 def _to_test(item: Any) -> RowTest | None:
     if item is None:
         return None
-    predicate, columns, narrows, is_windowed = _list(item)
+    predicate, columns, narrows, is_windowed, *parents = _list(item)
     if not isinstance(narrows, bool) or not isinstance(is_windowed, bool):
         raise ValueError(f"{narrows!r} or {is_windowed!r} is neither true nor false")
-    return RowTest(_to_expression(predicate), frozenset(map(_text, _list(columns))), narrows, is_windowed)
+    of_parents = tuple(map(_to_condition_of_parents, parents))
+    tested = frozenset(map(_text, _list(columns)))
+    return RowTest(_to_expression(predicate), tested, narrows, is_windowed, of_parents)
+
+
+def _to_condition_of_parents(item: Any) -> OfParents:
+    found = _to_expression(item)
+    if not isinstance(found, OfParents):
+        raise ValueError(f"no condition on parents: {str(item)[:80]}")
+    return found
 
 
 def _from_expression(expression: Expression) -> list[Any]:
@@ -214,6 +245,8 @@ def _from_expression(expression: Expression) -> list[Any]:
             return ["in", _from_expression(of), has_null, *map(_from_value, values)]
         case RowOperation(name, arguments):
             return ["of", name, *map(_from_expression, arguments)]
+        case OfParents(virtual, column, condition):
+            return ["parents", _from_value(virtual), _from_value(column), _from_expression(condition)]
 
 
 def _to_expression(item: Any) -> Expression:
@@ -226,6 +259,8 @@ def _to_expression(item: Any) -> Expression:
             return Membership(_to_expression(of), frozenset(map(_known, values)), has_null)
         case ["of", str() as name, *arguments] if name in OPERATIONS:
             return RowOperation(name, tuple(map(_to_expression, arguments)))
+        case ["parents", virtual, column, condition]:
+            return OfParents(_text(virtual), _text(column), _to_expression(condition))
     raise ValueError(f"no expression: {str(item)[:80]}")
 
 

@@ -21,9 +21,11 @@ __all__ = [
     "Expression",
     "FixedValue",
     "Membership",
+    "OfParents",
     "RowOperation",
     "RowValue",
     "columns_of",
+    "parts_of",
     "truth_of",
     "value_of",
     "values_in",
@@ -67,7 +69,16 @@ class RowOperation:
     arguments: tuple[Expression, ...]
 
 
-Expression = ColumnRef | FixedValue | Membership | RowOperation
+@dataclass(frozen=True, slots=True)
+class OfParents:
+    """Whether a condition on `column` is TRUE for one of the parents whose values a virtual column holds."""
+
+    virtual: str
+    column: str
+    condition: Expression
+
+
+Expression = ColumnRef | FixedValue | Membership | RowOperation | OfParents
 
 
 def value_of(expression: Expression, image: Image) -> RowValue:
@@ -78,11 +89,14 @@ def value_of(expression: Expression, image: Image) -> RowValue:
     (8, None, UNKNOWN)
     """
     if isinstance(expression, ColumnRef):
-        return image.get(expression.name, UNKNOWN)
+        value = image.get(expression.name, UNKNOWN)
+        return UNKNOWN if isinstance(value, frozenset) else value
     if isinstance(expression, FixedValue):
         return expression.value
     if isinstance(expression, Membership):
         return _is_member(value_of(expression.of, image), expression)
+    if isinstance(expression, OfParents):
+        return _holds_of_one(expression, image)
     return OPERATIONS[expression.name]([value_of(each, image) for each in expression.arguments])
 
 
@@ -96,10 +110,19 @@ def columns_of(expression: Expression) -> frozenset[str]:
     """Return the columns in an expression."""
     if isinstance(expression, ColumnRef):
         return frozenset({expression.name})
-    if isinstance(expression, Membership):
-        return columns_of(expression.of)
-    parts = expression.arguments if isinstance(expression, RowOperation) else ()
-    return frozenset[str]().union(*map(columns_of, parts))
+    return frozenset[str]().union(*map(columns_of, parts_of(expression)))
+
+
+def parts_of(expression: Expression) -> tuple[Expression, ...]:
+    """Return the expressions right inside an expression."""
+    match expression:
+        case Membership(of, _, _):
+            return (of,)
+        case RowOperation(_, arguments):
+            return arguments
+        case OfParents(_, _, condition):
+            return (condition,)
+    return ()
 
 
 def values_in(expression: Expression) -> frozenset[Known]:
@@ -107,10 +130,18 @@ def values_in(expression: Expression) -> frozenset[Known]:
     if isinstance(expression, FixedValue):
         is_value = expression.value is not None and not isinstance(expression.value, Unknown)
         return frozenset({expression.value}) if is_value else frozenset()  # type: ignore[arg-type]  # looked at above
-    if isinstance(expression, Membership):
-        return expression.values | values_in(expression.of)
-    parts = expression.arguments if isinstance(expression, RowOperation) else ()
-    return frozenset[Known]().union(*map(values_in, parts))
+    own = expression.values if isinstance(expression, Membership) else frozenset[Known]()
+    return own.union(*map(values_in, parts_of(expression)))
+
+
+def _holds_of_one(expression: OfParents, image: Image) -> RowValue:
+    values = image.get(expression.virtual, UNKNOWN)
+    if not isinstance(values, frozenset):
+        return UNKNOWN
+    truths = {truth_of(expression.condition, {expression.column: value}) for value in values}
+    if True in truths:
+        return 1
+    return UNKNOWN if None in truths else 0
 
 
 def _is_member(value: RowValue, membership: Membership) -> RowValue:

@@ -18,7 +18,7 @@ from itertools import product
 from math import prod
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown, Value
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, ParentValues, Unknown, Value
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.ranges import Span, Spans, put, spans_in, spans_of, take
 from reactive_rpc.dependencies.read_set import (
@@ -38,6 +38,9 @@ E = TypeVar("E", bound=Hashable)
 MAX_PRODUCT = 256
 """An IN list, or the product of several, that spells more keys than this is left out of the key: any value fits."""
 
+MAX_ALTERNATIVES = 1_000
+"""The values of parents are taken one by one until they spell more rows than this; the longest is then unknown."""
+
 MAX_PLACES = 1000
 """An entry that would stand in more places of one shape than this stands in few, and wider."""
 
@@ -45,8 +48,11 @@ MAX_PLACES = 1000
 IndexKey = Known | tuple[Known, ...]
 """The key of a bucket: the value of the equality column, or a tuple of values if there is not just one."""
 
-Row = Sequence[Value | Unknown]
+ImageValues = Sequence[Value | Unknown | ParentValues]
 """The values of an image under the columns that a shape compares, in its order."""
+
+Row = Sequence[Value | Unknown]
+"""The same with one value of each set of parents' values."""
 
 
 class _ShapeKey(NamedTuple):
@@ -129,8 +135,15 @@ class _Shape(ABC, Generic[E]):
     def collect(self, values: IndexKey, row: Row, found: set[E]) -> bool:
         """Add the entries of a bucket that the rest of `row` admits; tell whether there is such a bucket."""
 
-    def match(self, row: Row, found: set[E]) -> None:
-        """Add the entries that admit `row`."""
+    def match(self, values: ImageValues, found: set[E]) -> None:
+        """Add the entries that admit an image's values under `compared`."""
+        if self.lookups:
+            for row in _alternatives(values):
+                self._match(row, found)
+        else:
+            self._match(values, found)  # type: ignore[arg-type]  # no virtual column is compared
+
+    def _match(self, row: Row, found: set[E]) -> None:
         for place, is_null in self.nulls:
             value = row[place]
             if not isinstance(value, Unknown) and (value is None) != is_null:
@@ -277,8 +290,8 @@ class Index(Generic[E]):
     def add(self, entry: E, read_set: ReadSet) -> None:
         """Index `entry` under its read set, which must not be opaque."""
         places: list[_Place] = []
-        for constraint, key, terms in _by_shape(read_set.constraints):
-            shape = self._shape(constraint, key)
+        for table, key, terms, lookups in _by_shape(read_set.constraints):
+            shape = self._shape(table, key, lookups)
             for term in terms:
                 held = entry if term.test is None else _Tested(entry, term.test)
                 for values in term.buckets():
@@ -319,7 +332,7 @@ class Index(Generic[E]):
             if shape.is_tested:
                 found.update(_touched(shape, change))
                 continue
-            matched: Row | None = None
+            matched: ImageValues | None = None
             if before is not None:
                 matched = [before.get(column, UNKNOWN) for column in shape.compared]
                 shape.match(matched, found)
@@ -329,15 +342,15 @@ class Index(Generic[E]):
                     shape.match(row, found)
         return found
 
-    def _shape(self, constraint: Constraint, key: _ShapeKey) -> _Shape[Any]:
-        """Return the shape, made if there is none, that knows the virtual columns among its own."""
-        table = constraint.table
+    def _shape(self, table: str, key: _ShapeKey, lookups: Collection[Lookup]) -> _Shape[Any]:
+        """Return the shape, made if there is none, that knows the virtual columns among its own and its tests'."""
         shapes = self._tables.setdefault(table, {})
         shape = shapes.get(key)
         if shape is None:
             shape = shapes[key] = _RangeShape(table, key) if key.ranges else _PlainShape(table, key)
-        if constraint.lookups:
-            new = [each for each in constraint.lookups if each.name in shape.compared and each not in shape.lookups]
+        if lookups:
+            of_use = (each for each in lookups if shape.is_tested or each.name in shape.compared)
+            new = [each for each in of_use if each not in shape.lookups]
             if new:
                 shape.lookups = (*shape.lookups, *new)
                 self._gather_lookups(table)
@@ -375,6 +388,14 @@ def _touched(shape: _Shape[_Tested[E]], change: Change) -> Iterator[E]:
             yield held.entry
 
 
+def _alternatives(values: ImageValues) -> Iterable[Row]:
+    """Return the rows that take one of each set of parents' values: of each condition one value has to satisfy it."""
+    sets: list[Collection[Value | Unknown]] = [each if isinstance(each, frozenset) else (each,) for each in values]
+    while prod(map(len, sets)) > MAX_ALTERNATIVES:
+        sets[max(range(len(sets)), key=lambda place: len(sets[place]))] = (UNKNOWN,)
+    return product(*sets)
+
+
 def _admits(conditions: tuple[tuple[int, Between], ...], row: Row) -> bool:
     for place, condition in conditions:
         value = row[place]
@@ -383,23 +404,27 @@ def _admits(conditions: tuple[tuple[int, Between], ...], row: Row) -> bool:
     return True
 
 
-def _by_shape(constraints: Sequence[Constraint]) -> Iterator[tuple[Constraint, _ShapeKey, list[_Term]]]:
-    """Yield `(a constraint of the shape, the shape, terms)` for each shape; too many terms are taken together."""
+def _by_shape(
+    constraints: Sequence[Constraint],
+) -> Iterator[tuple[str, _ShapeKey, list[_Term], Collection[Lookup]]]:
+    """Yield `(table, shape, terms, virtual columns)` for each shape; too many terms are taken together."""
     if len(constraints) == 1:
         key, term = _analysed(constraints[0])
-        yield constraints[0], key, [term]
+        yield constraints[0].table, key, [term], constraints[0].lookups
         return
     groups: dict[tuple[str, _ShapeKey], list[tuple[Constraint, _Term]]] = {}
     for constraint in constraints:
         key, term = _analysed(constraint)
         groups.setdefault((constraint.table, key), []).append((constraint, term))
-    for (_, key), group in groups.items():
+    for (table, key), group in groups.items():
         terms = [term for _, term in group]
+        # Those of one shape are compared by the same virtual columns, and may test others.
+        lookups = dict.fromkeys(lookup for constraint, _ in group for lookup in constraint.lookups)
         if sum(prod(map(len, term.equal)) for term in terms) <= MAX_PLACES:
-            yield group[0][0], key, terms
+            yield table, key, terms, lookups
         else:
             wider, term = _together(key, terms)
-            yield group[0][0], wider, [term]
+            yield table, wider, [term], lookups
 
 
 def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:

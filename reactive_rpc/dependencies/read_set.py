@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown, Value
-from reactive_rpc.dependencies.expressions import Expression, truth_of
+from reactive_rpc.dependencies.expressions import Expression, OfParents, truth_of
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
 
@@ -101,12 +101,14 @@ class RowTest:
         columns: those that the statement renders nowhere but in the predicate.
         narrows: whether a row that fails it, of which an outer join may show NULLs in its place, cannot matter.
         is_windowed: whether the last of its parts comes of the rows that a LIMIT showed, and not of the WHERE.
+        of_parents: conditions on parents: an image of which one is not TRUE cannot matter.
     """
 
     predicate: Expression
     columns: frozenset[str]
     narrows: bool
     is_windowed: bool = False
+    of_parents: tuple[OfParents, ...] = ()
 
     def is_touched(self, change: Change, *, before: bool, after: bool, others_changed: bool) -> bool:
         """Tell whether a change may matter.
@@ -115,11 +117,17 @@ class RowTest:
             before: whether the conditions beside the test admit the image before; likewise `after`.
             others_changed: whether a column is written, or may be, that is rendered elsewhere too.
         """
+        before, after = before and self._has_parents(change.before), after and self._has_parents(change.after)
+        if not (before or after):
+            return False
         was = None if change.before is None else truth_of(self.predicate, change.before)
         will_be = None if change.after is None else truth_of(self.predicate, change.after)
         if self.narrows and not ((before and was is not False) or (after and will_be is not False)):
             return False
         return others_changed or was is None or was != will_be
+
+    def _has_parents(self, image: Image | None) -> bool:
+        return image is not None and all(truth_of(each, image) is not False for each in self.of_parents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,10 @@ class Constraint:
             return False
         for column, condition in self.conditions.items():
             value = image.get(column, UNKNOWN)
-            if not isinstance(value, Unknown) and not condition.admits(value):
+            if isinstance(value, frozenset):
+                if not any(map(condition.admits, value)):
+                    return False
+            elif not isinstance(value, Unknown) and not condition.admits(value):
                 return False
         return True
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Unknown
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown
 from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.errors import DefinitionError
 
@@ -146,12 +146,12 @@ def _follow(change: Change, relation: Relation) -> Change:
     bulk = Change(table=relation.target, operation="bulk")
     if change.operation == "bulk" or relation.source_column is None or relation.column is None:
         return bulk
-    images: list[Image | None] = []
+    images: list[dict[str, Known] | None] = []
     for image in (change.before, change.after):
         value = UNKNOWN if image is None else image.get(relation.source_column, UNKNOWN)
-        if image is not None and isinstance(value, Unknown):
+        if image is not None and isinstance(value, Unknown | frozenset):
             return bulk
-        images.append(None if image is None or value is None else {relation.column: value})
-    known = [value for image in images if image is not None for value in image.values() if value is not None]
-    keys = frozenset([*known, UNKNOWN])
+        is_there = image is not None and value is not None
+        images.append({relation.column: value} if is_there else None)  # type: ignore[dict-item]  # known, as looked at
+    keys = frozenset([*(value for image in images if image is not None for value in image.values()), UNKNOWN])
     return Change(table=relation.target, operation="update", before=images[0], after=images[1], keys=keys)

@@ -40,10 +40,12 @@ def _conditions(read_set: ReadSet) -> set[tuple[str, str, Condition | Expression
 
 def _tested(constraint: Constraint) -> Iterator[tuple[str, Expression]]:
     test = constraint.test
-    if test is None or not isinstance(test.predicate, RowOperation) or test.predicate.name != "and":
+    if test is None:
         return
+    predicate = test.predicate
+    parts = predicate.arguments if isinstance(predicate, RowOperation) and predicate.name == "and" else ()
     # Where a window ends follows from the data, and is no value that the query compares with.
-    for part in test.predicate.arguments[:-1] if test.is_windowed else test.predicate.arguments:
+    for part in (*(parts[:-1] if test.is_windowed else parts), *test.of_parents):
         for column in columns_of(part):
             yield column, part
 

@@ -67,6 +67,10 @@ class Schema(Protocol):
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         ...
 
+    def is_indexed(self, table: str, column: str) -> bool:
+        """Tell whether the rows with a given value of `column` are found without reading the whole table."""
+        ...
+
     def redefines(self, name: str) -> bool:
         """Tell whether a function or operator that is built in is also one of the database's users'.
 

@@ -125,7 +125,8 @@ def _reads(joined: JoinedRows, tests: RowTests, window: Window | None) -> Iterat
     # every joined row. So parents are read by `facts` alone.
     linked = carried(facts, links)
     atoms = [*(atom for atom in term if isinstance(atom, Nullness)), *facts, *linked]
-    parents = parent_atoms(term, facts, links)
+    formulas = [formula for body in joined.bodies for formula in tests.formulas(body)]
+    parents = parent_atoms(term, facts, formulas, links=links)
     for body in joined.bodies:
         for identity, source in body.sources.items():
             own = restricting(atoms, identity, source.nullable)

@@ -7,10 +7,18 @@ conjunction that no row can satisfy, such as `x = NULL` or `x = 1 AND x = 2`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Final
 
-from reactive_rpc.dependencies.expressions import Expression, RowOperation, columns_of, truth_of
+from reactive_rpc.dependencies.expressions import (
+    Expression,
+    FixedValue,
+    OfParents,
+    RowOperation,
+    columns_of,
+    truth_of,
+)
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import Between, Condition, Constraint, Equals, IsNull, NotNull, RowTest
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
@@ -27,7 +35,7 @@ from reactive_rpc.statements.explanation import (
 from reactive_rpc.statements.formula_binding import FormulaBinder
 from reactive_rpc.statements.parent_conditions import judged, usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
-from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, Template, Window
+from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, RowFormula, Template, Window
 from reactive_rpc.statements.windows import shown_rows
 
 __all__ = ["MAX_VALUES", "Binder", "ParameterValues", "intersection"]
@@ -42,6 +50,7 @@ ParameterValues = Callable[[str], Sequence[object] | None]
 """The values that the driver gets for a parameter of this name: one, or an IN list; None if they are not known."""
 
 _UNSATISFIABLE: Final = Equals(frozenset())
+_ANY_ROW: Final = RowTest(FixedValue(1), frozenset(), narrows=False)
 
 
 class Binder:
@@ -87,10 +96,11 @@ class Binder:
                 continue
             conditions = self._conditions(read, lookups, values=values, left_out=[])
             if conditions is not None:
-                used = {lookups[atom] for atom in read.parents if atom in lookups}
-                resting = tuple(lookup for lookup in used if lookup.name in conditions)
-                test = None if read.test is None else self._test(read.test, table, formulas)
+                test = self._test(read, table, formulas=formulas, lookups=lookups)
                 test = test if shown is None or not read.is_windowed else _windowed(test, shown)
+                named = {*conditions, *(each.virtual for each in (() if test is None else test.of_parents))}
+                used = dict.fromkeys(lookups[atom] for atom in read.parents if atom in lookups)
+                resting = tuple(lookup for lookup in used if lookup.name in named)
                 for part in _parts(conditions):
                     yield Constraint(table, self._columns(read, table), part, resting, test)
 
@@ -125,7 +135,7 @@ class Binder:
                 columns=None if columns is None else tuple(sorted(columns)),
                 conditions=(
                     *(described(column, condition) for column, condition in sorted(conditions.items())),
-                    *self._expressed(read, table, formulas),
+                    *_expressed(self._test(read, table, formulas=formulas, lookups=lookups)),
                     *([] if shown is None or not read.is_windowed else [expressed(shown)]),
                 ),
                 unused=tuple(
@@ -152,12 +162,6 @@ class Binder:
             is_exact = exact is not None and ordered(exact)
             yield (Unused.NOT_FULL if is_exact else Unused.NO_ORDER).of("LIMIT")
 
-    def _expressed(self, read: Read, table: str, formulas: FormulaBinder) -> Iterator[str]:
-        """Yield the conditions that are evaluated on rows, of which anything is known."""
-        test = None if read.test is None else self._test(read.test, table, formulas)
-        if test is not None and test.narrows and isinstance(test.predicate, RowOperation):
-            yield from (expressed(part) for part in test.predicate.arguments if columns_of(part))
-
     def _unseen(self, name: str) -> str | None:
         """Return why writes to the tables that a statement calls `name` are not seen; None if they are."""
         view = None if self._schema.table(name) is not None else self._schema.view(name)
@@ -182,8 +186,25 @@ class Binder:
         columns = read.columns if read.columns <= known else frozenset(self._spelled(table, c) for c in read.columns)
         return columns if columns <= known else None
 
-    def _test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
+    def _test(
+        self, read: Read, table: str, *, formulas: FormulaBinder, lookups: Mapping[ParentAtom, Lookup]
+    ) -> RowTest | None:
         """Return the test of one execution; None if it says nothing beside the conditions."""
+        own = None if read.test is None else self._own_test(read.test, table, formulas)
+        of_parents = tuple(dict.fromkeys(self._of_parents(read, formulas, lookups)))
+        return replace(own or _ANY_ROW, of_parents=of_parents) if of_parents else own
+
+    def _of_parents(
+        self, read: Read, formulas: FormulaBinder, lookups: Mapping[ParentAtom, Lookup]
+    ) -> Iterator[OfParents]:
+        """Yield the conditions on parents that are evaluated on their values, of which anything is known."""
+        for atom in read.parents:
+            if atom in lookups and isinstance(atom.last, RowFormula):
+                condition = formulas.bind(atom.last.formula)
+                for column in columns_of(condition):  # one, or none if nothing is known
+                    yield OfParents(lookups[atom].name, column, condition)
+
+    def _own_test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
         predicate = RowOperation("and", tuple(map(formulas.bind, test.formulas)))
         columns = frozenset(self._spelled(table, each) for each in test.columns)
         # INVARIANT (a row that an outer join leaves out is all NULL): if such a row may be TRUE, one that fails may
@@ -217,8 +238,7 @@ class Binder:
         """
         conditions: dict[str, Condition] = {}
         own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
-        of_parents = [(lookups[each].name, each.last) for each in read.parents if each in lookups]
-        for column, atom in [*own, *of_parents]:
+        for column, atom in [*own, *_of_one_parent(read, lookups)]:
             condition = self._condition(atom, values)
             if isinstance(condition, Unused):
                 left_out.append((atom, condition))
@@ -281,7 +301,28 @@ def _windowed(test: RowTest | None, shown: Expression) -> RowTest:
     parts = predicate.arguments if isinstance(predicate, RowOperation) else ()
     columns: frozenset[str] = frozenset() if test is None else test.columns
     # INVARIANT (such a read is of no row that an outer join leaves out): so whatever fails it cannot matter.
-    return RowTest(RowOperation("and", (*parts, shown)), columns, narrows=True, is_windowed=True)
+    found = RowTest(RowOperation("and", (*parts, shown)), columns, narrows=True, is_windowed=True)
+    return found if test is None else replace(found, of_parents=test.of_parents)
+
+
+def _of_one_parent(read: Read, lookups: Mapping[ParentAtom, Lookup]) -> Iterator[tuple[str, RowAtom]]:
+    """Yield the atoms about parents, by virtual column; of several that one leads to, about the first alone."""
+    chosen: dict[str, tuple[int, ...]] = {}
+    for atom in read.parents:
+        if atom in lookups and not isinstance(atom.last, RowFormula):
+            name = lookups[atom].name
+            # INVARIANT (conditions are joined by AND if one row has to satisfy them all): two aliases of a table may
+            # be two parents, each of which satisfies its own conditions.
+            if chosen.setdefault(name, atom.parents) == atom.parents:
+                yield name, atom.last
+
+
+def _expressed(test: RowTest | None) -> Iterator[str]:
+    """Yield the conditions that are evaluated on rows, of which anything is known."""
+    if test is not None and test.narrows and isinstance(test.predicate, RowOperation):
+        yield from (expressed(part) for part in test.predicate.arguments if columns_of(part))
+    if test is not None:
+        yield from map(expressed, test.of_parents)
 
 
 def _parts(conditions: Mapping[str, Condition]) -> Iterator[Mapping[str, Condition]]:

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from reactive_rpc.dependencies.change import Unknown
-from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership
+from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership, OfParents
 from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull
 from reactive_rpc.statements.predicates import Comparison
-from reactive_rpc.statements.template import ParentAtom, RowAtom
+from reactive_rpc.statements.template import ParentAtom, RowAtom, RowFormula
 
 __all__ = [
     "ExplainedRead",
@@ -47,7 +47,7 @@ class Unused(Enum):
     INCOMPARABLE = "a value is of another type than {column}, and the database converts one of them", "pass its type"
     UNORDERED = "the order of {column} is the database's own", "an equality, or a column that is ordered by its bytes"
     CIRCLE = "each of the two rows is the other's parent", None
-    NOT_UNIQUE = "{key} is not known to be unique", "a primary key, or a unique index on {key} alone"
+    NOT_INDEXED = "no index begins with {key}", "an index on {key}"
     INEXACT_KEY = "{column} and {key} do not compare exactly", "the type of the key for both, as a foreign key has it"
     NAMED_ODDLY = "a column's name holds a dot or an arrow", "another name"
     NOT_READ = "it is no comparison of a column with values", "keep what you compare in a column of its own"
@@ -166,18 +166,22 @@ def expressed(expression: Expression) -> str:
     if isinstance(expression, Membership):
         values = ", ".join(sorted(map(repr, expression.values)))
         return f"{expressed(expression.of)} IN ({values}{', NULL' if expression.has_null else ''})"
+    if isinstance(expression, OfParents):
+        return f"{expressed(expression.condition)} of {expression.virtual}"
     parts = [expressed(each) for each in expression.arguments[: _SHOWN_ARGUMENTS.get(expression.name)]]
     is_sign = len(parts) == 2 and (not expression.name.isalpha() or expression.name in ("and", "or", "like"))
     return f"({f' {expression.name} '.join(parts)})" if is_sign else f"{expression.name}({', '.join(parts)})"
 
 
-def spelled(atom: RowAtom | ParentAtom) -> str:
+def spelled(atom: RowAtom | RowFormula | ParentAtom) -> str:
     """Return an atom as SQL has it, without its value."""
     if isinstance(atom, ParentAtom):
         return f"{spelled(atom.atom)}, of the row whose {atom.key.name} is its {atom.column.name}"
     field = f"{atom.field.table}.{atom.field.name}"
     if isinstance(atom, Comparison):
         return f"{field} {_SIGNS[atom.operator]} ?"
+    if isinstance(atom, RowFormula):
+        return f"a condition on {field}"
     return f"{field} IS NULL" if atom.null else f"{field} IS NOT NULL"
 
 

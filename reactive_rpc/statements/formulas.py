@@ -30,7 +30,17 @@ from sqlalchemy.sql.functions import Function, FunctionElement
 
 from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
 
-__all__ = ["PERCENT", "UNREAD", "Applied", "Formula", "FormulaReader", "Missing"]
+__all__ = [
+    "PERCENT",
+    "UNREAD",
+    "Applied",
+    "Formula",
+    "FormulaReader",
+    "Missing",
+    "fields_in",
+    "has_unread",
+    "is_null_of_null",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,25 @@ _FUNCTIONS: Final[Mapping[str, tuple[str, int]]] = {
 }
 """`{function: operation, number of arguments}`."""
 PERCENT: Final = Applied("percent", ())
+
+
+def fields_in(formula: Formula) -> frozenset[Field]:
+    """Return the columns in a formula."""
+    if isinstance(formula, Applied):
+        return frozenset[Field]().union(*map(fields_in, formula.arguments))
+    return frozenset({formula}) if isinstance(formula, Field) else frozenset()
+
+
+def has_unread(formula: Formula) -> bool:
+    """Tell whether a part is not understood."""
+    return formula == UNREAD or (isinstance(formula, Applied) and any(map(has_unread, formula.arguments)))
+
+
+def is_null_of_null(formula: Formula) -> bool:
+    """Tell whether a formula of one column is surely NULL, and so not TRUE, if the column is."""
+    if isinstance(formula, Field):
+        return True
+    return isinstance(formula, Applied) and formula.name in _STRICTS and any(map(is_null_of_null, formula.arguments))
 
 
 @dataclass(slots=True)
@@ -260,6 +289,12 @@ def _cast_operations(type_: Any) -> Iterator[str]:
 
 _INTEGERS: Final = (sqltypes.Integer, sqltypes.BigInteger, sqltypes.INTEGER, sqltypes.BIGINT)
 _TEXTS: Final = (sqltypes.String, sqltypes.Text, sqltypes.Unicode, sqltypes.VARCHAR, sqltypes.TEXT)
+
+_STRICTS: Final = frozenset({
+    "=", "<", "<=", ">", ">=", "not", "like", "ilike", "+", "-", "*", "%", "||",
+    "lower", "upper", "length", "as text", "as integer",
+})  # fmt: skip
+"""The operations that are NULL if an argument is; `in` is not, of an empty list."""
 
 _TRUTHS: Final = frozenset({"=", "<", "<=", ">", ">=", "is same", "in", "like", "ilike", "and", "or", "not"})
 """The operations whose value is a truth value."""

@@ -2,7 +2,7 @@
 
 No column of a post says which team that is, so the read of posts rests on a *virtual column*
 (`dependencies/lookup.py`), which the log adds to the images of posts: the value that the parent has in the snapshot
-that shows the change. A change of a post is ignored if its parent fails the condition there, or if there is none.
+that shows the change. A change of a post is ignored if its parents all fail the condition there, or if there is none.
 
 `docs/internals/read-sets.md` argues why no change is overlooked; the INVARIANT comments mark the lines that it rests
 on. A parent's own parent is looked up, too (`items -> orders -> customers`). Left out: parents in an enclosing query's
@@ -17,9 +17,10 @@ from typing import Final
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.schema import ColumnKind, Schema
 from reactive_rpc.statements.explanation import Unused
+from reactive_rpc.statements.formulas import is_null_of_null
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, Term
 from reactive_rpc.statements.propagation import equalities
-from reactive_rpc.statements.template import ParentAtom, Read, RowAtom
+from reactive_rpc.statements.template import ParentAtom, Read, RowAtom, RowFormula
 
 __all__ = ["judged", "parent_atoms", "usable"]
 
@@ -34,21 +35,28 @@ _KEY_KINDS: Final[frozenset[ColumnKind]] = frozenset({"integer", "text", "label"
 
 
 def parent_atoms(
-    term: Term, facts: Iterable[Comparison], links: Iterable[tuple[Field, Field]]
+    term: Term, facts: Iterable[Comparison], formulas: Iterable[RowFormula], *, links: Iterable[tuple[Field, Field]]
 ) -> dict[int, tuple[ParentAtom, ...]]:
-    """Return `{child: the atoms about its parents}`, whether or not the parents' keys are unique.
+    """Return `{child: the atoms about its parents}`, whether or not the parents can be looked up.
 
     Args:
         term: a conjunction of the WHERE.
         facts: the comparisons that hold if it does.
+        formulas: what else holds then.
         links: `SelectScope.links` of the body.
     """
     links = list(links)
     nullness = [atom for atom in term if isinstance(atom, Nullness)]
-    of_parents = _by_source([*facts, *nullness])
+    of_parents = _by_source([*facts, *nullness, *formulas])
     # INVARIANT (over a link only conditions that NULL fails): an outer join keeps a row whose parent is missing, and
     # there the parent's columns are NULL.
-    failing_null = _by_source([*facts, *(atom for atom in nullness if not atom.null)])
+    failing_null = _by_source(
+        [
+            *facts,
+            *(atom for atom in nullness if not atom.null),
+            *(each for each in formulas if is_null_of_null(each.formula)),
+        ]
+    )
     equal, both_ways = equalities(term), [pair for left, right in links for pair in ((left, right), (right, left))]
     # INVARIANT (a condition that a parent has by its own parent holds in every passing row): that parent's parent is
     # then on the right of the link, and real, so its ON has held. A missing row has no parent: NULL fails it.
@@ -66,7 +74,7 @@ def parent_atoms(
 def _lead(
     found: dict[int, dict[ParentAtom, None]],
     pairs: Iterable[tuple[Field, Field]],
-    known: Iterable[Mapping[int, Iterable[RowAtom | ParentAtom]]],
+    known: Iterable[Mapping[int, Iterable[RowAtom | RowFormula | ParentAtom]]],
 ) -> None:
     """Add to `found` what is `known` of each key's row, as conditions of the rows that lead there."""
     for child, key in pairs:
@@ -81,7 +89,7 @@ def _lead(
 
 
 def usable(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup]:
-    """Return the look-ups that the parents' atoms of `reads` may rest on: of exact columns, and without a circle."""
+    """Return the look-ups that the parents' atoms of `reads` may rest on: by an index, and without a circle."""
     return {atom: found for atom, found in judged(reads, schema).items() if isinstance(found, Lookup)}
 
 
@@ -89,22 +97,38 @@ def judged(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup | U
     """Return for each atom about a parent its look-up, or why it may rest on none."""
     found: dict[ParentAtom, Lookup | Unused] = {}
     rests_on: dict[int, set[int]] = {}
-    for read in reads:
-        for atom in read.parents if not _is_one_row(read, schema) else ():
-            child = atom.column.source
-            # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
-            # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
-            if any(_leads_to(child, parent, rests_on) for parent in atom.parents):
-                found[atom] = Unused.CIRCLE
-                continue
-            found[atom] = _lookup(atom, schema)
-            if isinstance(found[atom], Lookup):
-                rests_on.setdefault(child, set()).update(atom.parents)
+    atoms = [atom for read in reads if not _is_one_row(read, schema) for atom in read.parents]
+    for atom in sorted(dict.fromkeys(atoms), key=lambda each: _rank(each, schema)):
+        child = atom.column.source
+        # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
+        # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
+        if any(_leads_to(child, parent, rests_on) for parent in atom.parents):
+            found[atom] = Unused.CIRCLE
+            continue
+        found[atom] = _lookup(atom, schema)
+        if isinstance(found[atom], Lookup):
+            rests_on.setdefault(child, set()).update(atom.parents)
     return found
 
 
-def _by_source(atoms: Iterable[RowAtom]) -> dict[int, list[RowAtom]]:
-    grouped: dict[int, list[RowAtom]] = {}
+def _rank(atom: ParentAtom, schema: Schema) -> int:
+    """Return which look-up goes before another one that would close a circle with it.
+
+    Where two rows lead to each other by keys that are not unique, the one of which a value is asked for is the parent:
+    `item JOIN member ON member.project_id = item.project_id WHERE member.user_id = 3`.
+    """
+    if _leads_by_unique_keys(atom, schema):
+        return 0
+    return 1 if isinstance(atom.last, Comparison) and atom.last.operator in ("eq", "in") else 2
+
+
+def _leads_by_unique_keys(atom: ParentAtom, schema: Schema) -> bool:
+    further = not isinstance(atom.atom, ParentAtom) or _leads_by_unique_keys(atom.atom, schema)
+    return further and _unique(atom.key, schema)
+
+
+def _by_source(atoms: Iterable[RowAtom | RowFormula]) -> dict[int, list[RowAtom | RowFormula]]:
+    grouped: dict[int, list[RowAtom | RowFormula]] = {}
     for atom in atoms:
         grouped.setdefault(atom.field.source, []).append(atom)
     return grouped
@@ -124,9 +148,8 @@ def _leads_to(target: int, start: int, rests_on: Mapping[int, Iterable[int]]) ->
 
 def _lookup(atom: ParentAtom, schema: Schema) -> Lookup | Unused:
     table, parent = schema.table(atom.column.table), schema.table(atom.key.table)
-    # INVARIANT (the parent's key is unique): only then is the row that the snapshot shows the one that was joined.
-    if table is None or parent is None or not _unique(atom.key, schema):
-        return Unused.NOT_UNIQUE
+    if table is None or parent is None or not schema.is_indexed(parent, atom.key.name):
+        return Unused.NOT_INDEXED
     kind = schema.kind(table, atom.column.name)
     if kind not in _KEY_KINDS or kind != schema.kind(parent, atom.key.name):
         return Unused.INEXACT_KEY

@@ -15,10 +15,10 @@ from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BindParameter, ExpressionClauseList
 
 from reactive_rpc.statements.bodies import Body
-from reactive_rpc.statements.formulas import UNREAD, Applied, Formula, FormulaReader, Missing
+from reactive_rpc.statements.formulas import Applied, Formula, FormulaReader, Missing, fields_in, has_unread
 from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
 from reactive_rpc.statements.recording_compiler import Rendering
-from reactive_rpc.statements.template import FormulaTest, RowAtom
+from reactive_rpc.statements.template import FormulaTest, RowAtom, RowFormula
 
 __all__ = ["RowTests"]
 
@@ -53,7 +53,7 @@ class RowTests:
         if reader.fields:
             self._formulas.setdefault((body, reader.source), []).append(formula)
             self._fields.setdefault(reader.source, Counter()).update(reader.fields)
-            if not _has_unread(formula):
+            if not has_unread(formula):
                 self._read.update(map(id, visitors.iterate(condition)))
 
     def has_read(self, expression: Any) -> bool:
@@ -85,6 +85,14 @@ class RowTests:
         if not formulas or not (columns or says_more):
             return None
         return FormulaTest(tuple(formulas), frozenset(columns), says_more, source.nullable)
+
+    def formulas(self, body: Body) -> Iterator[RowFormula]:
+        """Yield what a body's conditions say of one column of a row, beside the atoms."""
+        for identity, occurrence in body.occurrences.items():
+            for formula in self._formulas.get((body.index, occurrence), ()):
+                names = {each.name for each in fields_in(formula)}
+                if len(names) == 1 and not has_unread(formula) and not _is_said_by_atoms(formula):
+                    yield RowFormula(Field(identity, body.sources[identity].table, *names), formula)
 
     def _tested_columns(self, occurrence: int, table: str) -> frozenset[str]:
         if self._rendering.stars:
@@ -126,10 +134,6 @@ def _is_said_by_atoms(formula: Formula) -> bool:
         case Applied("=" | "<" | "<=" | ">" | ">=", (Parameter() | Constant() | Missing(), Field())):
             return True
     return False
-
-
-def _has_unread(formula: Formula) -> bool:
-    return formula == UNREAD or (isinstance(formula, Applied) and any(map(_has_unread, formula.arguments)))
 
 
 def _equal_column(formula: Formula) -> str | None:

@@ -8,25 +8,30 @@ from typing import Any
 from reactive_rpc.statements.formulas import Formula
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, Parameter
 
-__all__ = ["FormulaTest", "ParentAtom", "Read", "RowAtom", "SortKey", "Template", "Window"]
+__all__ = ["FormulaTest", "ParentAtom", "Read", "RowAtom", "RowFormula", "SortKey", "Template", "Window"]
 
 RowAtom = Comparison | Nullness
 """An atom about one row of one table."""
 
 
 @dataclass(frozen=True, slots=True)
-class ParentAtom:
-    """An atom about the row whose `key` equals a row's `column`, or about that row's own parent.
+class RowFormula:
+    """A formula about one column of a row: more than atoms say."""
 
-    It is of use if each key is unique, see `usable`.
-    """
+    field: Field
+    formula: Formula
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAtom:
+    """An atom about a row whose `key` equals a row's `column`, or about that row's own parent; see `usable`."""
 
     column: Field
     key: Field
-    atom: RowAtom | ParentAtom
+    atom: RowAtom | RowFormula | ParentAtom
 
     @property
-    def last(self) -> RowAtom:
+    def last(self) -> RowAtom | RowFormula:
         """The atom about the row that is come to in the end."""
         return self.atom.last if isinstance(self.atom, ParentAtom) else self.atom
 

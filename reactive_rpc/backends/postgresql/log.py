@@ -31,8 +31,17 @@ from reactive_rpc.changes.barrier import Barrier
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
-from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_of, keys_to_look_up, lookups_of
-from reactive_rpc.dependencies.change import Change, Known, Unknown, Value
+from reactive_rpc.changes.parent_values import (
+    Parents,
+    by_key,
+    enriched,
+    followed,
+    keys_of,
+    keys_to_look_up,
+    lookups_of,
+    most_parents,
+)
+from reactive_rpc.dependencies.change import Change, Known
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.schema import ColumnKind
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
@@ -340,34 +349,36 @@ class PostgreSQLLog(BaseLog):
         lookups = [
             lookup for lookup in self._lookups(tables, state) if all(hop.parent in parents for hop in lookup.hops)
         ]
-        found: dict[Lookup, dict[Known, Value | Unknown]] = {}
+        found: dict[Lookup, Parents] = {}
         for lookup, keys in keys_to_look_up(changes, lookups, state).items():
             try:
-                found[lookup] = await self._parents(lookup, keys, state)
+                values = await self._parents(lookup, keys, state)
             except (asyncpg.PostgresError, asyncpg.DataError) as exc:
                 if not self._outbox.is_connected:
                     raise
                 self._refuse(lookup, said_by(exc))
                 break  # the transaction shows nothing more
+            if values is not None:
+                found[lookup] = values
         return enriched(changes, found, state)
 
-    async def _parents(
-        self, lookup: Lookup, keys: frozenset[Known], state: CaptureState
-    ) -> dict[Known, Value | Unknown]:
+    async def _parents(self, lookup: Lookup, keys: frozenset[Known], state: CaptureState) -> Parents | None:
+        """Return `{key: the parents' values}`, or those of their own parents; None if they are too many."""
         found = await self._values(lookup, keys, state)
-        if lookup.further is None:
+        if found is None or lookup.further is None:
             return found
-        return followed(found, await self._parents(lookup.further, keys_of(found), state))
+        steps = keys_of(found)
+        further = None if steps is None else await self._parents(lookup.further, steps, state)
+        return None if further is None else followed(found, further)
 
-    async def _values(
-        self, lookup: Lookup, keys: frozenset[Known], state: CaptureState
-    ) -> dict[Known, Value | Unknown]:
+    async def _values(self, lookup: Lookup, keys: frozenset[Known], state: CaptureState) -> Parents | None:
         if not keys:
             return {}
         parent = state.tables[lookup.parent]
         kinds = parent.kinds[lookup.key], parent.kinds[lookup.value]
-        pairs = await self._outbox.pairs(_parents_sql(lookup, state), keys)
-        return by_key((decode_value(kinds[0], key), decode_value(kinds[1], value)) for key, value in pairs)
+        most = most_parents(keys)
+        pairs = await self._outbox.pairs(_parents_sql(lookup, state, most), keys)
+        return by_key(((decode_value(kinds[0], key), decode_value(kinds[1], value)) for key, value in pairs), most)
 
     async def _refresh(self, *, renew: bool = False) -> CaptureState:
         try:
@@ -413,13 +424,14 @@ def _without_rows(polled: PollResult) -> PollResult:
     return replace(polled, rows=(), tables=())
 
 
-def _parents_sql(lookup: Lookup, state: CaptureState) -> str:
-    """Return the statement that selects key and value of the parents; the keys are its parameter."""
+def _parents_sql(lookup: Lookup, state: CaptureState, most: int) -> str:
+    """Return the statement that selects key and value of one parent more than `most`; the keys are its parameter."""
     parent = state.tables[lookup.parent]
     keys = _KEYS[parent.kinds[lookup.key] or "text"]
     key, value = (value_sql(parent, "p", column) for column in (lookup.key, lookup.value))
     return (
         f"SELECT {key}::text, {value}::text FROM {parent.identifier} AS p WHERE p.{quoted(lookup.key)} = ANY ({keys})"
+        f" LIMIT {most + 1}"
     )
 
 

@@ -66,6 +66,7 @@ def _table(name: str, columns: list[Any], primary: Any, foreign_keys: list[Any])
         primary_key=keys,
         foreign_keys=references,
         unique=frozenset(keys) if len(keys) == 1 else frozenset(),
+        indexed=frozenset(keys[:1]),
         captured=True,
     )
 

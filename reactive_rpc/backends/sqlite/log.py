@@ -25,8 +25,17 @@ from reactive_rpc.backends.sqlite.wake_up import WALWakeUp
 from reactive_rpc.changes.base_log import DEFAULT_LIMITS, BaseLog, LogLimits
 from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.changes.log import Batch
-from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_of, keys_to_look_up, lookups_of
-from reactive_rpc.dependencies.change import Change, Known, Unknown, Value
+from reactive_rpc.changes.parent_values import (
+    Parents,
+    by_key,
+    enriched,
+    followed,
+    keys_of,
+    keys_to_look_up,
+    lookups_of,
+    most_parents,
+)
+from reactive_rpc.dependencies.change import Change, Known
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.errors import CaptureError, ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
@@ -313,25 +322,26 @@ class SQLiteLog(BaseLog):
         }
         return tuple(zip((id_ for id_, _ in found), enriched(changes, parents, state), strict=True))
 
-    def _parents(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
-        """Return `{key: the parent's value}`, or that of its own parent; None if it cannot be read."""
+    def _parents(self, lookup: Lookup, keys: Collection[Known]) -> Parents | None:
+        """Return `{key: the parents' values}`, or those of their own parents; None if they cannot be read."""
         found = self._values(lookup, keys)
         if found is None or lookup.further is None:
             return found
-        further = self._parents(lookup.further, keys_of(found))
+        steps = keys_of(found)
+        further = None if steps is None else self._parents(lookup.further, steps)
         return None if further is None else followed(found, further)
 
-    def _values(self, lookup: Lookup, keys: Collection[Known]) -> dict[Known, Value | Unknown] | None:
+    def _values(self, lookup: Lookup, keys: Collection[Known]) -> Parents | None:
         if not keys:
             return {}
         key, value = quoted(lookup.key), quoted(lookup.value)
         sql = (
             f"SELECT {value_sql(f'p.{key}')}, {value_sql(f'p.{value}')} FROM main.{quoted(lookup.parent)} AS p"
-            f" WHERE p.{key} IN ({','.join('?' * len(keys))})"
+            f" WHERE p.{key} IN ({','.join('?' * len(keys))}) LIMIT {most_parents(keys) + 1}"
         )
         try:
             rows = self._execute(sql, tuple(keys)).fetchall()
-            return by_key((decode_value(found), decode_value(parent)) for found, parent in rows)
+            return by_key(((decode_value(found), decode_value(parent)) for found, parent in rows), most_parents(keys))
         except (sqlite3.Error, ValueError) as exc:
             _log.debug("%s cannot be looked up, so it counts as unknown: %s", lookup.name, said_by(exc))
             return None

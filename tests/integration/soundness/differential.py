@@ -27,8 +27,8 @@ from sqlalchemy.pool import StaticPool
 
 from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
 from reactive_rpc.backends.sqlite.oracle import SQLiteOracle
-from reactive_rpc.changes.parent_values import by_key, enriched, followed, keys_to_look_up, lookups_of
-from reactive_rpc.dependencies.change import UNKNOWN, Change, Known, Unknown, Value
+from reactive_rpc.changes.parent_values import Parents, by_key, enriched, followed, keys_to_look_up, lookups_of
+from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
 from reactive_rpc.dependencies.index import Index
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.read_set import ReadSet
@@ -199,9 +199,11 @@ class Differential:
         self._statements.append((statement, parameters))
 
 
-def _parents(lookup: Lookup, rows: Rows) -> dict[Known, Value | Unknown]:
+def _parents(lookup: Lookup, rows: Rows) -> Parents:
     parents = rows[lookup.parent].values()
-    found = by_key((image_value(row[lookup.key]), image_value(row[lookup.value])) for row in parents)
+    pairs = [(image_value(row[lookup.key]), image_value(row[lookup.value])) for row in parents]
+    found = by_key(pairs, at_most=len(pairs))
+    assert found is not None, "there are few rows"
     return found if lookup.further is None else followed(found, _parents(lookup.further, rows))
 
 

@@ -82,7 +82,7 @@ PARENTS: Final = Table(
     "parents",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("x", Integer),
+    Column("x", Integer, index=True),
     Column("s", String().with_variant(String(collation="C"), "postgresql")),
     Column("f", Boolean),
     Column("color", Enum(Color)),
@@ -95,8 +95,8 @@ CHILDREN: Final = Table(
     "children",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("parent_id", Integer, ForeignKey("parents.id", ondelete="CASCADE", onupdate="CASCADE")),
-    Column("y", Integer),
+    Column("parent_id", Integer, ForeignKey("parents.id", ondelete="CASCADE", onupdate="CASCADE"), index=True),
+    Column("y", Integer, index=True),
     Column("s", String),
     Column("at", DateTime().with_variant(DateTime(timezone=True), "postgresql")),
     Column("weight", Float),
@@ -107,7 +107,7 @@ GRANDCHILDREN: Final = Table(
     "grandchildren",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("child_id", Integer, ForeignKey("children.id", ondelete="SET NULL", onupdate="CASCADE")),
+    Column("child_id", Integer, ForeignKey("children.id", ondelete="SET NULL", onupdate="CASCADE"), index=True),
     Column("z", Integer),
     Column("n", String(collation="NOCASE").with_variant(String(), "postgresql")),
     Column("seen", DateTime),
@@ -225,6 +225,9 @@ _POSTGRESQL_KINDS: Final[dict[str, dict[str, ColumnKind]]] = {
     "specials": {"id": "integer", "note": "integer"},
 }
 _UNIQUE: Final = {("parents", "badge"), *((name, "id") for name in TABLES)}
+_INDEXED: Final = _UNIQUE | {
+    (name, column.name) for name, table in TABLES.items() for column in table.c if column.index
+}
 
 
 class Declared:
@@ -253,6 +256,9 @@ class Declared:
 
     def is_unique(self, table: str, column: str) -> bool:
         return (table, column) in _UNIQUE
+
+    def is_indexed(self, table: str, column: str) -> bool:
+        return (table, column) in _INDEXED
 
     def redefines(self, name: str) -> bool:
         return False

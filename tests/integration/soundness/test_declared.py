@@ -33,11 +33,12 @@ def captured(dialect: Dialect, folder: Path, postgresql: PostgreSQL) -> CaptureS
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_capture_tells_what_is_declared(dialect: Dialect, tmp_path: Path, postgresql: PostgreSQL) -> None:
-    """Kinds, unique columns and views: the trials compare as the database does."""
+    """Kinds, unique and indexed columns and views: the trials compare as the database does."""
     state, declared = captured(dialect, tmp_path, postgresql), Declared(dialect)
     for name, table in TABLES.items():
         assert state.captured(name)
         for column in [each.name for each in table.columns]:
             assert (name, column, state.kind(name, column)) == (name, column, declared.kind(name, column))
             assert (name, column, state.is_unique(name, column)) == (name, column, declared.is_unique(name, column))
+            assert (name, column, state.is_indexed(name, column)) == (name, column, declared.is_indexed(name, column))
     assert {name: state.view(name) for name in VIEWS} == {name: declared.view(name) for name in VIEWS}

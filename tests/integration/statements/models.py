@@ -176,5 +176,6 @@ def _declared(table: Table, dialect: str) -> TableCapture:
         primary_key=keys,
         foreign_keys=(),
         unique=frozenset(keys if len(keys) == 1 else ()),
+        indexed=frozenset(keys[:1]),
         captured=True,
     )

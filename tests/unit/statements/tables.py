@@ -125,5 +125,8 @@ class Known:
     def is_unique(self, table: str, column: str) -> bool:
         return column == "id"
 
+    def is_indexed(self, table: str, column: str) -> bool:
+        return column in ("id", "team_id")
+
     def redefines(self, name: str) -> bool:
         return name == "mod"

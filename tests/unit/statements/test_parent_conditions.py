@@ -17,7 +17,8 @@ from .tables import TASKS, TEAMS
 NAME = Lookup("tasks", "team_id", "teams", "id", "name")
 SIZE = Lookup("tasks", "team_id", "teams", "id", "size")
 NAMED: Mapping[str, Condition] = {NAME.name: Equals(frozenset({"a"}))}
-OTHER = TASKS.alias("other")
+OTHER, THIRD = TASKS.alias("other"), TASKS.alias("third")
+OTHERS = Lookup("tasks", "team_id", "tasks", "team_id", "title")
 ABOVE = TEAMS.alias("above")
 OF_ABOVE = Lookup("tasks", "team_id", "teams", "id", "size", Lookup("teams", "size", "teams", "id", "name"))
 ABOVE_NAMED: Mapping[str, Condition] = {OF_ABOVE.name: Equals(frozenset({"a"}))}
@@ -89,9 +90,24 @@ STATEMENTS: dict[str, tuple[Any, list[Mapping[str, Condition]]]] = {
         select(TASKS.c.title).join(TEAMS).where(TEAMS.c.name == "a", TASKS.c.id == 1),
         [{"id": Equals(frozenset({1}))}],
     ),
-    "a key that is not unique is none": (
+    "a key that is not unique leads to several parents": (
         select(TASKS.c.title).join(OTHER, OTHER.c.team_id == TASKS.c.team_id).where(OTHER.c.title == "x"),
-        [{}, {"title": Equals(frozenset({"x"}))}],
+        [{OTHERS.name: Equals(frozenset({"x"}))}, {"title": Equals(frozenset({"x"}))}],
+    ),
+    "a key without an index is none": (
+        select(TASKS.c.title).join(OTHER, OTHER.c.title == TASKS.c.title).where(OTHER.c.done.is_(None)),
+        [{}, {"done": IsNull()}],
+    ),
+    "of several parents that one key leads to, one is asked for": (
+        select(TASKS.c.title).where(
+            exists().where(OTHER.c.team_id == TASKS.c.team_id, OTHER.c.title == "x"),
+            exists().where(THIRD.c.team_id == TASKS.c.team_id, THIRD.c.title == "y"),
+        ),
+        [
+            {OTHERS.name: Equals(frozenset({"x"}))},
+            {"title": Equals(frozenset({"x"}))},
+            {"title": Equals(frozenset({"y"}))},
+        ],
     ),
     "kinds that differ are compared by conversion": (
         select(TASKS.c.title).join(TEAMS, TASKS.c.title == TEAMS.c.id).where(TEAMS.c.name == "a"),

@@ -402,7 +402,8 @@ def _digest(table: PostgreSQLTable) -> str:
     """Return a digest of all properties of a table that must stay the same within an epoch.
 
     It leaves out the foreign keys, which the children's triggers concern; the unique columns, since more of them do no
-    harm; and the stranger who owns the table, which only decides whether the log looks into it.
+    harm; the indexed ones, which only decide what a look-up costs; and the stranger who owns the table, which only
+    decides whether the log looks into it.
     """
-    capture = replace(table.capture, unique=frozenset(), foreign_keys=(), key_columns=(), stranger=None)
-    return digest_of(capture, table.columns, table.ancestors, table.descendants, table.facts)
+    free = replace(table.capture, unique=frozenset(), indexed=frozenset(), foreign_keys=(), key_columns=())
+    return digest_of(replace(free, stranger=None), table.columns, table.ancestors, table.descendants, table.facts)

@@ -266,6 +266,16 @@ WHERE i.indisunique AND c.relkind IN ('r', 'p') AND i.indrelid >= 16384
 ORDER BY i.indexrelid
 """
 
+_INDEXED: Final[LiteralString] = """
+SELECT DISTINCT i.indrelid::bigint, a.attname::text
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indrelid
+JOIN pg_class x ON x.oid = i.indexrelid
+JOIN pg_am m ON m.oid = x.relam AND m.amname IN ('btree', 'hash')
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indpred IS NULL AND i.indisvalid AND i.indclass[0] < 16384 AND c.relkind IN ('r', 'p') AND i.indrelid >= 16384
+"""
+
 _FOREIGN_KEYS: Final[LiteralString] = """
 SELECT f.conrelid::bigint, a.attname, f.confrelid::bigint, b.attname
 FROM pg_constraint f
@@ -349,6 +359,9 @@ class _CatalogReader:
                 self._primary_keys[oid] = tuple(names)
             if is_unique:
                 self._unique[oid].add(names[0])
+        self._indexed: dict[int, set[str]] = defaultdict(set)
+        for oid, name in connection.execute(_INDEXED):
+            self._indexed[oid].add(name)
         self._foreign_keys: dict[int, list[tuple[str, int, str]]] = defaultdict(list)
         for oid, column, parent, referred in connection.execute(_FOREIGN_KEYS):
             self._foreign_keys[oid].append((column, parent, referred))
@@ -404,6 +417,7 @@ class _CatalogReader:
                 primary_key=primary_key,
                 foreign_keys=foreign_keys,
                 unique=frozenset() if heirs else frozenset(self._unique[relation.oid]),
+                indexed=frozenset() if heirs else frozenset(self._indexed[relation.oid]),
                 captured=reason is None and relation.oid not in self._insecure,
                 reason=reason or self._insecure.get(relation.oid),
                 stranger=next(filter(None, map(self._stranger, (relation.oid, *below))), None),

@@ -202,6 +202,7 @@ def _read_table(
         primary_key=primary_key,
         foreign_keys=foreign_keys,
         unique=_unique_columns(integer_key, unique_keys),
+        indexed=_indexed_columns(connection, name, integer_key),
         captured=True,
         withheld=frozenset(column.name for column in columns if column.is_withheld),
     )
@@ -223,6 +224,16 @@ def _unique_columns(integer_key: str | None, keys: tuple[UniqueKey, ...]) -> fro
     """Return the columns that are unique by themselves: an index of another collation only forbids more."""
     alone = {key.parts[0][0] for key in keys if len(key.parts) == 1}
     return frozenset(alone | ({integer_key} if integer_key is not None else set()))
+
+
+def _indexed_columns(connection: sqlite3.Connection, table: str, integer_key: str | None) -> frozenset[str]:
+    """Return the columns with which an index of every row begins, in the order in which columns are compared."""
+    rows = connection.execute(
+        "SELECT x.name FROM pragma_index_list(?, 'main') AS i, pragma_index_xinfo(i.name, 'main') AS x"
+        " WHERE NOT i.partial AND x.seqno = 0 AND x.coll = 'BINARY' AND x.name IS NOT NULL",
+        (table,),
+    )
+    return frozenset({name for (name,) in rows} | ({integer_key} if integer_key is not None else set()))
 
 
 def _exists(connection: sqlite3.Connection, index: str) -> bool:
