@@ -135,15 +135,13 @@ class _Shape(ABC, Generic[E]):
     def collect(self, values: IndexKey, row: Row, found: set[E]) -> bool:
         """Add the entries of a bucket that the rest of `row` admits; tell whether there is such a bucket."""
 
-    def match(self, values: ImageValues, found: set[E]) -> None:
+    def match(self, image: ImageValues, found: set[E]) -> None:
         """Add the entries that admit an image's values under `compared`."""
-        if self.lookups:
-            for row in _alternatives(values):
-                self._match(row, found)
-        else:
-            self._match(values, found)  # type: ignore[arg-type]  # no virtual column is compared
-
-    def _match(self, row: Row, found: set[E]) -> None:
+        if self.lookups and any(isinstance(value, frozenset) for value in image):
+            for each in _alternatives(image):
+                self.match(each, found)
+            return
+        row: Row = image  # type: ignore[assignment]  # only virtual columns hold sets
         for place, is_null in self.nulls:
             value = row[place]
             if not isinstance(value, Unknown) and (value is None) != is_null:

@@ -96,11 +96,12 @@ class Binder:
                 continue
             conditions = self._conditions(read, lookups, values=values, left_out=[])
             if conditions is not None:
-                test = self._test(read, table, formulas=formulas, lookups=lookups)
+                test = self._own_test(read.test, table, formulas) if read.test is not None else None
+                resting: tuple[Lookup, ...] = ()
+                if read.parents:
+                    test = self._with_parents(test, read, formulas=formulas, lookups=lookups)
+                    resting = _resting(read, lookups, conditions=conditions, test=test)
                 test = test if shown is None or not read.is_windowed else _windowed(test, shown)
-                named = {*conditions, *(each.virtual for each in (() if test is None else test.of_parents))}
-                used = dict.fromkeys(lookups[atom] for atom in read.parents if atom in lookups)
-                resting = tuple(lookup for lookup in used if lookup.name in named)
                 for part in _parts(conditions):
                     yield Constraint(table, self._columns(read, table), part, resting, test)
 
@@ -128,6 +129,7 @@ class Binder:
             conditions = self._conditions(read, lookups, values=values, left_out=left_out)
             if conditions is None:
                 continue
+            own = None if read.test is None else self._own_test(read.test, table, formulas)
             refused = [(atom, why) for atom in read.parents if isinstance(why := parents.get(atom), Unused)]
             columns = self._columns(read, table)
             yield ExplainedRead(
@@ -135,7 +137,7 @@ class Binder:
                 columns=None if columns is None else tuple(sorted(columns)),
                 conditions=(
                     *(described(column, condition) for column, condition in sorted(conditions.items())),
-                    *_expressed(self._test(read, table, formulas=formulas, lookups=lookups)),
+                    *_expressed(self._with_parents(own, read, formulas=formulas, lookups=lookups)),
                     *([] if shown is None or not read.is_windowed else [expressed(shown)]),
                 ),
                 unused=tuple(
@@ -186,11 +188,10 @@ class Binder:
         columns = read.columns if read.columns <= known else frozenset(self._spelled(table, c) for c in read.columns)
         return columns if columns <= known else None
 
-    def _test(
-        self, read: Read, table: str, *, formulas: FormulaBinder, lookups: Mapping[ParentAtom, Lookup]
+    def _with_parents(
+        self, own: RowTest | None, read: Read, *, formulas: FormulaBinder, lookups: Mapping[ParentAtom, Lookup]
     ) -> RowTest | None:
-        """Return the test of one execution; None if it says nothing beside the conditions."""
-        own = None if read.test is None else self._own_test(read.test, table, formulas)
+        """Return the test of a read with the conditions on parents that are evaluated."""
         of_parents = tuple(dict.fromkeys(self._of_parents(read, formulas, lookups)))
         return replace(own or _ANY_ROW, of_parents=of_parents) if of_parents else own
 
@@ -205,6 +206,7 @@ class Binder:
                     yield OfParents(lookups[atom].name, column, condition)
 
     def _own_test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
+        """Return the test of one execution; None if it says nothing beside the conditions."""
         predicate = RowOperation("and", tuple(map(formulas.bind, test.formulas)))
         columns = frozenset(self._spelled(table, each) for each in test.columns)
         # INVARIANT (a row that an outer join leaves out is all NULL): if such a row may be TRUE, one that fails may
@@ -238,7 +240,7 @@ class Binder:
         """
         conditions: dict[str, Condition] = {}
         own = [(self._spelled(self._schema.table(read.table), atom.field.name), atom) for atom in read.atoms]
-        for column, atom in [*own, *_of_one_parent(read, lookups)]:
+        for column, atom in [*own, *(_of_one_parent(read, lookups) if read.parents else ())]:
             condition = self._condition(atom, values)
             if isinstance(condition, Unused):
                 left_out.append((atom, condition))
@@ -303,6 +305,15 @@ def _windowed(test: RowTest | None, shown: Expression) -> RowTest:
     # INVARIANT (such a read is of no row that an outer join leaves out): so whatever fails it cannot matter.
     found = RowTest(RowOperation("and", (*parts, shown)), columns, narrows=True, is_windowed=True)
     return found if test is None else replace(found, of_parents=test.of_parents)
+
+
+def _resting(
+    read: Read, lookups: Mapping[ParentAtom, Lookup], *, conditions: Mapping[str, Condition], test: RowTest | None
+) -> tuple[Lookup, ...]:
+    """Return the look-ups of the virtual columns that conditions or a test name."""
+    named = {*conditions, *(each.virtual for each in (() if test is None else test.of_parents))}
+    used = dict.fromkeys(lookups[atom] for atom in read.parents if atom in lookups)
+    return tuple(lookup for lookup in used if lookup.name in named)
 
 
 def _of_one_parent(read: Read, lookups: Mapping[ParentAtom, Lookup]) -> Iterator[tuple[str, RowAtom]]:

@@ -97,8 +97,11 @@ def judged(reads: Iterable[Read], schema: Schema) -> dict[ParentAtom, Lookup | U
     """Return for each atom about a parent its look-up, or why it may rest on none."""
     found: dict[ParentAtom, Lookup | Unused] = {}
     rests_on: dict[int, set[int]] = {}
-    atoms = [atom for read in reads if not _is_one_row(read, schema) for atom in read.parents]
-    for atom in sorted(dict.fromkeys(atoms), key=lambda each: _rank(each, schema)):
+    atoms: dict[ParentAtom, None] = {}
+    for read in reads:
+        if read.parents and not _is_one_row(read, schema):
+            atoms.update(dict.fromkeys(read.parents))
+    for atom in sorted(atoms, key=lambda each: _rank(each, schema)):
         child = atom.column.source
         # INVARIANT (no child leads back to itself): the argument is an induction from parents to children. In a
         # circle, a batch that changes both rows would show each the other's new state, and neither would touch.
