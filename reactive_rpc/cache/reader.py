@@ -377,22 +377,31 @@ class Reader:
         self.misses_by_path[query.key[0]] += 1
         started_at = self._log.version
         outcome = await query.compute()
-        await self.freshness.sync_to_head()  # the cursor sent with it is then no lower than what its snapshot showed
+        await self._reach(outcome)  # the cursor sent with it is then no lower than what its snapshot showed
         return CachedResult(query, outcome, started_at)
 
+    async def _reach(self, outcome: HandlerOutcome) -> None:
+        """See that the log has applied all that an outcome shows."""
+        if outcome.shows is None or not outcome.is_whole or outcome.shows > self._log.version:
+            await self.freshness.sync_to_head()
+
     async def _run(self, query: Computable, started_at: int) -> ReadResult:
-        """Run the handler; store the result if nothing applied after `started_at` touches it."""
+        """Run the handler; store the result if nothing that its snapshot does not show touches it.
+
+        Args:
+            started_at: the version of the log before; the snapshot holds at least this.
+        """
         epoch = self._log.epoch
         outcome = await query.compute()
         await self.register_read_tables(outcome.read_set.tables)
-        await self.freshness.sync_to_head()  # its snapshot may have shown more than has been applied
+        await self._reach(outcome)
         # INVARIANT (no await between here and `LiveResults.add`): a change that is applied in between would find the
         # result neither in the check nor in the index.
-        result = CachedResult(query, outcome, started_at)
+        result = CachedResult(query, outcome, self._seen_by(outcome, started_at, epoch))
         self.stats.needless += self._dropped.pop_if_needless(result)
         if outcome.read_set.opaque is not None:
             self._count_opaque(result, outcome)
-        elif self.matcher.touched_since(started_at, result) or not result.period.holds(self._clock.time()):
+        elif self.matcher.touched_since(result.version, result) or not result.period.holds(self._clock.time()):
             self.stats.outdated += 1
             if outcome.has_place and outcome.is_whole and epoch == self._log.epoch:
                 result.reflects = f"{epoch}:{outcome.shows}"
@@ -405,6 +414,19 @@ class Reader:
                 if result.ignored_tables:
                     self._audit(result)
         return ReadResult(result, outcome)
+
+    def _seen_by(self, outcome: HandlerOutcome, started_at: int, epoch: str) -> int:
+        """Return a version that the snapshot of an outcome shows; the later, the fewer changes are in question.
+
+        Args:
+            started_at: the version of the log before.
+            epoch: the log's, likewise.
+        """
+        # INVARIANT (of one epoch): versions of two are not places in one history, and memory might reach back to the
+        # number that the older one gave. Nor are two snapshots one: calls inside of a call have others.
+        if outcome.shows is None or not outcome.is_whole or epoch != self._log.epoch:
+            return started_at
+        return max(started_at, outcome.shows)
 
     def _count_opaque(self, result: CachedResult, outcome: HandlerOutcome) -> None:
         path, reason = result.query.key[0], outcome.read_set.opaque

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +42,7 @@ from reactive_rpc.procedures.streamed_run import Emit, StreamedRun
 from reactive_rpc.procedures.topics import Topic
 from reactive_rpc.procedures.uploads import CallFiles
 from reactive_rpc.statements.database import Database
-from reactive_rpc.statements.faults import SchemaMovedError
+from reactive_rpc.statements.faults import SchemaMovedError, UnprovenError
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder, Trace, current_recorder
 from reactive_rpc.statements.row_images import as_known
@@ -51,6 +51,9 @@ from reactive_rpc.statements.sessions import in_greenlet
 __all__ = ["Executor", "MutationOutput", "Observation", "Observer"]
 
 logger = logging.getLogger(__name__)
+
+PROVED_FIRST_CALLS = 100
+"""So many calls of a query whose handler has ended its transaction have their snapshots proved before it runs."""
 
 STREAMED_WAIT_SECONDS = 10.0
 """How long a query that yields waits for its turn among those that hold a connection."""
@@ -168,6 +171,7 @@ class Executor:
         self._strict = strict
         self._clock = clock
         self._warned: set[tuple[str, str]] = set()
+        self._proved_first: dict[str, int] = {}
         self._observers: list[Observer] = []
 
     def observe(self, observer: Observer) -> Callable[[], None]:
@@ -202,7 +206,8 @@ class Executor:
         those outside, which wait for it; so the calls of each depth wait only for others of the same depth, and what
         those wait for is deeper.
 
-        It runs again where a change of the schema has put a prepared statement out of date.
+        It runs again where a change of the schema has put a prepared statement out of date, and where its snapshot
+        could not be proved, as its connection was lost for example. Nobody but itself has seen what it has read.
 
         Raises:
             InternalServerError: it wrote, read what it did not declare (in development), or its output is invalid.
@@ -219,12 +224,27 @@ class Executor:
             clock=clock or self._clock,
             trace=trace,
         )
+        # A wrapper could take the error for the handler's, and have an answer of its own; and a trace would be of both.
+        is_repeatable = trace is None and not procedure.around_computation and not self._is_proved_first(key[0])
         async with self._at_once[depth]:
             # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
             for _ in range(self._database.queries_at_once):
-                with suppress(SchemaMovedError):
-                    return await run()
-            return await run()
+                try:
+                    return await run(is_repeatable=is_repeatable)
+                except SchemaMovedError:
+                    continue
+                except UnprovenError as exc:
+                    is_repeatable = False
+                    if exc.by_handler:
+                        self._proved_first[key[0]] = PROVED_FIRST_CALLS
+            return await run(is_repeatable=False)
+
+    def _is_proved_first(self, path: str) -> bool:
+        """Tell whether a query is likely to end its transaction, or to have it failed, and count the call."""
+        left = self._proved_first.get(path, 0)
+        if left:
+            self._proved_first[path] = left - 1
+        return left > 0
 
     async def _query(
         self,
@@ -236,6 +256,7 @@ class Executor:
         dependencies: CallDependencies | None,
         clock: Clock,
         trace: Trace | None,
+        is_repeatable: bool,
     ) -> HandlerOutcome:
         recorder = Recorder(self._log.schema, trace=trace)
         topics = _topic_constraints(key[0], procedure, input)
@@ -248,12 +269,14 @@ class Executor:
             try:
                 with self.raised.checked(key[0], procedure.raises), self._translating_errors():
                     run = _Run(procedure, input, ctx, dependencies)
-                    read: Callable[[], Awaitable[bytes]] = partial(self._read, recorder, run)
+                    read: Callable[[], Awaitable[bytes]] = partial(
+                        self._read, recorder, run, is_repeatable=is_repeatable
+                    )
                     wrappers = procedure.around_computation
                     if wrappers:
                         read = partial(around, wrappers, CallInfo(key[0], "query", lambda: input), read)
                     body = await read()
-            except (InternalServerError, SchemaMovedError):
+            except (InternalServerError, SchemaMovedError, UnprovenError):
                 raise
             except RPCError as exc:
                 _refuse_hidden(procedure, exc)
@@ -405,14 +428,14 @@ class Executor:
                 raise
             raise translated from exc
 
-    async def _read(self, recorder: Recorder, run: _Run) -> bytes:
+    async def _read(self, recorder: Recorder, run: _Run, *, is_repeatable: bool) -> bytes:
+        asked = _asked(run.procedure) | {"at_least": self._log.version, "is_repeatable": is_repeatable}
         if not run.procedure.handler.is_async:
-            return await in_own_thread(partial(self._query_sync, recorder, run))
-        at_least = self._log.version
-        return await self._database.read(recorder, partial(_run_async, run), at_least=at_least, **_asked(run.procedure))
+            return await in_own_thread(partial(self._query_sync, recorder, run, asked))
+        return await self._database.read(recorder, partial(_run_async, run), **asked)
 
-    def _query_sync(self, recorder: Recorder, run: _Run) -> bytes:
-        with self._database.read_sync(recorder, at_least=self._log.version, **_asked(run.procedure)) as session:
+    def _query_sync(self, recorder: Recorder, run: _Run, asked: dict[str, Any]) -> bytes:
+        with self._database.read_sync(recorder, **asked) as session:
             return _run_sync(run, session)
 
     def _mutate_sync(self, transaction: _Transaction) -> MutationOutput:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cached_property
 from itertools import count
 from time import monotonic
@@ -33,7 +33,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc.errors import ServiceUnavailableError
-from reactive_rpc.statements.faults import ImpairedError, connecting, translated
+from reactive_rpc.statements.faults import ImpairedError, UnprovenError, connecting, translated
 from reactive_rpc.statements.isolation import Isolation, level_of
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
 from reactive_rpc.statements.sessions import WRITING, AnyAsyncSession, AnySession, in_greenlet
@@ -47,6 +47,8 @@ T = TypeVar("T")
 Handle = Callable[[SQLAlchemyAsyncSession], Awaitable[Callable[[], T]]]
 """Uses a session and returns its end: the rest, which awaits nothing. That runs in a greenlet, so it may use the
 session's own session (`sync_session`), and the transaction ends in the same greenlet."""
+
+Begin = Callable[[Connection, Recorder, int], bool]
 
 SNAPSHOT_ATTEMPTS = 10
 """How many connections a read tries until one shows a snapshot that is late enough."""
@@ -118,9 +120,17 @@ class Database(ABC):
     def _begin_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
         """Begin a read transaction on one snapshot, note its version, and tell whether it shows that version."""
 
+    def _begin_unproved(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        """Do as `_begin_read`, for a handler that can be run again: a database may leave the proof to `_end_read`."""
+        return self._begin_read(connection, recorder, at_least)
+
     @abstractmethod
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
-        """Compare the database's statements with those recorded; also after an error, which is a result too."""
+        """Compare the database's statements with those recorded; also after an error, which is a result too.
+
+        Raises:
+            UnprovenError: the snapshot was to be proved now, and is not.
+        """
 
     async def read(
         self,
@@ -129,6 +139,7 @@ class Database(ABC):
         *,
         at_least: int,
         session_class: AnyAsyncSession = AsyncSession,
+        is_repeatable: bool = False,
     ) -> T:
         """Return the result of `handle` with a fresh read-only session on one snapshot.
 
@@ -137,19 +148,25 @@ class Database(ABC):
             handle: uses the session, and returns its own end.
             at_least: the version that the snapshot must show.
             session_class: of the session, see `statements/sessions.py`.
+            is_repeatable: whether it can be run again, with another recorder, if the snapshot turns out not to show
+                that version. Then nobody has to know before it runs.
 
         Raises:
+            UnprovenError: it must be run again, and proved first; only if it is repeatable.
             ServiceUnavailableError: the database cannot be reached, or shows only earlier states.
         """
         engine, session = self._async_reader, None
         with translated(writes=False):
-            connection = await greenlet_spawn(self._open_read, engine.sync_engine, recorder, at_least)
+            begin = self._begin_of(is_repeatable=is_repeatable)
+            connection = await greenlet_spawn(self._open_read, engine.sync_engine, recorder, at_least, begin=begin)
             try:
                 session = session_class(AsyncConnection(engine, connection), expire_on_commit=False)
                 end = await handle(session)
-            except BaseException:
-                # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
-                await shielded(greenlet_spawn(self._close_read, connection, recorder, session), "closing")
+            except BaseException as exc:
+                # Whoever is cancelled is told that, and nothing of a result.
+                with suppress(*() if isinstance(exc, Exception) else (UnprovenError,)):
+                    # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
+                    await shielded(greenlet_spawn(self._close_read, connection, recorder, session), "closing")
                 raise
             return await greenlet_spawn(self._finish_read, connection, recorder, session=session, end=end)
 
@@ -191,11 +208,12 @@ class Database(ABC):
 
     @contextmanager
     def read_sync(
-        self, recorder: Recorder, *, at_least: int, session_class: AnySession = Session
+        self, recorder: Recorder, *, at_least: int, session_class: AnySession = Session, is_repeatable: bool = False
     ) -> Iterator[SQLAlchemySession]:
         """Do as `read`, in the calling thread."""
+        begin = self._begin_of(is_repeatable=is_repeatable)
         with translated(writes=False):
-            connection = self._open_read(self._reader, recorder, at_least)
+            connection = self._open_read(self._reader, recorder, at_least, begin=begin)
             try:
                 with session_class(connection, expire_on_commit=False) as session:
                     yield session
@@ -311,13 +329,17 @@ class Database(ABC):
             raise
         ended(None)
 
-    def _open_read(self, engine: Engine, recorder: Recorder, at_least: int) -> Connection:
+    def _begin_of(self, *, is_repeatable: bool) -> Begin:
+        """Return how to begin; an observer's versions are no snapshot's, so nothing is left to be proved by them."""
+        return self._begin_unproved if is_repeatable and self._observer is None else self._begin_read
+
+    def _open_read(self, engine: Engine, recorder: Recorder, at_least: int, *, begin: Begin) -> Connection:
         """Return a connection in a read transaction that shows `at_least`, whose statements `recorder` sees."""
         for attempt in count(1):
             with connecting():
                 connection = engine.connect()
             try:
-                if self._start_read(connection, recorder, at_least):
+                if self._start_read(connection, recorder, at_least, begin=begin):
                     return connection
                 _give_up_after(attempt)
                 connection.invalidate()  # it shows the past
@@ -331,11 +353,11 @@ class Database(ABC):
             connection.close()
         raise AssertionError("counted to the end")
 
-    def _start_read(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+    def _start_read(self, connection: Connection, recorder: Recorder, at_least: int, *, begin: Begin) -> bool:
         if self._observer is not None:
             # Versions then count this process's commits, which no snapshot can show; one begun after a commit has it.
             at_least = 0
-        is_late_enough = self._begin_read(connection, recorder, at_least)
+        is_late_enough = begin(connection, recorder, at_least)
         # Only now: what an application's listener does as a transaction begins is not the handler's.
         recorder.oracle = self.oracle
         connection.execution_options(**{RECORDER_OPTION: recorder})

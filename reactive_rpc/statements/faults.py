@@ -30,6 +30,7 @@ __all__ = [
     "OvertakenError",
     "QueryWroteError",
     "SchemaMovedError",
+    "UnprovenError",
     "connecting",
     "holding_write_lock",
     "query_wrote",
@@ -134,6 +135,18 @@ class OvertakenError(ConflictError):
 
 class SchemaMovedError(ServiceUnavailableError):
     """A statement was prepared before a change of the schema; this connection has forgotten it now."""
+
+
+class UnprovenError(ServiceUnavailableError):
+    """Nobody can tell any more whether a query's snapshot was late enough: run it again, on one that is proved first.
+
+    Attributes:
+        by_handler: whether it is likely to be so each time: the handler ended its transaction, or a statement failed.
+    """
+
+    def __init__(self, message: str, *, by_handler: bool) -> None:
+        super().__init__(message)
+        self.by_handler = by_handler
 
 
 @contextmanager

@@ -52,9 +52,9 @@ SQLITE = {
 }
 POSTGRESQL = {
     "hit": Bound(1, 1, 57, 22),
-    "miss": Bound(7, 7, 313, 60),
+    "miss": Bound(5, 5, 307, 60),
     "mutation": Bound(7, 7, 170, 51),
-    "event": Bound(8, 8, 357, 66),
+    "event": Bound(6, 6, 351, 66),
 }
 PATHS = list(SQLITE)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Literal, LiteralString
 from uuid import uuid4
 
@@ -22,34 +23,25 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from reactive_rpc.backends.postgresql.leftovers import CleanedConnection, clean_after_each, leaves_something
-from reactive_rpc.backends.postgresql.locks import account_for
+from reactive_rpc.backends.postgresql.locks import ASK_LOCKED, ASK_SHOWN, Shown, account_for, read_locked
 from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
 from reactive_rpc.backends.postgresql.url import Place, dsn_of, libpq_url, place_name
 from reactive_rpc.compat.asyncpg import TypeLookups
 from reactive_rpc.compat.sqlalchemy import use_connection_class
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
+from reactive_rpc.statements.analysis import template_of
 from reactive_rpc.statements.concealment import said_by
 from reactive_rpc.statements.database import Database
-from reactive_rpc.statements.faults import connecting, translated
+from reactive_rpc.statements.faults import UnprovenError, connecting, translated
 from reactive_rpc.statements.recorder import Recorder
 
 __all__ = ["DRIVERS", "TABLES_LOCK", "PostgreSQLDatabase"]
 
 logger = logging.getLogger(__name__)
 
-_BEGIN: Final = """
-SELECT pg_catalog.concat_ws(' ',
-  pg_catalog.pg_snapshot_xmax(s)::text::bigint OPERATOR(pg_catalog.-)
-    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_snapshot_xip(s)),
-  pg_catalog.pg_is_in_recovery(), extract(epoch FROM pg_catalog.transaction_timestamp()))
-FROM pg_catalog.pg_current_snapshot() AS s
-"""
-"""SQL, one text: the version that the snapshot shows, whether this is a standby, when the transaction began.
-
-Handlers have the application's search path, and a function of a user's fits better there than one of any arguments.
-"""
 _PLACE: Final[LiteralString] = """
 SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) OPERATOR(pg_catalog.||) '/'
   OPERATOR(pg_catalog.||) (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
@@ -143,29 +135,37 @@ class PostgreSQLDatabase(Database):
         reading = _reading(connection)
         reading.begin()
         try:
-            version, standby, reading.began = reading.value(_BEGIN).split()
-        except Exception as exc:
-            if not reading.is_lost(exc):
+            _note(reading, recorder, Shown.read(reading.value(ASK_SHOWN)))
+        except Exception:
+            if not reading.invalidated:
                 raise
-            # The server was restarted: the pool's other connections are gone too.
-            reading.invalidate()
-            reading.engine.dispose()
             return False
-        if standby == "t":
-            raise ServiceUnavailableError(
-                "the database is a standby, which shows the past: name the primary in the URL"
-            )
         reading.recorder = recorder
-        recorder.shows = int(version)
-        return recorder.shows >= at_least
+        return recorder.shows is not None and recorder.shows >= at_least
+
+    def _begin_unproved(self, connection: Connection, recorder: Recorder, at_least: int) -> bool:
+        """Ask nothing: which snapshot it is can be asked at any time before it ends, and is, along with its locks."""
+        reading = _reading(connection)
+        reading.begin()
+        reading.at_least, reading.recorder = at_least, recorder
+        return True
 
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
-        """Hold what the transaction has locked against what was recorded."""
+        """Hold what the transaction has locked against what was recorded, and what it shows against what it must.
+
+        Raises:
+            UnprovenError: what it shows is too early, or cannot be told.
+            ServiceUnavailableError: it was of a standby.
+        """
         reading = _reading(connection)
-        if reading.recorder is not None:
+        if reading.recorder is None:
+            return
+        try:
             _account(reading, recorder)
+            _prove(reading, recorder)
+        finally:
             reading.recorder = None
-            if recorder.read_set().opaque is not None and not connection.invalidated:
+            if recorder.read_set().opaque is not None and not (connection.invalidated or connection.closed):
                 # It may have ended the transaction that would take back what it has set.
                 leaves_something(connection.connection)
 
@@ -240,22 +240,40 @@ class PostgreSQLDatabase(Database):
                 # Its locks go with it, and with them what it read.
                 _account(reading, reading.recorder)
 
+        @event.listens_for(engine, "rollback")
+        @event.listens_for(engine, "commit")
+        def end(connection: Connection) -> None:
+            # INVARIANT (what is asked at the end is asked of the transaction that was read in): see `_prove`.
+            _reading(connection).has_ended = True
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def before_cursor_execute(connection: Connection, _cursor: Any, statement: str, *others: Any) -> None:
+            reading, (_parameters, context, _many) = _reading(connection), others
+            recorder = reading.recorder
+            if recorder is not None and recorder.shows is None and _may_end_transaction(statement, context):
+                _note(reading, recorder, Shown.read(reading.value(ASK_SHOWN)))
+
 
 class _ReadingConnection(Connection):
     """Tells the recorder of a handler that reaches for the driver's own connection.
 
     Attributes:
         recorder: while a handler has the connection.
-        began: when the transaction began, which says which one it is.
+        began: when the transaction began, which says which one it is; empty until it was asked.
+        at_least: the version that it must show, if that was not asked as it began.
+        has_ended: whether the transaction has, or may have, before it was asked.
     """
 
     recorder: Recorder | None = None
     began: str = ""
+    at_least: int = 0
+    has_ended: bool = False
 
     @property
     def connection(self) -> PoolProxiedConnection:
         """Return the pool's connection, through which statements run that nobody hears of."""
         if self.recorder is not None:
+            self.has_ended = True
             self.recorder.refuse("runs statements below SQLAlchemy, which are not analysed: use the db it is given")
         return super().connection
 
@@ -266,10 +284,20 @@ class _ReadingConnection(Connection):
             cursor.execute(statement)
             (value,) = cursor.fetchone() or ("",)
             return str(value)
+        except BaseException as exc:
+            if not isinstance(exc, Exception):
+                # INVARIANT (no connection that was cancelled in a statement below SQLAlchemy is used again): its driver
+                # may take a BEGIN for not sent, and an old snapshot would be found open by the next query.
+                self.invalidate()
+            elif self._is_lost(exc):
+                # The server was restarted: the pool's other connections are gone too.
+                self.invalidate()
+                self.engine.dispose()
+            raise
         finally:
             cursor.close()
 
-    def is_lost(self, error: Exception) -> bool:
+    def _is_lost(self, error: Exception) -> bool:
         """Tell whether `error` says that the server has hung up."""
         dialect: Any = self.dialect
         return bool(dialect.is_disconnect(error, super().connection.dbapi_connection, None))
@@ -288,10 +316,58 @@ def _account(connection: _ReadingConnection, recorder: Recorder) -> None:
     if recorder.read_set().opaque is not None:
         return
     try:
-        account_for(recorder, connection.value, began=connection.began)
+        shown, locked = read_locked(connection.value(ASK_LOCKED))
+        if recorder.shows is None and not connection.has_ended:
+            _note(connection, recorder, shown)
+        if shown.began != connection.began:
+            recorder.refuse("ends the transaction that it was given: leave commit and rollback to the caller")
+        else:
+            account_for(recorder, locked)
+    except ServiceUnavailableError:
+        raise
     except Exception as exc:  # a failed transaction, a lost connection: what was read is not known
         logger.debug("what a query read cannot be told: %s", said_by(exc))
         recorder.refuse("goes on after a statement that failed, so what it read cannot be told")
+
+
+def _note(connection: _ReadingConnection, recorder: Recorder, shown: Shown) -> None:
+    """Note which snapshot a transaction reads.
+
+    Raises:
+        ServiceUnavailableError: a standby's.
+    """
+    if shown.is_standby:
+        raise ServiceUnavailableError("the database is a standby, which shows the past: name the primary in the URL")
+    recorder.shows, connection.began = shown.version, shown.began
+
+
+def _prove(connection: _ReadingConnection, recorder: Recorder) -> None:
+    """See that the snapshot which a handler has read was late enough, and is known.
+
+    Raises:
+        UnprovenError: it is not.
+    """
+    # INVARIANT (asked late, but never of another transaction): one snapshot is that of all statements of a REPEATABLE
+    # READ transaction, whenever it is asked for. Three things end the transaction within a handler: a text, before
+    # which it was asked; SQLAlchemy's rollback or commit, and the driver's own connection, after which nothing is.
+    if recorder.shows is None and not connection.has_ended and not connection.invalidated:
+        with suppress(Exception):  # the transaction has failed
+            _note(connection, recorder, Shown.read(connection.value(ASK_SHOWN)))
+    if recorder.shows is None:
+        by_handler = not connection.invalidated
+        raise UnprovenError("a query lost the transaction that it was given: try again", by_handler=by_handler)
+    if recorder.shows < connection.at_least:
+        connection.invalidate()  # it shows the past
+        raise UnprovenError("the database shows an earlier state than before: try again", by_handler=False)
+
+
+def _may_end_transaction(statement: str, context: Any) -> bool:
+    """Tell whether a statement is, or holds, text: no construct of SQLAlchemy's that reads ends a transaction."""
+    compiled = None if context is None else context.compiled
+    if not isinstance(compiled, SQLCompiler) or ";" in statement:
+        return True
+    template = template_of(compiled)
+    return template.textual is not None or template.opaque is not None
 
 
 def _find_place(place: Place) -> tuple[str, str]:

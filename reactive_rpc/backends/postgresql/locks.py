@@ -1,4 +1,4 @@
-"""The relations that a transaction has read on PostgreSQL: those on which it holds a lock.
+"""What a transaction says of itself on PostgreSQL: which snapshot it reads, and which relations it has read.
 
 PostgreSQL locks every relation that a statement names, or reaches through a view, a function or a policy, before it
 reads a row, and keeps the lock until the transaction ends. So at its end a transaction's locks name all that it has
@@ -10,19 +10,27 @@ Source: https://www.postgresql.org/docs/current/explicit-locking.html, src/backe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.recorder import Recorder
 
-__all__ = ["Locked", "account_for"]
+__all__ = ["ASK_LOCKED", "ASK_SHOWN", "Locked", "Shown", "account_for", "read_locked"]
+
+_SHOWN: Final = """pg_catalog.json_build_array(
+  (SELECT pg_catalog.pg_snapshot_xmax(s)::text::bigint OPERATOR(pg_catalog.-)
+     (SELECT pg_catalog.count(*) FROM pg_catalog.pg_snapshot_xip(s)) FROM pg_catalog.pg_current_snapshot() AS s),
+  pg_catalog.pg_is_in_recovery(), extract(epoch FROM pg_catalog.transaction_timestamp())::text)"""
+"""Handlers have the application's search path, and a function of a user's fits better there than one of any arguments.
+"""
+ASK_SHOWN: Final = f"SELECT {_SHOWN}::text"
+"""SQL, one text: JSON for `Shown`."""
 
 # INVARIANT (this locks no relation itself): pg_locks and pg_class are relations; the functions behind them are not.
-LOCKED: Final = """
-SELECT pg_catalog.json_build_array(
-  extract(epoch FROM pg_catalog.transaction_timestamp())::text,
+ASK_LOCKED: Final = f"""
+SELECT pg_catalog.json_build_array({_SHOWN},
   coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
     o.type, (pg_catalog.parse_ident(o.schema))[1], (pg_catalog.parse_ident(o.name))[1],
     pg_catalog.row_security_active(l.relation))), '[]')
@@ -32,7 +40,27 @@ FROM (SELECT DISTINCT relation FROM pg_catalog.pg_lock_status()
      LATERAL pg_catalog.pg_identify_object(1259, l.relation, 0) AS o
 WHERE o.type NOT IN ('index', 'toast table')
 """
-"""SQL, one text: JSON of `[began, [[type, schema, name, whether row-level security restricts us], ...]]`."""
+"""SQL, one text: JSON of `[that for Shown, [[type, schema, name, whether row-level security restricts us], ...]]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The snapshot of a transaction; whenever it is asked for, in REPEATABLE READ it is that of every statement.
+
+    Attributes:
+        version: that it shows.
+        is_standby: whether the server is one.
+        began: when the transaction began, which says which one it is.
+    """
+
+    version: int
+    is_standby: bool
+    began: str
+
+    @classmethod
+    def read(cls, answer: str) -> Shown:
+        """Read the answer to `ASK_SHOWN`."""
+        return cls(*json.loads(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +78,15 @@ class Locked:
     restricted: bool
 
 
-def account_for(recorder: Recorder, run: Callable[[str], str], *, began: str) -> None:
-    """Hold what this transaction has locked against what was recorded, and widen the read set, or refuse it.
+def read_locked(answer: str) -> tuple[Shown, list[Locked]]:
+    """Read the answer to `ASK_LOCKED`."""
+    shown, relations = json.loads(answer)
+    return Shown(*shown), [Locked(kind, f"{namespace}.{name}", on) for kind, namespace, name, on in relations]
 
-    Args:
-        recorder: of the call.
-        run: executes a statement in the transaction, unrecorded, and returns its one value.
-        began: when the transaction began, which says which one it is.
-    """
+
+def account_for(recorder: Recorder, locked: Collection[Locked]) -> None:
+    """Hold what a transaction has locked against what was recorded, and widen the read set, or refuse it."""
     schema = recorder.schema
-    found, relations = json.loads(run(LOCKED))
-    if found != began:
-        recorder.refuse("ends the transaction that it was given: leave commit and rollback to the caller")
-        return
-    locked = [Locked(kind, f"{namespace}.{name}", on) for kind, namespace, name, on in relations]
     tables: set[str] = set()
     for relation in locked:
         table = schema.table(relation.name)

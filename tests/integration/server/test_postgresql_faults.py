@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
@@ -14,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy import String, column, select, table, text, update
 from sqlmodel import Session
+from sqlmodel import select as sqlmodel_select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc import define_reactive_function
@@ -332,6 +334,78 @@ async def test_a_server_that_is_killed_and_comes_back(own_postgresql: PostgreSQL
             # This server does not wait for its disk: the kill may have taken the commits just before it along.
             assert found == sorted(text for room, text in server.rows() if room == "a")
             assert found[:2] == ["b", "c"]
+
+
+DEATHS = ("before the call", "after a statement", "as the handler ends")
+"""Where the connection of a handler is lost, whose server is there again at once."""
+
+
+@dataclass
+class Killer:
+    """Ends the sessions of handlers.
+
+    Attributes:
+        place: where, the next time that a handler comes there.
+        runs: how often a handler has begun.
+    """
+
+    url: str = ""
+    place: str = ""
+    runs: int = 0
+
+    def reached(self, place: str) -> None:
+        """End them if this is the place, once."""
+        self.runs += place == "after a statement"
+        if place == self.place:
+            self.place = ""
+            with psycopg.connect(with_driver(self.url, "postgresql"), autocommit=True) as connection:
+                connection.execute(
+                    b"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()"
+                    b" AND application_name NOT LIKE 'reactive_rpc%' AND pid <> pg_backend_pid()"
+                )
+
+
+KILLER = Killer()
+
+
+@define_reactive_function
+async def texts(db: AsyncSession) -> list[str]:
+    found = [note.text for note in (await db.exec(sqlmodel_select(Note))).all()]
+    KILLER.reached("after a statement")
+    await db.exec(sqlmodel_select(Note.id))
+    KILLER.reached("as the handler ends")
+    return found
+
+
+@define_reactive_function
+def texts_sync(db: Session) -> list[str]:
+    found = [note.text for note in db.exec(sqlmodel_select(Note)).all()]
+    KILLER.reached("after a statement")
+    db.exec(sqlmodel_select(Note.id))
+    KILLER.reached("as the handler ends")
+    return found
+
+
+@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("name", ["texts", "texts_sync"])
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_query_whose_connection_is_lost_runs_again(
+    postgresql_url: str, driver: str, name: str, death: str
+) -> None:
+    """Wherever it is lost, the call is answered right, once: by another connection, which is proved first."""
+    KILLER.url, KILLER.runs = postgresql_url, 0
+    functions = {**ROOMS, "lost": {"texts": texts, "texts_sync": texts_sync}}
+    async with serving(with_driver(postgresql_url, driver), functions) as server:
+        assert await server.answer(f"lost.{name}") == []
+        server.write("INSERT INTO note(tenant, room, text) VALUES ('t', 'a', 'x')")
+        KILLER.place = death
+        KILLER.reached("before the call")
+        assert await server.answer(f"lost.{name}") == ["x"]
+        assert KILLER.place == ""
+        assert KILLER.runs == (2 if death == "before the call" else 3)
+        hits = server.hits
+        assert await server.answer(f"lost.{name}") == ["x"]
+        assert server.hits == hits + 1
 
 
 async def wait_for_sleeper(url: str) -> None:

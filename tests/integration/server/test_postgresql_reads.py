@@ -147,6 +147,17 @@ async def after_commit(db: AsyncSession) -> int:
     return found
 
 
+RUNS: list[str] = []
+
+
+@define_reactive_function
+async def after_rollback(db: AsyncSession) -> int:
+    RUNS.append("after_rollback")
+    found = await number(db, select(VISIT.c.id))
+    await db.rollback()
+    return found
+
+
 @define_reactive_function
 async def by_foreign_function(db: AsyncSession) -> int:
     return await number(db, select(func.total(VISIT.c.id)).where(VISIT.c.id == 0))
@@ -200,6 +211,7 @@ READS = {
         "by_catalog": by_catalog,
         "after_a_fault": after_a_fault,
         "after_commit": after_commit,
+        "after_rollback": after_rollback,
         "by_foreign_function": by_foreign_function,
         "by_overload": by_overload,
         "by_own_operator": by_own_operator,
@@ -243,6 +255,15 @@ async def test_what_cannot_be_told_is_not_stored(server: Server) -> None:
         assert await server.answer(f"reads.{name}") == before + 1, name
         assert await server.answer(f"reads.{name}") == before + 1, name
         assert server.hits == hits, name
+
+
+async def test_a_handler_that_ends_its_transaction_is_run_again_once(server: Server) -> None:
+    """Its snapshot could not be proved at the end; from then on it is proved before the handler runs."""
+    server.write("INSERT INTO visit(id, who) OVERRIDING SYSTEM VALUE VALUES (1, 'ann')")
+    RUNS.clear()
+    for runs in (2, 3, 4):
+        assert await server.answer("reads.after_rollback") == 1
+        assert len(RUNS) == runs
 
 
 async def test_functions_of_the_databases_users_are_not_taken_for_built_in_ones(server: Server) -> None:

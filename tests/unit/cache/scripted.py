@@ -213,6 +213,7 @@ class RowQuery:
         ttl_seconds: as in `procedures.cache_options.Cache`.
         pushes_results: as in `QueryCall`.
         size_bytes: what it claims to hold.
+        shows: whether its outcome names the version that its snapshot shows.
     """
 
     log: ScriptedLog
@@ -234,6 +235,7 @@ class RowQuery:
     ttl_seconds: float | None = None
     pushes_results: bool = False
     size_bytes: int = 100
+    shows: bool = False
 
     @property
     def key(self) -> ResultKey:
@@ -256,13 +258,14 @@ class RowQuery:
         period = self.period
         await self.pause()
         value = sum(self.log.rows[row] for row in self.rows)
+        shows = self.log.committed if self.shows else None
         if period.is_exact and self.time is not None:
             value += int(period.since // self.every) % 1000 * 1000
         await self.pause()
         if self.fails is not None:
             raise self.fails
         body = b"" if self.error else str(value).encode() + b" " * self.padding
-        return HandlerOutcome(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error)
+        return HandlerOutcome(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error, shows)
 
     @property
     def period(self) -> Period:
