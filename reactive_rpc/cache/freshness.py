@@ -135,6 +135,11 @@ class Freshness:
             self._fresh_at = began
         return version
 
+    async def sync_after_commit(self) -> int:
+        """Do as `sync_to_head`, for whoever has just committed."""
+        self._log.expect_changes()
+        return await self.sync_to_head()
+
     def shares_look(self, *, is_server_request: bool) -> bool:
         """Tell whether a look that others have made counts for this request too, and count it; else `sync_to_head`.
 

@@ -132,6 +132,9 @@ class BaseLog(ABC):
             ServiceUnavailableError: the database cannot be read.
         """
 
+    def expect_changes(self) -> None:  # noqa: B027  # only a log that asks first whether there are any
+        """Do nothing."""
+
     async def sync_to_head_for_server(self) -> int:
         """Do as `sync_to_head`: either it is cheap, or many requests share one look already.
 

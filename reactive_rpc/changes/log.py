@@ -99,6 +99,13 @@ class Log(Protocol):
         """
         ...
 
+    def expect_changes(self) -> None:
+        """Take in that whoever reads the log next has just written; a hint, which may spare a question.
+
+        Called on the event loop, without awaiting; must not raise.
+        """
+        ...
+
     async def sync_to_head_for_server(self) -> int:
         """Do as `sync_to_head`, for a request that came in over a connection; such requests may share one look.
 

@@ -16,16 +16,19 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import _label_reference
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.util import await_only
 
 __all__ = [
     "CompilerHooks",
     "adapts_by_name",
     "affinity_of",
     "annotations_of",
+    "begin_now",
     "bind_processors",
     "copy_engine",
     "declared_type",
     "expanded_parameters",
+    "has_begun",
     "has_bind_expression",
     "has_column_expression",
     "has_columns_only",
@@ -248,6 +251,28 @@ def has_bind_expression(type_: TypeEngine[Any], dialect: Dialect) -> bool:
 def has_column_expression(type_: TypeEngine[Any], dialect: Dialect) -> bool:
     """Tell whether the type puts SQL around a column that is read."""
     return type_.dialect_impl(dialect)._has_column_expression
+
+
+# -- transactions on asyncpg
+
+
+def has_begun(connection: Connection) -> bool:
+    """Tell whether SQLAlchemy's adapter around asyncpg has sent BEGIN, which it does with the first statement."""
+    adapter: Any = connection.connection.dbapi_connection
+    return adapter._transaction is not None
+
+
+def begin_now(connection: Connection) -> None:
+    """Have the adapter send BEGIN, with no statement yet; in a greenlet.
+
+    Raises:
+        DBAPIError: as of a statement.
+    """
+    adapter: Any = connection.connection.dbapi_connection
+    try:
+        await_only(adapter._start_transaction())
+    except BaseException as exc:
+        connection._handle_dbapi_exception(exc, None, None, None, None)
 
 
 # -- engines

@@ -327,7 +327,7 @@ class Calls:
             else:
                 output = await mutate(first)
         try:
-            await self._reader.freshness.sync_to_head()
+            await self._reader.freshness.sync_after_commit()
         except Exception:
             logger.exception("the log could not be read after a commit; its events will come with the next poll")
             return MutationResult(output.body, UNKNOWN, output.replayed, output.after)

@@ -25,7 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from reactive_rpc.backends.postgresql.leftovers import CleanedConnection, clean_after_each, leaves_something
+from reactive_rpc.backends.postgresql.gathering import GatheringConnection, gather_savepoints
+from reactive_rpc.backends.postgresql.leftovers import clean_after_each, leaves_something
 from reactive_rpc.backends.postgresql.locks import ASK_LOCKED, ASK_SHOWN, Shown, account_for, read_locked
 from reactive_rpc.backends.postgresql.oracle import PostgreSQLOracle
 from reactive_rpc.backends.postgresql.url import Place, dsn_of, libpq_url, place_name
@@ -183,6 +184,8 @@ class PostgreSQLDatabase(Database):
             url = URL.create("postgresql+asyncpg", query=self._adapter_options)
             engine = create_async_engine(url, **options, connect_args=arguments)
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
+            if writes:
+                gather_savepoints(engine.sync_engine)
             if self._is_shared:
                 _set_up_in_one_transaction(engine.sync_engine)
         self._prepare(engine.sync_engine, writes=writes)
@@ -415,7 +418,7 @@ def _refuse_closed(dbapi_connection: Any, _record: ConnectionPoolEntry, _proxy: 
         raise DisconnectionError("the server has hung up")  # the pool connects anew
 
 
-class _Introspecting(TypeLookups, CleanedConnection):
+class _Introspecting(TypeLookups, GatheringConnection):
     """Looks types up without keeping locks on the catalogs it finds them in."""
 
     async def look_up_types(self, look_up: Callable[[], Any]) -> Any:

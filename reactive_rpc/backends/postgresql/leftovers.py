@@ -6,9 +6,9 @@ another caller's. What leaves nothing cannot be told from its text, as a functio
 a mutation's connection is put back to what it was when it was made, always; a query's transaction is rolled back, which
 leaves nothing unless it was ended from within, or took locks, and then its result is opaque: only after such a one.
 
-**No round trip.** asyncpg sends what cleans along with the BEGIN that follows. It is a transaction of its own, as it
-must be: within the next, a snapshot would be taken before its isolation is said, and a rollback would bring everything
-back. psycopg sends it where it would else ask whether the server is there.
+**No round trip.** asyncpg sends what cleans along with the BEGIN that follows (`gathering.py`). It is a transaction of
+its own, as it must be: within the next, a snapshot would be taken before its isolation is said, and a rollback would
+bring everything back. psycopg sends it where it would else ask whether the server is there.
 
 **Put back** are the settings that the session had once it was connected, also those that were SET: PgBouncer passes its
 clients' on in this way. Statements that somebody prepared by SQL stay, and say nothing of a caller.
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ["CleanedConnection", "clean_after_each", "leaves_something"]
+from reactive_rpc.backends.postgresql.gathering import GatheringConnection
+
+__all__ = ["clean_after_each", "leaves_something"]
 
 _RESET: Final = "reactive_rpc_reset"
 """Where a connection's `info` keeps what cleans it."""
@@ -40,27 +41,6 @@ FROM pg_catalog.pg_settings WHERE source = 'session' AND context IN ('user', 'su
   AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
 """
 """SQL, one text: what sets again what was SET since the session began."""
-
-
-class CleanedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
-    """Cleans its session along with the next BEGIN, where it was told to.
-
-    Attributes:
-        cleaning: the statements; empty where nothing is to be cleaned.
-    """
-
-    cleaning: str = ""
-
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
-        """Do as asyncpg does."""
-        if not self.cleaning or args or not query.startswith("BEGIN"):
-            return str(await super().execute(query, *args, timeout=timeout))
-        cleaning, self.cleaning = self.cleaning, ""
-        try:
-            return str(await super().execute(f"BEGIN; {cleaning}; COMMIT; {query}", timeout=timeout))
-        except BaseException:
-            self.terminate()  # what it holds is not known, and nobody else may be given it
-            raise
 
 
 def clean_after_each(engine: Engine, *, always: bool) -> None:
@@ -95,7 +75,7 @@ def leaves_something(connection: PoolProxiedConnection) -> None:
 
 def _clean(engine: Engine, dbapi_connection: Any, cleaning: str) -> None:
     driver_connection = getattr(dbapi_connection, "driver_connection", None)
-    if isinstance(driver_connection, CleanedConnection):
+    if isinstance(driver_connection, GatheringConnection):
         driver_connection.cleaning = cleaning
         return
     try:

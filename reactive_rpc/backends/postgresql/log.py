@@ -86,6 +86,7 @@ class PostgreSQLLog(BaseLog):
         self._refused: set[Lookup] = set()
         self._last: PollResult | None = None
         self._is_reconnected = False
+        self._expects_changes = False
         self._lock = asyncio.Lock()
         self._wake_up = NotifiedWakeUp(self._outbox, self._lock)
         self._replayed = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
@@ -136,6 +137,10 @@ class PostgreSQLLog(BaseLog):
         """
         await self._barrier.wait()
         return self._version
+
+    def expect_changes(self) -> None:
+        """Spare the next poll the question whether anything was committed."""
+        self._expects_changes = True
 
     async def read_after(self, cursor: Cursor, *, at_most: int | None = None) -> tuple[Change, ...] | None:
         """Return the changes that were committed after `cursor` up to `version`; None is a gap.
@@ -276,6 +281,7 @@ class PostgreSQLLog(BaseLog):
         if last is not None and not self._must_poll and await self._outbox.is_at(last):
             return last, ()
         after = None if last is None else last.snapshot
+        self._expects_changes = False
         polled = await self._outbox.poll(after)
         if not _is_verified(polled, state):
             return polled, ()
@@ -324,8 +330,14 @@ class PostgreSQLLog(BaseLog):
 
     @property
     def _must_poll(self) -> bool:
-        """Whether an unchanged snapshot is not enough, of another database it says nothing; or will not be found."""
-        return self._invalidation_reason is not None or self._is_reconnected or self._outbox.is_notified
+        """Whether an unchanged snapshot is not enough, of another database it says nothing; or will not be found.
+
+        Whoever has just committed is most likely to have changed it. The answer to the poll is as exact as that to the
+        question, so it does not matter who takes the hint.
+        """
+        if self._expects_changes or self._outbox.is_notified:
+            return True
+        return self._invalidation_reason is not None or self._is_reconnected
 
     def _changes(self, polled: PollResult, state: CaptureState) -> tuple[Change, ...]:
         if polled.is_cut:

@@ -11,7 +11,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,6 +27,7 @@ from sqlalchemy.util import await_only
 
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.database import PostgreSQLDatabase
+from reactive_rpc.backends.postgresql.gathering import GatheringConnection
 from reactive_rpc.backends.sqlite.capture.backend import POSITION, SQLiteCapture
 from reactive_rpc.backends.sqlite.database import SQLiteDatabase
 from reactive_rpc.backends.sqlite.driver import OneStepConnection
@@ -326,6 +327,59 @@ async def test_a_savepoint_that_is_not_set_is_found(place: Place, monkeypatch: p
         return None if "SAVEPOINT" in statement else run(connection, statement)
 
     monkeypatch.setattr(OneStepConnection, "here", here)
+    with pytest.raises((AssertionError, DBAPIError)):
+        await hold_sequences(place, seed=0, sequences=60)
+
+
+async def hold_failed(place: Place) -> None:
+    """Run a mutation that goes on after a statement which has failed its transaction, and another one after it."""
+
+    async def handle(session: AsyncSession) -> Callable[[], int]:
+        session.add(Row(run=1))
+        await session.flush()
+        with suppress(DBAPIError):
+            await (await session.connection()).execute(text("SELECT 1 / 0"))
+        return lambda: 1
+
+    with pytest.raises(DBAPIError, match="transaction is aborted"):
+        await place.database.write(handle)
+    assert place.rows(1) == 0
+    assert await place.database.write(two_rows(2)) == 2
+    assert place.rows(2) == 2
+
+
+@pytest.mark.parametrize("place", DRIVERS[1:], indirect=True)
+async def test_a_transaction_that_has_failed_is_not_taken_for_committed(place: Place) -> None:
+    """PostgreSQL answers its COMMIT by rolling back: the mutation fails, and its connection is as good as new."""
+    await hold_failed(place)
+
+
+async def commit_alone(connection: GatheringConnection, query: str, timeout_seconds: float | None) -> str:
+    """Send COMMIT without the release of the savepoint: a bug."""
+    connection.released = ""
+    return str(await connection.execute(query, timeout=timeout_seconds))
+
+
+@pytest.mark.seeded_bug
+@pytest.mark.parametrize("place", DRIVERS[1:2], indirect=True)
+async def test_a_commit_without_its_release_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutation succeeds, and has written nothing."""
+    monkeypatch.setattr(GatheringConnection, "_commit", commit_alone)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        await hold_failed(place)
+
+
+async def begin_alone(connection: GatheringConnection, query: str, timeout_seconds: float | None) -> str:
+    """Send BEGIN without the savepoint: a bug."""
+    connection.cleaning = connection.savepoint = ""
+    return str(await connection.execute(query, timeout=timeout_seconds))
+
+
+@pytest.mark.seeded_bug
+@pytest.mark.parametrize("place", DRIVERS[1:2], indirect=True)
+async def test_a_begin_without_its_savepoint_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback then has nothing to go back to."""
+    monkeypatch.setattr(GatheringConnection, "_begin", begin_alone)
     with pytest.raises((AssertionError, DBAPIError)):
         await hold_sequences(place, seed=0, sequences=60)
 

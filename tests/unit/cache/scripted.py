@@ -161,6 +161,9 @@ class ScriptedLog:
         self.apply(target)
         return self.version
 
+    def expect_changes(self) -> None:
+        """Ask nothing less."""
+
     async def sync_to_head_for_server(self) -> int:
         return await self.sync_to_head()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,12 +31,15 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import listens_for
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.lambdas import LambdaElement
 from sqlalchemy.types import TypeDecorator
+from sqlalchemy.util import greenlet_spawn
 
 from reactive_rpc.compat import sqlalchemy as compat
 
@@ -314,3 +318,28 @@ def test_an_isolation_level_of_the_engine_is_seen() -> None:
     """Given to `create_engine`."""
     assert not compat.has_default_isolation_level(create_engine("sqlite://"))
     assert compat.has_default_isolation_level(create_engine("sqlite://", isolation_level="SERIALIZABLE"))
+
+
+def test_a_transaction_on_asyncpg_begins_when_it_is_told_to(postgresql_url: str) -> None:
+    """Before a statement, once, and as of a statement if it cannot."""
+
+    async def main() -> None:
+        engine = create_async_engine(postgresql_url)
+        async with engine.connect() as connection:
+            sync = connection.sync_connection
+            assert sync is not None
+            transaction = await connection.begin()
+            assert not compat.has_begun(sync)
+            await greenlet_spawn(compat.begin_now, sync)
+            assert compat.has_begun(sync)
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            assert driver.is_in_transaction()
+            await transaction.rollback()
+            driver.terminate()
+            with pytest.raises(DBAPIError) as found:
+                await greenlet_spawn(compat.begin_now, sync)
+            assert found.value.connection_invalidated
+        await engine.dispose()
+
+    asyncio.run(main())
