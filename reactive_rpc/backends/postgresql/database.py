@@ -152,10 +152,10 @@ class PostgreSQLDatabase(Database):
         return True
 
     def _end_read(self, connection: Connection, recorder: Recorder) -> None:
-        """Hold what the transaction has locked against what was recorded, and what it shows against what it must.
+        """Hold the locks of the transaction against the record, and its snapshot against the version that it must show.
 
         Raises:
-            UnprovenError: what it shows is too early, or cannot be told.
+            UnprovenError: that is too early, or nobody can tell.
             ServiceUnavailableError: it was of a standby.
         """
         reading = _reading(connection)

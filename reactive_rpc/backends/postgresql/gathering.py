@@ -18,7 +18,7 @@ __all__ = ["GatheringConnection", "gather_savepoints"]
 
 
 class GatheringConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
-    """Sends along what was left with it.
+    """Sends a statement along with those that were left with it.
 
     Attributes:
         cleaning: the statements that clean the session before the next transaction; empty where nothing is to be.

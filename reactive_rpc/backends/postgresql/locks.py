@@ -1,4 +1,4 @@
-"""What a transaction says of itself on PostgreSQL: which snapshot it reads, and which relations it has read.
+"""The snapshot that a transaction reads on PostgreSQL, and the relations that it has read.
 
 PostgreSQL locks every relation that a statement names, or reaches through a view, a function or a policy, before it
 reads a row, and keeps the lock until the transaction ends. So at its end a transaction's locks name all that it has
