@@ -19,10 +19,10 @@ from sqlalchemy import make_url
 from reactive_rpc.backends.postgresql.capture.backend import PostgreSQLCapture
 from reactive_rpc.backends.postgresql.capture.owner import ROLE
 from reactive_rpc.backends.postgresql.connection import connect
-from reactive_rpc.backends.postgresql.database import _BEGIN, _PLACE
+from reactive_rpc.backends.postgresql.database import _PLACE
 from reactive_rpc.backends.postgresql.ephemeral_store import PostgreSQLEphemeralStore
 from reactive_rpc.backends.postgresql.leftovers import _CLEAN, _OWN
-from reactive_rpc.backends.postgresql.locks import LOCKED
+from reactive_rpc.backends.postgresql.locks import ASK_LOCKED, ASK_SHOWN
 from reactive_rpc.clock import RandomIds
 from reactive_rpc.errors import CaptureError
 from reactive_rpc.testing.postgresql import PostgreSQL
@@ -429,7 +429,7 @@ def test_what_we_ask_beside_a_handler_calls_nothing_that_users_have_defined(stag
         " LANGUAGE sql AS $$ SELECT to_json(villain.trojan('x')) $$; RESET ROLE"
     )
     stage.run("SET search_path = villain, public; ALTER SEQUENCE villain.calls RESTART")
-    for statement in (_BEGIN, LOCKED, _PLACE, _OWN, _CLEAN):
+    for statement in (ASK_SHOWN, ASK_LOCKED, _PLACE, _OWN, _CLEAN):
         stage.run(statement)
     assert stage.value("SELECT is_called FROM villain.calls") is False
 
