@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, WouldBlock
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -226,7 +226,9 @@ class Executor:
         )
         # A wrapper could take the error for the handler's, and have an answer of its own; and a trace would be of both.
         is_repeatable = trace is None and not procedure.around_computation and not self._is_proved_first(key[0])
-        async with self._at_once[depth]:
+        limiter = self._at_once[depth]
+        await _take_turn(limiter)
+        try:
             # Each connection of the pool may hold old plans; an attempt that meets one rids it of them.
             for _ in range(self._database.queries_at_once):
                 try:
@@ -238,6 +240,8 @@ class Executor:
                     if exc.by_handler:
                         self._proved_first[key[0]] = PROVED_FIRST_CALLS
             return await run(is_repeatable=False)
+        finally:
+            limiter.release()
 
     def _is_proved_first(self, path: str) -> bool:
         """Tell whether a query is likely to end its transaction, or to have it failed, and count the call."""
@@ -611,6 +615,14 @@ def _of_ended(procedure: Runnable, body: bytes | None) -> bytes:
             "no result that could be answered"
         )
     return body
+
+
+async def _take_turn(limiter: CapacityLimiter) -> None:
+    """Take a turn: at once if one is free, while `acquire` would let the event loop go round first."""
+    try:
+        limiter.acquire_nowait()
+    except WouldBlock:
+        await limiter.acquire()
 
 
 def _nothing() -> None:
