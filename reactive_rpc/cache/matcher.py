@@ -14,6 +14,7 @@ from reactive_rpc.cache.stats import Stats
 from reactive_rpc.changes.log import Batch, Log
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.index import Index
+from reactive_rpc.dependencies.net_changes import net_changes
 from reactive_rpc.dependencies.relations import Relation, widen
 
 __all__ = ["ChangeMatcher"]
@@ -83,9 +84,17 @@ class ChangeMatcher:
         return touched
 
     def match(self, batch: Batch, index: Index[CachedResult]) -> dict[CachedResult, set[str]]:
-        """Return which results of an index a batch touches, each with the tables whose changes do."""
+        """Return which results of an index a batch touches, each with the tables whose changes do.
+
+        Args:
+            index: of results that are right at the version before the batch.
+        """
         touched: dict[CachedResult, set[str]] = {}
-        for change in [*batch.changes, *widen(batch.changes, self.relations)]:
+        # INVARIANT (only live results meet the net effect): one that is being computed may be of a state inside the
+        # batch, of which the log remembers every change.
+        changes = batch.changes if len(batch.changes) < 2 else net_changes(batch.changes, self._log.schema)
+        # A relation is declared for what is written: what a row comes to in the end is no matter.
+        for change in [*changes, *widen(batch.changes, self.relations)]:
             for result in index.match(change):
                 if change.table in touched.get(result, ()):
                     continue

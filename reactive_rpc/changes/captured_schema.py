@@ -105,6 +105,11 @@ class CaptureState:
         found = self.tables.get(table)
         return None if found is None or not found.captured else found.kinds.get(column)
 
+    def primary_key(self, table: str) -> tuple[str, ...]:
+        """Return the columns of a table's primary key; none where there is none."""
+        found = self.tables.get(table)
+        return () if found is None or not found.captured else found.primary_key
+
     def is_unique(self, table: str, column: str) -> bool:
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         found = self.tables.get(table)

@@ -63,6 +63,10 @@ class Schema(Protocol):
         """Return how `column` compares, or None if its image is not exact: no condition may rest on it."""
         ...
 
+    def primary_key(self, table: str) -> tuple[str, ...]:
+        """Return the columns of the primary key of a captured table; none if it has none, or is not known."""
+        ...
+
     def is_unique(self, table: str, column: str) -> bool:
         """Tell whether at most one row has any given value of `column`, other than NULL."""
         ...

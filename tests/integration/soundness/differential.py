@@ -31,6 +31,7 @@ from reactive_rpc.changes.parent_values import Parents, by_key, enriched, follow
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Unknown, Value
 from reactive_rpc.dependencies.index import Index
 from reactive_rpc.dependencies.lookup import Lookup
+from reactive_rpc.dependencies.net_changes import net_changes
 from reactive_rpc.dependencies.read_set import ReadSet
 from reactive_rpc.dependencies.schema import Schema
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
@@ -100,7 +101,8 @@ class Differential:
     Attributes:
         counters: `pairs` of query and batch, how many results `changed`, were `touched`, were touched in vain
             (`needless`), and would have been touched by tables alone (`by_table`); `opaque` read sets; `virtual`
-            columns that constraints rested on; `windowed` read sets; queries that the database `refused`.
+            columns that constraints rested on; `windowed` read sets; changes that a batch had no more when it was
+            `netted`; queries that the database `refused`.
     """
 
     def __init__(self, engine: Engine, schema: Schema, generator: type[Generator] = Generator) -> None:
@@ -167,6 +169,12 @@ class Differential:
         found = {lookup: _parents(lookup, rows) for lookup in keys_to_look_up(changes, lookups, self._schema)}
         self.counters["virtual"] += len(found)
         return enriched(changes, found, self._schema)
+
+    def net(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+        """Return the net effect of a batch, as live results meet it."""
+        found = tuple(net_changes(changes, self._schema))
+        self.counters["netted"] += len(changes) - len(found)
+        return found
 
     def difference(self, before: Rows, after: Rows) -> Iterator[Change]:
         """Yield each row's change; a row that has a new id and the rest of its values is the same row."""
@@ -247,7 +255,7 @@ class Case:
                 before, self._rows = self._rows, {**self._rows, **_rows(self._connection, write.tables)}
                 changes += self._trial.difference(before, self._rows)
         if changes:
-            self._compare(self._trial.enriched(changes, self._rows, self._index))
+            self._compare(self._trial.net(self._trial.enriched(changes, self._rows, self._index)))
 
     def _try(self, write: Write) -> bool:
         """Write; tell whether a row may have been written."""
