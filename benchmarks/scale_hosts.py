@@ -50,9 +50,9 @@ DIRECT, BY_WORKER, BY_RELAY = (
     "through Redis, a worker is the relay",
     "through Redis, the relay beside the database",
 )
-CROSSINGS = {DIRECT: 3, BY_WORKER: 7, BY_RELAY: 3}
+CROSSINGS = {DIRECT: 3, BY_WORKER: 5, BY_RELAY: 1}
 """How often a commit crosses from host to host until the last worker knows of it: a notification, a statement and its
-rows; of Redis, the entry to it, the report, and the entry to whom the report has told of it."""
+rows; of Redis, the entry to it, and the report that brings it."""
 
 
 @dataclass(frozen=True)

@@ -250,17 +250,18 @@ class RedisLog(BaseLog):
         """Follow the reports from the last one on; return after a time of silence."""
         last = await self._stream.last_report()
         if last is not None:
-            await self._follow_to(last, last.answered)
+            await self._follow_to([last], last.answered)
         if self._error != NO_RELAY:
             self._error = None
         report_id = b"0" if last is None else last.id
         while reports := await self._stream.reports_after(report_id, SILENCE_SECONDS):
-            await self._follow_to(reports[-1], _answered(reports))
+            await self._follow_to(reports, _answered(reports))
             report_id, self._error = reports[-1].id, None
         self._note_error(NO_RELAY)
 
-    async def _follow_to(self, report: RelayReport, answered: Collection[str | None]) -> None:
-        """Apply the entries that lead to a report, and let the barrier pass if its question was answered."""
+    async def _follow_to(self, reports: Sequence[RelayReport], answered: Collection[str | None]) -> None:
+        """Apply the entries that lead to the last of some reports, and let the barrier pass if that answers it."""
+        report = reports[-1]
         question = self._question
         if self._epoch is None and question not in answered:
             return  # we stand nowhere yet, and whoever opens wants to stand at the end
@@ -280,7 +281,7 @@ class RedisLog(BaseLog):
             self._flush(report, self._invalidation_reason or "capture was installed anew, or another worker flushed")
         elif self._invalidation_reason is not None:
             self._flush(report, self._invalidation_reason)
-        elif not await self._apply_to(report.top, state):
+        elif not await self._apply_to(report.top, state, carried=[each.entry for each in reports if each.entry]):
             self._flush(report, "changes are missing in Redis: it was trimmed, emptied or failed over")
         else:
             self._advance(report.version, ())
@@ -315,18 +316,28 @@ class RedisLog(BaseLog):
         self._notify(Batch(version, flush=reason))
         self._version = version
 
-    async def _apply_to(self, top: int, state: CaptureState) -> bool:
-        """Apply the entries up to `top`; tell whether all are there."""
+    async def _apply_to(self, top: int, state: CaptureState, *, carried: Sequence[StreamEntry]) -> bool:
+        """Apply the entries up to `top`, those that came with reports first; tell whether all are there."""
+        for entry in carried:
+            if not self._is_applied(entry, state):
+                break  # what lies between is read
         while self._version < top:
             page = await self._stream.entries(self._version, top)
             if not page:
                 return False
             for entry in page:
-                # INVARIANT (an entry is applied only if prev <= version): otherwise something lies between the two.
-                if entry.prev > self._version or entry.epoch != self._epoch or entry.changes is None:
+                if not self._is_applied(entry, state):
                     return False
-                self._advance(entry.version, _readable(entry, entry.changes, state))
-                self._top = entry.version
+        return True
+
+    def _is_applied(self, entry: StreamEntry, state: CaptureState) -> bool:
+        """Apply an entry, unless it is known; return False if that would leave something out."""
+        # INVARIANT (an entry is applied only if prev <= version): otherwise something lies between the two.
+        if entry.prev > self._version or entry.epoch != self._epoch or entry.changes is None:
+            return False
+        if entry.version > self._version:
+            self._advance(entry.version, _readable(entry, entry.changes, state))
+            self._top = entry.version
         return True
 
     def _advance(self, version: int, changes: tuple[Change, ...]) -> None:

@@ -5,7 +5,7 @@
 | `{ns}:state` | a hash, where the stream ends: epoch, version, position, schema_fingerprint, top, claimed |
 | `{ns}:log` | a stream of entries with the id `<version>-0`: prev, epoch, schema_fingerprint, and changes or parts |
 | `{ns}:times` | a list of pairs: when an entry came, and its version |
-| `{ns}:reports` | a short stream: epoch, version, schema_fingerprint, top (the version of the last entry), answered |
+| `{ns}:reports` | a short stream: epoch, version, schema_fingerprint, top (of the log), answered, prev, changes |
 | `{ns}:questions` | a list of questions that wait for a relay |
 | `{ns}:lookups` | a sorted set: the virtual columns that workers want, each with the time until when |
 | `{ns:<n>}:part` | if there are shards: a stream of contents, each named by an entry of `{ns}:log` |
@@ -44,6 +44,8 @@ RETRIES: Final = 2
 PART_SPARE_MILLISECONDS: Final = 60_000
 PAGE_ENTRIES: Final = 200
 MAX_REPORTS: Final = 100
+MAX_CARRIED_BYTES: Final = 16 * 1024
+"""A smaller entry comes with the report of it, too, which spares each reader a question."""
 MAX_FORGOTTEN: Final = 20
 """So many entries at most are forgotten for their age with each report: more than come, so none stays for long."""
 MAX_LOOKUPS: Final = 500
@@ -74,12 +76,13 @@ if epoch ~= ARGV[1] or version ~= ARGV[2] then
     return {{epoch, version, found[3] or ''}}
 end
 local is_new = ARGV[7] == 'restart'
+local prev = top
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 clear(KEYS[4], 'list')
 if ARGV[7] == 'entry' then
     local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[11], ARGV[4] .. '-0',
-        'prev', top, 'epoch', ARGV[3], 'schema_fingerprint', ARGV[6], ARGV[8], ARGV[9])
+        'prev', prev, 'epoch', ARGV[3], 'schema_fingerprint', ARGV[6], ARGV[8], ARGV[9])
     is_new = type(added) == 'table' and added.err ~= nil
     top = ARGV[4]
     redis.call('RPUSH', KEYS[4], string.format('%.0f', now), ARGV[4])
@@ -101,8 +104,13 @@ end
 redis.call('LTRIM', KEYS[4], -2 * tonumber(ARGV[11]), -1)
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'version', ARGV[4], 'position', ARGV[5],
     'schema_fingerprint', ARGV[6], 'top', top)
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*',
-    'epoch', ARGV[3], 'version', ARGV[4], 'schema_fingerprint', ARGV[6], 'top', top, 'answered', ARGV[10])
+local report = {{'epoch', ARGV[3], 'version', ARGV[4], 'schema_fingerprint', ARGV[6], 'top', top, 'answered', ARGV[10]}}
+if ARGV[7] == 'entry' and not is_new and ARGV[8] == 'changes' and #ARGV[9] <= {MAX_CARRIED_BYTES} then
+    for _, part in ipairs({{'prev', prev, 'changes', ARGV[9]}}) do
+        table.insert(report, part)
+    end
+end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[12], '*', unpack(report))
 return redis.call('HGET', KEYS[1], 'claimed') or ''
 """
 _ASK: Final = f"""{_CLEAR}
@@ -155,27 +163,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayReport:
-    """A report of the relay's: so far is the stream, and so far is the database as the relay has seen it.
-
-    Attributes:
-        id: of the report, to read after it.
-        epoch: of the database.
-        version: nothing that was captured lies between `top` and this.
-        schema_fingerprint: of the schema at that version.
-        top: the version of the last entry, or where the stream began.
-        answered: the questions that were taken before the look at the database that showed `version`.
-    """
-
-    id: bytes
-    epoch: str
-    version: int
-    schema_fingerprint: str
-    top: int
-    answered: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class StreamEntry:
     """One entry of the stream.
 
@@ -192,6 +179,29 @@ class StreamEntry:
     epoch: str
     schema_fingerprint: str
     changes: tuple[Change, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReport:
+    """A report of the relay's: so far is the stream, and so far is the database as the relay has seen it.
+
+    Attributes:
+        id: of the report, to read after it.
+        epoch: of the database.
+        version: nothing that was captured lies between `top` and this.
+        schema_fingerprint: of the schema at that version.
+        top: the version of the last entry, or where the stream began.
+        answered: the questions that were taken before the look at the database that showed `version`.
+        entry: that was appended with the report, if it is small; else None.
+    """
+
+    id: bytes
+    epoch: str
+    version: int
+    schema_fingerprint: str
+    top: int
+    answered: frozenset[str]
+    entry: StreamEntry | None = None
 
 
 class RedisStream:
@@ -393,9 +403,13 @@ def _scope(change: Change, column: str) -> str:
 
 
 def _report(id_: bytes, fields: Mapping[bytes, bytes]) -> RelayReport:
-    text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+    text = {name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != b"changes"}
     answered = frozenset(map(str, orjson.loads(fields[b"answered"])))
-    return RelayReport(id_, text["epoch"], int(text["version"]), text["schema_fingerprint"], int(text["top"]), answered)
+    epoch, version, schema_fingerprint = text["epoch"], int(text["version"]), text["schema_fingerprint"]
+    entry = None
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # what a stranger wrote, or no small entry
+        entry = StreamEntry(int(text["prev"]), version, epoch, schema_fingerprint, decode_changes(fields[b"changes"]))
+    return RelayReport(id_, epoch, version, schema_fingerprint, int(text["top"]), answered, entry)
 
 
 def _cursor(epoch: bytes, version: bytes, position: bytes) -> Cursor | None:

@@ -6,12 +6,14 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from reactive_rpc.backends.postgresql.log import PostgreSQLLog
 from reactive_rpc.backends.redis.log import RedisLog
-from reactive_rpc.backends.redis.stream import AppendRequest
+from reactive_rpc.backends.redis.stream import MAX_CARRIED_BYTES, AppendRequest, RedisStream, StreamEntry
+from reactive_rpc.changes.captured_schema import CaptureState
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.protocol.cursors import Cursor
@@ -157,6 +159,7 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
 
             await until(write_until_it_is_long, "the stream does not grow")
             await client.xtrim(rig.key("log"), maxlen=left, approximate=False)
+            await client.xtrim(rig.key("reports"), maxlen=1, approximate=False)  # small entries come with theirs
             edge.gate.set()
             await fresh_again(edge)
             flushes = list(edge.flushes)
@@ -166,6 +169,50 @@ def test_an_edge_that_is_slower_than_the_stream_is_long(rig: Rig, left: int) -> 
             await fresh_again(edge)
             assert edge.received[-1] == written + 1
             assert edge.flushes == flushes
+
+    asyncio.run(main())
+
+
+def _applied_in_spite_of_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = RedisLog._is_applied
+
+    def joined(self: RedisLog, entry: StreamEntry, state: CaptureState) -> bool:
+        return applied(self, replace(entry, prev=min(entry.prev, self._version)), state)
+
+    monkeypatch.setattr(RedisLog, "_is_applied", joined)
+
+
+@pytest.mark.seeded_bug
+def test_an_entry_that_does_not_join_on_is_found(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a log that applies each entry that it meets, whatever lies between."""
+    _applied_in_spite_of_a_gap(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_an_edge_that_is_slower_than_the_stream_is_long(rig, left=1)
+
+
+@pytest.mark.parametrize(("rows", "is_read"), [(1, False), (2_000, True)])
+def test_a_small_entry_comes_with_its_report(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, rows: int, is_read: bool
+) -> None:
+    """So a commit costs a worker, and Redis, no question; a large entry is read, and no report is long."""
+    read: list[int] = []
+    entries = RedisStream.entries
+
+    async def noted(self: RedisStream, after: int, until: int) -> list[StreamEntry]:
+        read.append(after)
+        return await entries(self, after, until)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(rig.client())
+            writer, edge = await stack.enter_async_context(rig.relayed())
+            monkeypatch.setattr(RedisStream, "entries", noted)
+            writer.connection.execute("INSERT INTO w SELECT i, 0 FROM generate_series(1, %s) i", [rows])
+            await edge.log.sync_to_head()
+            assert edge.received == list(range(1, rows + 1))
+            assert bool(read) is is_read
+            reports = await client.xrange(rig.key("reports"))
+            assert all(len(part) <= MAX_CARRIED_BYTES for _, fields in reports for part in fields.values())
 
     asyncio.run(main())
 
