@@ -28,7 +28,6 @@ __all__ = ["run"]
 SIZES = (1_000, 5_000, 10_000)
 ROOMS = 100
 BURST_SECONDS = 2.0
-SETTLED_SECONDS = 2.0
 BURSTS = 3
 
 MILLION = 1_000_000
@@ -78,12 +77,10 @@ def burst(deployment: Deployment, streams: int, layout: Layout, costs: Costs) ->
     for held in deployment.held:
         held.arm(marker=b"event: invalidation")
     started = Stamp.now()
-    used = spent(deployment, write, settled_seconds=SETTLED_SECONDS)
+    found = spent(deployment, write)
     read = [moment / 1e3 for held in deployment.held for moment in held.receipts(started).read_ms]
-    idle = spent(deployment, lambda: time.sleep(BURST_SECONDS + SETTLED_SECONDS))
     begun = started.monotonic / 1e9
     delay = statistics.fmean(read) - statistics.fmean(moment - begun for moment, _ in writes)
-    found = used - idle
     shown = dict.fromkeys(range(len(deployment.targets)), each)
     played = simulate(costs, layout, [Write(moment - begun, (shown,)) for moment, _ in writes])
     return Burst(delay, found.worker, found.database, found.relay, found.redis), _predicted(played)
@@ -157,7 +154,6 @@ def _bursts(two: Deployment, streams: int, layout: Layout, costs: Costs) -> list
         for room in rooms:
             request = event_request("messages.get_all", [room])
             held.open(target.port, request, streams // ROOMS // len(two.targets), marker=target.opened)
-    time.sleep(SETTLED_SECONDS)
     layout = replace(layout, workers=2, sampled=2)
     pairs = [burst(two, streams, layout, costs) for _ in range(BURSTS)]
     two.close()

@@ -42,7 +42,10 @@ OPENED = 1_000
 ROUNDS = 5
 UNRELATED_COMMITS, UNRELATED_ROWS = 50, 200
 WRITES = 500
-QUIET_SECONDS, SETTLED_SECONDS = 0.3, 1.0
+QUIET_SECONDS, SETTLED_SECONDS, SETTLE_SECONDS = 0.3, 1.0, 30.0
+QUIET_SHARE = 0.03
+"""Of a core: a worker that uses less has nothing left to do."""
+
 TRIES, LOST_SECONDS = 4, 5.0
 
 T = TypeVar("T")
@@ -64,6 +67,9 @@ class Spent:
 
     def __sub__(self, other: Spent) -> Spent:
         return Spent(*(a - b for a, b in zip(self._all(), other._all(), strict=True)))
+
+    def __mul__(self, count: float) -> Spent:
+        return Spent(*(each * count for each in self._all()))
 
     def __truediv__(self, count: float) -> Spent:
         return Spent(*(each / count for each in self._all()))
@@ -110,6 +116,16 @@ class Deployment:
         """Open so many streams at each worker, each of which shows all these rooms."""
         for target, held in zip(self.targets, self.held, strict=True):
             held.open(target.port, event_request("messages.get_all", rooms), streams, marker=target.opened)
+
+    def settle(self) -> None:
+        """Wait until the workers have nothing left to do."""
+        used, give_up_at = -1.0, time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < give_up_at:
+            now = sum(target.process.cpu_seconds for target in self.targets)
+            if now - used < QUIET_SHARE * QUIET_SECONDS * len(self.targets):
+                return
+            used = now
+            time.sleep(QUIET_SECONDS)
 
     def close(self) -> None:
         """Close all streams."""
@@ -174,12 +190,21 @@ def patiently(deployment: Deployment, work: Callable[[], T]) -> T:
     return work()
 
 
-def spent(deployment: Deployment, work: Callable[[], object], *, settled_seconds: float = 0.0) -> Spent:
-    """Return what a piece of work costs all parts, with what they do within so many seconds afterwards."""
-    before = deployment.spent()
+def spent(deployment: Deployment, work: Callable[[], object]) -> Spent:
+    """Return what a piece of work costs all parts, with all that they do afterwards, but for idling."""
+    idle = _idling(deployment)
+    before, started_at = deployment.spent(), time.monotonic()
     work()
-    time.sleep(settled_seconds)
-    return deployment.spent() - before
+    deployment.settle()
+    return deployment.spent() - before - idle * (time.monotonic() - started_at)
+
+
+def _idling(deployment: Deployment) -> Spent:
+    """Return what all parts spend in a second in which nothing happens."""
+    deployment.settle()
+    before, started_at = deployment.spent(), time.monotonic()
+    time.sleep(SETTLED_SECONDS)
+    return (deployment.spent() - before) / (time.monotonic() - started_at)
 
 
 def times(count: int, work: Callable[[], Spent]) -> Spent:
@@ -240,7 +265,6 @@ def _own(deployment: Deployment) -> Spent:
     """Return what a commit costs that touches `OWN` results, each shown by one stream at each worker; of one result."""
     _filled_own(deployment, OWN, 1)
     deployment.open(OWN, _own_rooms(1))
-    time.sleep(SETTLED_SECONDS)
 
     def once() -> None:
         for held in deployment.held:
@@ -249,10 +273,9 @@ def _own(deployment: Deployment) -> Spent:
         for held in deployment.held:
             held.receipts(Stamp.now())
 
-    found = times(ROUNDS, lambda: spent(deployment, once, settled_seconds=SETTLED_SECONDS))
-    idle = times(ROUNDS, lambda: spent(deployment, lambda: time.sleep(SETTLED_SECONDS)))
+    found = times(ROUNDS, lambda: spent(deployment, once))
     deployment.close()
-    return (found - idle) / OWN
+    return found / OWN
 
 
 def _unrelated(deployment: Deployment) -> Spent:
@@ -272,7 +295,7 @@ def _unrelated(deployment: Deployment) -> Spent:
             deployment.write("room = 'nowhere'")  # commits, but changes nothing
             time.sleep(0.02)
 
-    busy, idle = (times(3, lambda work=work: spent(deployment, work, settled_seconds=0.2)) for work in (write, rest))  # type: ignore[misc]
+    busy, idle = (times(3, lambda work=work: spent(deployment, work)) for work in (write, rest))  # type: ignore[misc]
     deployment.close()
     return (busy - idle) / (UNRELATED_COMMITS * UNRELATED_ROWS)
 
@@ -287,7 +310,7 @@ def _alone(deployment: Deployment) -> Spent:
             deployment.write("room = 'b'")
             time.sleep(pause_seconds)
 
-    sparse = times(3, lambda: spent(deployment, lambda: write(50, 0.02), settled_seconds=0.2)) / 50
+    sparse = times(3, lambda: spent(deployment, lambda: write(50, 0.02))) / 50
     dense = spent(deployment, lambda: write(WRITES, 0.0)) / WRITES
     deployment.close()
     return Spent(sparse.worker, sparse.relay, sparse.redis, sparse.database, dense.writer)
