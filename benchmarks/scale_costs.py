@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 from benchmarks.fanout import Target, event_request, one_event, opened, unlimited
 from benchmarks.fanout_clients import NUMBER, Clients, Stamp, clients, get_request
 from benchmarks.processes import Process, running, served
+from benchmarks.relay import Way, measure
 from benchmarks.scale_model import Costs
 from reactive_rpc.testing.ports import free_port
 from reactive_rpc.testing.postgresql import PostgreSQLServer
@@ -47,6 +48,7 @@ QUIET_SHARE = 0.03
 """Of a core: a worker that uses less has nothing left to do."""
 
 TRIES, LOST_SECONDS = 4, 5.0
+LOGS, REPORTING_SECONDS = 10, 6.0
 
 T = TypeVar("T")
 
@@ -328,6 +330,16 @@ def _opening_own(deployment: Deployment) -> tuple[float, float]:
     return used / OPENED, grown / OPENED
 
 
+def _reporting(server: PostgreSQLServer, redis: RedisServer) -> float:
+    """Return what one report to one log costs Redis, by one log and by several."""
+    found = []
+    for logs in (1, LOGS):
+        way = Way(f"{logs} logs", redis=True, logs=logs, rates=((UNRELATED_COMMITS, 1),))
+        [(_, lag)] = measure(server, redis, way, seconds=REPORTING_SECONDS)
+        found.append(lag.cores["Redis"] * lag.written / lag.offered / lag.entries)
+    return (found[1] - found[0]) / (LOGS - 1)
+
+
 def measured_costs(server: PostgreSQLServer, redis: RedisServer) -> tuple[Costs, Notified, Notified]:
     """Measure all; beside the costs, one event to few streams and one to many."""
     with deployed(server, redis, workers=1) as one:
@@ -335,14 +347,15 @@ def measured_costs(server: PostgreSQLServer, redis: RedisServer) -> tuple[Costs,
         alone, unrelated, computed = (patiently(one, partial(work, one)) for work in (_alone, _unrelated, _own))
     with deployed(server, redis, workers=2) as two:
         own_open, own_bytes = patiently(two, partial(_opening_own, two))
-        shared, two_alone = (patiently(two, partial(work, two)) for work in (_own, _alone))
+        shared = patiently(two, partial(_own, two))
+    reporting = _reporting(server, redis)
     event = (many.cpu - few.cpu) / (MANY - FEW)
     costs = Costs(
         found=alone.worker,
         follow=unrelated.worker,
         relay=unrelated.relay,
         redis=unrelated.redis,
-        report=max(0.0, two_alone.redis - alone.redis),
+        report=max(0.0, reporting),
         keep=max(0.0, computed.redis - unrelated.redis),
         take=max(0.0, shared.redis - computed.redis),
         push=min(event, max(0.0, (many.first - few.first) / (MANY - FEW))),

@@ -13,7 +13,7 @@ from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.testing.postgresql import PostgreSQL
 from tests.support.waiting import until
 
-from .rig import Rig, Writer, eventually, prepare
+from .rig import Rig, Writer, eventually, prepare, version_now
 
 MakeRig = Callable[[], Rig]
 
@@ -102,7 +102,9 @@ def test_an_entry_that_is_nonsense(make_rig: MakeRig) -> None:
             writer, edge = await stack.enter_async_context(rig.relayed())
             client = await stack.enter_async_context(rig.client())
             edge.gate.clear()
-            writer.write()
+            rows = "INSERT INTO w SELECT i, 0 FROM generate_series(1, 2000) i"  # more than comes with a report
+            writer.connection.execute(rows)
+            writer.versions[1] = version_now(writer.connection)
             found: list[Any] = []
 
             async def appended() -> None:
