@@ -29,10 +29,13 @@ from reactive_rpc.statements.explanation import (
     UnusedCondition,
     described,
     expressed,
+    formulated,
+    may_fail,
     spelled,
     unread_conditions,
 )
 from reactive_rpc.statements.formula_binding import FormulaBinder
+from reactive_rpc.statements.formulas import has_unread, is_said_by_atoms
 from reactive_rpc.statements.parent_conditions import judged, usable
 from reactive_rpc.statements.predicates import Comparison, Constant, Field, Nullness, Operand
 from reactive_rpc.statements.template import FormulaTest, ParentAtom, Read, RowAtom, RowFormula, Template, Window
@@ -149,6 +152,7 @@ class Binder:
                                 for atom, why in refused
                             ),
                             *unread_conditions(template.unread, read.table),
+                            *self._unknown(read, formulas),
                             *self._unused_limit(template, read, shown),
                         ]
                     )
@@ -163,6 +167,12 @@ class Binder:
             exact = self._exact_column(template.window.keys[0].field)[1]
             is_exact = exact is not None and ordered(exact)
             yield (Unused.NOT_FULL if is_exact else Unused.NO_ORDER).of("LIMIT")
+
+    def _unknown(self, read: Read, formulas: FormulaBinder) -> Iterator[UnusedCondition]:
+        """Yield the conditions that were understood, and that no row is known to fail."""
+        for formula in () if read.test is None else read.test.formulas:
+            if not (has_unread(formula) or is_said_by_atoms(formula) or may_fail(formulas.bind(formula))):
+                yield Unused.NOT_KNOWN.of(formulated(formula))
 
     def _unseen(self, name: str) -> str | None:
         """Return why writes to the tables that a statement calls `name` are not seen; None if they are."""
@@ -329,11 +339,11 @@ def _of_one_parent(read: Read, lookups: Mapping[ParentAtom, Lookup]) -> Iterator
 
 
 def _expressed(test: RowTest | None) -> Iterator[str]:
-    """Yield the conditions that are evaluated on rows, of which anything is known."""
+    """Yield the conditions that are evaluated on rows, and that some row is known to fail."""
     if test is not None and test.narrows and isinstance(test.predicate, RowOperation):
-        yield from (expressed(part) for part in test.predicate.arguments if columns_of(part))
+        yield from (expressed(part) for part in test.predicate.arguments if columns_of(part) and may_fail(part))
     if test is not None:
-        yield from map(expressed, test.of_parents)
+        yield from map(expressed, filter(may_fail, test.of_parents))
 
 
 def _parts(conditions: Mapping[str, Condition]) -> Iterator[Mapping[str, Condition]]:

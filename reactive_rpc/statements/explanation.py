@@ -5,7 +5,7 @@ Plain data. `binding.py` and `recorder.py` make it of the very reads that constr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -17,7 +17,8 @@ from sqlalchemy.sql import visitors
 from reactive_rpc.dependencies.change import Unknown
 from reactive_rpc.dependencies.expressions import ColumnRef, Expression, FixedValue, Membership, OfParents
 from reactive_rpc.dependencies.read_set import Between, Condition, Equals, IsNull
-from reactive_rpc.statements.predicates import Comparison
+from reactive_rpc.statements.formulas import Applied, Formula, Missing
+from reactive_rpc.statements.predicates import Comparison, Field, Parameter
 from reactive_rpc.statements.template import ParentAtom, RowAtom, RowFormula
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "UnusedCondition",
     "described",
     "expressed",
+    "formulated",
+    "may_fail",
     "spelled",
     "unread_conditions",
 ]
@@ -51,6 +54,10 @@ class Unused(Enum):
     INEXACT_KEY = "{column} and {key} do not compare exactly", "the type of the key for both, as a foreign key has it"
     NAMED_ODDLY = "a column's name holds a dot or an arrow", "another name"
     NOT_READ = "it is no comparison of a column with values", "keep what you compare in a column of its own"
+    NOT_KNOWN = (
+        "of no row is it known what it says",
+        "exact types and collations, values of the column's own type, and lists of at most 64 values",
+    )
     OF_VIEW = "columns of a view need not be those of the rows behind it", "select from the tables behind it"
     NOT_FULL = "it found fewer rows: any further one would be shown", None
     NO_ORDER = (
@@ -168,9 +175,61 @@ def expressed(expression: Expression) -> str:
         return f"{expressed(expression.of)} IN ({values}{', NULL' if expression.has_null else ''})"
     if isinstance(expression, OfParents):
         return f"{expressed(expression.condition)} of {expression.virtual}"
-    parts = [expressed(each) for each in expression.arguments[: _SHOWN_ARGUMENTS.get(expression.name)]]
-    is_sign = len(parts) == 2 and (not expression.name.isalpha() or expression.name in ("and", "or", "like"))
-    return f"({f' {expression.name} '.join(parts)})" if is_sign else f"{expression.name}({', '.join(parts)})"
+    shown = expression.arguments[: _SHOWN_ARGUMENTS.get(expression.name)]
+    return _applied(expression.name, list(map(expressed, shown)))
+
+
+def formulated(formula: Formula) -> str:
+    """Return a condition as SQL has it, without its values.
+
+    >>> formulated(Applied("not", (Applied("in", (Field(1, "task", "status"), Parameter("status_1"))),)))
+    'not((task.status in ?))'
+    """
+    if isinstance(formula, Field):
+        return formula.qualified
+    if isinstance(formula, Applied):
+        return _applied(formula.name, list(map(formulated, formula.arguments)))
+    if isinstance(formula, Missing):
+        return "NULL" if formula.is_null else "?"
+    return "?" if isinstance(formula, Parameter) else str(formula.value)
+
+
+def _applied(name: str, parts: Sequence[str]) -> str:
+    is_sign = len(parts) == 2 and (not name.isalpha() or name in ("and", "ilike", "in", "like", "or"))
+    return f"({f' {name} '.join(parts)})" if is_sign else f"{name}({', '.join(parts)})"
+
+
+def may_fail(expression: Expression) -> bool:
+    """Tell whether it can be known of a row that has no NULL that it fails an expression, as far as its parts tell.
+
+    >>> may_fail(ColumnRef("done")), may_fail(FixedValue(Unknown()))
+    (True, False)
+    """
+    return _can_be_known(expression, otherwise=False)
+
+
+def _can_be_known(expression: Expression, *, otherwise: bool) -> bool:
+    """Tell whether the value of an expression can be known; that of a truth value if it is not `otherwise`."""
+    if isinstance(expression, ColumnRef):
+        return True
+    if isinstance(expression, FixedValue):
+        return not isinstance(expression.value, Unknown)
+    if isinstance(expression, Membership):
+        return _can_be_known(expression.of, otherwise=False)
+    if isinstance(expression, OfParents):
+        return _can_be_known(expression.condition, otherwise=otherwise)
+    name, parts = expression.name, expression.arguments
+    if name == "not":
+        return _can_be_known(parts[0], otherwise=not otherwise)
+    if name in ("and", "or"):
+        # A part that is FALSE decides AND, one that is TRUE decides OR; for the other value all have to be known.
+        decides = any if (name == "and") != otherwise else all
+        return decides(_can_be_known(each, otherwise=otherwise) for each in parts)
+    if name == "coalesce":
+        return _can_be_known(parts[0], otherwise=False)
+    if name == "case":
+        return all(_can_be_known(each, otherwise=False) for each in parts[:-1:2])
+    return all(_can_be_known(each, otherwise=False) for each in parts)
 
 
 def spelled(atom: RowAtom | RowFormula | ParentAtom) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "fields_in",
     "has_unread",
     "is_null_of_null",
+    "is_said_by_atoms",
 ]
 
 
@@ -285,6 +286,24 @@ def _cast_operations(type_: Any) -> Iterator[str]:
         yield "as integer"
     if type(type_) in _TEXTS and type_.length is None and type_.collation is None:
         yield "as text"
+
+
+def is_said_by_atoms(formula: Formula) -> bool:
+    """Tell whether the atoms of `predicates.py` say as much of a row."""
+    match formula:
+        case Missing():
+            return True
+        case Applied("and" | "or", arguments):
+            return all(map(is_said_by_atoms, arguments))
+        case Applied("not", (Applied("is same", (Field(), Missing(is_null=True))),)):
+            return True
+        case Applied("is same", (Field(), Missing(is_null=True))):
+            return True
+        case Applied("=" | "<" | "<=" | ">" | ">=" | "in", (Field(), Parameter() | Constant() | Missing())):
+            return True
+        case Applied("=" | "<" | "<=" | ">" | ">=", (Parameter() | Constant() | Missing(), Field())):
+            return True
+    return False
 
 
 _INTEGERS: Final = (sqltypes.Integer, sqltypes.BigInteger, sqltypes.INTEGER, sqltypes.BIGINT)

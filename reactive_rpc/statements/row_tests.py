@@ -15,7 +15,7 @@ from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BindParameter, ExpressionClauseList
 
 from reactive_rpc.statements.bodies import Body
-from reactive_rpc.statements.formulas import Applied, Formula, FormulaReader, Missing, fields_in, has_unread
+from reactive_rpc.statements.formulas import Applied, Formula, FormulaReader, fields_in, has_unread, is_said_by_atoms
 from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
 from reactive_rpc.statements.recording_compiler import Rendering
 from reactive_rpc.statements.template import FormulaTest, RowAtom, RowFormula
@@ -81,7 +81,7 @@ class RowTests:
         formulas = self._formulas.get((body.index, occurrence), [])
         # A column that equals one value cannot change and equal it still.
         columns = self._tested_columns(occurrence, source.table) - set(map(_equal_column, formulas))
-        says_more = not all(map(_is_said_by_atoms, formulas))
+        says_more = not all(map(is_said_by_atoms, formulas))
         if not formulas or not (columns or says_more):
             return None
         return FormulaTest(tuple(formulas), frozenset(columns), says_more, source.nullable)
@@ -91,7 +91,7 @@ class RowTests:
         for identity, occurrence in body.occurrences.items():
             for formula in self._formulas.get((body.index, occurrence), ()):
                 names = {each.name for each in fields_in(formula)}
-                if len(names) == 1 and not has_unread(formula) and not _is_said_by_atoms(formula):
+                if len(names) == 1 and not has_unread(formula) and not is_said_by_atoms(formula):
                     yield RowFormula(Field(identity, body.sources[identity].table, *names), formula)
 
     def _tested_columns(self, occurrence: int, table: str) -> frozenset[str]:
@@ -116,24 +116,6 @@ def _conjuncts(conditions: Sequence[Any]) -> Iterator[Any]:
 def _sources(condition: Any) -> set[int]:
     found = (field_of(each) for each in visitors.iterate(condition))
     return {each.source for each in found if each is not None}
-
-
-def _is_said_by_atoms(formula: Formula) -> bool:
-    """Tell whether the atoms of `predicates.py` say as much of a row."""
-    match formula:
-        case Missing():
-            return True
-        case Applied("and" | "or", arguments):
-            return all(map(_is_said_by_atoms, arguments))
-        case Applied("not", (Applied("is same", (Field(), Missing(is_null=True))),)):
-            return True
-        case Applied("is same", (Field(), Missing(is_null=True))):
-            return True
-        case Applied("=" | "<" | "<=" | ">" | ">=" | "in", (Field(), Parameter() | Constant() | Missing())):
-            return True
-        case Applied("=" | "<" | "<=" | ">" | ">=", (Parameter() | Constant() | Missing(), Field())):
-            return True
-    return False
 
 
 def _equal_column(formula: Formula) -> str | None:
