@@ -17,6 +17,7 @@ BENCHMARKS = (
     "reload",
     "browsers",
     "writes",
+    "bulk",
     "misses",
     "index",
     "precision",

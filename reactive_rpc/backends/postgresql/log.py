@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,6 +51,8 @@ from reactive_rpc.statements.concealment import said_by
 
 __all__ = ["PostgreSQLLog"]
 
+SENT_FACTOR: Final = 4
+"""How many times as many rows are sent as changes are taken in, so that tables with few changes keep theirs."""
 RECONCILE_ATTEMPTS: Final = 10
 MAX_EMPTY_TRANSACTIONS: Final = 100_000
 """How many are run to catch up with a version of before: about a second's worth."""
@@ -82,14 +85,18 @@ class PostgreSQLLog(BaseLog):
         super().__init__(limits)
         self._capture = capture
         self._name = place_name(place)
-        self._outbox = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
+        self._outbox = Outbox(
+            place, timeout_seconds=limits.timeout_seconds, max_rows=SENT_FACTOR * limits.bulk_threshold
+        )
         self._refused: set[Lookup] = set()
         self._last: PollResult | None = None
         self._is_reconnected = False
         self._expects_changes = False
         self._lock = asyncio.Lock()
         self._wake_up = NotifiedWakeUp(self._outbox, self._lock)
-        self._replayed = Outbox(place, timeout_seconds=limits.timeout_seconds, max_rows=limits.bulk_threshold)
+        self._replayed = Outbox(
+            place, timeout_seconds=limits.timeout_seconds, max_rows=SENT_FACTOR * limits.bulk_threshold
+        )
         self._replaying = asyncio.Lock()
         self._replays = 0
         self._barrier = Barrier(self._sync_locked, "poll")
@@ -340,14 +347,29 @@ class PostgreSQLLog(BaseLog):
         return self._invalidation_reason is not None or self._is_reconnected
 
     def _changes(self, polled: PollResult, state: CaptureState) -> tuple[Change, ...]:
+        """Return the changes; of the tables that have too many, one each.
+
+        So few rows are decoded and matched that the event loop is not held up. The tables that have the least to be
+        read keep theirs.
+        """
         if polled.is_cut:
             return _bulk(polled.tables)
-        changes: list[Change] = []
+        sizes: Counter[str] = Counter()
         for row in polled.rows:
-            changes.extend(decode(row, state))
-            if len(changes) > self._limits.bulk_threshold:
-                return _bulk(polled.tables)
-        return tuple(changes)
+            sizes[row.table] += len(row.rows or "")
+        decoded: dict[str, list[tuple[Change, ...]]] = {}
+        room = self._limits.bulk_threshold
+        for table in sorted(sizes, key=lambda name: (sizes[name], name)):
+            decoded[table] = []
+            for row in (row for row in polled.rows if row.table == table and room >= 0):
+                decoded[table].append(decode(row, state))
+                room -= len(decoded[table][-1])
+            if room < 0:
+                del decoded[table]
+                break
+        narrow = {table: iter(found) for table, found in decoded.items()}
+        in_order = (change for row in polled.rows if row.table in narrow for change in next(narrow[row.table]))
+        return (*_bulk(tuple(sorted(sizes.keys() - decoded.keys()))), *in_order)
 
     async def _enriched(
         self, changes: tuple[Change, ...], parents: Set[str], state: CaptureState

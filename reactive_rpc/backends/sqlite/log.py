@@ -10,15 +10,27 @@ log"). The INVARIANT comments mark the lines that it rests on.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any, Final
 
 from reactive_rpc.backends.sqlite.capture.backend import SQLiteCapture
-from reactive_rpc.backends.sqlite.capture.images import ROWS_AFTER, SQLiteOutboxRow, decode_value, quoted, value_sql
+from reactive_rpc.backends.sqlite.capture.images import (
+    COUNTS_AFTER,
+    ROWS_AFTER,
+    ROWS_OF_AFTER,
+    SQLiteOutboxRow,
+    decode_value,
+    quoted,
+    value_sql,
+)
 from reactive_rpc.backends.sqlite.capture.replacements import Execute, without_kept_rows
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX
 from reactive_rpc.backends.sqlite.wake_up import WALWakeUp
@@ -54,8 +66,8 @@ _POSITION = (
     f" coalesce((SELECT CAST(value AS INTEGER) FROM \"{META}\" WHERE key = 'floor'), 0),"
     f" coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{OUTBOX}'), 0)"
 )
-_TABLES_AFTER = f'SELECT DISTINCT tbl FROM "{OUTBOX}" WHERE id > ? AND id <= ? ORDER BY tbl'
 
+_place: Final = itemgetter(0)
 _log = logging.getLogger(__name__)
 
 
@@ -300,13 +312,29 @@ class SQLiteLog(BaseLog):
     def _changes(self, execute: Execute, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
         if after >= until:
             return ()
-        rows = list(execute(ROWS_AFTER, (after, self._limits.bulk_threshold + 1)))
-        if len(rows) > self._limits.bulk_threshold:
-            tables = execute(_TABLES_AFTER, (after, until))
-            return tuple((until, Change(table=table, operation="bulk")) for (table,) in tables)
+        rows, bulk = self._rows(execute, after)
         # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.
         found = without_kept_rows([SQLiteOutboxRow(*row) for row in rows], state.tables, execute)
-        return tuple((id_, change) for id_, change in found if id_ <= until)
+        # INVARIANT (a change of a whole table is told whatever `until` says): it stands at the last place where the
+        # table was written in bulk, and an earlier row about it may be gone, which lay before `until`.
+        told = [(id_, change) for id_, change in found if id_ <= until or change.operation == "bulk"]
+        return tuple(sorted([*told, *bulk], key=_place))
+
+    def _rows(self, execute: Execute, after: int) -> tuple[list[Sequence[Any]], list[tuple[int, Change]]]:
+        """Return the rows after an id, and changes of whole tables in the place of the rows of those that have many.
+
+        So few rows are decoded and matched that the event loop is not held up. The tables with the fewest keep theirs.
+        """
+        at_most = self._limits.bulk_threshold
+        rows = list(execute(ROWS_AFTER, (after, at_most + 1)))
+        if len(rows) <= at_most:
+            return rows, []
+        counts = list(execute(COUNTS_AFTER, (after,)))
+        kept = len([total for total in accumulate(count for _, count, _ in counts) if total <= at_most])
+        narrow = json.dumps([table for table, _, _ in counts[:kept]])
+        rows = list(execute(ROWS_OF_AFTER, (after, narrow)))
+        # INVARIANT (in the place of the table's last row): whoever asks for what came after an earlier one is told.
+        return rows, [(last, Change(table=table, operation="bulk")) for table, _, last in counts[kept:]]
 
     def _enriched(self, state: CaptureState, found: tuple[tuple[int, Change], ...]) -> tuple[tuple[int, Change], ...]:
         """Add the virtual columns that are wanted; within the transaction that read the rows."""

@@ -26,6 +26,7 @@ from reactive_rpc.backends.postgresql.capture.tables import (
     PostgreSQLTable,
 )
 from reactive_rpc.backends.postgresql.capture.wake_up import WAKE
+from reactive_rpc.changes.base_log import DEFAULT_LIMITS
 
 __all__ = [
     "ALWAYS",
@@ -40,7 +41,9 @@ __all__ = [
     "triggers_of",
 ]
 
-BULK_ROWS: Final = 10_000
+BULK_ROWS: Final = DEFAULT_LIMITS.bulk_threshold
+"""A statement that writes more rows is told of as a change of the whole table: no log would take in so many at once."""
+
 TRIGGER_PREFIX: Final = "reactive_rpc_"
 
 _ARGUMENTS: Final = 100

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from reactive_rpc.backends.sqlite.capture.images import quoted
 from reactive_rpc.backends.sqlite.capture.tables import META, OUTBOX, PREFIX, READS, SQLiteTable, read_tables
-from reactive_rpc.backends.sqlite.capture.triggers import BASE_TABLES, triggers_of
+from reactive_rpc.backends.sqlite.capture.triggers import BASE_TABLES, coalescing, triggers_of
 from reactive_rpc.backends.sqlite.capture.views import names_of, read_views
 from reactive_rpc.changes.captured_schema import CaptureState, TableCapture, digest_of
 from reactive_rpc.changes.image_policy import EVERY_TABLE, READ_TABLES, READS_KEPT_SECONDS, ImagePolicy
@@ -94,7 +94,8 @@ class _SQLiteFindings:
     @property
     def wanted(self) -> dict[str, str]:
         """Everything that should stand, `{object: SQL}`."""
-        return BASE_TABLES | {name: sql for triggers in self.expected.values() for name, sql in triggers.items()}
+        triggers = {name: sql for of_table in self.expected.values() for name, sql in of_table.items()}
+        return BASE_TABLES | coalescing() | triggers
 
     @property
     def statements(self) -> list[str]:

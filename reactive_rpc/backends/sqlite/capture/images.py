@@ -23,7 +23,9 @@ from reactive_rpc.dependencies.change import UNKNOWN, Change, ChangeOperation, K
 from reactive_rpc.dependencies.topics import changes_of
 
 __all__ = [
+    "COUNTS_AFTER",
     "ROWS_AFTER",
+    "ROWS_OF_AFTER",
     "SQLiteOutboxRow",
     "balanced",
     "decode_row",
@@ -37,10 +39,13 @@ TEXT_BYTES = 48
 _ARGUMENTS = 100
 
 # Bytes, because text that is no UTF-8 must reach `decode_row`, which widens, and not fail inside the driver.
-ROWS_AFTER = (
-    "SELECT id, tbl, op, changed, CAST(before AS BLOB), CAST(after AS BLOB)"
-    f' FROM "{OUTBOX}" WHERE id > ? ORDER BY id LIMIT ?'
-)
+_ROWS = f'SELECT id, tbl, op, changed, CAST(before AS BLOB), CAST(after AS BLOB) FROM "{OUTBOX}" WHERE id > ?'
+ROWS_AFTER = f"{_ROWS} ORDER BY id LIMIT ?"
+ROWS_OF_AFTER = f"{_ROWS} AND tbl IN (SELECT value FROM json_each(?)) ORDER BY id"
+"""SQL for the rows of some tables, whose names come as JSON, after an id."""
+
+COUNTS_AFTER = f'SELECT tbl, count(*), max(id) FROM "{OUTBOX}" WHERE id > ? GROUP BY tbl ORDER BY count(*), tbl'
+"""SQL for the number of rows of each table after an id, and the last of them."""
 
 _OPERATIONS: Mapping[str, ChangeOperation] = {"I": "insert", "U": "update", "D": "delete", "R": "delete"}
 

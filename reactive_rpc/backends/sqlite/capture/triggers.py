@@ -4,36 +4,82 @@ Row triggers after INSERT, UPDATE and DELETE are exact but for REPLACE, which de
 delete triggers for them. So triggers before INSERT and UPDATE record the rows that collide, op `R`: they may be
 deleted. Where a collision cannot be foreseen, the whole table counts as changed.
 
+A table of which very many rows are written is told of as a whole for a second or two; a trigger on the outbox decides
+which, and thins out the rows that say no more than a later one does ("Bulk writes").
+
 `docs/internals/capture-sqlite.md` argues each comparison, and names the writers that no trigger sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from reactive_rpc.backends.sqlite.capture.answers import DDL as ANSWERS_DDL
 from reactive_rpc.backends.sqlite.capture.images import balanced, image_sql, quoted
 from reactive_rpc.backends.sqlite.capture.tables import ANSWERS, META, OUTBOX, PREFIX, READS, SQLiteTable, UniqueKey
 
-__all__ = ["BASE_TABLES", "triggers_of"]
+__all__ = ["BASE_TABLES", "BULK_ROWS", "BULK_WINDOW", "STEP", "coalescing", "triggers_of"]
+
+BULK_WINDOW: Final = 2_048
+"""After so many ids, it is looked at which tables they were of."""
+
+BULK_ROWS: Final = 1_024
+"""A table of which so many rows were recorded within a window and within one second is told of as a whole."""
+
+STEP: Final = 256
+"""After so many ids, rows about whole tables are thinned out: so few that SQLite keeps the statement's pages in memory.
+
+Past 64 kB it takes a file, which every later statement of the transaction would write to."""
+
+# Seconds of the Unix epoch; by half as dear as `strftime('%s','now')`.
+_NOW: Final = "CAST((julianday('now')-2440587.5)*86400 AS INTEGER)"
 
 BASE_TABLES = {
     OUTBOX: (
         f'CREATE TABLE "{OUTBOX}" (id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, op TEXT NOT NULL,'
-        " changed TEXT, before TEXT, after TEXT, at INTEGER NOT NULL DEFAULT (CAST(strftime('%s','now') AS INTEGER)))"
+        f" changed TEXT, before TEXT, after TEXT, at INTEGER NOT NULL DEFAULT ({_NOW}))"
     ),
-    READS: f'CREATE TABLE "{READS}" (tbl TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID',
+    READS: f'CREATE TABLE "{READS}" (tbl TEXT PRIMARY KEY, at INTEGER NOT NULL, bulk_at INTEGER) WITHOUT ROWID',
     META: f'CREATE TABLE "{META}" (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID',
     ANSWERS: ANSWERS_DDL,
 }
+
+
+def coalescing() -> dict[str, str]:
+    """Return `{name: SQL}` of the triggers that keep bulk writes from filling the outbox; each trigger runs them
+    after every so many ids.
+
+    One finds the tables that are written in bulk. One removes rows about whole tables that a later one makes
+    superfluous.
+    """
+    last_id = f'(SELECT max(id) FROM "{OUTBOX}")'
+    window = f'FROM "{OUTBOX}" WHERE id>{last_id}-{BULK_WINDOW}'
+    heavy = f"SELECT tbl {window} AND at={_NOW} AND op NOT IN ('B','T') GROUP BY tbl HAVING count(*)>={BULK_ROWS}"
+    recent = f"FROM \"{OUTBOX}\" WHERE id>{last_id}-{STEP} AND op='B'"
+    steps = {
+        f"{PREFIX}find_bulk": (
+            f" AND {last_id}%{BULK_WINDOW}=0",
+            f'UPDATE "{READS}" SET bulk_at={_NOW} WHERE tbl IN ({heavy})',
+        ),
+        # INVARIANT (of each table, the last row about the whole of it stays): whoever asks for the changes after an id
+        # below a row that goes is told by the row that stays.
+        f"{PREFIX}thin_out": ("", f"DELETE {recent} AND id NOT IN (SELECT max(id) {recent} GROUP BY tbl)"),
+    }
+    return {
+        name: f'CREATE TRIGGER "{name}" AFTER UPDATE ON "{META}" FOR EACH ROW WHEN NEW.key=\'epoch\'{when}'
+        f" BEGIN {body}; END"
+        for name, (when, body) in steps.items()
+    }
 
 
 def triggers_of(table: SQLiteTable, *, only_read: bool = False) -> dict[str, str]:
     """Return `{name: SQL}`, each spelled as SQLite will store it.
 
     Args:
-        only_read: whether images are written only for tables that somebody reads. A row of any other is recorded as
-            the whole table: the look-up takes a few microseconds, and decides for the row's images together.
+        only_read: whether images are written only for tables that somebody reads and nobody writes in bulk. A row of
+            any other is recorded as the whole table: the look-up takes a few microseconds, and decides for the row's
+            images together.
     """
     parts = {
         "insert": ("AFTER INSERT", None, _log(table, "I", after="NEW", only_read=only_read)),
@@ -78,10 +124,15 @@ def _insert(
     name, target = _literal(table.name), f'INSERT INTO "{OUTBOX}"(tbl,op,changed,before,after)'
     if not only_read:
         return f"{target} SELECT {name},'{operation}',{changed},{before},{after}{source}"
-    images = ",".join(f"CASE WHEN is_read THEN {value} END" for value in (changed, before, after))
-    is_read = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name}) AS is_read)'
-    joined = source.replace(" FROM ", f" FROM {is_read} JOIN ", 1) if source else f" FROM {is_read}"
-    return f"{target} SELECT {name},CASE WHEN is_read THEN '{operation}' ELSE 'B' END,{images}{joined}"
+    images = ",".join(f"CASE WHEN is_narrow THEN {value} END" for value in (changed, before, after))
+    # A clock that was set back ends a bulk write, too. It is asked only of a table that was once written in bulk.
+    is_past = f"(bulk_at IS NULL OR {_NOW}-bulk_at NOT BETWEEN 0 AND 1)"
+    is_narrow = f'(SELECT EXISTS(SELECT 1 FROM "{READS}" WHERE tbl={name} AND {is_past}) AS is_narrow)'
+    joined = source.replace(" FROM ", f" FROM {is_narrow} JOIN ", 1) if source else f" FROM {is_narrow}"
+    insert = f"{target} SELECT {name},CASE WHEN is_narrow THEN '{operation}' ELSE 'B' END,{images}{joined}"
+    # Triggers on the outbox itself would have SQLite copy each row to a temporary table first.
+    step = f"UPDATE \"{META}\" SET value=value WHERE key='epoch' AND last_insert_rowid()%{STEP}=0"
+    return f"{insert}; {step}"
 
 
 def _differs(table: SQLiteTable, column: str) -> str:
