@@ -17,6 +17,7 @@ from reactive_rpc.backends.sqlite.capture import triggers as sqlite_triggers
 from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.changes.base_log import LogLimits
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.index import Index
 from reactive_rpc.subscriptions.reconciler import Reconciler
@@ -39,6 +40,16 @@ def test_nothing_is_stale_and_everybody_is_told(tmp_path: Path) -> None:
     assert trial.counters["changed"] > CASES // 2, "the writes must matter"
     assert trial.counters["interrupted"] > CASES // 4, "writes must have come in the middle of queries"
     assert trial.counters["hits"] > CASES, "the cache must have been used"
+
+
+def test_nothing_is_stale_if_writes_are_coalesced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bounds so low that a few rows are a bulk write, and most polls take in some tables as a whole."""
+    for name, bound in (("BULK_WINDOW", 16), ("BULK_ROWS", 8), ("STEP", 4)):
+        monkeypatch.setattr(sqlite_triggers, name, bound)
+    monkeypatch.setattr(SQLiteLog.__init__, "__defaults__", (LogLimits(bulk_threshold=3),))
+    trial = run(tmp_path, CASES, seed=3)
+    assert trial.counters["changed"] > CASES // 2, "the writes must matter"
+    assert trial.counters["hits"] > CASES // 2, "the cache must have been used"
 
 
 def _ignore_log(monkeypatch: pytest.MonkeyPatch) -> None:
