@@ -312,23 +312,23 @@ class SQLiteLog(BaseLog):
     def _changes(self, execute: Execute, state: CaptureState, after: int, until: int) -> tuple[tuple[int, Change], ...]:
         if after >= until:
             return ()
-        rows, bulk = self._rows(execute, after)
+        rows: list[Sequence[Any]] = list(execute(ROWS_AFTER, (after, self._limits.bulk_threshold + 1)))
+        bulk: list[tuple[int, Change]] = []
+        if len(rows) > self._limits.bulk_threshold:
+            rows, bulk = self._few_rows(execute, after)
         # All up to the end of the snapshot are looked at, since later ones tell which rows a REPLACE deleted.
         found = without_kept_rows([SQLiteOutboxRow(*row) for row in rows], state.tables, execute)
         # INVARIANT (a change of a whole table is told whatever `until` says): it stands at the last place where the
         # table was written in bulk, and an earlier row about it may be gone, which lay before `until`.
-        told = [(id_, change) for id_, change in found if id_ <= until or change.operation == "bulk"]
-        return tuple(sorted([*told, *bulk], key=_place))
+        told = tuple((id_, change) for id_, change in found if id_ <= until or change.operation == "bulk")
+        return tuple(sorted((*told, *bulk), key=_place)) if bulk else told
 
-    def _rows(self, execute: Execute, after: int) -> tuple[list[Sequence[Any]], list[tuple[int, Change]]]:
-        """Return the rows after an id, and changes of whole tables in the place of the rows of those that have many.
+    def _few_rows(self, execute: Execute, after: int) -> tuple[list[Sequence[Any]], list[tuple[int, Change]]]:
+        """Return rows after an id, and changes of whole tables in the place of the rows of those that have many.
 
         So few rows are decoded and matched that the event loop is not held up. The tables with the fewest keep theirs.
         """
         at_most = self._limits.bulk_threshold
-        rows = list(execute(ROWS_AFTER, (after, at_most + 1)))
-        if len(rows) <= at_most:
-            return rows, []
         counts = list(execute(COUNTS_AFTER, (after,)))
         kept = len([total for total in accumulate(count for _, count, _ in counts) if total <= at_most])
         narrow = json.dumps([table for table, _, _ in counts[:kept]])

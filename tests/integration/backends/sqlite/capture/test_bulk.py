@@ -281,7 +281,7 @@ def _until_says(self: SQLiteLog, *arguments: Any) -> Any:
 
 def _first_place(self: SQLiteLog, *arguments: Any) -> Any:
     """Read as if the rows that one change stands for all lay where the first of them is."""
-    rows, bulk = _rows(self, *arguments)
+    rows, bulk = _few_rows(self, *arguments)
     return rows, [(arguments[1] + 1, change) for _, change in bulk]
 
 
@@ -292,10 +292,10 @@ def _thin_out_all() -> dict[str, str]:
     return found | {name: found[name].split(" AND id NOT IN")[0] + "; END"}
 
 
-_changes, _rows, _coalescing = SQLiteLog._changes, SQLiteLog._rows, triggers.coalescing
+_changes, _few_rows, _coalescing = SQLiteLog._changes, SQLiteLog._few_rows, triggers.coalescing
 BUGS = {
     "a change of a whole table is told only where its row is": (SQLiteLog, "_changes", _until_says),
-    "a change of a whole table stands at its first row": (SQLiteLog, "_rows", _first_place),
+    "a change of a whole table stands at its first row": (SQLiteLog, "_few_rows", _first_place),
     "no row about a whole table stays": (backend, "coalescing", _thin_out_all),
 }
 
