@@ -320,8 +320,8 @@ class SQLiteLog(BaseLog):
         found = without_kept_rows([SQLiteOutboxRow(*row) for row in rows], state.tables, execute)
         # INVARIANT (a change of a whole table is told whatever `until` says): it stands at the last place where the
         # table was written in bulk, and an earlier row about it may be gone, which lay before `until`.
-        told = tuple((id_, change) for id_, change in found if id_ <= until or change.operation == "bulk")
-        return tuple(sorted((*told, *bulk), key=_place)) if bulk else told
+        shown = tuple((id_, change) for id_, change in found if id_ <= until or change.operation == "bulk")
+        return tuple(sorted((*shown, *bulk), key=_place)) if bulk else shown
 
     def _few_rows(self, execute: Execute, after: int) -> tuple[list[Sequence[Any]], list[tuple[int, Change]]]:
         """Return rows after an id, and changes of whole tables in the place of the rows of those that have many.

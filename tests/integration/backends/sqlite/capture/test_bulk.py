@@ -217,9 +217,9 @@ class World:
                 if cursor.version > log.version:
                     continue
                 now = self.shown[log.version]
-                for told in (log.changes_since(cursor.version), await log.read_after(cursor)):
-                    if told is not None:
-                        assert_told(told, rows, now)
+                for heard in (log.changes_since(cursor.version), await log.read_after(cursor)):
+                    if heard is not None:
+                        assert_covered(heard, rows, now)
 
     async def run(self, steps: int) -> None:
         """Write and check."""
@@ -234,15 +234,15 @@ class World:
                 await self.check()
 
 
-def assert_told(changes: tuple[Change, ...], before: Rows, after: Rows) -> None:
+def assert_covered(changes: tuple[Change, ...], before: Rows, after: Rows) -> None:
     """Assert that some changes tell of every row that differs."""
     for table in TABLES:
         if any(change.table == table and change.operation == "bulk" for change in changes):
             continue
-        told = {key for change in changes if change.table == table for key in change.keys}
+        named = {key for change in changes if change.table == table for key in change.keys}
         old, new = before[table], after[table]
         differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-        assert differing <= told, f"{table}: {differing - told} are not told"
+        assert differing <= named, f"{table}: {differing - named} are not told"
 
 
 def play(folder: Path, seed: int, *, steps: int = 40) -> int:
