@@ -2,25 +2,28 @@
 
 `WHERE post.user_id IN (SELECT users.id FROM users WHERE users.team_id = 3)` lets the same posts pass as the join with
 `users` does, and so does EXISTS. So such a body is *flattened*: its FROM and its WHERE are added to those of the body
-around it, and the reads of both are taken from their joined rows. Whatever holds of a join holds of every spelling.
+around it, and the reads of both are taken from their joined rows. So is a plain SELECT that stands in a FROM. Whatever
+holds of a join holds of every spelling.
 
 `docs/internals/read-sets.md` argues why that is the same; the INVARIANT comments mark the lines that it rests on.
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import count, product
 from math import prod
 from typing import Any, Final, TypeVar
 
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BindParameter, ColumnElement, Label
+from sqlalchemy.sql.selectable import FromClause
 
 from reactive_rpc.compat.sqlalchemy import is_plain_select, rows_come_from_rows, where_criteria
 from reactive_rpc.statements.predicates import (
+    DERIVED,
     NEVER,
     Comparison,
     Exists,
@@ -35,6 +38,7 @@ from reactive_rpc.statements.predicates import (
 from reactive_rpc.statements.propagation import known
 from reactive_rpc.statements.recording_compiler import SelectBody
 from reactive_rpc.statements.scope import FromSource, Restriction, SelectScope
+from reactive_rpc.statements.tables import derived_select
 
 __all__ = ["Body", "JoinedRows", "flattened", "open_bodies"]
 
@@ -63,6 +67,8 @@ class Body:
         where: the terms of WHERE, and of the ON clauses that are as good.
         unread: the parts of the conditions that say nothing.
         inherited: the comparisons that hold by the WHERE of the bodies around it.
+        derived: `{identity: a subquery or CTE of its FROM, and whether an outer join may leave it out}`.
+        inside: the bodies of those that are flattened.
     """
 
     sources: Mapping[int, FromSource]
@@ -76,6 +82,8 @@ class Body:
     where: Terms = NEVER
     unread: tuple[Any, ...] = ()
     inherited: tuple[Comparison, ...] = ()
+    derived: Mapping[int, tuple[FromClause, bool]] = field(default_factory=dict)
+    inside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[
     for index, select in enumerate(selects):
         reader = PredicateReader(name_of, _bodies_inside(selects, index))
         scope, criteria, where = _read(select, reader)
-        own = {source: next(numbers) for source in scope.sources}
+        own = {source: next(numbers) for source in (*scope.sources, *scope.derived)}
         around = {} if select.enclosing is None else names[select.enclosing]
         names.append(ChainMap(own, dict(around)))
         body = replace(
@@ -115,7 +123,7 @@ def open_bodies(selects: Sequence[SelectBody], name_of: Callable[[BindParameter[
         )
         outer = None if select.enclosing is None else bodies[select.enclosing]
         bodies.append(body if outer is None else replace(body, inherited=_inherited(body, outer)))
-    return bodies
+    return _seen_through(selects, bodies) if any(body.derived for body in bodies) else bodies
 
 
 def flattened(bodies: Sequence[Body]) -> Iterator[JoinedRows]:
@@ -135,7 +143,11 @@ def flattened(bodies: Sequence[Body]) -> Iterator[JoinedRows]:
 
 def _flattened(body: Body, joined: Mapping[int, list[JoinedRows]]) -> list[JoinedRows]:
     terms = [JoinedRows((body,), _without_exists(term), body.links, body.inherited) for term in body.where]
-    asked = [[_asked(each, joined[each.body]) for each in term if isinstance(each, Exists)] for term in body.where]
+    derived = [joined[each] for each in body.inside]
+    asked = [
+        [*derived, *(_asked(each, joined[each.body]) for each in term if isinstance(each, Exists))]
+        for term in body.where
+    ]
     if sum(prod(map(len, each)) for each in asked) > MAX_JOINED:
         # INVARIANT (all or none): the bodies inside then keep their own reads, so no row goes unread.
         return terms
@@ -169,6 +181,83 @@ def _together(outer: JoinedRows, inner: Iterable[JoinedRows]) -> JoinedRows:
             links=(*outer.links, *rows.links),
         )
     return outer
+
+
+def _seen_through(selects: Sequence[SelectBody], bodies: Sequence[Body]) -> list[Body]:
+    """Return the bodies, columns of derived tables as the columns behind them; conditions on others say nothing."""
+    behind: dict[Field, Field] = {}
+    found: list[Body] = []
+    uses = Counter(id(derived_select(source)) for body in bodies for source, _ in body.derived.values())
+    for body in bodies:
+        inside = []
+        for identity, (source, nullable) in body.derived.items():
+            rendered = [index for index, each in enumerate(selects) if each.origin is derived_select(source)]
+            # INVARIANT (its rows are rows of this body's, and of no other): a CTE may be read twice, and of a body
+            # that an outer join may leave out, WHERE says nothing.
+            if nullable or len(rendered) != 1 or uses[id(derived_select(source))] != 1:
+                continue
+            inner, select = bodies[rendered[0]], selects[rendered[0]]
+            # INVARIANT (each of its rows is one of its FROM and WHERE, whatever the others are): a window function or
+            # an aggregate sees rows that the conditions around it refuse.
+            if select.enclosing == body.index and inner.is_plain and rows_come_from_rows(select.statement):
+                inside.append(inner.index)
+                behind.update(_columns_behind(identity, source, inner=inner, select=select))
+        found.append(replace(body, inside=tuple(inside)))
+    return [_with_columns_behind(body, behind) for body in found]
+
+
+def _columns_behind(
+    identity: int, source: FromClause, *, inner: Body, select: SelectBody
+) -> Iterator[tuple[Field, Field]]:
+    names = [each.name for each in source.c]
+    shown = [getattr(each, "name", None) for each in select.statement.inner_columns]
+    for name, own, column in zip(names, shown, inner.columns, strict=False):
+        # INVARIANT (by name and place): of two columns of one name SQLAlchemy renames one.
+        if column is not None and name == own and names.count(name) == 1 and len(names) == len(inner.columns):
+            yield Field(identity, DERIVED, name), column
+
+
+def _with_columns_behind(body: Body, behind: Mapping[Field, Field]) -> Body:
+    def through(found: Field) -> Field:
+        while found in behind:
+            found = behind[found]
+        return found
+
+    def kept(terms: Terms) -> Terms:
+        mapped = ([_without_derived(_mapped(atom, through)) for atom in term] for term in terms)
+        return tuple(tuple(atom for atom in term if not _is_of_derived(atom)) for term in mapped)
+
+    pairs = [_mapped(pair, through) for pair in body.links]
+    columns = [None if each is None else through(each) for each in body.columns]
+    return replace(
+        body,
+        where=kept(body.where),
+        links=tuple(pair for pair in pairs if not _is_of_derived(pair)),
+        columns=tuple(None if each is None or each.table == DERIVED else each for each in columns),
+        inherited=tuple(each for each in _mapped(body.inherited, through) if not _is_of_derived(each)),
+        restrictions={
+            source: [replace(each, terms=kept(each.terms)) for each in found]
+            for source, found in body.restrictions.items()
+        },
+    )
+
+
+def _without_derived(atom: T) -> T:
+    """Return what EXISTS asks for without the equalities that say nothing; any other atom as it is."""
+    if not isinstance(atom, Exists):
+        return atom
+    return replace(atom, equal=tuple(each for each in atom.equal if not _is_of_derived(each)))
+
+
+def _is_of_derived(part: object) -> bool:
+    found: list[Field] = []
+
+    def note(each: Field) -> Field:
+        found.append(each)
+        return each
+
+    _mapped(part, note)
+    return any(each.table == DERIVED for each in found)
 
 
 def _read(select: SelectBody, reader: PredicateReader) -> tuple[SelectScope, list[Any], Terms]:
@@ -213,19 +302,25 @@ def _named(select: SelectBody, scope: SelectScope, *, criteria: Sequence[Any], n
         restrictions={names[source]: _renamed(tuple(each), names) for source, each in scope.restrictions.items()},
         links=_renamed(tuple(scope.links), names),
         columns=tuple(_renamed(field_of(each), names) for each in columns),
+        derived={names[source]: each for source, each in scope.derived.items()},
         is_plain=is_plain_select(select.statement),
     )
 
 
 def _renamed(part: T, names: _Names) -> T:
     """Return a part of a predicate with the sources of its fields by their own identities."""
+    return _mapped(part, lambda found: replace(found, source=names.get(found.source, found.source)))
+
+
+def _mapped(part: T, mapped: Callable[[Field], Field]) -> T:
+    """Return a part of a predicate with other fields."""
     found: Any = part
     if isinstance(part, Field):
-        found = replace(part, source=names.get(part.source, part.source))
+        found = mapped(part)
     elif isinstance(part, tuple):
-        found = tuple(_renamed(each, names) for each in part)
+        found = tuple(_mapped(each, mapped) for each in part)
     elif is_dataclass(part) and not isinstance(part, type):
-        changed: dict[str, Any] = {each.name: _renamed(getattr(part, each.name), names) for each in fields(part)}
+        changed: dict[str, Any] = {each.name: _mapped(getattr(part, each.name), mapped) for each in fields(part)}
         found = replace(part, **changed)
-    renamed: T = found
-    return renamed
+    made: T = found
+    return made

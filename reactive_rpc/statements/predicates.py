@@ -31,10 +31,11 @@ from sqlalchemy.sql.lambdas import LambdaElement
 from sqlalchemy.sql.selectable import ScalarSelect, SelectStatementGrouping
 
 from reactive_rpc.compat.sqlalchemy import resolved_lambda
-from reactive_rpc.statements.tables import base_table
+from reactive_rpc.statements.tables import base_table, derived_select
 
 __all__ = [
     "ANYTHING",
+    "DERIVED",
     "MAX_TERMS",
     "NEVER",
     "Atom",
@@ -57,6 +58,9 @@ __all__ = [
 
 _OF_PARTS: Final = (operators.and_, operators.or_, operators.inv)
 
+DERIVED: Final = ""
+"""The name of a table that is none: a derived table or a CTE (`bodies.py` puts the columns behind its in)."""
+
 MAX_TERMS: Final = 64
 """A predicate with more conjunctions than this is read as saying nothing."""
 
@@ -69,7 +73,7 @@ class Field:
 
     Attributes:
         source: the identity of the occurrence: two aliases of a table differ.
-        table: the table's full name.
+        table: the table's full name; `DERIVED` if it is a SELECT in a FROM.
         name: the column's name.
     """
 
@@ -202,6 +206,8 @@ def field_of(expression: object) -> Field | None:
     if not isinstance(expression, ColumnClause) or expression.is_literal:
         return None
     table = base_table(expression.table)
+    if derived_select(expression.table) is not None:
+        return Field(hash(expression.table), DERIVED, expression.name)
     # An annotated FROM hashes like the one it annotates: they are the same occurrence.
     return None if table is None else Field(hash(expression.table), table.fullname, expression.name)
 

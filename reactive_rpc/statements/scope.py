@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.sql.selectable import FromClause, FromGrouping, Join
 
 from reactive_rpc.statements.predicates import Comparison, Field, Nullness, PredicateReader, SameValue, Terms
-from reactive_rpc.statements.tables import base_table
+from reactive_rpc.statements.tables import base_table, derived_select
 
 __all__ = ["FromSource", "Restriction", "SelectScope", "restricting"]
 
@@ -66,6 +66,7 @@ class SelectScope:
 
     Attributes:
         sources: `{identity: source}`; a subquery or a CTE is not listed, it has a body of its own.
+        derived: the subqueries and CTEs, each with whether an outer join may leave it out.
         restrictions: `{identity: the restriction by each ON}`.
         where: the ON clauses that are as good as WHERE.
         where_on: the same, as they are written.
@@ -74,6 +75,7 @@ class SelectScope:
 
     reader: PredicateReader
     sources: dict[int, FromSource] = field(default_factory=dict)
+    derived: dict[int, tuple[FromClause, bool]] = field(default_factory=dict)
     restrictions: dict[int, list[Restriction]] = field(default_factory=dict)
     where: list[Terms] = field(default_factory=list)
     where_on: list[Any] = field(default_factory=list)
@@ -89,6 +91,9 @@ class SelectScope:
         if isinstance(source, Join):
             return self._walk_join(source, nullable)
         table = base_table(source)
+        if derived_select(source) is not None:
+            self.derived[hash(source)] = source, nullable
+            return _JoinSide(frozenset({hash(source)}))
         if table is None:
             return _JoinSide()
         self.sources[hash(source)] = FromSource(table.fullname, nullable)

@@ -1,10 +1,12 @@
-"""The table behind an element of a FROM list."""
+"""The table behind an element of a FROM list, or the SELECT."""
 
 from __future__ import annotations
 
-from sqlalchemy.sql.selectable import Alias, FromGrouping, TableClause
+from typing import Any
 
-__all__ = ["base_table"]
+from sqlalchemy.sql.selectable import CTE, Alias, FromGrouping, Subquery, TableClause
+
+__all__ = ["base_table", "derived_select"]
 
 
 def base_table(source: object) -> TableClause | None:
@@ -17,3 +19,8 @@ def base_table(source: object) -> TableClause | None:
     while isinstance(source, Alias | FromGrouping):
         source = source.element
     return source if isinstance(source, TableClause) else None
+
+
+def derived_select(source: object) -> Any:
+    """Return the SELECT behind a derived table or a CTE; None for anything else."""
+    return source.element if isinstance(source, Subquery | CTE) else None

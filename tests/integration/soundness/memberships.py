@@ -216,13 +216,11 @@ class Memberships:
         shapes: list[Callable[[], Any]] = [
             lambda: exists().where(member.c.project_id == key, *self.of_member(member)),
             lambda: key.in_(select(member.c.project_id).where(*self.of_member(member))),
-            lambda: key.in_(select(member.c.project_id).where(*self.of_member(member)).distinct()),
+            lambda: key.in_(select(select(member).where(*self.of_member(member)).subquery().c.project_id)),
             lambda: exists().where(
                 member.c.project_id == key, member.c.user_id == user.c.id, self.of_user(user), *self.some_of(member)
             ),
-            lambda: key.in_(
-                select(member.c.project_id).join(user, member.c.user_id == user.c.id).where(self.of_user(user))
-            ),
+            lambda: exists().where(self._common(member, user).c.project_id == key),
             lambda: key.in_(
                 select(member.c.project_id).where(
                     member.c.user_id.in_(select(user.c.id).where(self.of_user(user)).scalar_subquery())
@@ -237,6 +235,11 @@ class Memberships:
             lambda: ~exists().where(member.c.project_id == key, *self.of_member(member)),
         ]
         return self.pick(shapes)()
+
+    def _common(self, member: Any, user: Any) -> Any:
+        """Return the members that satisfy something, with their users, as a CTE."""
+        joined = select(member.c.project_id, user.c.name).join(user, member.c.user_id == user.c.id)
+        return joined.where(self.of_user(user)).cte()
 
     def some_of(self, member: Any) -> list[Any]:
         return self.of_member(member) if self.chance(3) else []

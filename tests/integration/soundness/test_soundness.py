@@ -308,6 +308,20 @@ def an_aggregate_yields_rows_of_rows(patch: Patch) -> None:
     patch.setattr(bodies, "rows_come_from_rows", lambda select: True)
 
 
+def a_cte_is_read_once(patch: Patch) -> None:
+    patch.setattr(bodies, "Counter", lambda used: dict.fromkeys(used, 1))
+
+
+def no_derived_table_is_left_out(patch: Patch) -> None:
+    add = SelectScope.add
+
+    def on_neither_side(self: SelectScope, source: Any) -> None:
+        add(self, source)
+        self.derived = {identity: (each, False) for identity, (each, _) in self.derived.items()}
+
+    patch.setattr(SelectScope, "add", on_neither_side)
+
+
 def a_table_is_one_row_in_every_body(patch: Patch) -> None:
     patch.setattr(bodies, "ChainMap", lambda own, around: {source: source for source in (*own, *around)})
 
@@ -554,6 +568,44 @@ def _two_rows_of_one_table(trial: Differential) -> None:
         case.write([Write(PARENTS.update().where(PARENTS.c.id == 2).values(x=2))])
 
 
+def _numbered(trial: Differential) -> None:
+    """Write a row before one that is numbered in a derived table, of which the other row alone is asked."""
+    numbered = select(PARENTS.c.s, func.row_number().over(order_by=PARENTS.c.id).label("n")).subquery()
+    with trial.case("", "numbered") as case:
+        case.fill({"parents": [{"id": 2, "s": "p"}]})
+        case.ask(select(numbered.c.n).where(numbered.c.s == "p"))
+        case.write([Write(PARENTS.insert().values(id=1, s="q"))])
+
+
+def _first_of_derived(trial: Differential) -> None:
+    """Write a row before the one that a LIMIT in a derived table takes, of which that one alone is asked."""
+    first = select(PARENTS.c.id, PARENTS.c.s).order_by(PARENTS.c.id).limit(1).subquery()
+    with trial.case("", "first of derived") as case:
+        case.fill({"parents": [{"id": 2, "s": "p"}]})
+        case.ask(select(first.c.id).where(first.c.s == "p"))
+        case.write([Write(PARENTS.insert().values(id=1, s="q"))])
+
+
+def _read_twice(trial: Differential) -> None:
+    """Write a row that the second reading of a CTE shows, and the first does not."""
+    common = select(PARENTS.c.id, PARENTS.c.s).cte("common")
+    again = common.alias("again")
+    with trial.case("", "read twice") as case:
+        case.fill({"parents": [{"id": 1, "s": "p"}]})
+        case.ask(select(again.c.id).select_from(common.join(again, again.c.id != common.c.id)).where(common.c.s == "p"))
+        case.write([Write(PARENTS.insert().values(id=2, s="q"))])
+
+
+def _derived_on_the_right(trial: Differential) -> None:
+    """Write a row of a derived table that keeps another from being shown with NULLs."""
+    derived = select(CHILDREN.c.parent_id, CHILDREN.c.y).where(CHILDREN.c.y == 1).subquery()
+    joined = PARENTS.outerjoin(derived, derived.c.parent_id == PARENTS.c.id)
+    with trial.case("", "derived on the right") as case:
+        case.fill({"parents": [{"id": 1, "x": 1}]})
+        case.ask(select(PARENTS.c.x).select_from(joined))
+        case.write([Write(PARENTS.update().values(x=2))])
+
+
 def _listed(trial: Differential) -> None:
     """Write the second of the values asked for."""
     with trial.case("", "listed") as case:
@@ -669,6 +721,13 @@ EXAMPLES: tuple[tuple[Callable[[Differential], None], Callable[[Patch], None], D
     (_limited, a_body_with_a_limit_is_part_of_the_one_around_it, "sqlite"),
     (_limited, a_body_with_a_limit_is_part_of_the_one_around_it, "postgresql"),
     (_compared, any_row_of_a_compared_select_will_do, "sqlite"),
+    (_numbered, an_aggregate_yields_rows_of_rows, "sqlite"),
+    (_numbered, an_aggregate_yields_rows_of_rows, "postgresql"),
+    (_first_of_derived, a_body_with_a_limit_is_part_of_the_one_around_it, "sqlite"),
+    (_read_twice, a_cte_is_read_once, "sqlite"),
+    (_read_twice, a_cte_is_read_once, "postgresql"),
+    (_derived_on_the_right, no_derived_table_is_left_out, "sqlite"),
+    (_derived_on_the_right, no_derived_table_is_left_out, "postgresql"),
     (_two_rows_of_one_table, a_table_is_one_row_in_every_body, "sqlite"),
     (_two_rows_of_one_table, a_table_is_one_row_in_every_body, "postgresql"),
 )

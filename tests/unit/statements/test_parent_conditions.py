@@ -117,6 +117,11 @@ STATEMENTS: dict[str, tuple[Any, list[Mapping[str, Condition]]]] = {
 
 _TITLES = select(TASKS.c.title)
 _TEAM_A = select(TEAMS.c.id).where(TEAMS.c.name == "a")
+_A = _TEAM_A.subquery()
+_ALL = select(TEAMS.c.id, TEAMS.c.name).subquery()
+_COMMON = _TEAM_A.cte()
+_TASKS = select(TASKS.c.title, TASKS.c.team_id).subquery()
+_INNER = select(_ALL.c.id).where(_ALL.c.name == "a").subquery()
 SPELLINGS: dict[str, Any] = {
     "IN (SELECT ...)": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A)),
     "IN (SELECT DISTINCT ...)": _TITLES.where(TASKS.c.team_id.in_(_TEAM_A.distinct())),
@@ -128,6 +133,14 @@ SPELLINGS: dict[str, Any] = {
     "row values IN": _TITLES.where(
         tuple_(TASKS.c.team_id, TASKS.c.id).in_(select(TEAMS.c.id, TEAMS.c.size).where(TEAMS.c.name == "a"))
     ),
+    "a derived table": _TITLES.join(_A, _A.c.id == TASKS.c.team_id),
+    "a derived table's condition around it": _TITLES.join(_ALL, _ALL.c.id == TASKS.c.team_id).where(_ALL.c.name == "a"),
+    "a CTE": _TITLES.join(_COMMON, _COMMON.c.id == TASKS.c.team_id),
+    "a CTE in IN": _TITLES.where(TASKS.c.team_id.in_(select(_COMMON.c.id))),
+    "tasks in a derived table": select(_TASKS.c.title)
+    .join(TEAMS, TEAMS.c.id == _TASKS.c.team_id)
+    .where(TEAMS.c.name == "a"),
+    "a derived table in a derived table": _TITLES.join(_INNER, _INNER.c.id == TASKS.c.team_id),
     "NOT NOT IN": _TITLES.where(not_(TASKS.c.team_id.not_in(_TEAM_A))),
 }
 
@@ -162,6 +175,27 @@ def test_a_parents_parent_is_the_same_in_every_spelling(statement: Any, read_set
     """Subqueries in subqueries read the rows that the joins of all three read."""
     joined = TWO_HOPS.where(ABOVE.c.name == "a")
     assert _conditions(read_set_of(statement)) == _conditions(read_set_of(joined))
+
+
+_NUMBERED = select(TEAMS.c.id, TEAMS.c.name, func.row_number().over(order_by=TEAMS.c.id).label("n")).subquery()
+_FIRST = select(TEAMS.c.id, TEAMS.c.name).order_by(TEAMS.c.id).limit(2).subquery()
+_TWICE = select(TEAMS.c.id, TEAMS.c.name).cte()
+_AGAIN = _TWICE.alias()
+NOT_SEEN_THROUGH: dict[str, Any] = {
+    "a window function": select(_NUMBERED.c.n).where(_NUMBERED.c.name == "a"),
+    "a LIMIT": select(_FIRST.c.id).where(_FIRST.c.name == "a"),
+    "a CTE that is read twice": select(_TWICE.c.id).join(_AGAIN, _AGAIN.c.id > _TWICE.c.id).where(_TWICE.c.name == "a"),
+    "a side that may be left out": select(TASKS.c.id)
+    .select_from(TASKS.outerjoin(_ALL, _ALL.c.id == TASKS.c.team_id))
+    .where(_ALL.c.name == "a"),
+}
+
+
+@pytest.mark.parametrize("statement", NOT_SEEN_THROUGH.values(), ids=NOT_SEEN_THROUGH)
+def test_a_derived_table_that_is_no_plain_selection_is_read_by_itself(statement: Any, read_set_of: ReadSetOf) -> None:
+    """What is asked of its rows says nothing of the rows behind them, as others decide what these are."""
+    found = [conditions for table, conditions in _conditions(read_set_of(statement)) if table == "teams"]
+    assert {} in [dict(each) for each in found]
 
 
 NOT_OF_ROWS: dict[str, Any] = {
