@@ -116,8 +116,11 @@ class _SQLiteFindings:
 
     @property
     def digests(self) -> dict[str, str]:
-        """`{table: digest}` of the triggers and columns expected of each captured table."""
-        captures = {table.name: table.capture for table in self.tables}
+        """`{table: digest}` of the triggers and columns expected of each captured table.
+
+        It leaves out the indexed columns, which only decide what a look-up costs.
+        """
+        captures = {table.name: replace(table.capture, indexed=frozenset()) for table in self.tables}
         return {name: digest_of(captures[name], triggers) for name, triggers in self.expected.items()}
 
     @property
