@@ -228,7 +228,7 @@ def test_ddl_while_a_look_up_is_wanted(tail: Tail, writer: psycopg.Connection[An
         tail.poll()
         writer.execute(f"INSERT INTO w VALUES ({n}, 1)")
         (batch,) = tail.poll()
-        assert [change.after and change.after.get(parent.name) for change in batch.changes] == [7]
+        assert [change.after and change.after.get(parent.name) for change in batch.changes] == [{7}]
         writer.execute("DROP TABLE author")
         tail.poll()
 

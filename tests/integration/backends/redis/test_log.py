@@ -190,7 +190,7 @@ def test_an_entry_that_does_not_join_on_is_found(rig: Rig, monkeypatch: pytest.M
         test_an_edge_that_is_slower_than_the_stream_is_long(rig, left=1)
 
 
-@pytest.mark.parametrize(("rows", "is_read"), [(1, False), (2_000, True)])
+@pytest.mark.parametrize(("rows", "is_read"), [(1, False), (500, True)])
 def test_a_small_entry_comes_with_its_report(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, rows: int, is_read: bool
 ) -> None:

@@ -102,7 +102,7 @@ def test_an_entry_that_is_nonsense(make_rig: MakeRig) -> None:
             writer, edge = await stack.enter_async_context(rig.relayed())
             client = await stack.enter_async_context(rig.client())
             edge.gate.clear()
-            rows = "INSERT INTO w SELECT i, 0 FROM generate_series(1, 2000) i"  # more than comes with a report
+            rows = "INSERT INTO w SELECT i, 0 FROM generate_series(1, 500) i"  # more than comes with a report
             writer.connection.execute(rows)
             writer.versions[1] = version_now(writer.connection)
             found: list[Any] = []
