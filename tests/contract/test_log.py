@@ -672,7 +672,7 @@ def test_images_hold_what_parents_hold(make_tail: MakeTail, writer: Writer) -> N
     (change,) = tail.received()
     assert change.before is not None
     assert change.after is not None
-    assert (change.before[TEAM.name], change.after[TEAM.name]) == ({10}, {20})
+    assert (change.before[TEAM.name], change.after[TEAM.name]) == (frozenset({10}), frozenset({20}))
     assert change.changed == frozenset({"user_id"})
     for user in ("3", "99", "NULL"):
         writer.execute(f"UPDATE post SET user_id = {user} WHERE id = 1")

@@ -241,7 +241,7 @@ def test_one_parent_that_may_not_be_read_costs_no_other(
         _run(admin, f"INSERT INTO w VALUES ({n}, 1)")
         (batch,) = tail.poll()
         images = [change.after for change in batch.changes if change.after]
-        assert [(image.get(hidden.name, UNKNOWN), image[TEAM.name]) for image in images] == [(UNKNOWN, {7})]
+        assert [(image.get(hidden.name, UNKNOWN), image[TEAM.name]) for image in images] == [(UNKNOWN, frozenset({7}))]
 
 
 WHOM = {
