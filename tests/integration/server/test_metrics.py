@@ -36,6 +36,7 @@ async def test_the_counters_say_what_happened(server: Server) -> None:
     server.write("INSERT INTO note (tenant, room, text) VALUES ('t', 'r', 'a')")
     await server.call("notes.in_room", {"room": "r"})
     server.write("UPDATE note SET text = 'b'")
+    await server.rpc._freshness.sync_to_head()  # or both were looked at together, and had changed nothing
     server.write("UPDATE note SET text = 'a'")
     await server.call("notes.in_room", {"room": "r"})
     after = await scraped(server)
