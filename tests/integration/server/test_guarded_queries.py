@@ -132,15 +132,19 @@ async def an_answer_that_is_made_again(file: Path) -> None:
     """What the first run has set on the response, and left to be done after it, was for whoever the caller was then."""
     left: list[str] = []
 
+    async def demoted(ctx: Holder) -> None:
+        if ctx.role == "chief":
+            write(file, "UPDATE pass SET role = 'clerk'")
+
     async def role(db: AsyncSession, ctx: Holder, response: Response, tasks: BackgroundTasks) -> str:
         response.headers[f"x-{ctx.role}"] = "yes"
         tasks.add_task(left.append, ctx.role)
         if ctx.role == "chief":
             response.status_code = 203
-            write(file, "UPDATE pass SET role = 'clerk'")
         return ctx.role
 
-    async with serving(file, {"n": {"role": define.use(holder).query(cache=False)(role)}}, context=who) as server:
+    functions = {"n": {"role": define.use(holder).use(demoted).query(cache=False)(role)}}
+    async with serving(file, functions, context=who) as server:
         write(file, "INSERT INTO pass VALUES ('ann', 'chief')")
         answer = await server.call("n.role", caller="ann")
         assert (answer.status_code, answer.json(), left) == (200, "clerk", ["clerk"])
