@@ -381,6 +381,8 @@ class Database(ABC):
             try:
                 self._end_read(connection, recorder)
             finally:
+                if self._observer is not None:
+                    recorder.shows = None  # versions count this process's commits: what it has read is no such one
                 connection.close()
 
     def _open_write(self, engine: Engine, isolation: Isolation) -> RootTransaction:

@@ -45,6 +45,9 @@ class Service:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.asked = asyncio.Event()
+        self.is_on = asyncio.Event()
+        self.is_on.set()
 
     def ask(self) -> int:
         self.calls += 1
@@ -63,6 +66,14 @@ def procedures(service: Service, rpc: Callable[[], ReactiveRPC]) -> dict[str, An
     @define_reactive_function(dependencies=[City, news], invalidate_when={news: lambda change, input: False})
     async def cities(db: AsyncSession) -> list[str]:
         return list((await db.exec(select(City.name).order_by(City.name))).all())
+
+    @define_reactive_function(dependencies=[weather, City])
+    async def advice(db: AsyncSession) -> int:
+        asked = service.ask()
+        service.asked.set()
+        await service.is_on.wait()
+        await db.exec(select(City.name))
+        return asked
 
     @define_reactive_function(dependencies=[weather.of(lambda input: 5)])  # type: ignore[arg-type, return-value]  # wrong on purpose
     async def wrong_key(input: Place) -> int:
@@ -87,7 +98,7 @@ def procedures(service: Service, rpc: Callable[[], ReactiveRPC]) -> dict[str, An
     async def beside(input: Place) -> None:
         await rpc().invalidate(weather)
 
-    found: list[AnyProcedure] = [forecast, outlook, cities, wrong_key, meddling, arrive, arrive_sync, beside]
+    found: list[AnyProcedure] = [forecast, outlook, cities, advice, wrong_key, meddling, arrive, arrive_sync, beside]
     return {"weather": {procedure.name: procedure for procedure in found}}
 
 
@@ -130,6 +141,21 @@ async def test_a_result_holds_until_its_topic_is_announced(place: tuple[str, Cap
         assert await call("weather.outlook") == 5
         await rpc.invalidate(weather)
         assert await call("weather.forecast", city="oslo") == 6
+
+
+async def test_what_was_asked_before_the_first_statement_is_not_of_its_snapshot(place: tuple[str, Capture]) -> None:
+    """An announcement between the two is shown by the snapshot, and not by what the handler was told before."""
+    service = Service()
+    async with opened(place, service) as rpc:
+        call = by_path(rpc)
+        service.is_on.clear()
+        calling = asyncio.create_task(call("weather.advice"))
+        await service.asked.wait()
+        await rpc.invalidate(weather)
+        service.is_on.set()
+        assert await calling == 1
+        assert await call("weather.advice") == 2
+        assert await call("weather.advice") == 2
 
 
 async def test_any_text_is_a_key(place: tuple[str, Capture]) -> None:
