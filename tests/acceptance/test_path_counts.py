@@ -54,7 +54,7 @@ POSTGRESQL = {
     "hit": Bound(1, 1, 57, 22),
     "miss": Bound(5, 5, 304, 61),
     "mutation": Bound(4, 4, 182, 54),
-    "event": Bound(6, 6, 349, 67),
+    "event": Bound(6, 6, 350, 67),
 }
 PATHS = list(SQLITE)
 

@@ -546,8 +546,8 @@ async def _lose_right(app: Existing, url: str) -> None:
         await until(lambda: stream.sent)
         assert stream.refusals == {}
         app.write(Seat(id=9, org="a", name="nine"))
-        app.delete(Seat, 9)
         await until(stream.invalidated)
+        app.delete(Seat, 9)
         assert not stream.task.done()
         app.delete(User, "ada")
         await until(stream.task.done)
