@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from reactive_rpc.backends.sqlite.capture import triggers as sqlite_triggers
 from reactive_rpc.backends.sqlite.log import SQLiteLog
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
+from reactive_rpc.cache.result import HandlerOutcome
 from reactive_rpc.changes.base_log import LogLimits
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.index import Index
@@ -53,9 +55,18 @@ def test_nothing_is_stale_if_writes_are_coalesced(tmp_path: Path, monkeypatch: p
 
 
 def _ignore_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def sync_to_head(self: SQLiteLog) -> int:
-        return self.version
+    is_after_miss = ContextVar("is_after_miss", default=False)
+    reach, read = Reader._reach, SQLiteLog.sync_to_head
 
+    async def reached(self: Reader, outcome: HandlerOutcome) -> None:
+        token = is_after_miss.set(True)
+        await reach(self, outcome)
+        is_after_miss.reset(token)
+
+    async def sync_to_head(self: SQLiteLog) -> int:
+        return await read(self) if is_after_miss.get() else self.version
+
+    monkeypatch.setattr(Reader, "_reach", reached)
     monkeypatch.setattr(SQLiteLog, "sync_to_head", sync_to_head)
 
 
