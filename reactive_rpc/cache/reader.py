@@ -423,8 +423,8 @@ class Reader:
             epoch: the log's, likewise.
         """
         # INVARIANT (of one epoch): versions of two are not places in one history, and memory might reach back to the
-        # number that the older one gave. Nor are two snapshots one: calls inside of a call have others. And what a topic
-        # names may have been asked for before the snapshot began, which shows an announcement in between.
+        # number that the older one gave. Nor are two snapshots one: calls inside of a call have others. And what a
+        # topic names may have been asked for before the snapshot began, which shows an announcement in between.
         if outcome.shows is None or not (outcome.has_place and outcome.is_whole) or epoch != self._log.epoch:
             return started_at
         return max(started_at, outcome.shows)
