@@ -423,9 +423,10 @@ class Reader:
             epoch: the log's, likewise.
         """
         # INVARIANT (of one epoch): versions of two are not places in one history, and memory might reach back to the
-        # number that the older one gave. Nor are two snapshots one: calls inside of a call have others. And what a
-        # topic names may have been asked for before the snapshot began, which shows an announcement in between.
-        if outcome.shows is None or not (outcome.has_place and outcome.is_whole) or epoch != self._log.epoch:
+        # number that the older one gave. Nor are two snapshots one. And what is outside of the database, which
+        # relations speak of, may have been asked for before the snapshot began, which shows a write in between.
+        is_exact = outcome.is_whole and not self.matcher.relations and epoch == self._log.epoch
+        if outcome.shows is None or not is_exact:
             return started_at
         return max(started_at, outcome.shows)
 

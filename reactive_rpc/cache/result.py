@@ -43,7 +43,8 @@ class HandlerOutcome:
         error: the answer of the handler instead, on purpose; None normally.
         read_set: everything that the outcome depends on.
         shows: the version of the log that its snapshot shows, exactly; None if nobody can tell.
-        is_whole: whether all of it was read on that one snapshot: the calls inside of a call have others.
+        is_whole: whether all of it was read on that one snapshot: the calls inside of a call have others, and topics
+            and tables that are declared and not read have none.
     """
 
     body: bytes

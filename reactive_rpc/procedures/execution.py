@@ -298,7 +298,9 @@ class Executor:
         if not read_set.constraints and not recorder.saw_table and read_set.period == ALWAYS:
             read_set = replace(read_set, opaque=read_set.opaque or READS_NOTHING)
         read_set = _bounded(read_set, procedure.cache.ttl_seconds, began_at)
-        return HandlerOutcome(body, read_set, error, shows=recorder.shows, is_whole=not call.inner)
+        # INVARIANT (what counts without having been read is of no snapshot): the handler may have asked for it before.
+        is_whole = not call.inner and len(read_set.constraints) == len(observed.constraints)
+        return HandlerOutcome(body, read_set, error, shows=recorder.shows, is_whole=is_whole)
 
     def known(self, change: Change, procedure: AnyProcedure) -> Change:
         """Return a change as the procedure's predicates may see it."""
