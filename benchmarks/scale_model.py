@@ -17,6 +17,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 __all__ = ["ELSEWHERE", "Costs", "Layout", "Outcome", "Write", "come_back", "simulate", "spread_writes"]
 
@@ -217,11 +218,11 @@ class _Run:
                 concerned[worker].append(result)
         for worker in range(self.layout.sampled):
             theirs = concerned[worker]
-            self.at(sent + away, lambda worker=worker, theirs=theirs: self._follow(worker, changes, theirs))  # type: ignore[misc]
+            self.at(sent + away, partial(self._follow, worker, changes, theirs))
         for result in concerned[ELSEWHERE]:
             if self.chance.random() * sum(result.streams.values()) >= result.streams[ELSEWHERE]:
                 continue  # one of those that are played is the first to come, and computes it
-            self.at(sent + away, lambda result=result: self._have_again(ELSEWHERE, result))  # type: ignore[misc]
+            self.at(sent + away, partial(self._have_again, ELSEWHERE, result))
 
     def _follow(self, worker: int, changes: int, results: list[_Result]) -> None:
         part = self.workers[worker]
@@ -229,7 +230,7 @@ class _Run:
         for result in results:
             self._notify(worker, result)
         for result in results:
-            self.at(self.now, lambda result=result: self._have_again(worker, result))  # type: ignore[misc]
+            self.at(self.now, partial(self._have_again, worker, result))
 
     def _notify(self, worker: int, result: _Result) -> None:
         costs, streams, part = self.costs, result.streams[worker], self.workers[worker]
@@ -269,7 +270,7 @@ class _Run:
         workers = sum(streams if worker == ELSEWHERE else 1 for worker, streams in result.streams.items())
         self.redis.run(self.now, self.costs.keep + (workers - 1) * self.costs.take)
         for worker in result.waiting:
-            self.at(self.now + 2 * self.layout.one_way_seconds, lambda worker=worker: self._adopt(worker))  # type: ignore[misc]
+            self.at(self.now + 2 * self.layout.one_way_seconds, partial(self._adopt, worker))
 
     def _adopt(self, worker: int) -> None:
         if worker != ELSEWHERE:
@@ -286,7 +287,7 @@ def simulate(costs: Costs, layout: Layout, writes: Iterable[Write], *, seed: int
     """Play some writes, until all is quiet."""
     run = _Run(costs, layout, random.Random(seed))
     for write in writes:
-        run.at(write.at, lambda write=write: run.commit(write))  # type: ignore[misc]
+        run.at(write.at, partial(run.commit, write))
     return run.play()
 
 
