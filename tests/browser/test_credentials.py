@@ -48,8 +48,8 @@ def test_credentials_are_asked_for_at_each_request(hub: TeamHub, browser: Contex
     tab.evaluate(f"{{ page.token = '{renewed}'; page.show('agents.get_all'); }}")
     tab.until(f"{WAS_LIVE} && page.isFresh('agents.get_all')")
     assert tab.evaluate("page.unauthorized") == 0
-    sent = [line for line in tab.chromium.timeline().splitlines() if "401" in line]
-    assert sent == []
+    refused = [line for line in tab.chromium.timeline().splitlines() if " < 401 " in line]
+    assert refused == []
 
 
 def test_who_is_sent_away_hears_of_it_once_and_asks_for_nothing_more(hub: TeamHub, browser: Context) -> None:
