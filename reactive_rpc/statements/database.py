@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import count
 from time import monotonic
@@ -33,6 +33,7 @@ from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from reactive_rpc.errors import ServiceUnavailableError
+from reactive_rpc.statements.fair_lock import FairLock
 from reactive_rpc.statements.faults import ImpairedError, UnprovenError, connecting, translated
 from reactive_rpc.statements.isolation import Isolation, level_of
 from reactive_rpc.statements.recorder import RECORDER_OPTION, Recorder, install
@@ -84,6 +85,7 @@ class Database(ABC):
     dialect: str
     queries_at_once: int = 32
     oracle: Oracle | None = None
+    _write_lock: FairLock | nullcontext[None] = nullcontext()
     _observer: WriteObserver | None = None
     _error: tuple[str, float] = ("", 0.0)
 
@@ -193,18 +195,19 @@ class Database(ABC):
         """
         engine, session = self._async_writer, None
         with self._noting(), translated():
-            transaction = await greenlet_spawn(self._open_write, engine.sync_engine, isolation)
-            connection = transaction.connection
-            try:
-                session = session_class(AsyncConnection(engine, connection), **WRITING)
-                with self._observed(connection, session.sync_session):
-                    with self._handling():
-                        end = await handle(session)
-                    return await greenlet_spawn(self._finish_write, transaction, session, end)
-            except BaseException:
-                # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
-                await shielded(greenlet_spawn(_close_write, connection, session), "closing")
-                raise
+            async with self._write_lock:
+                transaction = await greenlet_spawn(self._open_write, engine.sync_engine, isolation)
+                connection = transaction.connection
+                try:
+                    session = session_class(AsyncConnection(engine, connection), **WRITING)
+                    with self._observed(connection, session.sync_session):
+                        with self._handling():
+                            end = await handle(session)
+                        return await greenlet_spawn(self._finish_write, transaction, session, end)
+                except BaseException:
+                    # INVARIANT (shielded): a caller who is cancelled once more leaves no connection behind.
+                    await shielded(greenlet_spawn(_close_write, connection, session), "closing")
+                    raise
 
     @contextmanager
     def read_sync(
@@ -225,7 +228,7 @@ class Database(ABC):
         self, session_class: AnySession = Session, *, isolation: Isolation = "read_committed"
     ) -> Iterator[SQLAlchemySession]:
         """Do as `write`, in the calling thread."""
-        with self._noting(), translated():
+        with self._noting(), translated(), self._write_lock:
             transaction = self._open_write(self._writer, isolation)
             with (
                 transaction.connection as connection,

@@ -26,6 +26,7 @@ from reactive_rpc.backends.sqlite.driver import Driver, OneStepConnection, Readi
 from reactive_rpc.backends.sqlite.oracle import EXPLAIN, SQLiteOracle
 from reactive_rpc.errors import DefinitionError, ServiceUnavailableError
 from reactive_rpc.statements.database import Database
+from reactive_rpc.statements.fair_lock import FairLock
 from reactive_rpc.statements.faults import holding_write_lock, translated
 from reactive_rpc.statements.isolation import Isolation
 from reactive_rpc.statements.recorder import Recorder
@@ -75,6 +76,9 @@ class SQLiteDatabase(Database):
         self._busy_timeout_seconds = busy_timeout_seconds
         self._position = position
         self.oracle = SQLiteOracle()
+        # Coroutines and threads have an engine each: by SQLite's own lock, which is asked for now and then, the ones
+        # would starve while the others write without a pause.
+        self._write_lock = FairLock(busy_timeout_seconds)
 
     def create_tables(self, metadata: MetaData) -> None:
         """Create the file if it is missing, and the tables that are, as `metadata.create_all` does.
