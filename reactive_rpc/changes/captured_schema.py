@@ -23,6 +23,7 @@ class TableCapture:
         columns: every column; a column's place is its ordinal in the outbox.
         image: the columns whose value an image holds, in the order of the image.
         kinds: `{column: how it compares}`; None where no condition may rest on the image.
+        small: the columns of numbers that the database computes with in 16 bits.
         key_columns: the columns of the primary key and of the foreign keys.
         primary_key: its columns, in the key's order.
         foreign_keys: one entry a column.
@@ -41,6 +42,7 @@ class TableCapture:
     columns: tuple[str, ...]
     image: tuple[str, ...]
     kinds: Mapping[str, ColumnKind | None]
+    small: frozenset[str] = frozenset()
     key_columns: tuple[str, ...]
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...]
@@ -104,6 +106,11 @@ class CaptureState:
         """Return how `column` compares, or None where its image is not exact."""
         found = self.tables.get(table)
         return None if found is None or not found.captured else found.kinds.get(column)
+
+    def is_small(self, table: str, column: str) -> bool:
+        """Tell whether the database computes with `column` in 16 bits, and fails past them."""
+        found = self.tables.get(table)
+        return found is not None and column in found.small
 
     def primary_key(self, table: str) -> tuple[str, ...]:
         """Return the columns of a table's primary key; none where there is none."""

@@ -16,7 +16,9 @@ from typing import Final
 from reactive_rpc.dependencies.change import UNKNOWN, Image, Known, Unknown, Value
 
 __all__ = [
+    "INTEGER_BOUND",
     "OPERATIONS",
+    "SMALL_BOUND",
     "ColumnRef",
     "Expression",
     "FixedValue",
@@ -34,8 +36,9 @@ __all__ = [
 RowValue = Value | Unknown
 """The value of an expression."""
 
-_EXACT: Final = 2**31
-"""Integers below this are added and multiplied alike by both databases, whatever their type."""
+INTEGER_BOUND: Final = 2**31
+SMALL_BOUND: Final = 2**15
+"""Integers below its type's bound are added and multiplied alike by both databases; past it PostgreSQL fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ Expression = ColumnRef | FixedValue | Membership | RowOperation | OfParents
 def value_of(expression: Expression, image: Image) -> RowValue:
     """Return the value of `expression` for a row.
 
-    >>> doubled = RowOperation("*", (ColumnRef("n"), FixedValue(2)))
+    >>> doubled = RowOperation("*", (ColumnRef("n"), FixedValue(2), FixedValue(INTEGER_BOUND)))
     >>> value_of(doubled, {"n": 4}), value_of(doubled, {"n": None}), value_of(doubled, {})
     (8, None, UNKNOWN)
     """
@@ -235,16 +238,18 @@ def _case(arguments: Sequence[RowValue]) -> RowValue:
 
 
 def _computed(compute: Callable[[int, int], int]) -> Callable[[Sequence[RowValue]], RowValue]:
-    def operation(left: Known, right: Known) -> RowValue:
-        if type(left) is not int or type(right) is not int:
+    """Return an operation on two integers and the bound of the type in which the database computes them."""
+
+    def operation(left: Known, right: Known, bound: Known) -> RowValue:
+        if type(left) is not int or type(right) is not int or type(bound) is not int:
             return UNKNOWN
         result = compute(left, right)
-        return result if abs(result) < _EXACT else UNKNOWN
+        return result if abs(result) < bound else UNKNOWN
 
     return _null_fails(operation)
 
 
-def _remainder(left: Known, right: Known) -> RowValue:
+def _remainder(left: Known, right: Known, _bound: Known) -> RowValue:
     if type(left) is not int or type(right) is not int or right == 0:
         return UNKNOWN
     # Both databases round towards zero, Python does not.

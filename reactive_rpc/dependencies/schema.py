@@ -63,6 +63,10 @@ class Schema(Protocol):
         """Return how `column` compares, or None if its image is not exact: no condition may rest on it."""
         ...
 
+    def is_small(self, table: str, column: str) -> bool:
+        """Tell whether the database computes with `column` in 16 bits, and fails past them."""
+        ...
+
     def primary_key(self, table: str) -> tuple[str, ...]:
         """Return the columns of the primary key of a captured table; none if it has none, or is not known."""
         ...

@@ -90,7 +90,7 @@ class Binder:
             shown: what `shown_rows` says of a row, once its window has been read.
         """
         lookups = usable(template.reads, self._schema)
-        formulas = FormulaBinder(self._dialect, self._exact_column, lambda operand: self._given(operand, values))
+        formulas = self._formulas(values)
         for read in template.reads:
             table = self._schema.table(read.table)
             if table is None:
@@ -121,7 +121,7 @@ class Binder:
         """Yield the reads behind the constraints, with the conditions that do not narrow them."""
         parents = judged(template.reads, self._schema)
         lookups = {atom: found for atom, found in parents.items() if isinstance(found, Lookup)}
-        formulas = FormulaBinder(self._dialect, self._exact_column, lambda operand: self._given(operand, values))
+        formulas = self._formulas(values)
         for read in template.reads:
             table = self._schema.table(read.table)
             if table is None:
@@ -158,6 +158,15 @@ class Binder:
                     )
                 ),
             )
+
+    def _formulas(self, values: ParameterValues) -> FormulaBinder:
+        return FormulaBinder(
+            self._dialect, self._exact_column, lambda operand: self._given(operand, values), self._is_small
+        )
+
+    def _is_small(self, field: Field) -> bool:
+        table = self._schema.table(field.table)
+        return table is None or self._schema.is_small(table, self._spelled(table, field.name))
 
     def _unused_limit(self, template: Template, read: Read, shown: Expression | None) -> Iterator[UnusedCondition]:
         """Yield why a statement's LIMIT does not narrow a read that it could."""

@@ -37,8 +37,8 @@ __all__ = [
 MAX_SHOWN: Final = 5
 """So many values of a list are shown."""
 
-_SHOWN_ARGUMENTS: Final = {"as text": 1, "like": 2, "lower": 1, "upper": 1}
-"""How many arguments are the statement's own: the others say how the database folds and escapes."""
+_SHOWN_ARGUMENTS: Final = {"%": 2, "*": 2, "+": 2, "-": 2, "as text": 1, "like": 2, "lower": 1, "upper": 1}
+"""How many arguments are the statement's own: the others say how the database folds, escapes and computes."""
 _SIGNS: Final = {"eq": "=", "in": "IN", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 

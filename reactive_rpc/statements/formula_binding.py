@@ -12,7 +12,9 @@ from typing import Final
 
 from reactive_rpc.dependencies.change import UNKNOWN, Value
 from reactive_rpc.dependencies.expressions import (
+    INTEGER_BOUND,
     OPERATIONS,
+    SMALL_BOUND,
     ColumnRef,
     Expression,
     FixedValue,
@@ -57,11 +59,13 @@ class FormulaBinder:
         dialect: the database's name in SQLAlchemy.
         column_of: the spelling and the kind of a column; no kind if it is not exact.
         given: the values of a parameter.
+        is_small: whether the database computes with a column in 16 bits.
     """
 
     dialect: str
     column_of: Callable[[Field], tuple[str, ColumnKind | None]]
     given: Callable[[Parameter | Constant], GivenValues]
+    is_small: Callable[[Field], bool]
 
     def bind(self, formula: Formula) -> Expression:
         """Return the expression of a truth value."""
@@ -190,7 +194,24 @@ class FormulaBinder:
         name, values = formula.name, [self._bind(each, "integer") for each in formula.arguments]
         if any(each.kind not in ("integer", "numeric") for each in values):
             return _NOTHING
-        return _Bound(RowOperation(name, tuple(each.expression for each in values)), "integer")
+        bound = FixedValue(INTEGER_BOUND if self._is_wide(formula) else SMALL_BOUND)
+        return _Bound(RowOperation(name, (*(each.expression for each in values), bound)), "integer")
+
+    def _is_wide(self, formula: Formula) -> bool:
+        """Tell whether the database surely computes a number in 32 bits or more.
+
+        INVARIANT (a result that fails is not known): smallint and smallint are computed as smallint, and a parameter
+        has the type that it is sent with, which may be that one.
+        """
+        if isinstance(formula, Field):
+            return not self.is_small(formula)
+        if not isinstance(formula, Applied):
+            return False
+        if formula.name in ("+", "-", "*", "%"):
+            return any(map(self._is_wide, formula.arguments))
+        if formula.name == "case":
+            return all(map(self._is_wide, (*formula.arguments[1:-1:2], formula.arguments[-1])))
+        return formula.name in ("length", "as integer") or all(map(self._is_wide, formula.arguments))
 
     def _cast(self, formula: Applied, _kind: ColumnKind | None) -> _Bound:
         name, value = formula.name, self._bind(formula.arguments[0])

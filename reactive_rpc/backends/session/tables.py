@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import Connection, inspect
-from sqlalchemy.types import Boolean, Integer
+from sqlalchemy.types import Boolean, Integer, SmallInteger
 
 from reactive_rpc.changes.captured_schema import TableCapture
 from reactive_rpc.changes.catalog_tables import Cascade, CatalogTables, cascades
@@ -62,6 +62,7 @@ def _table(name: str, columns: list[Any], primary: Any, foreign_keys: list[Any])
         columns=tuple(kinds),
         image=tuple(column for column, kind in kinds.items() if kind is not None),
         kinds=kinds,
+        small=frozenset(column["name"] for column in columns if isinstance(column["type"], SmallInteger)),
         key_columns=tuple(dict.fromkeys([*keys, *(column for column, _, _ in references)])),
         primary_key=keys,
         foreign_keys=references,

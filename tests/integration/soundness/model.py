@@ -254,6 +254,9 @@ class Declared:
     def kind(self, table: str, column: str) -> ColumnKind | None:
         return self._kinds[table].get(column)
 
+    def is_small(self, table: str, column: str) -> bool:
+        return False
+
     def primary_key(self, table: str) -> tuple[str, ...]:
         return ("id",)
 

@@ -302,6 +302,37 @@ def test_what_is_known_of_a_row_is_what_the_database_says(place: str, request: p
     assert found.counters["refused"] < CONDITIONS / 4
 
 
+def said_of_failures(place: Place) -> list[str]:
+    """Return the sums of small integers that are said to be known of a row for which the database fails."""
+    small, found = TABLE.c.m, []
+    for condition in (small + 1 > 0, small - 2 < 5, small * small > 9, small + small * 2 == 3, small - TABLE.c.n < 0):
+        for row, image in place.images.items():
+            answer = place.passing(and_(TABLE.c.id == row, condition))
+            recorder = Recorder(place.schema) if answer is None else answer[1]
+            if answer is None:
+                with place.engine.connect().execution_options(**{RECORDER_OPTION: recorder}) as connection:
+                    connection.execute(select(TABLE.c.id).where(TABLE.c.id == -1, condition))
+            [constraint] = recorder.read_set().constraints
+            assert constraint.test is not None
+            of_condition = constraint.test.predicate.arguments[-1]  # type: ignore[union-attr]  # AND of the two
+            truth = truth_of(of_condition, image)
+            if truth is not None and (answer is None or truth != (row in answer[0])):
+                found.append(f"{condition} is said to be {truth} of {image}")
+    return found
+
+
+def test_a_number_past_its_type_is_not_known(on_postgresql: Place) -> None:
+    """PostgreSQL computes smallint in 16 bits and fails past them: whether the row passes is not known."""
+    assert said_of_failures(on_postgresql) == []
+
+
+@pytest.mark.seeded_bug
+def test_a_type_that_is_taken_for_wider_is_found(on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of smallint that are trusted as those of integer are known of rows for which the database fails."""
+    monkeypatch.setattr(formula_binding, "SMALL_BOUND", expressions.INTEGER_BOUND)
+    assert said_of_failures(on_postgresql) != []
+
+
 def an_escape_is_looked_for_before_letters_are_folded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(formula_binding, "_lowered", lambda pattern: pattern)
 

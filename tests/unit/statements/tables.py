@@ -122,6 +122,9 @@ class Known:
     def kind(self, table: str, column: str) -> ColumnKind | None:
         return _KINDS.get(column)
 
+    def is_small(self, table: str, column: str) -> bool:
+        return False
+
     def primary_key(self, table: str) -> tuple[str, ...]:
         return ("id",) if table in METADATA.tables else ()
 

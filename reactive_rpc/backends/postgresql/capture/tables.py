@@ -79,6 +79,7 @@ class PostgreSQLColumn(NamedTuple):
         type: its oid.
         type_name: without its schema.
         is_enum: whether it is an enum, or a domain over one.
+        is_small: whether it is a smallint, or a domain over one.
     """
 
     name: str
@@ -90,6 +91,7 @@ class PostgreSQLColumn(NamedTuple):
     type: int
     type_name: str
     is_enum: bool
+    is_small: bool
 
     @property
     def called(self) -> tuple[str, str]:
@@ -411,6 +413,7 @@ class _CatalogReader:
                 columns=tuple(column.name for column in columns),
                 image=tuple(column.name for column in columns if column.kind is not None),
                 kinds={column.name: column.kind for column in columns},
+                small=frozenset(column.name for column in columns if column.is_small),
                 enums=frozenset(column.name for column in columns if column.is_enum),
                 withheld=frozenset(column.name for column in columns if not self._holds(relation, column)),
                 key_columns=tuple(dict.fromkeys((*primary_key, *(column for column, _, _ in foreign_keys)))),
@@ -489,7 +492,18 @@ def _read_columns(connection: psycopg.Connection[Any]) -> dict[int, tuple[Postgr
             kind = None
         is_plain = base in _PLAIN or (base in _TEXTS and order != "nondeterministic")
         columns[oid].append(
-            PostgreSQLColumn(name, number, version, kind, generated, is_plain, type_, type_name, base == "enum")
+            PostgreSQLColumn(
+                name,
+                number,
+                version,
+                kind,
+                generated,
+                is_plain,
+                type_,
+                type_name,
+                is_enum=base == "enum",
+                is_small=base == "int2",
+            )
         )
     return {oid: tuple(found) for oid, found in columns.items()}
 
