@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ try:
 except ImportError:  # httptools is an extra of uvicorn's
     HttptoolsCycle = H11Cycle  # type: ignore[assignment,misc]
 
-__all__ = ["is_servers_own", "write_of"]
+__all__ = ["Head", "is_servers_own", "write_answer", "write_of"]
 
 _SENDS = frozenset({H11Cycle.send, HttptoolsCycle.send})
 _WRITTEN = _SENDS - {H11Cycle.send}
@@ -54,3 +55,84 @@ def write_of(send: object) -> Callable[[bytes], bool] | None:
 def _chunk(body: bytes) -> bytes:
     """Return a chunk of an answer; not an empty one, which would end it."""
     return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+
+
+class _Written:
+    """A transport that keeps what is written to it."""
+
+    __slots__ = ("parts", "write")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.write = self.parts.append
+
+
+class Head:
+    """The head of an answer to GET, for many answers: uvicorn spells it once for as long as its own headers last.
+
+    Attributes:
+        status: of HTTP.
+        headers: of the answer; they say its length, or the status allows no body.
+    """
+
+    __slots__ = ("_defaults", "_is_chunked", "_spelled", "headers", "status")
+
+    def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.headers = headers
+        self._defaults: object = None
+        self._spelled = b""
+        self._is_chunked: bool | None = None
+
+    def spelled(self, cycle: Any) -> bytes:
+        """Return the bytes that a cycle of uvicorn would write, and leave it as it would be once they are written."""
+        # INVARIANT (compared as objects, which are held here): uvicorn makes another list of its own headers each
+        # second, as they say the date.
+        if cycle.default_headers is not self._defaults:
+            self._spell(cycle)
+        cycle.response_started = True
+        cycle.chunked_encoding = self._is_chunked
+        return self._spelled
+
+    def _spell(self, cycle: Any) -> None:
+        # By uvicorn itself, in a cycle that is like this one, for a connection that is none.
+        twin = copy(cycle)
+        twin.transport = written = _Written()
+        try:
+            twin.send({"type": "http.response.start", "status": self.status, "headers": self.headers}).send(None)
+        except StopIteration:
+            self._spelled, self._is_chunked = b"".join(written.parts), twin.chunked_encoding
+            self._defaults = cycle.default_headers
+
+
+def write_answer(send: object, head: Head, body: bytes) -> bool:
+    """Write a whole answer to GET as two calls of `send` would, to spare what `send` makes of each.
+
+    What is returned tells whether it is written. If not, nothing is, and `send` decides what is to be done: where it
+    would wait, write nothing, close the connection or keep a log of answers.
+
+    Args:
+        body: of as many bytes as the head says, if it says that; empty if it does not.
+    """
+    if getattr(send, "__func__", None) not in _WRITTEN:
+        return False
+    cycle: Any = send.__self__  # type: ignore[attr-defined]
+    if (
+        cycle.response_started
+        or cycle.disconnected
+        or cycle.access_log
+        or not cycle.keep_alive
+        or cycle.waiting_for_100_continue
+        or cycle.flow.write_paused
+        or cycle.scope["method"] != "GET"
+    ):
+        return False
+    # INVARIANT (nothing is awaited, and all of the answer is there): what the connection holds for a client that does
+    # not read is one body at most beyond what `send` would let it hold, and the next answer waits for that client.
+    write = cycle.transport.write
+    write(head.spelled(cycle))
+    write(body)
+    cycle.response_complete = True
+    cycle.message_event.set()
+    cycle.on_response()
+    return True

@@ -24,8 +24,10 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reactive_rpc.compat.fastapi import own_layers
+from reactive_rpc.compat.uvicorn import write_answer
 from reactive_rpc.web.routing.stored_answers import BEGUN, ReadyAnswer
 from reactive_rpc.web.routing.table_router import TableRouter, Target
+from reactive_rpc.web.routing.telemetry import name_route
 
 __all__ = ["SERVER_SEND", "install_shortcut"]
 
@@ -79,7 +81,8 @@ class _OuterShortcut:
         target = self.router.target(scope) if scope["type"] == "http" else None
         if target is not None:
             if scope["method"] == "GET" and type(target) is Target and target.endpoint.begins:
-                target.name(scope)
+                if target.path:
+                    name_route(scope, target.path, target.route, target.function)
                 begun = await target.endpoint.begin(scope, target.dependencies)
                 if type(begun) is ReadyAnswer:
                     await self._answer(begun, scope, receive=receive, send=send)
@@ -90,12 +93,12 @@ class _OuterShortcut:
         await self.app(scope, receive, send)
 
     async def _answer(self, answer: ReadyAnswer, scope: Scope, *, receive: Receive, send: Send) -> None:
-        start, body = answer.messages
-        sent = [start]
+        sent: list[Message] = []
         try:
-            await send(start)
-            sent.append(body)
-            await send(body)
+            if not write_answer(send, answer.head, answer.body):  # which does not fail half way
+                for message in answer.messages:
+                    sent.append(message)
+                    await send(message)
         except Exception as fault:
             scope[UNSENT] = _Unsent(sent, fault)
             await self.app(scope, receive, _nowhere)

@@ -17,6 +17,7 @@ from starlette.types import Scope, Send
 
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.result import CachedResult, ResultKey
+from reactive_rpc.compat.uvicorn import Head, write_answer
 from reactive_rpc.errors import ServiceUnavailableError
 from reactive_rpc.procedures.call import EncodedInput, made_by, query_key, step_key
 from reactive_rpc.procedures.calls import Calls
@@ -46,22 +47,22 @@ MAX_CONTEXT_BYTES: Final = 1024
 
 
 class ReadyAnswer(NamedTuple):
-    """An answer that is ready to be sent."""
+    """An answer to GET that is ready to be sent."""
 
-    status: int
-    headers: Headers
+    head: Head
     body: bytes
 
     @property
     def messages(self) -> tuple[dict[str, object], dict[str, object]]:
         """The two messages of ASGI; the headers are a copy, as a middleware may change the list that it is sent."""
-        start = {"type": "http.response.start", "status": self.status, "headers": [*self.headers]}
+        start = {"type": "http.response.start", "status": self.head.status, "headers": [*self.head.headers]}
         return start, {"type": "http.response.body", "body": self.body}
 
     async def __call__(self, send: Send) -> None:
         """Send it."""
-        for message in self.messages:
-            await send(message)
+        if not write_answer(send, self.head, self.body):
+            for message in self.messages:
+                await send(message)
 
 
 Begun = ReadyAnswer | Resolved | Exception | None
@@ -82,6 +83,9 @@ class _Caller(NamedTuple):
 
 _NOBODY: Final = _Caller(b"", ())
 
+NO_HEAD: Final = Head(500, ())
+"""Of what was never answered."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -90,13 +94,17 @@ class _Known:
     Attributes:
         etag: of the result that the headers speak of; compared as an object.
         token: the cursor that they name; compared as an object.
+        tag: the ETag, as a client sends it.
+        whole: the head of an answer with the result.
+        held: the head of one to a client that holds it.
     """
 
     key: ResultKey
     etag: str = ""
     token: str = ""
-    whole: Headers = ()
-    held: Headers = ()
+    tag: bytes = b""
+    whole: Head = NO_HEAD
+    held: Head = NO_HEAD
 
 
 class StoredAnswers:
@@ -260,15 +268,15 @@ class StoredAnswers:
         # its ETag, and the token is the same object only while the log stands still. A result that is stored says of
         # itself the same until then.
         if result.etag is not known.etag or token is not known.token:
-            etag = (b"etag", result.etag.encode())
-            said = [*self._marks.of(token, self._reader.version_of(result)), *caller.mark]
-            length = (b"content-length", b"%d" % len(body))
-            known.whole = (JSON, etag, REVALIDATE, *said, length)
-            known.held = (etag, REVALIDATE, *said)
+            known.tag = result.etag.encode()
+            said = ((b"etag", known.tag), REVALIDATE, *self._marks.of(token, self._reader.version_of(result)))
+            said += tuple(caller.mark)
+            known.whole = Head(200, (JSON, *said, (b"content-length", b"%d" % len(body))))
+            known.held = Head(304, said)
             known.etag, known.token = result.etag, token
-        if is_held(scope, known.held[0][1]):
-            return ReadyAnswer(304, known.held, b"")
-        return ReadyAnswer(200, known.whole, body)
+        if is_held(scope, known.tag):
+            return ReadyAnswer(known.held, b"")
+        return ReadyAnswer(known.whole, body)
 
     def _known_of(self, text: bytes, ctx: Context, caller: _Caller) -> _Known | None:
         """Return where the result for an input and a caller is stored; None if its input was not decoded lately."""

@@ -5,6 +5,9 @@ Each scenario is held twice: as it is, and with the bug put in that would break 
 
 from __future__ import annotations
 
+import asyncio
+import re
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +17,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, Header
 from sqlmodel import Field, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -26,6 +30,7 @@ from reactive_rpc import define_reactive_function as define
 from reactive_rpc.cache.freshness import Freshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.compat.fastapi import own_layers
+from reactive_rpc.compat.uvicorn import write_answer
 from reactive_rpc.procedures import calls
 from reactive_rpc.procedures.canonical import canonical
 from reactive_rpc.testing import FakeClock
@@ -441,3 +446,59 @@ async def test_a_stream_of_a_mounted_application_passes_its_middlewares(file: Pa
         async with InProcessStream(app, [query], headers, note=lambda: None, path="/inner/rpc/events") as stream:
             await until(lambda: stream.names)
             assert sent == ["http.response.start", "http.response.body"]
+
+
+async def received_of(app: ASGIApp, requests: bytes) -> bytes:
+    """Return all that uvicorn sends over one connection, but for dates."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None, ws="none", access_log=False)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(requests)
+        received = await reader.read()
+        writer.close()
+        server.should_exit = True
+        await serving
+    return b"\r\n".join(line for line in received.split(b"\r\n") if not line.startswith(b"date:"))
+
+
+@pytest.mark.parametrize("middlewares", [(), (Counting,)])
+async def test_a_server_sends_the_same_bytes_whoever_writes_them(file: Path, middlewares: tuple[Any, ...]) -> None:
+    """An answer that is written in one go is the one that `send` makes, whole or held, before and after a write."""
+    written: list[bool] = []
+
+    def noted(*arguments: Any) -> bool:
+        written.append(write_answer(*arguments))
+        return written[-1]
+
+    def make_app(rpc: ReactiveRPC) -> FastAPI:
+        app = app_of(rpc)
+        for each in middlewares:
+            app.add_middleware(each)
+        return app
+
+    async with serving(file, {"n": {"texts": define.query(texts)}}, context=who, make_app=make_app) as server:
+
+        async def around(scope: Scope, receive: Receive, send: Send) -> None:
+            async def sent(message: Message) -> None:
+                await send(message)
+
+            await server.app(scope, receive, sent)
+
+        for number in range(2):
+            etag = (await asked(server, "n.texts")).headers["etag"].encode()
+            line = b"GET /rpc/n.texts HTTP/1.1\r\nhost: x\r\ncaller: ann\r\n"
+            requests = b"".join(
+                [line + b"\r\n", line + b"if-none-match: " + etag + b"\r\n\r\n", line + b"\r\n",
+                 line + b"connection: close\r\n\r\n"]
+            )  # fmt: skip
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(shortcut, "write_answer", noted)
+                patched.setattr(stored_answers, "write_answer", noted)
+                written.clear()
+                own = await received_of(server.app, requests)
+                assert written == [*[not middlewares] * 3, False]
+                assert own == await received_of(around, requests)
+                assert re.findall(rb"HTTP/1\.1 (\d+)", own) == [b"200", b"304", b"200", b"200"]
+            write(file, f"INSERT INTO note(room, tenant, text) VALUES ('a', 't', 'new {number}')")

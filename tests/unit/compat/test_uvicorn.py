@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import uvicorn
 
-from reactive_rpc.compat.uvicorn import is_servers_own, write_of
+from reactive_rpc.compat.uvicorn import Head, is_servers_own, write_answer, write_of
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -68,15 +68,29 @@ class _Rest:
 
 
 async def received_of(
-    app: Application, http: Literal["h11", "httptools"] = "httptools", *, request: bytes = b"GET / HTTP/1.1"
+    app: Application,
+    http: Literal["h11", "httptools"] = "httptools",
+    *,
+    request: bytes = b"GET / HTTP/1.1",
+    before: int = 0,
+    access_log: bool = True,
+    read_when: asyncio.Event | None = None,
 ) -> bytes:
-    """Serve one request, and return all that comes until the server ends the connection."""
+    """Serve one request, and return all that comes until the server ends the connection.
+
+    Args:
+        before: so many more come before it over the same connection, all at once.
+        read_when: nothing is read before it is set.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(app, http=http, lifespan="off", log_config=None, ws="none", access_log=access_log)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write((request + b"\r\nhost: x\r\n\r\n") * before)
         writer.write(request + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
+        if read_when is not None:
+            await read_when.wait()
         received = await reader.read()
         writer.close()
         server.should_exit = True
@@ -178,3 +192,121 @@ async def test_only_the_server_that_is_known_is_written_to() -> None:
 
     await received_of(app, "h11")
     assert found == [None, None]
+
+
+def start_of(head: Head) -> Message:
+    """Return the message of ASGI."""
+    return {"type": "http.response.start", "status": head.status, "headers": [*head.headers]}
+
+
+async def send_answer(send: Send, head: Head, body: bytes) -> None:
+    """Send an answer as any application does."""
+    await send(start_of(head))
+    await send({"type": "http.response.body", "body": body})
+
+
+HEADS = [Head(200, [(b"content-type", b"text/plain"), (b"content-length", b"5")]), Head(304, [(b"etag", b'"a"')])]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"HEAD / HTTP/1.1", b"GET / HTTP/1.0"])
+@pytest.mark.parametrize("head", HEADS, ids=["whole", "held"])
+async def test_an_answer_is_written_as_it_would_be_sent(head: Head, request_line: bytes) -> None:
+    """Over a connection that stays, and over one that ends with it; with a body, and without one."""
+    body = b"x" * 5 if head.status == 200 else b""
+    written: list[bool] = []
+
+    async def sends(scope: Message, receive: object, send: Send) -> None:
+        await send_answer(send, head, body)
+
+    async def writes(scope: Message, receive: object, send: Send) -> None:
+        written.append(write_answer(send, head, body))
+        if not written[-1]:
+            await send_answer(send, head, body)
+
+    seen = [
+        without_date(await received_of(app, request=request_line, before=3, access_log=False))
+        for app in (sends, writes)
+    ]
+    assert seen[0] == seen[1]
+    stays = request_line == b"GET / HTTP/1.1"
+    assert written == [*[stays] * (len(written) - 1), False]
+    assert seen[0].count(b"HTTP/1.1 ") == len(written)
+    assert len(written) == (1 if request_line.endswith(b"1.0") else 4)
+
+
+async def dates_of(head: Head) -> list[bytes]:
+    """Return the dates of answers that have one head, each of a later second of the server's."""
+    number = 0
+
+    async def app(scope: Message, receive: object, send: Send) -> None:
+        nonlocal number
+        number += 1
+        send.__self__.default_headers = [(b"date", b"second %d" % number)]  # type: ignore[attr-defined]
+        if not write_answer(send, head, b""):
+            await send_answer(send, head, b"")
+
+    received = await received_of(app, before=3, access_log=False)
+    return [line for line in received.split(b"\r\n") if line.startswith(b"date: ")]
+
+
+@pytest.mark.anyio
+async def test_a_head_has_the_servers_own_headers_of_the_moment() -> None:
+    """It is spelled anew when they are others."""
+    assert await dates_of(Head(304, [])) == [b"date: second %d" % number for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.anyio
+@pytest.mark.seeded_bug
+async def test_a_head_that_is_never_spelled_anew_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the dates that it repeats."""
+    spell = Head._spell
+
+    def once(self: Head, cycle: Any) -> None:
+        if not self._spelled:
+            spell(self, cycle)
+
+    monkeypatch.setattr(Head, "_spell", once)
+    assert await dates_of(Head(304, [])) != [b"date: second %d" % number for number in (1, 2, 3, 4)]
+
+
+@pytest.mark.anyio
+async def test_an_answer_waits_for_a_client_that_does_not_read() -> None:
+    """By `send`: nothing is written for it, and then all arrives."""
+    written: list[bool] = []
+    is_held = asyncio.Event()
+    head = Head(200, [(b"content-length", b"%d" % (TIMES * len(BIG)))])
+    body = BIG * TIMES
+
+    async def app(scope: Message, receive: object, send: Send) -> None:
+        written.append(write_answer(send, head, body))
+        if not written[-1]:
+            is_held.set()
+            await send_answer(send, head, body)
+
+    received = await received_of(app, before=2, access_log=False, read_when=is_held)
+    assert written == [True, False, False]
+    assert len(received) > len(written) * len(body)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("case", ["h11", "around", "logged", "begun"])
+async def test_an_answer_is_left_to_send(case: str) -> None:
+    """To another server's, to a middleware's, where answers are logged, and where one has begun."""
+    written: list[bool] = []
+    [whole, _] = HEADS
+
+    async def app(scope: Message, receive: object, send: Send) -> None:
+        async def around(message: Message) -> None:
+            await send(message)
+
+        if case == "begun":
+            await send(start_of(whole))
+        written.append(write_answer(around if case == "around" else send, whole, b"x" * 5))
+        if case != "begun":
+            await send(start_of(whole))
+        await send({"type": "http.response.body", "body": b"x" * 5})
+
+    received = await received_of(app, "h11" if case == "h11" else "httptools", before=1, access_log=case == "logged")
+    assert written == [False, False]
+    assert received.count(b"xxxxx") == len(written)
