@@ -126,6 +126,8 @@ def _of_read(read: ExplainedRead) -> Iterator[Text]:
     seen = "all columns" if read.columns is None else ", ".join(read.columns) or "no column"
     rows = f"narrow: {' AND '.join(read.conditions)}" if read.conditions else "wide: every row"
     yield Text(f"    {read.table} ({seen})  {rows}")
+    if read.aggregated:
+        yield Text(f"      inside of aggregates an update counts if it changes {' or '.join(read.aggregated)}")
     for each in read.unused:
         remedy = "" if each.remedy is None else f"; what would: {each.remedy}"
         yield Text(f"      not by {each.condition}: {each.reason}{remedy}")

@@ -214,18 +214,20 @@ def _from_test(test: RowTest | None) -> list[Any] | None:
         return None
     columns = [_from_value(column) for column in sorted(test.columns)]
     parts = map(_from_expression, test.of_parents)
-    return [_from_expression(test.predicate), columns, test.narrows, test.is_windowed, *parts]
+    aggregated = list(map(_from_expression, test.aggregated))
+    return [_from_expression(test.predicate), columns, test.narrows, test.is_windowed, aggregated, *parts]
 
 
 def _to_test(item: Any) -> RowTest | None:
     if item is None:
         return None
-    predicate, columns, narrows, is_windowed, *parents = _list(item)
+    predicate, columns, narrows, is_windowed, values, *parents = _list(item)
     if not isinstance(narrows, bool) or not isinstance(is_windowed, bool):
         raise ValueError(f"{narrows!r} or {is_windowed!r} is neither true nor false")
     of_parents = tuple(map(_to_condition_of_parents, parents))
     tested = frozenset(map(_text, _list(columns)))
-    return RowTest(_to_expression(predicate), tested, narrows, is_windowed, of_parents)
+    aggregated = tuple(map(_to_expression, _list(values)))
+    return RowTest(_to_expression(predicate), tested, narrows, is_windowed, of_parents, aggregated)
 
 
 def _to_condition_of_parents(item: Any) -> OfParents:

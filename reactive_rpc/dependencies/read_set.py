@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reactive_rpc.dependencies.change import UNKNOWN, Change, Image, Known, Unknown, Value
-from reactive_rpc.dependencies.expressions import Expression, OfParents, truth_of
+from reactive_rpc.dependencies.expressions import Expression, OfParents, truth_of, value_of
 from reactive_rpc.dependencies.lookup import Lookup
 from reactive_rpc.dependencies.period import ALWAYS, Period
 
@@ -100,8 +100,9 @@ class RowTest:
     """The part of a WHERE that is about one row alone, evaluated on its images.
 
     INVARIANT (only which side a row is on matters): a statement sees a row's `columns` only through this predicate, as
-    TRUE or not. So an update of no other column, before and after which it is the same, leaves the result as it is; so
-    does any write whose images all fail it, if it `narrows`.
+    TRUE or not, and of a row that passes through the values that aggregates take up. So an update of no other column,
+    before and after which these are the same, leaves the result as it is; so does any write whose images all fail the
+    predicate, if it `narrows`.
 
     Attributes:
         predicate: TRUE for the rows that pass.
@@ -109,6 +110,7 @@ class RowTest:
         narrows: whether a row that fails it, of which an outer join may show NULLs in its place, cannot matter.
         is_windowed: whether the last of its parts comes of the rows that a LIMIT showed, and not of the WHERE.
         of_parents: conditions on parents: an image of which one is not TRUE cannot matter.
+        aggregated: the values through which aggregates see `columns` of a row that passes, beside the predicate.
     """
 
     predicate: Expression
@@ -116,6 +118,7 @@ class RowTest:
     narrows: bool
     is_windowed: bool = False
     of_parents: tuple[OfParents, ...] = ()
+    aggregated: tuple[Expression, ...] = ()
 
     def is_touched(self, change: Change, *, before: bool, after: bool, others_changed: bool) -> bool:
         """Tell whether a change may matter.
@@ -131,10 +134,21 @@ class RowTest:
         will_be = None if change.after is None else truth_of(self.predicate, change.after)
         if self.narrows and not ((before and was is not False) or (after and will_be is not False)):
             return False
-        return others_changed or was is None or was != will_be
+        if others_changed or was is None or was != will_be:
+            return True
+        return was and not all(_is_same_value(each, change) for each in self.aggregated)
 
     def _has_parents(self, image: Image | None) -> bool:
         return image is not None and all(truth_of(each, image) is not False for each in self.of_parents)
+
+
+def _is_same_value(expression: Expression, change: Change) -> bool:
+    """Tell whether an expression surely has the same value before and after a change, to the last digit."""
+    before, after = (
+        UNKNOWN if image is None else value_of(expression, image) for image in (change.before, change.after)
+    )
+    # 1, 1.0 and Decimal("1.0") compare equal, and their sums are spelled otherwise.
+    return not isinstance(before, Unknown) and not isinstance(after, Unknown) and repr(before) == repr(after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def _tested(constraint: Constraint) -> Iterator[tuple[str, Expression]]:
     predicate = test.predicate
     parts = predicate.arguments if isinstance(predicate, RowOperation) and predicate.name == "and" else ()
     # Where a window ends follows from the data, and is no value that the query compares with.
-    for part in (*(parts[:-1] if test.is_windowed else parts), *test.of_parents):
+    for part in (*(parts[:-1] if test.is_windowed else parts), *test.of_parents, *test.aggregated):
         for column in columns_of(part):
             yield column, part
 

@@ -143,6 +143,7 @@ class Binder:
                     *_expressed(self._with_parents(own, read, formulas=formulas, lookups=lookups)),
                     *([] if shown is None or not read.is_windowed else [expressed(shown)]),
                 ),
+                aggregated=() if own is None or not own.columns else tuple(map(expressed, own.aggregated)),
                 unused=tuple(
                     dict.fromkeys(
                         [
@@ -226,13 +227,19 @@ class Binder:
 
     def _own_test(self, test: FormulaTest, table: str, formulas: FormulaBinder) -> RowTest | None:
         """Return the test of one execution; None if it says nothing beside the conditions."""
-        predicate = RowOperation("and", tuple(map(formulas.bind, test.formulas)))
+        bound = tuple(map(formulas.bind, test.formulas))
+        counted = None if test.counted is None else formulas.bind(test.counted)
+        # A condition that no row is known to fail would make it unknown which side a row is on.
+        is_counted = counted is not None and may_fail(counted)
+        predicate = RowOperation("and", (*bound, *((counted,) if counted is not None and is_counted else ())))
         columns = frozenset(self._spelled(table, each) for each in test.columns)
         # INVARIANT (a row that an outer join leaves out is all NULL): if such a row may be TRUE, one that fails may
         # keep it from being there.
         nulls = dict.fromkeys(columns_of(predicate))
-        narrows = test.says_more and not (test.nullable and truth_of(predicate, nulls) is not False)
-        return RowTest(predicate, columns, narrows) if columns or narrows else None
+        is_missing_known = not (test.nullable and truth_of(predicate, nulls) is not False)
+        narrows = (test.says_more or is_counted) and is_missing_known
+        aggregated = tuple(map(formulas.bind_value, test.aggregated))
+        return RowTest(predicate, columns, narrows, aggregated=aggregated) if columns or narrows else None
 
     def _exact_column(self, field: Field) -> tuple[str, ColumnKind | None]:
         return self._spelled(self._schema.table(field.table), field.name), self._kind_of(field)
@@ -323,7 +330,7 @@ def _windowed(test: RowTest | None, shown: Expression) -> RowTest:
     columns: frozenset[str] = frozenset() if test is None else test.columns
     # INVARIANT (such a read is of no row that an outer join leaves out): so whatever fails it cannot matter.
     found = RowTest(RowOperation("and", (*parts, shown)), columns, narrows=True, is_windowed=True)
-    return found if test is None else replace(found, of_parents=test.of_parents)
+    return found if test is None else replace(found, of_parents=test.of_parents, aggregated=test.aggregated)
 
 
 def _resting(

@@ -22,6 +22,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement, Label
 from sqlalchemy.sql.selectable import FromClause
 
 from reactive_rpc.compat.sqlalchemy import is_plain_select, rows_come_from_rows, where_criteria
+from reactive_rpc.statements.aggregates import aggregates_of, is_aggregated
 from reactive_rpc.statements.predicates import (
     DERIVED,
     NEVER,
@@ -63,6 +64,8 @@ class Body:
         links: `SelectScope.links`.
         columns: the fields that it yields, by place; None for anything else than a column.
         is_plain: whether it yields a row for every row of its FROM and WHERE.
+        aggregates: those among its columns (`aggregates.py`).
+        is_aggregated: whether it yields one row, made of these alone.
         index: of the body, in the order in which they open.
         where: the terms of WHERE, and of the ON clauses that are as good.
         unread: the parts of the conditions that say nothing.
@@ -78,6 +81,8 @@ class Body:
     links: tuple[tuple[Field, Field], ...]
     columns: tuple[Field | None, ...]
     is_plain: bool
+    aggregates: tuple[Any, ...] = ()
+    is_aggregated: bool = False
     index: int = 0
     where: Terms = NEVER
     unread: tuple[Any, ...] = ()
@@ -304,6 +309,8 @@ def _named(select: SelectBody, scope: SelectScope, *, criteria: Sequence[Any], n
         columns=tuple(_renamed(field_of(each), names) for each in columns),
         derived={names[source]: each for source, each in scope.derived.items()},
         is_plain=is_plain_select(select.statement),
+        aggregates=aggregates_of(select.statement),
+        is_aggregated=is_aggregated(select.statement),
     )
 
 

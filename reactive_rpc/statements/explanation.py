@@ -108,12 +108,15 @@ class ExplainedRead:
         columns: through which they are seen, sorted; None is all of them.
         conditions: that narrow it, as SQL has them; without any every row is read.
         unused: the conditions that do not.
+        aggregated: the values that aggregates take up: an update that changes none of these, and none of the columns
+            that stand elsewhere, does not count.
     """
 
     table: str
     columns: tuple[str, ...] | None
     conditions: tuple[str, ...] = ()
     unused: tuple[UnusedCondition, ...] = ()
+    aggregated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +172,8 @@ def expressed(expression: Expression) -> str:
     if isinstance(expression, ColumnRef):
         return expression.name
     if isinstance(expression, FixedValue):
-        return "?" if isinstance(expression.value, Unknown) else repr(expression.value)
+        value = expression.value
+        return "?" if isinstance(value, Unknown) else "NULL" if value is None else repr(value)
     if isinstance(expression, Membership):
         values = ", ".join(sorted(map(repr, expression.values)))
         return f"{expressed(expression.of)} IN ({values}{', NULL' if expression.has_null else ''})"

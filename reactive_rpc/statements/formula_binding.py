@@ -71,6 +71,14 @@ class FormulaBinder:
         """Return the expression of a truth value."""
         return self._bind(formula).expression
 
+    def bind_value(self, formula: Formula) -> Expression:
+        """Return the expression of a value that is compared with nothing but itself, before and after a change."""
+        if not isinstance(formula, Applied) or formula.name != "case":
+            return self._bind(formula).expression
+        *parts, last = formula.arguments
+        pairs = zip(map(self.bind, parts[::2]), map(self.bind_value, parts[1::2]), strict=True)
+        return RowOperation("case", (*(part for pair in pairs for part in pair), self.bind_value(last)))
+
     def _bind(self, formula: Formula, kind: ColumnKind | None = None) -> _Bound:
         """Bind a formula; a value of the statement's is compared as `kind`."""
         if isinstance(formula, Field):

@@ -31,6 +31,7 @@ from sqlalchemy.sql.functions import Function, FunctionElement
 from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
 
 __all__ = [
+    "NULL",
     "PERCENT",
     "UNREAD",
     "Applied",
@@ -40,6 +41,7 @@ __all__ = [
     "fields_in",
     "has_unread",
     "is_null_of_null",
+    "is_plain_call",
     "is_said_by_atoms",
 ]
 
@@ -67,7 +69,7 @@ class Applied:
 Formula = Field | Parameter | Constant | Missing | Applied
 
 UNREAD: Final = Missing(is_null=False)
-_NULL: Final = Missing(is_null=True)
+NULL: Final = Missing(is_null=True)
 
 _COMPARED: Final[Mapping[Any, str]] = {
     operators.eq: "=",
@@ -140,6 +142,12 @@ def has_unread(formula: Formula) -> bool:
     return formula == UNREAD or (isinstance(formula, Applied) and any(map(has_unread, formula.arguments)))
 
 
+def is_plain_call(function: FunctionElement[Any]) -> bool:
+    """Tell whether SQLAlchemy itself renders a function, as a plain call of a function without a schema."""
+    is_known = isinstance(function, Function) or type(function).__module__ == "sqlalchemy.sql.functions"
+    return is_known and not getattr(function, "packagenames", ())
+
+
 def is_null_of_null(formula: Formula) -> bool:
     """Tell whether a formula of one column is surely NULL, and so not TRUE, if the column is."""
     if isinstance(formula, Field):
@@ -189,15 +197,15 @@ class FormulaReader:
         return Applied("=", (inner, Constant(int(is_true))))
 
     def _unary(self, expression: UnaryExpression[Any]) -> Formula:
-        return Applied("not", (self._truth(expression.element),)) if expression.operator is operators.inv else UNREAD
+        return Applied("not", (self.truth(expression.element),)) if expression.operator is operators.inv else UNREAD
 
     def _list(self, expression: ExpressionClauseList[Any]) -> Formula:
         if expression.operator not in (operators.and_, operators.or_):
             return UNREAD
         name = "and" if expression.operator is operators.and_ else "or"
-        return Applied(name, tuple(map(self._truth, expression.clauses)))
+        return Applied(name, tuple(map(self.truth, expression.clauses)))
 
-    def _truth(self, expression: Any) -> Formula:
+    def truth(self, expression: Any) -> Formula:
         """Read a condition as AND, OR and NOT take it: a truth value."""
         found = self.read(expression)
         if isinstance(found, Applied) and found.name in _TRUTHS:
@@ -258,12 +266,9 @@ class FormulaReader:
         return found
 
     def _function(self, function: FunctionElement[Any]) -> Formula:
-        # Only what SQLAlchemy itself renders as a plain call.
-        if not isinstance(function, Function) and type(function).__module__ != "sqlalchemy.sql.functions":
+        if not is_plain_call(function):
             return UNREAD
         name, arguments = str(getattr(function, "name", "")).lower(), list(function.clauses)
-        if getattr(function, "packagenames", ()):
-            return UNREAD
         if name == "coalesce" and len(arguments) > 1:
             return Applied("coalesce", tuple(map(self.read, arguments)))
         operation, count = _FUNCTIONS.get(name, ("", -1))
@@ -273,8 +278,8 @@ class FormulaReader:
         value = None if case.value is None else self.read(case.value)
         read: list[Formula] = []
         for when, then in case.whens:
-            read += (self._truth(when) if value is None else Applied("=", (value, self.read(when))), self.read(then))
-        return Applied("case", (*read, _NULL if case.else_ is None else self.read(case.else_)))
+            read += (self.truth(when) if value is None else Applied("=", (value, self.read(when))), self.read(then))
+        return Applied("case", (*read, NULL if case.else_ is None else self.read(case.else_)))
 
     def _cast(self, cast: Cast[Any]) -> Formula:
         operation = next(_cast_operations(cast.type), None)
@@ -322,7 +327,7 @@ _READERS: Final[Mapping[type, Callable[[FormulaReader, Any], Formula]]] = {
     BindParameter: FormulaReader._parameter,
     True_: lambda _reader, _expression: Constant(1),
     False_: lambda _reader, _expression: Constant(0),
-    Null: lambda _reader, _expression: _NULL,
+    Null: lambda _reader, _expression: NULL,
     AsBoolean: FormulaReader._as_boolean,
     UnaryExpression: FormulaReader._unary,
     ExpressionClauseList: FormulaReader._list,

@@ -1,8 +1,9 @@
 """Which columns of a table's occurrence a statement shows, and which it only tests.
 
 A column is only *tested* if each of its renderings stands in a condition of a WHERE, or of an ON that is as good as
-one, that is read as a formula about this occurrence alone. Then the statement sees it through the truth of those
-conditions (`dependencies/read_set.py`, `RowTest`). `docs/internals/read-sets.md` argues why that suffices.
+one, or inside of an aggregate (`aggregates.py`), that is read as a formula about this occurrence alone. Then the
+statement sees it through the truth of those conditions, and through the values that those aggregates take up
+(`dependencies/read_set.py`, `RowTest`). `docs/internals/read-sets.md` argues why that suffices.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BindParameter, ExpressionClauseList
 
+from reactive_rpc.statements.aggregates import has_rows_counted, seen_value
 from reactive_rpc.statements.bodies import Body
 from reactive_rpc.statements.formulas import Applied, Formula, FormulaReader, fields_in, has_unread, is_said_by_atoms
 from reactive_rpc.statements.predicates import Constant, Field, Parameter, field_of, ungrouped
@@ -41,12 +43,16 @@ class RowTests:
         self._rendering = rendering
         self._known = {source for body in bodies for source in body.occurrences.values()}
         self._formulas: dict[tuple[int, int], list[Formula]] = {}
+        self._aggregated: dict[tuple[int, int], list[tuple[Formula, bool]]] = {}
         self._fields: dict[int, Counter[str]] = {}
         self._read: set[int] = set()
         for body in bodies:
             for condition in _conjuncts(body.conditions):
                 for source in _sources(condition).intersection(body.occurrences.values()):
                     self._add(body.index, FormulaReader(name_of, source), condition)
+            for source in body.occurrences.values() if body.aggregates else ():
+                for aggregate in body.aggregates:
+                    self._add_aggregate(body.index, FormulaReader(name_of, source), aggregate)
 
     def _add(self, body: int, reader: FormulaReader, condition: Any) -> None:
         formula = reader.read(condition)
@@ -55,6 +61,12 @@ class RowTests:
             self._fields.setdefault(reader.source, Counter()).update(reader.fields)
             if not has_unread(formula):
                 self._read.update(map(id, visitors.iterate(condition)))
+
+    def _add_aggregate(self, body: int, reader: FormulaReader, aggregate: Any) -> None:
+        value = seen_value(aggregate, reader)
+        self._aggregated.setdefault((body, reader.source), []).append((value, bool(reader.fields)))
+        if reader.fields:
+            self._fields.setdefault(reader.source, Counter()).update(reader.fields)
 
     def has_read(self, expression: Any) -> bool:
         """Tell whether an expression is part of a condition that was read as a whole."""
@@ -82,9 +94,20 @@ class RowTests:
         # A column that equals one value cannot change and equal it still.
         columns = self._tested_columns(occurrence, source.table) - set(map(_equal_column, formulas))
         says_more = not all(map(is_said_by_atoms, formulas))
-        if not formulas or not (columns or says_more):
+        seen = self._aggregated.get((body.index, occurrence), [])
+        counted = self._counted([value for value, _ in seen]) if body.is_aggregated else None
+        if not (columns or says_more or counted is not None):
             return None
-        return FormulaTest(tuple(formulas), frozenset(columns), says_more, source.nullable)
+        # An aggregate of which no tested column was read sees none of them, whatever else it holds.
+        aggregated = tuple(dict.fromkeys(value for value, is_of_columns in seen if is_of_columns))
+        return FormulaTest(tuple(formulas), frozenset(columns), says_more, source.nullable, aggregated, counted)
+
+    def _counted(self, seen: Sequence[Formula]) -> Formula | None:
+        """Return a condition without which a row is NULL to every aggregate; None if it may be something to one."""
+        found = tuple(dict.fromkeys(map(has_rows_counted, seen)))
+        if any(not fields_in(each) or has_unread(each) for each in found):
+            return None
+        return found[0] if len(found) == 1 else Applied("or", found)
 
     def formulas(self, body: Body) -> Iterator[RowFormula]:
         """Yield what a body's conditions say of one column of a row, beside the atoms."""

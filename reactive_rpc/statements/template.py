@@ -51,12 +51,17 @@ class FormulaTest:
         columns: those that the statement renders nowhere else.
         says_more: whether they say more than the atoms of the read.
         nullable: whether an outer join may leave the occurrence out.
+        aggregated: the values through which the body's aggregates see a row that passes.
+        counted: a condition without which all of these are NULL, and nothing else sees that the row is there; None if
+            something does.
     """
 
     formulas: tuple[Formula, ...]
     columns: frozenset[str]
     says_more: bool
     nullable: bool
+    aggregated: tuple[Formula, ...] = ()
+    counted: Formula | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ queries = {
     "many": select(Task.id).where(col(Task.team_id).not_in(list(range(65)))),
     "numbers": select(Task.id).where(col(Task.title) != func.nullif(Task.team_id, 1)),
     "tested": select(Task.id).where(func.lower(Task.title) == "x", col(Task.title).startswith("x")),
+    "counted": select(func.count().filter(Task.title == "x") + func.count(Task.team_id).filter(Task.title == "y")),
     "newest": select(Task.id).where(Task.title != "x").order_by(col(Task.id).desc()).limit(1),
     "few": select(Team.id).order_by(Team.id).limit(3),
     "by_computed": select(Team.id).order_by(func.lower(Team.name), Team.id).limit(1),
@@ -113,6 +114,16 @@ def test_conditions_that_are_evaluated_on_rows_are_told(explained: dict[str, Any
     read = reads(explained["tested"])["task"]
     assert read["conditions"] == ["(lower(title) = 'x')", "(title like 'x%')"]
     assert read["unused"] == []
+
+
+def test_conditions_inside_of_aggregates_are_told(folder: Path, explained: dict[str, Any]) -> None:
+    """As conditions if a row outside of all of them does not count, and by the values that they take up."""
+    read = reads(explained["counted"])["task"]
+    assert read["conditions"] == ["((title = 'x') or (title = 'y'))"]
+    assert read["aggregated"][0] == "case((title = 'x'), 1, NULL)"
+    assert read["unused"] == []
+    text = run(folder, "explain", "main:rpc", "tasks.counted").stdout
+    assert "inside of aggregates an update counts if it changes case((title = 'x'), 1, NULL) or case(" in text
 
 
 def test_the_end_of_a_full_page_is_told(folder: Path) -> None:

@@ -218,6 +218,27 @@ def _pairs(rng: random.Random) -> Any:
     return shown.select_from(joined).where(child.c.status != "done", parent.c.priority > rng.randint(1, 7))
 
 
+def _aggregated(rng: random.Random) -> Any:
+    """Show figures, as a dashboard does: each of the rows of a condition of its own."""
+    is_open, is_late = T.status == rng.choice(STATUSES), T.priority > rng.randint(4, 8)
+    shapes = [
+        func.count().filter(is_open),
+        func.sum(T.points).filter(is_late),
+        func.sum(case((is_open, T.points), else_=0)),
+        func.count(case((is_late, 1))),
+        func.count(T.due),
+        func.count(T.note.distinct()),
+        func.max(T.points),
+        func.avg(case((is_late, T.views))),
+        func.coalesce(func.sum(case((is_open, 1), (is_late, 2))), 0),
+    ]
+    shown = rng.sample(shapes, rng.choice([1, 2, 3]))
+    where = rng.choice([[], [T.team == rng.choice(TEAMS)], [T.title.contains("Bug")]])
+    if rng.random() < 0.3:
+        return select(T.team, *shown).where(*where).group_by(T.team)
+    return select(*shown).select_from(TICKETS).where(*where)
+
+
 def _page(rng: random.Random) -> Any:
     limited = select(T.id, T.title).where(T.status == rng.choice(STATUSES), T.priority > 2)
     return limited.order_by(T.priority.desc(), T.id).limit(3)
@@ -252,11 +273,12 @@ SHAPES: Final[dict[str, Callable[[random.Random], Any]]] = {
     "row values": _rows,
     "truth values": _boolean,
     "several": _combined,
+    "aggregates": _aggregated,
     "self join": _pairs,
     "LIMIT": _page,
     "order shown": _newest,
 }
-WHOLE: Final = frozenset({"self join", "LIMIT", "order shown"})
+WHOLE: Final = frozenset({"aggregates", "self join", "LIMIT", "order shown"})
 """Shapes that are statements by themselves."""
 
 
