@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sized
-from typing import Final
+from typing import Final, NoReturn
 
 from reactive_rpc.changes.log import Batch
 from reactive_rpc.changes.wake_up import WakeUp
@@ -28,6 +28,9 @@ LOG_STALLED_SECONDS: Final = 5.0
 
 LOST_SECONDS: Final = 3.0
 """A log that could not be read for so long may be missing commits: streams that stay open would confirm the past."""
+
+LOST_TICKS: Final = 10
+"""In so many parts that time is counted, so that a worker without a core counts no more than one of them."""
 
 
 class LogFollower:
@@ -60,7 +63,10 @@ class LogFollower:
         self._wake_up = wake_up
         self._clock = clock
         self._has_failed = False
+        self._has_failed_to_wake = False
         self._has_changes = False
+        self._ticks = 0
+        self._ticking: asyncio.TimerHandle | None = None
         self._interval_seconds = interval_seconds
         self._streams = streams
         self._on_lost = on_lost
@@ -71,6 +77,21 @@ class LogFollower:
 
     async def run(self) -> None:
         """Follow until cancelled; outlive any failure, loudly."""
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except Exception:
+                    # It is polled then. Not logged again until it has slept: that may come with each interval.
+                    if not self._has_failed_to_wake:
+                        logger.exception("the log cannot be waited for, so it is read in intervals")
+                    self._has_failed_to_wake = True
+                    await self._pause()
+        finally:
+            if self._ticking is not None:
+                self._ticking.cancel()
+
+    async def _follow(self) -> NoReturn:
         while True:
             await self._read()
             await self._wake_up.disarm()
@@ -84,6 +105,7 @@ class LogFollower:
                 # INVARIANT (the log was read after it was armed, and before it waits): earlier commits wake nobody.
                 while await self._read() and not await self._wake_up.wait():
                     pass
+                self._has_failed_to_wake = False
 
     async def _pause(self) -> None:
         await self._clock.sleep(self._interval_seconds * (1 if self._streams else IDLE_FACTOR))
@@ -96,10 +118,14 @@ class LogFollower:
 
     async def _read(self) -> bool:
         """Read the log, and tell whether that could be done."""
-        too_long = asyncio.get_running_loop().call_later(LOST_SECONDS, self._report_lost)
+        if self._ticking is None:
+            # It goes on until the log has been read, however often that fails.
+            self._ticking = asyncio.get_running_loop().call_later(LOST_SECONDS / LOST_TICKS, self._tick)
         try:
             await self._sync()
             self._has_failed = False
+            self._ticking.cancel()
+            self._ticking, self._ticks = None, 0
             return True
         except ReactiveRPCError as exc:
             if not self._has_failed:
@@ -108,8 +134,6 @@ class LogFollower:
             self._report_lost()
         except Exception:
             logger.exception("the log cannot be followed, retrying")
-        finally:
-            too_long.cancel()
         return False
 
     def health(self) -> Part:
@@ -121,6 +145,14 @@ class LogFollower:
             return Part(ok=False, detail="the log has not been read yet")
         return Part(ok=False, detail=f"the log was last read {age_seconds:.0f} s ago")
 
+    def _tick(self) -> None:
+        # INVARIANT (each tick waits for its turn on the event loop): while nothing runs here, no more than one comes.
+        # Whoever counted by the clock alone would take a log for lost that was never asked.
+        self._ticks += 1
+        self._report_lost()
+        self._ticking = asyncio.get_running_loop().call_later(LOST_SECONDS / LOST_TICKS, self._tick)
+
     def _report_lost(self) -> None:
-        if self._age_seconds() > LOST_SECONDS:
+        # Requests read the log, too: while they can, it is not lost.
+        if self._ticks >= LOST_TICKS and self._age_seconds() > LOST_SECONDS:
             self._on_lost()

@@ -8,6 +8,7 @@ path: another wire, which reads the rest of the path itself.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from operator import is_not
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fastapi import APIRouter
@@ -133,7 +134,7 @@ class TableRouter(APIRouter):
         self._bases: set[str] = set()
         self._places: dict[str, MountPlace] = {}
         self._built_for: object = None
-        self._built_of = 0
+        self._built_of: list[object] = []
 
     def add_mount(self, mount: Mount) -> None:
         """Serve all that stands below the mount's prefix by it; undocumented, as its wire is not OpenAPI's."""
@@ -203,11 +204,11 @@ class TableRouter(APIRouter):
     def _table(self, scope: Scope) -> Mapping[str, Target | MountPlace]:
         """Return `{full path: target}` of the application that the request came through."""
         app = scope["app"]
-        routes = app.router.routes
-        # INVARIANT (held, so that no other application gets its id): asked at each request, by no more than identity.
-        if app is not self._built_for or len(routes) != self._built_of:
+        routes, built = app.router.routes, self._built_of
+        # INVARIANT (held, so that no other application or route gets an id): asked at each request, by identity alone.
+        if app is not self._built_for or len(routes) != len(built) or any(map(is_not, routes, built)):
             self._read(routes)
-            self._built_for, self._built_of = app, len(routes)
+            self._built_for, self._built_of = app, [*routes]
         return self._targets
 
     def _read(self, routes: list[Any]) -> None:

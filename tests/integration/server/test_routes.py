@@ -176,6 +176,20 @@ async def test_a_router_included_after_the_first_request_is_served(server: Serve
     assert (await server.client.get("/rpc/notes.in_room", **ROOM_A)).status_code == 200
 
 
+async def test_a_router_that_takes_the_place_of_another_is_served(server: Server) -> None:
+    """As many routes as before say nothing: the new prefix is served, and the old one no more."""
+    assert (await server.call("notes.in_room", {"room": "a"})).status_code == 200
+    routes = server.app.router.routes
+    count, kept = len(routes), [*routes]
+    server.app.include_router(server.rpc.router, prefix="/v2")
+    added = [route for route in routes if not any(route is each for each in kept)]
+    removed = kept[-len(added) :]
+    routes[:] = [route for route in routes if not any(route is each for each in removed)]
+    assert len(routes) == count
+    answers = [await server.client.get(f"{prefix}/rpc/notes.in_room?room=a") for prefix in ("/v2", "")]
+    assert [answer.status_code for answer in answers] == [200, 404]
+
+
 async def test_the_context_can_be_overridden(file: Path) -> None:
     """`dependency_overrides` replaces the context, as in any FastAPI test."""
     async with serving(file, context=who) as server:
