@@ -1,0 +1,1 @@
+"""Models as procedures: one rule for the database and for every client."""
