@@ -49,6 +49,7 @@ __all__ = [
     "unlabelled_order",
     "unwrapped_type",
     "use_connection_class",
+    "variant_of",
     "where_criteria",
     "yields_each_row",
 ]
@@ -234,10 +235,21 @@ def unwrapped_type(type_: TypeEngine[Any], dialect: Dialect) -> Any:
     return type_._unwrapped_dialect_impl(dialect)
 
 
+def variant_of(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """Return the type that is used on a database, of those that `with_variant` has joined."""
+    variant = type_._variant_mapping.get(dialect.name)
+    if variant is not None or not type_._variant_mapping:
+        return variant or type_
+    alone = copy(type_)
+    alone._variant_mapping = alone._variant_mapping.__class__()
+    alone.__dict__.pop("_static_cache_key", None)
+    return alone
+
+
 def declared_type(type_: TypeEngine[Any], dialect: Dialect) -> Any:
     """Return a type as its author gave it for this database: without decorators, and not the dialect's own yet."""
     while True:
-        variant = type_._variant_mapping.get(dialect.name, type_)
+        variant = variant_of(type_, dialect)
         if not isinstance(variant, TypeDecorator):
             return variant
         type_ = variant.load_dialect_impl(dialect)

@@ -123,6 +123,8 @@ class RuleBinder:
                 kind = self._column(one, rows, whole)
                 if isinstance(other, RecordField) and self._column(other, rows, whole) != kind:
                     raise RuleError(f"{whole}: {self._said(one, rows)}, and {self._said(other, rows)}")
+                if isinstance(other, RecordField) and _storage(one, rows) != _storage(other, rows):
+                    raise RuleError(f"{whole}: the columns store their values differently: give them one type")
                 if isinstance(other, UserAttribute) and not self._type_of(other).as_kind(kind):
                     raise RuleError(f"{whole}: {self._said(one, rows)}, and {self._said(other, rows)}")
                 return kind
@@ -194,6 +196,10 @@ class RuleBinder:
             kind = columns.columns[operand.name].kind
             return f"{columns.name}.{operand.name} is {_kind_said(kind)}"
         return f"{operand} is {' or '.join(map(_kind_said, self._type_of(operand).kinds))}"
+
+
+def _storage(field: RecordField, rows: Sequence[_Row]) -> tuple[object, ...]:
+    return rows[level_of(field.row)].columns.columns[field.name].storage
 
 
 def _kind_said(kind: Kind | None) -> str:

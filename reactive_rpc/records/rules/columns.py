@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from sqlalchemy import (
     CHAR,
@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.sqlite import DATE as SQLITE_DATE
+from sqlalchemy.dialects.sqlite import DATETIME as SQLITE_DATETIME
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import NoInspectionAvailable
@@ -35,11 +37,11 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import AutoString
 
-from reactive_rpc.compat.sqlalchemy import declared_type
+from reactive_rpc.compat.sqlalchemy import declared_type, variant_of
 from reactive_rpc.records.errors import RuleError
 from reactive_rpc.records.rules.kinds import KINDS, Kind, enum_kind
 
-__all__ = ["DIALECTS", "ColumnRule", "ModelColumns", "columns_of"]
+__all__ = ["DIALECTS", "ColumnRule", "ModelColumns", "columns_of", "is_decorated"]
 
 DIALECTS: Final[dict[str, Dialect]] = {
     "sqlite": SQLiteDialect(),
@@ -55,11 +57,15 @@ class ColumnRule:
         kind: of its values; None if they are not compared, but may be null or not.
         fault: why they are not compared.
         order_fault: why they are not ordered, if only that.
+        storage: how each database stores them, where a kind is stored in several ways. Two columns are only compared
+            with each other if it is the same: a label with a text, for one, fails on PostgreSQL, and a moment with
+            one that has no zone depends on the session's.
     """
 
     kind: Kind | None
     fault: str = ""
     order_fault: str = ""
+    storage: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,54 +139,72 @@ def _column_rule(type_: TypeEngine[Any], databases: Iterable[str]) -> ColumnRule
         return faulty
     if len({rule.kind for rule in rules}) > 1:
         return ColumnRule(None, "it is of different types on different databases")
-    return next((rule for rule in rules if rule.order_fault), rules[0])
+    order_fault = next((rule.order_fault for rule in rules if rule.order_fault), "")
+    return ColumnRule(rules[0].kind, order_fault=order_fault, storage=tuple(rule.storage for rule in rules))
 
 
 def _rule_on(type_: TypeEngine[Any], database: str) -> ColumnRule:
     """Return how a column of a type is compared on one database."""
     dialect = DIALECTS[database]
-    variant = type_
-    if isinstance(type_, TypeDecorator) and not isinstance(type_, AutoString):
-        return _decorated_rule(type_, dialect)
+    variant = variant_of(type_, dialect)
+    if is_decorated(variant):
+        return _decorated_rule(variant, dialect)
     declared = declared_type(variant, dialect)
     try:
         kind = _kind_of(declared, database)
     except ValueError as fault:
         return ColumnRule(None, str(fault))
-    return ColumnRule(kind, order_fault=_order_fault(declared, kind))
+    return ColumnRule(kind, order_fault=_order_fault(declared, kind), storage=_storage_of(declared))
+
+
+def _storage_of(declared: Any) -> tuple[object, ...]:
+    match declared:
+        case Enum():
+            return (declared.native_enum, declared.name, *declared.enums)
+        case String():
+            return (declared.collation,)
+        case Uuid():
+            return (declared.native_uuid,)
+    return ()
 
 
 def _kind_of(declared: Any, database: str) -> Kind:
-    if isinstance(declared, Enum):
-        if declared.enum_class is None:
-            raise ValueError(
-                "an Enum of texts has no class to name its members by: give it an Enum class, or use String"
-            )
+    fault = _type_fault(declared, on_sqlite=database == "sqlite")
+    if fault:
+        raise ValueError(fault)
+    if isinstance(declared, Enum) and declared.enum_class is not None:
         return enum_kind(declared.enum_class)
-    if isinstance(declared, CITEXT):
-        raise ValueError("CITEXT is compared without regard to case, as Python and TypeScript do not: use String")
-    if isinstance(declared, CHAR | NCHAR):
-        raise ValueError("CHAR is compared without the blanks at its end: use String")
-    if isinstance(declared, Float):
-        raise ValueError("floats do not compare alike everywhere: use Integer or Numeric")
-    if isinstance(declared, Numeric) and (database == "sqlite" or not declared.asdecimal):
-        raise ValueError(
-            "SQLite stores a Numeric as a float: store whole numbers of the smallest unit"
-            if database == "sqlite"
-            else "a Numeric that is read as a float does not compare alike everywhere: leave out asdecimal=False"
-        )
-    if isinstance(declared, DateTime) and declared.timezone and database == "sqlite":
-        raise ValueError("SQLite drops the offset of a DateTime(timezone=True): use a type that stores UTC")
     if isinstance(declared, DateTime):
         return KINDS["moment" if declared.timezone else "local"]
-    if isinstance(declared, Uuid) and not declared.as_uuid:
-        raise ValueError("a Uuid that is read as text has several spellings: leave out as_uuid=False")
     if isinstance(declared, String):
         return _text_kind(declared.collation, database)
     for types, name in _KINDS_OF_TYPES:
         if isinstance(declared, types):
             return KINDS[name]
     raise ValueError(f"{type(declared).__name__} does not compare alike everywhere")
+
+
+def _type_fault(declared: Any, *, on_sqlite: bool) -> str:
+    match declared:
+        case Enum(enum_class=None):
+            return "an Enum of texts has no class to name its members by: give it an Enum class, or use String"
+        case CITEXT():
+            return "CITEXT is compared without regard to case, as Python and TypeScript do not: use String"
+        case CHAR() | NCHAR():
+            return "CHAR is compared without the blanks at its end: use String"
+        case Float():
+            return "floats do not compare alike everywhere: use Integer or Numeric"
+        case Numeric() if on_sqlite:
+            return "SQLite stores a Numeric as a float: store whole numbers of the smallest unit"
+        case Numeric(asdecimal=False):
+            return "a Numeric that is read as a float does not compare alike everywhere: leave out asdecimal=False"
+        case DateTime(timezone=True) if on_sqlite:
+            return "SQLite drops the offset of a DateTime(timezone=True): use a type that stores UTC"
+        case SQLITE_DATETIME() | SQLITE_DATE():
+            return "a format of its own may drop what is compared: use DateTime or Date"
+        case Uuid(as_uuid=False):
+            return "a Uuid that is read as text has several spellings: leave out as_uuid=False"
+    return ""
 
 
 _KINDS_OF_TYPES: Final[tuple[tuple[Any, str], ...]] = (
@@ -192,10 +216,8 @@ _KINDS_OF_TYPES: Final[tuple[tuple[Any, str], ...]] = (
     (Uuid, "uuid"),
 )
 
-_BY_CODE_POINTS: Final = frozenset({"C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8", "pg_c_utf8"})
-_DETERMINISTIC: Final = re.compile(
-    r"unicode|pg_unicode_fast|und-x-icu|[a-z]{2,3}(-\w+)*-x-icu|[a-z]{2,3}_[A-Z]{2}([.@].+)?"
-)
+_BY_CODE_POINTS: Final = frozenset({"C", "POSIX", "ucs_basic", "C.UTF-8", "C.utf8", "pg_c_utf8", "pg_unicode_fast"})
+_DETERMINISTIC: Final = re.compile(r"unicode|und-x-icu|[a-z]{2,3}(-\w+)*-x-icu|[a-z]{2,3}_[A-Z]{2}([.@].+)?")
 """Collations that PostgreSQL comes with, or takes over from the system: only whoever makes one can make it lax."""
 
 
@@ -222,6 +244,11 @@ def _order_fault(declared: Any, kind: Kind) -> str:
 # -- decorators
 
 
+def is_decorated(type_: TypeEngine[Any]) -> TypeGuard[TypeDecorator[Any]]:
+    """Tell whether code of an application's own stands between a value and what is stored."""
+    return isinstance(type_, TypeDecorator) and not isinstance(type_, AutoString)
+
+
 def _decorated_rule(type_: TypeDecorator[Any], dialect: Dialect) -> ColumnRule:
     """Return how a TypeDecorator's values are compared: as its author says by `rule_kind`, if that is found right."""
     said = getattr(type_, "rule_kind", None)
@@ -237,7 +264,7 @@ def _decorated_rule(type_: TypeDecorator[Any], dialect: Dialect) -> ColumnRule:
     fault = _probe(type_, kind, dialect)
     if fault:
         return ColumnRule(None, f"{spelled} says rule_kind = {said!r}, but {fault}")
-    return ColumnRule(kind, order_fault=_order_fault(type_, kind))
+    return ColumnRule(kind, order_fault=_order_fault(type_, kind), storage=(type(type_),))
 
 
 def _probe(type_: TypeDecorator[Any], kind: Kind, dialect: Dialect) -> str:

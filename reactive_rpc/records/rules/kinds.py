@@ -17,6 +17,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, NaiveDatetime
 
+from reactive_rpc.protocol.decimals import decimal_key
+
 __all__ = ["KINDS", "AttributeType", "Kind", "KindName", "attribute_type", "enum_kind"]
 
 KindName: TypeAlias = Literal["text", "int", "bool", "decimal", "moment", "local", "date", "uuid", "enum"]
@@ -59,7 +61,7 @@ class Kind:
             ValueError: it is no value of this kind.
         """
         if self.name == "decimal":
-            return _decimal_key(value)
+            return decimal_key(value if isinstance(value, Decimal) else _decimal(value))
         if type(value) is str and self.name == "text":  # stored ones may hold what no constant may
             return value
         return self.constant(value)
@@ -226,17 +228,6 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
 
 KINDS: Final[dict[str, Kind]] = {name: Kind(name) for name in _CONSTANTS}  # type: ignore[arg-type]  # they are the names
 """Those that are no enum, by their names."""
-
-
-def _decimal_key(value: object) -> tuple[int, Decimal]:
-    """Return a key that orders as PostgreSQL does, which says that NaN is equal to itself and greater than all."""
-    if not isinstance(value, Decimal):
-        return (1, _decimal(value))
-    if value.is_nan():
-        return (3, Decimal(0))
-    if value.is_infinite():
-        return (2 if value > 0 else 0, Decimal(0))
-    return (1, value)
 
 
 # -- annotations

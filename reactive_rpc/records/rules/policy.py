@@ -35,6 +35,7 @@ from reactive_rpc.records.rules.kinds import AttributeType, attribute_type
 from reactive_rpc.records.rules.normal_form import normal_form
 from reactive_rpc.records.rules.python import holds
 from reactive_rpc.records.rules.residual import fold
+from reactive_rpc.records.rules.shipped import ship
 from reactive_rpc.records.rules.sql import condition_of
 
 __all__ = ["Policy", "Residual", "attributes_of", "bind"]
@@ -124,6 +125,10 @@ class Policy:
             RuleError: it is none of this model's.
         """
         return Residual(self.columns, TextReader(self.columns, self._customs).read(text))
+
+    def shipped(self) -> Any:
+        """Return the rule as clients get it, JSON without its private parts (`shipped.py`)."""
+        return ship(self.rule, self.columns)
 
     def filter(self, statement: StatementT, user: object) -> StatementT:
         """Return a statement of the model's that has only rows of which the rule is true."""

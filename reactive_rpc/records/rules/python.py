@@ -1,8 +1,4 @@
-"""Read a rule in Python: a residual of a row, and source for clients.
-
-The source is made of the normal form, with the user's attributes in it. It decides alike, and costs a tenth: plain
-attributes, plain operators, no calls. `unknown` stands for what a client cannot know (`function_of`).
-"""
+"""Read a residual in Python, of a row that is here; `codegen/rules.py` writes source for clients."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ one to INTEGER refuse it. PostgreSQL orders text by its code points, too, whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -26,9 +27,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import TypeDecorator, TypeEngine
-from sqlmodel import AutoString
+from sqlalchemy.types import TypeEngine
 
+from reactive_rpc.compat.sqlalchemy import variant_of
+from reactive_rpc.records.rules.columns import DIALECTS, is_decorated
 from reactive_rpc.records.rules.expressions import (
     AllOf,
     AnyOf,
@@ -147,7 +149,7 @@ def _compared(rule: Compared, entities: Sequence[Any]) -> ColumnElement[bool]:
         return _COMPARE[rule.operator](_ByCodePoints(column) if is_text_order else column, other)
     type_ = _bound_as(column.type, kind, is_text_order=is_text_order)
     # A decorator binds as it stores, and knows no collation.
-    left = _ByCodePoints(column) if is_text_order and type_ is column.type else column
+    left = _ByCodePoints(column) if is_text_order and type_ is not _ORDERED_TEXT else column
     return _COMPARE[rule.operator](left, _bound(value_of(rule.right), type_))
 
 
@@ -157,10 +159,16 @@ def _bound(value: Any, type_: TypeEngine[Any]) -> Any:
     return bindparam(None, value, type_=type_, unique=True)
 
 
+@lru_cache(maxsize=1024)
 def _bound_as(type_: TypeEngine[Any], kind: Kind, *, is_text_order: bool) -> TypeEngine[Any]:
-    if isinstance(type_, TypeDecorator) and not isinstance(type_, AutoString):
+    bound = _ORDERED_TEXT if is_text_order else _BOUND_AS.get(kind.name)
+    if bound is None:
         return type_
-    return _ORDERED_TEXT if is_text_order else _BOUND_AS.get(kind.name, type_)
+    for name, dialect in DIALECTS.items():
+        variant = variant_of(type_, dialect)
+        if is_decorated(variant):
+            bound = (String() if is_text_order else bound).with_variant(variant, name)
+    return bound
 
 
 def _column(operand: RuleTerm, entities: Sequence[Any]) -> Any:

@@ -1,0 +1,100 @@
+"""Write rules in TypeScript, of the JSON that a document has of them (`records/rules/shipped.py`).
+
+A function takes the record and the user as JSON carries them, before codecs: a `Date` has no microseconds. It is made
+of functions of `typescript/runtime/records/rules.ts`; `codegen/rules.py` says what `unknown` is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = ["TypeScriptRules"]
+
+_FUNCTIONS: Final[Mapping[str, str]] = {
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "lt",
+    "lte": "lte",
+    "gt": "gt",
+    "gte": "gte",
+    "in": "isIn",
+    "not_in": "notIn",
+    "null": "isNull",
+    "not_null": "notNull",
+    "some": "some",
+    "none": "none",
+}
+
+
+def _as_it_is(name: str) -> str:
+    return name
+
+
+@dataclass
+class TypeScriptRules:
+    """The rules of a module.
+
+    Args:
+        spell: how a field of a record or an attribute of a user is called on the wire.
+
+    Attributes:
+        imported: what the functions need of the runtime.
+    """
+
+    spell: Callable[[str], str] = _as_it_is
+    imported: set[str] = field(default_factory=set)
+
+    def head(self, runtime: str) -> str:
+        """Return the import that the functions stand on; called when all of them are written."""
+        names = ", ".join(("type Row", *sorted(self.imported)))
+        return f"import {{ {names} }} from '{runtime}/records/rules.ts';\n"
+
+    def function(self, name: str, tree: Any) -> str:
+        """Return a function that takes the record, the user, and what is unknown."""
+        return f"export const {name} = (r0: Row, user: Row, unknown = false): boolean => {self._rule(tree, 0)};\n"
+
+    def _rule(self, tree: Any, level: int) -> str:
+        if isinstance(tree, bool):
+            return str(tree).lower()
+        name, *parts = tree
+        if name in ("and", "or"):
+            return "(" + (" && " if name == "and" else " || ").join(self._rule(part, level) for part in parts) + ")"
+        if name == "ask":
+            return "unknown"
+        function = self._import(_FUNCTIONS[name])
+        if name in ("some", "none"):
+            of, association, _, inner = parts
+            row = f"r{level + 1}"
+            rows = self._place("field", of, association)
+            return f"{function}({rows}, ({row}) => {self._rule(inner, level + 1)}, unknown)"
+        if name in ("null", "not_null"):
+            return f"{function}({self._place(*parts[0])})"
+        kind, *sides = parts
+        return f"{function}({self._import(_KINDS[kind])}, {', '.join(self._place(*side) for side in sides)})"
+
+    def _place(self, kind: str, *where: Any) -> str:
+        if kind == "value":
+            return json.dumps(where[0])
+        row, name = (f"r{where[0]}", where[1]) if kind == "field" else ("user", where[0])
+        return f"{row}[{json.dumps(self.spell(name))}]"
+
+    def _import(self, name: str) -> str:
+        self.imported.add(name)
+        return name
+
+
+_KINDS: Final[Mapping[str, str]] = {
+    "text": "text",
+    "int": "integer",
+    "decimal": "decimal",
+    "moment": "moment",
+    "local": "local",
+    "bool": "plain",
+    "date": "plain",
+    "uuid": "plain",
+    "enum": "plain",
+}
+"""How the values of each kind are ordered; plain ones as JavaScript does."""

@@ -1,0 +1,1 @@
+"""Rules and records with real databases, and in Node."""
