@@ -156,7 +156,7 @@ def _draw_sides(rng: random.Random, kind: str, levels: int) -> tuple[DrawnTerm, 
 
 
 def _draw_comparison(rng: random.Random, levels: int) -> DrawnRule:
-    kind = rng.choice([*ANNOTATIONS, *ORDERED, "text", "text"])
+    kind = rng.choice([*ANNOTATIONS, *ORDERED, "text", "text", "decimal"])
     symbol = rng.choice(["=", "<>", *(("<", "<=", ">", ">=") if kind in ORDERED else ())])
     left, right = _draw_sides(rng, kind, levels)
     return DrawnRule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -13,7 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, insert, select
+from sqlalchemy import URL, Engine, Select, create_engine, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from reactive_rpc.codegen.rules import PythonRules
@@ -154,17 +156,14 @@ class Databases:
             engine.dispose()
 
 
-def by_database(engine: Engine, cases: Sequence[Case]) -> Decided:
+def by_database(engine: Engine, _: World, cases: Sequence[Case]) -> Decided:
     """Return the decisions of a database, of the residual as its canonical text reads back."""
     with Session(engine) as session:
-        return [
-            frozenset(session.scalars(select(Item.id).where(case.policy.read(_text(case)).condition())))
-            for case in cases
-        ]
+        return [frozenset(session.scalars(_statement(case))) for case in cases]
 
 
-def _text(case: Case) -> str:
-    return case.policy.fold(case.user).text
+def _statement(case: Case) -> Select[tuple[int]]:
+    return select(Item.id).where(case.policy.read(case.policy.fold(case.user).text).condition())
 
 
 def by_python(world: World, cases: Sequence[Case]) -> Decided:
@@ -278,21 +277,37 @@ def _said(case: Case) -> str:
     return f"  {case.drawn.reference(case.user)}\n  {residual}\n  {case.policy.shipped()}\n  {dict(case.user)}"
 
 
+def by_asyncpg(engine: Engine, _: World, cases: Sequence[Case]) -> Decided:
+    """Return the decisions of PostgreSQL by the other driver, which casts each parameter to the type it is bound by."""
+    return asyncio.run(_by_asyncpg(engine.url.set(drivername="postgresql+asyncpg"), cases))
+
+
+async def _by_asyncpg(url: URL, cases: Sequence[Case]) -> Decided:
+    engine = create_async_engine(url)
+    try:
+        async with AsyncSession(engine) as session:
+            return [frozenset(await session.scalars(_statement(case))) for case in cases]
+    finally:
+        await engine.dispose()
+
+
 Reader = Callable[[World, Sequence[Case]], Decided]
 
 
 def all_readers(databases: Databases, folder: Path) -> dict[str, Reader]:
     """Return every reader, by its name."""
+    on_postgresql = {
+        f"{name} by asyncpg": partial(by_asyncpg, engine)
+        for name, engine in databases.engines.items()
+        if engine.dialect.name == "postgresql"
+    }
     return {
-        **{name: partial(_by_database, engine) for name, engine in databases.engines.items()},
+        **{name: partial(by_database, engine) for name, engine in databases.engines.items()},
+        **on_postgresql,
         "Python": by_python,
         "source in Python": by_python_source,
         "source in TypeScript": partial(by_typescript, folder=folder),
     }
-
-
-def _by_database(engine: Engine, _: World, cases: Sequence[Case]) -> Decided:
-    return by_database(engine, cases)
 
 
 def differences(world: World, cases: Sequence[Case], readers: Mapping[str, Reader]) -> Differences:

@@ -58,7 +58,9 @@ _VALUES: dict[str, list[Any]] = {
 }
 _SMALL = 2**31
 _FURTHER: dict[str, list[Any]] = {
-    "decimal": [Decimal("0.100001"), Decimal("0.099999"), Decimal("1.000"), Decimal("-0.0")],
+    "decimal": [
+        Decimal(text) for text in ("0.100001", "0.099999", "1.000", "0.999999", "-0.0", "-10.500001", "9.000001")
+    ],
     "moment": [moment.replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=2))) for moment in _MOMENTS[1:]],
 }
 """Values of users and rules that no column holds as they are."""
@@ -112,4 +114,4 @@ def as_json(kind: str, value: Any) -> Any:
         return str(value)
     spelled = _ADAPTERS[kind].dump_python(value, mode="json")
     # Some write no zeros at the end of a fraction.
-    return re.sub(r"(\.\d*[1-9])0+", r"\1", spelled) if kind in ("moment", "local") else spelled
+    return re.sub(r"(\.\d*[1-9])0+(?=Z|[+-]|$)", r"\1", spelled) if kind in ("moment", "local") else spelled

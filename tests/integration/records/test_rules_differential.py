@@ -26,7 +26,7 @@ from .rule_readers import Databases, Differences, all_readers, differences, draw
 
 ROUNDS = int(os.environ.get("REACTIVE_RULES_ROUNDS", "1"))
 SEED = int(os.environ.get("REACTIVE_RULES_SEED", "1"))
-RULES, USERS = 120, 4
+RULES, USERS = 90, 6
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,11 @@ def run(seed: int, databases: Databases, folder: Path, *, reader: str | None = N
     cases = draw_cases(rng, rules=RULES, users=USERS)
     readers = all_readers(databases, folder)
     return differences(world, cases, readers if reader is None else {reader: readers[reader]})
+
+
+def differs(databases: Databases, folder: Path, reader: str) -> bool:
+    """Tell whether a reader decides otherwise than the reference in one of a few rounds."""
+    return any(run(seed, databases, folder, reader=reader).found for seed in range(SEED, SEED + 5))
 
 
 def test_all_readers_decide_as_plain_sql(
@@ -120,7 +125,8 @@ SEEDED: dict[str, tuple[str, Any, str, str]] = {
     ),
     "SQL forgets NOT EXISTS": ("SQLite", sql._condition, "not_(found) if negated else found", "found"),
     "SQL binds as a column is declared": (
-        "PostgreSQL", sql._bound_as.__wrapped__, "    if bound is None:\n", "    if bound is None or True:\n",
+        "PostgreSQL by asyncpg", sql._bound_as.__wrapped__, "    if bound is None:\n",
+        '    if bound is None or kind.name == "decimal":\n',
     ),
     "SQL takes the innermost row": ("SQLite", sql._column, "level_of(field.row)", "-1"),
     "Python calls null unequal": (
@@ -130,7 +136,9 @@ SEEDED: dict[str, tuple[str, Any, str, str]] = {
         "Python", python._holds, "for other in others) != negated", "for other in others)",
     ),
     "source in Python calls null unequal": (
-        "source in Python", PythonRules._rule, '" and ".join((*known, f', '" and ".join((*known[name == "ne" and kind != "decimal" :], f',
+        "source in Python", PythonRules._rule,
+        "for side in (left, right) if side[0]",
+        'for side in (left, right) if (name, kind) != ("ne", "text") and side[0]',
     ),
     "source in Python forgets the null in a list": (
         "source in Python", PythonRules._membership, "None not in {rows} and ", "",
@@ -166,9 +174,9 @@ def test_a_bug_in_a_reader_is_found(
     reader, function, old, new = SEEDED[bug]
     monkeypatch.setattr(function, "__code__", broken(function, old, new))
     sql._bound_as.cache_clear()
-    found = run(SEED, databases, tmp_path, reader=reader).found
+    found = differs(databases, tmp_path, reader)
     sql._bound_as.cache_clear()
-    assert found.keys() == {reader}
+    assert found
 
 
 @pytest.mark.seeded_bug
@@ -185,4 +193,4 @@ def test_a_bug_in_typescript_is_found(
     assert text.count(old) == 1
     module.write_text(text.replace(old, new), encoding="utf-8")
     monkeypatch.setattr(rule_readers, "RUNTIME", runtime)
-    assert run(SEED, databases, tmp_path, reader="source in TypeScript").found.keys() == {"source in TypeScript"}
+    assert differs(databases, tmp_path, "source in TypeScript")
