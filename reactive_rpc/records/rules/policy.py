@@ -116,7 +116,10 @@ class Policy:
             RuleError: an attribute is missing, or of another type than was said.
         """
         known = {name: self._attribute(name, user) for name in sorted(self.asks_for)}
-        return Residual(self.columns, fold(self.rule, known))
+        try:
+            return Residual(self.columns, fold(self.rule, known))
+        except ValueError as fault:  # a plain datetime, which a rule compares with another kind of moments
+            raise RuleError(f"{self.columns.name}: a rule cannot be folded for a user: {fault}") from fault
 
     def read(self, text: str) -> Residual:
         """Return the residual that a canonical text spells.
