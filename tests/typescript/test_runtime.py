@@ -84,6 +84,7 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
         (f"export * from '{RUNTIME}/react/pages.ts'", ["react", "../pages.ts", "./index.ts"], 0.4),
         (f"export * from '{RUNTIME}/svelte/index.ts'", ["svelte/reactivity"], 0.8),
         (f"export * from '{RUNTIME}/svelte/pages.ts'", ["svelte/reactivity", "../pages.ts"], 0.6),
+        (f"export * from '{RUNTIME}/records/rules.ts'", [], 1.3),
     ],
     ids=[
         "the runtime itself",
@@ -94,6 +95,7 @@ def test_a_program_ends_once_it_watches_nothing(url: str) -> None:
         "the hook of lists",
         "queries of Svelte",
         "lists of Svelte",
+        "all that rules are made of",
     ],
 )
 def test_what_a_page_downloads_is_small(entry: str, external: list[str], most_kilobytes: float) -> None:

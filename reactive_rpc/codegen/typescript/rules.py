@@ -46,15 +46,25 @@ class TypeScriptRules:
 
     spell: Callable[[str], str] = _as_it_is
     imported: set[str] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set, init=False)
 
     def head(self, runtime: str) -> str:
         """Return the import that the functions stand on; called when all of them are written."""
-        names = ", ".join(("type Row", *sorted(self.imported)))
+        names = ", ".join(("type Decide", *sorted(self.imported)))
         return f"import {{ {names} }} from '{runtime}/records/rules.ts';\n"
 
     def function(self, name: str, tree: Any) -> str:
         """Return a function that takes the record, the user, and what is unknown."""
-        return f"export const {name} = (r0: Row, user: Row, unknown = false): boolean => {self._rule(tree, 0)};\n"
+        self._used.clear()
+        rule = self._rule(tree, 0)
+        return f"export const {name}: Decide = ({self._parameters()}) => {rule};\n"
+
+    def _parameters(self) -> str:
+        """Return the parameters that the rule needs: compilers may refuse those that are not used."""
+        names = ["r0", "user", "unknown"]
+        while names and names[-1] not in self._used:
+            names.pop()
+        return ", ".join(_DEFAULTS.get(name, name) if name in self._used else f"_{name}" for name in names)
 
     def _rule(self, tree: Any, level: int) -> str:
         if isinstance(tree, bool):
@@ -63,13 +73,15 @@ class TypeScriptRules:
         if name in ("and", "or"):
             return "(" + (" && " if name == "and" else " || ").join(self._rule(part, level) for part in parts) + ")"
         if name == "ask":
-            return "unknown"
+            return self._use("unknown")
         function = self._import(_FUNCTIONS[name])
         if name in ("some", "none"):
             of, association, _, inner = parts
             row = f"r{level + 1}"
-            rows = self._place("field", of, association)
-            return f"{function}({rows}, ({row}) => {self._rule(inner, level + 1)}, unknown)"
+            rows, rule = self._place("field", of, association), self._rule(inner, level + 1)
+            parameter = row if row in self._used else ""
+            self._used.discard(row)
+            return f"{function}({rows}, ({parameter}) => {rule}, {self._use('unknown')})"
         if name in ("null", "not_null"):
             return f"{function}({self._place(*parts[0])})"
         kind, *sides = parts
@@ -79,12 +91,18 @@ class TypeScriptRules:
         if kind == "value":
             return json.dumps(where[0])
         row, name = (f"r{where[0]}", where[1]) if kind == "field" else ("user", where[0])
-        return f"{row}[{json.dumps(self.spell(name))}]"
+        return f"{self._use(row)}[{json.dumps(self.spell(name))}]"
+
+    def _use(self, name: str) -> str:
+        self._used.add(name)
+        return name
 
     def _import(self, name: str) -> str:
         self.imported.add(name)
         return name
 
+
+_DEFAULTS: Final[Mapping[str, str]] = {"unknown": "unknown = false"}
 
 _KINDS: Final[Mapping[str, str]] = {
     "text": "text",

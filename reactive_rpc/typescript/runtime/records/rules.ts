@@ -8,6 +8,9 @@
 /** A record or a user, as JSON carries it; an association that is not loaded is not there. */
 export type Row = Readonly<Record<string, unknown>>;
 
+/** Whether a rule is true of a record for a user; `unknown` is what those parts are that a client cannot decide. */
+export type Decide = (record: Row, user: Row, unknown?: boolean) => boolean;
+
 /** Orders two values of one kind, of which none is null: below zero, zero, above zero. */
 export type Order = (a: unknown, b: unknown) => number;
 
@@ -129,7 +132,9 @@ function instant(spelled: string): string {
 
 function whole(value: unknown): number | bigint {
   if (typeof value === 'bigint' || (typeof value === 'number' && Number.isSafeInteger(value))) return value;
-  return typeof value === 'string' && /^-?\d+$/.test(value) ? BigInt(value) : misfit(value, 'an integer, or its digits');
+  return typeof value === 'string' && /^-?\d+$/.test(value)
+    ? BigInt(value)
+    : misfit(value, 'an integer, or its digits');
 }
 
 function scalar(value: unknown): string | number | boolean {
