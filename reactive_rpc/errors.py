@@ -2,6 +2,7 @@
 
     ReactiveRPCError
     ├── DefinitionError        a function, a relation or a router is declared wrongly (raised at start)
+    │   └── RuleError          a rule is wrong, or cannot be decided alike everywhere: `records/errors.py`
     ├── CaptureError           writes cannot be captured on this database (raised at start)
     ├── MissingExtraError      a part was asked for that needs an extra, which is not installed
     ├── ConnectionFailedError  the client could not reach the server

@@ -1,7 +1,7 @@
 """Write rules in Python, of the JSON that a document has of them (`records/rules/shipped.py`).
 
 A rule becomes one expression of attributes and operators. Negation is at the leaves, so each leaf that would be unknown
-to SQL is simply false. `unknown` is what a leaf is that a client cannot know: a rule that it does not have, an
+to SQL is simply false. `unknown` is the value of a leaf that a client cannot know: a rule that it does not have, an
 association that it has not loaded. No leaf is negated above, so a rule that is true with False for it is true, one that
 is false with True for it is false, and of any other only the server knows.
 """
@@ -23,7 +23,7 @@ class PythonRules:
     """The rules of a module.
 
     Attributes:
-        constants: `{expression: name}` of what is made once, when the module is imported.
+        constants: `{expression: name}` of those that are made once, when the module is imported.
     """
 
     constants: dict[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class PythonRules:
         return "\n".join((*_IMPORTS, "", *lines, ""))
 
     def function(self, name: str, tree: Any) -> str:
-        """Return a function that takes the record, the user, and what is unknown."""
+        """Return a function that takes the record, the user, and the value of unknown leaves."""
         return f"def {name}(r0: Any, user: Any, unknown: bool = False) -> bool:\n    return {self._rule(tree, 0)}\n"
 
     def _rule(self, tree: Any, level: int) -> str:
@@ -48,16 +48,17 @@ class PythonRules:
         if name in ("null", "not_null"):
             return f"{_place(*parts[0])} {'is' if name == 'null' else 'is not'} None"
         if name in ("some", "none"):
-            return self._some(name, *parts, level=level)
+            return self._some(tree, level)
         kind, left, right = parts
         if name in ("in", "not_in"):
-            return self._membership(name == "in", kind, left, right)
+            return self._membership(tree)
         known = [f"{_place(*side)} is not None" for side in (left, right) if side[0] != "value"]
         is_value = "value" in (left[0], right[0])
         sides = [self._side(kind, side, by_value=is_value) for side in (left, right)]
         return "(" + " and ".join((*known, f"{sides[0]} {_SYMBOLS[name]} {sides[1]}")) + ")"
 
-    def _some(self, name: str, of: int, association: str, has_many: bool, tree: Any, *, level: int) -> str:
+    def _some(self, some: Any, level: int) -> str:
+        name, of, association, has_many, tree = some
         rows, row = f"r{of}.{association}", f"r{level + 1}"
         inner = self._rule(tree, level + 1)
         # An association that is not loaded is Ellipsis, so that None is what it says: there is no such row.
@@ -66,7 +67,9 @@ class PythonRules:
         found = f"any({inner} for {row} in ({rows}))"
         return f"(unknown if r{of}.{association} is ... else {found if name == 'some' else f'not {found}'})"
 
-    def _membership(self, is_in: bool, kind: str, left: Any, right: Any) -> str:
+    def _membership(self, tree: Any) -> str:
+        name, kind, left, right = tree
+        is_in = name == "in"
         value = self._side(kind, left, by_value=right[0] == "value")
         known = f"{_place(*left)} is not None and " if left[0] != "value" else ""
         if right[0] == "value":

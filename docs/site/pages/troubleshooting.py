@@ -16,6 +16,8 @@ CLIENT: Final = ("ConnectionFailedError", "WireError", "RuntimeError")
 SECTIONS: Final = (
     ("The server does not start: DefinitionError", ("DefinitionError",), "Something is declared wrongly. The message "
      "begins with the function and its place, `get_all (main.py:31): ...`, if it is about a function."),
+    ("The server does not start: RuleError", ("RuleError",), "A rule is wrong, or cannot be decided alike everywhere. "
+     "The message begins with the model; the last sentence is the way out. It is a `DefinitionError`."),
     ("The server does not start: CaptureError", ("CaptureError", "ReactiveRPCError"), "Writes cannot be "
      "captured on this database. SQL that mends it stands at the end of the message."),
     ("Something is not installed: MissingExtraError", ("MissingExtraError",), "What was asked for needs an extra of "

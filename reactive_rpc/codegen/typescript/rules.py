@@ -1,7 +1,7 @@
 """Write rules in TypeScript, of the JSON that a document has of them (`records/rules/shipped.py`).
 
 A function takes the record and the user as JSON carries them, before codecs: a `Date` has no microseconds. It is made
-of functions of `typescript/runtime/records/rules.ts`; `codegen/rules.py` says what `unknown` is.
+of functions of `typescript/runtime/records/rules.ts`; `codegen/rules.py` explains `unknown`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TypeScriptRules:
         spell: how a field of a record or an attribute of a user is called on the wire.
 
     Attributes:
-        imported: what the functions need of the runtime.
+        imported: names of the runtime that the functions need.
     """
 
     spell: Callable[[str], str] = _as_it_is
@@ -54,7 +54,7 @@ class TypeScriptRules:
         return f"import {{ {names} }} from '{runtime}/records/rules.ts';\n"
 
     def function(self, name: str, tree: Any) -> str:
-        """Return a function that takes the record, the user, and what is unknown."""
+        """Return a function that takes the record, the user, and the value of unknown leaves."""
         self._used.clear()
         rule = self._rule(tree, 0)
         return f"export const {name}: Decide = ({self._parameters()}) => {rule};\n"

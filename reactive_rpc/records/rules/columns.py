@@ -1,4 +1,4 @@
-"""What a mapper says of a model, as rules need it: which column compares how, and where its relationships lead."""
+"""A model as rules need to know it: which column compares how, and where its relationships lead."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ModelColumns:
 
 
 def columns_of(model: type[Any], databases: Iterable[str]) -> ModelColumns:
-    """Return what rules need to know of a model.
+    """Return a model as rules see it.
 
     Raises:
         RuleError: it is no mapped class, or rules know nothing of a database.
@@ -245,7 +245,7 @@ def _order_fault(declared: Any, kind: Kind) -> str:
 
 
 def is_decorated(type_: TypeEngine[Any]) -> TypeGuard[TypeDecorator[Any]]:
-    """Tell whether code of an application's own stands between a value and what is stored."""
+    """Tell whether code of an application's own stands between a value and the stored one."""
     return isinstance(type_, TypeDecorator) and not isinstance(type_, AutoString)
 
 
@@ -268,7 +268,7 @@ def _decorated_rule(type_: TypeDecorator[Any], dialect: Dialect) -> ColumnRule:
 
 
 def _probe(type_: TypeDecorator[Any], kind: Kind, dialect: Dialect) -> str:
-    """Hold what a decorator says of itself against some values; return the fault that shows."""
+    """Hold the word of a decorator against some values; return the fault that shows."""
     probes = _PROBES[kind.name]
     try:
         stored = [type_.process_bind_param(value, dialect) for value in probes]

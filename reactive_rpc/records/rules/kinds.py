@@ -55,7 +55,7 @@ class Kind:
         return _enum_member(value, self.enum) if self.enum is not None else _CONSTANTS[self.name](value)
 
     def key(self, value: object) -> Any:
-        """Return by what Python compares a value of a row.
+        """Return the key by which Python compares a value of a row.
 
         Raises:
             ValueError: it is no value of this kind.
@@ -235,7 +235,7 @@ KINDS: Final[dict[str, Kind]] = {name: Kind(name) for name in _CONSTANTS}  # typ
 
 @dataclass(frozen=True, slots=True)
 class AttributeType:
-    """What an attribute of the user holds.
+    """The values that an attribute of the user holds.
 
     Attributes:
         kinds: one of them; a plain `datetime` may be a `moment` or `local`, whatever it is compared with.
@@ -284,7 +284,10 @@ _BY_TYPE: Final[dict[Any, tuple[KindName, ...]]] = {
 
 
 def attribute_type(annotation: Any) -> AttributeType:
-    """Return what an attribute of the user holds by its annotation: a type, one or None, or a list, tuple or set of it.
+    """Return the values that an attribute of the user holds, by its annotation.
+
+    Args:
+        annotation: a type, one or None, or a list, tuple or set of it.
 
     Raises:
         ValueError: rules do not compare such values.

@@ -1,4 +1,4 @@
-"""A rule of one model, bound and in normal form, and its residual for one user: what everybody else uses of rules.
+"""A rule of one model, bound and in normal form, and its residual for one user: the door to rules for everybody else.
 
 policy = bind((record.client_id == user.client_id) & ~record.archived, Job, {"client_id": str | None})
 jobs = await db.exec(policy.filter(select(Job), ctx))
@@ -45,7 +45,7 @@ StatementT = TypeVar("StatementT", bound="Select[Any] | Update | Delete")
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """What is left of a rule when the user is known.
+    """The rest of a rule, when the user is known.
 
     Attributes:
         columns: of the model.
@@ -74,8 +74,8 @@ class Residual:
         Rows of associations are read of it likewise, and have to be all that there are.
 
         Raises:
-            RuleError: the row lacks what the rule speaks of, or has a value of another type; or only a database can
-                decide it, as it has a `custom(sql=...)`.
+            RuleError: the row lacks something that the rule speaks of, or has a value of another type; or only a
+                database can decide it, as it has a `custom(sql=...)`.
         """
         return holds(self.rule, row)
 
@@ -110,7 +110,7 @@ class Policy:
         return frozenset(_fields_in(self.rule))
 
     def fold(self, user: object) -> Residual:
-        """Return what is left of the rule for a user: a mapping, or an object with such attributes.
+        """Return the residual of the rule for a user: a mapping, or an object with such attributes.
 
         Raises:
             RuleError: an attribute is missing, or of another type than was said.
@@ -171,7 +171,7 @@ def bind(
         databases: on which it has to be decided: each that the application runs on, also in its tests.
 
     Raises:
-        RuleError: it names what is not there, or some reader could not decide it exactly.
+        RuleError: it names something that is not there, or some reader could not decide it exactly.
     """
     columns = columns_of(model, databases)
     types = {name: _type_of(name, annotation) for name, annotation in attributes.items()}

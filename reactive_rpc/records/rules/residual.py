@@ -1,4 +1,4 @@
-"""Fold a rule by the attributes of a user: what is left speaks of the record alone.
+"""Fold a rule by the attributes of a user: the rest speaks of the record alone.
 
 INVARIANT (a None of the user makes a comparison false): it never reaches SQLAlchemy, whose `column == None` is IS NULL
 and would open every record that has no owner.

@@ -162,7 +162,7 @@ def by_database(engine: Engine, _: World, cases: Sequence[Case]) -> Decided:
         return [frozenset(session.scalars(_statement(case))) for case in cases]
 
 
-def _statement(case: Case) -> Select[tuple[int]]:
+def _statement(case: Case) -> Select[Any]:
     return select(Item.id).where(case.policy.read(case.policy.fold(case.user).text).condition())
 
 

@@ -85,7 +85,7 @@ def as_sql(kind: str, value: Any) -> str:
     if value is None:
         return "NULL"
     if kind == "text":
-        return "'" + value.replace("'", "''") + "'"
+        return "'" + str(value).replace("'", "''") + "'"
     if kind == "uuid":
         return f"'{value.hex}'"
     return str(_number(kind, value))
@@ -94,10 +94,9 @@ def as_sql(kind: str, value: Any) -> str:
 def _number(kind: str, value: Any) -> int:
     if kind == "decimal":
         return int(value * 10**6)
-    if kind == "moment":
-        return (value - datetime(1, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    if kind == "local":
-        return (value - datetime(1, 1, 1)) // timedelta(microseconds=1)
+    if kind in ("moment", "local"):
+        since: timedelta = value - datetime(1, 1, 1, tzinfo=value.tzinfo and UTC)
+        return since // timedelta(microseconds=1)
     if kind == "date":
         return int(value.toordinal())
     return list(Color).index(value) if kind == "enum" else int(value)

@@ -77,7 +77,12 @@ def test_collations_of_postgresql_are_told_apart() -> None:
 def test_a_row_outside_of_its_some_is_refused() -> None:
     """A lambda cannot carry its row out."""
     rows: list[Any] = []
-    inner = some("tasks", lambda row: [rows.append(row), row.id == 1][1])
+
+    def rule_of(row: Any) -> Any:
+        rows.append(row)
+        return row.id == 1
+
+    inner = some("tasks", rule_of)
     with pytest.raises(RuleError, match="stands outside of the some"):
         bind(inner & (rows[0].id == 2), Job, USER)
 
