@@ -16,6 +16,7 @@ from sqlalchemy import (
     QueuePool,
     String,
     Table,
+    Text,
     bindparam,
     create_engine,
     delete,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import listens_for
@@ -275,6 +276,17 @@ def test_types_say_what_they_put_around_values() -> None:
     assert type(compat.declared_type(Shouted(), dialect)) is String
     variant = String().with_variant(Shouted(), "sqlite").with_variant(postgresql.CITEXT(), "postgresql")
     assert type(compat.declared_type(variant, dialect)) is postgresql.CITEXT
+
+
+def test_a_variant_is_known_by_its_database() -> None:
+    """The type of other databases comes without variants, so that it can be a variant itself."""
+    text, dialect = Text(), sqlite.dialect()
+    type_ = String(7).with_variant(text, "sqlite")
+    assert compat.variant_of(type_, dialect) is text
+    assert compat.variant_of(text, dialect) is text
+    other_dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    joined = Integer().with_variant(compat.variant_of(type_, other_dialect), "postgresql")
+    assert joined.compile(dialect=other_dialect) == "VARCHAR(7)"
 
 
 def test_an_order_and_bounds_are_found() -> None:
