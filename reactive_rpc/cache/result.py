@@ -22,7 +22,7 @@ ResultKey = tuple[str, bytes, bytes]
 """`(path, canonical input, canonical context)`: equal keys have equal results, whoever asks."""
 
 
-RESULT_BYTES = 1000
+RESULT_BYTES = 600
 """The weight of a result beside its bytes, its query and its read set."""
 
 _PASSING: Final = ("TIMEOUT", "TOO_MANY_REQUESTS", "CLIENT_CLOSED_REQUEST")

@@ -14,7 +14,7 @@ from reactive_rpc.dependencies.read_set import Between, Equals, ReadSet
 
 __all__ = ["weight_of", "weight_of_read_set"]
 
-CONSTRAINT_BYTES: Final = 800
+CONSTRAINT_BYTES: Final = 550
 """A constraint and its place in the index (`docs/measurements/benchmarks.md`); values come on top."""
 
 INDEXED_BYTES: Final = 100

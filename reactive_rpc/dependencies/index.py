@@ -76,7 +76,7 @@ class _ShapeKey(NamedTuple):
 class _Term(NamedTuple):
     """The conditions of one constraint, in the order of its shape's columns."""
 
-    equal: tuple[frozenset[Known], ...] = ()
+    equal: tuple[Collection[Known], ...] = ()
     ranges: tuple[Between, ...] = ()
     test: RowTest | None = None
 
@@ -426,7 +426,7 @@ def _by_shape(
 
 
 def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
-    equal: dict[str, frozenset[Known]] = {}
+    equal: dict[str, Collection[Known]] = {}
     ranges: list[tuple[bool, str, Between]] = []
     nulls: list[tuple[str, bool]] = []
     for column, condition in constraint.conditions.items():
@@ -449,7 +449,7 @@ def _analysed(constraint: Constraint) -> tuple[_ShapeKey, _Term]:
     return key, _Term(values, tuple([between for _, _, between in ranges]), test)
 
 
-def _bounded(equal: Mapping[str, frozenset[Known]]) -> tuple[tuple[str, ...], tuple[frozenset[Known], ...]]:
+def _bounded(equal: Mapping[str, Collection[Known]]) -> tuple[tuple[str, ...], tuple[Collection[Known], ...]]:
     """Return columns and values, in order, without the longest lists if their product would be too large."""
     # INVARIANT (only whole columns are left out): fewer conditions admit more rows, so the entry is widened.
     names = sorted(equal) if len(equal) > 1 else list(equal)

@@ -35,9 +35,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Equals:
-    """The column equals one of `values` (never None: SQL's NULL equals nothing)."""
+    """The column equals one of `values` (never None: SQL's NULL equals nothing).
 
-    values: frozenset[Known]
+    A single value stands in a tuple, which is a third of a set: most conditions have one, and streams watch many.
+    """
+
+    values: frozenset[Known] | tuple[Known, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) == 1 and not isinstance(self.values, tuple):
+            object.__setattr__(self, "values", tuple(self.values))
 
     def admits(self, value: Value) -> bool:
         """Tell whether a row with this value satisfies the condition."""

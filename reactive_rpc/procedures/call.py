@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context as Ambient
 from dataclasses import replace
 from hashlib import blake2b
+from sys import getsizeof
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ResultKey
 from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.clock import Clock
+from reactive_rpc.compat.pydantic import PackedModel, packed
 from reactive_rpc.dependencies.captured import UnknownValueError
 from reactive_rpc.dependencies.change import Change
 from reactive_rpc.dependencies.period import Period
@@ -149,7 +151,7 @@ class QueryCall:
         self.procedure = procedure
         self._executor = executor
         self._decode: Callable[[], BaseModel | None] | None = None
-        self._input: BaseModel | None = None
+        self._input: BaseModel | PackedModel | None = None
         if isinstance(input, EncodedInput):
             canonical_input, self._decode = input
         else:
@@ -165,13 +167,16 @@ class QueryCall:
         """The validated input."""
         if self._decode is not None:
             self._input, self._decode = self._decode(), None
-        return self._input
+        return self._input.unpacked() if isinstance(self._input, PackedModel) else self._input
 
     @property
     def held_bytes(self) -> int:
-        """The bytes that key, input and context take in memory; counted when first asked for: hits need not know."""
+        """The bytes that key, input and context take in memory; counted when first asked for: hits need not know.
+
+        Whoever asks is about to keep the call, so its input is packed then.
+        """
         if self._held_bytes is None:
-            self._held_bytes = weight_of(self.key) + weight_of(self.input) + weight_of(self._ctx)
+            self._held_bytes = weight_of(self.key) + self._packed_bytes() + weight_of(self._ctx)
         return self._held_bytes
 
     @property
@@ -234,6 +239,15 @@ class QueryCall:
             dependencies=self._dependencies,
             depth=self.depth,
         )
+
+    def _packed_bytes(self) -> int:
+        """Pack the input, unless predicates are asked about it with each change; return its size."""
+        input = self.input
+        found = None if input is None or self.procedure.invalidate_when else packed(input)
+        if found is None:
+            return weight_of(input)
+        self._input = found
+        return getsizeof(found) + weight_of(found.values)
 
     def _keep(self, change: Change) -> bool:
         predicate = self.procedure.invalidate_when.get(change.table)

@@ -381,7 +381,7 @@ def intersection(left: Condition, right: Condition) -> Condition:
     """Return the condition that holds where both hold, or a wider one; `Equals` of nothing if none can.
 
     >>> intersection(Equals(frozenset({1, 2})), Between(2, True, None, False))
-    Equals(values=frozenset({2}))
+    Equals(values=(2,))
     """
     if isinstance(left, Equals):
         return Equals(frozenset(value for value in left.values if right.admits(value)))

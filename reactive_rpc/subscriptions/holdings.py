@@ -107,23 +107,20 @@ class Holdings:
         self._forget(caller)
 
     def add(self, caller: CallerKey, query: WatchedQuery) -> None:
-        """Count one more stream of the caller's that shows the query."""
+        """Count one more stream of the caller's, which is about to show the query."""
         if not query.callers:
             self._all.size_bytes += query.size_bytes
         theirs = self._by_caller[caller]
         if caller not in query.callers:
             theirs.size_bytes += query.size_bytes
-        query.callers[caller] = query.callers.get(caller, 0) + 1
         self._all.queries += 1
         theirs.queries += 1
         self.add_bytes(caller, SHOWN_BYTES)
 
     def remove(self, caller: CallerKey, query: WatchedQuery) -> None:
-        """Count one such stream less."""
+        """Count one such stream less, which shows it no more."""
         theirs = self._by_caller[caller]
-        query.callers[caller] -= 1
-        if not query.callers[caller]:
-            del query.callers[caller]
+        if caller not in query.callers:
             theirs.size_bytes -= query.size_bytes
         if not query.callers:
             self._all.size_bytes -= query.size_bytes

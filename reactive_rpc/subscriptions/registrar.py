@@ -109,8 +109,9 @@ class Registrar:
                 keys.append(None)
                 errors.append(_refused(subscription, exc))
                 continue
-            keys.append(query.affected.key)
-            passed[query.affected.key] = query.affected, subscription.passed
+            affected = query.affected
+            keys.append(affected.key)
+            passed[affected.key] = affected, subscription.passed
             if (
                 is_gap
                 or entry is None
@@ -119,10 +120,10 @@ class Registrar:
                 or _has_ticked(entry, cursor)
                 or any(_has_begun(result) and _has_ticked(result, cursor) for result in subscription.passed)
             ):
-                stale[query.affected.key] = query.affected
+                stale[affected.key] = affected
             else:
                 for result in filter(None, (entry, *subscription.passed)):
-                    undecided[result].append(query.affected)
+                    undecided[result].append(affected)
         if missed is not None and missed.changes:
             overlapping = await self._reader.matcher.touched_among(missed.changes, undecided)
             stale |= {
@@ -192,8 +193,7 @@ class Registrar:
             RPCError: it cannot be watched, or its handler failed.
         """
         try:
-            made = WatchedQuery(call, Affected(path=call.path, input=call.wire_input, key=call.wire_key))
-            return made, await self._entry_of(call)
+            return WatchedQuery(call), await self._entry_of(call)
         except RPCError as exc:
             refusal = exc.__cause__  # by a handler that read nothing before it refused: there is no change to notify of
             if isinstance(exc, PreconditionFailedError) and isinstance(refusal, RPCError):

@@ -73,7 +73,7 @@ class WatchedQueries:
         """Remove a stream and return the queries that nobody else shows, which are FORGOTTEN; idempotent."""
         forgotten = []
         for query in self._by_stream.pop(stream, ()):
-            del query.streams[stream]
+            query.remove_stream(stream)
             self._holdings.remove(stream.caller, query)
             if not query.streams:
                 self._forget(query)
@@ -89,9 +89,9 @@ class WatchedQueries:
         """Note that a stream shows a query; idempotent."""
         if stream in query.streams:
             return
-        query.streams[stream] = None
-        self._by_stream[stream][query] = None
         self._holdings.add(stream.caller, query)
+        query.add_stream(stream)
+        self._by_stream[stream][query] = None
 
     def take(self, entry: CachedResult) -> WatchedQuery | None:
         """Return the query of an entry that is live no more; in this very step it must become OUTDATED or PENDING."""

@@ -7,11 +7,11 @@ Its states and the reason for each are in `docs/internals/subscriptions.md`. Onl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from reactive_rpc.cache.result import CachedResult
-from reactive_rpc.cache.weight import weight_of
 from reactive_rpc.errors import RPCError
 from reactive_rpc.procedures.call import WatchableCall
 from reactive_rpc.protocol.events import Affected, QueryRef
@@ -20,7 +20,7 @@ from reactive_rpc.subscriptions.stream import Stream
 
 __all__ = ["Pending", "QueryState", "RequestedQuery", "WatchedQuery"]
 
-WATCHED_QUERY_BYTES = 700
+WATCHED_QUERY_BYTES = 300
 """The weight of a watched query beside its call and its entry."""
 
 
@@ -93,45 +93,107 @@ class Pending:
 
 
 @dataclass(slots=True, eq=False)
+class _Several:
+    """The streams of a query that several have shown, an ordered set, and how many of them each caller has."""
+
+    streams: dict[Stream, None]
+    callers: dict[CallerKey, int]
+
+    def add(self, stream: Stream) -> None:
+        self.streams[stream] = None
+        self.callers[stream.caller] = self.callers.get(stream.caller, 0) + 1
+
+    def remove(self, stream: Stream) -> None:
+        del self.streams[stream]
+        self.callers[stream.caller] -= 1
+        if not self.callers[stream.caller]:
+            del self.callers[stream.caller]
+
+
 class WatchedQuery:
     """One query with the streams that show it.
 
-    Attributes:
+    Most are shown by one stream, so that one is held as it is; and how events name a query is made for each event, as
+    most queries are hardly ever told of.
+
+    Args:
         query: the call of whoever subscribed first; those of all its streams have the same key.
-        affected: how events name it.
-        streams: an ordered set.
+
+    Attributes:
         state: changed by `transition` alone, which is for the table.
         entry: the indexed entry; None unless the state is CURRENT.
         notified_up_to: while there is no entry, the version up to which the streams have been notified of everything.
         notified_until: while there is no entry, the moment up to which they have been notified of every tick.
         pending: the changes of which they have not been notified; None unless the state is PENDING.
-        callers: `{whose streams show it: how many of theirs}`.
         size_bytes: its size in memory, as `Holdings` has counted it.
-        named_bytes: the part of that which does not depend on the entry.
     """
 
-    query: WatchableCall
-    affected: Affected
-    streams: dict[Stream, None] = field(default_factory=dict)
-    state: QueryState = QueryState.NEW
-    entry: CachedResult | None = None
-    notified_up_to: int = 0
-    notified_until: float = 0.0
-    pending: Pending | None = None
-    callers: dict[CallerKey, int] = field(default_factory=dict)
-    size_bytes: int = 0
-    named_bytes: int = field(init=False)
+    __slots__ = (
+        "_only",
+        "_several",
+        "entry",
+        "notified_until",
+        "notified_up_to",
+        "pending",
+        "query",
+        "size_bytes",
+        "state",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        self.named_bytes = WATCHED_QUERY_BYTES + self.query.held_bytes + weight_of(self.affected.input)
+    def __init__(self, query: WatchableCall) -> None:
+        self.query = query
+        self.state = QueryState.NEW
+        self.entry: CachedResult | None = None
+        self.notified_up_to = 0
+        self.notified_until = 0.0
+        self.pending: Pending | None = None
+        self.size_bytes = 0
+        self._only: Stream | None = None
+        self._several: _Several | None = None
+
+    @property
+    def affected(self) -> Affected:
+        """How events name it."""
+        return Affected(path=self.query.path, input=self.query.wire_input, key=self.query.wire_key)
+
+    @property
+    def streams(self) -> Collection[Stream]:
+        """The streams that show it, in the order in which they came."""
+        if self._several is not None:
+            return self._several.streams
+        return () if self._only is None else (self._only,)
+
+    @property
+    def callers(self) -> Mapping[CallerKey, int]:
+        """`{whose streams show it: how many of theirs}`."""
+        if self._several is not None:
+            return self._several.callers
+        return {} if self._only is None else {self._only.caller: 1}
+
+    def add_stream(self, stream: Stream) -> None:
+        """Note that a stream shows it, which did not."""
+        if self._several is None and self._only is None:
+            self._only = stream
+            return
+        if self._several is None:
+            self._several = _Several(dict.fromkeys(self.streams), dict(self.callers))
+            self._only = None
+        self._several.add(stream)
+
+    def remove_stream(self, stream: Stream) -> None:
+        """Note that a stream that showed it does not any more."""
+        self._only = None
+        if self._several is not None:
+            self._several.remove(stream)
 
     @property
     def weight_bytes(self) -> int:
-        """Its size in memory now, estimated: its input twice, as it is computed and as events name it."""
+        """Its size in memory now, estimated."""
+        own_bytes = WATCHED_QUERY_BYTES + self.query.held_bytes
         if self.entry is None:
-            return self.named_bytes
+            return own_bytes
         is_shared = self.entry.query is self.query
-        return self.named_bytes + self.entry.held_bytes - (self.query.held_bytes if is_shared else 0)
+        return own_bytes + self.entry.held_bytes - (self.query.held_bytes if is_shared else 0)
 
     def transition(
         self, state: QueryState, *, entry: CachedResult | None = None, pending: Pending | None = None
@@ -142,6 +204,6 @@ class WatchedQuery:
             RuntimeError: it cannot follow the present one.
         """
         if state not in _FOLLOWERS[self.state]:
-            path, now = self.affected.path, self.state.name
+            path, now = self.query.path, self.state.name
             raise RuntimeError(f"{path}: a watched query that is {now} cannot become {state.name}")
         self.state, self.entry, self.pending = state, entry, pending

@@ -7,7 +7,6 @@ from typing import cast
 import pytest
 
 from reactive_rpc.procedures.call import QueryCall
-from reactive_rpc.protocol.events import Affected
 from reactive_rpc.subscriptions.watched_query import QueryState, WatchedQuery
 from tests.unit.cache.scripted import RowQuery, ScriptedLog
 
@@ -15,7 +14,7 @@ NEW, CURRENT, OUTDATED, PENDING, FORGOTTEN = QueryState
 
 
 def watched_query() -> WatchedQuery:
-    return WatchedQuery(cast(QueryCall, RowQuery(ScriptedLog(), (1,))), Affected(path="items.sum", key="k"))
+    return WatchedQuery(cast(QueryCall, RowQuery(ScriptedLog(), (1,))))
 
 
 @pytest.mark.parametrize(
