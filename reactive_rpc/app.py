@@ -451,7 +451,6 @@ def _make_reader(
         new_context=isolated_context,
         reads=ReadTableRegistry(backend.capture.note_reads, clock=clock),
         auditor=auditor,
-        begins_afresh=backend.database.begins_afresh,
     )
 
 

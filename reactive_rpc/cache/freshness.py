@@ -19,7 +19,6 @@ __all__ = [
     "STRICT",
     "STRICT_FOR_SERVER",
     "SYNCED",
-    "BySnapshot",
     "ByToken",
     "Freshness",
     "InOutage",
@@ -60,18 +59,6 @@ class Synced(NamedTuple):
     is_server_request: bool = False
 
 
-class BySnapshot(NamedTuple):
-    """As `Strict`, but a result that has to be computed is as fresh as its own snapshot: the log is not read for it.
-
-    For whoever rests on nothing else that was found by reading the log: no context, no step, no further result.
-
-    Attributes:
-        is_server_request: as in `Strict`, if the log is read after all.
-    """
-
-    is_server_request: bool = False
-
-
 class InOutage(NamedTuple):
     """A stored result alone, although the log cannot be read. Whoever serves it says so.
 
@@ -84,7 +71,7 @@ class InOutage(NamedTuple):
     outage: ServiceUnavailableError
 
 
-RequiredFreshness: TypeAlias = Strict | Synced | ByToken | BySnapshot | InOutage
+RequiredFreshness: TypeAlias = Strict | Synced | ByToken | InOutage
 
 STRICT: Final = Strict()
 SYNCED: Final = Synced()

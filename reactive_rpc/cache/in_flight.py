@@ -57,10 +57,6 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def has(self, key: ResultKey) -> bool:
-        """Tell whether there is a computation of a key that some request may join."""
-        return key in self._joinable
-
     def find(self, query: Computable, *, version: int) -> Computation | None:
         """Return a computation that a request may join; None if it must start its own.
 

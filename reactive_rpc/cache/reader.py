@@ -19,16 +19,7 @@ from contextvars import Context
 from dataclasses import asdict
 
 from reactive_rpc.cache.auditor import Auditor
-from reactive_rpc.cache.freshness import (
-    STRICT,
-    BySnapshot,
-    ByToken,
-    Freshness,
-    InOutage,
-    RequiredFreshness,
-    Strict,
-    Synced,
-)
+from reactive_rpc.cache.freshness import STRICT, ByToken, Freshness, InOutage, RequiredFreshness, Strict, Synced
 from reactive_rpc.cache.in_flight import Computation, InFlight
 from reactive_rpc.cache.invalidation import DroppedResults, InvalidatedResults, InvalidationObservers
 from reactive_rpc.cache.live_results import LiveResults
@@ -67,10 +58,8 @@ class Reader:
             given its result too.
         reads: registers which tables results depend on; None if nobody asks.
         auditor: is offered the results that the store serves and those that `invalidate_when` has kept; may be None.
-        begins_afresh: whether a transaction that begins shows all that was committed before, see `Database`.
 
     Attributes:
-        begins_afresh: the same, and no results are shared, for which the log is read first.
         matcher: decides whether a change touches a result.
         invalidations: the observers to notify.
         hits_by_path: `Stats.hits`, `{path of a procedure: hits}`.
@@ -88,7 +77,6 @@ class Reader:
         new_context: Callable[[], Context] = Context,
         reads: ReadTableRegistry | None = None,
         auditor: Auditor | None = None,
-        begins_afresh: bool = False,
     ) -> None:
         self.stats = Stats()
         self.freshness = freshness or Freshness(log)
@@ -106,8 +94,6 @@ class Reader:
         self._in_flight = InFlight(new_context)
         self._dropped = DroppedResults()
         self._sharing = None if shared is None else Sharing(shared, log, self.freshness, stats=self.stats)
-        self.begins_afresh = begins_afresh and shared is None
-        self._looks_first: set[str] = set()
         self._reported: set[str] = set()
         log.enrich_with(self._live.index.lookups)
 
@@ -163,10 +149,7 @@ class Reader:
         if not query.is_cached:
             return await self._run_alone(query)
         arrived_at = self._clock.time()
-        # INVARIANT (no await between here and the start in `_miss`): a result that is stored, or begun, by another
-        # meanwhile is nothing that this request may be answered with, as it has not read the log.
-        is_spared = isinstance(freshness, BySnapshot) and self.spares_look(query.key)
-        stored = None if is_spared else await self.find(query.key, freshness=freshness)
+        stored = await self.find(query.key, freshness=freshness)
         if stored is not None:
             return stored
         result, outcome = await self._miss(query, self._log.version, arrived_at)
@@ -174,23 +157,7 @@ class Reader:
             return result
         return CachedResult(result.query, outcome, result.version, reflects=self.version_of(result))
 
-    def spares_look(self, key: ResultKey) -> bool:
-        """Tell whether the handler of a query must run in any case, and will see all that reading the log would tell.
-
-        So of the databases alone on which a transaction begins afresh. What it has read is held against the changes
-        after its own snapshot, so it does not matter how far the log is behind. Two things would be lost by not
-        reading it: a result that another worker shares is used only by a log that is as far; and if the snapshot does
-        not tell all that the result rests on (`_seen_by`), that would be held against all since the log was last read.
-        """
-        return (
-            self.begins_afresh
-            and not self.matcher.relations
-            and key[0] not in self._looks_first
-            and self._live.get(key) is None
-            and not self._in_flight.has(key)
-        )
-
-    async def find(self, key: ResultKey, *, freshness: Strict | Synced | ByToken | BySnapshot) -> CachedResult | None:
+    async def find(self, key: ResultKey, *, freshness: Strict | Synced | ByToken) -> CachedResult | None:
         """Return the result that is stored at a key, as fresh as it must be; None leaves the log read.
 
         Raises:
@@ -431,8 +398,6 @@ class Reader:
         # INVARIANT (no await between here and `LiveResults.add`): a change that is applied in between would find the
         # result neither in the check nor in the index.
         result = CachedResult(query, outcome, self._seen_by(outcome, started_at, epoch))
-        if not outcome.is_whole:
-            self._looks_first.add(query.key[0])
         self.stats.needless += self._dropped.pop_if_needless(result)
         if outcome.read_set.opaque is not None:
             self._count_opaque(result, outcome)

@@ -14,15 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from reactive_rpc.cache.freshness import (
-    STRICT,
-    STRICT_FOR_SERVER,
-    SYNCED,
-    BySnapshot,
-    InOutage,
-    RequiredFreshness,
-    Strict,
-)
+from reactive_rpc.cache.freshness import STRICT, STRICT_FOR_SERVER, SYNCED, InOutage, RequiredFreshness
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import CachedResult, Computable
 from reactive_rpc.clock import Clock
@@ -100,23 +92,19 @@ class QueryReads:
         path, procedure, input, origin = terms
         # A kept result is found by its key alone. Inside of another call all that is read counts for that one, which
         # `get` sees to.
-        is_first = current_call() is None
-        # Nothing of this request is found after its result: if the handler must run, its own snapshot is enough.
-        if is_first and isinstance(freshness, Strict):
-            freshness = BySnapshot(freshness.is_server_request)
         if (
-            is_first
-            and isinstance(input, EncodedInput)
+            isinstance(input, EncodedInput)
             and procedure.is_cached
             and procedure.plans is None
             and not isinstance(freshness, InOutage)
+            and current_call() is None
         ):
-            key = query_key(path, procedure, input.canonical, ctx=ctx, spelled=spelled)
-            if not (isinstance(freshness, BySnapshot) and self.reader.spares_look(key)):
-                stored = await self.reader.find(key, freshness=freshness)
-                if stored is not None:
-                    return stored, False
-                freshness = SYNCED
+            stored = await self.reader.find(
+                query_key(path, procedure, input.canonical, ctx=ctx, spelled=spelled), freshness=freshness
+            )
+            if stored is not None:
+                return stored, False
+            freshness = SYNCED
         call = self.bind(path, procedure, input, ctx, origin=origin)
         result = await self.get(call, freshness)
         return result, result.query is call

@@ -79,8 +79,6 @@ class Database(ABC):
         dialect: whose types images are read with, by its name in SQLAlchemy.
         queries_at_once: how many queries should run at a time, not counting those inside of others.
         oracle: tells the reads of a text; None if nobody can.
-        begins_afresh: whether a read that begins shows all that was committed before, and can be of no snapshot that an
-            earlier one has left behind.
     """
 
     name: str
@@ -88,7 +86,6 @@ class Database(ABC):
     queries_at_once: int = 32
     oracle: Oracle | None = None
     _write_lock: FairLock | nullcontext[None] = nullcontext()
-    begins_afresh: bool = False
     _observer: WriteObserver | None = None
     _error: tuple[str, float] = ("", 0.0)
 

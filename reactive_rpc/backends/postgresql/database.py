@@ -79,7 +79,6 @@ class PostgreSQLDatabase(Database):
     """
 
     dialect = "postgresql"
-    begins_afresh = True
 
     def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float, direct: Place | None = None) -> None:
         if url.drivername not in DRIVERS:

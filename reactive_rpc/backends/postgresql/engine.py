@@ -74,8 +74,6 @@ class EngineDatabase(PostgreSQLDatabase):
         is_shared: whether it may lead through a pooler in transaction mode.
     """
 
-    begins_afresh = False  # what its listeners do to a connection that nobody uses may leave a snapshot open
-
     def __init__(
         self, engine: AsyncEngine, direct: Place, *, pool_size: int, pool_timeout_seconds: float, is_shared: bool
     ) -> None:

@@ -140,8 +140,6 @@ class StoredAnswers:
         self._plans = plans
         self._takes_context = procedure.handler.context is not None
         self._has_steps = bool(procedure.calls)
-        # The outcomes of steps are looked up first, for which the log is read anyway.
-        self._may_spare_look = calls.reader.begins_afresh and not procedure.calls
         self._known: dict[tuple[bytes, _Caller], _Known] = {}
         self._callers: dict[tuple[object, ...], _Caller] = {}
         self._steps: Sequence[SessionStep] | None = None
@@ -189,9 +187,6 @@ class StoredAnswers:
         try:
             is_server = is_server_request()
             if not self._freshness.shares_look(is_server_request=is_server):
-                known = self._known.get((scope["query_string"], caller)) if self._may_spare_look else None
-                if known is not None and self._reader.spares_look(known.key):
-                    return Resolved(ctx)
                 await self._freshness.sync_to_head(is_server_request=is_server)
         except ServiceUnavailableError as outage:
             return Resolved(ctx, outage=outage)

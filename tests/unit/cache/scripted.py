@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.invalidation import InvalidatedResults
 from reactive_rpc.cache.reader import Reader
 from reactive_rpc.cache.result import HandlerOutcome, ResultKey
@@ -218,7 +217,6 @@ class RowQuery:
         pushes_results: as in `QueryCall`.
         size_bytes: what it claims to hold.
         shows: whether its outcome names the version that its snapshot shows.
-        is_whole: as in `HandlerOutcome`.
     """
 
     log: ScriptedLog
@@ -241,7 +239,6 @@ class RowQuery:
     pushes_results: bool = False
     size_bytes: int = 100
     shows: bool = False
-    is_whole: bool = True
 
     @property
     def key(self) -> ResultKey:
@@ -271,8 +268,7 @@ class RowQuery:
         if self.fails is not None:
             raise self.fails
         body = b"" if self.error else str(value).encode() + b" " * self.padding
-        read_set = ReadSet(tuple(constraints(self.rows)), self.opaque, period)
-        return HandlerOutcome(body, read_set, self.error, shows, is_whole=self.is_whole)
+        return HandlerOutcome(body, ReadSet(tuple(constraints(self.rows)), self.opaque, period), self.error, shows)
 
     @property
     def period(self) -> Period:
@@ -313,6 +309,6 @@ class ScriptedReader:
         """Return a query of these rows; `options` are fields of `RowQuery`."""
         return RowQuery(self.log, rows, **options)
 
-    async def value(self, query: RowQuery, freshness: RequiredFreshness = STRICT) -> int:
+    async def value(self, query: RowQuery) -> int:
         """Return what the reader answers."""
-        return int((await self.reader.get(query, freshness=freshness)).answer())
+        return int((await self.reader.get(query)).answer())

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from reactive_rpc.cache.freshness import STRICT, BySnapshot, RequiredFreshness
+from reactive_rpc.cache.freshness import STRICT, RequiredFreshness
 from reactive_rpc.cache.live_results import LiveResults
 from reactive_rpc.cache.matcher import ChangeMatcher
 from reactive_rpc.cache.reader import Reader
-from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome, ResultKey
+from reactive_rpc.cache.result import CachedResult, Computable, HandlerOutcome
 from reactive_rpc.cache.store import Store
 from reactive_rpc.changes.log import Log
 from reactive_rpc.dependencies.change import Change
@@ -136,52 +136,6 @@ async def test_the_log_is_not_read_for_a_result_that_shows_no_more_than_it_has_a
         before = w.reader.freshness.polls
         await w.reader.get(RowQuery(w.log, (1,), shows=True, is_cached=is_cached))
         assert w.reader.freshness.polls - before == polls  # that before the handler, which only what is stored needs
-
-
-async def test_the_log_is_not_read_for_a_handler_that_must_run_and_begins_afresh() -> None:
-    """It is read for a result that is stored, and for one that is being computed, which might be joined."""
-    w = ScriptedReader(begins_afresh=True)
-    w.log.write(1)
-    await w.log.sync_to_head()
-    gate = Gate()
-    first = asyncio.create_task(w.value(RowQuery(w.log, (1,), shows=True, pause=gate), BySnapshot()))
-    await until(lambda: gate.arrived == 1)
-    assert w.reader.freshness.polls == 0
-    second = asyncio.create_task(w.value(RowQuery(w.log, (1,)), BySnapshot()))
-    await until(lambda: w.reader.stats.joined == 1)
-    assert w.reader.freshness.polls == 1
-    gate.open()
-    assert await first == await second == 1
-    w.log.write(1)
-    assert await w.value(RowQuery(w.log, (1,)), BySnapshot()) == 2
-
-
-async def test_what_a_snapshot_shows_beyond_the_log_is_stored_all_the_same() -> None:
-    """The write that came before the handler is not held against its result, though the log was not read before."""
-    w = ScriptedReader(begins_afresh=True)
-    w.log.write(1)
-    assert await w.value(RowQuery(w.log, (1,), shows=True), BySnapshot()) == 1
-    assert (w.log.version, w.reader.indexed) == (1, 1)
-
-
-async def test_the_log_is_read_first_where_a_result_would_be_lost_without_it() -> None:
-    """A result of no single snapshot would be held against all since the log was last read; once known, it is read."""
-    w = ScriptedReader(begins_afresh=True)
-    for attempt in range(2):
-        w.log.write(1)
-        await w.value(RowQuery(w.log, (1,), shows=True, is_whole=False), BySnapshot())
-        assert w.reader.indexed == attempt
-    w.reader.matcher.relations = {"item": [Relation("item", None, "note", None)]}
-    assert not w.reader.spares_look(("others", b"", b""))
-
-
-async def test_the_log_is_read_first_unless_handlers_are_known_to_begin_afresh() -> None:
-    """A database that may show an earlier snapshot is asked for one that is late enough, so that must be known."""
-    w = ScriptedReader()
-    w.log.write(1)
-    query = RowQuery(w.log, (1,), shows=True)
-    await w.value(query, BySnapshot())
-    assert w.reader.freshness.polls == 1
 
 
 class TrustsAnyEpoch(Reader):
@@ -525,13 +479,6 @@ class ForgetsOtherRows(Reader):
         self._live = IndexesFirstRow(store, self._clock, self._expire, stats=self.stats)
 
 
-class SparesEachLook(Reader):
-    """A seeded bug: does not read the log before it joins a computation."""
-
-    def spares_look(self, key: ResultKey) -> bool:
-        return self._live.get(key) is None
-
-
 async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> int:
     """Return how many answers missed a write that was acknowledged before they were asked for.
 
@@ -539,7 +486,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> in
     turns of the event loop, so every seed is another interleaving, and the same one each time.
     """
     rng = random.Random(seed)
-    w = ScriptedReader(make, max_bytes=rng.choice([0, 6_000, 1_000_000]), begins_afresh=rng.random() < 0.8)
+    w = ScriptedReader(make, max_bytes=rng.choice([0, 6_000, 1_000_000]))
 
     async def pause(turns: int = 5) -> None:
         for _ in range(rng.randrange(turns)):
@@ -557,8 +504,7 @@ async def stale_answers(make: type[Reader], seed: int, requests: int = 40) -> in
             rows = rng.choice([(0,), (1,), (0, 1), (1, 2)])
             expected = sum(w.log.rows[row] for row in rows)
             shows = rng.random() < 0.5
-            freshness: RequiredFreshness = BySnapshot() if rng.random() < 0.5 else STRICT
-            stale += await w.value(RowQuery(w.log, rows, pause=handle, shows=shows), freshness) < expected
+            stale += await w.value(RowQuery(w.log, rows, pause=handle, shows=shows)) < expected
             await pause()
 
     async def write() -> None:
@@ -589,15 +535,7 @@ async def test_no_interleaving_gives_a_stale_answer(seed: int) -> None:
 
 @pytest.mark.seeded_bug
 @pytest.mark.parametrize(
-    "broken",
-    [
-        JoinsAnyComputation,
-        StoresUnchecked,
-        TakesAllForSeen,
-        LooksTooEarly,
-        ForgetsOtherRows,
-        SparesEachLook,
-    ],
+    "broken", [JoinsAnyComputation, StoresUnchecked, TakesAllForSeen, LooksTooEarly, ForgetsOtherRows]
 )
 async def test_a_broken_reader_is_found_out(broken: type[Reader]) -> None:
     """The same interleavings find each seeded bug: the test above can fail."""
