@@ -20,6 +20,8 @@ _SENDS = frozenset({H11Cycle.send, HttptoolsCycle.send})
 _WRITTEN = _SENDS - {H11Cycle.send}
 """Those that only write; h11 counts what its own way out has sent."""
 
+_CLOSE = (b"connection", b"close")
+
 
 def is_servers_own(send: object) -> bool:
     """Return whether a `send` of ASGI is uvicorn's, and no middleware's around it.
@@ -85,13 +87,18 @@ class Head:
         self._is_chunked: bool | None = None
 
     def spelled(self, cycle: Any) -> bytes:
-        """Return the bytes that a cycle of uvicorn would write, and leave it as it would be once they are written."""
+        """Return the bytes that a cycle of uvicorn would write, and leave it as it would be once they are written.
+
+        None are returned, and it is left as it is, if uvicorn would close the connection or send the body in chunks, as
+        a header of its own may say.
+        """
         # INVARIANT (compared as objects, which are held here): uvicorn makes another list of its own headers each
         # second, as they say the date.
         if cycle.default_headers is not self._defaults:
             self._spell(cycle)
-        cycle.response_started = True
-        cycle.chunked_encoding = self._is_chunked
+        if self._spelled:
+            cycle.response_started = True
+            cycle.chunked_encoding = self._is_chunked
         return self._spelled
 
     def _spell(self, cycle: Any) -> None:
@@ -101,7 +108,8 @@ class Head:
         try:
             twin.send({"type": "http.response.start", "status": self.status, "headers": self.headers}).send(None)
         except StopIteration:
-            self._spelled, self._is_chunked = b"".join(written.parts), twin.chunked_encoding
+            is_plain = twin.keep_alive and not twin.chunked_encoding
+            self._spelled, self._is_chunked = b"".join(written.parts) if is_plain else b"", twin.chunked_encoding
             self._defaults = cycle.default_headers
 
 
@@ -125,12 +133,16 @@ def write_answer(send: object, head: Head, body: bytes) -> bool:
         or cycle.waiting_for_100_continue
         or cycle.flow.write_paused
         or cycle.scope["method"] != "GET"
+        or _CLOSE in cycle.scope["headers"]  # some uvicorns' send answers to it, and keeps the connection
     ):
+        return False
+    spelled = head.spelled(cycle)
+    if not spelled:
         return False
     # INVARIANT (nothing is awaited, and all of the answer is there): what the connection holds for a client that does
     # not read is one body at most beyond what `send` would let it hold, and the next answer waits for that client.
     write = cycle.transport.write
-    write(head.spelled(cycle))
+    write(spelled)
     write(body)
     cycle.response_complete = True
     cycle.message_event.set()

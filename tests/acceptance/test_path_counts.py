@@ -54,10 +54,9 @@ SQLITE = {
     "mutation": Bound(10, 3, 202, 51, 52),
     "event": Bound(11, 0, 361, 65, 41),
 }
-# Four functions of a hit on PostgreSQL look whether there is something stored for which the log must be read.
 POSTGRESQL = {
-    "hit": Bound(1, 1, 61, 23),
-    "miss": Bound(4, 4, 280, 58),
+    "hit": Bound(1, 1, 57, 23),
+    "miss": Bound(5, 5, 306, 62),
     "mutation": Bound(4, 4, 182, 54),
     "event": Bound(6, 6, 367, 68),
 }

@@ -310,3 +310,39 @@ async def test_an_answer_is_left_to_send(case: str) -> None:
     received = await received_of(app, "h11" if case == "h11" else "httptools", before=1, access_log=case == "logged")
     assert written == [False, False]
     assert received.count(b"xxxxx") == len(written)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("own", [(b"connection", b"close"), (b"transfer-encoding", b"chunked")])
+async def test_an_answer_is_left_to_a_server_whose_own_headers_end_it_otherwise(own: tuple[bytes, bytes]) -> None:
+    """A connection that closes with the answer, and a body in chunks: `send` does more than write."""
+    written: list[bool] = []
+    head = Head(200, [(b"content-length", b"5")])
+
+    async def app(scope: Message, receive: object, send: Send) -> None:
+        send.__self__.default_headers = [own]  # type: ignore[attr-defined]
+        written.append(write_answer(send, head, b"x" * 5))
+        if not written[-1]:
+            await send_answer(send, head, b"x" * 5)
+
+    received = await received_of(app, access_log=False)
+    assert written == [False] * len(written)
+    assert received.count(b"xxxxx") == len(written)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_spelled_first", [False, True])
+async def test_a_request_that_closes_its_connection_shares_no_head(is_spelled_first: bool) -> None:
+    """Some releases of uvicorn say `connection: close` to it alone, and it is said to nobody else."""
+    head = Head(200, [(b"content-length", b"5")])
+    written: list[bool] = []
+
+    async def app(scope: Message, receive: object, send: Send) -> None:
+        scope["headers"] = [(b"connection", b"close")] if (not written) != is_spelled_first else []
+        written.append(write_answer(send, head, b"x" * 5))
+        if not written[-1]:
+            await send_answer(send, head, b"x" * 5)
+
+    await received_of(app, before=1, access_log=False)
+    assert written[0] is is_spelled_first
+    assert b"close" not in head._spelled
