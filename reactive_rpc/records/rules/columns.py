@@ -20,6 +20,7 @@ from sqlalchemy import (
     DateTime,
     Enum,
     Float,
+    FromClause,
     Integer,
     Numeric,
     String,
@@ -103,6 +104,11 @@ class ModelColumns:
     def is_list(self, association: str) -> bool:
         """Tell whether an association has many rows."""
         return bool(self._mapper.relationships[association].uselist)
+
+    @property
+    def table(self) -> FromClause:
+        """What the model is mapped to."""
+        return self._mapper.persist_selectable
 
     @property
     def _mapper(self) -> Mapper[Any]:

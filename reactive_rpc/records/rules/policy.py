@@ -37,6 +37,7 @@ from reactive_rpc.records.rules.python import holds
 from reactive_rpc.records.rules.residual import fold
 from reactive_rpc.records.rules.shipped import ship
 from reactive_rpc.records.rules.sql import condition_of
+from reactive_rpc.records.rules.statements import reads_table
 
 __all__ = ["Policy", "Residual", "attributes_of", "bind"]
 
@@ -134,7 +135,17 @@ class Policy:
         return ship(self.rule, self.columns)
 
     def filter(self, statement: StatementT, user: object) -> StatementT:
-        """Return a statement of the model's that has only rows of which the rule is true."""
+        """Return a statement of the model's that has only rows of which the rule is true.
+
+        Raises:
+            RuleError: it does not read the model's table itself, but an alias, a subquery or another model; or it
+                changes another table.
+        """
+        if not reads_table(statement, self.columns.table):
+            raise RuleError(
+                f"{self.columns.name}: a statement is filtered by the rule of a model that it does not read: select "
+                f"from {self.columns.name} itself, or write statement.where(policy.fold(user).condition(alias))"
+            )
         filtered: StatementT = statement.where(self.fold(user).condition())  # type: ignore[assignment]  # it is its own
         return filtered
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import aliased
 
 from reactive_rpc import Login
 from reactive_rpc.records.rules import (
@@ -36,6 +37,58 @@ def test_a_statement_is_filtered_for_a_user() -> None:
     filtered = str(policy.filter(select(Job.id), {"role": "user", "client_id": "c1"}))
     assert "job.client_id = :param_1 AND job.archived != :param_2" in filtered.replace("\n", "")
     assert str(policy.filter(select(Job.id), SimpleNamespace(role="user", client_id="c1"))) == filtered
+
+
+OTHER = aliased(Job)
+UNREAD: dict[str, Any] = {
+    "an alias": select(OTHER),
+    "another model": select(Task),
+    "a subquery": select(select(Job.id).subquery().c.id),
+    "a subquery as a column": select(select(Job.id).scalar_subquery()),
+    "a CTE": select(select(Job.id).cte().c.id),
+    "a condition of another": select(Task).where(select(Job.id).where(Job.id == Task.job_id).exists()),
+    "a join with an alias": select(Task).join(OTHER, OTHER.id == Task.job_id),
+    "nothing": select(func.now()),
+    "an update of another": update(Task).values(user_id="a"),
+    "an update of an alias": update(OTHER).values(title="a"),
+    "a deletion of another": delete(Task),
+    "an update by another": update(Task).where(Task.job_id == Job.id).values(user_id="a"),
+}
+
+
+@pytest.mark.parametrize("statement", UNREAD)
+def test_a_statement_that_does_not_read_the_model_is_refused(statement: str) -> None:
+    """A condition on the model would make a product of tables of it, with all rows of the others."""
+    policy = bind(RULE, Job, USER)
+    with pytest.raises(RuleError, match=r"Job: .* write statement\.where\(policy\.fold\(user\)\.condition\(alias\)\)"):
+        policy.filter(UNREAD[statement], {"role": "user", "client_id": "c1"})
+
+
+READ: dict[str, Any] = {
+    "the model": select(Job),
+    "its table": select(Job.__table__.c.id),
+    "a count": select(func.count()).select_from(Job),
+    "a join": select(Task).join(Job, Job.id == Task.job_id),
+    "a join of joins": select(Task).join(Job, Job.id == Task.job_id).join(OTHER, OTHER.id == Job.id, isouter=True),
+    "an update": update(Job).values(title="a"),
+    "a deletion": delete(Job),
+    "a deletion from the table": delete(Job.__table__),  # type: ignore[arg-type]  # it is one
+}
+
+
+@pytest.mark.parametrize("statement", READ)
+def test_a_statement_that_reads_the_model_is_filtered(statement: str) -> None:
+    """However it names it; no table is added."""
+    filtered = bind(record.title == "x", Job, USER).filter(READ[statement], {})
+    assert "job.title = " in str(filtered)
+    assert "FROM job, " not in str(filtered)
+    assert ", job" not in str(filtered).split("WHERE")[0].split("FROM")[-1]
+
+
+def test_an_alias_has_a_condition_of_its_own() -> None:
+    """The way out of the refusal."""
+    condition = bind(record.title == "x", Job, USER).fold({}).condition(OTHER)
+    assert str(select(OTHER.id).where(condition)).count("FROM job AS job_1") == 1
 
 
 def test_a_row_is_checked_for_a_user() -> None:
