@@ -22,6 +22,7 @@ from sqlalchemy import (
     Float,
     FromClause,
     Integer,
+    Join,
     Numeric,
     String,
     Uuid,
@@ -120,7 +121,7 @@ def columns_of(model: type[Any], databases: Iterable[str]) -> ModelColumns:
     """Return a model as rules see it.
 
     Raises:
-        RuleError: it is no mapped class, or rules know nothing of a database.
+        RuleError: it is no mapped class, or mapped to a join; or rules know nothing of a database.
     """
     try:
         is_mapped = isinstance(inspect(model), Mapper)
@@ -132,7 +133,18 @@ def columns_of(model: type[Any], databases: Iterable[str]) -> ModelColumns:
     for name in names:
         if name not in DIALECTS:
             raise RuleError(f"rules are not decided on {name!r}: name some of {', '.join(DIALECTS)}")
-    return ModelColumns(model, names)
+    columns = ModelColumns(model, names)
+    _check_table(columns)
+    return columns
+
+
+def _check_table(columns: ModelColumns) -> None:
+    """Refuse a model of more than one table: an UPDATE changes one, and joins the others to it by nothing."""
+    if isinstance(columns.table, Join):
+        raise RuleError(
+            f"{columns.name} is mapped to a join of tables, of which an UPDATE or DELETE would change one, unjoined: "
+            "bind the rule to the model of the table whose columns it compares, and reach others by some(...)"
+        )
 
 
 # -- the kinds of columns

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["USER", "Client", "Job", "Status", "Task"]
+__all__ = ["USER", "Base", "Client", "Engineer", "Job", "Manager", "Person", "Status", "Task", "Team"]
 
 
 class Status(Enum):
@@ -98,6 +98,45 @@ class Task(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"))
     user_id: Mapped[str | None]
+
+
+class Team(Base):
+    """What people are in, by associations with all of them and with some."""
+
+    __tablename__ = "team"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    people: Mapped[list[Person]] = relationship(viewonly=True)
+    managers: Mapped[list[Manager]] = relationship(viewonly=True)
+    engineers: Mapped[list[Engineer]] = relationship(viewonly=True)
+
+
+class Person(Base):
+    """A model that others inherit from."""
+
+    __tablename__ = "person"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012  # SQLAlchemy declares it so
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    user_id: Mapped[str | None]
+    client_id: Mapped[str | None]
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("team.id"))
+    boss_id: Mapped[int | None] = mapped_column(ForeignKey("person.id"))
+    boss: Mapped[Manager | None] = relationship(foreign_keys=[boss_id], remote_side=[id])
+
+
+class Manager(Person):
+    """Stored in the same table."""
+
+    __mapper_args__ = {"polymorphic_identity": "manager"}  # noqa: RUF012  # SQLAlchemy declares it so
+
+
+class Engineer(Person):
+    """Stored in two tables."""
+
+    __tablename__ = "engineer"
+    __mapper_args__ = {"polymorphic_identity": "engineer"}  # noqa: RUF012  # SQLAlchemy declares it so
+    id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    level: Mapped[int]
 
 
 USER: dict[str, Any] = {
