@@ -27,9 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import Grouping
 from sqlalchemy.types import TypeEngine
 
 from reactive_rpc.compat.sqlalchemy import variant_of
+from reactive_rpc.records.errors import RuleError
 from reactive_rpc.records.rules.columns import DIALECTS, is_decorated
 from reactive_rpc.records.rules.expressions import (
     AllOf,
@@ -104,6 +106,9 @@ def condition_of(rule: Rule, entity: Any) -> ColumnElement[bool]:
     Args:
         rule: a residual.
         entity: the model, or an alias of it.
+
+    Raises:
+        RuleError: a `custom(sql=...)` returned no condition.
     """
     return _condition(rule, (entity,))
 
@@ -123,10 +128,8 @@ def _condition(rule: Rule, entities: Sequence[Any]) -> ColumnElement[bool]:
         case Some(association, of, _, part, negated):
             found = _exists(getattr(entities[level_of(of)], association), part, entities)
             return not_(found) if negated else found
-        case Custom(_, make, _, _, values, row, negated):
-            given = {name: value for name, (_, value) in (values or {}).items()}
-            condition: ColumnElement[bool] = make(entities[row], **given)
-            return not_(condition) if negated else condition
+        case Custom():
+            return _custom(rule, entities[level_of(rule.row)])
         case Compared():
             return _compared(rule, entities)
     raise AssertionError(rule)
@@ -139,6 +142,22 @@ def _exists(association: Any, part: Rule, entities: Sequence[Any]) -> ColumnElem
     condition = _condition(part, (*entities, row))
     found: ColumnElement[bool] = through.any(condition) if association.property.uselist else through.has(condition)
     return found
+
+
+def _custom(rule: Custom, entity: Any) -> ColumnElement[bool]:
+    """Return an application's condition in brackets: nothing else tells where `literal_column("a OR b")` ends."""
+    made: Any = rule.make(entity, **{name: value for name, (_, value) in (rule.values or {}).items()})
+    if isinstance(made, bool):
+        made = true() if made else false()
+    if hasattr(made, "__clause_element__"):  # a model's attribute
+        made = made.__clause_element__()
+    if not isinstance(made, ColumnElement):
+        raise RuleError(
+            f"custom(sql={rule.name}) returned {made!r}, which is no condition of SQLAlchemy's: join comparisons by "
+            "and_() and or_(), and write SQL of your own as literal_column(...)"
+        )
+    condition: ColumnElement[bool] = Grouping(made)
+    return not_(condition) if rule.negated else condition
 
 
 def _compared(rule: Compared, entities: Sequence[Any]) -> ColumnElement[bool]:
