@@ -79,6 +79,9 @@ class RuleBinder:
     def _some(self, rule: Some, rows: Sequence[ReachableRow]) -> Rule:
         level = self._level(rule.of, rows, rule.association)
         columns = rows[level].columns
+        fault = columns.association_faults.get(rule.association)
+        if fault is not None:
+            raise RuleError(f"{columns.name}: some({rule.association!r}, ...) is not decided alike everywhere: {fault}")
         target = columns.associations.get(rule.association)
         if target is None:
             raise RuleError(f"{columns.name} {_unknown('relationship', rule.association, columns.associations)}")

@@ -99,8 +99,26 @@ class ModelColumns:
 
     @cached_property
     def associations(self) -> dict[str, ModelColumns]:
-        """`{relationship: the model that it leads to}`."""
-        return {each.key: ModelColumns(each.mapper.class_, self.databases) for each in self._mapper.relationships}
+        """`{relationship: the model that it leads to}` of those that rules may look at."""
+        faults, relationships = self.association_faults, self._mapper.relationships
+        return {
+            each.key: ModelColumns(each.mapper.class_, self.databases)
+            for each in relationships
+            if each.key not in faults
+        }
+
+    @cached_property
+    def association_faults(self) -> dict[str, str]:
+        """`{relationship: why rules may not look at it}`.
+
+        EXISTS of a model that shares its parent's table gets a condition on that table without its alias: it is about
+        the row outside, or adds the table once more.
+        """
+        return {
+            each.key: _narrowed_fault(each.mapper)
+            for each in self._mapper.relationships
+            if each.mapper.single and each.mapper.inherits is not None
+        }
 
     def is_list(self, association: str) -> bool:
         """Tell whether an association has many rows."""
@@ -115,6 +133,15 @@ class ModelColumns:
     def _mapper(self) -> Mapper[Any]:
         mapper: Mapper[Any] = inspect(self.model)
         return mapper
+
+
+def _narrowed_fault(mapper: Mapper[Any]) -> str:
+    (base, *_) = [each for each in mapper.iterate_to_root() if not each.single]
+    kind = getattr(mapper.polymorphic_on, "key", None)
+    return (
+        f"it leads to {mapper.class_.__name__}, which shares the table of {base.class_.__name__}: declare a "
+        f"relationship with {base.class_.__name__}, and compare its {kind or 'columns'}; or write custom(sql=...)"
+    )
 
 
 def columns_of(model: type[Any], databases: Iterable[str]) -> ModelColumns:
