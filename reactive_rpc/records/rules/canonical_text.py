@@ -1,7 +1,8 @@
 """The canonical text of a residual, which is JSON: two residuals have one text only if no row tells them apart.
 
 It is part of the keys of results, and whoever computes a result again has nothing else of who asked: `read` makes of a
-text the residual that was spelled, and refuses every text that `spell` would not have written.
+text the residual that was spelled, and refuses every text that `spell` would not have written. That its parts are in
+the order of `fold`, `Policy.read` sees to.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class TextReader:
         name, *parts = tree
         if name in ("and", "or"):
             inner = tuple(self._rule(part, rows) for part in parts)
+            if len(inner) < 2:
+                raise ValueError(f"{name!r} joins several parts")
             return AllOf(inner) if name == "and" else AnyOf(inner)
         if name in _OPERATORS:
             return _comparison(_OPERATORS[name], *parts, rows=rows)

@@ -126,9 +126,17 @@ class Policy:
         """Return the residual that a canonical text spells.
 
         Raises:
-            RuleError: it is none of this model's.
+            RuleError: it is none of this model's, or not what `fold` makes and `spell` writes: a join of nothing,
+                parts or lists out of order.
         """
-        return Residual(self.columns, TextReader(self.columns, self._customs).read(text))
+        rule = TextReader(self.columns, self._customs).read(text)
+        try:
+            is_canonical = spell(fold(rule, {})) == text
+        except (ValueError, RecursionError) as fault:
+            raise RuleError(f"{self.columns.name}: {text!r} is no rule of this model: {fault}") from fault
+        if not is_canonical:
+            raise RuleError(f"{self.columns.name}: {text!r} is not the canonical text of its rule")
+        return Residual(self.columns, rule)
 
     def shipped(self) -> Any:
         """Return the rule as clients get it, JSON without its private parts (`shipped.py`)."""

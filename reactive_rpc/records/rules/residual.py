@@ -50,7 +50,7 @@ def fold(rule: Rule, attributes: Mapping[str, Any]) -> Rule:
     """Return the residual of a rule in normal form, in its canonical shape.
 
     Args:
-        rule: bound, and in normal form.
+        rule: bound, and in normal form; or a residual, which no attribute changes.
         attributes: of the user, each of its own kind (`policy.py` sees to that).
     """
     match rule:
@@ -73,7 +73,8 @@ def fold(rule: Rule, attributes: Mapping[str, Any]) -> Rule:
             is_null = _resolved(operand, attributes) is None
             return Truth(is_null != negated)
         case Custom(attributes=names):
-            return _custom(rule, {name: attributes[name] for name in names})
+            known = {name: value for name, (_, value) in rule.values.items()} if rule.values is not None else attributes
+            return _custom(rule, {name: known[name] for name in names})
         case Compared():
             return _compared(rule, rule.bound_kind, attributes)
     raise AssertionError(rule)

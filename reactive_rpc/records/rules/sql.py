@@ -118,9 +118,9 @@ def _condition(rule: Rule, entities: Sequence[Any]) -> ColumnElement[bool]:
         case Truth(value):
             return true() if value else false()
         case AllOf(parts):
-            return and_(*(_condition(part, entities) for part in parts))
+            return _joined(and_, parts, entities)
         case AnyOf(parts):
-            return or_(*(_condition(part, entities) for part in parts))
+            return _joined(or_, parts, entities)
         case NullTest(operand, negated):
             column = _column(operand, entities)
             is_null: ColumnElement[bool] = column.is_not(None) if negated else column.is_(None)
@@ -133,6 +133,14 @@ def _condition(rule: Rule, entities: Sequence[Any]) -> ColumnElement[bool]:
         case Compared():
             return _compared(rule, entities)
     raise AssertionError(rule)
+
+
+def _joined(
+    join: Callable[..., ColumnElement[bool]], parts: Sequence[Rule], entities: Sequence[Any]
+) -> ColumnElement[bool]:
+    if not parts:  # SQLAlchemy leaves out an OR of nothing, and so opens every row
+        raise AssertionError("a rule joins nothing")
+    return join(*(_condition(part, entities) for part in parts))
 
 
 def _exists(association: Any, part: Rule, entities: Sequence[Any]) -> ColumnElement[bool]:

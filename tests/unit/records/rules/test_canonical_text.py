@@ -7,6 +7,8 @@ import random
 import pytest
 
 from reactive_rpc.records.rules import RuleError, anyone, bind
+from reactive_rpc.records.rules.expressions import AllOf, AnyOf
+from reactive_rpc.records.rules.sql import condition_of
 from tests.integration.records.rule_drawing import USER_ATTRIBUTES, draw_rule, draw_user
 from tests.integration.records.rule_models import Item
 from tests.unit.records.rules.models import USER, Job
@@ -67,7 +69,30 @@ FORGED = [
     '["custom","drop",0,{}]',
     '["eq", {"0":"title"}, "a"]',
     "[" * 5_000,
+    '["or"]',
+    '["and"]',
+    '["and",true]',
+    '["and",["null",{"0":"at"}]]',
+    '["or",false,["null",{"0":"at"}]]',
+    '["or",["null",{"0":"due"}],["null",{"0":"at"}]]',
+    '["or",["null",{"0":"at"}],["null",{"0":"at"}]]',
+    '["or",["null",{"0":"at"}],["or",["null",{"0":"due"}],["null",{"0":"ref"}]]]',
+    '["some",0,"tasks",false]',
+    '["some",0,"tasks",["and",true,true]]',
+    '["in",{"0":"title"},[]]',
+    '["not_in",{"0":"title"},[]]',
+    '["in",{"0":"title"},["a"]]',
+    '["in",{"0":"title"},["b","a"]]',
+    '["in",{"0":"title"},["a","a","b"]]',
+    '["eq",{"0":"user_id"},{"0":"title"}]',
 ]
+
+
+def test_a_join_of_nothing_is_no_condition() -> None:
+    """SQLAlchemy would leave it out of the statement, and open every row."""
+    for join in (AllOf, AnyOf):
+        with pytest.raises(AssertionError, match="joins nothing"):
+            condition_of(join(()), Job)
 
 
 @pytest.mark.parametrize("text", FORGED, ids=range(len(FORGED)))
