@@ -8,12 +8,13 @@ is false with True for it is false, and of any other only the server knows.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
 
-__all__ = ["PythonRules"]
+__all__ = ["PythonRules", "row_name"]
 
 _SYMBOLS: Final[Mapping[str, str]] = {"eq": "==", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 
@@ -34,8 +35,13 @@ class PythonRules:
         return "\n".join((*_IMPORTS, "", *lines, ""))
 
     def function(self, name: str, tree: Any) -> str:
-        """Return a function that takes the record, the user, and the value of unknown leaves."""
-        return f"def {name}(r0: Any, user: Any, unknown: bool = False) -> bool:\n    return {self._rule(tree, 0)}\n"
+        """Return a function that takes the record, the user, and the value of unknown leaves.
+
+        Raises:
+            ValueError: a name in it is no identifier, or a level no whole number: nothing of a document is source.
+        """
+        head = f"def {_identifier(name)}(r0: Any, user: Any, unknown: bool = False) -> bool:"
+        return f"{head}\n    return {self._rule(tree, 0)}\n"
 
     def _rule(self, tree: Any, level: int) -> str:
         if isinstance(tree, bool):
@@ -59,13 +65,15 @@ class PythonRules:
 
     def _some(self, some: Any, level: int) -> str:
         name, of, association, has_many, tree = some
-        rows, row = f"r{of}.{association}", f"r{level + 1}"
+        rows, row = _place("field", of, association), f"r{level + 1}"
         inner = self._rule(tree, level + 1)
         # An association that is not loaded is Ellipsis, so that None is what it says: there is no such row.
         if not has_many:
             rows = f"() if {rows} is None else ({rows},)"
         found = f"any({inner} for {row} in ({rows}))"
-        return f"(unknown if r{of}.{association} is ... else {found if name == 'some' else f'not {found}'})"
+        return (
+            f"(unknown if {_place('field', of, association)} is ... else {found if name == 'some' else f'not {found}'})"
+        )
 
     def _membership(self, tree: Any) -> str:
         name, kind, left, right = tree
@@ -114,7 +122,26 @@ _IMPORTS: Final = (
 
 
 def _place(kind: str, *where: Any) -> str:
-    return f"r{where[0]}.{where[1]}" if kind == "field" else f"user.{where[0]}"
+    if kind == "field":
+        return f"{row_name(where[0])}.{_identifier(where[1])}"
+    return f"user.{_identifier(where[0])}"
+
+
+def row_name(level: Any) -> str:
+    """Return the name of the row at a level, in Python and TypeScript.
+
+    Raises:
+        ValueError: it is no level.
+    """
+    if type(level) is not int or level < 0:
+        raise ValueError(f"{level!r} is no level of a rule")
+    return f"r{level}"
+
+
+def _identifier(name: Any) -> str:
+    if type(name) is not str or not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} cannot be a name in Python: rules are not written that ask for it")
+    return name
 
 
 def _key(kind: str, place: str) -> str:

@@ -90,6 +90,45 @@ def test_a_client_knows_when_to_ask(situation: str) -> None:
     assert tuple(json.loads(run_node(typescript([policy]) + asking))) == expected
 
 
+NAMES: dict[str, Any] = {
+    "an attribute that calls": ["null", ["user", "x is None or evil()"]],
+    "an attribute with a dash": ["eq", "text", ["user", "tenant-id"], ["value", "a"]],
+    "a keyword": ["eq", "int", ["field", 0, "class"], ["value", 1]],
+    "a number": ["in", "int", ["field", 0, 1], ["value", [1]]],
+    "an association that calls": ["some", 0, "x or evil()", True, True],
+}
+
+
+@pytest.mark.parametrize("rule", NAMES)
+def test_a_name_that_is_none_is_no_source_in_python(rule: str) -> None:
+    """It is refused: names of models and contexts are identifiers."""
+    with pytest.raises(ValueError, match="cannot be a name in Python"):
+        PythonRules().function("rule", NAMES[rule])
+
+
+def test_a_name_is_quoted_in_typescript() -> None:
+    """Whatever is in it."""
+    tree = ["null", ["user", 'x"] || evil() || ["']]
+    assert r'isNull(user["x\"] || evil() || [\""])' in TypeScriptRules().function("rule", tree)
+
+
+@pytest.mark.parametrize("level", ["0.a or evil() or r0", True, -1, 1.0, None])
+@pytest.mark.parametrize("rules", [PythonRules, TypeScriptRules])
+def test_a_level_is_a_number(level: Any, rules: type[PythonRules | TypeScriptRules]) -> None:
+    """A whole one."""
+    for tree in (["null", ["field", level, "x"]], ["some", level, "x", True, True]):
+        with pytest.raises(ValueError, match="is no level of a rule"):
+            rules().function("rule", tree)
+
+
+@pytest.mark.parametrize("name", ["a b", "a(): evil()", "1a", ""])
+def test_a_function_has_a_name(name: str) -> None:
+    """In both languages."""
+    for rules in (PythonRules(), TypeScriptRules()):
+        with pytest.raises(ValueError, match="cannot be a name in"):
+            rules.function(name, True)
+
+
 def test_names_of_the_wire_are_spelled_as_there() -> None:
     """TypeScript reads JSON as it comes."""
     rules = TypeScriptRules(spell=str.upper)

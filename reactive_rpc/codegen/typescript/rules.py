@@ -7,12 +7,16 @@ of functions of `typescript/runtime/records/rules.ts`; `codegen/rules.py` explai
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from reactive_rpc.codegen.rules import row_name
+
 __all__ = ["TypeScriptRules"]
 
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _FUNCTIONS: Final[Mapping[str, str]] = {
     "eq": "eq",
     "ne": "ne",
@@ -54,7 +58,13 @@ class TypeScriptRules:
         return f"import {{ {names} }} from '{runtime}/records/rules.ts';\n"
 
     def function(self, name: str, tree: Any) -> str:
-        """Return a function that takes the record, the user, and the value of unknown leaves."""
+        """Return a function that takes the record, the user, and the value of unknown leaves.
+
+        Raises:
+            ValueError: its name is no identifier, or a level no whole number. Other names are quoted.
+        """
+        if not _IDENTIFIER.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be a name in TypeScript")
         self._used.clear()
         rule = self._rule(tree, 0)
         return f"export const {name}: Decide = ({self._parameters()}) => {rule};\n"
@@ -90,7 +100,7 @@ class TypeScriptRules:
     def _place(self, kind: str, *where: Any) -> str:
         if kind == "value":
             return json.dumps(where[0])
-        row, name = (f"r{where[0]}", where[1]) if kind == "field" else ("user", where[0])
+        row, name = (row_name(where[0]), where[1]) if kind == "field" else ("user", where[0])
         return f"{self._use(row)}[{json.dumps(self.spell(name))}]"
 
     def _use(self, name: str) -> str:
