@@ -124,7 +124,7 @@ def write_answer(send: object, head: Head, body: bytes) -> bool:
     """
     if getattr(send, "__func__", None) not in _WRITTEN:
         return False
-    cycle: Any = send.__self__  # type: ignore[attr-defined]
+    cycle: Any = send.__self__  # type: ignore[attr-defined]  # a method, as it has a `__func__`
     if (
         cycle.response_started
         or cycle.disconnected

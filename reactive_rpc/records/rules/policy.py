@@ -145,6 +145,9 @@ class Policy:
     def filter(self, statement: StatementT, user: object) -> StatementT:
         """Return a statement of the model's that has only rows of which the rule is true.
 
+        It says nothing of other models that the statement reads, nor of an alias of this one beside it: each has a
+        condition of its own (`Residual.condition`).
+
         Raises:
             RuleError: it does not read the model's table itself, but an alias, a subquery or another model; or it
                 changes another table.

@@ -32,7 +32,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 USER_ATTRIBUTES: dict[str, Any] = {
     **ANNOTATIONS,
-    **{f"{kind}s": list[annotation] for kind, annotation in ANNOTATIONS.items()},  # type: ignore[valid-type]
+    **{f"{kind}s": list[annotation] for kind, annotation in ANNOTATIONS.items()},  # type: ignore[valid-type]  # made of values
 }
 """One attribute of each kind, and a list of each."""
 

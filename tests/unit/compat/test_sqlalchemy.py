@@ -284,7 +284,7 @@ def test_a_variant_is_known_by_its_database() -> None:
     type_ = String(7).with_variant(text, "sqlite")
     assert compat.variant_of(type_, dialect) is text
     assert compat.variant_of(text, dialect) is text
-    other_dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    other_dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # of SQLAlchemy
     joined = Integer().with_variant(compat.variant_of(type_, other_dialect), "postgresql")
     assert joined.compile(dialect=other_dialect) == "VARCHAR(7)"
 

@@ -242,7 +242,7 @@ async def dates_of(head: Head) -> list[bytes]:
     async def app(scope: Message, receive: object, send: Send) -> None:
         nonlocal number
         number += 1
-        send.__self__.default_headers = [(b"date", b"second %d" % number)]  # type: ignore[attr-defined]
+        send.__self__.default_headers = [(b"date", b"second %d" % number)]  # type: ignore[attr-defined]  # uvicorn's cycle
         if not write_answer(send, head, b""):
             await send_answer(send, head, b"")
 
@@ -320,7 +320,7 @@ async def test_an_answer_is_left_to_a_server_whose_own_headers_end_it_otherwise(
     head = Head(200, [(b"content-length", b"5")])
 
     async def app(scope: Message, receive: object, send: Send) -> None:
-        send.__self__.default_headers = [own]  # type: ignore[attr-defined]
+        send.__self__.default_headers = [own]  # type: ignore[attr-defined]  # uvicorn's cycle
         written.append(write_answer(send, head, b"x" * 5))
         if not written[-1]:
             await send_answer(send, head, b"x" * 5)
